@@ -8,7 +8,7 @@ A prepared directory is
 
 A record of a members file is one member. Its scalars are `member_id` (int64) and `n_context`,
 `n_train`, `n_validation`, `n_test` (int32): the history in order is that many untimed context rows,
-then the impressions of each split. Every other column is a list, all lists of a record equally long:
+then the impressions of each split. Every other column is a list, all of a record equally long:
 
     timestamp_ms  int64    -1 in untimed context rows
     session       int32    counted from 0 in the member; an untimed context row is its own session

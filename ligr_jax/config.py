@@ -1,0 +1,356 @@
+"""One frozen value holds a whole run: `Config`, overridden by dotted names, flat for trackers.
+
+    config = override(Config(), ["model.depth=4", "optim.dense_lr=3e-4"])
+
+The same names serve the command line, sweep files and the tracker's run config. A name or value
+that does not fit fails at once, with the nearest valid names; a combination that cannot work fails
+where the dataclass is made, with the values and the remedy.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work: the message names the field, the value and the remedy."""
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """How one column enters the model.
+
+    kind: `categorical` (a table of `rows`), `bucket` (a numeric column cut at its quantiles into
+        `rows - 1` buckets, then a table), `numeric` (normalized, projected), `vector` (projected).
+    rows: table rows; row 0 stands for "missing".
+    width: embedding width of the table, 0 for `model.table_width`; length of a vector.
+    lookup: `hash` ids into rows 1..rows-1, or use them as they are (`direct`: 0 <= id < rows - 1).
+    outcome: known only after the impression: joins the action token, never the item token.
+    """
+
+    kind: Literal["categorical", "bucket", "numeric", "vector"] = "categorical"
+    rows: int = 0
+    width: int = 0
+    lookup: Literal["hash", "direct"] = "hash"
+    outcome: bool = False
+
+    def __post_init__(self) -> None:
+        if self.has_table:
+            _require(
+                2 <= self.rows < 2**31,
+                f"a {self.kind} feature needs rows in 2..2^31-1, got rows={self.rows}",
+            )
+        _require(
+            self.kind != "vector" or self.width > 0,
+            "a vector feature needs width = the length of the vector",
+        )
+
+    @property
+    def has_table(self) -> bool:
+        return self.kind in ("categorical", "bucket")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """LiGR: its inputs, its two stacks of gated blocks, its ablations (LiGR 3.2, A.1)."""
+
+    features: Mapping[str, Feature] = field(default_factory=dict)
+    actions: tuple[str, ...] = ("click",)
+    prior: tuple[float, ...] = ()  # base rate per action: where the output biases start
+    width: int = 64  # D
+    depth: int = 2  # historical layers
+    set_depth: int = 1  # in-session set-wise layers, after the historical ones
+    heads: int = 2  # H; a head is width / heads wide
+    ffn: Literal["gelu", "swiglu", "none"] = "gelu"
+    ffn_factor: float = 4.0  # F = ffn_factor * width
+    gate: Literal["sigmoid", "none"] = "sigmoid"
+    attention: Literal["softmax", "silu", "sigmoid"] = "softmax"
+    mask: Literal["session", "causal", "session_lag"] = "session"
+    position: Literal["learned", "relative_session", "relative_time", "none"] = "learned"
+    max_sessions: int = 512  # learned positions; later sessions share the last one
+    table_width: int = 32  # E, for features that do not say otherwise
+    dropout: float = 0.0  # on token inputs and sub-layer outputs, in training
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations and matmuls
+    remat: bool = False  # recompute a block's activations in the backward pass
+    unroll: Literal["auto", "yes", "no"] = "auto"  # auto: layers unrolled on CPU, scanned elsewhere
+    implementation: Literal["auto", "dense"] = "auto"  # of attention
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "max_sessions", "table_width"):
+            _require(getattr(self, name) >= 1, f"model.{name}={getattr(self, name)} must be >= 1")
+        for name in ("depth", "set_depth"):
+            _require(getattr(self, name) >= 0, f"model.{name}={getattr(self, name)} must be >= 0")
+        _require(
+            self.width % self.heads == 0,
+            f"model.width={self.width} is not divisible by model.heads={self.heads}; "
+            "change one of the two",
+        )
+        _require(bool(self.actions), "model.actions is empty: name at least one action to predict")
+        _require(
+            not self.prior or len(self.prior) == len(self.actions),
+            f"model.prior has {len(self.prior)} rates for {len(self.actions)} model.actions",
+        )
+        _require(
+            all(0 < p < 1 for p in self.prior), f"model.prior={self.prior} must lie inside (0, 1)"
+        )
+        _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must be in [0, 1)")
+        _require(self.ffn_factor > 0, f"model.ffn_factor={self.ffn_factor} must be > 0")
+        _require(
+            self.depth + self.set_depth > 0,
+            "model.depth=0 and model.set_depth=0 leave no layer; set one of them",
+        )
+
+    @property
+    def ffn_width(self) -> int:
+        """F, rounded to a multiple of 8."""
+        return max(8, round(self.ffn_factor * self.width / 8) * 8)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which prepared data, how it is cut into rows."""
+
+    dir: str = ""
+    digest: str = ""  # of the manifest, filled in: two runs on equal data have equal digests
+    seq_len: int = 256  # T: tokens of a row, two per impression
+    context: float = 0.5  # share of a row kept for earlier history where a member has more
+    fraction: float = 1.0  # of the members, for data scaling
+    workers: int = 0  # loader processes; 0 reads in threads of this process
+
+    def __post_init__(self) -> None:
+        _require(
+            self.seq_len >= 4 and self.seq_len % 2 == 0,
+            f"data.seq_len={self.seq_len} must be even and >= 4: an impression is two tokens",
+        )
+        _require(0 <= self.context < 1, f"data.context={self.context} must be in [0, 1)")
+        _require(0 < self.fraction <= 1, f"data.fraction={self.fraction} must be in (0, 1]")
+        _require(self.workers >= 0, f"data.workers={self.workers} must be >= 0")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Adam with separate rates for tables and dense weights (LiGR A.1)."""
+
+    batch: int = 32  # rows of a global batch
+    accumulate: int = 1  # micro-batches of a step
+    dense_lr: float = 1e-3
+    table_lr: float = 1e-2
+    warmup: float = 0.05  # share of the steps
+    decay: Literal["cosine", "wsd", "none"] = "cosine"  # wsd: flat, then linear over the last fifth
+    weight_decay: float = 0.0  # decoupled, dense matrices only
+    clip: float = 1.0  # global gradient norm; 0 for none
+    rank_weight: float = 0.1  # lambda of the Attention Rank loss
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "accumulate"):
+            _require(getattr(self, name) >= 1, f"optim.{name}={getattr(self, name)} must be >= 1")
+        for name in ("dense_lr", "table_lr", "weight_decay", "clip", "rank_weight"):
+            _require(getattr(self, name) >= 0, f"optim.{name}={getattr(self, name)} must be >= 0")
+        _require(
+            self.batch % self.accumulate == 0,
+            f"optim.batch={self.batch} is not divisible by optim.accumulate={self.accumulate}",
+        )
+        _require(0 <= self.warmup < 1, f"optim.warmup={self.warmup} must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how often, and when to give up."""
+
+    seed: int = 0
+    epochs: float = 1.0
+    steps: int = 0  # 0: as many as `epochs` asks
+    log_every: int = 20
+    eval_every: int = 0  # 0: only at the end
+    checkpoint_every: int = 200
+    keep: int = 2  # newest checkpoints kept
+    max_bad_steps: int = 10  # non-finite steps in a row after which the run stops
+
+    def __post_init__(self) -> None:
+        _require(self.epochs > 0, f"train.epochs={self.epochs} must be > 0")
+        for name in ("steps", "eval_every"):
+            _require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)} must be >= 0")
+        for name in ("log_every", "checkpoint_every", "keep", "max_bad_steps"):
+            _require(getattr(self, name) >= 1, f"train.{name}={getattr(self, name)} must be >= 1")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What a finished run is measured on."""
+
+    splits: tuple[str, ...] = ("validation", "test")
+    batch: int = 0  # rows; 0 for optim.batch
+    cold_below: int = 5  # an item or member with fewer train impressions is a cold start
+
+    def __post_init__(self) -> None:
+        valid = ("train", "validation", "test")
+        unknown = [s for s in self.splits if s not in valid]
+        _require(not unknown, f"eval.splits holds {unknown}; choose from {valid}")
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Where metrics are mirrored; `metrics.jsonl` in the run directory is always written."""
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"  # auto: online only with a key
+    project: str = "ligr"
+    entity: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+
+
+# Where and how a run is watched does not change what it computes.
+_NOT_IN_DIGEST = ("data.dir", "data.workers", "track.")
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> plain value, in field order; tuples stay tuples."""
+    flat: dict[str, Any] = {}
+    for name, value in _children(config):
+        if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def digest(config: Config) -> str:
+    """Twelve hex digits over all that changes a run's numbers: the name of its directory."""
+    flat = {k: v for k, v in flatten(config).items() if not k.startswith(_NOT_IN_DIGEST)}
+    text = json.dumps(flat, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def difference(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted names whose values differ and matter, with both values (None where absent)."""
+    flat_a, flat_b = flatten(a), flatten(b)
+    return {
+        k: (flat_a.get(k), flat_b.get(k))
+        for k in flat_a | flat_b
+        if flat_a.get(k) != flat_b.get(k) and not k.startswith(_NOT_IN_DIGEST)
+    }
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """The inverse of `to_json`."""
+    return _build(Config, json.loads(text))
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """Applies `dotted.name=value` assignments.
+
+    Values are read by the field's type; tuples are comma-separated. A mapping takes a subset of its
+    keys (`model.features=item_id,actor_id`), or one field of one (`model.features.tag.rows=9`).
+    All assignments are applied before the result is checked, so their order does not matter.
+
+    Raises:
+        ConfigError: unknown name (the nearest are shown), ill-typed value, impossible combination.
+    """
+    tree = dataclasses.asdict(config)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        _require(bool(equals), f"'{assignment}' is not name=value, e.g. model.depth=4")
+        _assign(config, tree, name.lstrip("-"), text)
+    return _build(Config, tree)
+
+
+def _assign(config: Config, tree: dict[str, Any], name: str, text: str) -> None:
+    node, owner, path = tree, config, name.split(".")
+    for part in path[:-1]:
+        if part not in node or not isinstance(node[part], dict):
+            raise _unknown(name, config)
+        node = node[part]
+        owner = owner[part] if isinstance(owner, Mapping) else getattr(owner, part)
+    leaf = path[-1]
+    if leaf not in node or isinstance(owner, Mapping):
+        raise _unknown(name, config)
+    if isinstance(node[leaf], dict):  # a mapping: keep the named keys
+        _require(not dataclasses.is_dataclass(getattr(owner, leaf)), f"{name} is a group of fields")
+        keys = [k for k in text.split(",") if k]
+        missing = [k for k in keys if k not in node[leaf]]
+        _require(not missing, f"{name}={text}: no {missing}; there are {list(node[leaf])}")
+        node[leaf] = {k: node[leaf][k] for k in keys}
+    else:
+        node[leaf] = _parse(text, typing.get_type_hints(type(owner))[leaf], name)
+
+
+def _unknown(name: str, config: Config) -> ConfigError:
+    names = list(flatten(config))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    leaf = name.rpartition(".")[2]
+    near += [n for n in names if n.rpartition(".")[2] == leaf and n not in near]
+    return ConfigError(f"unknown name '{name}'; nearest: {', '.join(near) or ', '.join(names)}")
+
+
+def _parse(text: str, kind: Any, name: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        choices = typing.get_args(kind)
+        _require(text in choices, f"{name}={text}: choose one of {', '.join(choices)}")
+        return text
+    if origin is tuple:
+        item = typing.get_args(kind)[0]
+        return tuple(_parse(part, item, name) for part in text.split(",") if part)
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind is int:
+            return int(text) if text.lstrip("-").isdigit() else _whole(float(text))
+        return kind(text)
+    except (ValueError, KeyError) as e:
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, kind)
+        raise ConfigError(f"{name}={text}: expected {wanted}") from e
+
+
+def _whole(value: float) -> int:  # 1e6 is a fine way to write an integer
+    if value != int(value):
+        raise ValueError(value)
+    return int(value)
+
+
+def _children(node: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        return node.items()
+    return ((f.name, getattr(node, f.name)) for f in dataclasses.fields(node))
+
+
+def _build(kind: Any, raw: Any) -> Any:
+    """Nested plain values (from `asdict` or JSON) -> the dataclass, tuples restored."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        unknown = [k for k in raw if k not in hints]
+        _require(not unknown, f"{kind.__name__} has no fields {unknown}")  # type: ignore[union-attr]
+        return kind(**{k: _build(hints[k], v) for k, v in raw.items()})  # type: ignore[operator]
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        return tuple(raw)
+    if origin is not None and origin is not Literal and not isinstance(origin, types.UnionType):
+        item = typing.get_args(kind)[1]
+        return {k: _build(item, v) for k, v in raw.items()}
+    return raw

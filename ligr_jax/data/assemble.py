@@ -1,0 +1,174 @@
+"""From row numbers of a plan to a `Batch`: the last mile of the data, vectorized over a batch.
+
+Ids become table rows, numbers are normalized by the train split's quantiles, and packed windows get
+their member and session numbers. All of it happens on the host, never in the step.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ligr_jax.config import ConfigError, Feature, ModelConfig
+from ligr_jax.data.batch import Batch
+from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest
+from ligr_jax.data.plan import Plan
+from ligr_jax.data.records import Records
+from ligr_jax.data.schema import UNKNOWN, BadInput
+from ligr_jax.ops.hashing import hash_rows
+
+_HOUR_MS = 3_600_000
+
+
+class Assembler:
+    """Turns row numbers of `plan` into batches for a model; a pure function of the row numbers."""
+
+    def __init__(self, records: Records, plan: Plan, model: ModelConfig) -> None:
+        check_columns(model, records.manifest)
+        self.records, self.plan = records, plan
+        self.actions = model.actions
+        self.features = {
+            name: (feature, _Quantiles(records.manifest.columns[name]))
+            for name, feature in model.features.items()
+        }
+
+    def __call__(self, rows: np.ndarray) -> Batch:
+        """rows: int [B], row numbers of the plan; -1 gives a row of padding."""
+        index, window, is_target = self.plan.gather(rows)
+        here, at = index >= 0, np.maximum(index, 0)
+        ids, numeric, vectors = {}, {}, {}
+        for name, (feature, quantiles) in self.features.items():
+            raw = self.records.take(name, at)
+            if feature.kind == "vector":
+                vectors[name] = np.where(here[..., None], raw, np.float32(0))
+            elif feature.kind == "numeric":
+                numeric[name] = np.where(here, quantiles.normalize(raw), np.float32(np.nan))
+            elif feature.kind == "bucket":
+                ids[name] = np.where(here, quantiles.bucket(raw, feature.rows), 0)
+            else:
+                ids[name] = np.where(here, _table_rows(raw, name, feature), 0)
+        labels = np.stack([self.records.take(a, at) for a in self.actions], -1)
+        return Batch(
+            member=window,
+            session=self._session(at, window),
+            time=self._hours(at, window),
+            ids=ids,
+            numeric=numeric,
+            vectors=vectors,
+            labels=np.where(here[..., None], labels, np.int8(UNKNOWN)),
+            weight=np.where(is_target, self.records.take("weight", at), np.float32(0)),
+        )
+
+    def _session(self, at: np.ndarray, window: np.ndarray) -> np.ndarray:
+        """Sessions counted from the oldest one of each window."""
+        session = self.records.take("session", at)
+        return np.where(window > 0, session - _first_of_window(session, window), 0).astype(np.int32)
+
+    def _hours(self, at: np.ndarray, window: np.ndarray) -> np.ndarray:
+        """Hours since the first timed impression of each window; untimed context is at 0."""
+        time = self.records.take("timestamp_ms", at)
+        timed = np.where((window > 0) & (time >= 0), time, np.iinfo(np.int64).max)
+        # Untimed context lies in front, so the window's oldest time is its first timed one.
+        oldest = np.minimum.reduceat(timed.ravel(), _window_starts(window))
+        hours = (timed - np.repeat(oldest, _window_lengths(window)).reshape(time.shape)) / _HOUR_MS
+        return np.where((window > 0) & (time >= 0), hours, 0).astype(np.float32)
+
+
+def _window_starts(window: np.ndarray) -> np.ndarray:
+    """Flat positions where a window, or a stretch of padding, begins; rows never share one."""
+    change = np.ones(window.shape, bool)
+    change[:, 1:] = window[:, 1:] != window[:, :-1]
+    return np.flatnonzero(change)
+
+
+def _window_lengths(window: np.ndarray) -> np.ndarray:
+    return np.diff(_window_starts(window), append=window.size)
+
+
+def _first_of_window(values: np.ndarray, window: np.ndarray) -> np.ndarray:
+    first = values.ravel()[_window_starts(window)]
+    return np.repeat(first, _window_lengths(window)).reshape(values.shape)
+
+
+def _table_rows(ids: np.ndarray, name: str, feature: Feature) -> np.ndarray:
+    if feature.lookup == "hash":
+        rows = hash_rows(ids, feature.rows)
+    else:
+        wrong = (ids != MISSING) & ((ids < 0) | (ids >= feature.rows - 1))
+        if wrong.any():
+            raise BadInput(
+                f"column {name}: id {ids[wrong][0]} is outside 0..{feature.rows - 2} of a direct "
+                f"lookup; raise model.features.{name}.rows or set its lookup=hash"
+            )
+        rows = ids + 1
+    return np.where(ids == MISSING, 0, rows).astype(np.int32)
+
+
+class _Quantiles:
+    """A numeric column's distribution on the train split, as normalization and as buckets."""
+
+    def __init__(self, stats: ColumnStats) -> None:
+        self.values = np.asarray(stats.quantiles, np.float64)
+        if len(self.values):
+            # Tied quantiles (a point mass) share the mean of their ranks.
+            self.distinct, group = np.unique(self.values, return_inverse=True)
+            ranks = np.linspace(-1, 1, len(self.values))
+            self.ranks = np.bincount(group, ranks) / np.bincount(group)
+
+    def normalize(self, x: np.ndarray) -> np.ndarray:
+        """The value's quantile, in [-1, 1]; NaN stays NaN."""
+        if not len(self.values):
+            return np.full_like(x, np.nan)
+        return np.interp(x, self.distinct, self.ranks).astype(np.float32)
+
+    def bucket(self, x: np.ndarray, rows: int) -> np.ndarray:
+        """Buckets 1..rows-1 of about equal mass; 0 where missing."""
+        if not len(self.values):
+            return np.zeros(x.shape, np.int32)
+        inner = np.linspace(0, len(self.values) - 1, rows)[1:-1]
+        edges = np.interp(inner, np.arange(len(self.values)), self.values)
+        return np.where(np.isnan(x), 0, 1 + np.searchsorted(edges, x, side="right")).astype(
+            np.int32
+        )
+
+
+def check_columns(model: ModelConfig, manifest: Manifest) -> None:
+    """Refuses a model whose features or actions the data does not have, before anything is read."""
+    kinds = {"bucket": "numeric"}
+    for name, feature in model.features.items():
+        stats = manifest.columns.get(name)
+        if stats is None:
+            raise ConfigError(
+                f"model.features.{name}: no such column in the data, which has "
+                f"{list(manifest.columns)}"
+            )
+        if stats.kind != kinds.get(feature.kind, feature.kind):
+            raise ConfigError(
+                f"model.features.{name}.kind={feature.kind}: the column is {stats.kind}"
+            )
+        if stats.outcome and not feature.outcome:
+            raise ConfigError(
+                f"model.features.{name}.outcome=false: {name} is known only after the impression, "
+                "the model would read its own answer"
+            )
+        if feature.kind == "vector" and feature.width != stats.width:
+            raise ConfigError(
+                f"model.features.{name}.width={feature.width}: the column's vectors are "
+                f"{stats.width} long"
+            )
+    missing = [a for a in model.actions if a not in manifest.actions]
+    if missing:
+        raise ConfigError(f"model.actions: no {missing} in the data, which has {manifest.actions}")
+
+
+def default_features(columns: Mapping[str, ColumnStats]) -> dict[str, Feature]:
+    """Every column of the data; tables a quarter larger than the vocabulary, at most 2^20 rows."""
+    features = {}
+    for name, stats in columns.items():
+        if stats.kind == "categorical":
+            rows = min(2**20, max(16, int(1.25 * stats.distinct) + 2))
+            features[name] = Feature("categorical", rows=rows, outcome=stats.outcome)
+        elif stats.kind == "numeric":
+            features[name] = Feature("bucket", rows=17, outcome=stats.outcome)
+        else:
+            features[name] = Feature("vector", width=stats.width, outcome=stats.outcome)
+    return features

@@ -1,0 +1,100 @@
+"""Random access to prepared data: members' records, memory-mapped, as flat columns.
+
+Impressions of all shards are numbered through in file order, so one integer names an impression and
+a slice names a stretch of a member's history. Nothing is read before it is asked for.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ligr_jax.data.manifest import Manifest, load_manifest
+from ligr_jax.data.schema import BadInput
+
+
+class Records:
+    """A prepared directory, open for reading.
+
+    Attributes:
+        manifest: what the directory holds.
+        offsets: int64 [members + 1]; member m owns impressions offsets[m] .. offsets[m + 1].
+        counts: int32 [members, 4]: context, train, validation, test impressions, in that order.
+        member_ids: int64 [members].
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.manifest: Manifest = load_manifest(self.directory)
+        batches = [self._open(s.file) for s in self.manifest.shards]
+        self._columns: list[dict[str, np.ndarray]] = [_flat_columns(b) for b in batches]
+        sizes = np.array([s.impressions for s in self.manifest.shards], np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        lengths = [np.diff(_offsets(b)) for b in batches]
+        self.offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths, dtype=np.int64))])
+        self.counts = np.concatenate(
+            [
+                np.stack([b[f"n_{k}"].to_numpy() for k in ("context", *self.manifest.splits)], 1)
+                for b in batches
+            ]
+        )
+        self.member_ids = np.concatenate([b["member_id"].to_numpy() for b in batches])
+        self._items: dict[str, np.ndarray] = {}
+        if self.manifest.items:
+            table = self._open(self.manifest.items.file)
+            self._items = {
+                n: _values(table[n])
+                for n in table.schema.names
+                if pa.types.is_fixed_size_list(table.schema.field(n).type)
+            }
+
+    def __len__(self) -> int:
+        """Number of impressions, untimed context included."""
+        return int(self._starts[-1])
+
+    def take(self, column: str, index: np.ndarray) -> np.ndarray:
+        """Values of `column` at impression numbers `index`, of any shape; vectors add an axis."""
+        if column in self._items:
+            return _take_item(self._items[column], self.take("item_row", index))
+        first = self._columns[0][column]
+        out = np.empty(index.shape + first.shape[1:], first.dtype)
+        shard = np.searchsorted(self._starts, index, side="right") - 1
+        for s in np.unique(shard):
+            here = shard == s
+            out[here] = self._columns[s][column][index[here] - self._starts[s]]
+        return out
+
+    def column(self, name: str) -> np.ndarray:
+        """A whole column; copies where there are several shards."""
+        parts = [c[name] for c in self._columns]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _open(self, file: str) -> pa.RecordBatch:
+        path = self.directory / file
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            return reader.get_batch(0)
+        except (OSError, pa.ArrowInvalid) as e:
+            raise BadInput(f"{path}: cannot be read ({e}); prepare the data again") from e
+
+
+def _offsets(batch: pa.RecordBatch) -> np.ndarray:
+    return batch["timestamp_ms"].offsets.to_numpy()
+
+
+def _flat_columns(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+    """List columns as flat views of the mapped file."""
+    return {f.name: _values(batch[f.name].values) for f in batch.schema if pa.types.is_list(f.type)}
+
+
+def _values(array: pa.Array) -> np.ndarray:
+    if pa.types.is_fixed_size_list(array.type):
+        return array.values.to_numpy().reshape(-1, array.type.list_size)
+    return array.to_numpy()
+
+
+def _take_item(vectors: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Vectors by item row; zeros where an item has none."""
+    out = vectors[np.maximum(row, 0)]
+    out[row < 0] = 0
+    return out

@@ -1,0 +1,1 @@
+"""Flax modules: linear maps, token features, gated blocks, LiGR."""

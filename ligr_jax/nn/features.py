@@ -1,0 +1,80 @@
+"""Tokens from features: what an impression is, and what the member did with it (LiGR 3.2)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ligr_jax.config import ModelConfig
+from ligr_jax.data.batch import Batch
+from ligr_jax.nn.linear import Linear
+from ligr_jax.tables.table import Table
+
+
+class FeatureVector(nn.Module):
+    """Concatenates the embeddings of the item features, or of the outcome features.
+
+    Tables give E numbers, vectors W, a number two: its normalized value, and whether it is missing.
+    """
+
+    config: ModelConfig
+    outcome: bool
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> jax.Array | None:
+        """Returns float32 [B, N, sum of widths], or None where no such feature is declared."""
+        parts = []
+        for name, feature in sorted(self.config.features.items()):
+            if feature.outcome != self.outcome:
+                continue
+            if feature.has_table:
+                width = feature.width or self.config.table_width
+                parts.append(Table(feature.rows, width, name=name)(batch.ids[name]))
+            elif feature.kind == "vector":
+                parts.append(batch.vectors[name].astype(jnp.float32))
+            else:
+                value = batch.numeric[name]
+                missing = jnp.isnan(value)
+                parts.append(jnp.stack([jnp.where(missing, 0.0, value), missing], axis=-1))
+        return jnp.concatenate(parts, axis=-1) if parts else None
+
+
+class ItemTokens(nn.Module):
+    """x_i: one projection of the concatenated item features to width D."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> jax.Array:
+        """Returns [B, N, D]."""
+        c = self.config
+        features = FeatureVector(c, outcome=False, name="features")(batch)
+        if features is None:
+            raise ValueError("model.features declares no item feature; declare at least one")
+        return Linear(c.width, use_bias=True, dtype=jnp.dtype(c.dtype), name="projection")(features)
+
+
+class ActionTokens(nn.Module):
+    """a_i: the sum of the embeddings of the actions taken, or of "no action" where none was.
+
+    An action nobody recorded adds its own "unknown" embedding: it is not a zero. Outcomes (dwell,
+    play time) are projected and added.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> jax.Array:
+        """Returns [B, N, D]."""
+        c = self.config
+        a, dtype = len(c.actions), jnp.dtype(c.dtype)
+        taken = batch.labels > 0
+        unknown = batch.labels < 0
+        nothing = jnp.all(batch.labels == 0, axis=-1, keepdims=True)
+        kinds = jnp.concatenate([taken, unknown, nothing], axis=-1).astype(dtype)
+        init = nn.initializers.normal(stddev=c.width**-0.5)
+        token = Linear(c.width, dtype=dtype, kernel_init=init, name="actions")(kinds)
+        assert kinds.shape[-1] == 2 * a + 1
+        outcomes = FeatureVector(c, outcome=True, name="features")(batch)
+        if outcomes is not None:
+            token += Linear(c.width, dtype=dtype, name="projection")(outcomes)
+        return token

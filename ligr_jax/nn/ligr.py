@@ -1,0 +1,85 @@
+"""LiGR: LinkedIn's gated transformer ranker (Borisyuk et al. 2025, section 3.2)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from ligr_jax.config import ModelConfig
+from ligr_jax.data.batch import Batch
+from ligr_jax.nn.blocks import Stack
+from ligr_jax.nn.features import ActionTokens, ItemTokens
+from ligr_jax.nn.linear import Linear
+from ligr_jax.ops.masks import history_mask, session_mask
+
+
+class LiGR(nn.Module):
+    """Logits of every action at every impression of a batch.
+
+    Item and action tokens are interleaved and run through `depth` historical layers, in which an
+    impression sees the sessions before its own; then item tokens alone run through `set_depth`
+    set-wise layers, in which the items of a session see each other. No action of a session can
+    reach a logit of the same session. The set-wise logits are added to the point-wise ones, so that
+    serving may score many candidates point-wise and only the best of them set-wise.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
+        """Returns float32 [B, N, A]; `deterministic=False` wants a `dropout` key."""
+        c = self.config
+        items, actions = ItemTokens(c, name="items")(batch), ActionTokens(c, name="actions")(batch)
+        h = jnp.stack([items, actions], axis=2)  # [B, N, 2, D]
+        if c.position == "learned":
+            # Counted from the oldest session: a target with p sessions behind it stands at p in
+            # training and in serving. Per session, or the display rank would show.
+            place = jnp.minimum(batch.session, c.max_sessions - 1)
+            init = nn.initializers.normal(stddev=0.02)
+            table = self.param("positions", init, (c.max_sessions, c.width), jnp.float32)
+            h += table[place][:, :, None].astype(h.dtype)
+        b, n = batch.member.shape
+        h = nn.Dropout(c.dropout)(h.reshape(b, 2 * n, c.width), deterministic=deterministic)
+        if c.depth:
+            mask = history_mask(batch.member, batch.session, c.mask)
+            h = Stack(c, c.depth, name="history")(h, mask, _distance_axis(c, batch), deterministic)
+        h = h[:, 0::2]
+        logits = Heads(c, name="heads")(h)
+        if c.set_depth:
+            mask = session_mask(batch.member, batch.session)
+            h = Stack(c, c.set_depth, name="setwise")(h, mask, None, deterministic)
+            logits += Heads(c, adds=True, name="setwise_heads")(h)
+        return logits
+
+
+class Heads(nn.Module):
+    """One logit per action from a normalized token; starts at the actions' base rates.
+
+    adds: the head's logits are added to another's: they start at zero.
+    """
+
+    config: ModelConfig
+    adds: bool = False
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        c = self.config
+        x = nn.LayerNorm(dtype=jnp.float32, name="norm")(h)
+        prior = np.asarray(c.prior or [0.5] * len(c.actions))
+        bias = np.log(prior / (1 - prior)) * (not self.adds)
+        return Linear(
+            len(c.actions),
+            use_bias=True,
+            kernel_init=nn.initializers.zeros_init(),
+            bias_init=lambda *_: jnp.asarray(bias, jnp.float32),
+            name="logits",
+        )(x)
+
+
+def _distance_axis(config: ModelConfig, batch: Batch) -> jax.Array | None:
+    """Where each of the 2N tokens stands on the axis of the relative bias, if there is one."""
+    if config.position == "relative_session":
+        return jnp.repeat(batch.session, 2, axis=1)
+    if config.position == "relative_time":
+        return jnp.repeat(batch.time, 2, axis=1)
+    return None

@@ -1,0 +1,97 @@
+"""Who may attend to whom, as data: a range of keys per token, never a matrix.
+
+Sessions and members are contiguous in a row, so every mask of the model is, per query token t,
+
+    allowed(t, j)  <=>  lo[t] <= j < hi[t]  or  j == own[t]  or  j == t
+
+built once per batch and shared by all layers. `own` is the item token of t's own impression, so an
+action token always sees the item it answers; the self edge means that no token sees nothing.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+MaskKind = Literal["session", "causal", "session_lag"]
+
+
+class Mask(NamedTuple):
+    """lo, hi, own: int32 [B, T]; valid: bool [B, T], false in padding (whose range is empty)."""
+
+    lo: jax.Array
+    hi: jax.Array
+    own: jax.Array
+    valid: jax.Array
+
+
+def history_mask(member: jax.Array, session: jax.Array, kind: MaskKind = "session") -> Mask:
+    """Mask of the historical layers over T = 2N interleaved tokens (item, action, item, ...).
+
+    `session`: impressions of earlier sessions of the same member (LiGR 3.2, 4.0.2): exactly what is
+    known when a session is served. `causal`: all earlier impressions of the member, the plain
+    decoder mask; it lets an item read actions of its own session, which do not exist at serving time.
+    `session_lag`: as `session` without the newest of them: a log that arrives one session late.
+
+    Args:
+        member, session: int32 [B, N]; member 0 is padding.
+    """
+    n = member.shape[-1]
+    place = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), member.shape)
+    member_start = _run_start(_changes(member))
+    if kind == "causal":
+        end = place
+    else:
+        end = _run_start(_changes(member) | _changes(session))
+        if kind == "session_lag":
+            previous = jnp.maximum(end - 1, 0)
+            end = jnp.maximum(jnp.take_along_axis(end, previous, axis=-1), member_start)
+    valid = member > 0
+    lo, hi = (jnp.where(valid, 2 * x, 0) for x in (member_start, end))
+    return Mask(*(jnp.repeat(x, 2, axis=-1) for x in (lo, hi, 2 * place, valid)))
+
+
+def session_mask(member: jax.Array, session: jax.Array) -> Mask:
+    """Mask of the set-wise layers over N item tokens: all items of the same member and session."""
+    n = member.shape[-1]
+    starts = _changes(member) | _changes(session)
+    # An end is the next start, read from the right.
+    ends = n - jnp.flip(_run_start(jnp.flip(_next_changes(starts), -1)), -1)
+    valid = member > 0
+    lo, hi = (jnp.where(valid, x, 0) for x in (_run_start(starts), ends))
+    own = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), member.shape)
+    return Mask(lo, hi, own, valid)
+
+
+def dense_mask(mask: Mask) -> jax.Array:
+    """bool [B, T, T] (query, key): the reference form, for tests and short rows."""
+    key = jnp.arange(mask.lo.shape[-1])
+    within = (mask.lo[..., None] <= key) & (key < mask.hi[..., None])
+    return within | (key == mask.own[..., None]) | (key == key[:, None])
+
+
+def allowed_pairs(mask: Mask) -> jax.Array:
+    """Number of (query, key) pairs of real tokens, float32 []: what attention must compute."""
+    t = jnp.arange(mask.lo.shape[-1])
+    outside = lambda j: (j < mask.lo) | (j >= mask.hi)  # noqa: E731
+    own = outside(mask.own) & (mask.own != t)
+    pairs = (mask.hi - mask.lo) + own + outside(t)
+    return jnp.sum(jnp.where(mask.valid, pairs, 0), dtype=jnp.float32)
+
+
+def _changes(x: jax.Array) -> jax.Array:
+    """Where a run of equal values starts; the first place always does."""
+    first = jnp.ones_like(x[..., :1], dtype=bool)
+    return jnp.concatenate([first, x[..., 1:] != x[..., :-1]], axis=-1)
+
+
+def _next_changes(starts: jax.Array) -> jax.Array:
+    """Where a run ends: the place before the next start; the last place always does."""
+    last = jnp.ones_like(starts[..., :1])
+    return jnp.concatenate([starts[..., 1:], last], axis=-1)
+
+
+def _run_start(starts: jax.Array) -> jax.Array:
+    """Place where the run of each element starts."""
+    place = jnp.arange(starts.shape[-1], dtype=jnp.int32)
+    return jax.lax.cummax(jnp.where(starts, place, 0), axis=starts.ndim - 1)

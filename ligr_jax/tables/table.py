@@ -1,0 +1,29 @@
+"""An embedding table: V rows of E columns, row 0 for "missing"."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class Table(nn.Module):
+    """Rows of a learned matrix, float32 [V, E]; every table of a model goes through this module.
+
+    Attributes:
+        rows: V. Ids are already rows: hashing happens in the input pipeline.
+        width: E.
+    """
+
+    rows: int
+    width: int
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """ids: int32 [...] in 0..V-1 -> float32 [..., E]."""
+        init = nn.initializers.normal(stddev=self.width**-0.5)
+        table = self.param("table", init, (self.rows, self.width), jnp.float32)
+        return table[ids]
+
+
+def is_table(path: tuple[object, ...]) -> bool:
+    """Whether a parameter's path names a table: such parameters have their own optimizer."""
+    return str(getattr(path[-1], "key", path[-1])) == "table"

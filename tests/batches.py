@@ -1,0 +1,52 @@
+"""Random batches by hand, for tests of models and losses."""
+
+import numpy as np
+
+from ligr_jax.config import Feature, ModelConfig
+from ligr_jax.data.batch import Batch
+
+FEATURES = {
+    "item_id": Feature(rows=50),
+    "tag": Feature(rows=7, width=4),
+    "age": Feature("numeric"),
+    "content": Feature("vector", width=3),
+    "dwell": Feature("bucket", rows=5, outcome=True),
+}
+ACTIONS = ("click", "like", "share")
+
+
+def model_config(**changes: object) -> ModelConfig:
+    defaults: dict[str, object] = dict(
+        features=FEATURES, actions=ACTIONS, width=16, depth=3, set_depth=2, heads=2, table_width=8
+    )
+    return ModelConfig(**(defaults | changes))  # type: ignore[arg-type]
+
+
+def random_batch(
+    rows: list[list[list[int]]], impressions: int, seed: int = 0, unknown: float = 0.0
+) -> Batch:
+    """A batch of given session lengths: rows -> members -> sessions; the rest is padding."""
+    rng = np.random.default_rng(seed)
+    shape = (len(rows), impressions)
+    member, session = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for r, members in enumerate(rows):
+        sizes = [sum(m) for m in members]
+        member[r, : sum(sizes)] = np.repeat(np.arange(1, len(members) + 1), sizes)
+        session[r, : sum(sizes)] = np.concatenate([np.repeat(np.arange(len(m)), m) for m in members])
+    real = member > 0
+    labels = rng.integers(0, 2, (*shape, len(ACTIONS)))
+    labels[rng.random(labels.shape) < unknown] = -1
+    return Batch(
+        member=member,
+        session=session,
+        time=(session * 20.0).astype(np.float32),
+        ids={
+            n: np.where(real, rng.integers(0, f.rows, shape), 0).astype(np.int32)
+            for n, f in FEATURES.items()
+            if f.has_table
+        },
+        numeric={"age": np.where(real, rng.uniform(-1, 1, shape), np.nan).astype(np.float32)},
+        vectors={"content": rng.normal(size=(*shape, 3)).astype(np.float32) * real[..., None]},
+        labels=np.where(real[..., None], labels, -1).astype(np.int8),
+        weight=real.astype(np.float32),
+    )
