@@ -69,6 +69,23 @@ class Records:
         parts = [c[name] for c in self._columns]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def train_counts(self, column: str, values: np.ndarray) -> np.ndarray:
+        """How often each of `values` occurs in the train split's rows; int64, shape of `values`."""
+        wanted, inverse = np.unique(values, return_inverse=True)
+        counts = np.zeros(len(wanted), np.int64)
+        first = 0
+        for columns, shard in zip(self._columns, self.manifest.shards):
+            members = slice(first, first + shard.members)
+            first += shard.members
+            # Runs of (context, train, later) impressions, member by member.
+            context, train = self.counts[members, 0], self.counts[members, 1]
+            runs = np.stack([context, train, self.counts[members, 2:].sum(1)], 1)
+            in_train = np.repeat(np.tile([False, True, False], shard.members), runs.ravel())
+            ids = columns[column][in_train]
+            at = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
+            counts += np.bincount(at[wanted[at] == ids], minlength=len(wanted))
+        return counts[inverse].reshape(values.shape)
+
     def _open(self, file: str) -> pa.RecordBatch:
         path = self.directory / file
         try:

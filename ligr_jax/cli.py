@@ -1,0 +1,66 @@
+"""`ligr`: from an impression log to a scaling law, one sub-command a step."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "world": "make a synthetic log whose true probabilities are known",
+    "prepare": "turn a log (Parquet, CSV, KuaiRand, MovieLens) into shards for training",
+    "train": "train one model, resuming where it was interrupted",
+    "eval": "measure a trained run on a split",
+    "sweep": "train every point of a sweep file",
+    "fit": "fit a scaling law to finished runs",
+    "report": "draw a page and figures of a sweep",
+}
+
+OVERVIEW = """\
+from an impression log to a scaling law:
+
+  ligr world   --out data/world/log --members 20000 --seed 0
+  ligr prepare data/world/log --out data/world/prepared
+  ligr train   --data data/world/prepared --out runs/first model.depth=4 data.seq_len=256
+  ligr eval    runs/first --split test
+  ligr sweep   sweeps/demo.yaml --data data/world/prepared --out runs/demo
+  ligr report  runs/demo
+
+commands:
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `ligr COMMAND ...`; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in COMMANDS:
+        table = "".join(f"  {name:9}{what}\n" for name, what in COMMANDS.items())
+        asked = not words or words[0] in ("-h", "--help", "help")
+        print(f"usage: ligr COMMAND ...\n\n{OVERVIEW}{table}\n`ligr COMMAND --help` has examples.")
+        if not asked:
+            print(f"\nligr: no command '{words[0]}'", file=sys.stderr)
+        return 0 if asked else 2
+    # Imported here: `ligr --help` costs nothing, and `ligr fit` never starts JAX.
+    command = importlib.import_module(f"ligr_jax.commands.{words[0]}")
+    parser = argparse.ArgumentParser(
+        prog=f"ligr {words[0]}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    args = parser.parse_args(words[1:])
+    try:
+        return int(command.run(args) or 0)
+    except (ValueError, OSError) as e:  # BadInput, ConfigError and the disk speak for themselves
+        print(f"ligr {words[0]}: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except RuntimeError as e:
+        if type(e).__module__.startswith("ligr_jax"):
+            print(f"ligr {words[0]}: {e}", file=sys.stderr)
+            return 1
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Train one model on prepared data.
+
+Everything is configured by dotted names; `--show` prints them all with their values and stops.
+Started again with the same arguments, a run goes on where it was interrupted; a finished run is
+left as it is. SIGTERM saves and exits with status 85 ("run me again").
+
+examples:
+  ligr train --data data/world/prepared --out runs/first
+  ligr train --data data/world/prepared --out runs/deep model.depth=8 model.width=128 model.heads=4
+  ligr train --data data/world/prepared --out runs/ids model.features=item_id,actor_id
+  ligr train --data data/world/prepared --out runs/long --preset demo-8 train.seed=1
+  ligr train --data data/world/prepared --show optim.batch=64
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, type=Path, help="prepared data (ligr prepare)")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, help="run directory, made if needed")
+    where.add_argument("--show", action="store_true", help="print the configuration and stop")
+    parser.add_argument("--preset", default="", help="a named starting point (see --show)")
+    parser.add_argument("assignments", nargs="*", metavar="name=value", help="e.g. model.depth=4")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ligr_jax.parallel.host import use_all_cores
+
+    use_all_cores()
+    from ligr_jax.config import flatten
+    from ligr_jax.data.manifest import load_manifest
+    from ligr_jax.scaling.ladder import configure
+
+    config = configure(load_manifest(args.data), args.data, args.preset, args.assignments)
+    if args.show:
+        for name, value in flatten(config).items():
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            print(f"{name}={shown}")
+        return 0
+    from ligr_jax.train.loop import train
+
+    summary = train(config, args.out)
+    for split in config.eval.splits:
+        if f"{split}/ne" in summary:
+            print(f"{split}: NE {summary[f'{split}/ne']:.4f}  AUC {summary[f'{split}/auc']:.4f}")
+    return 0

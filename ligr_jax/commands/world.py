@@ -1,0 +1,48 @@
+"""Make a synthetic log of a feed whose true action probabilities are known.
+
+The same seed gives the same bytes, whatever the number of workers. The log has every action's true
+probability beside its label, so that evaluation can show how far a model is from the best possible.
+
+examples:
+  ligr world --out data/world/log --members 20000
+  ligr world --out data/small/log --members 2000 --items 5000 --seed 7
+  ligr world --out data/long/log --members 5000 --sessions 80 --random-share 0.3
+"""
+
+import argparse
+from pathlib import Path
+
+from ligr_jax.data.world import WorldConfig, generate
+from ligr_jax.train.progress import Progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    default = WorldConfig()
+    parser.add_argument("--out", required=True, type=Path, help="directory of the log")
+    parser.add_argument("--workers", type=int, default=None, help="processes (default: all cores)")
+    for name, what in {
+        "members": "number of members",
+        "seed": "another seed is another world",
+        "items": "items that can be shown, old and new",
+        "days": "days the log covers",
+        "sessions": "mean sessions of a member over the whole window",
+        "random_share": "share of impressions shown by a random policy",
+        "content_width": "length of an item's content vector",
+    }.items():
+        value = getattr(default, name)
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=type(value), default=value, help=f"{what} (default {value})")
+
+
+def run(args: argparse.Namespace) -> None:
+    settings = {k: v for k, v in vars(args).items() if k not in ("out", "workers")}
+    config = WorldConfig(**settings)
+    progress: list[Progress] = []
+
+    def show(done: int, total: int) -> None:
+        if not progress:
+            progress.append(Progress(total, print, unit="block of members"))
+        progress[0].show(done)
+
+    generate(config, args.out, args.workers, show)
+    print(f"{args.out}: a log of {config.members:,} members; next: ligr prepare {args.out} --out DIR")

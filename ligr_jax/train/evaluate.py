@@ -1,0 +1,155 @@
+"""Evaluation of a split: a prediction for every target impression, then exact metrics of them all.
+
+Predictions are one table; hosts and batches merge by concatenation, so numbers do not depend on how
+the split was cut. Where the log carries true probabilities, the oracle that knows them is measured
+on the same rows: no honest model has a lower cross-entropy, up to noise.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from ligr_jax.config import Config
+from ligr_jax.data.pipeline import eval_batches, plan_for
+from ligr_jax.data.records import Records
+from ligr_jax.ops import metrics
+from ligr_jax.parallel.mesh import data_mesh, over_rows, replicated
+
+# A model this many standard errors below the oracle's cross-entropy has read an answer.
+_LEAK_SIGMAS = 4.0
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A split's targets: impression number int64 [n], logits float32 [n, A], labels int8 [n, A]."""
+
+    impression: np.ndarray
+    logits: np.ndarray
+    labels: np.ndarray
+
+
+class Evaluator:
+    """Measures parameters on a split; compiles once, plans once."""
+
+    def __init__(self, model: nn.Module, records: Records, config: Config) -> None:
+        self.records, self.config = records, config
+        batch = config.eval.batch or config.optim.batch
+        mesh = data_mesh(batch)
+        self._rows = over_rows(mesh)
+        self._apply = jax.jit(
+            lambda params, batch: model.apply({"params": params}, batch),
+            in_shardings=(replicated(mesh), self._rows),
+        )
+        self._plans: dict[str, Any] = {}
+
+    def __call__(
+        self, params: Any, split: str, progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, Any]:
+        """Metrics of `split`, flat: `<split>/<action>/ne`, `oracle/<split>/...`, ..."""
+        predictions = self.predict(params, split, progress)
+        return measure(predictions, self.records, self.config, split)
+
+    def predict(
+        self, params: Any, split: str, progress: Callable[[int, int], None] | None = None
+    ) -> Predictions:
+        """Logits of every target of `split`, ordered by impression number."""
+        plan = self._plans.setdefault(split, plan_for(self.records, self.config, split))
+        parts = []
+        for index, batch in eval_batches(self.records, plan, self.config):
+            logits = self._apply(params, jax.device_put(batch, self._rows))
+            parts.append((index, batch.weight > 0, batch.labels, logits))
+            if progress:
+                progress(len(parts), -(-len(plan) // len(index)))
+        return _gather(parts, len(self.config.model.actions))
+
+
+def _gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:
+    empty = (np.zeros(0, np.int64), np.zeros((0, actions), np.float32), np.zeros((0, actions), int))
+    rows = [(i[t], np.asarray(z)[t], np.asarray(y)[t]) for i, t, y, z in parts] or [empty]
+    impression, logits, labels = (np.concatenate(c) for c in zip(*rows))
+    order = np.argsort(impression, kind="stable")
+    return Predictions(impression[order], logits[order], labels[order])
+
+
+def measure(
+    predictions: Predictions, records: Records, config: Config, split: str
+) -> dict[str, Any]:
+    """All metrics of a table of predictions.
+
+    Per action: `ne`, `auc`, `gauc`, `calibration`, `ece`, `ndcg`, `rate`, and for the cold-start
+    slices `cold_items/...`, `cold_members/...`; `<split>/ne` and `<split>/auc` are means over
+    actions. With true probabilities, `oracle/<split>/...` and `beats_oracle`.
+    """
+    member, session, cold = _groups(predictions.impression, records, config.eval.cold_below)
+    out: dict[str, Any] = {f"{split}/impressions": len(member)}
+    oracle_wins = []
+    for a, action in enumerate(config.model.actions):
+        known = predictions.labels[:, a] >= 0
+        score, label = predictions.logits[known, a], predictions.labels[known, a]
+        key = f"{split}/{action}"
+        out |= _named(key, _all_metrics(score, label, member[known], session[known]))
+        for name, rows in cold.items():
+            here = rows[known]
+            out[f"{key}/{name}/impressions"] = int(here.sum())
+            if 0 < label[here].sum() < here.sum():
+                out[f"{key}/{name}/auc"] = metrics.auc(score[here], label[here])
+                out[f"{key}/{name}/ne"] = metrics.normalized_entropy(score[here], label[here])
+        if records.manifest.truth:
+            truth = records.take(f"p_{action}", predictions.impression[known]).astype(np.float64)
+            best = np.log(truth) - np.log1p(-truth)
+            perfect = _all_metrics(best, label, member[known], session[known])
+            out |= _named(f"oracle/{key}", perfect)
+            oracle_wins.append(_beaten(score, best, label))
+    for prefix in (split, f"oracle/{split}") if records.manifest.truth else (split,):
+        for metric in ("ne", "auc"):
+            values = [out[f"{prefix}/{a}/{metric}"] for a in config.model.actions]
+            out[f"{prefix}/{metric}"] = float(np.mean(values))
+    if oracle_wins:
+        out["beats_oracle"] = any(oracle_wins)
+    return out
+
+
+def _all_metrics(
+    score: np.ndarray, label: np.ndarray, member: np.ndarray, session: np.ndarray
+) -> dict[str, float]:
+    if not len(label):
+        raise ValueError("the split holds no labelled target; choose other split boundaries")
+    return {
+        "ne": metrics.normalized_entropy(score, label),
+        "auc": metrics.auc(score, label),
+        "gauc": metrics.gauc(score, label, member),
+        "calibration": metrics.calibration(score, label),
+        "ece": metrics.expected_calibration_error(score, label),
+        "ndcg": metrics.ndcg(score, label, session),
+        "rate": float(label.mean()),
+    }
+
+
+def _named(prefix: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{k}": v for k, v in values.items()}
+
+
+def _beaten(score: np.ndarray, truth: np.ndarray, label: np.ndarray) -> bool:
+    """Whether the model's cross-entropy lies below the oracle's by more than chance (paired)."""
+    z, t, y = score.astype(np.float64), truth, label.astype(np.float64)
+    gap = (np.logaddexp(0, z) - z * y) - (np.logaddexp(0, t) - t * y)
+    error = gap.std() / np.sqrt(max(1, len(gap)))
+    return bool(gap.mean() < -_LEAK_SIGMAS * error - 1e-12)
+
+
+def _groups(
+    impression: np.ndarray, records: Records, cold_below: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Member and session numbers of impressions, and masks of the cold-start slices."""
+    member = np.searchsorted(records.offsets, impression, side="right") - 1
+    session = records.take("session", impression).astype(np.int64)
+    session += member * (int(session.max(initial=0)) + 1)
+    cold = {"cold_members": records.counts[member, 1] < cold_below}
+    if "item_id" in records.manifest.columns:
+        seen = records.train_counts("item_id", records.take("item_id", impression))
+        cold["cold_items"] = seen < cold_below
+    return member, session, cold

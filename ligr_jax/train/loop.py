@@ -1,0 +1,325 @@
+"""The training loop: prepared data and a configuration in, a finished run directory out.
+
+Killed at any moment and started again, it goes on from its newest checkpoint and ends with the same
+parameters, bit for bit, as if it had never stopped (same devices).
+"""
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import grain
+import jax
+
+from ligr_jax.config import Config, flatten
+from ligr_jax.data.batch import Batch
+from ligr_jax.data.pipeline import Process, plan_for, train_batches
+from ligr_jax.data.plan import Plan
+from ligr_jax.data.records import Records
+from ligr_jax.nn.flops import Work, compute_axes, parameter_counts
+from ligr_jax.nn.ligr import LiGR
+from ligr_jax.parallel.mesh import data_mesh, over_rows, replicated
+from ligr_jax.parallel.peak import peak_flops
+from ligr_jax.train.checkpoint import Checkpoints
+from ligr_jax.train.evaluate import Evaluator
+from ligr_jax.train.progress import Progress
+from ligr_jax.train.run import adopt, claimed, load_summary, save_summary
+from ligr_jax.train.state import TrainState, init_state, optimizer, schedule
+from ligr_jax.train.step import make_step
+from ligr_jax.train.track import Tracker, tracking
+
+PREEMPTED = 85  # exit status for "saved, run me again"
+
+
+class TrainingDiverged(RuntimeError):
+    """Too many non-finite steps in a row; none of them was applied."""
+
+
+class Preempted(SystemExit):
+    """SIGTERM came; the state is saved, and the same command goes on from it."""
+
+
+@dataclasses.dataclass
+class Totals:
+    """What a run has done so far; saved in checkpoints, so a resumed run goes on counting."""
+
+    impressions: float = 0.0
+    targets: float = 0.0
+    history_pairs: float = 0.0
+    set_pairs: float = 0.0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+    @property
+    def work(self) -> Work:
+        return Work(self.impressions, self.history_pairs, self.set_pairs)
+
+
+def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Trains to the end, evaluates, and returns the summary; a finished run is returned as it is.
+
+    Raises:
+        ConfigError: `out` holds another run, or the configuration does not fit the data.
+        Busy: another process is training this run.
+        TrainingDiverged: `train.max_bad_steps` non-finite steps in a row.
+        Preempted: SIGTERM; everything is saved.
+    """
+    with claimed(out):
+        adopt(out, config)
+        done = load_summary(out)
+        if done:
+            say(f"{out} is finished; nothing to do")
+            return done
+        records = Records(config.data.dir)
+        return Trainer(config, records, out, say).run()
+
+
+class Trainer:
+    """Everything one run needs, built before the first step."""
+
+    def __init__(
+        self, config: Config, records: Records, out: Path, say: Callable[[str], None]
+    ) -> None:
+        self.config, self.records, self.out, self.say = config, records, out, say
+        self.plan: Plan = plan_for(records, config, "train")
+        if not len(self.plan):
+            raise ValueError(f"{records.directory}: the train split has no impressions")
+        epoch = len(self.plan) / config.optim.batch
+        self.steps = config.train.steps or max(1, round(config.train.epochs * epoch))
+        self.model = LiGR(config.model)
+        self.tx = optimizer(config.optim, self.steps)
+        self.mesh = data_mesh(config.optim.batch)
+        self.evaluator = Evaluator(self.model, records, config)
+        process = Process(jax.process_index(), jax.process_count())
+        self.batches: grain.DatasetIterator = train_batches(records, self.plan, config, process)
+        self.checkpoints = Checkpoints(out / "checkpoints", config.train.keep, say)
+        self.totals = Totals()
+
+    def run(self) -> dict[str, Any]:
+        state, step_fn, xla_flops = self._start()
+        first = int(state.step)
+        self.parameters = parameter_counts(state.params)
+        if first:
+            self.say(f"resuming at step {first} of {self.steps}")
+        with tracking(self.out, self.config, first) as tracker, _sigterm() as stop:
+            state = self._loop(state, step_fn, tracker, stop)
+            summary = self._finish(state, tracker, xla_flops)
+        self.checkpoints.close()
+        return summary
+
+    def _start(self) -> tuple[TrainState, Callable[..., Any], float | None]:
+        """The state, restored or fresh, and the compiled step with XLA's count of its FLOPs."""
+        everywhere, rows = replicated(self.mesh), over_rows(self.mesh)
+        example = self._peek()
+        shapes = jax.eval_shape(lambda b: b, example)
+        make = jax.jit(
+            lambda batch: init_state(self.model, self.tx, batch, self.config.train.seed),
+            out_shardings=everywhere,
+        )
+        like = jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=everywhere),
+            jax.eval_shape(make, shapes),
+        )
+        step = jax.jit(
+            make_step(self.model, self.tx, self.config),
+            in_shardings=(everywhere, rows),
+            out_shardings=everywhere,
+            donate_argnums=0,
+        )
+        compiled = step.lower(like, shapes).compile()
+        cost = compiled.cost_analysis() or {}
+        restored = self.checkpoints.restore(like)
+        if restored is None:
+            return make(example), compiled, cost.get("flops")
+        state, meta = restored
+        self.totals = Totals(**meta["totals"])
+        self.batches.set_state(meta["batches"])
+        return state, compiled, cost.get("flops")
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        """The rates that step `step` (counted from 1) used."""
+        c = self.config.optim
+        peaks = {"lr/dense": c.dense_lr, "lr/tables": c.table_lr}
+        return {k: float(schedule(c, v, self.steps)(step - 1)) for k, v in peaks.items()}
+
+    def _peek(self) -> Batch:
+        """The first batch, without moving the iterator."""
+        place = self.batches.get_state()
+        batch = next(self.batches)
+        self.batches.set_state(place)
+        return batch
+
+    def _loop(
+        self, state: TrainState, step_fn: Callable[..., Any], tracker: Tracker, stop: "_Flag"
+    ) -> TrainState:
+        """Steps to the end; the metrics of step n are read after step n + 1 is dispatched."""
+        c = self.config.train
+        progress = Progress(self.steps, self.say)
+        rows = over_rows(self.mesh)
+        pending: Any = None
+        window = _Window(self)
+        for number in range(int(state.step) + 1, self.steps + 1):
+            waiting = time.perf_counter()
+            batch = jax.device_put(next(self.batches), rows)
+            window.waited(time.perf_counter() - waiting)
+            place = self.batches.get_state()
+            state, metrics = step_fn(state, batch)
+            if pending:
+                self._read(number - 1, pending, window, tracker, progress)
+            pending = metrics
+            save = number % c.checkpoint_every == 0 or number == self.steps or stop.raised
+            evaluate = c.eval_every and number % c.eval_every == 0 and number < self.steps
+            if save or evaluate:
+                self._read(number, pending, window, tracker, progress)
+                pending = None
+            if save:
+                meta = {"totals": dataclasses.asdict(self.totals), "batches": place}
+                self.checkpoints.save(number, state, meta)
+            if stop.raised and number < self.steps:
+                self.checkpoints.wait()
+                self.say(f"stopped by SIGTERM at step {number}; the same command goes on from it")
+                raise Preempted(PREEMPTED)
+            if evaluate:
+                tracker.log({"step": number, **self.evaluator(state.params, "validation")})
+                window.restart()
+        return state
+
+    def _read(
+        self, number: int, metrics: Any, window: "_Window", tracker: Tracker, progress: Progress
+    ) -> None:
+        values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        window.add(values)
+        if values["bad_in_row"] >= self.config.train.max_bad_steps:
+            raise TrainingDiverged(
+                f"step {number}: {int(values['bad_in_row'])} steps in a row had a non-finite loss "
+                "or gradient (none was applied); lower optim.dense_lr or optim.table_lr, or "
+                "raise optim.warmup"
+            )
+        if number % self.config.train.log_every == 0 or number == self.steps:
+            row = window.row(number, values)
+            tracker.log(row)
+            progress.show(number, f"loss {row['train/loss']:.4f}  {row['tokens_per_s']:,.0f} tok/s")
+
+    def _finish(
+        self, state: TrainState, tracker: Tracker, xla_flops: float | None
+    ) -> dict[str, Any]:
+        """Evaluates the final state and writes summary.json."""
+        began = time.perf_counter()
+        evaluation: dict[str, Any] = {}
+        beats_oracle = False
+        for split in self.config.eval.splits:
+            if self.records.manifest.splits[split].impressions:
+                evaluation |= self.evaluator(state.params, split)
+                beats_oracle |= evaluation.get("beats_oracle", False)
+        if "beats_oracle" in evaluation:
+            evaluation["beats_oracle"] = beats_oracle
+        tracker.log({"step": self.steps, **evaluation})
+        self.checkpoints.wait()
+        devices = jax.devices()
+        summary = {
+            "run": self.out.name,
+            "status": "leaks" if beats_oracle else "finished",
+            "steps": self.steps,
+            "tokens": 2 * self.totals.impressions,
+            "impressions": self.totals.impressions,
+            "targets": self.totals.targets,
+            "seconds": self.totals.seconds,
+            "eval_seconds": time.perf_counter() - began,
+            "device": devices[0].device_kind,
+            "devices": self.mesh.size,
+            "packing": self.plan.packing,
+            "bad_steps": int(state.bad_total),
+            **compute_axes(self.config.model, self.parameters["dense"], self.totals.work),
+            "flops_xla": xla_flops * self.steps if xla_flops else None,
+            **{f"params_{k}": self.parameters[k] for k in ("dense", "tables")},
+            **{f"params/{k}": v for k, v in self.parameters.items()},
+            **{f"config/{k}": v for k, v in flatten(self.config).items()},
+            **evaluation,
+        }
+        save_summary(self.out, summary)
+        tracker.summarize(summary)
+        if beats_oracle:
+            self.say(
+                "the model has a lower cross-entropy than the oracle: that is a leak, no success"
+            )
+        return summary
+
+
+class _Window:
+    """Accumulates steps between two logged rows."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.peak = peak_flops(trainer.config.model.dtype) * trainer.mesh.size
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts a new window now: what happened meanwhile was no training."""
+        self.began, self.wait, self.steps = time.perf_counter(), 0.0, 0
+        self.at_begin = dataclasses.replace(self.trainer.totals)
+
+    def waited(self, seconds: float) -> None:
+        self.wait += seconds
+
+    def add(self, values: dict[str, float]) -> None:
+        totals = self.trainer.totals
+        for name in ("impressions", "targets", "history_pairs", "set_pairs"):
+            setattr(totals, name, getattr(totals, name) + values[name])
+        now = time.perf_counter()
+        totals.seconds = self.at_begin.seconds + now - self.began
+        totals.wait_seconds = self.at_begin.wait_seconds + self.wait
+        self.steps += 1
+
+    def row(self, number: int, values: dict[str, float]) -> dict[str, Any]:
+        t, config = self.trainer, self.trainer.config
+        dense = t.parameters["dense"]
+        now = compute_axes(config.model, dense, t.totals.work)
+        before = compute_axes(config.model, dense, self.at_begin.work)
+        seconds = max(1e-9, t.totals.seconds - self.at_begin.seconds)
+        impressions = t.totals.impressions - self.at_begin.impressions
+        positions = self.steps * config.optim.batch * (config.data.seq_len // 2)
+        counted = ("impressions", "targets", "history_pairs", "set_pairs")
+        losses = {f"train/{k}": v for k, v in values.items() if k not in counted}
+        row = {
+            "step": number,
+            **losses,
+            **t.learning_rates(number),
+            **now,
+            "tokens": 2 * t.totals.impressions,
+            "tokens_per_s": 2 * impressions / seconds,
+            "mfu": (now["flops_model"] - before["flops_model"]) / seconds / self.peak,
+            "packing": impressions / positions,
+            "input_wait": self.wait / seconds,
+            "time_s": t.totals.seconds,
+        }
+        self.restart()
+        return row
+
+
+class _Flag:
+    """Raised by a signal, read between steps."""
+
+    raised = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.raised = True
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[_Flag]:
+    """Turns SIGTERM into a flag; only a main thread may, elsewhere the flag stays down."""
+    flag = _Flag()
+    try:
+        before = signal.signal(signal.SIGTERM, flag)
+    except ValueError:
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, before)

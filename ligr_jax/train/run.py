@@ -1,0 +1,82 @@
+"""A run's directory: one configuration, one writer at a time, finished once it has summary.json.
+
+config.json      the whole configuration
+metrics.jsonl    training and evaluation rows
+checkpoints/     the newest states
+summary.json     final numbers, flat; written last
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ligr_jax.config import Config, ConfigError, difference, from_json, to_json
+from ligr_jax.train.track import finite
+
+
+class Busy(RuntimeError):
+    """Another process is writing to the run directory."""
+
+
+@contextlib.contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Holds the directory for this process; the lock dies with it, even by SIGKILL.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise Busy(f"{directory}: another process is training this run") from e
+        yield
+
+
+def adopt(directory: Path, config: Config) -> None:
+    """Writes config.json, or checks that the one there is the same.
+
+    Raises:
+        ConfigError: the directory holds a run of another configuration; the difference is shown.
+    """
+    path = directory / "config.json"
+    if path.exists():
+        changed = difference(load_config(directory), config)
+        if changed:
+            lines = "\n".join(f"  {k}: there {a!r}, asked {b!r}" for k, (a, b) in changed.items())
+            raise ConfigError(
+                f"{directory} holds a run of another configuration:\n{lines}\n"
+                "choose another --out, or give the same values to go on with that run"
+            )
+    else:
+        write_atomically(path, to_json(config))
+
+
+def load_config(directory: Path) -> Config:
+    """The configuration of a run directory."""
+    path = Path(directory) / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"{directory} is no run directory: it has no config.json")
+    return from_json(path.read_text())
+
+
+def load_summary(directory: Path) -> dict[str, Any] | None:
+    """The final numbers of a finished run, or None."""
+    path = directory / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def save_summary(directory: Path, summary: Mapping[str, Any]) -> None:
+    write_atomically(directory / "summary.json", json.dumps(finite(summary), indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes to a temporary name, then renames: readers see the old file or the new one."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,110 @@
+"""One training step: a pure function `(state, batch) -> (state, metrics)`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from ligr_jax.config import Config
+from ligr_jax.data.batch import Batch
+from ligr_jax.ops.losses import attention_rank_loss, binary_cross_entropy, session_numbers
+from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
+from ligr_jax.train.state import TrainState
+
+Metrics = Mapping[str, jax.Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_step(model: nn.Module, tx: optax.GradientTransformation, config: Config) -> Step:
+    """The step of a configuration: loss, gradients in micro-batches, update where all is finite.
+
+    Loss = sum over actions of mean binary cross-entropy + rank_weight * sum over actions of mean
+    Attention Rank loss. Means are over the whole global batch, whatever its micro-batches or
+    devices, so splitting it changes nothing but rounding.
+    """
+    key = jax.random.key(config.train.seed)
+    parts = config.optim.accumulate
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        counts = _sums(jnp.zeros_like(batch.labels, jnp.float32), batch)[1]
+
+        def loss_of(params: Any, part: Batch, part_key: jax.Array) -> tuple[jax.Array, Any]:
+            rngs = {"dropout": part_key}
+            logits = model.apply({"params": params}, part, deterministic=False, rngs=rngs)
+            sums, _ = _sums(cast(jax.Array, logits), part)
+            means = jax.tree.map(lambda s, n: s / jnp.maximum(n, 1e-9), sums, counts)
+            loss = means["bce"].sum() + config.optim.rank_weight * means["rank"].sum()
+            return loss, means
+
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        keys = jax.random.split(jax.random.fold_in(key, state.step), parts)
+        if parts == 1:
+            (loss, means), grads = gradient(state.params, batch, keys[0])
+        else:
+            (loss, means), grads = _accumulate(gradient, state.params, batch, keys)
+        norm = optax.global_norm(grads)
+        good = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+        def update() -> tuple[Any, Any]:
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+            return optax.apply_updates(state.params, updates), opt_state
+
+        params, opt_state = jax.lax.cond(good, update, lambda: (state.params, state.opt_state))
+        new = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            bad_in_row=jnp.where(good, 0, state.bad_in_row + 1),
+            bad_total=state.bad_total + ~good,
+        )
+        return new, _metrics(config, batch, loss, means, norm, new)
+
+    return step
+
+
+def _sums(logits: jax.Array, batch: Batch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Sums of both losses and what they are divided by, per action; the latter ignores `logits`."""
+    bce, weight = binary_cross_entropy(logits, batch.labels, batch.weight)
+    number = session_numbers(batch.member, batch.session)
+    rank, sessions = attention_rank_loss(logits, batch.labels, number, batch.weight > 0)
+    return {"bce": bce, "rank": rank}, {"bce": weight, "rank": sessions}
+
+
+def _accumulate(
+    gradient: Callable[..., Any], params: Any, batch: Batch, keys: jax.Array
+) -> tuple[Any, Any]:
+    """Sums values and gradients over micro-batches; row i goes to part i mod parts, so that each
+    part is spread over all devices like the batch itself."""
+    parts = len(keys)
+    split = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
+
+    def add(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, gradient(params, *part)), None
+
+    like = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split), keys[0])
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like)
+    return jax.lax.scan(add, zero, (split, keys))[0]
+
+
+def _metrics(
+    config: Config, batch: Batch, loss: jax.Array, means: Any, norm: jax.Array, new: TrainState
+) -> Metrics:
+    actions = config.model.actions
+    real = batch.member > 0
+    return {
+        "loss": loss,
+        **{f"{a}/bce": means["bce"][i] for i, a in enumerate(actions)},
+        **{f"{a}/rank": means["rank"][i] for i, a in enumerate(actions)},
+        "grad_norm": norm,
+        "bad_in_row": new.bad_in_row,
+        "bad_total": new.bad_total,
+        "impressions": real.sum(dtype=jnp.float32),
+        "targets": (batch.weight > 0).sum(dtype=jnp.float32),
+        "history_pairs": allowed_pairs(
+            history_mask(batch.member, batch.session, config.model.mask)
+        ),
+        "set_pairs": allowed_pairs(session_mask(batch.member, batch.session)),
+    }

@@ -1,0 +1,73 @@
+"""Small canonical logs on disk, for tests of everything that reads prepared data."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ligr_jax.data.schema import Column, LogSchema, save_schema
+
+DAY_MS = 86_400_000
+START_MS = 1_650_000_000_000
+ACTIONS = ("click", "like")
+
+
+def write_log(
+    directory: Path,
+    rows: int = 400,
+    members: int = 20,
+    seed: int = 0,
+    files: int = 1,
+    days: float = 10,
+    items: int = 30,
+    vector: int = 0,
+    sessions: bool = False,
+    truth: bool = False,
+) -> pl.DataFrame:
+    """Writes a canonical log in Parquet files and returns its rows in file order.
+
+    Times come in slates of about three equal timestamps. vector: width of a content vector in an
+    item table, 0 for no table. sessions: with `session_id`. truth: with `p_<action>`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    slate = rng.integers(0, max(rows // 3, 1), rows)
+    time = START_MS + np.sort(rng.integers(0, int(days * DAY_MS), rows))
+    p = {a: rng.uniform(0.05, 0.9 / (k + 1), rows) for k, a in enumerate(ACTIONS)}
+    log = pl.DataFrame(
+        {
+            "member_id": slate % members,
+            "timestamp_ms": time[slate],
+            "item_id": rng.integers(0, items, rows),
+            "surface": rng.choice(["feed", "search", "related"], rows),
+            "age_days": np.where(rng.random(rows) < 0.1, np.nan, rng.gamma(2, 3, rows)),
+            "dwell_s": rng.gamma(1, 10, rows),
+            **{a: (rng.random(rows) < p[a]).astype(np.int8) for a in ACTIONS},
+        }
+    )
+    if sessions:
+        hour = log["timestamp_ms"] // (6 * 3_600_000)
+        log = log.with_columns(session_id=hour + pl.Series(rng.integers(0, 2, rows)))
+    if truth:
+        log = log.with_columns(**{f"p_{a}": pl.Series(p[a].astype(np.float32)) for a in ACTIONS})
+    columns = {
+        "item_id": Column("categorical"),
+        "surface": Column("categorical"),
+        "age_days": Column("numeric"),
+        "dwell_s": Column("numeric", outcome=True),
+    }
+    if vector:
+        vectors = rng.normal(size=(items, vector)).astype(np.float32)
+        table = pl.DataFrame({"item_id": np.arange(items), "actor_id": np.arange(items) % 7})
+        table = table.with_columns(pl.Series("content", vectors).arr.to_list())
+        table.write_parquet(directory / "items.parquet")
+        columns |= {"actor_id": Column("categorical"), "content": Column("vector", width=vector)}
+    cuts = np.linspace(0, rows, files + 1).astype(int)
+    for k in range(files):
+        part = log[int(cuts[k]) : int(cuts[k + 1])]
+        part.write_parquet(directory / f"impressions-{k:05d}.parquet")
+    save_schema(
+        LogSchema(ACTIONS, columns, truth=truth, items="items.parquet" if vector else ""),
+        directory,
+    )
+    return log
