@@ -16,9 +16,15 @@ ACTIONS = ("click", "like", "share")
 
 
 def model_config(**changes: object) -> ModelConfig:
-    defaults: dict[str, object] = dict(
-        features=FEATURES, actions=ACTIONS, width=16, depth=3, set_depth=2, heads=2, table_width=8
-    )
+    defaults: dict[str, object] = {
+        "features": FEATURES,
+        "actions": ACTIONS,
+        "width": 16,
+        "depth": 3,
+        "set_depth": 2,
+        "heads": 2,
+        "table_width": 8,
+    }
     return ModelConfig(**(defaults | changes))  # type: ignore[arg-type]
 
 
@@ -32,7 +38,9 @@ def random_batch(
     for r, members in enumerate(rows):
         sizes = [sum(m) for m in members]
         member[r, : sum(sizes)] = np.repeat(np.arange(1, len(members) + 1), sizes)
-        session[r, : sum(sizes)] = np.concatenate([np.repeat(np.arange(len(m)), m) for m in members])
+        session[r, : sum(sizes)] = np.concatenate(
+            [np.repeat(np.arange(len(m)), m) for m in members]
+        )
     real = member > 0
     labels = rng.integers(0, 2, (*shape, len(ACTIONS)))
     labels[rng.random(labels.shape) < unknown] = -1

@@ -12,8 +12,8 @@ examples:
 import argparse
 from pathlib import Path
 
-from ligr_jax.data.world import WorldConfig, generate
-from ligr_jax.train.progress import Progress
+from ligr_jax.data.world.generate import WorldConfig, generate
+from ligr_jax.progress import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,4 +45,6 @@ def run(args: argparse.Namespace) -> None:
         progress[0].show(done)
 
     generate(config, args.out, args.workers, show)
-    print(f"{args.out}: a log of {config.members:,} members; next: ligr prepare {args.out} --out DIR")
+    print(
+        f"{args.out}: a log of {config.members:,} members; next: ligr prepare {args.out} --out DIR"
+    )

@@ -30,8 +30,9 @@ def history_mask(member: jax.Array, session: jax.Array, kind: MaskKind = "sessio
 
     `session`: impressions of earlier sessions of the same member (LiGR 3.2, 4.0.2): exactly what is
     known when a session is served. `causal`: all earlier impressions of the member, the plain
-    decoder mask; it lets an item read actions of its own session, which do not exist at serving time.
-    `session_lag`: as `session` without the newest of them: a log that arrives one session late.
+    decoder mask; it lets an item read actions of its own session, which do not exist at serving
+    time. `session_lag`: as `session` without the newest of them: a log that arrives one session
+    late.
 
     Args:
         member, session: int32 [B, N]; member 0 is padding.

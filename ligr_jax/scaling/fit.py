@@ -1,4 +1,4 @@
-"""Laws fitted to tables of runs, with bootstrap intervals. NumPy and SciPy only.
+"""Laws fitted to tables of runs, with bootstrap intervals. NumPy only.
 
 Two forms of a metric L against compute C:
 
@@ -21,7 +21,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from ligr_jax.data.schema import BadInput
 
@@ -98,7 +97,7 @@ class Law:
             spread = self.residuals * np.sqrt(self.points / max(1, self.points - self.free))
         draws = curve(self.draws, x)[:, None]
         noisy = draws * np.exp(spread[:, None]) if self.form == "power" else draws + spread[:, None]
-        tails = _tails(self.confidence, self.units, self.free)
+        tails = _tails(self.confidence)
         low, high = np.quantile(noisy.reshape(-1, x.size), tails, axis=0)
         return value.reshape(shape), low.reshape(shape), high.reshape(shape)
 
@@ -323,7 +322,7 @@ def descend_power(
         grad = np.einsum("bn,bnp->bp", wt * np.clip(r, -DELTA, DELTA), jac)
         free = ~(((t <= low) & (grad > 0)) | ((t >= high) & (grad < 0)))
         curve = wt * ((size <= DELTA) + m[:, None] * DELTA / np.maximum(size, DELTA))
-        hess = np.einsum("bnp,bnq->bpq", jac * curve[..., None], jac)
+        hess = (jac * curve[..., None]).swapaxes(1, 2) @ jac
         hess *= free[:, :, None] & free[:, None, :]
         ridge = 1e-12 + 1e-3 * m[:, None] * np.einsum("bpp->bp", hess)
         hess += np.eye(3) * np.where(free, ridge, 1.0)[..., None]
@@ -377,17 +376,14 @@ def _refit(
     for band in np.unique(bands):
         inside = np.flatnonzero(bands == band)
         starts.append(library[inside[np.argmin(values[:, inside], axis=1)]])
-    many = len(starts)
-    ends, ended = descend_power(np.concatenate(starts), x, y, np.tile(counts, (many, 1)), low, high)
+    many, weights = len(starts), np.tile(counts, (len(starts), 1))
+    ends, ended = descend_power(np.concatenate(starts), x, y, weights, low, high, steps=100)
     best = np.argmin(ended.reshape(many, -1), axis=0)
     return ends.reshape(many, -1, 3)[best, np.arange(len(counts))]
 
 
-def _tails(confidence: float, units: int, free: int) -> Array:
-    """Quantile levels, spread for small samples (the expanded percentile of Hesterberg 2015)."""
-    left = max(1, units - free)
-    t = stats.t.ppf(0.5 * (1.0 - confidence), left) * np.sqrt(units / left)
-    return np.array([stats.norm.cdf(t), stats.norm.cdf(-t)])
+def _tails(confidence: float) -> Array:
+    return np.array([0.5 * (1.0 - confidence), 0.5 * (1.0 + confidence)])
 
 
 def _law(
@@ -402,7 +398,7 @@ def _law(
     confidence: float,
     free: int,
 ) -> Law:
-    tails = _tails(confidence, units, free)
+    tails = _tails(confidence)
     spans = {k: np.quantile(v, tails) for k, v in named(draws).items()} if len(draws) else {}
     return Law(
         form=form,
@@ -433,7 +429,10 @@ def _power_notes(law: Law, floor: float | None) -> list[str]:
             f"alpha is not identified: its interval [{low:.3g}, {high:.3g}] reaches the bounds "
             f"of the search {list(ALPHA)}; fix the floor or add budgets"
         )
-    if floor is None and law.intervals.get("E", (law.params["E"],))[0] == 0.0:
+    if (
+        floor is None
+        and law.intervals.get("E", (law.params["E"],))[0] < 0.01 * law.predict(law.compute[1])[0]
+    ):
         notes.append("E is not identified: these runs do not exclude a floor of zero")
     return notes
 

@@ -25,9 +25,9 @@ from ligr_jax.nn.flops import Work, compute_axes, parameter_counts
 from ligr_jax.nn.ligr import LiGR
 from ligr_jax.parallel.mesh import data_mesh, over_rows, replicated
 from ligr_jax.parallel.peak import peak_flops
+from ligr_jax.progress import Progress
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator
-from ligr_jax.train.progress import Progress
 from ligr_jax.train.run import adopt, claimed, load_summary, save_summary
 from ligr_jax.train.state import TrainState, init_state, optimizer, schedule
 from ligr_jax.train.step import make_step

@@ -31,8 +31,9 @@ def write_log(
     """
     directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    slate = rng.integers(0, max(rows // 3, 1), rows)
-    time = START_MS + np.sort(rng.integers(0, int(days * DAY_MS), rows))
+    slates = max(rows // 3, 1)
+    slate = rng.integers(0, slates, rows)
+    time = START_MS + np.sort(rng.integers(0, int(days * DAY_MS), slates))
     p = {a: rng.uniform(0.05, 0.9 / (k + 1), rows) for k, a in enumerate(ACTIONS)}
     log = pl.DataFrame(
         {

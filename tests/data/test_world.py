@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ligr_jax.data import world_math
 from ligr_jax.data.schema import BadInput, load_schema
-from ligr_jax.data.world import Planted, WorldConfig, generate
-from ligr_jax.data.world_config import LABELS, START_MS
+from ligr_jax.data.world import arithmetic
+from ligr_jax.data.world.config import LABELS, START_MS
+from ligr_jax.data.world.generate import Planted, WorldConfig, generate
 
 SMALL = WorldConfig(
     members=96, items=400, days=8, sessions=8.0, parents=4, leaves=4, block_members=32
@@ -335,16 +335,16 @@ def test_bad_configuration_is_refused_with_value_and_remedy(change, message):
 
 def test_arithmetic_agrees_with_the_library_and_ids_are_a_bijection():
     x = np.linspace(-29.0, 29.0, 10_001)
-    np.testing.assert_allclose(world_math.exp(x), np.exp(x), rtol=1e-15)
-    np.testing.assert_allclose(world_math.sigmoid(x), 1 / (1 + np.exp(-x)), rtol=1e-15)
-    np.testing.assert_allclose(world_math.wave(x), np.sin(2 * np.pi * (x + 0.5)), atol=0.06)
-    ids = world_math.spread(np.arange(100_000), 5, "item")
+    np.testing.assert_allclose(arithmetic.exp(x), np.exp(x), rtol=1e-15)
+    np.testing.assert_allclose(arithmetic.sigmoid(x), 1 / (1 + np.exp(-x)), rtol=1e-15)
+    np.testing.assert_allclose(arithmetic.wave(x), np.sin(2 * np.pi * (x + 0.5)), atol=0.06)
+    ids = arithmetic.spread(np.arange(100_000), 5, "item")
     assert len(np.unique(ids)) == len(ids)
-    z = world_math.heavy_deviate(ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    z = arithmetic.heavy_deviate(ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     assert abs(z.mean()) < 0.02
     assert abs(z.std() - 1) < 0.02
     weights = np.array([5.0, 1.0, 0.0, 3.0, 1.0])
     low, high = np.ones(20_000, np.int64), np.full(20_000, 4)
     uniform = (np.arange(20_000) + 0.5) / 20_000
-    picked = world_math.pick(world_math.from_zero(weights), low, high, uniform)
+    picked = arithmetic.pick(arithmetic.from_zero(weights), low, high, uniform)
     assert np.bincount(picked, minlength=5).tolist() == [0, 5_000, 0, 15_000, 0]

@@ -1,0 +1,87 @@
+"""The item table: features of items kept once, joined to impressions by `item_id`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from ligr_jax.data.manifest import MISSING, Shard
+from ligr_jax.data.prepare.shards import fixed_size_lists, write_batch
+from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.files import digest_file
+from ligr_jax.data.sources.source import Source
+from ligr_jax.data.sources.validate import canonical_items
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """Items sorted by id.
+
+    ids: int64 [items], increasing.
+    scalars: categorical (int64) and numeric (float32) features, [items] each.
+    vectors: float32 [items with vectors, width] each: the rows of items.arrow.
+    vector_row: int32 [items], row in `vectors`, -1 where an item has none.
+    """
+
+    ids: np.ndarray
+    scalars: Mapping[str, np.ndarray]
+    vectors: Mapping[str, np.ndarray]
+    vector_row: np.ndarray
+
+    def find(self, item_ids: np.ndarray) -> np.ndarray:
+        """Index of each item in the table, -1 where it is not there."""
+        if not len(self.ids):
+            return np.full(item_ids.shape, -1)
+        at = np.minimum(np.searchsorted(self.ids, item_ids), len(self.ids) - 1)
+        return np.where(self.ids[at] == item_ids, at, -1)
+
+    def scalar(self, name: str, at: np.ndarray) -> np.ndarray:
+        """Feature `name` of the items at `at`, missing where that is -1."""
+        values = self.scalars[name]
+        missing = MISSING if values.dtype == np.int64 else np.float32(np.nan)
+        return np.append(values, np.array([missing], values.dtype))[at]
+
+    def write(self, path: Path) -> Shard | None:
+        """Writes the vectors; returns None where no column is a vector."""
+        if not self.vectors:
+            return None
+        ids = self.ids[self.vector_row >= 0]
+        columns: dict[str, pa.Array] = {"item_id": pa.array(ids)}
+        columns |= {k: fixed_size_lists(v) for k, v in self.vectors.items()}
+        write_batch(pa.RecordBatch.from_pydict(columns), path)
+        return Shard(path.name, len(ids), 0, digest_file(path))
+
+
+def item_table(source: Source) -> ItemTable | None:
+    """The item table of `source`, checked; raises `BadInput` for a bad row or an id given twice."""
+    if source.items is None:
+        return None
+    columns = {
+        k: c
+        for k, c in source.schema.columns.items()
+        if k in source.items.frame.columns and k != "item_id"
+    }
+    frame, has_vectors = canonical_items(source.items, source, columns)
+    ids = frame["item_id"].to_numpy()
+    order = np.argsort(ids, kind="stable")
+    twice = np.flatnonzero(np.diff(ids[order]) == 0)
+    if len(twice):
+        rows = order[twice[0] : twice[0] + 2]
+        shown = source.items.frame["item_id"][int(rows[1])]
+        raise BadInput(
+            f"{source.items.file}, row {source.items.first_row + int(rows[1])}, column 'item_id': "
+            f"value {shown!r} is there twice (first in row "
+            f"{source.items.first_row + int(rows[0])}); an item table has one row per item"
+        )
+    has_vectors = has_vectors[order]
+    taken = {k: _values(frame[k])[order] for k in columns}
+    vectors = {k: v[has_vectors] for k, v in taken.items() if v.ndim == 2}
+    row = np.where(has_vectors, np.cumsum(has_vectors) - 1, -1).astype(np.int32)
+    return ItemTable(ids[order], {k: v for k, v in taken.items() if v.ndim == 1}, vectors, row)
+
+
+def _values(series: pl.Series) -> np.ndarray:
+    return series.to_numpy()

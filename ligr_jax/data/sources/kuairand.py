@@ -1,0 +1,214 @@
+"""KuaiRand (Gao et al., CIKM 2022; CC BY-SA 4.0): impressions of a short-video feed.
+
+Reads the published CSV files and Parquet files of the same columns:
+
+    log_standard*, log_random*     impressions (time_ms is UTC; date and hourmin are UTC+8, unused)
+    video_features_basic*          videos; must fit in memory
+    user_features*                 optional, static
+    watch_history_before.parquet   optional: earlier impressions in order, without times
+
+`video_features_statistic*` counts over the whole period, the future included: never read.
+Play time is clipped to [0, 3 x duration], and to 10 minutes at most: beyond, it measures a screen
+left on. A duration of 0 means missing. Of a video's tags the first is taken.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from ligr_jax.data.schema import BadInput, Column, LogSchema
+from ligr_jax.data.sources.files import (
+    SUFFIXES,
+    describe_file,
+    estimate_rows,
+    read_batches,
+    read_whole,
+)
+from ligr_jax.data.sources.parse import DAY_MS, with_types
+from ligr_jax.data.sources.source import ROW_DIGEST, LogBatch, OnBadRow, Source
+
+URL = "https://zenodo.org/records/10439422/files/"
+ARCHIVES = {  # published checksums
+    "KuaiRand-Pure.tar.gz": "md5:0820331067a3784d9691136f772b35a7",
+    "KuaiRand-1K.tar.gz": "md5:6b0b9c8222d67fcd4c676218edca3f1f",
+}
+UTC_PLUS_8_MS = 8 * 3_600_000
+MAX_PLAY_MS = 600_000
+EARLIER_PER_USER = 50  # most impressions of a user in a history file
+
+RENAMED = {
+    "user_id": "member_id",
+    "video_id": "item_id",
+    "time_ms": "timestamp_ms",
+    "tab": "surface",
+    "is_rand": "is_random",
+    "is_click": "click",
+    "long_view": "long_dwell",
+    "is_like": "like",
+    "is_comment": "comment",
+    "is_forward": "share",
+    "is_follow": "follow",
+    "is_hate": "hate",
+}
+CONTRIBUTION = ("is_like", "is_comment", "is_forward", "is_follow")
+ACTIONS = ("click", "long_dwell", "like", "comment", "share", "follow", "hate", "contribution")
+VIDEO = ("actor_id", "tag", "video_type", "upload_type", "music_id", "music_type")
+USER = {
+    "user_active_degree": "user_active_degree",
+    "follow_user_num_range": "user_follows",
+    "fans_user_num_range": "user_fans",
+    "friend_user_num_range": "user_friends",
+    "register_days_range": "user_registered",
+}
+NOTES = (
+    "click means different things on different surfaces: report it per surface",
+    "hate is an explicit negative; contribution is any of like, comment, share, follow",
+)
+_INTEGERS = ("user_id", "video_id", "time_ms", "tab", "play_time_ms", "duration_ms")
+
+
+def looks_like_kuairand(directory: Path) -> bool:
+    """Whether there are logs of KuaiRand in `directory` or in its `data` directory."""
+    return bool(_logs(_data(directory)))
+
+
+def kuairand_source(directory: Path) -> Source:
+    """KuaiRand from `directory` (or its `data` directory), all of its logs in order of name.
+
+    Raises `BadInput` where a needed file is missing.
+    """
+    directory = _data(directory)
+    logs = _logs(directory)
+    found = {k: _only(directory, k) for k in ("video_features_basic", "user_features")}
+    history = _only(directory, "watch_history_before")
+    video_file, user_file = found.values()
+    if not logs or video_file is None:
+        raise BadInput(
+            f"{directory} lacks {'video_features_basic*' if logs else 'log_standard*'} (.csv or "
+            f".parquet); unpack one of {', '.join(ARCHIVES)} from {URL} there"
+        )
+    items, ages = _videos(read_whole(video_file))
+    users = _users(read_whole(user_file)) if user_file else None
+
+    def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
+        for path in logs:
+            for batch in read_batches(path, batch_rows, on_bad_row):
+                yield _impressions(batch, ages, users)
+
+    def context(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
+        assert history is not None
+        row = 1
+        for batch in read_batches(history, max(batch_rows // EARLIER_PER_USER, 1), on_bad_row):
+            frame = _earlier(batch.frame, users)
+            yield replace(batch, frame=frame, first_row=row)
+            row += frame.height
+
+    used = [*logs, *(p for p in (video_file, user_file, history) if p)]
+    return Source(
+        name="KuaiRand",
+        schema=_schema(users is not None),
+        batches=batches,
+        rows=sum(estimate_rows(p) for p in logs)
+        + (EARLIER_PER_USER * estimate_rows(history) if history else 0),
+        description={"format": "kuairand", "files": [describe_file(p) for p in used]},
+        items=items,
+        context=context if history else None,
+        names={ours: theirs for theirs, ours in RENAMED.items()},
+    )
+
+
+def _schema(users: bool) -> LogSchema:
+    names = ("item_id", "surface", "hour", *VIDEO, *(USER.values() if users else ()))
+    columns = {name: Column("categorical") for name in names}
+    columns |= {name: Column("numeric") for name in ("duration_ms", "video_age_days")}
+    columns["play_time_ms"] = Column("numeric", outcome=True)
+    return LogSchema(ACTIONS, columns, notes=NOTES)
+
+
+def _impressions(batch: LogBatch, ages: pl.DataFrame, users: pl.DataFrame | None) -> LogBatch:
+    batch = with_types(batch, dict.fromkeys(_INTEGERS, pl.Int64))
+    lacking = [c for c in (*RENAMED, "play_time_ms", "duration_ms") if c not in batch.frame.columns]
+    if lacking:
+        raise BadInput(f"{batch.file}: no columns {lacking}; a KuaiRand log has them all")
+    frame = batch.frame.with_columns(pl.col("user_id", "video_id").cast(pl.Int64))
+    frame = _with_users(frame, users).join(ages, "video_id", how="left", maintain_order="left")
+    time, duration = pl.col("time_ms").cast(pl.Int64), pl.col("duration_ms").cast(pl.Float64)
+    duration = pl.when(duration > 0).then(duration)
+    longest = pl.min_horizontal(3 * duration, pl.lit(MAX_PLAY_MS))
+    frame = frame.select(
+        *(pl.col(theirs).alias(ours) for theirs, ours in RENAMED.items()),
+        *(USER.values() if users is not None else ()),
+        ROW_DIGEST,
+        contribution=pl.any_horizontal(
+            pl.col(c).cast(pl.Int8, strict=False) == 1 for c in CONTRIBUTION
+        ),
+        hour=(time + UTC_PLUS_8_MS) // 3_600_000 % 24,
+        duration_ms=duration,
+        video_age_days=((time - pl.col("uploaded_ms")) / DAY_MS).clip(0),
+        play_time_ms=pl.col("play_time_ms").cast(pl.Float64).clip(0, longest),
+    )
+    return replace(batch, frame=frame)
+
+
+def _earlier(frame: pl.DataFrame, users: pl.DataFrame | None) -> pl.DataFrame:
+    """Impressions of a history file: video, long_view and is_like are known, nothing else is."""
+    lists = ["video_id", "long_view", "is_like"]
+    frame = frame.filter(pl.col("video_id").list.len() > 0).select("user_id", *lists)
+    frame = frame.explode(lists).with_columns(pl.col("user_id", "video_id").cast(pl.Int64))
+    return _with_users(frame, users).rename(RENAMED, strict=False)
+
+
+def _videos(batch: LogBatch) -> tuple[LogBatch, pl.DataFrame]:
+    """The item table, and the upload time of each video."""
+    ids = ("video_id", "author_id", "music_id")
+    batch = with_types(batch, dict.fromkeys(ids, pl.Int64) | {"music_type": pl.Float64})
+    uploaded = pl.col("upload_dt").cast(pl.String).str.to_date("%Y-%m-%d", strict=False)
+    ages = batch.frame.select(
+        pl.col("video_id").cast(pl.Int64),
+        uploaded_ms=uploaded.cast(pl.Datetime("ms")).dt.epoch("ms") - UTC_PLUS_8_MS,
+    ).unique("video_id", keep="first", maintain_order=True)
+    first_tag = pl.col("tag").cast(pl.String).str.split(",").list.first()
+    items = batch.frame.select(
+        item_id="video_id",
+        actor_id="author_id",
+        tag=first_tag.cast(pl.Int64, strict=False),
+        video_type="video_type",
+        upload_type="upload_type",
+        music_id="music_id",
+        music_type=pl.col("music_type").cast(pl.Int64),
+    )
+    return replace(batch, frame=items), ages
+
+
+def _users(batch: LogBatch) -> pl.DataFrame:
+    frame = with_types(batch, {"user_id": pl.Int64}).frame.rename(USER)
+    columns = [pl.col("user_id").cast(pl.Int64), pl.col(*USER.values()).cast(pl.String)]
+    return frame.select(columns).unique("user_id", keep="first", maintain_order=True)
+
+
+def _with_users(frame: pl.DataFrame, users: pl.DataFrame | None) -> pl.DataFrame:
+    if users is None:
+        return frame
+    return frame.join(users, "user_id", how="left", maintain_order="left")
+
+
+def _data(directory: Path) -> Path:
+    inner = directory / "data"
+    return inner if inner.is_dir() and not _logs(directory) else directory
+
+
+def _logs(directory: Path) -> list[Path]:
+    starts = ("log_standard", "log_random")
+    files = directory.iterdir() if directory.is_dir() else ()
+    return sorted(p for p in files if p.name.startswith(starts) and p.suffix in SUFFIXES)
+
+
+def _only(directory: Path, start: str) -> Path | None:
+    files = sorted(
+        p for p in directory.iterdir() if p.name.startswith(start) and p.suffix in SUFFIXES
+    )
+    if len(files) > 1:
+        raise BadInput(f"{directory}: several {start}* files ({[p.name for p in files]}); keep one")
+    return files[0] if files else None

@@ -1,0 +1,124 @@
+"""MovieLens (Harper and Konstan, TiiS 2015), any of the GroupLens archives.
+
+Reads `ratings.csv` and `movies.csv`, or `ratings.dat` and `movies.dat`. A rating is an impression:
+click is 1 throughout, like is a rating of 4 and more, the rating itself is an outcome. Movies have
+a first genre, a year, and a content vector from the words of their titles and genres.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from ligr_jax.data.schema import BadInput, Column, LogSchema
+from ligr_jax.data.sources.files import describe_file, estimate_rows, read_batches, read_whole
+from ligr_jax.data.sources.parse import with_types
+from ligr_jax.data.sources.source import ROW_DIGEST, LogBatch, OnBadRow, Source
+from ligr_jax.data.sources.text_vectors import text_vectors
+
+URL = "https://files.grouplens.org/datasets/movielens/"
+ARCHIVES = {  # published checksums
+    "ml-1m.zip": "md5:c4d9eecfca2ab87c1945afe126590906",
+    "ml-25m.zip": "md5:6b51fb2759a8657d3bfcbfc42b592ada",
+}
+LIKED = 4.0
+CONTENT_WIDTH = 32
+NO_GENRES = "(no genres listed)"
+SCHEMA = LogSchema(
+    actions=("click", "like"),
+    columns={
+        "item_id": Column("categorical"),
+        "genre": Column("categorical"),
+        "year": Column("numeric"),
+        "content": Column("vector", width=CONTENT_WIDTH),
+        "rating": Column("numeric", outcome=True),
+    },
+    notes=(
+        "MovieLens has no shown-and-ignored rows: every row is a rating, so click is constant (1) "
+        "and teaches nothing; like is a rating of 4 and more",
+    ),
+)
+_TYPES = {"userId": pl.Int64, "movieId": pl.Int64, "rating": pl.Float64, "timestamp": pl.Int64}
+# `::` read with the delimiter `:` leaves an empty column between every two.
+_DAT_COLUMNS = ("userId", "_1", "movieId", "_2", "rating", "_3", "timestamp")
+
+
+def looks_like_movielens(directory: Path) -> bool:
+    """Whether `directory` holds ratings of MovieLens."""
+    return any((directory / f"ratings.{s}").is_file() for s in ("csv", "dat"))
+
+
+def movielens_source(directory: Path) -> Source:
+    """MovieLens from `directory`; raises `BadInput` where ratings or movies are missing."""
+    suffix = "csv" if (directory / "ratings.csv").is_file() else "dat"
+    ratings, movies = directory / f"ratings.{suffix}", directory / f"movies.{suffix}"
+    for path in (ratings, movies):
+        if not path.is_file():
+            raise BadInput(
+                f"{directory} lacks {path.name}; unpack one of {', '.join(ARCHIVES)} from {URL} "
+                "there"
+            )
+    dat = suffix == "dat"
+
+    def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
+        names, delimiter = (_DAT_COLUMNS, ":") if dat else ((), ",")
+        for batch in read_batches(ratings, batch_rows, on_bad_row, names, delimiter):
+            yield _impressions(batch)
+
+    return Source(
+        name="MovieLens",
+        schema=SCHEMA,
+        batches=batches,
+        rows=estimate_rows(ratings),
+        description={
+            "format": "movielens",
+            "files": [describe_file(p) for p in (ratings, movies)],
+        },
+        items=_movies(_read_dat_movies(movies) if dat else read_whole(movies)),
+        names={"member_id": "userId", "item_id": "movieId", "timestamp_ms": "timestamp"},
+    )
+
+
+def _impressions(batch: LogBatch) -> LogBatch:
+    batch = with_types(batch, _TYPES)
+    lacking = [c for c in _TYPES if c not in batch.frame.columns]
+    if lacking:
+        raise BadInput(f"{batch.file}: no columns {lacking}; MovieLens ratings have {list(_TYPES)}")
+    frame = batch.frame.select(
+        ROW_DIGEST,
+        member_id="userId",
+        item_id="movieId",
+        timestamp_ms=pl.col("timestamp") * 1000,
+        click=pl.lit(1, pl.Int8),
+        like=pl.col("rating") >= LIKED,
+        rating="rating",
+    )
+    return replace(batch, frame=frame)
+
+
+def _movies(batch: LogBatch) -> LogBatch:
+    """The item table, from movieId, title and genres."""
+    batch = with_types(batch, {"movieId": pl.Int64})
+    title, genres = pl.col("title"), pl.col("genres").replace(NO_GENRES, None).str.split("|")
+    words = title.str.replace(r"\(\d{4}\)\s*$", "").str.to_lowercase()
+    frame = batch.frame.select(
+        item_id="movieId",
+        genre=genres.list.first(),
+        year=title.str.extract(r"\((\d{4})\)\s*$").cast(pl.Float64),
+        terms=pl.concat_list(
+            words.fill_null("").str.extract_all(r"[\p{L}\p{N}]+"),
+            genres.list.eval("genre:" + pl.element()).fill_null([]),
+        ),
+    )
+    content = pl.Series("content", text_vectors(frame["terms"], CONTENT_WIDTH))
+    return replace(batch, frame=frame.drop("terms").with_columns(content))
+
+
+def _read_dat_movies(path: Path) -> LogBatch:
+    """`movieId::title::genres`, in Latin-1."""
+    lines = path.read_text(encoding="latin-1").splitlines()
+    parts = pl.Series("line", lines, dtype=pl.String).str.split("::")
+    names = ("movieId", "title", "genres")
+    frame = pl.DataFrame({n: parts.list.get(k, null_on_oob=True) for k, n in enumerate(names)})
+    return LogBatch(path.name, 1, frame, text=True)

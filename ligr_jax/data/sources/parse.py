@@ -1,0 +1,151 @@
+"""Parsers of single columns: from what a file holds to what the prepared form holds.
+
+Each takes a column and returns its values, without nulls, and the rows that break a rule. A column
+of a type that cannot be what it should raises `TypeError`.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from ligr_jax.data.schema import UNKNOWN, Column
+from ligr_jax.data.sources.ids import to_ids
+from ligr_jax.data.sources.source import Fault, LogBatch
+
+DAY_MS = 86_400_000
+SKIP_HINT = "mend it, or leave such rows out with --on-bad-row skip"
+
+Rules = list[tuple[np.ndarray, str]]  # rows that break a rule, and what the rule says
+Parsed = tuple[np.ndarray, Rules]
+Parser = Callable[[pl.Series], Parsed]
+PolarsType = pl.DataType | type[pl.DataType]
+
+
+def feature_parser(name: str, column: Column, text: bool) -> Parser:
+    """The parser of a feature column. text: as in `to_ids`."""
+    if column.kind == "vector":
+        return lambda v: vectors(v, column.width)
+    if column.kind == "numeric":
+        return numbers
+    if name == "item_id":
+        return lambda v: required_ids(v, text)
+    return lambda v: (to_ids(v, text), [])
+
+
+def required_ids(values: pl.Series, text: bool = False) -> Parsed:
+    """int64 ids; null is refused, and so are text ids that are spelled as floats."""
+    rules = [(values.is_null().to_numpy(), f"is no id; {SKIP_HINT}")]
+    if text and values.dtype == pl.String:
+        floats = values.str.contains(r"^-?\d+\.\d*$").fill_null(False).to_numpy()
+        rules.append((floats, "is a float, which is no id; write ids as integers or strings"))
+    return to_ids(values, text), rules
+
+
+def timestamps(values: pl.Series) -> Parsed:
+    """int64 milliseconds since 1970 (UTC); a column of datetimes is converted."""
+    if isinstance(values.dtype, pl.Datetime):
+        numeric = values.dt.epoch("ms")
+    elif values.dtype in (pl.String, pl.Null) or values.dtype.is_integer():
+        numeric = values.cast(pl.Int64, strict=False)
+    else:
+        raise TypeError(f"{values.dtype} values are no integer milliseconds since 1970 (UTC)")
+    ms = numeric.fill_null(0).to_numpy()
+    latest = time.time_ns() // 1_000_000 + DAY_MS
+    future = (
+        "lies in the future; timestamp_ms counts milliseconds since 1970 (UTC): divide "
+        "microseconds by 1,000, or leave such rows out with --on-bad-row skip"
+    )
+    return ms, [
+        (numeric.is_null().to_numpy(), f"is no integer of milliseconds; {SKIP_HINT}"),
+        (ms < 0, f"is a negative time; {SKIP_HINT}"),
+        (ms > latest, future),
+    ]
+
+
+def labels(values: pl.Series) -> Parsed:
+    """int8 labels: 0, 1, or `UNKNOWN` where null."""
+    if values.dtype == pl.String:
+        spelled = values.str.to_lowercase().replace({"true": "1", "false": "0"})
+        numeric = spelled.cast(pl.Float64, strict=False)
+    elif values.dtype in (pl.Boolean, pl.Null) or values.dtype.is_numeric():
+        numeric = values.cast(pl.Float64)
+    else:
+        raise TypeError(f"{values.dtype} values are no labels (0, 1, or null where unknown)")
+    number = numeric.fill_null(-1).to_numpy()
+    known = values.is_not_null().to_numpy()
+    bad = known & (number != 1) & (number != 0)
+    out = np.where(known, number == 1, UNKNOWN).astype(np.int8)
+    return out, [(bad, f"is no label (0 or 1, null where unknown); {SKIP_HINT}")]
+
+
+def numbers(values: pl.Series) -> Parsed:
+    """float32, NaN where null; infinity and text are refused."""
+    if not (values.dtype in (pl.String, pl.Boolean, pl.Null) or values.dtype.is_numeric()):
+        raise TypeError(f"{values.dtype} values are no numbers")
+    wide = values.cast(pl.Float64, strict=False)
+    text = (wide.is_null() & values.is_not_null()).to_numpy()
+    with np.errstate(over="ignore"):
+        narrow = wide.fill_null(np.nan).to_numpy().astype(np.float32)
+    return narrow, [
+        (text, f"is no number; {SKIP_HINT}"),
+        (np.isinf(narrow), f"is infinite in float32; write null where missing, or {SKIP_HINT}"),
+    ]
+
+
+def weights(values: pl.Series) -> Parsed:
+    """float32 weights >= 0, 1 where null."""
+    out, rules = numbers(values)
+    out[values.is_null().to_numpy()] = 1
+    return out, [*rules, (~(out >= 0), f"is no weight (>= 0); {SKIP_HINT}")]
+
+
+def probabilities(values: pl.Series) -> Parsed:
+    """float32 in [0, 1], NaN where null."""
+    out, rules = numbers(values)
+    return out, [*rules, ((out < 0) | (out > 1), f"is no probability; {SKIP_HINT}")]
+
+
+def vectors(values: pl.Series, width: int) -> Parsed:
+    """float32 [rows, width] from lists, or from text such as "[0.1, 0.2]"."""
+    lists = as_lists(values)
+    fits = (lists.list.len() == width).fill_null(False)
+    out = np.zeros((len(lists), width), np.float32)
+    flat = lists.filter(fits).explode(empty_as_null=False).cast(pl.Float64).fill_null(np.nan)
+    with np.errstate(over="ignore"):
+        out[fits.to_numpy()] = flat.to_numpy().reshape(-1, width)
+    return out, [
+        (~fits.to_numpy(), f"is no vector of length {width}; {SKIP_HINT}"),
+        (~np.all(np.isfinite(out), axis=1), f"has NaN, null or infinity in it; {SKIP_HINT}"),
+    ]
+
+
+def as_lists(values: pl.Series) -> pl.Series:
+    """A column of lists of numbers, from lists, arrays or text."""
+    if values.dtype == pl.String:
+        parts = values.str.strip_chars("[]() ").str.split(",")
+        return parts.list.eval(pl.element().str.strip_chars().cast(pl.Float64, strict=False))
+    if isinstance(values.dtype, pl.Array):
+        values = values.arr.to_list()
+    dtype = values.dtype
+    if isinstance(dtype, pl.List) and dtype.inner in pl.datatypes.group.NUMERIC_DTYPES:
+        return values
+    raise TypeError(f"{dtype} values are no lists of numbers")
+
+
+def with_types(batch: LogBatch, types: Mapping[str, PolarsType]) -> LogBatch:
+    """Casts the text columns of a CSV batch; what does not read as its type becomes a fault.
+
+    Adapters that compute with columns use this; the result has types and is no `text` any more.
+    """
+    frame, faults = batch.frame, list(batch.faults)
+    casts = {}
+    for name, dtype in types.items():
+        if name in frame.columns and frame[name].dtype == pl.String:
+            casts[name] = frame[name].cast(dtype, strict=False)
+            bad = (casts[name].is_null() & frame[name].is_not_null()).to_numpy()
+            faults.append(Fault(name, bad, frame[name], f"is no {dtype}; {SKIP_HINT}"))
+    frame = frame.with_columns(**casts)
+    return replace(batch, frame=frame, text=False, faults=tuple(faults))

@@ -1,0 +1,80 @@
+"""What every source of impressions gives to `prepare`: batches in canonical columns, in file order.
+
+A source is an adapter: it knows the files of one data set and renames and derives columns until
+they are those of `ligr_jax.data.schema`. It checks nothing that `validate` checks for everyone.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from ligr_jax.data.schema import LogSchema
+
+OnBadRow = Literal["error", "skip"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Rows of a batch that break one rule.
+
+    rows: bool [rows of the batch], true where the rule is broken.
+    values: the offending column as the file has it, for the message.
+    rule: what is wrong and what to do about it.
+    """
+
+    column: str
+    rows: np.ndarray
+    values: pl.Series
+    rule: str
+
+
+@dataclass(frozen=True)
+class LogBatch:
+    """Consecutive rows of one file.
+
+    first_row: 1-based number of the first row among the file's data rows.
+    frame: the rows. `ROW_DIGEST` (uint64), where present, is equal for rows equal in every column
+        of the file; an adapter keeps it so that duplicates are judged by the original row.
+    text: whether the file has no types (CSV): ids that read as integers are integers.
+    faults: bad rows the adapter itself came across.
+    malformed: rows left out before this batch because they could not be parsed at all.
+    """
+
+    file: str
+    first_row: int
+    frame: pl.DataFrame
+    text: bool = False
+    faults: tuple[Fault, ...] = ()
+    malformed: int = 0
+
+
+ROW_DIGEST = "_digest"
+
+Batches = Callable[[int, OnBadRow], Iterator[LogBatch]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set in canonical columns.
+
+    batches: given the most rows a batch may have and what to do with unreadable rows, the batches.
+    rows: number of rows, estimated where counting means reading; only sizes the shards.
+    description: what the manifest says about the origin; equal descriptions mean equal input.
+    items: the item table as one batch, keyed by `item_id`; must fit in memory.
+    context: batches of earlier history without times, in order, each row one impression.
+    names: canonical name -> the file's own name, for messages.
+    sessions: whether the log has `session_id`.
+    """
+
+    name: str
+    schema: LogSchema
+    batches: Batches
+    rows: int
+    description: Mapping[str, Any]
+    items: LogBatch | None = None
+    context: Batches | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    sessions: bool = False

@@ -1,0 +1,196 @@
+"""The rules of the canonical log, applied to a batch or an item table.
+
+Every column goes through its parser (`ligr_jax.data.sources.parse`); the first fault is raised as a
+`BadInput` (file, row, column, value, remedy), or the bad rows are left out.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import NoReturn
+
+import numpy as np
+import polars as pl
+
+from ligr_jax.data.manifest import MISSING
+from ligr_jax.data.schema import (
+    MEMBER,
+    RANDOM,
+    SESSION,
+    TIME,
+    UNKNOWN,
+    WEIGHT,
+    BadInput,
+    Column,
+)
+from ligr_jax.data.sources.parse import (
+    Parser,
+    feature_parser,
+    labels,
+    probabilities,
+    required_ids,
+    timestamps,
+    weights,
+)
+from ligr_jax.data.sources.source import ROW_DIGEST, Fault, LogBatch, OnBadRow, Source
+
+UNTIMED = -1  # timestamp of context rows
+
+
+def canonical_frame(
+    batch: LogBatch, source: Source, on_bad_row: OnBadRow, timed: bool = True
+) -> tuple[pl.DataFrame, int]:
+    """The batch as the prepared form has it, and the number of bad rows left out.
+
+    Columns: member_id, timestamp_ms, [session_id], weight, is_random, actions, features of the log
+    itself (those of the item table are joined later), truth, `ROW_DIGEST`; no nulls anywhere.
+    Raises `BadInput` for a missing column or a wrong type, and for a bad row with "error".
+    """
+    frame, faults = batch.frame, list(batch.faults)
+    _require_columns(batch, source, timed)
+    out: list[pl.Series] = []
+    for name, (parser, default) in _log_parsers(source, batch.text).items():
+        if name in frame.columns and not (name in (TIME, SESSION) and not timed):
+            values, found = parse_column(batch, source, name, parser)
+            faults += found
+        else:
+            values = np.repeat(default[None], frame.height, 0)
+        out.append(pl.Series(name, values))
+    digest = frame[ROW_DIGEST] if ROW_DIGEST in frame.columns else frame.hash_rows(seed=0)
+    result = pl.DataFrame([*out, digest.alias(ROW_DIGEST)])
+    return drop_faults(result, batch, source, faults, on_bad_row)
+
+
+def _log_parsers(source: Source, text: bool) -> dict[str, tuple[Parser, np.ndarray]]:
+    """Parser, and value where the column is absent, of every column of the log, in order."""
+    schema = source.schema
+    ids = partial(required_ids, text=text)
+    unknown, nan = np.array(UNKNOWN, np.int8), np.array(np.nan, np.float32)
+    out: dict[str, tuple[Parser, np.ndarray]] = {
+        MEMBER: (ids, np.array(0)),
+        TIME: (timestamps, np.array(UNTIMED)),
+    }
+    if source.sessions:
+        out[SESSION] = (ids, np.array(0))
+    out[WEIGHT] = (weights, np.array(1, np.float32))
+    out |= dict.fromkeys((RANDOM, *schema.actions), (labels, unknown))
+    for name, column in log_columns(source).items():
+        out[name] = (feature_parser(name, column, text), _absent(column))
+    if schema.truth:
+        out |= {f"p_{a}": (probabilities, nan) for a in schema.actions}
+    return out
+
+
+def parse_column(
+    batch: LogBatch, source: Source, name: str, parser: Parser
+) -> tuple[np.ndarray, list[Fault]]:
+    """Values and faults of one column; raises `BadInput` where its type is wrong."""
+    series = batch.frame[name]
+    try:
+        values, rules = parser(series)
+    except TypeError as e:
+        _refuse_type(batch, source, name, str(e))
+    return values, [Fault(name, rows, series, rule) for rows, rule in rules]
+
+
+def canonical_items(
+    batch: LogBatch, source: Source, columns: Mapping[str, Column]
+) -> tuple[pl.DataFrame, np.ndarray]:
+    """The item table: `item_id` and `columns`, and bool [items], whether an item has its vectors.
+
+    A null vector means that the item has none. Raises `BadInput` for every other fault: a table of
+    items is small enough to be mended.
+    """
+    if "item_id" not in source.schema.columns:
+        raise BadInput("an item table needs a categorical column item_id in the log's schema")
+    frame, faults = batch.frame, list(batch.faults)
+    out: dict[str, np.ndarray] = {}
+    has_vectors = np.ones(frame.height, bool)
+    for name, column in {"item_id": source.schema.columns["item_id"], **columns}.items():
+        if name not in frame.columns:
+            raise BadInput(f"{batch.file}: no column {name!r}; its columns are {frame.columns}")
+        parser = feature_parser(name, column, batch.text)
+        out[name], found = parse_column(batch, source, name, parser)
+        if column.kind == "vector":
+            absent = frame[name].is_null().to_numpy()
+            has_vectors &= ~absent
+            found = [replace(f, rows=f.rows & ~absent) for f in found]
+        faults += found
+    result = pl.DataFrame({k: pl.Series(k, v) for k, v in out.items()})
+    return drop_faults(result, batch, source, faults, "error")[0], has_vectors
+
+
+def log_columns(source: Source) -> dict[str, Column]:
+    """Feature columns that the log itself holds, not its item table."""
+    items = source.items.frame.columns if source.items else []
+    return {k: c for k, c in source.schema.columns.items() if k not in items or k == "item_id"}
+
+
+def drop_faults(
+    frame: pl.DataFrame, batch: LogBatch, source: Source, faults: list[Fault], on_bad_row: OnBadRow
+) -> tuple[pl.DataFrame, int]:
+    """Raises the earliest row's fault, or filters `frame`; returns it and the rows left out."""
+    faults = [f for f in faults if f.rows.any()]
+    if not faults:
+        return frame, 0
+    if on_bad_row == "error":
+        first = min(faults, key=lambda f: int(f.rows.argmax()))
+        row = int(first.rows.argmax())
+        raise BadInput(
+            f"{batch.file}, row {batch.first_row + row}, column {_own(source, first.column)}: "
+            f"value {_shown(first.values[row])} {first.rule}"
+        )
+    bad = np.logical_or.reduce([f.rows for f in faults])
+    return frame.filter(pl.Series(~bad)), int(bad.sum())
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A `did you mean` clause, or nothing."""
+    close = difflib.get_close_matches(name, list(names), 1, 0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _require_columns(batch: LogBatch, source: Source, timed: bool) -> None:
+    needed = [MEMBER]
+    if timed:
+        truth = [f"p_{a}" for a in source.schema.actions] if source.schema.truth else []
+        session = [SESSION] if source.sessions else []
+        needed += [TIME, *session, *source.schema.actions, *log_columns(source), *truth]
+    there = [c for c in batch.frame.columns if c != ROW_DIGEST]
+    for name in needed:
+        if name not in there:
+            raise BadInput(
+                f"{batch.file}: no column {_own(source, name)}; its columns are {there}"
+                f"{nearest(name, there)}. Add the column, or take it out of the log's schema"
+            )
+
+
+def _absent(column: Column) -> np.ndarray:
+    if column.kind == "categorical":
+        return np.array(MISSING)
+    if column.kind == "numeric":
+        return np.array(np.nan, np.float32)
+    return np.zeros(column.width, np.float32)
+
+
+def _refuse_type(batch: LogBatch, source: Source, name: str, problem: str) -> NoReturn:
+    values = batch.frame[name]
+    present = values.is_not_null()
+    row = present.arg_max() or 0
+    raise BadInput(
+        f"{batch.file}, row {batch.first_row + row}, column {_own(source, name)}: value "
+        f"{_shown(values[row])}: {problem}; cast the column where the log is written"
+    )
+
+
+def _own(source: Source, name: str) -> str:
+    own = source.names.get(name, name)
+    return repr(name) if own == name else f"{name!r} ({own!r} in the file)"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, pl.Series):
+        value = value.to_list()
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

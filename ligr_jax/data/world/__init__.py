@@ -1,0 +1,1 @@
+"""The synthetic world: a feed whose true action probabilities are known."""

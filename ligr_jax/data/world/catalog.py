@@ -1,0 +1,179 @@
+"""Topics, actors and items of the synthetic world: a function of the configuration alone."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ligr_jax.data.world.arithmetic import Floats, Ints, draw, from_zero, pick, spread, stream, zipf
+from ligr_jax.data.world.config import DAY, ITEM_TYPES, START_MS, WorldConfig
+
+CATALOG_STREAM, CONTENT_STREAM, FIRST_BLOCK_STREAM = 0, 1, 2  # Philox key of each stream
+BACK_DAYS = 90  # the oldest item's age at the start
+OLD_SHARE = 0.5  # items created before the window; the others arrive evenly through it
+HOME_TOPICS = (0.6, 0.3, 0.1)  # shares of an actor's items in its three home topics
+SIBLING_SHARE = 0.7  # items whose second topic has the same parent as the first
+OWN_TYPE_SHARE = 0.6  # items of an actor's favourite type
+TYPE_SHARES = (0.3, 0.25, 0.2, 0.18, 0.07)
+CONTENT_NOISE = 1.3  # to 0.8 of the parent's vector and 0.6 of the leaf's
+CONTENT_QUALITY = 0.5
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Items, numbered 0..n-1 by creation time, and the orders the logging policy draws from.
+
+    topic, second: leaf topics, weighing `main` and 1 - `main`; actor: number of the actor;
+    kind: index into `ITEM_TYPES`; quality: about N(0, 1); created: ms.
+    popularity: cumulative weights in item order (see `from_zero`).
+    by_topic: item numbers sorted by (topic, created); topic_keys: their sorted keys (see `key`);
+    topic_start: first place of each topic; topic_popularity: cumulative weights in that order.
+    topic_zipf: popularity of the leaf topics.
+    """
+
+    item_id: Ints
+    actor_id: Ints
+    topic: Ints
+    second: Ints
+    main: Floats
+    actor: Ints
+    kind: Ints
+    quality: Floats
+    created: Ints
+    popularity: Floats
+    by_topic: Ints
+    topic_keys: Ints
+    topic_start: Ints
+    topic_popularity: Floats
+    topic_zipf: Floats
+
+    def alive(self, time: Ints) -> Ints:
+        """How many items exist at each `time`: items 0..alive-1 do."""
+        return np.searchsorted(self.created, time, side="right")
+
+    def popular(self, since: Ints, time: Ints, uniform: Floats) -> Ints:
+        """Draws items created in (since, time] by popularity; any older one where none was."""
+        high, low = self.alive(time), self.alive(since)
+        return pick(self.popularity, np.where(low < high, low, 0), high, uniform)
+
+    def popular_of(self, topic: Ints, since: Ints, time: Ints, uniform: Floats) -> Ints:
+        """The same among the items of `topic`."""
+        high = np.searchsorted(self.topic_keys, key(topic, time), side="right")
+        low = np.searchsorted(self.topic_keys, key(topic, since), side="right")
+        low = np.where(low < high, low, self.topic_start[topic])
+        return self.by_topic[pick(self.topic_popularity, low, high, uniform)]
+
+    def any_of(self, topic: Ints, time: Ints, uniform: Floats) -> Ints:
+        """Draws uniformly among the items of `topic` that exist at `time`."""
+        low = self.topic_start[topic]
+        high = np.searchsorted(self.topic_keys, key(topic, time), side="right")
+        return self.by_topic[low + (uniform * (high - low)).astype(np.int64)]
+
+
+def key(topic: Ints, time: Ints) -> Ints:
+    """One sortable integer for (topic, time); times before the oldest item count as that."""
+    return (topic << 42) + np.maximum(time - (START_MS - BACK_DAYS * DAY), 0)
+
+
+@lru_cache(maxsize=1)
+def build_catalog(config: WorldConfig) -> Catalog:
+    """All items of a world. Every leaf topic has an item before the first day."""
+    rng = stream(config.seed, CATALOG_STREAM)
+    n, topics = config.items, config.topics
+    topic_zipf = zipf(topics)[rng.permutation(topics)]
+    created = np.sort(_created(rng, config))
+    actor = draw(rng, zipf(config.actors), n)
+    topic, second = _topics(rng, config, topic_zipf, actor)
+    favourite = draw(rng, np.array(TYPE_SHARES), config.actors)
+    own_type = rng.random(n) < OWN_TYPE_SHARE
+    kind = np.where(own_type, favourite[actor], draw(rng, np.array(TYPE_SHARES), n))
+    quality = 0.6 * rng.standard_normal(config.actors)[actor] + 0.8 * rng.standard_normal(n)
+    rank = np.argsort(np.argsort(-(0.5 * quality + rng.standard_normal(n)), kind="stable"))
+    weight = zipf(n)[rank]
+    by_topic = np.argsort(topic, kind="stable")  # items are in order of creation already
+    return Catalog(
+        item_id=spread(np.arange(n), config.seed, "item"),
+        actor_id=spread(np.arange(config.actors), config.seed, "actor"),
+        topic=topic,
+        second=second,
+        main=0.6 + 0.4 * rng.random(n),
+        actor=actor,
+        kind=kind,
+        quality=quality,
+        created=created,
+        popularity=from_zero(weight),
+        by_topic=by_topic,
+        topic_keys=key(topic[by_topic], created[by_topic]),
+        topic_start=np.searchsorted(topic[by_topic], np.arange(topics)),
+        topic_popularity=from_zero(weight[by_topic]),
+        topic_zipf=topic_zipf,
+    )
+
+
+def item_table(config: WorldConfig) -> pa.Table:
+    """The item table as written: ids, type, creation time, content, and the latent truth.
+
+    The columns `true_*` are for reading results by and are not declared in the log's schema.
+    """
+    catalog = build_catalog(config)
+    content = _content(config, catalog)
+    return pa.table(
+        {
+            "item_id": catalog.item_id,
+            "actor_id": catalog.actor_id[catalog.actor],
+            "item_type": pa.array(ITEM_TYPES).take(pa.array(catalog.kind)),
+            "created_ms": catalog.created,
+            "content": pa.ListArray.from_arrays(
+                np.arange(len(content) + 1, dtype=np.int32) * config.content_width,
+                content.ravel(),
+            ),
+            "true_topic": catalog.topic.astype(np.int32),
+            "true_second_topic": catalog.second.astype(np.int32),
+            "true_topic_weight": catalog.main.astype(np.float32),
+            "true_quality": catalog.quality.astype(np.float32),
+        }
+    )
+
+
+def _created(rng: np.random.Generator, config: WorldConfig) -> Ints:
+    """Creation times: half before the window, denser towards it, and half within it."""
+    u = rng.random(config.items)
+    old = rng.random(config.items) < OLD_SHARE
+    old[: config.topics] = True
+    before = START_MS - 1 - (u * u * (BACK_DAYS * DAY - 1)).astype(np.int64)
+    within = START_MS + (u * (config.days * DAY)).astype(np.int64)
+    return np.where(old, before, within)
+
+
+def _topics(
+    rng: np.random.Generator, config: WorldConfig, topic_zipf: Floats, actor: Ints
+) -> tuple[Ints, Ints]:
+    """Leaf topics of each item: one of its actor's homes, and a second, often its sibling."""
+    n, leaves = config.items, config.leaves
+    homes = draw(rng, topic_zipf, 3 * config.actors).reshape(-1, 3)
+    topic = homes[actor, draw(rng, np.array(HOME_TOPICS), n)]
+    topic[: config.topics] = np.arange(config.topics)  # the oldest items: one of each topic
+    step = rng.integers(1, leaves, n)
+    sibling = topic - topic % leaves + (topic + step) % leaves
+    other = draw(rng, topic_zipf, n)
+    return topic, np.where(rng.random(n) < SIBLING_SHARE, sibling, other)
+
+
+def _content(config: WorldConfig, catalog: Catalog) -> NDArray[np.float32]:
+    """Mixture of the topics' vectors, a hint of quality, and noise: (items, width), variance 1."""
+    rng = stream(config.seed, CONTENT_STREAM)
+    width = config.content_width
+    parents = 0.8 * rng.standard_normal((config.parents, width))
+    vectors = 0.6 * rng.standard_normal((config.topics, width))
+    vectors += np.repeat(parents, config.leaves, axis=0)
+    hint = CONTENT_QUALITY / np.sqrt(float(width)) * np.sign(rng.standard_normal(width))
+    content = np.empty((config.items, width), np.float32)
+    for rows in np.array_split(np.arange(config.items), -(-config.items // 65_536)):
+        main = catalog.main[rows, None]
+        x = main * vectors[catalog.topic[rows]] + (1.0 - main) * vectors[catalog.second[rows]]
+        x += catalog.quality[rows, None] * hint
+        x += CONTENT_NOISE * rng.standard_normal(x.shape)
+        content[rows] = x / np.sqrt(1.0 + CONTENT_NOISE**2)
+    return content

@@ -1,0 +1,176 @@
+"""The synthetic world: a feed whose true probabilities are known, written as a canonical log.
+
+    generate(WorldConfig(members=50_000, seed=1), Path("world"))
+
+writes
+
+    impressions-00000.parquet ...  the log, one file per block of members, by member and time
+    items.parquet                  the item table, content vectors included
+    world.json                     the configuration with every planted constant
+    log.json                       the `LogSchema`, written last: a directory with it is complete
+
+Log columns beyond the schema: `position`, the display rank, which biases the utility and which no
+model may read. Columns `true_*` of the item table are likewise for readers of results only.
+
+Each block is a pure function of the configuration and its number, so the bytes do not depend on the
+number of workers, and a run that was stopped is completed by running it again. They depend on the
+machine only through the version of pyarrow (see `ligr_jax.data.world.arithmetic` for the arithmetic).
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
+from ligr_jax.data.world.block import block_table
+from ligr_jax.data.world.catalog import item_table
+from ligr_jax.data.world.config import ACTIONS, LABELS, VERSION, Planted, WorldConfig
+
+__all__ = ["Planted", "WorldConfig", "generate", "world_schema"]
+
+DICTIONARY_COLUMNS = ["member_id", "session_id", "item_id", "actor_id", "item_type", "surface"]
+
+
+def world_schema(config: WorldConfig) -> LogSchema:
+    """The schema of the log of a world."""
+    return LogSchema(
+        actions=LABELS,
+        columns={
+            "item_id": Column("categorical"),
+            "actor_id": Column("categorical"),
+            "item_type": Column("categorical"),
+            "surface": Column("categorical"),
+            "age_h": Column("numeric"),
+            "content": Column("vector", width=config.content_width),
+            "dwell_s": Column("numeric", outcome=True),
+        },
+        truth=True,
+        items="items.parquet",
+        notes=(
+            "Synthetic: p_<action> is the true probability each label was drawn with.",
+            "Labels depend on the display rank, which no feature tells.",
+        ),
+    )
+
+
+def generate(
+    config: WorldConfig,
+    out: Path,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LogSchema:
+    """Writes the world to directory `out` (made where absent) and returns the log's schema.
+
+    A directory that already holds this world is left as it is; one that holds part of it is
+    completed. Each process holds one block at a time.
+
+    Args:
+        workers: processes, all cores by default. They are spawned, so a script that calls this
+            with more than one needs an `if __name__ == "__main__"` guard.
+        progress: called as progress(blocks done, blocks of the world) after every block.
+
+    Raises:
+        BadInput: `out` holds something else, or `workers` is below 1.
+    """
+    out = Path(out)
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    if workers < 1:
+        raise BadInput(f"workers={workers}; give at least 1, or None for all cores")
+    _claim(config, out)
+    schema = world_schema(config)
+    todo = [b for b in range(config.blocks) if not (out / block_name(b)).is_file()]
+    items = out / schema.items
+    if (out / "log.json").is_file() and not todo and items.is_file():
+        return schema
+    if not items.is_file():
+        _write_table(item_table(config), items, ["item_type"])
+    with closing(_write_blocks(config, todo, out, min(workers, len(todo)))) as written:
+        for done, _ in enumerate(written, config.blocks - len(todo) + 1):
+            if progress is not None:
+                progress(done, config.blocks)
+    with tempfile.TemporaryDirectory(dir=out) as temporary:
+        save_schema(schema, Path(temporary))
+        os.replace(Path(temporary) / "log.json", out / "log.json")
+    return schema
+
+
+def block_name(number: int) -> str:
+    """File name of a block of the log."""
+    return f"impressions-{number:05d}.parquet"
+
+
+def _write_blocks(
+    config: WorldConfig, todo: list[int], out: Path, workers: int
+) -> Generator[int, None, None]:
+    """Writes the blocks, yielding the number of each when it is on disk."""
+    if workers <= 1:
+        yield from (_write_block(config, number, out) for number in todo)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            futures = [pool.submit(_write_block, config, number, out) for number in todo]
+            yield from (future.result() for future in as_completed(futures))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _write_block(config: WorldConfig, number: int, out: Path) -> int:
+    _write_table(block_table(config, number), out / block_name(number), DICTIONARY_COLUMNS)
+    return number
+
+
+def _write_table(table: pa.Table, path: Path, dictionary: list[str]) -> None:
+    """Writes under another name and renames, so that a file that is there is whole."""
+    temporary = path.with_name(f".{path.name}.partial")
+    pq.write_table(table, temporary, compression="zstd", use_dictionary=dictionary)
+    os.replace(temporary, path)
+
+
+def _claim(config: WorldConfig, out: Path) -> None:
+    """Makes `out` this world's directory, or raises when it holds something else."""
+    ours = {
+        "format": "ligr-world",
+        "version": VERSION,
+        "config": dataclasses.asdict(config),
+        "actions": [dataclasses.asdict(a) for a in ACTIONS],
+    }
+    ours = json.loads(json.dumps(ours))  # as it reads back: lists for tuples
+    path = out / "world.json"
+    if path.is_file():
+        try:
+            theirs = json.loads(path.read_text())
+        except json.JSONDecodeError as e:
+            raise BadInput(f"{path}: not JSON ({e}); give another directory") from e
+        differences = list(_differences(theirs, ours))
+        if differences:
+            raise BadInput(
+                f"{out} holds another world: {'; '.join(differences)}; "
+                "give another directory or remove this one"
+            )
+        return
+    if (out / "log.json").exists() or any(out.glob("*.parquet")):
+        raise BadInput(f"{out} holds a log that is no world; give another directory")
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = out / ".world.json.partial"
+    temporary.write_text(json.dumps(ours, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def _differences(theirs: Any, ours: Any, where: str = "") -> Iterator[str]:
+    """Phrases `where is X there and Y here` for all leaves in which two JSON values differ."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in sorted(theirs.keys() | ours.keys()):
+            inner = f"{where}.{name}" if where else name
+            yield from _differences(theirs.get(name), ours.get(name), inner)
+    elif theirs != ours:
+        yield f"{where} is {theirs!r} there and {ours!r} here"

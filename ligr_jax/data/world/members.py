@@ -1,0 +1,214 @@
+"""Members of one block of the synthetic world and the times at which they come."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ligr_jax.data.world.arithmetic import (
+    Floats,
+    Hashes,
+    Ints,
+    draw,
+    exp,
+    from_zero,
+    heavy_deviate,
+    mix,
+    spread,
+    wave,
+)
+from ligr_jax.data.world.config import (
+    DAY,
+    HOUR,
+    ITEM_TYPES,
+    MIN_GAP_MS,
+    SEARCH,
+    SECOND,
+    START_MS,
+    SURFACE_SHARES,
+    Planted,
+    WorldConfig,
+)
+
+FOUNDER_SHARE = 0.6  # members there from the first day; the others join evenly through the window
+ACTIVITY_SIGMA = 1.1  # of the log-normal number of sessions: the median is 0.55 of the mean
+DAILY_SESSIONS = 10  # no member averages more
+LENGTH_MEDIAN, LENGTH_SIGMA, LENGTH_MAX = 5.6, 0.95, 40  # impressions of a session, log-normal
+SLATE_SHARE = 1.0 / 3.0  # sessions delivered at once: all timestamps equal
+PAUSE_MIN_MS, PAUSE_MEAN_MS, PAUSE_MAX_MS = 2 * SECOND, 10 * SECOND, 60 * SECOND
+HOUR_WEIGHTS = (2, 1, 1, 1, 1, 2, 4, 7, 8, 7, 6, 6, 8, 7, 6, 6, 6, 7, 9, 11, 13, 12, 8, 4)
+POLICY_SHARPNESS = 0.8  # of the personal policy's softmax over its estimate of the interests
+POLICY_NOISE = 0.7  # standard deviation of the error of that estimate
+
+
+@dataclass(frozen=True)
+class Members:
+    """Latent state of M members. Topic nodes are the parents followed by the leaves.
+
+    member_id: increasing ids with gaps; key: hash behind the actor affinities.
+    join_day: first day; rate: expected number of sessions; hour_shift: habit of the day, hours.
+    bias (M,); type_taste (M, types); interest, phase, frequency (M, nodes), cycles per day.
+    policy: cumulative topic weights of the personal policy, flat (M * leaves + 1,).
+    """
+
+    member_id: Ints
+    key: Hashes
+    join_day: Ints
+    rate: Floats
+    hour_shift: Ints
+    bias: Floats
+    type_taste: Floats
+    interest: Floats
+    phase: Floats
+    frequency: Floats
+    policy: Floats
+
+    def taste(self, member: Ints, node: Ints, day: Floats, planted: Planted) -> Floats:
+        """Interest of `member` in a topic node on `day`: long-lived part + drift, one per row."""
+        at = member * self.interest.shape[1] + node
+        turn = day * self.frequency.ravel()[at] + self.phase.ravel()[at]
+        return self.interest.ravel()[at] + planted.drift * wave(turn)
+
+    def affinity(self, member: Ints, actor: Ints) -> Floats:
+        """Affinity to an actor, a hash of the pair: variance 1, no member x actor matrix."""
+        return heavy_deviate(mix(self.key[member] ^ mix(actor.astype(np.uint64))))
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Impressions of a block still without items, ordered by member and time.
+
+    Per row: member (number in the block), session (number in the block), time (ms).
+    Per session: ordinal in its member, surface (index into `SURFACES`).
+    """
+
+    member: Ints
+    session: Ints
+    time: Ints
+    ordinal: Ints
+    surface: Ints
+
+    def keep(self, rows: NDArray[np.bool_]) -> "Visits":
+        return Visits(
+            self.member[rows], self.session[rows], self.time[rows], self.ordinal, self.surface
+        )
+
+
+def draw_members(
+    rng: np.random.Generator, config: WorldConfig, first: int, topic_zipf: Floats
+) -> Members:
+    """Members first .. first + block_members - 1 of the world (fewer in the last block)."""
+    n = min(config.block_members, config.members - first)
+    number = np.arange(first, first + n)
+    nodes = config.parents + config.topics
+    joined = (rng.random(n) * config.days).astype(np.int64)
+    joined = np.where(rng.random(n) < FOUNDER_SHARE, 0, joined)
+    present = 1.0 - joined / config.days
+    activity = exp(ACTIVITY_SIGMA * rng.standard_normal(n) - 0.5 * ACTIVITY_SIGMA**2)
+    interest = _interests(rng, config, n)
+    slowest, fastest = 1.0 / config.planted.drift_days[1], 1.0 / config.planted.drift_days[0]
+    return Members(
+        member_id=(number + 1) * 1_000_003 + spread(number, config.seed, "member") % 1_000_003,
+        key=mix(spread(number, config.seed, "affinity").astype(np.uint64)),
+        join_day=joined,
+        rate=np.minimum(config.sessions * activity, DAILY_SESSIONS * config.days) * present,
+        hour_shift=rng.integers(-3, 4, n),
+        bias=config.planted.bias * rng.standard_normal(n),
+        type_taste=config.planted.type_taste * rng.standard_normal((n, len(ITEM_TYPES))),
+        interest=interest,
+        phase=rng.random((n, nodes)),
+        frequency=slowest + (fastest - slowest) * rng.random((n, nodes)),
+        policy=_policy(rng, config, interest, topic_zipf),
+    )
+
+
+def draw_visits(rng: np.random.Generator, config: WorldConfig, members: Members) -> Visits:
+    """Sessions of every member and the times of their impressions.
+
+    Wished start times follow day and night; a start too close to the session before is then put
+    off: with d_i the duration of session i plus `MIN_GAP_MS` and D_i = sum_{k<i} d_k,
+    start_i = D_i + max_{j<=i} (wish_j - D_j). Sessions put off beyond the window are dropped.
+    """
+    present = config.days - members.join_day
+    count = (members.rate + rng.random(len(members.rate))).astype(np.int64)
+    count = np.clip(count, 1, DAILY_SESSIONS * present)
+    member = np.repeat(np.arange(len(count)), count)
+    wish = _wished_starts(rng, members, member, present)
+    surface = draw(rng, np.array(SURFACE_SHARES), len(member))
+    raw = 1.0 + (LENGTH_MEDIAN - 0.5) * exp(LENGTH_SIGMA * rng.standard_normal(len(member)))
+    length = np.minimum(raw, LENGTH_MAX).astype(np.int64)
+    pause = PAUSE_MIN_MS + (PAUSE_MEAN_MS * rng.standard_exponential(length.sum())).astype(np.int64)
+    pause = np.minimum(pause, PAUSE_MAX_MS)
+    slate = rng.random(len(member)) < SLATE_SHARE
+    session = np.repeat(np.arange(len(member)), length)
+    first = np.cumsum(length) - length  # row at which each session starts
+    pause[slate[session]] = 0
+    pause[first] = 0
+    elapsed = np.cumsum(pause)
+    elapsed -= elapsed[first][session]
+    start = _spaced(member, wish, elapsed[first + length - 1] + MIN_GAP_MS)
+    ordinal = np.arange(len(member)) - (np.cumsum(count) - count)[member]
+    visits = Visits(member[session], session, start[session] + elapsed, ordinal, surface)
+    return visits.keep((start < config.end_ms)[session])
+
+
+def personal_topics(
+    config: WorldConfig, members: Members, visits: Visits, rows: Ints, uniform: Floats
+) -> Ints:
+    """Leaf topics the personal policy shows in `rows`; those of one search share one topic.
+
+    uniform: one number per row of `visits`.
+    """
+    session = visits.session[rows]
+    first = np.searchsorted(visits.session, session)
+    at = np.where(visits.surface[session] == SEARCH, first, rows)
+    low = visits.member[rows] * config.topics
+    policy = members.policy
+    target = policy[low] + uniform[at] * (policy[low + config.topics] - policy[low])
+    topic = np.searchsorted(policy, target, side="right") - 1 - low
+    return np.clip(topic, 0, config.topics - 1)
+
+
+def _interests(rng: np.random.Generator, config: WorldConfig, n: int) -> Floats:
+    """Long-lived interests (n, nodes): heavy-tailed, few strong likes and dislikes.
+
+    Parents: N(0,1) sqrt(E), which is Laplace; leaves: N(0,1) E / sqrt(2), heavier still; E is a
+    standard exponential. Both have variance 1 before scaling.
+    """
+    parents = rng.standard_normal((n, config.parents))
+    parents *= np.sqrt(rng.standard_exponential(parents.shape))
+    leaves = rng.standard_normal((n, config.topics))
+    leaves *= rng.standard_exponential(leaves.shape) * np.sqrt(0.5)
+    planted = config.planted
+    scaled = (planted.parent_interest * parents, planted.leaf_interest * leaves)
+    return np.clip(np.concatenate(scaled, axis=1), -4.0, 4.0)
+
+
+def _policy(
+    rng: np.random.Generator, config: WorldConfig, interest: Floats, topic_zipf: Floats
+) -> Floats:
+    """Topic popularity times softmax of a noisy estimate of the long-lived interests."""
+    parents = np.repeat(interest[:, : config.parents], config.leaves, axis=1)
+    estimate = parents + interest[:, config.parents :]
+    estimate += POLICY_NOISE * rng.standard_normal(estimate.shape)
+    weight = topic_zipf * exp(POLICY_SHARPNESS * estimate)
+    weight /= np.cumsum(weight, axis=1)[:, -1:]  # one unit per member keeps the long sum precise
+    return from_zero(weight.ravel())
+
+
+def _wished_starts(rng: np.random.Generator, members: Members, member: Ints, present: Ints) -> Ints:
+    """Start times by day and night, ms, ordered within each member."""
+    n = len(member)
+    day = members.join_day[member] + (rng.random(n) * present[member]).astype(np.int64)
+    hour = draw(rng, np.array(HOUR_WEIGHTS, np.float64), n) + members.hour_shift[member]
+    wish = START_MS + day * DAY + (hour % 24) * HOUR + (rng.random(n) * HOUR).astype(np.int64)
+    return wish[np.lexsort((wish, member))]
+
+
+def _spaced(member: Ints, wish: Ints, occupied: Ints) -> Ints:
+    """Starts put off until the session before is over (see `draw_visits`)."""
+    before = np.cumsum(occupied) - occupied
+    first = np.searchsorted(member, member)  # each session's first session of its member
+    before -= before[first]
+    level = member << 45  # far above any spread of times: keeps the running maximum to a member
+    return np.maximum.accumulate(level + (wish - before)) - level + before

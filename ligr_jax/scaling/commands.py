@@ -1,0 +1,104 @@
+"""`ligr fit` and `ligr report`: arguments and printing; the work is in `fit` and `report`."""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from ligr_jax.data.schema import BadInput
+from ligr_jax.scaling.fit import Law, fit_line, fit_power
+from ligr_jax.scaling.runs import column, read_runs, shapes
+
+FIT_EPILOG = """examples:
+  ligr fit runs/ladder                                  the law of validation NE in counted FLOPs
+  ligr fit runs/ladder --floor oracle                   with the floor at the oracle's NE
+  ligr fit runs/ladder --metric validation/click/auc    a higher-is-better metric: a line
+  ligr fit runs.csv --metric loss --axis flops --json   any table of runs, as JSON
+"""
+REPORT_EPILOG = """examples:
+  ligr report runs/ladder                 writes report.html, figures/, fit.json, runs.csv there
+  ligr report runs/ladder --out site/     the same, elsewhere
+"""
+LOWER = ("ne", "loss", "bce", "ece", "nll", "perplexity")  # last word of a metric: lower is better
+
+
+def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `ligr fit`."""
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, FIT_EPILOG
+    parser.add_argument("path", help="a sweep's directory, or runs as .csv or .parquet")
+    parser.add_argument("--metric", default="validation/ne", help="column (%(default)s)")
+    parser.add_argument("--axis", default="flops_model", help="compute column (%(default)s)")
+    parser.add_argument("--form", choices=("power", "line"), help="default: power for a loss")
+    parser.add_argument("--floor", default="free", help="E: free, oracle or a number (free)")
+    parser.add_argument("--bootstrap", type=int, default=1000, help="resamples (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the law as JSON")
+
+
+def run_fit(args: argparse.Namespace) -> int:
+    """Fits and prints one law; raises BadInput with the reason where there is none."""
+    table = read_runs(args.path).table
+    if table.is_empty():
+        raise BadInput(f"{args.path}: no finished runs")
+    if "beats_oracle" in table.columns:
+        leaks = table.filter(table["beats_oracle"].fill_null(False))["run"].to_list()
+        if leaks:
+            raise BadInput(f"runs {leaks} beat the oracle: find the leak or remove them first")
+    labels = shapes(table)
+    common: dict[str, Any] = {
+        "runs": table["run"].to_list(),
+        "groups": labels if 1 < len(set(labels)) < len(labels) else None,
+        "resamples": args.bootstrap,
+    }
+    compute, metric = column(table, args.axis), column(table, args.metric)
+    lower = args.metric.replace("_", "/").rsplit("/", 1)[-1].lower() in LOWER
+    if (args.form or ("power" if lower else "line")) == "line":
+        law = fit_line(compute, metric, higher_is_better=not lower, **common)
+    else:
+        law = fit_power(compute, metric, floor=_floor(args, table), **common)
+    print(json.dumps(law.to_json(), indent=1) if args.json else _text(law, args))
+    return 0
+
+
+def add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `ligr report`."""
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, REPORT_EPILOG
+    parser.add_argument("directory", help="a sweep's directory")
+    parser.add_argument("--out", help="where to write (default: the same directory)")
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """Writes the report and prints its three lines and the page's path."""
+    from ligr_jax.scaling.report import write_report  # matplotlib takes a second to import
+
+    numbers = write_report(args.directory, args.out)
+    print(*numbers["lines"], numbers["page"], sep="\n")
+    return 0
+
+
+def _floor(args: argparse.Namespace, table: Any) -> float | None:
+    if args.floor == "free":
+        return None
+    if args.floor == "oracle":
+        return float(column(table, f"oracle/{args.metric}").mean())
+    try:
+        return float(args.floor)
+    except ValueError:
+        raise BadInput(f"--floor {args.floor}: give free, oracle or a number") from None
+
+
+def _text(law: Law, args: argparse.Namespace) -> str:
+    formula = {"power": "E + A C^-alpha", "line": "level + slope log10 C"}[law.form]
+    lines = [f"{args.metric} = {formula}, C = {args.axis}, {law.points} runs"]
+    for name, value in law.params.items():
+        span = law.intervals.get(name)
+        interval = (
+            f"   {law.confidence:.0%} interval {span[0]:.5g} to {span[1]:.5g}" if span else ""
+        )
+        lines.append(f"  {name:16} {value:.5g}{interval}")
+    return "\n".join([*lines, *(f"note: {w}" for w in law.warnings)])
+
+
+COMMANDS: dict[str, tuple[Callable[..., None], Callable[..., int]]] = {
+    "fit": (add_fit_arguments, run_fit),
+    "report": (add_report_arguments, run_report),
+}

@@ -1,0 +1,159 @@
+"""Run directories, or any table of runs, as one polars table: what every fit and report reads.
+
+    RUN/config.json     the resolved configuration     RUN/metrics.jsonl   one JSON object per row
+    RUN/summary.json    flat; only of a finished run   RUN/error.txt       only of a failed one
+
+A sweep is a directory of run directories, with `sweep.json` (its name and points) beside them.
+"""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ligr_jax.data.schema import BadInput
+
+MARKS = ("summary.json", "error.txt", "metrics.jsonl", "config.json")
+READERS = {
+    ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
+    ".parquet": pl.read_parquet,
+}
+UNSHAPED = {"seed", "out", "directory", "name"}  # configuration that is no part of a run's shape
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What a sweep has come to.
+
+    table: one row per finished run, with the columns of its summary, in order of run name.
+    unfinished: (run, last step reached). failed: (run, last line of its error).
+    planned: points of the sweep, where a sweep file made it. name: of the sweep.
+    """
+
+    table: pl.DataFrame
+    unfinished: tuple[tuple[str, str], ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+    planned: int | None = None
+    name: str = ""
+
+    @property
+    def not_started(self) -> int:
+        """Planned points that have no directory yet (0 where no plan is known)."""
+        seen = len(self.table) + len(self.unfinished) + len(self.failed)
+        return max(0, (self.planned or seen) - seen)
+
+
+def read_runs(path: str | Path) -> Runs:
+    """Reads a sweep's directory, a single run's directory, or a CSV or Parquet table.
+
+    A table needs only the columns that are then fitted; runs without a `run` column are numbered.
+    Raises BadInput for a missing path, an unreadable table or a directory without runs.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_directory(path)
+    if not path.exists():
+        raise BadInput(f"{path}: no such sweep directory or table of runs")
+    if path.suffix not in READERS:
+        raise BadInput(f"{path}: read runs from a directory or from {sorted(READERS)}")
+    try:
+        table = READERS[path.suffix](path)
+    except (pl.exceptions.PolarsError, OSError) as e:
+        raise BadInput(f"{path}: not a readable table of runs ({e})") from e
+    if table.is_empty():
+        raise BadInput(f"{path}: the table has no rows")
+    if "run" not in table.columns:
+        table = table.with_columns(run=pl.Series([f"#{i}" for i in range(len(table))]))
+    return Runs(table.with_columns(pl.col("run").cast(pl.String)), name=path.stem)
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Rows of RUN/metrics.jsonl; a last line that a killed run left half written is dropped."""
+    path, rows = run / "metrics.jsonl", []
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as e:
+            if number < len(lines):
+                raise BadInput(f"{path}:{number}: not JSON ({e})") from e
+    return rows
+
+
+def column(table: pl.DataFrame, name: str) -> NDArray[np.float64]:
+    """A numeric column as float64, null as NaN; raises BadInput with the nearest names."""
+    if name not in table.columns:
+        near = difflib.get_close_matches(name, table.columns, 4, 0.4)
+        raise BadInput(f"the runs have no column {name!r}; nearest: {near or table.columns[:8]}")
+    try:
+        return table[name].cast(pl.Float64).to_numpy().astype(np.float64)
+    except pl.exceptions.PolarsError as e:
+        raise BadInput(f"column {name!r} is {table[name].dtype}, not numeric") from e
+
+
+def varied(table: pl.DataFrame) -> list[str]:
+    """Configuration columns that differ between runs, without seeds, names and places."""
+    config = [c for c in table.columns if c.startswith("config/")]
+    shaped = [c for c in config if c.rsplit(".", 1)[-1].rsplit("/", 1)[-1] not in UNSHAPED]
+    return [c for c in shaped if table[c].n_unique() > 1]
+
+
+def shapes(table: pl.DataFrame) -> list[str]:
+    """A label per run, equal for runs that differ in their seed alone."""
+    columns = varied(table)
+    if not columns:
+        return [""] * len(table)
+    return [json.dumps(row, default=str) for row in table.select(columns).iter_rows()]
+
+
+def _read_directory(path: Path) -> Runs:
+    found = [path] if (path / "summary.json").exists() else sorted(path.iterdir())
+    found = [d for d in found if d.is_dir() and any((d / m).exists() for m in MARKS)]
+    if not found:
+        raise BadInput(f"{path}: no run directories (none holds {' or '.join(MARKS)})")
+    finished: list[dict[str, Any]] = []
+    unfinished, failed = [], []
+    for run in found:
+        if (run / "summary.json").exists():
+            try:
+                finished.append({"run": run.name} | json.loads((run / "summary.json").read_text()))
+            except (json.JSONDecodeError, TypeError) as e:
+                failed.append((run.name, f"summary.json is not a JSON object ({e})"))
+        elif (run / "error.txt").exists():
+            lines = (run / "error.txt").read_text().strip().splitlines()
+            failed.append((run.name, lines[-1] if lines else "error.txt is empty"))
+        else:
+            steps = [row["step"] for row in read_metrics(run) if "step" in row]
+            unfinished.append((run.name, f"step {steps[-1]}" if steps else "no step yet"))
+    sweep: dict[str, Any] = {}
+    if (path / "sweep.json").exists():
+        try:
+            sweep = json.loads((path / "sweep.json").read_text())
+        except json.JSONDecodeError as e:
+            raise BadInput(f"{path / 'sweep.json'}: not JSON ({e})") from e
+    planned = len(sweep["points"]) if "points" in sweep else None
+    name = str(sweep.get("name") or path.resolve().name)
+    return Runs(_table(finished), tuple(unfinished), tuple(failed), planned, name)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Rows with differing keys as columns; lists and mixed columns become their JSON text."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    return pl.DataFrame([_series(name, [row.get(name) for row in rows]) for name in names])
+
+
+def _series(name: str, values: list[Any]) -> pl.Series:
+    kinds = {type(v) for v in values if v is not None}
+    if kinds == {int, float}:
+        values = [None if v is None else float(v) for v in values]
+    elif len(kinds) > 1 or kinds & {list, dict}:
+        values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+    return pl.Series(name, values, dtype=pl.Null if not kinds else None)

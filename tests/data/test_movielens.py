@@ -1,0 +1,117 @@
+"""MovieLens in both of its layouts, and the content vectors of its titles."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from ligr_jax.data.manifest import MISSING
+from ligr_jax.data.prepare.options import PrepareOptions
+from ligr_jax.data.prepare.prepare import prepare
+from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.download import download
+from ligr_jax.data.sources.formats import open_source
+from ligr_jax.data.sources.movielens import CONTENT_WIDTH
+from ligr_jax.data.sources.text_vectors import text_vectors
+
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "ml_latest_small"
+
+RATINGS = [(1, 10, 4.0, 978300760), (1, 20, 3.5, 978300760), (2, 10, 5.0, 978302109)]
+MOVIES = [
+    (10, "Toy Story (1995)", "Animation|Comedy"),
+    (20, "Heat, the Story (1995)", "Crime|Comedy"),
+    (30, "The Amélie", "(no genres listed)"),
+]
+
+
+def write_csv(directory: Path) -> None:
+    directory.mkdir()
+    ratings, movies = (
+        pl.DataFrame(r, orient="row", schema=s)
+        for r, s in (
+            (RATINGS, ["userId", "movieId", "rating", "timestamp"]),
+            (MOVIES, ["movieId", "title", "genres"]),
+        )
+    )
+    ratings.write_csv(directory / "ratings.csv")
+    movies.write_csv(directory / "movies.csv")
+
+
+def write_dat(directory: Path) -> None:
+    directory.mkdir()
+    for name, rows in (("ratings", RATINGS), ("movies", MOVIES)):
+        lines = ["::".join(map(str, r)) for r in rows]
+        (directory / f"{name}.dat").write_text("\n".join(lines) + "\n", encoding="latin-1")
+
+
+def test_both_layouts_prepare_to_the_same_rows(tmp_path: Path) -> None:
+    made = []
+    for name, write in (("csv", write_csv), ("dat", write_dat)):
+        write(tmp_path / name)
+        out = tmp_path / f"{name}-out"
+        manifest = prepare(open_source(tmp_path / name), out, PrepareOptions(fractions=(1, 0, 0)))
+        assert "no shown-and-ignored rows" in manifest.notes[0]
+        batch = pa.ipc.open_file((out / manifest.shards[0].file).read_bytes()).get_batch(0)
+        made.append((batch.to_pylist(), manifest.shards, manifest.items))
+    assert made[0] == made[1]
+    first = made[0][0][0]
+    assert first["timestamp_ms"] == [978300760000] * 2
+    assert first["session"] == [0, 0]
+    assert first["item_id"] == [10, 20]
+    assert (first["click"], first["like"]) == ([1, 1], [1, 0])
+    assert first["rating"] == [4.0, 3.5]
+    assert first["year"] == [1995.0] * 2
+    assert MISSING not in first["genre"]
+
+
+def test_missing_movies_are_asked_for(tmp_path: Path) -> None:
+    write_csv(tmp_path / "ml")
+    (tmp_path / "ml" / "movies.csv").unlink()
+    with pytest.raises(BadInput, match=r"lacks movies.csv; unpack one of ml-1m.zip"):
+        open_source(tmp_path / "ml")
+
+
+def test_text_vectors_put_like_texts_together() -> None:
+    texts = [["star", "wars", "scifi"], ["star", "trek", "scifi"], ["love", "story"], []]
+    terms = pl.Series(texts * 5)
+    vectors = text_vectors(terms, width=3)
+    np.testing.assert_array_equal(vectors, text_vectors(terms, width=3))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1, 0] * 5, atol=1e-5)
+    similarity = vectors @ vectors.T
+    assert similarity[0, 1] > similarity[0, 2] + 0.1
+    assert not text_vectors(pl.Series([["one"]]), width=3).any()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no MovieLens in {REAL}")
+def test_real_ratings_equal_direct_counts(tmp_path: Path) -> None:
+    manifest = prepare(open_source(REAL), tmp_path)
+    ratings = pl.read_csv(REAL / "ratings.csv")
+    assert manifest.counts["impressions"] == ratings.height == 100_836
+    assert manifest.counts["members"] == 610
+    likes = sum(s.impressions * s.positive_rate["like"] for s in manifest.splits.values())
+    assert round(likes) == (ratings["rating"] >= 4).sum()
+    assert manifest.columns["item_id"].distinct == ratings["movieId"].n_unique()
+    assert manifest.items is not None
+    assert manifest.items.members == 9_742
+    items = pa.ipc.open_file((tmp_path / "items.arrow").read_bytes()).get_batch(0)
+    vectors = items["content"].flatten().to_numpy().reshape(-1, CONTENT_WIDTH)
+    assert np.isfinite(vectors).all()
+    assert vectors.std(axis=0).min() > 0.01
+
+
+def test_download_checks_what_it_fetched(tmp_path: Path) -> None:
+    archive, there = tmp_path / "ml.zip", tmp_path / "data" / "ml.zip"
+    archive.write_bytes(b"ratings")
+    right = "sha256:" + hashlib.sha256(b"ratings").hexdigest()
+    with pytest.raises(BadInput, match=r"md5 is .*, expected 0000"):
+        download(archive.as_uri(), "md5:0000", there)
+    assert not list(there.parent.iterdir())
+    assert download(archive.as_uri(), right, there).read_bytes() == b"ratings"
+    archive.unlink()
+    assert download(archive.as_uri(), right, there) == there  # kept, not fetched again
+    there.unlink()
+    with pytest.raises(BadInput, match=r"put the file here: .*ml.zip"):
+        download(archive.as_uri(), right, there)

@@ -1,0 +1,108 @@
+"""Any table, by a mapping of names on the command line."""
+
+import argparse
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from ligr_jax.commands import prepare as command
+from ligr_jax.data.manifest import Manifest, load_manifest
+from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.formats import open_source
+from ligr_jax.data.sources.tabular import TableColumns
+
+START_MS = 1_650_000_000_000
+
+
+def events() -> pl.DataFrame:
+    n = 40
+    return pl.DataFrame(
+        {
+            "user": [f"u{k % 4}" for k in range(n)],
+            "post": [k % 7 for k in range(n)],
+            "ts": [START_MS + 60_000 * k for k in range(n)],
+            "click": [k % 2 for k in range(n)],
+            "place": ["home", "search"] * (n // 2),
+            "age": [float(k) for k in range(n)],
+            "dwell": [0.5] * n,
+            "request": range(n),
+        }
+    )
+
+
+def run(*arguments: object) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    command.run(parser.parse_args([str(a) for a in arguments]))
+
+
+MAPPED = ["--map", "member_id=user", "item_id=post", "timestamp_ms=ts", "surface=place"]
+DECLARED = ["--actions", "click", "--categorical", "surface", "--numeric", "age"]
+FULL = [*MAPPED, *DECLARED, "--outcome", "dwell"]
+
+
+def prepared(directory: Path) -> tuple[Manifest, list[dict]]:
+    manifest = load_manifest(directory)
+    data = (directory / manifest.shards[0].file).read_bytes()
+    return manifest, pa.ipc.open_file(data).get_batch(0).to_pylist()
+
+
+def test_csv_and_parquet_by_mapping(tmp_path: Path) -> None:
+    events().write_csv(tmp_path / "events.csv")
+    events().write_parquet(tmp_path / "events.parquet")
+    for suffix in ("csv", "parquet"):
+        run(tmp_path / f"events.{suffix}", "--out", tmp_path / suffix, *FULL)
+    manifest, rows = prepared(tmp_path / "csv")
+    assert rows == prepared(tmp_path / "parquet")[1]
+    assert [(k, c.kind, c.outcome) for k, c in manifest.columns.items()] == [
+        ("item_id", "categorical", False),
+        ("surface", "categorical", False),
+        ("age", "numeric", False),
+        ("dwell", "numeric", True),
+    ]
+    assert manifest.counts["members"] == 4
+    assert manifest.notes == ("columns of the table that are not used: request",)
+    assert sum(len(r["age"]) for r in rows) == 40
+
+
+def test_a_directory_with_item_table_and_vectors(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    events()[:20].write_parquet(log / "a.parquet")
+    events()[20:].write_parquet(log / "b.parquet")
+    items = pl.DataFrame({"post": range(7), "maker": "m", "content": [[0.5, 1.5]] * 7})
+    items.write_parquet(log / "posts.parquet")
+    run(log, "--out", tmp_path / "out", *MAPPED, "actor_id=maker", *DECLARED,
+        "--items", log / "posts.parquet", "--vector", "content")  # fmt: skip
+    manifest, rows = prepared(tmp_path / "out")
+    assert manifest.columns["content"].width == 2
+    assert manifest.columns["actor_id"].distinct == 1
+    assert rows[0]["item_row"] == rows[0]["item_id"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (TableColumns(), r"its columns are \['user', .*Say what they mean, e.g. ligr prepare FILE"),
+        (TableColumns(actions=("click",)), "missing: member_id, timestamp_ms, item_id"),
+        (TableColumns({"member_id": "usr"}, ("click",)), r"member_id=usr.*did you mean 'user'\?"),
+        (TableColumns({"click": "user"}, ("click",)), "has a column 'click' beside 'user'"),
+    ],
+)
+def test_what_is_not_said_is_asked_for(tmp_path: Path, columns: TableColumns, message: str) -> None:
+    events().write_csv(tmp_path / "events.csv")
+    with pytest.raises(BadInput, match=message):
+        open_source(tmp_path / "events.csv", columns=columns)
+
+
+def test_faults_name_the_column_of_the_file(tmp_path: Path) -> None:
+    text = events().with_columns(post=pl.col("post").cast(pl.String).replace("5", None))
+    text.write_csv(tmp_path / "events.csv")
+    with pytest.raises(
+        BadInput, match=r"row 6, column 'item_id' \('post' in the file\): value None"
+    ):
+        run(tmp_path / "events.csv", "--out", tmp_path / "out", *FULL)
+    with pytest.raises(BadInput, match="write each name once"):
+        run(tmp_path / "events.csv", "--out", tmp_path / "out", "--map", "member_id", *DECLARED)

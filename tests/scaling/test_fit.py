@@ -1,0 +1,141 @@
+"""Laws of the fits: known laws come back, optima are global, intervals cover, bad input is refused."""
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime, differential_evolution
+
+from ligr_jax.data.schema import BadInput
+from ligr_jax.scaling import fit
+from ligr_jax.scaling.fit import fit_line, fit_power, leave_out_largest
+
+C = np.geomspace(1e12, 1e16, 12)
+
+
+def law(c, e=0.75, a=0.12, alpha=0.22):
+    return e + a * (c / 1e12) ** -alpha
+
+
+def noisy(seed, c=C, noise=1e-3, **known):
+    return law(c, **known) * np.exp(noise * np.random.default_rng(seed).normal(size=len(c)))
+
+
+@pytest.mark.parametrize("e", [0.0, 0.5, 0.84])
+@pytest.mark.parametrize("alpha", [0.02, 0.15, 0.5])
+def test_exact_law_is_recovered(e, alpha):
+    found = fit_power(C, law(C, e=e, alpha=alpha), floor=0.0 if e == 0 else None, resamples=0)
+    assert found.params["alpha"] == pytest.approx(alpha, rel=1e-4)
+    assert found.params["E"] == pytest.approx(e, abs=1e-3)
+    assert found.params["A"] == pytest.approx(0.12 * 1e12**alpha, rel=2e-2)
+
+
+def test_noisy_law_lies_in_its_interval_and_one_outlier_hardly_moves_it():
+    y = noisy(0)
+    clean = fit_power(C, y, resamples=200)
+    for name, true in (("alpha", 0.22), ("E", 0.75)):
+        low, high = clean.intervals[name]
+        assert low <= true <= high
+    y[5] *= 1.05
+    moved = fit_power(C, y, resamples=0)
+    low, high = clean.intervals["gain_per_decade"]
+    assert low <= moved.params["gain_per_decade"] <= high
+
+
+def test_gradient_equals_finite_differences():
+    x, y = np.log(C) - np.log(C).mean(), np.log(noisy(1))
+    w = np.random.default_rng(0).uniform(0, 2, len(x))
+    for theta in ([-2.5, -1.0, -0.4], [-3.0, -2.0, -1.0], [-1.0, 0.3, -9.0]):
+        theta = np.array(theta)
+        _, grad = fit.power_objective(theta, x, y, w)
+        near = approx_fprime(theta, lambda t: fit.power_objective(t, x, y, w)[0], 1e-7)
+        np.testing.assert_allclose(grad, near, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(("seed", "noise"), [(0, 1e-4), (1, 1e-3), (2, 1e-2)])
+def test_optimum_is_global(seed, noise):
+    y = np.log(noisy(seed, noise=noise))
+    x = np.log(C) - np.log(C).mean()
+    box = list(zip(*fit._bounds(y, None)))
+
+    def objective(t):
+        return float(fit.power_objective(t, x, y, np.ones(len(x)))[0])
+
+    searched = differential_evolution(objective, box, seed=0, tol=1e-10, maxiter=250, popsize=15)
+    ours = fit_power(C, np.exp(y), resamples=0).objective
+    assert ours <= searched.fun * (1 + 1e-6)
+
+
+def test_batched_bootstrap_equals_refitting_every_resample():
+    y, resamples = noisy(3, noise=2e-3), 40
+    batched = fit_power(C, y, resamples=resamples, seed=7)
+    counts, _, _ = fit.resample(C, None, 3, resamples, 7)
+    for count, draw in zip(counts, batched.draws):
+        again = np.repeat(np.arange(len(C)), count.astype(int))
+        one = fit_power(C[again], y[again], resamples=0)
+        x = np.log(C) - batched.centre
+        value = fit.power_objective(draw, x, np.log(y), count)[0]
+        assert value == pytest.approx(one.objective, rel=1e-6)
+
+
+def test_ninety_percent_interval_covers_about_ninety_percent():
+    true = law(C[-1] / 10) - law(C[-1])
+    hits, trials = 0, 120
+    for seed in range(trials):
+        low, high = fit_power(C, noisy(seed), resamples=60).intervals["gain_per_decade"]
+        hits += low <= true <= high
+    assert 0.85 <= hits / trials <= 0.95
+
+
+def test_line_and_its_gain_have_the_sign_of_what_is_better():
+    y = 0.7 + 0.01 * np.log10(C / 1e12)
+    rises = fit_line(C, y, resamples=50)
+    assert rises.params["slope"] == pytest.approx(0.01)
+    assert rises.intervals["slope"] == pytest.approx((0.01, 0.01))
+    assert rises.predict(1e18)[0] == pytest.approx(0.76)
+    assert fit_line(C, y, higher_is_better=False, resamples=0).params[
+        "gain_per_decade"
+    ] == pytest.approx(-0.01)
+
+
+def test_groups_are_drawn_whole_and_draws_repeat():
+    groups = np.repeat(["a", "b", "c", "d", "e", "f"], 2)
+    counts, units, _ = fit.resample(C, groups, 3, 100, 0)
+    assert units == 6
+    assert (counts[:, ::2] == counts[:, 1::2]).all()
+    first, second = (fit_power(C, noisy(0), groups=groups, resamples=20) for _ in range(2))
+    assert first.intervals == second.intervals
+
+
+def test_left_out_budgets_are_predicted_and_covered():
+    c = np.repeat(C, 2)
+    rows = leave_out_largest(fit_power, c, noisy(4, c), k=2, resamples=200)
+    assert len(rows) == 4
+    assert all(r.compute >= C[-2] and r.covered and abs(r.error) < 5e-3 for r in rows)
+
+
+def test_what_the_data_cannot_tell_is_said():
+    c = np.geomspace(1e12, 1e13, 6)
+    found = fit_power(c, noisy(0, c, noise=5e-3), resamples=100)
+    assert any("not identified" in w for w in found.warnings)
+    passing = fit_power(c[::2], law(c[::2]), resamples=100)
+    assert passing.intervals == {}
+    assert np.isnan(passing.predict(1e14)[1])
+    assert any("no intervals" in w for w in passing.warnings)
+
+
+@pytest.mark.parametrize(
+    ("compute", "metric", "message"),
+    [
+        ([1e12, 1e13], [0.9, 0.8], "2 runs cannot determine 3"),
+        ([1e12] * 4, [0.9, 0.8, 0.7, 0.6], "one compute budget"),
+        ([1e12, 1e12, 1e13, 1e13], [0.9, 0.8, 0.7, 0.6], "2 budgets cannot"),
+        ([1e12, 1e13, 1e14], [0.9, 0.9, 0.9], "nothing to fit"),
+        ([1e12, 1e13, 1e14], [0.9, np.nan, 0.8], "run b: metric is nan"),
+        ([1e12, 1e13, 1e14], [0.9, np.inf, 0.8], "run b: metric is inf"),
+        ([1e12, 0.0, 1e14], [0.9, 0.85, 0.8], "run b: compute 0 is not"),
+        ([1e12, 1e13, 1e14], [0.9, -0.1, -0.2], "run c: metric"),
+        ([1e12, 1e13, 1e14], [0.7, 0.8, 0.9], "does not fall"),
+    ],
+)
+def test_degenerate_input_is_refused_with_the_reason(compute, metric, message):
+    with pytest.raises(BadInput, match=message):
+        fit_power(compute, metric, runs=list("abcd")[: len(compute)])

@@ -1,0 +1,66 @@
+"""Reading run directories and tables of runs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ligr_jax.data.schema import BadInput
+from ligr_jax.scaling.runs import column, read_metrics, read_runs, shapes
+
+
+def write(run, **files):
+    run.mkdir()
+    for name, text in files.items():
+        (run / name.replace("_", ".")).write_text(text)
+
+
+def test_finished_failed_and_unfinished_runs_are_told_apart(tmp_path):
+    first = {"validation/ne": 0.9, "flops_xla": None, "config/train.seed": 0, "config/a": [1]}
+    second = {"validation/ne": 1, "flops_xla": 2.5, "config/train.seed": 1, "new": "x"}
+    write(tmp_path / "a", summary_json=json.dumps(first), error_txt="an earlier try")
+    write(tmp_path / "b", summary_json=json.dumps(second))
+    write(tmp_path / "c", error_txt="Traceback\nValueError: width=65\n\n")
+    write(tmp_path / "d", config_json="{}", metrics_jsonl='{"step": 20}\n{"step": 4')
+    write(tmp_path / "e", summary_json='{"half')
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "sweep.json").write_text(json.dumps({"name": "tiny", "points": [{}] * 7}))
+    runs = read_runs(tmp_path)
+    assert runs.table["run"].to_list() == ["a", "b"]
+    np.testing.assert_array_equal(column(runs.table, "flops_xla"), [np.nan, 2.5])
+    assert [name for name, _ in runs.failed] == ["c", "e"]
+    assert runs.failed[0][1] == "ValueError: width=65"
+    assert runs.unfinished == (("d", "step 20"),)
+    assert (runs.name, runs.not_started) == ("tiny", 2)
+    assert shapes(runs.table)[0] != shapes(runs.table)[1]  # config/a differs
+    assert shapes(runs.table.drop("config/a")) == ["", ""]  # the seed is no part of a shape
+
+
+def test_tables_of_other_peoples_runs_are_read(tmp_path):
+    table = read_runs(_csv(tmp_path)).table
+    assert table["run"].to_list() == ["#0", "#1"]
+    table.write_parquet(tmp_path / "t.parquet")
+    assert read_runs(tmp_path / "t.parquet").table.equals(table)
+
+
+def _csv(tmp_path):
+    (tmp_path / "t.csv").write_text("flops,loss\n1e12,0.9\n1e13,0.8\n")
+    return tmp_path / "t.csv"
+
+
+def test_bad_input_is_named(tmp_path):
+    with pytest.raises(BadInput, match="no run directories"):
+        read_runs(tmp_path)
+    with pytest.raises(BadInput, match="no such sweep"):
+        read_runs(tmp_path / "nowhere")
+    table = read_runs(_csv(tmp_path)).table
+    with pytest.raises(BadInput, match=r"no column 'los'.*loss"):
+        column(table, "los")
+    with pytest.raises(BadInput, match="not numeric"):
+        column(table, "run")
+    (tmp_path / "t.txt").write_text("")
+    with pytest.raises(BadInput, match="directory or from"):
+        read_runs(tmp_path / "t.txt")
+    write(tmp_path / "r", metrics_jsonl='{"step": 1\n{"step": 2}\n')
+    with pytest.raises(BadInput, match=r"metrics.jsonl:1: not JSON"):
+        read_metrics(tmp_path / "r")
