@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as e:
         if type(e).__module__.startswith("ligr_jax"):
             print(f"ligr {words[0]}: {e}", file=sys.stderr)
-            return 1
+            return getattr(e, "exit_status", 1)
         raise
 
 

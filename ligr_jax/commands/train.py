@@ -20,8 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, help="prepared data (ligr prepare)")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, help="run directory, made if needed")
+    where.add_argument("--runs", type=Path, help="its parent; it is named by its configuration")
     where.add_argument("--show", action="store_true", help="print the configuration and stop")
-    parser.add_argument("--preset", default="", help="a named starting point (see --show)")
+    parser.add_argument("--preset", metavar="NAME", help="a named starting point, e.g. demo-4")
     parser.add_argument("assignments", nargs="*", metavar="name=value", help="e.g. model.depth=4")
 
 
@@ -29,11 +30,12 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.host import use_all_cores
 
     use_all_cores()
-    from ligr_jax.config import flatten
+    from ligr_jax.config import digest, flatten
     from ligr_jax.data.manifest import load_manifest
     from ligr_jax.scaling.ladder import configure
 
-    config = configure(load_manifest(args.data), args.data, args.preset, args.assignments)
+    preset = [f"preset={args.preset}"] if args.preset else []
+    config = configure(load_manifest(args.data), args.data, [*preset, *args.assignments])
     if args.show:
         for name, value in flatten(config).items():
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from ligr_jax.train.loop import train
 
-    summary = train(config, args.out)
+    summary = train(config, args.out or args.runs / digest(config))
     for split in config.eval.splits:
         if f"{split}/ne" in summary:
             print(f"{split}: NE {summary[f'{split}/ne']:.4f}  AUC {summary[f'{split}/auc']:.4f}")

@@ -67,11 +67,11 @@ def metric_against_compute(
             _residual_panel(panels[1], compute, metric, law)
         main.plot(compute, metric, "o", color=INK, ms=5, mec="none", alpha=0.85, label="run")
         _oracle_line(main, metric, oracle)
-        _annotate_ends(main, compute, metric, shapes)
         main.set_ylabel(label)
         _compute_axis(panels[-1], compute, axis)
         main.yaxis.set_major_locator(MaxNLocator(5))
-        main.margins(y=0.12)
+        main.margins(y=0.18)
+        _annotate_ends(main, compute, metric, shapes)
         figure.legend(loc="outside upper center", ncols=4, frameon=False, columnspacing=1.4)
         return figure
 
@@ -176,21 +176,25 @@ def _oracle_line(main: Axes, metric: Array, oracle: float | None) -> None:
 
 
 def _annotate_ends(main: Axes, compute: Array, metric: Array, shapes: Sequence[str]) -> None:
-    """Names the smallest run on the right of its point, the largest on the left and below."""
+    """Names the smallest and the largest run, where the words cover least of what is drawn."""
     if not len(shapes) or len(compute) < 2:
         return
-    first, last = int(np.argmin(compute)), int(np.argmax(compute))
-    ends = ((first, (8, 6), "left", "bottom"), (last, (-8, -7), "right", "top"))
-    for i, offset, across, up in ends if first != last else ends[:1]:
-        main.annotate(
-            shapes[i],
-            (float(compute[i]), float(metric[i])),
-            xytext=offset,
-            textcoords="offset points",
-            ha=across,
-            va=up,
-            fontsize=10,
-        )
+    span = np.geomspace(*main.get_xlim(), 200)
+    lines = [(np.asarray(n.get_xdata()), np.asarray(n.get_ydata())) for n in main.get_lines()]
+    ink = [(x, y) if len(x) > 2 else (span, np.full(200, y[-1])) for x, y in lines if len(x)]
+    to_axes = main.transData + main.transAxes.inverted()
+    drawn = to_axes.transform(np.concatenate([np.stack(pair, 1) for pair in ink]))
+    for i, side in ((int(np.argmin(compute)), 1), (int(np.argmax(compute)), -1)):
+        x, y = to_axes.transform((float(compute[i]), float(metric[i])))
+        x += 0.02 * side
+        width = 0.028 * len(shapes[i])
+        heights = [y + side * r for r in (0.07, 0.1, -0.09, 0.14, 0.19, -0.14, 0.25)]
+        across = np.abs(drawn[:, 0] - x - side * width / 2) < width / 2
+        covered = [int((across & (np.abs(drawn[:, 1] - h) < 0.05)).sum()) for h in heights]
+        covered = [c if 0.04 < h < 0.96 else 10**6 for c, h in zip(covered, heights)]
+        h = heights[int(np.argmin(covered))]
+        ha = "left" if side > 0 else "right"
+        main.text(x, h, shapes[i], transform=main.transAxes, ha=ha, va="center", fontsize=10)
 
 
 def _compute_axis(main: Axes, compute: Array, axis: str) -> None:

@@ -142,8 +142,11 @@ def fit_power(
     x, y, centre = np.log(c) - np.log(c).mean(), np.log(y), float(np.log(c).mean())
     low, high = _bounds(y, floor)
     starts = _starts(x, y, low, high)
-    ends, values = descend_power(starts, x, y, np.ones((len(starts), len(x))), low, high)
-    theta = ends[np.argmin(values)]
+    ones = np.ones((len(starts), len(x)))
+    ends, values = descend_power(starts, x, y, ones, low, high, steps=40)
+    first = np.argsort(values)[:8]  # the rest have settled elsewhere, or crawl on a plateau
+    finished, values = descend_power(ends[first], x, y, ones[:8], low, high)
+    theta = finished[np.argmin(values)]
     residuals = y - np.log(power_curve(theta, x))
 
     counts, units, notes = resample(c, groups, free, resamples, seed)
@@ -268,7 +271,8 @@ def resample(
     A resample with fewer distinct budgets than free parameters determines nothing and is redrawn.
     """
     n, notes = len(compute), []
-    _, unit = np.unique([str(g) for g in groups] if groups else np.arange(n), return_inverse=True)
+    labels = np.arange(n) if groups is None else np.array([str(g) for g in groups])
+    unit = np.unique(labels, return_inverse=True)[1]
     if unit.max() + 1 <= free < n:
         unit = np.arange(n)
         notes.append("too few groups to resample whole ones: single runs were resampled instead")

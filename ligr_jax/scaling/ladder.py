@@ -29,25 +29,35 @@ PRESETS: dict[str, tuple[str, ...]] = {
 }
 
 
-def configure(
-    manifest: Manifest, data: Path | str, preset: str = "", assignments: Iterable[str] = ()
-) -> Config:
+def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] = ()) -> Config:
     """The configuration of a run on prepared data, checked against its manifest.
+
+    assignments: dotted overrides; `preset=NAME` among them stands for that preset's, which the
+        others override.
 
     Raises:
         ConfigError: unknown preset or name, impossible combination, or columns the data lacks.
     """
-    if preset and preset not in PRESETS:
-        raise ConfigError(f"no preset '{preset}'; there are {', '.join(PRESETS)}")
+    given = list(assignments)
+    presets = [a.removeprefix("preset=") for a in given if a.startswith("preset=")]
+    for preset in presets:
+        if preset not in PRESETS:
+            raise ConfigError(f"no preset '{preset}'; there are {', '.join(PRESETS)}")
+    chosen = [a for preset in presets for a in PRESETS[preset]]
     rates = manifest.splits["train"].positive_rate
     config = Config(
         model=ModelConfig(
             features=default_features(manifest.columns),
             actions=manifest.actions,
-            prior=tuple(round(min(max(rates[a], 1e-4), 1 - 1e-4), 6) for a in manifest.actions),
+            prior=tuple(_prior(rates.get(a, 0.5)) for a in manifest.actions),
         ),
         data=DataConfig(dir=str(data), digest=manifest.digest),
     )
-    config = override(config, [*PRESETS.get(preset, ()), *assignments])
+    others = [a for a in given if not a.startswith("preset=")]
+    config = override(config, [*chosen, *others])
     check_columns(config.model, manifest)
     return config
+
+
+def _prior(rate: float) -> float:
+    return round(min(max(rate, 1e-4), 1 - 1e-4), 6)

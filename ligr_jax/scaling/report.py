@@ -181,8 +181,8 @@ def summary_lines(found: Study) -> tuple[str, str, str]:
     else:
         low, high = law.intervals.get("gain_per_decade", (np.nan, np.nan))
         gain = (
-            f"{_words(found.metric)} falls by {law.params['gain_per_decade']:.4f} over the last decade of "
-            f"{found.axis} ({law.confidence:.0%} interval {low:.4f} to {high:.4f}, "
+            f"{_words(found.metric)} falls by {law.params['gain_per_decade']:.4f} over the last "
+            f"decade of {found.axis} ({law.confidence:.0%} interval {low:.4f} to {high:.4f}, "
             f"{law.points} runs up to {engineering(law.compute[1])} FLOPs)"
         )
     return gain, _oracle_words(found), _next_words(found)
@@ -316,8 +316,8 @@ def _next_words(found: Study) -> str:
         )
     low, high = best["interval"]
     return (
-        f"scale {gains['best']}: {_words(found.metric)} falls by {best['gain_per_decade']:.4f} per tenfold "
-        f"of compute spent on it ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f}; "
+        f"scale {gains['best']}: {_words(found.metric)} falls by {best['gain_per_decade']:.4f} "
+        f"per tenfold of compute spent on it ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f}; "
         f"best in {gains['share']:.0%} of resamples){turn}"
     )
 

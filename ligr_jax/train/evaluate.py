@@ -5,19 +5,26 @@ the split was cut. Where the log carries true probabilities, the oracle that kno
 on the same rows: no honest model has a lower cross-entropy, up to noise.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import linen as nn
 
-from ligr_jax.config import Config
+from ligr_jax.config import Config, ConfigError
+from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.pipeline import eval_batches, plan_for
 from ligr_jax.data.records import Records
+from ligr_jax.nn.ligr import LiGR
 from ligr_jax.ops import metrics
 from ligr_jax.parallel.mesh import data_mesh, over_rows, replicated
+from ligr_jax.train.checkpoint import Checkpoints
+from ligr_jax.train.run import load_config
+from ligr_jax.train.state import TrainState, abstract_state, optimizer
 
 # A model this many standard errors below the oracle's cross-entropy has read an answer.
 _LEAK_SIGMAS = 4.0
@@ -44,7 +51,15 @@ class Evaluator:
             lambda params, batch: model.apply({"params": params}, batch),
             in_shardings=(replicated(mesh), self._rows),
         )
+        self._model, self._everywhere = model, replicated(mesh)
         self._plans: dict[str, Any] = {}
+
+    def state_like(self) -> TrainState:
+        """Shapes, types and places of a training state of this model, for restoring one."""
+        nothing = plan_for(self.records, self.config, "train")
+        batch = Assembler(self.records, nothing, self.config.model)(np.array([-1]))
+        tx = optimizer(self.config.optim, steps=1)  # the schedule does not change shapes
+        return abstract_state(self._model, tx, batch, self._everywhere)
 
     def __call__(
         self, params: Any, split: str, progress: Callable[[int, int], None] | None = None
@@ -65,6 +80,29 @@ class Evaluator:
             if progress:
                 progress(len(parts), -(-len(plan) // len(index)))
         return _gather(parts, len(self.config.model.actions))
+
+
+def evaluate_run(run: Path, split: str, data: Path | None = None, batch: int = 0) -> dict[str, Any]:
+    """Metrics of the newest checkpoint of a run directory on `split`.
+
+    Args:
+        data: prepared data, default where the run had it; it must be the same data.
+        batch: rows at a time, default the run's.
+    """
+    config = load_config(run)
+    records = Records(data or config.data.dir)
+    if records.manifest.digest != config.data.digest:
+        raise ConfigError(
+            f"{records.directory} has digest {records.manifest.digest}, the run was trained on "
+            f"{config.data.digest}; pass the data it was trained on with --data"
+        )
+    changed = dataclasses.replace(config.eval, batch=batch or config.eval.batch)
+    config = dataclasses.replace(config, eval=changed)
+    evaluator = Evaluator(LiGR(config.model), records, config)
+    restored = Checkpoints(run / "checkpoints", config.train.keep).restore(evaluator.state_like())
+    if restored is None:
+        raise ConfigError(f"{run} has no checkpoint to evaluate; train it first")
+    return evaluator(restored[0].params, split)
 
 
 def _gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:

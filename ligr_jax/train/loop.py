@@ -18,7 +18,7 @@ import jax
 
 from ligr_jax.config import Config, flatten
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.pipeline import Process, plan_for, train_batches
+from ligr_jax.data.pipeline import Process, number_of_steps, plan_for, train_batches
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.nn.flops import Work, compute_axes, parameter_counts
@@ -28,12 +28,10 @@ from ligr_jax.parallel.peak import peak_flops
 from ligr_jax.progress import Progress
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator
-from ligr_jax.train.run import adopt, claimed, load_summary, save_summary
-from ligr_jax.train.state import TrainState, init_state, optimizer, schedule
+from ligr_jax.train.run import PREEMPTED, adopt, claimed, load_summary, save_summary
+from ligr_jax.train.state import TrainState, abstract_state, init_state, optimizer, schedule
 from ligr_jax.train.step import make_step
 from ligr_jax.train.track import Tracker, tracking
-
-PREEMPTED = 85  # exit status for "saved, run me again"
 
 
 class TrainingDiverged(RuntimeError):
@@ -89,8 +87,7 @@ class Trainer:
         self.plan: Plan = plan_for(records, config, "train")
         if not len(self.plan):
             raise ValueError(f"{records.directory}: the train split has no impressions")
-        epoch = len(self.plan) / config.optim.batch
-        self.steps = config.train.steps or max(1, round(config.train.epochs * epoch))
+        self.steps = number_of_steps(config, self.plan)
         self.model = LiGR(config.model)
         self.tx = optimizer(config.optim, self.steps)
         self.mesh = data_mesh(config.optim.batch)
@@ -116,25 +113,21 @@ class Trainer:
         """The state, restored or fresh, and the compiled step with XLA's count of its FLOPs."""
         everywhere, rows = replicated(self.mesh), over_rows(self.mesh)
         example = self._peek()
-        shapes = jax.eval_shape(lambda b: b, example)
-        make = jax.jit(
-            lambda batch: init_state(self.model, self.tx, batch, self.config.train.seed),
-            out_shardings=everywhere,
-        )
-        like = jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=everywhere),
-            jax.eval_shape(make, shapes),
-        )
+        like = abstract_state(self.model, self.tx, example, everywhere)
         step = jax.jit(
             make_step(self.model, self.tx, self.config),
             in_shardings=(everywhere, rows),
             out_shardings=everywhere,
             donate_argnums=0,
         )
-        compiled = step.lower(like, shapes).compile()
+        compiled = step.lower(like, jax.eval_shape(lambda b: b, example)).compile()
         cost = compiled.cost_analysis() or {}
         restored = self.checkpoints.restore(like)
         if restored is None:
+            make = jax.jit(
+                lambda batch: init_state(self.model, self.tx, batch, self.config.train.seed),
+                out_shardings=everywhere,
+            )
             return make(example), compiled, cost.get("flops")
         state, meta = restored
         self.totals = Totals(**meta["totals"])

@@ -17,9 +17,14 @@ from typing import Any
 from ligr_jax.config import Config, ConfigError, difference, from_json, to_json
 from ligr_jax.train.track import finite
 
+PREEMPTED = 85  # exit status for "saved, run me again": a scheduler must see a failure to requeue
+BUSY = 75
+
 
 class Busy(RuntimeError):
     """Another process is writing to the run directory."""
+
+    exit_status = BUSY
 
 
 @contextlib.contextmanager

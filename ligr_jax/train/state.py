@@ -75,3 +75,11 @@ def init_state(
     params = model.init(jax.random.key(seed), batch)["params"]
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, tx.init(params), zero, zero)
+
+
+def abstract_state(
+    model: nn.Module, tx: optax.GradientTransformation, batch: Batch, where: jax.sharding.Sharding
+) -> TrainState:
+    """Shapes, types and sharding of `init_state`'s result; nothing is computed."""
+    shapes = jax.eval_shape(lambda b: init_state(model, tx, b, seed=0), batch)
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes)

@@ -358,7 +358,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     write_log(tmp_path / "log", days=10)
     parser = argparse.ArgumentParser(prog="ligr prepare")
     command.add_arguments(parser)
-    assert "ligr prepare KuaiRand-Pure/data" in parser.format_help()
+    assert "ligr prepare KuaiRand-Pure/data" in (command.__doc__ or "")
     until = ["--train-until", "2022-04-22T05:20+08:00", "--validation-until", "1650700000000"]
     base = [str(tmp_path / "log"), "--out", str(tmp_path / "out"), "--session-gap", "6h"]
     command.run(parser.parse_args([*base, *until]))

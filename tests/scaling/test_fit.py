@@ -1,4 +1,4 @@
-"""Laws of the fits: known laws come back, optima are global, intervals cover, bad input is refused."""
+"""Known laws come back, optima are global, intervals cover, bad input is refused."""
 
 import numpy as np
 import pytest

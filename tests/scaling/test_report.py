@@ -32,8 +32,8 @@ def make_sweep(root, shapes, seeds=2, gains=(0.01, 0.01, 0.01), **changes):
             "config/data.seq_len": length, "config/model.depth": depth,
             "config/model.width": width, "config/model.table_width": width,
             "config/train.seed": i % seeds, "validation/ne": ne, "validation/click/ne": ne,
-            "validation/click/auc": 0.7 + 0.01 * np.log10(flops / 1e14), "oracle/validation/ne": 0.5,
-            "beats_oracle": False,
+            "validation/click/auc": 0.7 + 0.01 * np.log10(flops / 1e14),
+            "oracle/validation/ne": 0.5, "beats_oracle": False,
         } | changes.get(f"r{i:02d}", {})  # fmt: skip
         run = root / f"r{i:02d}"
         run.mkdir(parents=True)
@@ -164,5 +164,7 @@ def test_fit_command_prints_a_law(ladder, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["params"]["E"] == 0.5
     assert commands.run_fit(parser.parse_args([*args, "--metric", "validation/click/auc"])) == 0
     assert "slope            0.01 " in capsys.readouterr().out
-    with pytest.raises(BadInput, match="beat the oracle"):
-        commands.run_fit(parser.parse_args([str(ladder[0])]))
+    commands.run_fit(parser.parse_args([str(ladder[0]), "--bootstrap", "20", "--json"]))
+    printed = capsys.readouterr()
+    assert "r03" not in json.loads(printed.out)["runs"]
+    assert "left out r03" in printed.err

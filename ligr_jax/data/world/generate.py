@@ -14,7 +14,8 @@ model may read. Columns `true_*` of the item table are likewise for readers of r
 
 Each block is a pure function of the configuration and its number, so the bytes do not depend on the
 number of workers, and a run that was stopped is completed by running it again. They depend on the
-machine only through the version of pyarrow (see `ligr_jax.data.world.arithmetic` for the arithmetic).
+machine only through the version of pyarrow (see `ligr_jax.data.world.arithmetic` for the
+arithmetic).
 """
 
 import dataclasses

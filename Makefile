@@ -1,0 +1,31 @@
+# Two commands: `make demo` shows what this is, `make test` shows that it works.
+# Both make .venv with pinned dependencies first; nothing but Python 3.11 or 3.12 and pip is needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+WORLD := $(DEMO)/world
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/ligr world --out $(WORLD)/log --members 8000 --seed 0
+	$(BIN)/ligr prepare $(WORLD)/log --out $(WORLD)/prepared
+	$(BIN)/ligr sweep sweeps/demo.yaml --data $(WORLD)/prepared --out $(DEMO)
+	$(BIN)/ligr report $(DEMO)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy ligr_jax
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs/demo

@@ -1,0 +1,55 @@
+"""Measure a trained run on a split of its data.
+
+Prints NE, AUC, GAUC, calibration and NDCG per action, cold-start slices, and the oracle's numbers
+where the data knows the truth. The numbers do not depend on the batch size.
+
+examples:
+  ligr eval runs/first --split test
+  ligr eval runs/first --split validation --json > validation.json
+  ligr eval runs/first --split test --data /elsewhere/prepared --batch 8
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    parser.add_argument("--data", type=Path, help="prepared data (default: where the run had it)")
+    parser.add_argument("--batch", type=int, default=0, help="rows at a time")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ligr_jax.parallel.host import use_all_cores
+
+    use_all_cores()
+    from ligr_jax.train.evaluate import evaluate_run
+    from ligr_jax.train.track import finite
+
+    numbers = evaluate_run(args.run, args.split, args.data, args.batch)
+    print(json.dumps(finite(numbers), indent=1) if args.json else _table(numbers, args.split))
+    return 1 if numbers.get("beats_oracle") else 0
+
+
+def _table(numbers: dict, split: str) -> str:
+    columns = ("ne", "auc", "gauc", "ndcg", "calibration", "ece", "rate")
+    lines = [f"{split}: {numbers[f'{split}/impressions']:,} impressions"]
+    lines.append(f"{'':24}" + "".join(f"{c:>12}" for c in columns))
+    actions = [k.split("/")[1] for k in numbers if k.startswith(split) and k.endswith("/gauc")]
+    for action in actions:
+        for prefix, label in ((split, action), (f"oracle/{split}", "  oracle")):
+            if f"{prefix}/{action}/ne" in numbers:
+                values = (numbers[f"{prefix}/{action}/{c}"] for c in columns)
+                lines.append(f"{label:24}" + "".join(f"{v:12.4f}" for v in values))
+        for name in ("cold_items", "cold_members"):
+            key = f"{split}/{action}/{name}"
+            if f"{key}/auc" in numbers:
+                count = numbers[f"{key}/impressions"]
+                ne, auc = numbers[f"{key}/ne"], numbers[f"{key}/auc"]
+                lines.append(f"{'  ' + name:24}{ne:12.4f}{auc:12.4f}   ({count:,} impressions)")
+    if numbers.get("beats_oracle"):
+        lines.append("lower cross-entropy than the oracle: this model has read an answer (a leak)")
+    return "\n".join(lines)
