@@ -80,6 +80,7 @@ class ModelConfig:
     position: Literal["learned", "relative_session", "relative_time", "none"] = "learned"
     max_sessions: int = 512  # learned positions; later sessions share the last one
     table_width: int = 32  # E, for features that do not say otherwise
+    table_init: float = 0.0  # standard deviation of fresh table rows; 0 for E^-1/2
     dropout: float = 0.0  # on token inputs and sub-layer outputs, in training
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations and matmuls
     remat: bool = False  # recompute a block's activations in the backward pass
@@ -149,13 +150,21 @@ class OptimConfig:
     warmup: float = 0.05  # share of the steps
     decay: Literal["cosine", "wsd", "none"] = "cosine"  # wsd: flat, then linear over the last fifth
     weight_decay: float = 0.0  # decoupled, dense matrices only
+    table_weight_decay: float = 0.0  # decoupled, all rows of all tables at every step
     clip: float = 1.0  # global gradient norm; 0 for none
     rank_weight: float = 0.1  # lambda of the Attention Rank loss
 
     def __post_init__(self) -> None:
         for name in ("batch", "accumulate"):
             _require(getattr(self, name) >= 1, f"optim.{name}={getattr(self, name)} must be >= 1")
-        for name in ("dense_lr", "table_lr", "weight_decay", "clip", "rank_weight"):
+        for name in (
+            "dense_lr",
+            "table_lr",
+            "weight_decay",
+            "table_weight_decay",
+            "clip",
+            "rank_weight",
+        ):
             _require(getattr(self, name) >= 0, f"optim.{name}={getattr(self, name)} must be >= 0")
         _require(
             self.batch % self.accumulate == 0,

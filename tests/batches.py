@@ -1,9 +1,18 @@
-"""Random batches by hand, for tests of models and losses."""
+"""Batches by hand and small prepared data, for tests of models, losses and pipelines."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ligr_jax.config import Feature, ModelConfig
 from ligr_jax.data.batch import Batch
+from ligr_jax.data.prepare.options import PrepareOptions
+from ligr_jax.data.prepare.prepare import prepare
+from ligr_jax.data.records import Records
+from ligr_jax.data.sources.canonical import canonical_source
+from tests.data.logs import write_log
 
 FEATURES = {
     "item_id": Feature(rows=50),
@@ -13,6 +22,7 @@ FEATURES = {
     "dwell": Feature("bucket", rows=5, outcome=True),
 }
 ACTIONS = ("click", "like", "share")
+Layout = list[list[list[int]]]  # rows -> members -> lengths of sessions
 
 
 def model_config(**changes: object) -> ModelConfig:
@@ -28,19 +38,32 @@ def model_config(**changes: object) -> ModelConfig:
     return ModelConfig(**(defaults | changes))  # type: ignore[arg-type]
 
 
-def random_batch(
-    rows: list[list[list[int]]], impressions: int, seed: int = 0, unknown: float = 0.0
-) -> Batch:
+def random_layout(rng: np.random.Generator, rows: int, impressions: int) -> Layout:
+    """Sessions of random lengths, packed; rows are left partly or wholly empty."""
+    layout: Layout = []
+    for _ in range(rows):
+        room, members = int(rng.integers(0, impressions + 1)), []
+        while room:
+            member: list[int] = []
+            for _ in range(rng.integers(1, 5)):
+                if room:
+                    member.append(int(rng.integers(1, min(4, room) + 1)))
+                    room -= member[-1]
+            members.append(member)
+        layout.append(members)
+    return layout
+
+
+def random_batch(rows: Layout, impressions: int, seed: int = 0, unknown: float = 0.0) -> Batch:
     """A batch of given session lengths: rows -> members -> sessions; the rest is padding."""
     rng = np.random.default_rng(seed)
     shape = (len(rows), impressions)
     member, session = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     for r, members in enumerate(rows):
-        sizes = [sum(m) for m in members]
-        member[r, : sum(sizes)] = np.repeat(np.arange(1, len(members) + 1), sizes)
-        session[r, : sum(sizes)] = np.concatenate(
-            [np.repeat(np.arange(len(m)), m) for m in members]
-        )
+        for number, lengths in reversed(list(enumerate(members, 1))):
+            end = sum(sum(m) for m in members[:number])
+            member[r, end - sum(lengths) : end] = number
+            session[r, end - sum(lengths) : end] = np.repeat(np.arange(len(lengths)), lengths)
     real = member > 0
     labels = rng.integers(0, 2, (*shape, len(ACTIONS)))
     labels[rng.random(labels.shape) < unknown] = -1
@@ -58,3 +81,12 @@ def random_batch(
         labels=np.where(real[..., None], labels, -1).astype(np.int8),
         weight=real.astype(np.float32),
     )
+
+
+def prepared(directory: Path, options: Mapping[str, Any] | None = None, **log: Any) -> Records:
+    """A log of `write_log` in `directory`/log, prepared in `directory`/out."""
+    write_log(directory / "log", **log)
+    prepare(
+        canonical_source(directory / "log"), directory / "out", PrepareOptions(**(options or {}))
+    )
+    return Records(directory / "out")

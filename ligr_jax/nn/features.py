@@ -28,7 +28,8 @@ class FeatureVector(nn.Module):
                 continue
             if feature.has_table:
                 width = feature.width or self.config.table_width
-                parts.append(Table(feature.rows, width, name=name)(batch.ids[name]))
+                table = Table(feature.rows, width, self.config.table_init, name=name)
+                parts.append(table(batch.ids[name]))
             elif feature.kind == "vector":
                 parts.append(batch.vectors[name].astype(jnp.float32))
             else:

@@ -44,9 +44,14 @@ def calibration(score: Floats, label: NDArray) -> float:
 
 
 def expected_calibration_error(score: Floats, label: NDArray, bins: int = 20) -> float:
-    """Mean |predicted - observed| over `bins` bins of equal mass, weighted by their size."""
-    p = np.sort(_sigmoid(score))
-    y = label.astype(np.float64)[np.argsort(score, kind="stable")]
+    """Mean |predicted - observed| over `bins` bins of equal mass, weighted by their size.
+
+    Tied scores share the mean of their labels, so the order of the input does not matter.
+    """
+    order = np.argsort(score, kind="stable")
+    p, y = _sigmoid(score[order]), label[order].astype(np.float64)
+    tied = np.cumsum(_changes(score[order])) - 1
+    y = (np.bincount(tied, y) / np.bincount(tied))[tied]
     edges = np.linspace(0, len(p), bins + 1).astype(np.int64)
     gaps = np.abs(np.add.reduceat(np.append(p - y, 0.0), edges[:-1]))
     return float(gaps[np.diff(edges) > 0].sum() / len(p))
@@ -60,9 +65,9 @@ def ndcg(score: Floats, label: NDArray, session: NDArray) -> float:
     _, group = np.unique(session, return_inverse=True)
     order = np.lexsort((-score, group))
     g, s, y = group[order], score[order], label[order].astype(np.float64)
-    starts = np.flatnonzero(np.diff(g, prepend=-1))
+    starts = np.flatnonzero(_changes(g))
     discount = 1.0 / np.log2(2.0 + np.arange(len(g)) - starts[g])
-    tied = np.cumsum((np.diff(g, prepend=-1) != 0) | (np.diff(s, prepend=np.inf) != 0)) - 1
+    tied = np.cumsum(_changes(g) | _changes(s)) - 1
     shared = np.bincount(tied, discount) / np.bincount(tied)
     dcg = np.bincount(g, y * shared[tied])
     ideal_order = np.lexsort((-label, group))
@@ -79,13 +84,18 @@ def _grouped_auc(score: Floats, label: NDArray, group: NDArray) -> tuple[Floats,
     size = np.bincount(g)
     first = np.cumsum(size) - size
     rank = np.arange(len(g)) - first[g] + 1.0
-    tied = np.cumsum((np.diff(g, prepend=-1) != 0) | (np.diff(s, prepend=-np.inf) != 0)) - 1
+    tied = np.cumsum(_changes(g) | _changes(s)) - 1
     rank = (np.bincount(tied, rank) / np.bincount(tied))[tied]
     positives = np.bincount(g, y)
     negatives = size - positives
     wins = np.bincount(g, rank * y) - positives * (positives + 1) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(positives * negatives > 0, wins / (positives * negatives), np.nan), size
+
+
+def _changes(x: NDArray) -> NDArray[np.bool_]:
+    """True where a value differs from the one before it, and at the first; infinities are equal."""
+    return np.concatenate([np.ones(min(1, len(x)), bool), x[1:] != x[:-1]])
 
 
 def _sigmoid(z: Floats) -> Floats:

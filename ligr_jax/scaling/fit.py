@@ -1,4 +1,4 @@
-"""Laws fitted to tables of runs, with bootstrap intervals. NumPy only.
+"""Laws fitted to tables of runs, with bootstrap intervals. NumPy and SciPy only.
 
 Two forms of a metric L against compute C:
 
@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from ligr_jax.data.schema import BadInput
 
@@ -196,13 +197,18 @@ def fit_line(
     theta = solve(np.ones(len(y)))
     residuals = y - line_curve(theta, x)
     counts, units, notes = resample(c, groups, 2, resamples, seed)
+    # Percentiles of a least-squares line cover too seldom where runs are few (80 %, not 90 %, at
+    # eight): widened to Student's, the expanded percentile of Hesterberg 2015.
+    left, tail = max(1, units - 2), 0.5 * (1.0 + confidence)
+    wider = np.sqrt(units / left) * stats.t.ppf(tail, left) / stats.norm.ppf(tail)
+    draws = theta + wider * (solve(counts) - theta)
     sign = 1.0 if higher_is_better else -1.0
 
     def named(t: Array) -> dict[str, Array]:
         return {"level": t[..., 0], "slope": t[..., 1], "gain_per_decade": sign * t[..., 1]}
 
     total = float((residuals**2).sum())
-    law = _law("line", named, theta, solve(counts), total, c, names, units, confidence, 2)
+    law = _law("line", named, theta, draws, total, c, names, units, confidence, 2)
     return replace(law, centre=centre, residuals=residuals, warnings=tuple(notes))
 
 

@@ -11,15 +11,18 @@ class Table(nn.Module):
     Attributes:
         rows: V. Ids are already rows: hashing happens in the input pipeline.
         width: E.
+        stddev: of fresh rows; 0 for E^-1/2. Rows that few impressions train stay near what they
+            start as: small ones say little where there is little data.
     """
 
     rows: int
     width: int
+    stddev: float = 0.0
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
         """ids: int32 [...] in 0..V-1 -> float32 [..., E]."""
-        init = nn.initializers.normal(stddev=self.width**-0.5)
+        init = nn.initializers.normal(stddev=self.stddev or self.width**-0.5)
         table = self.param("table", init, (self.rows, self.width), jnp.float32)
         return table[ids]
 

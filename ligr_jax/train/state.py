@@ -56,7 +56,9 @@ def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
         clip,
         optax.multi_transform(
             {
-                "table": optax.adam(schedule(config, config.table_lr, steps)),
+                "table": optax.adamw(
+                    schedule(config, config.table_lr, steps), weight_decay=config.table_weight_decay
+                ),
                 "dense": optax.adamw(
                     schedule(config, config.dense_lr, steps),
                     weight_decay=config.weight_decay,

@@ -45,7 +45,7 @@ def make_step(model: nn.Module, tx: optax.GradientTransformation, config: Config
             (loss, means), grads = gradient(state.params, batch, keys[0])
         else:
             (loss, means), grads = _accumulate(gradient, state.params, batch, keys)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
 
         def update() -> tuple[Any, Any]:

@@ -85,6 +85,15 @@ def test_ninety_percent_interval_covers_about_ninety_percent():
     assert 0.85 <= hits / trials <= 0.95
 
 
+def test_interval_of_a_line_through_eight_runs_covers_too():
+    c, hits = np.geomspace(1e12, 1e16, 8), 0
+    for seed in range(200):
+        y = 0.7 + 0.01 * np.log10(c) + 2e-3 * np.random.default_rng(seed).normal(size=8)
+        low, high = fit_line(c, y, resamples=200).intervals["slope"]
+        hits += low <= 0.01 <= high
+    assert 0.85 <= hits / 200 <= 0.95
+
+
 def test_line_and_its_gain_have_the_sign_of_what_is_better():
     y = 0.7 + 0.01 * np.log10(C / 1e12)
     rises = fit_line(C, y, resamples=50)

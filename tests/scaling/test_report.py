@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from ligr_jax.commands import fit as command
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling import commands
 from ligr_jax.scaling.report import study, summary_lines, write_report
 from ligr_jax.scaling.runs import read_runs
 
@@ -158,13 +158,13 @@ def test_diverged_runs_are_left_out_and_none_finished_is_refused(tmp_path):
 def test_fit_command_prints_a_law(ladder, tmp_path, capsys):
     root = make_sweep(tmp_path / "s", TOGETHER)
     parser = argparse.ArgumentParser()
-    commands.add_fit_arguments(parser)
+    command.add_arguments(parser)
     args = [str(root), "--bootstrap", "20"]
-    assert commands.run_fit(parser.parse_args([*args, "--floor", "oracle", "--json"])) == 0
+    assert command.run(parser.parse_args([*args, "--floor", "oracle", "--json"])) == 0
     assert json.loads(capsys.readouterr().out)["params"]["E"] == 0.5
-    assert commands.run_fit(parser.parse_args([*args, "--metric", "validation/click/auc"])) == 0
+    assert command.run(parser.parse_args([*args, "--metric", "validation/click/auc"])) == 0
     assert "slope            0.01 " in capsys.readouterr().out
-    commands.run_fit(parser.parse_args([str(ladder[0]), "--bootstrap", "20", "--json"]))
+    command.run(parser.parse_args([str(ladder[0]), "--bootstrap", "20", "--json"]))
     printed = capsys.readouterr()
     assert "r03" not in json.loads(printed.out)["runs"]
     assert "left out r03" in printed.err

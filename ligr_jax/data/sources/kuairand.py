@@ -89,19 +89,19 @@ def kuairand_source(directory: Path) -> Source:
             f"{directory} lacks {'video_features_basic*' if logs else 'log_standard*'} (.csv or "
             f".parquet); unpack one of {', '.join(ARCHIVES)} from {URL} there"
         )
-    items, ages = _videos(read_whole(video_file))
+    items, videos = _videos(read_whole(video_file))
     users = _users(read_whole(user_file)) if user_file else None
 
     def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
         for path in logs:
             for batch in read_batches(path, batch_rows, on_bad_row):
-                yield _impressions(batch, ages, users)
+                yield _impressions(batch, videos, users)
 
     def context(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
         assert history is not None
         row = 1
         for batch in read_batches(history, max(batch_rows // EARLIER_PER_USER, 1), on_bad_row):
-            frame = _earlier(batch.frame, users)
+            frame = _earlier(batch.frame, videos, users)
             yield replace(batch, frame=frame, first_row=row)
             row += frame.height
 
@@ -127,13 +127,13 @@ def _schema(users: bool) -> LogSchema:
     return LogSchema(ACTIONS, columns, notes=NOTES)
 
 
-def _impressions(batch: LogBatch, ages: pl.DataFrame, users: pl.DataFrame | None) -> LogBatch:
+def _impressions(batch: LogBatch, videos: pl.DataFrame, users: pl.DataFrame | None) -> LogBatch:
     batch = with_types(batch, dict.fromkeys(_INTEGERS, pl.Int64))
     lacking = [c for c in (*RENAMED, "play_time_ms", "duration_ms") if c not in batch.frame.columns]
     if lacking:
         raise BadInput(f"{batch.file}: no columns {lacking}; a KuaiRand log has them all")
     frame = batch.frame.with_columns(pl.col("user_id", "video_id").cast(pl.Int64))
-    frame = _with_users(frame, users).join(ages, "video_id", how="left", maintain_order="left")
+    frame = _with_users(frame, users).join(videos, "video_id", how="left", maintain_order="left")
     time, duration = pl.col("time_ms").cast(pl.Int64), pl.col("duration_ms").cast(pl.Float64)
     duration = pl.when(duration > 0).then(duration)
     longest = pl.min_horizontal(3 * duration, pl.lit(MAX_PLAY_MS))
@@ -152,21 +152,27 @@ def _impressions(batch: LogBatch, ages: pl.DataFrame, users: pl.DataFrame | None
     return replace(batch, frame=frame)
 
 
-def _earlier(frame: pl.DataFrame, users: pl.DataFrame | None) -> pl.DataFrame:
-    """Impressions of a history file: video, long_view and is_like are known, nothing else is."""
+def _earlier(frame: pl.DataFrame, videos: pl.DataFrame, users: pl.DataFrame | None) -> pl.DataFrame:
+    """Impressions of a history file: video, long_view and is_like are known, and what the tables
+    say of the video and the user; how long a view is "long" depends on the video's duration."""
     lists = ["video_id", "long_view", "is_like"]
     frame = frame.filter(pl.col("video_id").list.len() > 0).select("user_id", *lists)
     frame = frame.explode(lists).with_columns(pl.col("user_id", "video_id").cast(pl.Int64))
+    durations = videos.select("video_id", duration_ms="video_ms")
+    frame = frame.join(durations, "video_id", how="left", maintain_order="left")
     return _with_users(frame, users).rename(RENAMED, strict=False)
 
 
 def _videos(batch: LogBatch) -> tuple[LogBatch, pl.DataFrame]:
-    """The item table, and the upload time of each video."""
+    """The item table, and each video's upload time and duration."""
     ids = ("video_id", "author_id", "music_id")
-    batch = with_types(batch, dict.fromkeys(ids, pl.Int64) | {"music_type": pl.Float64})
+    numbers = dict.fromkeys(("music_type", "video_duration"), pl.Float64)
+    batch = with_types(batch, dict.fromkeys(ids, pl.Int64) | numbers)
+    duration = pl.col("video_duration")
     uploaded = pl.col("upload_dt").cast(pl.String).str.to_date("%Y-%m-%d", strict=False)
-    ages = batch.frame.select(
+    videos = batch.frame.select(
         pl.col("video_id").cast(pl.Int64),
+        video_ms=pl.when(duration.cast(pl.Float64) > 0).then(duration.cast(pl.Float64)),
         uploaded_ms=uploaded.cast(pl.Datetime("ms")).dt.epoch("ms") - UTC_PLUS_8_MS,
     ).unique("video_id", keep="first", maintain_order=True)
     first_tag = pl.col("tag").cast(pl.String).str.split(",").list.first()
@@ -179,7 +185,7 @@ def _videos(batch: LogBatch) -> tuple[LogBatch, pl.DataFrame]:
         music_id="music_id",
         music_type=pl.col("music_type").cast(pl.Int64),
     )
-    return replace(batch, frame=items), ages
+    return replace(batch, frame=items), videos
 
 
 def _users(batch: LogBatch) -> pl.DataFrame:

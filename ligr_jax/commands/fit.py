@@ -1,9 +1,15 @@
-"""`ligr fit` and `ligr report`: arguments and printing; the work is in `fit` and `report`."""
+"""Fit a scaling law to finished runs, or to any table of runs.
+
+examples:
+  ligr fit runs/ladder                                  the law of validation NE in counted FLOPs
+  ligr fit runs/ladder --floor oracle                   with the floor at the oracle's NE
+  ligr fit runs/ladder --metric validation/click/auc    a higher-is-better metric: a line
+  ligr fit runs.csv --metric loss --axis flops --json   any table of runs, as JSON
+"""
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import polars as pl
@@ -12,22 +18,10 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import Law, fit_line, fit_power
 from ligr_jax.scaling.runs import column, read_runs, shapes
 
-FIT_EPILOG = """examples:
-  ligr fit runs/ladder                                  the law of validation NE in counted FLOPs
-  ligr fit runs/ladder --floor oracle                   with the floor at the oracle's NE
-  ligr fit runs/ladder --metric validation/click/auc    a higher-is-better metric: a line
-  ligr fit runs.csv --metric loss --axis flops --json   any table of runs, as JSON
-"""
-REPORT_EPILOG = """examples:
-  ligr report runs/ladder                 writes report.html, figures/, fit.json, runs.csv there
-  ligr report runs/ladder --out site/     the same, elsewhere
-"""
 LOWER = ("ne", "loss", "bce", "ece", "nll", "perplexity")  # last word of a metric: lower is better
 
 
-def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `ligr fit`."""
-    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, FIT_EPILOG
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="a sweep's directory, or runs as .csv or .parquet")
     parser.add_argument("--metric", default="validation/ne", help="column (%(default)s)")
     parser.add_argument("--axis", default="flops_model", help="compute column (%(default)s)")
@@ -37,7 +31,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the law as JSON")
 
 
-def run_fit(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Fits and prints one law; raises BadInput with the reason where there is none."""
     table = read_runs(args.path).table
     if table.is_empty():
@@ -63,22 +57,6 @@ def run_fit(args: argparse.Namespace) -> int:
     return 0
 
 
-def add_report_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `ligr report`."""
-    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, REPORT_EPILOG
-    parser.add_argument("directory", help="a sweep's directory")
-    parser.add_argument("--out", help="where to write (default: the same directory)")
-
-
-def run_report(args: argparse.Namespace) -> int:
-    """Writes the report and prints its three lines and the page's path."""
-    from ligr_jax.scaling.report import write_report  # matplotlib takes a second to import
-
-    numbers = write_report(args.directory, args.out)
-    print(*numbers["lines"], numbers["page"], sep="\n")
-    return 0
-
-
 def _floor(args: argparse.Namespace, table: pl.DataFrame) -> float | None:
     if args.floor == "free":
         return None
@@ -100,9 +78,3 @@ def _text(law: Law, args: argparse.Namespace) -> str:
         )
         lines.append(f"  {name:16} {value:.5g}{interval}")
     return "\n".join([*lines, *(f"note: {w}" for w in law.warnings)])
-
-
-COMMANDS: dict[str, tuple[Callable[..., None], Callable[..., int]]] = {
-    "fit": (add_fit_arguments, run_fit),
-    "report": (add_report_arguments, run_report),
-}

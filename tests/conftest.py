@@ -1,0 +1,39 @@
+"""Shared by all tests: eight simulated devices, a small prepared log, a compilation cache."""
+
+import os
+from pathlib import Path
+
+# Before anything imports JAX.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["WANDB_MODE"] = "offline"
+
+import pytest
+
+from tests.data.logs import write_log
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared directory: 3,000 impressions of 60 members, with vectors and true probabilities."""
+    from ligr_jax.data.prepare.options import PrepareOptions
+    from ligr_jax.data.prepare.prepare import prepare
+    from ligr_jax.data.sources.canonical import canonical_source
+
+    directory = tmp_path_factory.mktemp("data")
+    write_log(directory / "log", rows=3000, members=60, vector=4, truth=True)
+    options = PrepareOptions(shard_rows=1000)
+    prepare(canonical_source(directory / "log"), directory / "prepared", options)
+    return directory / "prepared"
+
+
+@pytest.fixture(scope="session")
+def child_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of child processes: two devices, and compiled programs shared between them."""
+    cache = str(tmp_path_factory.mktemp("xla"))
+    return {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONUNBUFFERED": "1",
+    }

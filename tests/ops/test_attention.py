@@ -1,0 +1,97 @@
+"""Laws of `attend`: the equation of its docstring, over exactly the pairs of the mask."""
+
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ligr_jax.ops.attention import Activation, RelativeBias, attend, bucket_distance
+from ligr_jax.ops.masks import Mask, dense_mask, history_mask
+from tests.batches import random_batch
+
+HEADS, K, BUCKETS = 2, 4, 8
+ACTIVATIONS = get_args(Activation)
+
+
+def problem(seed: int = 0) -> tuple[list[np.ndarray], Mask, RelativeBias]:
+    """q, k, v, a mask with padding and an empty row, and a bias by session distance."""
+    rng = np.random.default_rng(seed)
+    batch = random_batch([[[2, 3, 1], [4]], [[1, 1]], []], 11)
+    t = 2 * batch.member.shape[1]
+    qkv = [2 * rng.normal(size=(3, t, HEADS, K)).astype(np.float32) for _ in range(3)]
+    table = jnp.asarray(rng.normal(size=(HEADS, BUCKETS)), jnp.float32)
+    bias = RelativeBias(table, jnp.repeat(batch.session, 2, axis=1))
+    return qkv, history_mask(batch.member, batch.session), bias
+
+
+def slow(
+    qkv: list[np.ndarray], mask: Mask, activation: str, bias: RelativeBias | None
+) -> np.ndarray:
+    q, k, v = (x.astype(np.float64) for x in qkv)
+    allowed, out = np.asarray(dense_mask(mask)), np.zeros(q.shape)
+    if bias is not None:
+        table, place = np.asarray(bias.table), np.asarray(bias.place)
+        bucket = np.asarray(bucket_distance(np.arange(place.max() + 1), BUCKETS))
+    for b, t, h in np.ndindex(q.shape[:3]):
+        if not mask.valid[b, t]:
+            continue
+        keys = np.flatnonzero(allowed[b, t])
+        s = k[b, keys, h] @ q[b, t, h] / np.sqrt(K)
+        if bias is not None:
+            s += table[h, bucket[np.abs(place[b, t] - place[b, keys])]]
+        weights = {
+            "softmax": np.exp(s - s.max()) / np.exp(s - s.max()).sum(),
+            "silu": s / (1 + np.exp(-s)) / len(keys),
+            "sigmoid": 1 / (1 + np.exp(-s)) / len(keys),
+        }[activation]
+        out[b, t, h] = weights @ v[b, keys, h]
+    return out
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_attend_equals_a_slow_reference(activation: Activation, with_bias: bool) -> None:
+    qkv, mask, bias = problem()
+    used = bias if with_bias else None
+    out = attend(*map(jnp.asarray, qkv), mask, activation=activation, bias=used)
+    np.testing.assert_allclose(out, slow(qkv, mask, activation, used), atol=3e-6)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_padding_gives_zeros_and_no_gradient(activation: Activation) -> None:
+    qkv, mask, bias = problem()
+    padding = ~np.asarray(mask.valid)
+
+    def attended(q: jax.Array, k: jax.Array, v: jax.Array, table: jax.Array) -> jax.Array:
+        return attend(q, k, v, mask, activation=activation, bias=bias._replace(table=table))
+
+    out, pull = jax.vjp(attended, *map(jnp.asarray, qkv), bias.table)
+    gradients = pull(jnp.ones_like(out))
+    assert (np.asarray(out)[padding] == 0).all()
+    for g in gradients[:3]:
+        assert (np.asarray(g)[padding] == 0).all()
+        assert (np.asarray(g)[~padding] != 0).any()
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_bfloat16_inputs_agree_with_float32_within_their_rounding(activation: Activation) -> None:
+    qkv, mask, bias = problem()
+    short = [jnp.asarray(x, jnp.bfloat16) for x in qkv]
+    out = attend(*short, mask, activation=activation, bias=bias)
+    assert out.dtype == jnp.bfloat16
+    exact = attend(*(x.astype(jnp.float32) for x in short), mask, activation=activation, bias=bias)
+    np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("buckets", [8, 32])
+def test_buckets_are_exact_below_half_monotone_above_and_full_at_4096(buckets: int) -> None:
+    bucket = np.asarray(bucket_distance(jnp.arange(10_000), buckets))
+    np.testing.assert_array_equal(bucket[: buckets // 2], np.arange(buckets // 2))
+    assert (np.diff(bucket) >= 0).all()
+    assert (np.diff(bucket) <= 1).all()
+    assert bucket[4096] == bucket[-1] == buckets - 1
+    fractions = bucket_distance(jnp.array([-3.0, 0.9, 1.0, 1e9]), buckets)
+    np.testing.assert_array_equal(fractions, [0, 0, 1, buckets - 1])

@@ -1,0 +1,72 @@
+"""Laws of the masks: a range of keys per token is what the specification says in words."""
+
+import jax
+import numpy as np
+import pytest
+
+from ligr_jax.ops.masks import allowed_pairs, dense_mask, history_mask, session_mask
+from tests.batches import random_batch, random_layout
+
+N, ROWS = 13, 24
+
+
+def may_see(kind: str, member: np.ndarray, session: np.ndarray, t: int, j: int) -> bool:
+    """Whether token t may attend to token j of one row, read off the specification."""
+    i, k = t // 2, j // 2  # their impressions
+    if j in (t, 2 * i):  # itself; an action sees the item it answers
+        return True
+    if member[i] != member[k]:
+        return False
+    earlier = {int(s) for s in session[member == member[i]] if s < session[i]}
+    if kind == "session_lag":
+        earlier -= {max(earlier, default=-1)}
+    return k < i if kind == "causal" else session[k] in earlier
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[np.ndarray, np.ndarray]:
+    batch = random_batch(random_layout(np.random.default_rng(0), ROWS, N), N)
+    return batch.member, batch.session
+
+
+@pytest.mark.parametrize("kind", ["session", "causal", "session_lag"])
+def test_history_mask_equals_a_slow_reading_of_the_specification(
+    kind: str, rows: tuple[np.ndarray, np.ndarray]
+) -> None:
+    member, session = rows
+    mask = history_mask(*map(jax.numpy.asarray, rows), kind)  # type: ignore[arg-type]
+    wanted = np.array(
+        [
+            [[may_see(kind, m, s, t, j) for j in range(2 * N)] for t in range(2 * N)]
+            for m, s in zip(member, session)
+        ]
+    )
+    real = np.repeat(member > 0, 2, axis=1)
+    np.testing.assert_array_equal(mask.valid, real)
+    np.testing.assert_array_equal(np.asarray(dense_mask(mask))[real], wanted[real])
+    assert allowed_pairs(mask) == wanted[real].sum()
+
+
+def test_session_mask_joins_the_items_of_a_session_both_ways(
+    rows: tuple[np.ndarray, np.ndarray],
+) -> None:
+    member, session = rows
+    mask = session_mask(*map(jax.numpy.asarray, rows))
+    wanted = (member[:, :, None] == member[:, None]) & (session[:, :, None] == session[:, None])
+    dense, real = np.asarray(dense_mask(mask)), member > 0
+    np.testing.assert_array_equal(mask.valid, real)
+    np.testing.assert_array_equal(dense[real], wanted[real])
+    assert allowed_pairs(mask) == wanted[real].sum()
+
+
+def test_padding_sees_itself_alone_and_is_seen_by_nobody() -> None:
+    batch = random_batch([[[2, 1]], []], 5)
+    for mask, real in (
+        (history_mask(batch.member, batch.session), np.repeat(batch.member > 0, 2, 1)),
+        (session_mask(batch.member, batch.session), batch.member > 0),
+    ):
+        dense = np.asarray(dense_mask(mask))
+        assert not (dense & real[:, :, None] & ~real[:, None]).any()
+        assert not (dense & ~real[:, :, None] & real[:, None]).any()
+        assert dense.diagonal(axis1=1, axis2=2).all()
+        assert allowed_pairs(mask) == dense[real].sum()

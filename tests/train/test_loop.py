@@ -1,0 +1,173 @@
+"""Runs: killed and resumed to the same bits, stopped politely, refused where they do not fit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ligr_jax.config import ConfigError
+from ligr_jax.data.records import Records
+from ligr_jax.nn.ligr import LiGR
+from ligr_jax.train.checkpoint import Checkpoints
+from ligr_jax.train.evaluate import Evaluator, evaluate_run
+from ligr_jax.train.loop import TrainingDiverged, train
+from ligr_jax.train.run import PREEMPTED, Busy, claimed, load_config, load_summary
+from ligr_jax.train.state import TrainState
+from ligr_jax.train.track import read_rows
+from tests.train.runs import SMALL, small_config
+
+
+@pytest.fixture(scope="module")
+def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run never interrupted, trained by the command in a process of its own."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(small_config(prepared), out, lambda _: None)
+    return out
+
+
+def state_of(run: Path) -> TrainState:
+    config = load_config(run)
+    evaluator = Evaluator(LiGR(config.model), Records(config.data.dir), config)
+    restored = Checkpoints(run / "checkpoints", 2).restore(evaluator.state_like())
+    assert restored is not None
+    return restored[0]
+
+
+def assert_same_bits(a: TrainState, b: TrainState) -> None:
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def start(prepared: Path, out: Path, env: dict[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(prepared)]
+    return subprocess.Popen(
+        [*command, "--out", str(out), *SMALL],
+        env={**env, "XLA_FLAGS": os.environ["XLA_FLAGS"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(condition: object, child: subprocess.Popen[str], seconds: float = 120) -> None:
+    limit = time.monotonic() + seconds
+    while not condition() and child.poll() is None and time.monotonic() < limit:  # type: ignore[operator]
+        time.sleep(0.002)
+
+
+def saving(run: Path, after: int) -> bool:
+    """Whether a checkpoint later than step `after` is being written, or is there."""
+    names = [p.name for p in run.glob("checkpoints/*")]
+    return any(int(n.split(".")[0]) > after for n in names if n.split(".")[0].isdigit())
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bits(
+    prepared: Path, finished: Path, tmp_path: Path, child_env: dict[str, str]
+) -> None:
+    run = tmp_path / "killed"
+    for after in (0, 10, 20):  # SIGKILL while a checkpoint is being written
+        child = start(prepared, run, child_env)
+        wait_for(lambda a=after: saving(run, a), child)
+        child.kill()
+        child.wait()
+        assert load_summary(run) is None
+    child = start(prepared, run, child_env)
+    said, _ = child.communicate()
+    assert child.returncode == 0, said
+    assert "resuming at step" in said
+    assert_same_bits(state_of(run), state_of(finished))
+    rows, whole = (read_rows(r / "metrics.jsonl") for r in (run, finished))
+    assert [r["step"] for r in rows] == [r["step"] for r in whole]
+    assert [r.get("train/loss") for r in rows] == [r.get("train/loss") for r in whole]
+    final, reference = load_summary(run), load_summary(finished)
+    assert final is not None
+    assert reference is not None
+    for key in ("flops_model", "tokens", "validation/ne", "test/click/auc"):
+        assert final[key] == reference[key]
+
+
+def test_sigterm_saves_and_asks_to_be_run_again(
+    prepared: Path, finished: Path, tmp_path: Path, child_env: dict[str, str]
+) -> None:
+    run = tmp_path / "stopped"
+    child = start(prepared, run, child_env)
+    wait_for(lambda: len(read_rows(run / "metrics.jsonl")) > 0, child)
+    child.send_signal(signal.SIGTERM)
+    said, _ = child.communicate()
+    if child.returncode != 0:  # on a fast machine it may have finished meanwhile
+        assert child.returncode == PREEMPTED, said
+        assert "stopped by SIGTERM" in said
+    train(small_config(prepared), run, lambda _: None)
+    assert_same_bits(state_of(run), state_of(finished))
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(
+    prepared: Path, finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "damaged"
+    train(small_config(prepared), run, lambda _: None)
+    (run / "summary.json").unlink()
+    largest = max((run / "checkpoints" / "40").rglob("*"), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    said: list[str] = []
+    train(small_config(prepared), run, said.append)
+    assert any("checkpoint 40 is damaged" in line for line in said)
+    assert any("resuming at step 30" in line for line in said)
+    assert_same_bits(state_of(run), state_of(finished))
+
+
+def test_a_directory_of_another_run_is_refused_with_the_difference(
+    prepared: Path, finished: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"model\.depth: there 2, asked 3"):
+        train(small_config(prepared, "model.depth=3"), finished)
+
+
+def test_a_run_directory_has_one_writer(prepared: Path, tmp_path: Path) -> None:
+    with claimed(tmp_path / "run"), pytest.raises(Busy):
+        train(small_config(prepared), tmp_path / "run")
+
+
+def test_a_finished_run_is_left_alone(prepared: Path, finished: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.name != ".lock"}
+    assert train(small_config(prepared), finished, lambda _: None)["status"] == "finished"
+    assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.name != ".lock"}
+
+
+def test_a_diverging_run_stops_and_says_so(prepared: Path, tmp_path: Path) -> None:
+    wild = small_config(
+        prepared, "optim.dense_lr=1e30", "optim.table_lr=1e30", "train.max_bad_steps=3"
+    )
+    with pytest.raises(TrainingDiverged, match="3 steps in a row"):
+        train(wild, tmp_path / "wild", lambda _: None)
+
+
+def test_training_learns_and_logs_what_it_promises(prepared: Path, finished: Path) -> None:
+    rows = read_rows(finished / "metrics.jsonl")
+    promised = {"lr/dense", "lr/tables", "flops_model", "flops_paper", "flops_6nd", "mfu"}
+    promised |= {"tokens_per_s", "packing", "input_wait", "train/click/bce", "train/grad_norm"}
+    assert promised <= set(rows[0])
+    summary = load_summary(finished)
+    assert summary is not None
+    assert summary["params_dense"] > 0
+    assert summary["flops_xla"] > summary["flops_model"]  # dense attention and padding cost more
+    assert summary["beats_oracle"] is False
+    json.dumps(summary, allow_nan=False)
+
+
+@pytest.mark.parametrize("batch", [3, 16])
+def test_evaluation_does_not_depend_on_the_batch(finished: Path, batch: int) -> None:
+    summary = load_summary(finished)
+    assert summary is not None
+    again = evaluate_run(finished, "test", batch=batch)
+    for key, value in again.items():
+        assert value == pytest.approx(summary[key], rel=1e-4, nan_ok=True), key
