@@ -1,10 +1,12 @@
-"""Shared by all tests: eight simulated devices, a small prepared log, a compilation cache."""
+"""Shared by all tests: eight simulated devices, a compilation cache, a small prepared log."""
 
 import os
 from pathlib import Path
 
 # Before anything imports JAX.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "xla")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["WANDB_MODE"] = "offline"
 
 import pytest
@@ -14,7 +16,7 @@ from tests.data.logs import write_log
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared directory: 3,000 impressions of 60 members, with vectors and true probabilities."""
+    """A prepared directory: 3,000 impressions of 60 members, with vectors and the truth."""
     from ligr_jax.data.prepare.options import PrepareOptions
     from ligr_jax.data.prepare.prepare import prepare
     from ligr_jax.data.sources.canonical import canonical_source
@@ -27,13 +29,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def child_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Environment of child processes: two devices, and compiled programs shared between them."""
-    cache = str(tmp_path_factory.mktemp("xla"))
-    return {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONUNBUFFERED": "1",
-    }
+def child_env() -> dict[str, str]:
+    """Environment of child processes: that of the tests, with two devices."""
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **two}

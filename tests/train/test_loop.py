@@ -76,7 +76,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
         child = start(prepared, run, child_env)
         wait_for(lambda a=after: saving(run, a), child)
         child.kill()
-        child.wait()
+        child.communicate()
         assert load_summary(run) is None
     child = start(prepared, run, child_env)
     said, _ = child.communicate()

@@ -1,0 +1,321 @@
+"""Does LiGR beat counting and boosted trees on a real feed, and does a larger model help there?
+
+    python experiments/kuairand.py --quick      one seed of the chosen model, and the baselines
+    python experiments/kuairand.py              three seeds, and the sweep over size and length
+
+HEADER
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ligr_jax.parallel.host import use_all_cores
+
+SLICE = Path(__file__).parents[1].parent / "shared" / "data" / "kuairand_pure"
+HOUR_MS = 3_600_000
+DAY_ENDS = "2022-05-05T00:00+08:00", "2022-05-06T00:00+08:00"  # of train, of validation
+ACTIONS = ("click", "long_dwell", "like", "contribution")
+METRICS = ("ne", "auc", "gauc")
+
+VIDEO = ("item_id", "actor_id", "tag", "video_type", "upload_type", "music_type")
+USER = (
+    "user_active_degree",
+    "user_follows",
+    "user_fans",
+    "user_friends",
+    "user_registered",
+)
+CONTEXT = ("surface", "hour")
+NUMERIC = ("duration_ms", "video_age_days")
+
+# Chosen on 5 May. `play_time_ms` is an outcome: it joins the action tokens of earlier sessions.
+LIGR = {
+    "model.features": ",".join((*VIDEO, *USER, *CONTEXT, *NUMERIC, "play_time_ms")),
+    "model.actions": ",".join(ACTIONS),
+    "model.width": 32,
+    "model.depth": 2,
+    "model.set_depth": 0,
+    "model.heads": 2,
+    "model.table_width": 8,
+    "model.table_init": 0.05,
+    "data.seq_len": 128,
+    "optim.batch": 32,
+    "optim.dense_lr": 0.003,
+    "optim.table_lr": 0.002,
+    "optim.rank_weight": 0.0,
+    "train.epochs": 1,
+    "train.checkpoint_every": 1000,
+    "train.log_every": 100,
+    "track.wandb": "off",
+}
+
+# One change each, measured on 5 May with one seed.
+SWEEP: Mapping[str, Mapping[str, Any]] = {
+    "the chosen model": {},
+    "half the width": {"model.width": 16},
+    "twice the width": {"model.width": 64},
+    "one layer": {"model.depth": 1},
+    "four layers": {"model.depth": 4},
+    "half the history (32 impressions)": {"data.seq_len": 64},
+    "twice the history (128 impressions)": {"data.seq_len": 256, "optim.batch": 16},
+    "two epochs": {"train.epochs": 2},
+    "wider, larger tables": {"model.table_width": 32},
+    "with a set-wise layer": {"model.set_depth": 1},
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All impressions in the order of the prepared data, untimed ones (day -1) included.
+
+    member, day: int64 [n]; splits: bool [n] each; columns, labels: [n] each, labels -1 if unknown.
+    """
+
+    member: np.ndarray
+    day: np.ndarray
+    splits: Mapping[str, np.ndarray]
+    columns: Mapping[str, np.ndarray]
+    labels: Mapping[str, np.ndarray]
+
+
+def main() -> None:
+    use_all_cores()  # before JAX starts
+    args = arguments()
+    began = time.perf_counter()
+    prepared = prepare_days(args.data, args.out / "prepared")
+    rows = read_rows(prepared)
+    results = {"item and actor rates": [rates_baseline(rows)]}
+    results["boosted trees"] = [trees_baseline(rows)]
+    print(markdown(results), flush=True)
+    seeds = range(1 if args.quick else 3)
+    results["LiGR"] = [ligr(prepared, args.out, {"train.seed": s}) for s in seeds]
+    print(markdown(results), flush=True)
+    sweep = {} if args.quick else {k: ligr(prepared, args.out, v) for k, v in SWEEP.items()}
+    for name, result in sweep.items():
+        print(sweep_line(name, result))
+    seconds = time.perf_counter() - began
+    report = {"results": results, "sweep": sweep, "seconds": seconds}
+    (args.out / "results.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(f"{args.out / 'results.json'}: {seconds:,.0f} s")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=Path, default=SLICE, help="the slice of KuaiRand-Pure [%(default)s]")
+    add("--out", type=Path, default=Path("runs/kuairand"), help="where all goes [%(default)s]")
+    add("--quick", action="store_true", help="one seed, no sweep")
+    return parser.parse_args()
+
+
+def prepare_days(source: Path, out: Path) -> Path:
+    """Train: to 4 May; validation: 5 May; test: 6 May; a pause of six hours ends a session."""
+    from ligr_jax.data.prepare.options import PrepareOptions, parse_time
+    from ligr_jax.data.prepare.prepare import prepare
+    from ligr_jax.data.prepare.splits import SplitTimes
+    from ligr_jax.data.sources.formats import open_source
+
+    splits = SplitTimes(*(parse_time(t) for t in DAY_ENDS))
+    prepare(open_source(source), out, PrepareOptions(6 * HOUR_MS, splits), print)
+    return out
+
+
+def read_rows(prepared: Path) -> Rows:
+    from ligr_jax.data.records import Records
+
+    records = Records(prepared)
+    time_ms = records.column("timestamp_ms")
+    stats = records.manifest.splits
+    return Rows(
+        member=np.repeat(np.arange(len(records.member_ids)), np.diff(records.offsets)),
+        day=np.where(time_ms < 0, -1, (time_ms + 8 * HOUR_MS) // (24 * HOUR_MS)),
+        splits={k: (s.start_ms <= time_ms) & (time_ms < s.end_ms) for k, s in stats.items()},
+        columns={c: records.column(c) for c in (*VIDEO, *USER, *CONTEXT, *NUMERIC)},
+        labels={a: records.column(a) for a in ACTIONS},
+    )
+
+
+# ---- Baselines: what counting alone knows ----
+
+
+def earlier_counts(rows: Rows, keys: Sequence[np.ndarray]) -> Iterator[tuple[str, Any, Any]]:
+    """Per action: positives and known labels with equal keys on strictly earlier days."""
+    key = np.unique(np.stack(keys), axis=1, return_inverse=True)[1].ravel()
+    order = np.lexsort((rows.day, key))
+    new_key = np.diff(key[order], prepend=-1) != 0
+    new_day = new_key | (np.diff(rows.day[order], prepend=-2) != 0)
+    place = np.arange(len(order))
+    first_of_key, first_of_day = (
+        np.maximum.accumulate(np.where(new, place, 0)) for new in (new_key, new_day)
+    )
+    for action, label in rows.labels.items():
+        counts = []
+        for event in (label[order] > 0, label[order] >= 0):
+            before = np.cumsum(event) - event
+            counts.append(np.empty(len(order)))
+            counts[-1][order] = before[first_of_day] - before[first_of_key]
+        yield action, *counts
+
+
+def rates_baseline(rows: Rows) -> dict[str, float]:
+    """The video's rate, smoothed towards its author's, which is smoothed towards the mean.
+
+    The strength of the smoothing is chosen on 5 May, per action.
+    """
+    video = {a: c for a, *c in earlier_counts(rows, [rows.columns["item_id"]])}
+    author = {a: c for a, *c in earlier_counts(rows, [rows.columns["actor_id"]])}
+    out: dict[str, float] = {}
+    for action in ACTIONS:
+        mean = rows.labels[action][rows.splits["train"]].mean()
+
+        def scores(strength: float, action: str = action, mean: float = mean) -> np.ndarray:
+            prior = smoothed(*author[action], mean, strength)
+            return log_odds(smoothed(*video[action], prior, strength))
+
+        best = min(
+            (scores(s) for s in (10, 30, 100, 300, 1000)),
+            key=lambda z: measure(rows, action, z, "validation")["ne"],
+        )
+        out |= both_days(rows, action, best)
+    return out
+
+
+def trees_baseline(rows: Rows) -> dict[str, float]:
+    """scikit-learn's histogram gradient boosting on rates of earlier days and static columns.
+
+    The number of trees is chosen on 5 May, per action. Deterministic: it has no spread.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    x, train = tree_features(rows), rows.splits["train"]
+    out: dict[str, float] = {}
+    for action in ACTIONS:
+        model = HistGradientBoostingClassifier(
+            max_iter=240,
+            learning_rate=0.05,
+            max_leaf_nodes=15,
+            min_samples_leaf=100,
+            l2_regularization=10.0,
+            early_stopping=False,
+        ).fit(x[train], rows.labels[action][train])
+        score = np.zeros(len(x))
+        best = np.inf
+        held_out = rows.splits["validation"] | rows.splits["test"]
+        for trees, p in enumerate(model.staged_predict_proba(x[held_out]), 1):
+            if trees % 20:
+                continue
+            trial = np.zeros(len(x))
+            trial[held_out] = log_odds(p[:, 1])
+            ne = measure(rows, action, trial, "validation")["ne"]
+            if ne < best:
+                best, score = ne, trial
+        out |= both_days(rows, action, score)
+    return out
+
+
+def tree_features(rows: Rows) -> np.ndarray:
+    """float32 [n, F]: smoothed rates and counts of earlier days, static columns, numbers."""
+    c, member = rows.columns, rows.member
+    keys = [
+        *([x] for x in (member, c["item_id"], c["actor_id"], c["tag"])),
+        *([x, c["surface"]] for x in (member, c["item_id"])),
+        *([member, x] for x in (c["tag"], c["actor_id"])),
+        [c["surface"], c["hour"]],
+    ]
+    parts = []
+    for key in keys:
+        for action, positives, known in earlier_counts(rows, key):
+            mean = rows.labels[action][rows.splits["train"]].mean()
+            parts.append(smoothed(positives, known, mean, 10))
+            if action in ("click", "long_dwell"):  # known for different rows
+                parts.append(known)
+    static = (*VIDEO[3:], *USER, *CONTEXT)
+    parts += [np.unique(c[name], return_inverse=True)[1] for name in static]
+    parts += [c[name] for name in NUMERIC]
+    return np.stack(parts, axis=1).astype(np.float32)
+
+
+def smoothed(positives: Any, known: Any, prior: Any, strength: float) -> Any:
+    return (positives + strength * prior) / (known + strength)
+
+
+def log_odds(p: np.ndarray) -> np.ndarray:
+    return np.log(p) - np.log1p(-p)
+
+
+def both_days(rows: Rows, action: str, score: np.ndarray) -> dict[str, float]:
+    return {
+        f"{split}/{action}/{k}": v
+        for split in ("validation", "test")
+        for k, v in measure(rows, action, score, split).items()
+    }
+
+
+def measure(rows: Rows, action: str, score: np.ndarray, split: str) -> dict[str, float]:
+    from ligr_jax.ops import metrics
+
+    here = rows.splits[split]
+    z, y = score[here], rows.labels[action][here]
+    return {
+        "ne": metrics.normalized_entropy(z, y),
+        "auc": metrics.auc(z, y),
+        "gauc": metrics.gauc(z, y, rows.member[here]),
+    }
+
+
+# ---- LiGR ----
+
+
+def ligr(prepared: Path, out: Path, changes: Mapping[str, Any]) -> dict[str, float]:
+    """Trains the chosen model with `changes`; a finished run is read, not repeated."""
+    from ligr_jax.config import digest
+    from ligr_jax.data.manifest import load_manifest
+    from ligr_jax.scaling.ladder import configure
+    from ligr_jax.train.loop import train
+
+    manifest = load_manifest(prepared)
+    rates = manifest.splits["train"].positive_rate
+    prior = ",".join(f"{rates[a]:.6f}" for a in ACTIONS)
+    settings = {**LIGR, "model.prior": prior, **changes}
+    config = configure(manifest, prepared, [f"{k}={v}" for k, v in settings.items()])
+    summary = train(config, out / digest(config))
+    wanted = ("seconds", "steps", "params_dense", "params_tables", "flops_model")
+    keys = [f"{s}/{a}/{m}" for s in ("validation", "test") for a in ACTIONS for m in METRICS]
+    return {k: summary[k] for k in (*keys, *wanted)}
+
+
+# ---- Tables ----
+
+
+def markdown(results: Mapping[str, Sequence[Mapping[str, float]]], split: str = "test") -> str:
+    """One row per model and action; mean ± standard deviation where there are several seeds."""
+    lines = ["| model | action | NE | AUC | GAUC |", "|---|---|---|---|---|"]
+    for action in ACTIONS:
+        for model, runs in results.items():
+            cells = [cell([r[f"{split}/{action}/{m}"] for r in runs]) for m in METRICS]
+            lines.append(f"| {model} | {action} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(values: Sequence[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{spread}"
+
+
+def sweep_line(name: str, result: Mapping[str, float]) -> str:
+    parts = [f"{a} NE {result[f'validation/{a}/ne']:.4f}" for a in ("click", "long_dwell")]
+    parts += [f"AUC {result[f'validation/{a}/auc']:.4f}" for a in ("click", "long_dwell")]
+    return f"5 May, {name}: " + ", ".join(parts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Laws of the count of work: it is what the traced model and XLA's compiled one do."""
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ligr_jax.config import ModelConfig
+from ligr_jax.data.batch import Batch
+from ligr_jax.nn.flops import Work, compute_axes, forward_flops, parameter_counts, train_flops
+from ligr_jax.nn.ligr import LiGR
+from tests.batches import model_config, random_batch
+
+ROWS = 2
+# Wide enough for matrix products to outweigh the elementwise work that XLA counts as well.
+SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
+    "default": (64, {"width": 256, "heads": 4, "depth": 2, "set_depth": 1}),
+    "deep, no set-wise": (32, {"width": 256, "heads": 4, "depth": 4, "set_depth": 0}),
+    "swiglu": (32, {"width": 256, "heads": 2, "depth": 1, "set_depth": 2, "ffn": "swiglu"}),
+    "no gate": (16, {"width": 256, "heads": 4, "depth": 3, "set_depth": 1, "gate": "none"}),
+    "no ffn, long": (96, {"width": 192, "heads": 2, "depth": 2, "set_depth": 1, "ffn": "none"}),
+    "set-wise alone": (64, {"width": 256, "heads": 4, "depth": 0, "set_depth": 3}),
+    "wide ffn": (32, {"width": 128, "heads": 2, "depth": 2, "set_depth": 1, "ffn_factor": 8.0}),
+}
+
+
+def problem(n: int, changes: dict[str, Any]) -> tuple[ModelConfig, Batch, Any, Work]:
+    """A model, its batch and parameters' shapes, and the work of today's dense attention."""
+    config = model_config(unroll="yes", **changes)
+    batch = random_batch([[[n]]] * ROWS, n)
+    params = jax.eval_shape(LiGR(config).init, jax.random.key(0), batch)
+    return config, batch, params, Work(ROWS * n, ROWS * (2 * n) ** 2, ROWS * n**2)
+
+
+def products(jaxpr: Any, times: int = 1) -> Iterator[int]:
+    """FLOPs of every matrix product of a traced function, those in a scan as often as it runs."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            contracted = eqn.params["dimension_numbers"][0][0]
+            shape = eqn.invars[0].aval.shape
+            yield times * 2 * prod(eqn.outvars[0].aval.shape) * prod(shape[d] for d in contracted)
+        inner = times * eqn.params.get("length", 1) if eqn.primitive.name == "scan" else times
+        for value in eqn.params.values():
+            if hasattr(value, "jaxpr"):
+                yield from products(value.jaxpr, inner)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_forward_count_is_every_matrix_product_of_the_traced_model(
+    shape: tuple[int, dict[str, Any]],
+) -> None:
+    config, batch, params, work = problem(*shape)
+
+    def forward(p: Any) -> Any:
+        return LiGR(config).apply(p, batch)
+
+    # Dead code is not work: without historical layers nothing reads the action tokens.
+    closed = jax.make_jaxpr(forward)(params)
+    live = jax.interpreters.partial_eval.dce_jaxpr(closed.jaxpr, [True])[0]
+    assert sum(products(live)) == sum(forward_flops(config, work).values())
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_training_count_is_xlas_within_three_percent(shape: tuple[int, dict[str, Any]]) -> None:
+    config, batch, params, work = problem(*shape)
+
+    def loss(p: Any, b: Batch) -> jax.Array:
+        return jnp.sum(jnp.asarray(LiGR(config).apply(p, b)))
+
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(params, batch).compile()
+    assert train_flops(config, work) == pytest.approx(compiled.cost_analysis()["flops"], rel=0.03)
+
+
+def test_parameter_groups_sum_to_all_parameters() -> None:
+    config, _, params, _ = problem(4, {"position": "relative_session"})
+    counts = parameter_counts(params["params"])
+    total = sum(p.size for p in jax.tree.leaves(params))
+    groups = {k: v for k, v in counts.items() if k != "dense"}
+    assert sum(groups.values()) == total
+    assert counts["dense"] == total - counts["tables"]
+    tables = [(f.rows, f.width or config.table_width) for f in config.features.values() if f.rows]
+    assert counts["tables"] == sum(v * e for v, e in tables)
+    d, f, layers = config.width, config.ffn_width, config.depth
+    assert counts["gates"] == layers * 2 * d * d
+    assert counts["ffn"] == layers * (2 * d * f + f + d)
+    assert counts["attention"] == layers * (4 * d * d + config.heads * 32)
+
+
+def test_compute_axes_follow_their_definitions() -> None:
+    config = model_config()
+    work = Work(10, 200, 30) + Work(5, 100, 20)
+    assert work == Work(15, 300, 50)
+    axes = compute_axes(config, 1000, work)
+    assert axes["flops_paper"] == 1000 * 2 * 15
+    assert axes["flops_6nd"] == 6 * axes["flops_paper"]
+    assert axes["flops_model"] == 3 * sum(forward_flops(config, work).values())

@@ -1,0 +1,179 @@
+"""Laws of LiGR: what may reach a logit and what may not, on stacks of both kinds of layers."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ligr_jax.config import ModelConfig
+from ligr_jax.data.batch import Batch
+from tests.batches import model_config, random_batch
+from tests.nn.models import logits, logits_of_shifts, random_params
+
+N = 12
+PACKED = [[[2, 3, 1], [1, 2]], [[3, 1, 2, 2]], []]  # two members, one member, an empty row
+VARIANTS = {
+    "default": {},
+    "silu": {"attention": "silu", "ffn": "swiglu", "position": "relative_session"},
+    "sigmoid": {"attention": "sigmoid", "gate": "none", "position": "relative_time"},
+}
+
+
+def scanned(**changes: object) -> ModelConfig:
+    return model_config(unroll="no", **changes)  # compiles fastest
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    return random_batch(PACKED, N, unknown=0.1)
+
+
+def reach(config: ModelConfig, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """Size of d logit / d item token and d logit / d action token, [B, N, B, N] each."""
+    function = logits_of_shifts(config, random_params(config, batch), batch)
+    zero = jnp.zeros((*batch.member.shape, config.width))
+    jacobian = jax.jit(jax.jacrev(function, argnums=(0, 1)))(zero, zero)
+    items, actions = (np.abs(np.asarray(j)).sum((2, 5)) for j in jacobian)
+    return items, actions
+
+
+def pairs(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of any two impressions, bool [B, N, B, N]: both real and of one member; how many sessions the
+    second lies before the first; whether they are the same impression."""
+    b, n = batch.member.shape
+    row = np.arange(b)[:, None].repeat(n, 1)
+    member, session = row * 100 + batch.member, batch.session
+    here = (..., None, None)
+    related = (member[here] == member) & (batch.member > 0)[here] & (batch.member > 0)
+    return related, session[here] - session, np.eye(b * n, dtype=bool).reshape(b, n, b, n)
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
+def test_no_action_reaches_a_logit_of_its_own_or_an_earlier_session(
+    batch: Batch, variant: dict[str, object]
+) -> None:
+    """The Jacobian is exactly zero there, and nowhere else among actions of the same member."""
+    items, actions = reach(scanned(**variant), batch)
+    related, before, _ = pairs(batch)
+    np.testing.assert_array_equal(actions > 0, related & (before > 0))
+    # Items of the session itself are served together: set-wise layers see them both ways.
+    real = (batch.member > 0)[..., None, None]
+    np.testing.assert_array_equal((items > 0) & real, related & (before >= 0))
+
+
+def test_without_setwise_layers_an_item_sees_no_other_of_its_session(batch: Batch) -> None:
+    items, actions = reach(scanned(set_depth=0), batch)
+    related, before, same = pairs(batch)
+    real = (batch.member > 0)[..., None, None]
+    np.testing.assert_array_equal((items > 0) & real, related & ((before > 0) | same))
+    np.testing.assert_array_equal(actions > 0, related & (before > 0))
+
+
+def test_a_lag_of_one_session_hides_the_newest(batch: Batch) -> None:
+    items, actions = reach(scanned(mask="session_lag"), batch)
+    related, before, _ = pairs(batch)
+    real = (batch.member > 0)[..., None, None]
+    np.testing.assert_array_equal(actions > 0, related & (before > 1))
+    np.testing.assert_array_equal((items > 0) & real, related & ((before > 1) | (before == 0)))
+
+
+def test_the_plain_causal_mask_leaks_actions_of_the_same_session(batch: Batch) -> None:
+    _, actions = reach(scanned(mask="causal", set_depth=0), batch)
+    related, _, _ = pairs(batch)
+    place = np.arange(N)
+    np.testing.assert_array_equal(
+        actions > 0, related & (place[:, None, None] > place[None, None, :])
+    )
+    # Set-wise layers over such a history even tell an item its own answer.
+    _, actions = reach(scanned(mask="causal"), batch)
+    own = np.einsum("BNBN->BN", actions)
+    assert (own[0, [0, 2, 3]] > 0).all()
+
+
+def altered(batch: Batch, session: int) -> Iterator[Batch]:
+    """Other answers from `session` on; then other items after it as well."""
+    rng = np.random.default_rng(1)
+    answers, items = batch.session >= session, batch.session > session
+    labels = np.where(answers[..., None], rng.integers(-1, 2, batch.labels.shape), batch.labels)
+    dwell = np.where(answers, rng.integers(0, 5, answers.shape), batch.ids["dwell"])
+    answered = batch._replace(labels=labels.astype(np.int8))
+    yield answered._replace(ids={**batch.ids, "dwell": dwell.astype(np.int32)})
+    other = rng.integers(0, 50, items.shape)
+    vectors = np.where(items[..., None], rng.normal(size=(*items.shape, 3)), 0)
+    yield answered._replace(
+        ids={**batch.ids, "item_id": np.where(items, other, batch.ids["item_id"]).astype(np.int32)},
+        numeric={"age": np.where(items, np.float32(0.3), batch.numeric["age"])},
+        vectors={"content": np.where(items[..., None], vectors, batch.vectors["content"])},
+    )
+
+
+@pytest.mark.parametrize("mask", ["session", "causal"])
+def test_logits_are_bit_identical_whatever_comes_later(batch: Batch, mask: str) -> None:
+    config = scanned(mask=mask)
+    batch = jax.tree.map(lambda x: np.asarray(x), batch)
+    params = random_params(config, batch)
+    known = np.asarray(logits(config, params, batch))
+    same = []
+    for session in range(int(batch.session.max()) + 1):
+        until = (batch.session <= session) & (batch.member > 0)
+        for other in altered(batch, session):
+            other = jax.tree.map(lambda x, like: np.asarray(x, like.dtype), other, batch)
+            now = np.asarray(logits(config, params, other))
+            same.append(np.array_equal(now[until], known[until]))
+            assert not np.array_equal(now, known) or session == batch.session.max()
+    assert all(same) == (mask == "session")
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
+def test_permuting_the_impressions_of_sessions_permutes_their_logits(
+    batch: Batch, variant: dict[str, object]
+) -> None:
+    config = scanned(**variant)
+    params = random_params(config, batch)
+    rng = np.random.default_rng(0)
+    keys = (rng.random(batch.member.shape), batch.session, np.where(batch.member, batch.member, 99))
+    order = np.lexsort(keys, axis=1)
+    assert (order != np.arange(N)).any()
+
+    def permuted(x: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), 1)
+
+    shuffled = logits(config, params, jax.tree.map(permuted, batch))
+    np.testing.assert_allclose(shuffled, permuted(logits(config, params, batch)), atol=2e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
+def test_a_member_packed_with_strangers_has_the_logits_it_has_alone(
+    batch: Batch, variant: dict[str, object]
+) -> None:
+    config = scanned(**variant)
+    params = random_params(config, batch)
+    packed = np.asarray(logits(config, params, batch))
+    for row, member in ((0, 1), (0, 2), (1, 1)):
+        here = np.flatnonzero(batch.member[row] == member)
+        # Alone, in a longer row: neighbours and padding are gone, and other padding comes.
+        index = np.pad(here, (0, 2 * N - len(here)))
+        real = np.arange(2 * N) < len(here)
+        alone = jax.tree.map(lambda x: np.asarray(x)[row, index][None], batch)
+        alone = alone._replace(member=real[None].astype(np.int32), session=alone.session * real)
+        ours = np.asarray(logits(config, params, alone))[0, : len(here)]
+        np.testing.assert_allclose(ours, packed[row, here], atol=2e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
+def test_logits_and_gradients_are_finite_for_first_sessions_and_empty_rows(
+    variant: dict[str, object],
+) -> None:
+    empty = random_batch([[[1]], [], [[4], [2]]], 6, unknown=0.5)
+    for dtype in ("float32", "bfloat16"):
+        config = scanned(dtype=dtype, **variant)
+        params = random_params(config, empty)
+
+        def total(p: object) -> jax.Array:
+            return (logits(config, p, empty) ** 2).sum()  # noqa: B023
+
+        value, gradients = jax.value_and_grad(total)(params)
+        assert np.isfinite(value)
+        assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))

@@ -1,0 +1,159 @@
+"""Laws of the model's options: which change the numbers, and which must not."""
+
+from typing import Any, get_args, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ligr_jax.config import ModelConfig
+from ligr_jax.data.batch import Batch
+from ligr_jax.nn.ligr import LiGR
+from ligr_jax.ops.losses import binary_cross_entropy
+from tests.batches import FEATURES, model_config, random_batch
+from tests.nn.models import logits, random_params
+
+N = 8
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    return random_batch([[[2, 1, 2], [1, 2]], [[3, 2]]], N)
+
+
+def value_and_gradient(config: ModelConfig, params: Any, batch: Batch) -> tuple[Any, Any]:
+    def loss(p: Any) -> jax.Array:
+        z = jnp.asarray(LiGR(config).apply({"params": p}, batch))
+        total, weight = binary_cross_entropy(z, batch.labels, batch.weight)
+        return (total / weight).sum()
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+def test_scanning_unrolling_and_remat_give_the_same_parameters_and_numbers(batch: Batch) -> None:
+    configs = [
+        model_config(unroll=unroll, remat=remat)
+        for unroll, remat in (("no", False), ("yes", False), ("no", True), ("yes", True))
+    ]
+    fresh = [jax.jit(LiGR(c).init)(jax.random.key(0), batch) for c in configs]
+    for other in fresh[1:]:
+        jax.tree.map(np.testing.assert_array_equal, fresh[0], other)
+    params = random_params(configs[0], batch)
+    value, gradient = value_and_gradient(configs[0], params, batch)
+    for config in configs[1:]:
+        other_value, other_gradient = value_and_gradient(config, params, batch)
+        np.testing.assert_allclose(other_value, value, rtol=1e-5)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4),
+            gradient,
+            other_gradient,
+        )
+
+
+def test_layers_of_a_stack_start_apart(batch: Batch) -> None:
+    params = jax.jit(LiGR(model_config(unroll="no")).init)(jax.random.key(0), batch)["params"]
+    kernels = np.asarray(params["history"]["layers"]["attention"]["qkv"]["kernel"])
+    assert kernels.shape[0] == 3
+    assert not np.allclose(kernels[0], kernels[1])
+
+
+@pytest.mark.parametrize("ffn", ["gelu", "swiglu"])
+def test_bfloat16_agrees_with_float32_within_its_rounding(batch: Batch, ffn: str) -> None:
+    exact, short = (model_config(unroll="no", ffn=ffn, dtype=d) for d in ("float32", "bfloat16"))
+    params = random_params(exact, batch, scale=0.1)
+    assert jax.tree.all(jax.tree.map(lambda p: p.dtype == jnp.float32, params))
+    a, b = logits(exact, params, batch), logits(short, params, batch)
+    assert b.dtype == jnp.float32
+    real = batch.member > 0
+    np.testing.assert_allclose(b[real], a[real], atol=0.05)
+    assert np.abs(np.asarray(a)[real]).max() > 0.5
+    gradients = [value_and_gradient(c, params, batch)[1] for c in (exact, short)]
+    for g, h in zip(*map(jax.tree.leaves, gradients)):
+        assert np.linalg.norm(g - h) <= 0.05 * np.linalg.norm(g) + 1e-3
+
+
+ABLATIONS = {
+    "base": {},
+    **{
+        f"{name}={value}": {name: value}
+        for name in ("gate", "ffn", "attention", "position", "mask")
+        for value in get_args(get_type_hints(ModelConfig)[name])
+        if value != getattr(ModelConfig, name)
+    },
+    "depth=0": {"depth": 0},
+    "set_depth=0": {"set_depth": 0},
+    "no outcome": {"features": {k: f for k, f in FEATURES.items() if not f.outcome}},
+    "one feature": {"features": {"age": FEATURES["age"]}},
+}
+
+
+def test_every_ablation_trains_and_none_is_the_same_model(batch: Batch) -> None:
+    outputs: dict[str, np.ndarray] = {}
+    for name, changes in ABLATIONS.items():
+        config = model_config(unroll="no", **{"depth": 2, "set_depth": 1, **changes})
+        params = random_params(config, batch, scale=0.2)
+        value, gradient = value_and_gradient(config, params, batch)
+        stepped = jax.tree.map(lambda p, g: p - 0.003 * g, params, gradient)
+        assert logits(config, stepped, batch).shape == (2, N, 3), name
+        assert value_and_gradient(config, stepped, batch)[0] < value, name
+        outputs[name] = np.asarray(logits(config, params, batch))[batch.member > 0]
+        for other, output in outputs.items():
+            assert other == name or not np.allclose(output, outputs[name], atol=1e-3), (other, name)
+
+
+def test_dropout_is_off_where_deterministic_and_follows_its_key_elsewhere(batch: Batch) -> None:
+    config, still = model_config(unroll="no", dropout=0.5), model_config(unroll="no")
+    params = random_params(config, batch)
+    np.testing.assert_array_equal(logits(config, params, batch), logits(still, params, batch))
+
+    @jax.jit
+    def noisy(key: jax.Array) -> jax.Array:
+        rngs = {"dropout": key}
+        z = LiGR(config).apply({"params": params}, batch, deterministic=False, rngs=rngs)
+        return jnp.asarray(z)
+
+    a, again, b = (noisy(jax.random.key(k)) for k in (1, 1, 2))
+    np.testing.assert_array_equal(a, again)
+    assert not np.allclose(a, b)
+    assert not np.allclose(a, logits(config, params, batch))
+
+
+def test_a_fresh_model_predicts_the_base_rates(batch: Batch) -> None:
+    prior = (0.2, 0.05, 0.5)
+    config = model_config(unroll="no", prior=prior)
+    params = jax.jit(LiGR(config).init)(jax.random.key(0), batch)["params"]
+    rate = jax.nn.sigmoid(logits(config, params, batch))
+    np.testing.assert_allclose(rate, np.broadcast_to(prior, rate.shape), rtol=1e-5)
+
+
+def test_an_unknown_action_is_neither_taken_nor_refused(batch: Batch) -> None:
+    """Three values of one label give three different histories."""
+    config = model_config(unroll="no")
+    params = random_params(config, batch)
+    later = (1, 4)  # second session of the second row
+    values = []
+    for label in (-1, 0, 1):
+        labels = np.array(batch.labels)
+        labels[1, 0] = (label, 0, 0)
+        values.append(np.asarray(logits(config, params, batch._replace(labels=labels)))[later])
+    assert not np.allclose(values[0], values[1])
+    assert not np.allclose(values[0], values[2])
+    assert not np.allclose(values[1], values[2])
+
+
+def test_a_missing_number_is_not_a_zero(batch: Batch) -> None:
+    config = model_config(unroll="no")
+    params = random_params(config, batch)
+    outputs = []
+    for value in (np.nan, 0.0):
+        age = np.array(batch.numeric["age"])
+        age[0, 0] = value
+        outputs.append(np.asarray(logits(config, params, batch._replace(numeric={"age": age}))))
+    assert not np.allclose(outputs[0][0, 0], outputs[1][0, 0])
+
+
+def test_a_model_without_item_features_is_refused(batch: Batch) -> None:
+    config = model_config(features={"dwell": FEATURES["dwell"]})
+    with pytest.raises(ValueError, match="no item feature"):
+        LiGR(config).init(jax.random.key(0), batch)
