@@ -77,6 +77,9 @@ class ModelConfig:
     gate: Literal["sigmoid", "none"] = "sigmoid"
     attention: Literal["softmax", "silu", "sigmoid"] = "softmax"
     mask: Literal["session", "causal", "session_lag"] = "session"
+    # What an action token holds: the actions, which find their item by attention (the paper's), or
+    # the item beside them, which small budgets need: finding it takes long to learn.
+    action_token: Literal["actions", "actions_and_item"] = "actions"
     position: Literal["learned", "relative_session", "relative_time", "none"] = "learned"
     max_sessions: int = 512  # learned positions; later sessions share the last one
     table_width: int = 32  # E, for features that do not say otherwise

@@ -30,6 +30,8 @@ class LiGR(nn.Module):
         """Returns float32 [B, N, A]; `deterministic=False` wants a `dropout` key."""
         c = self.config
         items, actions = ItemTokens(c, name="items")(batch), ActionTokens(c, name="actions")(batch)
+        if c.action_token == "actions_and_item":
+            actions += items
         h = jnp.stack([items, actions], axis=2)  # [B, N, 2, D]
         if c.position == "learned":
             # Counted from the oldest session: a target with p sessions behind it stands at p in

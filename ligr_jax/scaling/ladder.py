@@ -7,25 +7,41 @@ from ligr_jax.config import Config, ConfigError, DataConfig, ModelConfig, overri
 from ligr_jax.data.assemble import check_columns, default_features
 from ligr_jax.data.manifest import Manifest
 
-# Rungs of the demo's ladder: sequence length, depth and widths grow together, and the share of the
-# members with them.
+# The demo's ladder: sequence length, depth, widths and the share of the members grow together.
 _DEMO = (
-    # T, depth, set depth, width, heads, table width, members
-    (16, 1, 1, 8, 1, 4, 0.10),
-    (32, 2, 1, 16, 1, 8, 0.20),
+    # T, depth, width, heads, table width, members
+    (16, 1, 8, 1, 4, 0.10),
+    (16, 1, 12, 1, 4, 0.16),
+    (32, 1, 16, 2, 8, 0.25),
+    (32, 2, 16, 2, 8, 0.35),
+    (64, 2, 24, 2, 8, 0.50),
+    (64, 2, 32, 2, 16, 0.70),
+    (128, 2, 32, 2, 16, 1.00),
+    (128, 3, 40, 4, 16, 1.00),
+    (256, 3, 48, 4, 16, 1.00),
+)
+_DEMO_TOKENS = 1024  # of a batch
+_DEMO_COMMON = (
+    "model.action_token=actions_and_item",
+    "model.position=relative_session",
+    "model.table_init=0.02",
+    "optim.dense_lr=3e-3",
+    "eval.splits=validation",
+    "train.checkpoint_every=500",
 )
 
 PRESETS: dict[str, tuple[str, ...]] = {
     f"demo-{i}": (
+        *_DEMO_COMMON,
         f"data.seq_len={t}",
+        f"optim.batch={_DEMO_TOKENS // t}",
         f"model.depth={depth}",
-        f"model.set_depth={set_depth}",
         f"model.width={width}",
         f"model.heads={heads}",
         f"model.table_width={table}",
         f"data.fraction={members}",
     )
-    for i, (t, depth, set_depth, width, heads, table, members) in enumerate(_DEMO)
+    for i, (t, depth, width, heads, table, members) in enumerate(_DEMO)
 }
 
 

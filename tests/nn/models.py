@@ -6,33 +6,55 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.features import ActionTokens, ItemTokens
 from ligr_jax.nn.ligr import LiGR
+from ligr_jax.ops.losses import binary_cross_entropy
+
+# Laws hold for slow code as well: compile four times as fast.
+QUICKLY = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+
+_compiled: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
 def random_params(config: ModelConfig, batch: Batch, scale: float = 0.3) -> Any:
     """Fresh parameters plus noise, so that none is zero; equal names get equal noise."""
-    params = jax.jit(LiGR(config).init)(jax.random.key(0), batch)["params"]
+    shapes = jax.eval_shape(LiGR(config).init, jax.random.key(0), batch)["params"]
 
-    def noisy(path: Any, p: jax.Array) -> jax.Array:
-        key = jax.random.key(zlib.crc32(jax.tree_util.keystr(path).encode()))
-        return p + scale * jax.random.normal(key, p.shape)
+    def noisy(path: Any, p: jax.ShapeDtypeStruct) -> jax.Array:
+        name = jax.tree_util.keystr(path)
+        noise = np.random.default_rng(zlib.crc32(name.encode())).normal(size=p.shape)
+        wide = p.shape[-2] ** -0.5 if name.endswith("['kernel']") else "scale" in name
+        return jnp.asarray(wide * (noise if p.ndim > 1 else 1) + scale * noise, p.dtype)
 
-    return jax.tree_util.tree_map_with_path(noisy, params)
+    return jax.tree_util.tree_map_with_path(noisy, shapes)
 
 
 def logits(config: ModelConfig, params: Any, batch: Batch) -> jax.Array:
-    return jax.jit(LiGR(config).apply)({"params": params}, batch)
+    return _once("logits", config, LiGR(config).apply)({"params": params}, batch)
 
 
-def logits_of_shifts(
-    config: ModelConfig, params: Any, batch: Batch
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Logits [B, N, A] as a function of what is added to item and action tokens, [B, N, D] each."""
+def value_and_gradient(config: ModelConfig, params: Any, batch: Batch) -> tuple[Any, Any]:
+    """Cross-entropy summed over actions, and its gradient by the parameters."""
+
+    def loss(p: Any, b: Batch) -> jax.Array:
+        z = jnp.asarray(LiGR(config).apply({"params": p}, b))
+        total, weight = binary_cross_entropy(z, b.labels, b.weight)
+        return (total / weight).sum()
+
+    return _once("gradient", config, jax.value_and_grad(loss))(params, batch)
+
+
+def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """d logits / d tokens for item and action tokens, [B, N, A, B, N, D] each."""
 
     def function(item: jax.Array, action: jax.Array) -> jax.Array:
         def shift(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -47,4 +69,12 @@ def logits_of_shifts(
         with nn.intercept_methods(shift):
             return jnp.asarray(LiGR(config).apply({"params": params}, batch))
 
-    return function
+    zero = jnp.zeros((*batch.member.shape, config.width))
+    return jax.jit(jax.jacrev(function, argnums=(0, 1)), compiler_options=QUICKLY)(zero, zero)
+
+
+def _once(what: str, config: ModelConfig, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` under jit, traced and compiled once per configuration and shape."""
+    return _compiled.setdefault(
+        (what, repr(config)), jax.jit(function, compiler_options=QUICKLY)
+    )

@@ -10,9 +10,8 @@ import pytest
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.ligr import LiGR
-from ligr_jax.ops.losses import binary_cross_entropy
 from tests.batches import FEATURES, model_config, random_batch
-from tests.nn.models import logits, random_params
+from tests.nn.models import QUICKLY, logits, random_params, value_and_gradient
 
 N = 8
 
@@ -22,13 +21,9 @@ def batch() -> Batch:
     return random_batch([[[2, 1, 2], [1, 2]], [[3, 2]]], N)
 
 
-def value_and_gradient(config: ModelConfig, params: Any, batch: Batch) -> tuple[Any, Any]:
-    def loss(p: Any) -> jax.Array:
-        z = jnp.asarray(LiGR(config).apply({"params": p}, batch))
-        total, weight = binary_cross_entropy(z, batch.labels, batch.weight)
-        return (total / weight).sum()
-
-    return jax.jit(jax.value_and_grad(loss))(params)
+def fresh_params(config: ModelConfig, batch: Batch) -> Any:
+    init = jax.jit(LiGR(config).init, compiler_options=QUICKLY)
+    return init(jax.random.key(0), batch)["params"]
 
 
 def test_scanning_unrolling_and_remat_give_the_same_parameters_and_numbers(batch: Batch) -> None:
@@ -36,7 +31,7 @@ def test_scanning_unrolling_and_remat_give_the_same_parameters_and_numbers(batch
         model_config(unroll=unroll, remat=remat)
         for unroll, remat in (("no", False), ("yes", False), ("no", True), ("yes", True))
     ]
-    fresh = [jax.jit(LiGR(c).init)(jax.random.key(0), batch) for c in configs]
+    fresh = [fresh_params(c, batch) for c in configs]
     for other in fresh[1:]:
         jax.tree.map(np.testing.assert_array_equal, fresh[0], other)
     params = random_params(configs[0], batch)
@@ -52,7 +47,7 @@ def test_scanning_unrolling_and_remat_give_the_same_parameters_and_numbers(batch
 
 
 def test_layers_of_a_stack_start_apart(batch: Batch) -> None:
-    params = jax.jit(LiGR(model_config(unroll="no")).init)(jax.random.key(0), batch)["params"]
+    params = fresh_params(model_config(unroll="no"), batch)
     kernels = np.asarray(params["history"]["layers"]["attention"]["qkv"]["kernel"])
     assert kernels.shape[0] == 3
     assert not np.allclose(kernels[0], kernels[1])
@@ -107,12 +102,12 @@ def test_dropout_is_off_where_deterministic_and_follows_its_key_elsewhere(batch:
     params = random_params(config, batch)
     np.testing.assert_array_equal(logits(config, params, batch), logits(still, params, batch))
 
-    @jax.jit
     def noisy(key: jax.Array) -> jax.Array:
         rngs = {"dropout": key}
         z = LiGR(config).apply({"params": params}, batch, deterministic=False, rngs=rngs)
         return jnp.asarray(z)
 
+    noisy = jax.jit(noisy, compiler_options=QUICKLY)
     a, again, b = (noisy(jax.random.key(k)) for k in (1, 1, 2))
     np.testing.assert_array_equal(a, again)
     assert not np.allclose(a, b)
@@ -122,7 +117,7 @@ def test_dropout_is_off_where_deterministic_and_follows_its_key_elsewhere(batch:
 def test_a_fresh_model_predicts_the_base_rates(batch: Batch) -> None:
     prior = (0.2, 0.05, 0.5)
     config = model_config(unroll="no", prior=prior)
-    params = jax.jit(LiGR(config).init)(jax.random.key(0), batch)["params"]
+    params = fresh_params(config, batch)
     rate = jax.nn.sigmoid(logits(config, params, batch))
     np.testing.assert_allclose(rate, np.broadcast_to(prior, rate.shape), rtol=1e-5)
 
