@@ -43,6 +43,7 @@ LIGR = {
     "model.depth": 2,
     "model.set_depth": 0,
     "model.heads": 2,
+    "model.action_token": "actions_and_item",
     "model.table_width": 8,
     "model.table_init": 0.05,
     "data.seq_len": 128,
@@ -329,7 +330,14 @@ def ligr(prepared: Path, out: Path, changes: Mapping[str, Any]) -> dict[str, flo
     settings = {**LIGR, "model.prior": prior, **changes}
     config = configure(manifest, prepared, [f"{k}={v}" for k, v in settings.items()])
     summary = train(config, out / digest(config))
-    wanted = ("seconds", "steps", "params_dense", "params_tables", "flops_model")
+    wanted = (
+        "test/impressions",
+        "seconds",
+        "steps",
+        "params_dense",
+        "params_tables",
+        "flops_model",
+    )
     keys = [f"{s}/{a}/{m}" for s in ("validation", "test") for a in ACTIONS for m in METRICS]
     return {k: summary[k] for k in (*keys, *wanted)}
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
-    args = parser.parse_args(words[1:])
+    args = parser.parse_intermixed_args(words[1:])
     try:
         return int(command.run(args) or 0)
     except (ValueError, OSError) as e:  # BadInput, ConfigError and the disk speak for themselves

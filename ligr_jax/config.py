@@ -285,10 +285,14 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
         ConfigError: unknown name (the nearest are shown), ill-typed value, impossible combination.
     """
     tree = dataclasses.asdict(config)
+    pairs = []
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         _require(bool(equals), f"'{assignment}' is not name=value, e.g. model.depth=4")
-        _assign(config, tree, name.lstrip("-"), text)
+        pairs.append((name.lstrip("-"), text))
+    # Deepest names first: a field of an entry is set before a subset may leave the entry out.
+    for name, text in sorted(pairs, key=lambda pair: -pair[0].count(".")):
+        _assign(config, tree, name, text)
     return _build(Config, tree)
 
 
@@ -335,7 +339,7 @@ def _parse(text: str, kind: Any, name: str) -> Any:
         if kind is int:
             return int(text) if text.lstrip("-").isdigit() else _whole(float(text))
         return kind(text)
-    except (ValueError, KeyError) as e:
+    except (ValueError, KeyError, OverflowError) as e:
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, kind)
         raise ConfigError(f"{name}={text}: expected {wanted}") from e
 

@@ -1,18 +1,9 @@
-"""Batches by hand and small prepared data, for tests of models, losses and pipelines."""
-
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+"""Random batches by hand, for tests of models and losses."""
 
 import numpy as np
 
 from ligr_jax.config import Feature, ModelConfig
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
-from ligr_jax.data.records import Records
-from ligr_jax.data.sources.canonical import canonical_source
-from tests.data.logs import write_log
 
 FEATURES = {
     "item_id": Feature(rows=50),
@@ -81,12 +72,3 @@ def random_batch(rows: Layout, impressions: int, seed: int = 0, unknown: float =
         labels=np.where(real[..., None], labels, -1).astype(np.int8),
         weight=real.astype(np.float32),
     )
-
-
-def prepared(directory: Path, options: Mapping[str, Any] | None = None, **log: Any) -> Records:
-    """A log of `write_log` in `directory`/log, prepared in `directory`/out."""
-    write_log(directory / "log", **log)
-    prepare(
-        canonical_source(directory / "log"), directory / "out", PrepareOptions(**(options or {}))
-    )
-    return Records(directory / "out")

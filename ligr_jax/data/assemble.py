@@ -160,6 +160,16 @@ def check_columns(model: ModelConfig, manifest: Manifest) -> None:
         raise ConfigError(f"model.actions: no {missing} in the data, which has {manifest.actions}")
 
 
+def crowded_tables(model: ModelConfig, manifest: Manifest) -> list[str]:
+    """A line for every table with fewer rows than its column has ids: some ids share a row."""
+    return [
+        f"{name}: {manifest.columns[name].distinct:,} ids hashed into {feature.rows:,} rows, "
+        f"{manifest.columns[name].distinct / (feature.rows - 1):.1f} to a row"
+        for name, feature in model.features.items()
+        if feature.kind == "categorical" and manifest.columns[name].distinct > feature.rows - 1
+    ]
+
+
 def default_features(columns: Mapping[str, ColumnStats]) -> dict[str, Feature]:
     """Every column of the data; tables a quarter larger than the vocabulary, at most 2^20 rows."""
     features = {}

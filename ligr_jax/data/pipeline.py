@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
-from ligr_jax.config import Config
+from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.plan import Plan, make_plan
@@ -34,7 +34,7 @@ def train_batches(
     for every number of processes.
     """
     rows = grain.MapDataset.range(len(plan)).seed(config.train.seed).shuffle().repeat()
-    mine = rows[process.index :: process.count].batch(config.optim.batch // process.count)
+    mine = rows[process.index :: process.count].batch(_share(config.optim.batch, process))
     batches = mine.map(Assembler(records, plan, config.model))
     dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8))
     if config.data.workers:
@@ -49,7 +49,7 @@ def eval_batches(
 
     The last batch is filled with rows of padding, so that all have one shape.
     """
-    size = (config.eval.batch or config.optim.batch) // process.count
+    size = _share(config.eval.batch or config.optim.batch, process)
     assemble = Assembler(records, plan, config.model)
     rows = np.arange(process.index, len(plan), process.count)
     # Processes run the same number of batches, or one would wait for the others for ever.
@@ -59,6 +59,16 @@ def eval_batches(
         lambda r: (plan.gather(r)[0], assemble(r))
     )
     yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+
+
+def _share(batch: int, process: Process) -> int:
+    """Rows of a global batch that one process reads."""
+    if batch % process.count:
+        raise ConfigError(
+            f"a batch of {batch} rows is not divisible by {process.count} processes; change "
+            "optim.batch or eval.batch"
+        )
+    return batch // process.count
 
 
 def plan_for(records: Records, config: Config, split: str) -> Plan:

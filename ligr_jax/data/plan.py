@@ -100,7 +100,8 @@ def windows(
     """Cuts each kept member's impressions of `split` into windows of at most `capacity`.
 
     A window that starts after the member's first impression leaves `context * capacity` places to
-    earlier history. Windows end where a session ends, unless one session alone is longer.
+    earlier history, fewer where its first session needs them. Windows end where a session ends,
+    unless what is left of one session alone is longer than a row.
 
     Args:
         keep: bool [members], the members to take.
@@ -110,15 +111,18 @@ def windows(
     target = member_start + records.counts[:, :before].sum(1, dtype=np.int64)
     limit = target + records.counts[:, before]
     active = np.flatnonzero(keep & (limit > target))
-    session_ends = _session_ends(records)
+    session_ends = records.session_ends()
     fresh = max(1, int(capacity * (1 - context)))
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     at = target[active]
     while len(active):
         first, end = member_start[active], limit[active]
-        reach = np.minimum(end, np.maximum(first + capacity, at + fresh))
+        reach = np.maximum(first + capacity, at + fresh)
+        # The last session that ends within reach, or else all of the first one that fits a row.
         whole = session_ends[np.searchsorted(session_ends, reach, side="right") - 1]
-        stop = np.where((whole > at) & (reach < end), whole, reach)
+        one = session_ends[np.searchsorted(session_ends, at, side="right")]
+        stop = np.where(whole > at, whole, np.minimum(one, at + capacity))
+        stop = np.where(reach < end, np.minimum(stop, end), end)
         parts.append((np.maximum(first, stop - capacity), at, stop))
         more = stop < end
         active, at = active[more], stop[more]
@@ -126,13 +130,6 @@ def windows(
         empty = np.zeros(0, np.int64)
         return Windows(empty, empty, empty)
     return Windows(*(np.concatenate(p) for p in zip(*parts)))
-
-
-def _session_ends(records: Records) -> np.ndarray:
-    """Impression numbers one past the end of each session, ascending, 0 in front."""
-    session = records.column("session")
-    change = np.flatnonzero(np.diff(session) != 0) + 1
-    return np.unique(np.concatenate([[0], change, records.offsets]))
 
 
 def pack(cut: Windows, capacity: int, rng: np.random.Generator) -> Plan:

@@ -52,6 +52,10 @@ class Records:
         """Number of impressions, untimed context included."""
         return int(self._starts[-1])
 
+    def __reduce__(self) -> tuple[type["Records"], tuple[Path]]:
+        """A loader process opens the directory anew instead of receiving a copy of the data."""
+        return Records, (self.directory,)
+
     def take(self, column: str, index: np.ndarray) -> np.ndarray:
         """Values of `column` at impression numbers `index`, of any shape; vectors add an axis."""
         if column in self._items:
@@ -69,8 +73,18 @@ class Records:
         parts = [c[name] for c in self._columns]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def session_ends(self) -> np.ndarray:
+        """Impression numbers one past the end of each session, ascending, 0 in front."""
+        ends = [self.offsets]
+        for first, columns in zip(self._starts, self._columns):
+            session = columns["session"]
+            ends.append(first + 1 + np.flatnonzero(session[1:] != session[:-1]))
+        return np.unique(np.concatenate(ends))
+
     def train_counts(self, column: str, values: np.ndarray) -> np.ndarray:
         """How often each of `values` occurs in the train split's rows; int64, shape of `values`."""
+        if not values.size:
+            return np.zeros(values.shape, np.int64)
         wanted, inverse = np.unique(values, return_inverse=True)
         counts = np.zeros(len(wanted), np.int64)
         first = 0

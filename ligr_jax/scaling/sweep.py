@@ -25,6 +25,7 @@ from ligr_jax.data.records import Records
 from ligr_jax.progress import clock
 from ligr_jax.scaling.estimate import Estimate, estimate
 from ligr_jax.scaling.ladder import configure
+from ligr_jax.train.preemption import on_sigterm
 from ligr_jax.train.run import BUSY, PREEMPTED, write_atomically
 
 Say = Callable[[str], None]
@@ -124,7 +125,8 @@ def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, say: Sa
     listing = {"points": [{"run": p.name, "assignments": list(p.assignments)} for p in points]}
     write_atomically(out / "sweep.json", json.dumps(listing, indent=1) + "\n")
     board = _Board(points, out, say)
-    with ThreadPoolExecutor(jobs) as pool:
+    # Told to stop, it lets the running points save themselves and starts no other.
+    with on_sigterm(board.stop), ThreadPoolExecutor(jobs) as pool:
         for _ in pool.map(lambda p: _run_point(p, data, out, board), points):
             pass
     for name, error in board.failed.items():
@@ -142,8 +144,15 @@ class _Board:
         self._number = {p.name: i + 1 for i, p in enumerate(points)}
         self._left = sum(p.cost.flops for p in points if not _finished(out / p.name))
         self._began, self._done = time.monotonic(), 0.0
+        self.children: set[subprocess.Popen[str]] = set()
+        self.stopping = False
         self.failed: dict[str, str] = {}
         self.elsewhere: list[str] = []
+
+    def stop(self) -> None:
+        self.stopping = True
+        for child in list(self.children):
+            child.terminate()
 
     def line(self, point: Point, text: str) -> None:
         with self._lock:
@@ -155,7 +164,9 @@ class _Board:
             self._done += point.cost.flops
             seconds = time.monotonic() - self._began
             left = max(0.0, self._left - self._done)
-        note = f"; about {clock(seconds * left / self._done)} left for the sweep" if left else ""
+        # The first, small points are mostly start-up: they say nothing about the large ones.
+        known = self._done > 0.05 * self._left
+        note = f"; about {clock(seconds * left / self._done)} left for the sweep" if known else ""
         self.line(point, text + note)
 
 
@@ -168,11 +179,14 @@ def _run_point(point: Point, data: Path, out: Path, board: _Board) -> None:
     if _finished(directory):
         board.line(point, "finished before")
         return
+    if board.stopping:
+        board.failed[point.name] = "not started"
+        return
     directory.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(data)]
     command += ["--out", str(directory), *point.assignments]
     with (directory / "log.txt").open("a") as log:
-        status, last = _relay(command, log.write, lambda text: board.line(point, text))
+        status, last = _relay(command, board, log.write, lambda text: board.line(point, text))
     error = directory / "error.txt"
     if status == 0:
         error.unlink(missing_ok=True)
@@ -187,7 +201,9 @@ def _run_point(point: Point, data: Path, out: Path, board: _Board) -> None:
         board.end(point, f"FAILED ({last})")
 
 
-def _relay(command: list[str], keep: Callable[[str], Any], show: Say) -> tuple[int, str]:
+def _relay(
+    command: list[str], board: _Board, keep: Callable[[str], Any], show: Say
+) -> tuple[int, str]:
     """Runs a command; keeps and shows what it prints; returns its status and last line."""
     last = ""
     with subprocess.Popen(
@@ -197,6 +213,7 @@ def _relay(command: list[str], keep: Callable[[str], Any], show: Say) -> tuple[i
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as child:
+        board.children.add(child)
         assert child.stdout
         for line in child.stdout:
             keep(line)
@@ -204,4 +221,5 @@ def _relay(command: list[str], keep: Callable[[str], Any], show: Say) -> tuple[i
                 last = line.strip()
                 if last.startswith(("step", "resuming", "checkpoint")):
                     show(last)
+        board.children.discard(child)
         return child.wait(), last

@@ -18,6 +18,7 @@ from flax import linen as nn
 from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.pipeline import eval_batches, plan_for
+from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.nn.ligr import LiGR
 from ligr_jax.ops import metrics
@@ -52,12 +53,17 @@ class Evaluator:
             in_shardings=(replicated(mesh), self._rows),
         )
         self._model, self._everywhere = model, replicated(mesh)
-        self._plans: dict[str, Any] = {}
+        self._plans: dict[str, Plan] = {}
+
+    def _plan(self, split: str) -> Plan:
+        if split not in self._plans:
+            self._plans[split] = plan_for(self.records, self.config, split)
+        return self._plans[split]
 
     def state_like(self) -> TrainState:
         """Shapes, types and places of a training state of this model, for restoring one."""
-        nothing = plan_for(self.records, self.config, "train")
-        batch = Assembler(self.records, nothing, self.config.model)(np.array([-1]))
+        padding = Assembler(self.records, self._plan("test"), self.config.model)
+        batch = padding(np.array([-1]))
         tx = optimizer(self.config.optim, steps=1)  # the schedule does not change shapes
         return abstract_state(self._model, tx, batch, self._everywhere)
 
@@ -72,7 +78,7 @@ class Evaluator:
         self, params: Any, split: str, progress: Callable[[int, int], None] | None = None
     ) -> Predictions:
         """Logits of every target of `split`, ordered by impression number."""
-        plan = self._plans.setdefault(split, plan_for(self.records, self.config, split))
+        plan = self._plan(split)
         parts = []
         for index, batch in eval_batches(self.records, plan, self.config):
             logits = self._apply(params, jax.device_put(batch, self._rows))

@@ -4,19 +4,18 @@ Killed at any moment and started again, it goes on from its newest checkpoint an
 parameters, bit for bit, as if it had never stopped (same devices).
 """
 
-import contextlib
 import dataclasses
-import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import grain
 import jax
 
 from ligr_jax.config import Config, flatten
+from ligr_jax.data.assemble import crowded_tables
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.pipeline import Process, number_of_steps, plan_for, train_batches
 from ligr_jax.data.plan import Plan
@@ -28,6 +27,7 @@ from ligr_jax.parallel.peak import peak_flops
 from ligr_jax.progress import Progress
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator
+from ligr_jax.train.preemption import on_sigterm
 from ligr_jax.train.run import PREEMPTED, adopt, claimed, load_summary, save_summary
 from ligr_jax.train.state import TrainState, abstract_state, init_state, optimizer, schedule
 from ligr_jax.train.step import make_step
@@ -84,6 +84,8 @@ class Trainer:
         self, config: Config, records: Records, out: Path, say: Callable[[str], None]
     ) -> None:
         self.config, self.records, self.out, self.say = config, records, out, say
+        for line in crowded_tables(config.model, records.manifest):
+            say(line)
         self.plan: Plan = plan_for(records, config, "train")
         if not len(self.plan):
             raise ValueError(f"{records.directory}: the train split has no impressions")
@@ -103,7 +105,8 @@ class Trainer:
         self.parameters = parameter_counts(state.params)
         if first:
             self.say(f"resuming at step {first} of {self.steps}")
-        with tracking(self.out, self.config, first) as tracker, _sigterm() as stop:
+        stop = threading.Event()
+        with tracking(self.out, self.config, first) as tracker, on_sigterm(stop.set):
             state = self._loop(state, step_fn, tracker, stop)
             summary = self._finish(state, tracker, xla_flops)
         self.checkpoints.close()
@@ -121,18 +124,22 @@ class Trainer:
             donate_argnums=0,
         )
         compiled = step.lower(like, jax.eval_shape(lambda b: b, example)).compile()
-        cost = compiled.cost_analysis() or {}
+        # XLA counts what one device does.
+        per_device = (compiled.cost_analysis() or {}).get("flops")
+        xla_flops = per_device * self.mesh.size if per_device else None
         restored = self.checkpoints.restore(like)
         if restored is None:
             make = jax.jit(
                 lambda batch: init_state(self.model, self.tx, batch, self.config.train.seed),
                 out_shardings=everywhere,
+                # Runs once: a third of the compile time is worth more than its speed.
+                compiler_options={"xla_backend_optimization_level": 0},
             )
-            return make(example), compiled, cost.get("flops")
+            return make(example), compiled, xla_flops
         state, meta = restored
         self.totals = Totals(**meta["totals"])
         self.batches.set_state(meta["batches"])
-        return state, compiled, cost.get("flops")
+        return state, compiled, xla_flops
 
     def learning_rates(self, step: int) -> dict[str, float]:
         """The rates that step `step` (counted from 1) used."""
@@ -148,7 +155,11 @@ class Trainer:
         return batch
 
     def _loop(
-        self, state: TrainState, step_fn: Callable[..., Any], tracker: Tracker, stop: "_Flag"
+        self,
+        state: TrainState,
+        step_fn: Callable[..., Any],
+        tracker: Tracker,
+        stop: threading.Event,
     ) -> TrainState:
         """Steps to the end; the metrics of step n are read after step n + 1 is dispatched."""
         c = self.config.train
@@ -165,21 +176,21 @@ class Trainer:
             if pending:
                 self._read(number - 1, pending, window, tracker, progress)
             pending = metrics
-            save = number % c.checkpoint_every == 0 or number == self.steps or stop.raised
+            save = number % c.checkpoint_every == 0 or number == self.steps or stop.is_set()
             evaluate = c.eval_every and number % c.eval_every == 0 and number < self.steps
             if save or evaluate:
                 self._read(number, pending, window, tracker, progress)
                 pending = None
+            if evaluate:  # before saving: a run killed between the two does it again
+                tracker.log({"step": number, **self.evaluator(state.params, "validation")})
+                window.restart()
             if save:
                 meta = {"totals": dataclasses.asdict(self.totals), "batches": place}
                 self.checkpoints.save(number, state, meta)
-            if stop.raised and number < self.steps:
+            if stop.is_set() and number < self.steps:
                 self.checkpoints.wait()
                 self.say(f"stopped by SIGTERM at step {number}; the same command goes on from it")
                 raise Preempted(PREEMPTED)
-            if evaluate:
-                tracker.log({"step": number, **self.evaluator(state.params, "validation")})
-                window.restart()
         return state
 
     def _read(
@@ -292,27 +303,3 @@ class _Window:
         }
         self.restart()
         return row
-
-
-class _Flag:
-    """Raised by a signal, read between steps."""
-
-    raised = False
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        self.raised = True
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[_Flag]:
-    """Turns SIGTERM into a flag; only a main thread may, elsewhere the flag stays down."""
-    flag = _Flag()
-    try:
-        before = signal.signal(signal.SIGTERM, flag)
-    except ValueError:
-        yield flag
-        return
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGTERM, before)

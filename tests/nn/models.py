@@ -42,15 +42,17 @@ def logits(config: ModelConfig, params: Any, batch: Batch) -> jax.Array:
     return _once("logits", config, LiGR(config).apply)({"params": params}, batch)
 
 
-def value_and_gradient(config: ModelConfig, params: Any, batch: Batch) -> tuple[Any, Any]:
-    """Cross-entropy summed over actions, and its gradient by the parameters."""
+def value_and_gradient(
+    config: ModelConfig, params: Any, batch: Batch
+) -> tuple[tuple[jax.Array, jax.Array], Any]:
+    """(cross-entropy summed over actions, logits), and the former's gradient by the parameters."""
 
-    def loss(p: Any, b: Batch) -> jax.Array:
+    def loss(p: Any, b: Batch) -> tuple[jax.Array, jax.Array]:
         z = jnp.asarray(LiGR(config).apply({"params": p}, b))
         total, weight = binary_cross_entropy(z, b.labels, b.weight)
-        return (total / weight).sum()
+        return (total / weight).sum(), z
 
-    return _once("gradient", config, jax.value_and_grad(loss))(params, batch)
+    return _once("gradient", config, jax.value_and_grad(loss, has_aux=True))(params, batch)
 
 
 def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:

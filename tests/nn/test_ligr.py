@@ -138,7 +138,7 @@ def test_permuting_the_impressions_of_sessions_permutes_their_logits(
         return np.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), 1)
 
     shuffled = logits(config, params, jax.tree.map(permuted, batch))
-    np.testing.assert_allclose(shuffled, permuted(logits(config, params, batch)), atol=2e-5)
+    np.testing.assert_allclose(shuffled, permuted(logits(config, params, batch)), atol=2e-4)
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
@@ -156,7 +156,7 @@ def test_a_member_packed_with_strangers_has_the_logits_it_has_alone(
         alone = jax.tree.map(lambda x: np.asarray(x)[row, index][None], batch)
         alone = alone._replace(member=real[None].astype(np.int32), session=alone.session * real)
         ours = np.asarray(logits(config, params, alone))[0, : len(here)]
-        np.testing.assert_allclose(ours, packed[row, here], atol=2e-5)
+        np.testing.assert_allclose(ours, packed[row, here], atol=2e-4)
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
@@ -166,7 +166,7 @@ def test_logits_and_gradients_are_finite_for_first_sessions_and_empty_rows(
     empty = random_batch([[[1]], [], [[4], [2]]], 6, unknown=0.5)
     for config in (scanned(**variant), scanned(dtype="bfloat16", **variant)):
         params = random_params(config, empty)
-        assert np.isfinite(logits(config, params, empty)).all()
-        value, gradients = value_and_gradient(config, params, empty)
+        (value, z), gradients = value_and_gradient(config, params, empty)
         assert np.isfinite(value)
+        assert np.isfinite(z).all()
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))

@@ -5,6 +5,7 @@ from typing import Any, get_args, get_type_hints
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ligr_jax.config import ModelConfig
@@ -28,17 +29,17 @@ def fresh_params(config: ModelConfig, batch: Batch) -> Any:
 
 def test_scanning_unrolling_and_remat_give_the_same_parameters_and_numbers(batch: Batch) -> None:
     configs = [
-        model_config(unroll=unroll, remat=remat)
+        model_config(unroll=unroll, remat=remat, depth=2, set_depth=1)
         for unroll, remat in (("no", False), ("yes", False), ("no", True), ("yes", True))
     ]
     fresh = [fresh_params(c, batch) for c in configs]
     for other in fresh[1:]:
         jax.tree.map(np.testing.assert_array_equal, fresh[0], other)
     params = random_params(configs[0], batch)
-    value, gradient = value_and_gradient(configs[0], params, batch)
+    (_, z), gradient = value_and_gradient(configs[0], params, batch)
     for config in configs[1:]:
-        other_value, other_gradient = value_and_gradient(config, params, batch)
-        np.testing.assert_allclose(other_value, value, rtol=1e-5)
+        (_, other_z), other_gradient = value_and_gradient(config, params, batch)
+        np.testing.assert_allclose(other_z, z, atol=1e-4)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4),
             gradient,
@@ -58,14 +59,13 @@ def test_bfloat16_agrees_with_float32_within_its_rounding(batch: Batch, ffn: str
     exact, short = (model_config(unroll="no", ffn=ffn, dtype=d) for d in ("float32", "bfloat16"))
     params = random_params(exact, batch, scale=0.1)
     assert jax.tree.all(jax.tree.map(lambda p: p.dtype == jnp.float32, params))
-    a, b = logits(exact, params, batch), logits(short, params, batch)
+    ((_, a), gradient), ((_, b), other) = (
+        value_and_gradient(c, params, batch) for c in (exact, short)
+    )
     assert b.dtype == jnp.float32
-    real = batch.member > 0
-    np.testing.assert_allclose(b[real], a[real], atol=0.05)
-    assert np.abs(np.asarray(a)[real]).max() > 0.5
-    gradients = [value_and_gradient(c, params, batch)[1] for c in (exact, short)]
-    for g, h in zip(*map(jax.tree.leaves, gradients)):
-        assert np.linalg.norm(g - h) <= 0.05 * np.linalg.norm(g) + 1e-3
+    np.testing.assert_array_less(np.linalg.norm(b - a), 0.03 * np.linalg.norm(a))
+    cosine = optax.tree.vdot(gradient, other) / optax.tree.norm(gradient) / optax.tree.norm(other)
+    assert cosine > 0.99
 
 
 ABLATIONS = {
@@ -88,11 +88,10 @@ def test_every_ablation_trains_and_none_is_the_same_model(batch: Batch) -> None:
     for name, changes in ABLATIONS.items():
         config = model_config(unroll="no", **{"depth": 2, "set_depth": 1, **changes})
         params = random_params(config, batch, scale=0.2)
-        value, gradient = value_and_gradient(config, params, batch)
+        (value, z), gradient = value_and_gradient(config, params, batch)
         stepped = jax.tree.map(lambda p, g: p - 0.003 * g, params, gradient)
-        assert logits(config, stepped, batch).shape == (2, N, 3), name
-        assert value_and_gradient(config, stepped, batch)[0] < value, name
-        outputs[name] = np.asarray(logits(config, params, batch))[batch.member > 0]
+        assert value_and_gradient(config, stepped, batch)[0][0] < value, name
+        outputs[name] = np.asarray(z)[batch.member > 0]
         for other, output in outputs.items():
             assert other == name or not np.allclose(output, outputs[name], atol=1e-3), (other, name)
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from ligr_jax.config import ConfigError
+from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.records import Records
+from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.ligr import LiGR
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator, evaluate_run
@@ -141,6 +143,22 @@ def test_a_finished_run_is_left_alone(prepared: Path, finished: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.name != ".lock"}
     assert train(small_config(prepared), finished, lambda _: None)["status"] == "finished"
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.name != ".lock"}
+
+
+def test_a_vocabulary_larger_than_its_table_is_hashed_and_counted(
+    prepared: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    config = small_config(prepared, "model.features.item_id.rows=11", "train.steps=2")
+    train(config, tmp_path / "crowded", said.append)
+    assert "item_id: 30 ids hashed into 11 rows, 3.0 to a row" in said
+
+
+def test_data_of_another_format_version_is_refused(prepared: Path, tmp_path: Path) -> None:
+    old = (prepared / "manifest.json").read_text().replace('"version": 1', '"version": 0')
+    (tmp_path / "manifest.json").write_text(old)
+    with pytest.raises(BadInput, match=r"format version 0, this release reads 1.*ligr prepare"):
+        load_manifest(tmp_path)
 
 
 def test_a_diverging_run_stops_and_says_so(prepared: Path, tmp_path: Path) -> None:
