@@ -49,7 +49,8 @@ LIGR = {
     "data.seq_len": 128,
     "optim.batch": 32,
     "optim.dense_lr": 0.003,
-    "optim.table_lr": 0.002,
+    "optim.table_lr": 0.02,
+    "optim.table_weight_decay": 0.1,
     "optim.rank_weight": 0.0,
     "train.epochs": 1,
     "train.checkpoint_every": 1000,
@@ -68,7 +69,8 @@ SWEEP: Mapping[str, Mapping[str, Any]] = {
     "twice the history (128 impressions)": {"data.seq_len": 256, "optim.batch": 16},
     "two epochs": {"train.epochs": 2},
     "wider, larger tables": {"model.table_width": 32},
-    "with a set-wise layer": {"model.set_depth": 1},
+    "with a set-wise layer": {"model.set_depth": 1, "optim.rank_weight": 0.05},
+    "action tokens without their item": {"model.action_token": "actions"},
 }
 
 
@@ -92,9 +94,10 @@ def main() -> None:
     began = time.perf_counter()
     prepared = prepare_days(args.data, args.out / "prepared")
     rows = read_rows(prepared)
-    results = {"item and actor rates": [rates_baseline(rows)]}
-    results["logistic regression"] = [regression_baseline(rows)]
-    results["boosted trees"] = [trees_baseline(rows)]
+    results = {
+        name: [once(args.out / f"{name.replace(' ', '_')}.json", lambda f=f: f(rows))]
+        for name, f in BASELINES.items()
+    }
     print(markdown(results), flush=True)
     seeds = range(1 if args.quick else 3)
     results["LiGR"] = [ligr(prepared, args.out, {"train.seed": s}) for s in seeds]
@@ -106,6 +109,13 @@ def main() -> None:
     report = {"results": results, "sweep": sweep, "seconds": seconds}
     (args.out / "results.json").write_text(json.dumps(report, indent=1) + "\n")
     print(f"{args.out / 'results.json'}: {seconds:,.0f} s")
+
+
+def once(path: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What `compute` gives, kept in `path` for the next start."""
+    if not path.exists():
+        path.write_text(json.dumps(compute(), indent=1) + "\n")
+    return json.loads(path.read_text())
 
 
 def arguments() -> argparse.Namespace:
@@ -312,6 +322,13 @@ def measure(rows: Rows, action: str, score: np.ndarray, split: str) -> dict[str,
         "auc": metrics.auc(z, y),
         "gauc": metrics.gauc(z, y, rows.member[here]),
     }
+
+
+BASELINES: Mapping[str, Callable[[Rows], dict[str, float]]] = {
+    "item and actor rates": rates_baseline,
+    "logistic regression": regression_baseline,
+    "boosted trees": trees_baseline,
+}
 
 
 # ---- LiGR ----

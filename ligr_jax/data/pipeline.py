@@ -4,7 +4,7 @@ A batch is a pure function of its number: any number of workers or processes giv
 batches, and the state of an iterator is one integer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import grain
@@ -25,21 +25,60 @@ class Process:
     count: int = 1
 
 
+class TrainBatches(Iterator[Batch]):
+    """Endless batches in order. Its state is one integer, whatever the number of workers or hosts:
+    a run goes on with other ones than it began with."""
+
+    def __init__(self, batches: grain.MapDataset, workers: int) -> None:
+        self._batches, self._workers = batches, workers
+        self._next = 0
+        self._iterator: grain.DatasetIterator | None = None
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = self._open()
+        batch = next(self._iterator)
+        self._next += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The number of the next batch."""
+        return {"next_index": self._next}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        self.close()
+        self._next = state["next_index"]
+
+    def close(self) -> None:
+        """Stops what reads ahead; the next batch starts it again."""
+        if self._iterator is not None:
+            self._iterator.close()
+        self._iterator = None
+
+    def _open(self) -> grain.DatasetIterator:
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+        dataset = self._batches[self._next :].to_iter_dataset(options)
+        if self._workers:
+            workers = grain.MultiprocessingOptions(num_workers=self._workers)
+            dataset = dataset.mp_prefetch(workers)
+        return iter(dataset)
+
+
 def train_batches(
     records: Records, plan: Plan, config: Config, process: Process = Process()
-) -> grain.DatasetIterator:
+) -> TrainBatches:
     """Endless training batches of `optim.batch / process.count` rows; a new shuffle every epoch.
 
-    The iterator's `get_state()` / `set_state()` hold its place. Global batch k holds the same rows
-    for every number of processes.
+    Global batch k holds the same rows for every number of processes.
+
+    Raises:
+        ConfigError: the plan is empty, or the batch cannot be shared by the processes.
     """
+    if not len(plan):
+        raise ConfigError("no member kept has a train impression; raise data.fraction")
     rows = grain.MapDataset.range(len(plan)).seed(config.train.seed).shuffle().repeat()
     mine = rows[process.index :: process.count].batch(_share(config.optim.batch, process))
-    batches = mine.map(Assembler(records, plan, config.model))
-    dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8))
-    if config.data.workers:
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.data.workers))
-    return iter(dataset)
+    return TrainBatches(mine.map(Assembler(records, plan, config.model)), config.data.workers)
 
 
 def eval_batches(

@@ -10,8 +10,7 @@ from ligr_jax.data.manifest import Manifest
 # The demo's ladder: sequence length, depth, widths and the share of the members grow together.
 _DEMO = (
     # T, depth, width, heads, table width, members
-    (16, 1, 8, 1, 4, 0.10),
-    (16, 1, 12, 1, 4, 0.16),
+    (16, 1, 8, 1, 4, 0.12),
     (32, 1, 16, 2, 8, 0.25),
     (32, 2, 16, 2, 8, 0.35),
     (64, 2, 24, 2, 8, 0.50),

@@ -77,6 +77,4 @@ def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.
 
 def _once(what: str, config: ModelConfig, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` under jit, traced and compiled once per configuration and shape."""
-    return _compiled.setdefault(
-        (what, repr(config)), jax.jit(function, compiler_options=QUICKLY)
-    )
+    return _compiled.setdefault((what, repr(config)), jax.jit(function, compiler_options=QUICKLY))

@@ -153,7 +153,7 @@ def test_a_member_packed_with_strangers_has_the_logits_it_has_alone(
         # Alone, in a longer row: neighbours and padding are gone, and other padding comes.
         index = np.pad(here, (0, 2 * N - len(here)))
         real = np.arange(2 * N) < len(here)
-        alone = jax.tree.map(lambda x: np.asarray(x)[row, index][None], batch)
+        alone = jax.tree.map(lambda x, at=(row, index): np.asarray(x)[at][None], batch)
         alone = alone._replace(member=real[None].astype(np.int32), session=alone.session * real)
         ours = np.asarray(logits(config, params, alone))[0, : len(here)]
         np.testing.assert_allclose(ours, packed[row, here], atol=2e-4)

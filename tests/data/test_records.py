@@ -1,0 +1,97 @@
+"""Laws of random access to prepared data."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ligr_jax.data.records import Records
+from ligr_jax.data.schema import BadInput
+
+
+@pytest.fixture(scope="module")
+def records(prepared: Path) -> Records:
+    opened = Records(prepared)
+    assert len(opened.manifest.shards) > 1
+    return opened
+
+
+@pytest.fixture(scope="module")
+def log(prepared: Path, records: Records) -> pl.DataFrame:
+    """The log's rows in the order of impression numbers, with the split of each."""
+    rows = pl.read_parquet(prepared.parent / "log" / "impressions-*.parquet")
+    place = pl.DataFrame({"member_id": records.member_ids, "m": np.arange(len(records.member_ids))})
+    edges = [s.end_ms for s in records.manifest.splits.values()][:-1]
+    rows = rows.join(place, on="member_id", maintain_order="left")
+    rows = rows.sort("m", "timestamp_ms", maintain_order=True)
+    split = np.searchsorted(edges, rows["timestamp_ms"].to_numpy(), side="right")
+    return rows.with_columns(split=pl.Series(split))
+
+
+def test_every_column_is_the_logs_in_order(records: Records, log: pl.DataFrame) -> None:
+    assert len(records) == len(log)
+    for name in ("timestamp_ms", "item_id", "click", "like"):
+        np.testing.assert_array_equal(records.column(name), log[name].to_numpy())
+    np.testing.assert_array_equal(
+        records.column("age_days"), log["age_days"].to_numpy().astype(np.float32)
+    )
+    sizes = log.group_by("m").len().sort("m")["len"].to_numpy()
+    np.testing.assert_array_equal(np.diff(records.offsets), sizes)
+    for k in range(3):
+        here = log.group_by("m").agg((pl.col("split") == k).sum()).sort("m")["split"].to_numpy()
+        np.testing.assert_array_equal(records.counts[:, 1 + k], here)
+
+
+def test_take_reads_across_shards_in_any_shape_and_order(
+    records: Records, log: pl.DataFrame, prepared: Path
+) -> None:
+    index = np.random.default_rng(0).integers(0, len(records), (17, 5))
+    np.testing.assert_array_equal(records.take("item_id", index), log["item_id"].to_numpy()[index])
+    items = pl.read_parquet(prepared.parent / "log" / "items.parquet")
+    vectors = np.array(items.sort("item_id")["content"].to_list(), np.float32)
+    taken = records.take("content", index)
+    np.testing.assert_array_equal(taken, vectors[log["item_id"].to_numpy()[index]])
+    empty = np.zeros((0, 5), np.int64)
+    assert records.take("item_id", empty).shape == (0, 5)
+    assert records.take("content", empty).shape == (0, 5, 4)
+
+
+def test_train_counts_are_the_logs(records: Records, log: pl.DataFrame) -> None:
+    wanted = dict(log.filter(split=0).group_by("item_id").len().iter_rows())
+    values = np.array([[0, 3, 10**9], [29, -5, 3]])
+    counts = records.train_counts("item_id", values)
+    np.testing.assert_array_equal(counts, [[wanted.get(v, 0) for v in row] for row in values])
+    assert records.train_counts("item_id", np.arange(30)).sum() == (log["split"] == 0).sum()
+    assert records.train_counts("item_id", np.zeros((0, 2), np.int64)).shape == (0, 2)
+
+
+def test_a_loader_process_opens_the_files_itself(records: Records) -> None:
+    sent = pickle.dumps(records)
+    assert len(sent) < 1000
+    opened = pickle.loads(sent)
+    np.testing.assert_array_equal(opened.column("click"), records.column("click"))
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.999])
+@pytest.mark.parametrize("pattern", ["members-00000-*.arrow", "items.arrow"])
+def test_a_truncated_file_is_a_clear_error(
+    prepared: Path, tmp_path: Path, keep: float, pattern: str
+) -> None:
+    shutil.copytree(prepared, tmp_path / "copy")
+    (path,) = (tmp_path / "copy").glob(pattern)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep if keep > 1 else keep * len(data))])
+    with pytest.raises(BadInput, match=rf"{path.name}: cannot be read .*prepare the data again"):
+        Records(tmp_path / "copy")
+
+
+def test_a_missing_file_is_a_clear_error(prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared, tmp_path / "copy")
+    next((tmp_path / "copy").glob("members-00001-*.arrow")).unlink()
+    with pytest.raises(BadInput, match=r"members-00001.*cannot be read"):
+        Records(tmp_path / "copy")
+    with pytest.raises(BadInput, match=r"holds no manifest.json.*ligr prepare"):
+        Records(tmp_path)

@@ -1,0 +1,193 @@
+"""Laws of the configuration: names, types, combinations, and what identifies a run."""
+
+import dataclasses
+import itertools
+import json
+
+import pytest
+
+from ligr_jax.config import (
+    Config,
+    ConfigError,
+    Feature,
+    ModelConfig,
+    difference,
+    digest,
+    flatten,
+    from_json,
+    override,
+    to_json,
+)
+
+FEATURES = {
+    "item_id": Feature(rows=100),
+    "tag": Feature(rows=9, width=4),
+    "dwell": Feature("bucket", rows=17, outcome=True),
+}
+BASE = Config(model=ModelConfig(features=FEATURES, actions=("click", "like"), prior=(0.2, 0.1)))
+
+
+def test_a_configuration_survives_json() -> None:
+    for config in (Config(), BASE):
+        assert from_json(to_json(config)) == config
+        assert digest(from_json(to_json(config))) == digest(config)
+
+
+def test_every_flat_name_can_be_overridden_by_its_own_value() -> None:
+    flat = flatten(BASE)
+    assert flat["model.features.tag.rows"] == 9
+    assert flat["optim.dense_lr"] == 1e-3
+    written = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in flat.items()}
+    assert override(BASE, [f"{k}={v}" for k, v in written.items()]) == BASE
+
+
+def test_values_are_read_by_the_type_of_their_field() -> None:
+    changed = override(
+        BASE,
+        [
+            "--model.depth=1e1",
+            "model.remat=True",
+            "model.actions=like",
+            "model.prior=5e-2",
+            "optim.clip=2",
+            "data.dir=/a=b",
+            "model.features.tag.lookup=direct",
+            "eval.splits=test,validation",
+        ],
+    )
+    model = changed.model
+    assert (model.depth, model.remat, model.actions, model.prior) == (10, True, ("like",), (0.05,))
+    assert isinstance(changed.optim.clip, float)
+    assert changed.data.dir == "/a=b"
+    assert model.features["tag"] == dataclasses.replace(FEATURES["tag"], lookup="direct")
+    assert changed.eval.splits == ("test", "validation")
+    assert override(BASE, ["model.features=dwell,tag"]).model.features == {
+        k: FEATURES[k] for k in ("dwell", "tag")
+    }
+    assert BASE.model.depth == 2  # untouched
+
+
+def test_the_order_of_assignments_does_not_matter() -> None:
+    """Not even where the way there is impossible, or where an entry is set and left out."""
+    together = ["model.width=66", "model.heads=3", "model.features=item_id,tag"]
+    together += ["model.features.tag.rows=5", "model.features.dwell.rows=6"]
+    results = [override(BASE, order) for order in itertools.permutations(together)]
+    assert all(r == results[0] for r in results)
+    assert results[0].model.features["tag"].rows == 5
+    assert list(results[0].model.features) == ["item_id", "tag"]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "nearest"),
+    [
+        ("model.dept=4", "model.depth"),
+        ("depth=4", "model.depth"),
+        ("optim.dense_rl=1", "optim.dense_lr"),
+        ("model.features.tag.row=4", "model.features.tag.rows"),
+        ("model.features.tags.rows=4", "model.features.tag.rows"),
+        ("model.depth.more=1", "model.depth"),
+        ("train.batch=4", "optim.batch"),
+    ],
+)
+def test_an_unknown_name_shows_the_nearest(assignment: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown name '{assignment[:-2]}'.*{nearest}\b"):
+        override(BASE, [assignment])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("model.depth", "is not name=value, e.g. model.depth=4"),
+        ("model.depth=two", "model.depth=two: expected a whole number"),
+        ("model.depth=1.5", "model.depth=1.5: expected a whole number"),
+        ("model.depth=inf", "model.depth=inf: expected a whole number"),
+        ("model.depth=", "model.depth=: expected a whole number"),
+        ("optim.dense_lr=fast", "optim.dense_lr=fast: expected a number"),
+        ("model.remat=maybe", "model.remat=maybe: expected true or false"),
+        ("model.gate=open", "model.gate=open: choose one of sigmoid, none"),
+        ("model.prior=0.1,x", "model.prior=x: expected a number"),
+        ("model.features=item_id,colour", r"no \['colour'\]; there are \['item_id', 'tag'"),
+        ("model=4", "model is a group of fields"),
+    ],
+)
+def test_an_ill_typed_value_says_what_is_wanted(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(BASE, [assignment])
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["model.width=65"], "model.width=65 is not divisible by model.heads=2; change one"),
+        (["model.heads=0"], "model.heads=0 must be >= 1"),
+        (["model.actions="], "model.actions is empty"),
+        (["model.prior=0.1"], "model.prior has 1 rates for 2 model.actions"),
+        (["model.prior=0.1,1"], r"model.prior=\(0.1, 1.0\) must lie inside \(0, 1\)"),
+        (["model.dropout=1"], r"model.dropout=1.0 must be in \[0, 1\)"),
+        (["model.ffn_factor=0"], "model.ffn_factor=0.0 must be > 0"),
+        (["model.depth=-1"], "model.depth=-1 must be >= 0"),
+        (["model.depth=0", "model.set_depth=0"], "leave no layer"),
+        (["model.features.tag.rows=1"], r"needs rows in 2..2\^31-1, got rows=1"),
+        (["model.features.tag.kind=vector", "model.features.tag.width=0"], "width = the length"),
+        (["data.seq_len=7"], "data.seq_len=7 must be even"),
+        (["data.seq_len=2"], "data.seq_len=2 must be even and >= 4"),
+        (["data.context=1"], r"data.context=1.0 must be in \[0, 1\)"),
+        (["data.fraction=0"], r"data.fraction=0.0 must be in \(0, 1\]"),
+        (["data.workers=-1"], "data.workers=-1 must be >= 0"),
+        (["optim.batch=6", "optim.accumulate=4"], "batch=6 is not divisible by optim.accumulate=4"),
+        (["optim.dense_lr=-1"], "optim.dense_lr=-1.0 must be >= 0"),
+        (["optim.dense_lr=nan"], "optim.dense_lr=nan must be >= 0"),
+        (["optim.warmup=1"], r"optim.warmup=1.0 must be in \[0, 1\)"),
+        (["train.epochs=0"], "train.epochs=0.0 must be > 0"),
+        (["train.steps=-5"], "train.steps=-5 must be >= 0"),
+        (["train.keep=0"], "train.keep=0 must be >= 1"),
+        (["eval.splits=test,future"], r"eval.splits holds \['future'\]; choose from"),
+    ],
+)
+def test_an_impossible_combination_is_refused_with_its_values(
+    assignments: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(BASE, assignments)
+
+
+def test_the_digest_follows_what_changes_numbers_and_nothing_else() -> None:
+    assert len(digest(BASE)) == 12
+    for same in ("data.dir=/elsewhere", "data.workers=3", "track.wandb=off", "track.group=x"):
+        assert digest(override(BASE, [same])) == digest(BASE), same
+        assert difference(BASE, override(BASE, [same])) == {}
+    digests = {digest(BASE)}
+    changes = ["model.depth=3", "model.remat=true", "data.digest=abc", "optim.batch=8"]
+    changes += ["train.seed=1", "model.features.tag.rows=8", "model.features=tag,item_id"]
+    changes += ["eval.cold_below=6", "model.actions=like,click"]
+    for change in changes:
+        changed = override(BASE, [change])
+        assert difference(BASE, changed)
+        digests.add(digest(changed))
+    assert len(digests) == 1 + len(changes)
+
+
+def test_the_digest_does_not_depend_on_the_order_of_features() -> None:
+    backwards = dict(reversed(list(FEATURES.items())))
+    turned = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, features=backwards))
+    assert digest(turned) == digest(BASE)
+
+
+def test_differences_name_both_values_and_what_one_lacks() -> None:
+    changed = override(BASE, ["model.depth=5", "model.features=item_id,dwell"])
+    found = difference(BASE, changed)
+    assert found["model.depth"] == (2, 5)
+    assert found["model.features.tag.rows"] == (9, None)
+    assert all(k == "model.depth" or k.startswith("model.features.tag.") for k in found)
+
+
+def test_a_file_with_a_field_of_another_release_is_refused() -> None:
+    raw = json.loads(to_json(BASE))
+    raw["optim"]["momentum"] = 0.9
+    with pytest.raises(ConfigError, match=r"OptimConfig has no fields \['momentum'\]"):
+        from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize(("width", "factor", "wanted"), [(64, 4, 256), (10, 1, 8), (20, 2.7, 56)])
+def test_ffn_width_is_a_multiple_of_eight(width: int, factor: float, wanted: int) -> None:
+    assert ModelConfig(width=width, ffn_factor=factor).ffn_width == wanted
