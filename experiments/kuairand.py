@@ -3,7 +3,35 @@
     python experiments/kuairand.py --quick      one seed of the chosen model, and the baselines
     python experiments/kuairand.py              three seeds, and the sweep over size and length
 
-HEADER
+Data: the slice of KuaiRand-Pure: 167,408 impressions to 4 May to train on, 13,087 of 5 May to
+choose on, 13,469 of 6 May to report (days in UTC+8 by `time_ms`; a pause of six hours ends a
+session). All models are trained to 4 May. Baselines, on the same rows, count earlier days:
+
+    rates         of the video, smoothed towards its author's and the mean
+    regression    logistic, on hashed ids, static columns, hour, duration and the member's past rates
+    trees         boosted, on past rates of members, videos, authors, tags and their crossings;
+                  a video's include 785 k earlier views, which LiGR reads as history only
+
+LiGR also reads sessions of the same day that ended six hours before or more (16 % of the rows have
+one), and its settings had more tries on 5 May than the baselines': about 15, against 2 to 10.
+
+Expected on 6 May, mean ± standard deviation over three seeds (the baselines have no spread):
+
+                  click AUC          long_dwell AUC     click NE           long_dwell NE
+    rates         0.6659             0.6859             0.9369             0.9279
+    regression    0.7454             0.7487             0.8560             0.8573
+    trees         0.7540             0.7592             0.8456             0.8464
+    LiGR          0.7505 ± 0.0002    0.7516 ± 0.0012    0.8518 ± 0.0003    0.8560 ± 0.0014
+
+LiGR's AUC is above rates and regression and below the trees; within a member (GAUC, click 0.612,
+long_dwell 0.610) it is below the regression too (0.627, 0.637). 6 May was seen for two earlier
+settings before these were chosen; the choice itself used 5 May.
+
+A larger model: in single runs on 5 May, twice the width (with other changes), set-wise layers and
+second epochs stayed within about 0.002 AUC, and seeds differ by 0.001: no gain was seen. The sweep
+below, one change at a time and with longer histories, has not been run at these settings.
+
+Time: 5 minutes for three seeds side by side, as much for the baselines, on two busy cores.
 """
 
 import argparse
@@ -38,17 +66,18 @@ NUMERIC = ("duration_ms", "video_age_days")
 # Chosen on 5 May. `play_time_ms` is an outcome: it joins the action tokens of earlier sessions.
 LIGR = {
     "model.features": ",".join((*VIDEO, *USER, *CONTEXT, *NUMERIC, "play_time_ms")),
+    "model.features.actor_id.width": 2,  # most authors have one video: it is told twice
     "model.actions": ",".join(ACTIONS),
     "model.width": 32,
-    "model.depth": 2,
+    "model.depth": 1,
     "model.set_depth": 0,
     "model.heads": 2,
     "model.action_token": "actions_and_item",
     "model.table_width": 8,
     "model.table_init": 0.05,
     "data.seq_len": 128,
-    "optim.batch": 32,
-    "optim.dense_lr": 0.003,
+    "optim.batch": 8,
+    "optim.dense_lr": 0.0015,
     "optim.table_lr": 0.02,
     "optim.table_weight_decay": 0.1,
     "optim.rank_weight": 0.0,
@@ -58,17 +87,14 @@ LIGR = {
     "track.wandb": "off",
 }
 
-# One change each, measured on 5 May with one seed.
+# One change each, one seed, to be read on 5 May.
 SWEEP: Mapping[str, Mapping[str, Any]] = {
     "the chosen model": {},
-    "half the width": {"model.width": 16},
     "twice the width": {"model.width": 64},
-    "one layer": {"model.depth": 1},
-    "four layers": {"model.depth": 4},
+    "two layers": {"model.depth": 2},
     "half the history (32 impressions)": {"data.seq_len": 64},
-    "twice the history (128 impressions)": {"data.seq_len": 256, "optim.batch": 16},
+    "twice the history (128 impressions)": {"data.seq_len": 256, "optim.batch": 4},
     "two epochs": {"train.epochs": 2},
-    "wider, larger tables": {"model.table_width": 32},
     "with a set-wise layer": {"model.set_depth": 1, "optim.rank_weight": 0.05},
     "action tokens without their item": {"model.action_token": "actions"},
 }
@@ -200,8 +226,8 @@ def rates_baseline(rows: Rows) -> dict[str, float]:
 def regression_baseline(rows: Rows) -> dict[str, float]:
     """scikit-learn's logistic regression on hashed ids, static columns and the member's past rates.
 
-    What LiGR is given, without its layers: ids are learned from the training days alone, the member
-    is rates of earlier days. The penalty is chosen on 5 May, per action.
+    Like LiGR it learns of videos from the training days alone; a member is rates of earlier days.
+    The penalty is chosen on 5 May, per action.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -26,7 +26,6 @@ FEATURES = {
     "dwell_s": Feature("bucket", rows=9, outcome=True),
 }
 MODEL = ModelConfig(features=FEATURES, actions=("click", "like"))
-N = 24
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +33,13 @@ def records(prepared: Path) -> Records:
     return Records(prepared)
 
 
-@pytest.fixture(scope="module")
-def plan(records: Records) -> Plan:
-    return make_plan(records, "train", N)
+@pytest.fixture(scope="module", params=[24, 128], ids=["cut histories", "packed members"])
+def plan(records: Records, request: pytest.FixtureRequest) -> Plan:
+    plan = make_plan(records, "train", request.param)
+    cut = (~np.isin(plan.start, records.offsets)).any()
+    packed = (np.diff(plan.bounds) > 1).any()
+    assert (cut, packed) == (request.param == 24, request.param == 128)
+    return plan
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +97,7 @@ def test_sessions_and_hours_count_from_the_start_of_each_window(
     batch: Batch, index: np.ndarray, records: Records
 ) -> None:
     session, time = records.column("session"), records.column("timestamp_ms")
-    for r, b in np.ndindex(len(index), N):
+    for r, b in np.ndindex(index.shape):
         if index[r, b] >= 0:
             first = index[r][batch.member[r] == batch.member[r, b]].min()
             assert batch.session[r, b] == session[index[r, b]] - session[first]

@@ -26,7 +26,7 @@ from ligr_jax.data.sources.files import (
     read_batches,
     read_whole,
 )
-from ligr_jax.data.sources.parse import DAY_MS, with_types
+from ligr_jax.data.sources.parse import DAY_MS, PolarsType, with_types
 from ligr_jax.data.sources.source import ROW_DIGEST, LogBatch, OnBadRow, Source
 
 URL = "https://zenodo.org/records/10439422/files/"
@@ -166,8 +166,9 @@ def _earlier(frame: pl.DataFrame, videos: pl.DataFrame, users: pl.DataFrame | No
 def _videos(batch: LogBatch) -> tuple[LogBatch, pl.DataFrame]:
     """The item table, and each video's upload time and duration."""
     ids = ("video_id", "author_id", "music_id")
-    numbers = dict.fromkeys(("music_type", "video_duration"), pl.Float64)
-    batch = with_types(batch, dict.fromkeys(ids, pl.Int64) | numbers)
+    types: dict[str, PolarsType] = dict.fromkeys(ids, pl.Int64)
+    types |= dict.fromkeys(("music_type", "video_duration"), pl.Float64)
+    batch = with_types(batch, types)
     duration = pl.col("video_duration")
     uploaded = pl.col("upload_dt").cast(pl.String).str.to_date("%Y-%m-%d", strict=False)
     videos = batch.frame.select(
