@@ -8,7 +8,7 @@ choose on, 13,469 of 6 May to report (days in UTC+8 by `time_ms`; a pause of six
 session). All models are trained to 4 May. Baselines, on the same rows, count earlier days:
 
     rates         of the video, smoothed towards its author's and the mean
-    regression    logistic, on hashed ids, static columns, hour, duration and the member's past rates
+    regression    logistic, on hashed ids, static columns, hour, duration, the member's past rates
     trees         boosted, on past rates of members, videos, authors, tags and their crossings;
                   a video's include 785 k earlier views, which LiGR reads as history only
 

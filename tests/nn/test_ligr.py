@@ -17,6 +17,7 @@ VARIANTS = {
     "default": {},
     "silu": {"attention": "silu", "ffn": "swiglu", "position": "relative_session"},
     "sigmoid": {"attention": "sigmoid", "gate": "none", "position": "relative_time"},
+    "action tokens with their item": {"action_token": "actions_and_item"},
 }
 
 

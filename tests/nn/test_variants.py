@@ -72,7 +72,7 @@ ABLATIONS = {
     "base": {},
     **{
         f"{name}={value}": {name: value}
-        for name in ("gate", "ffn", "attention", "position", "mask")
+        for name in ("gate", "ffn", "attention", "position", "mask", "action_token")
         for value in get_args(get_type_hints(ModelConfig)[name])
         if value != getattr(ModelConfig, name)
     },
