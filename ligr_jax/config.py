@@ -108,6 +108,7 @@ class ModelConfig:
         _require(
             all(0 < p < 1 for p in self.prior), f"model.prior={self.prior} must lie inside (0, 1)"
         )
+        _require(self.table_init >= 0, f"model.table_init={self.table_init} must be >= 0")
         _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must be in [0, 1)")
         _require(self.ffn_factor > 0, f"model.ffn_factor={self.ffn_factor} must be > 0")
         _require(

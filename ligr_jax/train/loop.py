@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 
 from ligr_jax.config import Config, flatten
@@ -95,7 +94,7 @@ class Trainer:
         self.mesh = data_mesh(config.optim.batch)
         self.evaluator = Evaluator(self.model, records, config)
         process = Process(jax.process_index(), jax.process_count())
-        self.batches: grain.DatasetIterator = train_batches(records, self.plan, config, process)
+        self.batches = train_batches(records, self.plan, config, process)
         self.checkpoints = Checkpoints(out / "checkpoints", config.train.keep, say)
         self.totals = Totals()
 
@@ -110,6 +109,7 @@ class Trainer:
             state = self._loop(state, step_fn, tracker, stop)
             summary = self._finish(state, tracker, xla_flops)
         self.checkpoints.close()
+        self.batches.close()
         return summary
 
     def _start(self) -> tuple[TrainState, Callable[..., Any], float | None]:
