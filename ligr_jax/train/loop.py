@@ -19,13 +19,13 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.data.pipeline import Process, number_of_steps, plan_for, train_batches
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
-from ligr_jax.nn.flops import Work, compute_axes, parameter_counts
+from ligr_jax.nn.flops import compute_axes, parameter_counts
 from ligr_jax.nn.ligr import LiGR
 from ligr_jax.parallel.mesh import data_mesh, over_rows, replicated
-from ligr_jax.parallel.peak import peak_flops
 from ligr_jax.progress import Progress
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator
+from ligr_jax.train.meter import Meter, Totals
 from ligr_jax.train.preemption import on_sigterm
 from ligr_jax.train.run import PREEMPTED, adopt, claimed, load_summary, save_summary
 from ligr_jax.train.state import TrainState, abstract_state, init_state, optimizer, schedule
@@ -39,22 +39,6 @@ class TrainingDiverged(RuntimeError):
 
 class Preempted(SystemExit):
     """SIGTERM came; the state is saved, and the same command goes on from it."""
-
-
-@dataclasses.dataclass
-class Totals:
-    """What a run has done so far; saved in checkpoints, so a resumed run goes on counting."""
-
-    impressions: float = 0.0
-    targets: float = 0.0
-    history_pairs: float = 0.0
-    set_pairs: float = 0.0
-    seconds: float = 0.0
-    wait_seconds: float = 0.0
-
-    @property
-    def work(self) -> Work:
-        return Work(self.impressions, self.history_pairs, self.set_pairs)
 
 
 def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -102,6 +86,7 @@ class Trainer:
         state, step_fn, xla_flops = self._start()
         first = int(state.step)
         self.parameters = parameter_counts(state.params)
+        self.meter = Meter(self.config, self.parameters["dense"], self.mesh.size, self.totals)
         if first:
             self.say(f"resuming at step {first} of {self.steps}")
         stop = threading.Event()
@@ -166,24 +151,23 @@ class Trainer:
         progress = Progress(self.steps, self.say)
         rows = over_rows(self.mesh)
         pending: Any = None
-        window = _Window(self)
         for number in range(int(state.step) + 1, self.steps + 1):
             waiting = time.perf_counter()
             batch = jax.device_put(next(self.batches), rows)
-            window.waited(time.perf_counter() - waiting)
+            self.meter.waited(time.perf_counter() - waiting)
             place = self.batches.get_state()
             state, metrics = step_fn(state, batch)
             if pending:
-                self._read(number - 1, pending, window, tracker, progress)
+                self._read(number - 1, pending, tracker, progress)
             pending = metrics
             save = number % c.checkpoint_every == 0 or number == self.steps or stop.is_set()
             evaluate = c.eval_every and number % c.eval_every == 0 and number < self.steps
             if save or evaluate:
-                self._read(number, pending, window, tracker, progress)
+                self._read(number, pending, tracker, progress)
                 pending = None
             if evaluate:  # before saving: a run killed between the two does it again
                 tracker.log({"step": number, **self.evaluator(state.params, "validation")})
-                window.restart()
+                self.meter.restart()
             if save:
                 meta = {"totals": dataclasses.asdict(self.totals), "batches": place}
                 self.checkpoints.save(number, state, meta)
@@ -193,11 +177,9 @@ class Trainer:
                 raise Preempted(PREEMPTED)
         return state
 
-    def _read(
-        self, number: int, metrics: Any, window: "_Window", tracker: Tracker, progress: Progress
-    ) -> None:
+    def _read(self, number: int, metrics: Any, tracker: Tracker, progress: Progress) -> None:
         values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-        window.add(values)
+        self.meter.add(values)
         if values["bad_in_row"] >= self.config.train.max_bad_steps:
             raise TrainingDiverged(
                 f"step {number}: {int(values['bad_in_row'])} steps in a row had a non-finite loss "
@@ -205,7 +187,7 @@ class Trainer:
                 "raise optim.warmup"
             )
         if number % self.config.train.log_every == 0 or number == self.steps:
-            row = window.row(number, values)
+            row = {"step": number, **self.meter.row(), **self.learning_rates(number)}
             tracker.log(row)
             progress.show(number, f"loss {row['train/loss']:.4f}  {row['tokens_per_s']:,.0f} tok/s")
 
@@ -252,54 +234,3 @@ class Trainer:
                 "the model has a lower cross-entropy than the oracle: that is a leak, no success"
             )
         return summary
-
-
-class _Window:
-    """Accumulates steps between two logged rows."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.peak = peak_flops(trainer.config.model.dtype) * trainer.mesh.size
-        self.restart()
-
-    def restart(self) -> None:
-        """Starts a new window now: what happened meanwhile was no training."""
-        self.began, self.wait, self.steps = time.perf_counter(), 0.0, 0
-        self.at_begin = dataclasses.replace(self.trainer.totals)
-
-    def waited(self, seconds: float) -> None:
-        self.wait += seconds
-
-    def add(self, values: dict[str, float]) -> None:
-        totals = self.trainer.totals
-        for name in ("impressions", "targets", "history_pairs", "set_pairs"):
-            setattr(totals, name, getattr(totals, name) + values[name])
-        now = time.perf_counter()
-        totals.seconds = self.at_begin.seconds + now - self.began
-        totals.wait_seconds = self.at_begin.wait_seconds + self.wait
-        self.steps += 1
-
-    def row(self, number: int, values: dict[str, float]) -> dict[str, Any]:
-        t, config = self.trainer, self.trainer.config
-        dense = t.parameters["dense"]
-        now = compute_axes(config.model, dense, t.totals.work)
-        before = compute_axes(config.model, dense, self.at_begin.work)
-        seconds = max(1e-9, t.totals.seconds - self.at_begin.seconds)
-        impressions = t.totals.impressions - self.at_begin.impressions
-        positions = self.steps * config.optim.batch * (config.data.seq_len // 2)
-        counted = ("impressions", "targets", "history_pairs", "set_pairs")
-        losses = {f"train/{k}": v for k, v in values.items() if k not in counted}
-        row = {
-            "step": number,
-            **losses,
-            **t.learning_rates(number),
-            **now,
-            "tokens": 2 * t.totals.impressions,
-            "tokens_per_s": 2 * impressions / seconds,
-            "mfu": (now["flops_model"] - before["flops_model"]) / seconds / self.peak,
-            "packing": impressions / positions,
-            "input_wait": self.wait / seconds,
-            "time_s": t.totals.seconds,
-        }
-        self.restart()
-        return row
