@@ -5,7 +5,8 @@ import pytest
 from scipy.optimize import approx_fprime, differential_evolution
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling import fit
+from ligr_jax.scaling.bootstrap import resample
+from ligr_jax.scaling.descent import box, power_objective
 from ligr_jax.scaling.fit import fit_line, fit_power, leave_out_largest
 
 C = np.geomspace(1e12, 1e16, 12)
@@ -45,8 +46,8 @@ def test_gradient_equals_finite_differences():
     w = np.random.default_rng(0).uniform(0, 2, len(x))
     for theta in ([-2.5, -1.0, -0.4], [-3.0, -2.0, -1.0], [-1.0, 0.3, -9.0]):
         theta = np.array(theta)
-        _, grad = fit.power_objective(theta, x, y, w)
-        near = approx_fprime(theta, lambda t: fit.power_objective(t, x, y, w)[0], 1e-7)
+        _, grad = power_objective(theta, x, y, w)
+        near = approx_fprime(theta, lambda t: power_objective(t, x, y, w)[0], 1e-7)
         np.testing.assert_allclose(grad, near, rtol=1e-4, atol=1e-7)
 
 
@@ -54,12 +55,12 @@ def test_gradient_equals_finite_differences():
 def test_optimum_is_global(seed, noise):
     y = np.log(noisy(seed, noise=noise))
     x = np.log(C) - np.log(C).mean()
-    box = list(zip(*fit._bounds(y, None)))
+    limits = list(zip(*box(y, None)))
 
     def objective(t):
-        return float(fit.power_objective(t, x, y, np.ones(len(x)))[0])
+        return float(power_objective(t, x, y, np.ones(len(x)))[0])
 
-    searched = differential_evolution(objective, box, seed=0, tol=1e-10, maxiter=250, popsize=15)
+    searched = differential_evolution(objective, limits, seed=0, tol=1e-10, maxiter=250, popsize=15)
     ours = fit_power(C, np.exp(y), resamples=0).objective
     assert ours <= searched.fun * (1 + 1e-6)
 
@@ -67,12 +68,12 @@ def test_optimum_is_global(seed, noise):
 def test_batched_bootstrap_equals_refitting_every_resample():
     y, resamples = noisy(3, noise=2e-3), 40
     batched = fit_power(C, y, resamples=resamples, seed=7)
-    counts, _, _ = fit.resample(C, None, 3, resamples, 7)
+    counts, _, _ = resample(C, None, 3, resamples, 7)
     for count, draw in zip(counts, batched.draws):
         again = np.repeat(np.arange(len(C)), count.astype(int))
         one = fit_power(C[again], y[again], resamples=0)
         x = np.log(C) - batched.centre
-        value = fit.power_objective(draw, x, np.log(y), count)[0]
+        value = power_objective(draw, x, np.log(y), count)[0]
         assert value == pytest.approx(one.objective, rel=1e-6)
 
 
@@ -107,7 +108,7 @@ def test_line_and_its_gain_have_the_sign_of_what_is_better():
 
 def test_groups_are_drawn_whole_and_draws_repeat():
     groups = np.repeat(["a", "b", "c", "d", "e", "f"], 2)
-    counts, units, _ = fit.resample(C, groups, 3, 100, 0)
+    counts, units, _ = resample(C, groups, 3, 100, 0)
     assert units == 6
     assert (counts[:, ::2] == counts[:, 1::2]).all()
     first, second = (fit_power(C, noisy(0), groups=groups, resamples=20) for _ in range(2))
