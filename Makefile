@@ -9,7 +9,7 @@ WORLD := $(DEMO)/world
 .PHONY: demo test lint clean
 
 demo: .venv/installed
-	$(BIN)/ligr world --out $(WORLD)/log --members 5000 --seed 0
+	$(BIN)/ligr world --out $(WORLD)/log --members 3000 --seed 0
 	$(BIN)/ligr prepare $(WORLD)/log --out $(WORLD)/prepared
 	$(BIN)/ligr sweep sweeps/demo.yaml --data $(WORLD)/prepared --out $(DEMO)
 	$(BIN)/ligr report $(DEMO)

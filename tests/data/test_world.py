@@ -273,11 +273,10 @@ def test_content_tells_the_topic_but_not_perfectly(directory):
     centres = np.array([x_IW[train & (topic == k)].mean(axis=0) for k in common])
     test = ~train & np.isin(topic, common)
     distance = np.square(centres).sum(axis=1) - 2 * x_IW[test] @ centres.T
-    # Like a good text embedding: the topic is nearly always read off, the rest is noise.
-    assert 0.9 < (common[distance.argmin(axis=1)] == topic[test]).mean() < 0.995
+    assert 0.4 < (common[distance.argmin(axis=1)] == topic[test]).mean() < 0.9
     quality = items["true_quality"].to_numpy()
     weights = np.linalg.lstsq(x_IW[train], quality[train], rcond=None)[0]
-    assert 0.05 < np.corrcoef(x_IW[~train] @ weights, quality[~train])[0, 1] < 0.7
+    assert 0.05 < np.corrcoef(x_IW[~train] @ weights, quality[~train])[0, 1] < 0.6
 
 
 def test_signal_is_there_and_no_shallow_rate_finds_it(log):

@@ -17,7 +17,7 @@ HOME_TOPICS = (0.6, 0.3, 0.1)  # shares of an actor's items in its three home to
 SIBLING_SHARE = 0.7  # items whose second topic has the same parent as the first
 OWN_TYPE_SHARE = 0.6  # items of an actor's favourite type
 TYPE_SHARES = (0.3, 0.25, 0.2, 0.18, 0.07)
-CONTENT_NOISE = 0.5  # to 0.8 of the parent's vector and 0.6 of the leaf's
+CONTENT_NOISE = 0.9  # to 0.8 of the parent's vector and 0.6 of the leaf's
 CONTENT_QUALITY = 0.5
 
 
