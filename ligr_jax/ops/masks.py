@@ -17,12 +17,21 @@ MaskKind = Literal["session", "causal", "session_lag"]
 
 
 class Mask(NamedTuple):
-    """lo, hi, own: int32 [B, T]; valid: bool [B, T], false in padding (whose range is empty)."""
+    """The keys of each of T tokens: a range, and up to two own ones.
+
+    Along the real tokens of a row neither `lo` nor `hi` ever decreases: what a kernel's tiles rely
+    on, forward and backward.
+
+    lo, hi: int32 [B, T]; padding (at the end of a row) has the empty range 0, 0.
+    valid: bool [B, T], false in padding.
+    own: int32 [B, T], t or t - 1, outside [lo, hi) like t itself; or None: the range is all there
+        is, and it has t in it.
+    """
 
     lo: jax.Array
     hi: jax.Array
-    own: jax.Array
     valid: jax.Array
+    own: jax.Array | None = None
 
 
 def history_mask(member: jax.Array, session: jax.Array, kind: MaskKind = "session") -> Mask:
@@ -49,7 +58,7 @@ def history_mask(member: jax.Array, session: jax.Array, kind: MaskKind = "sessio
             end = jnp.maximum(jnp.take_along_axis(end, previous, axis=-1), member_start)
     valid = member > 0
     lo, hi = (jnp.where(valid, 2 * x, 0) for x in (member_start, end))
-    return Mask(*(jnp.repeat(x, 2, axis=-1) for x in (lo, hi, 2 * place, valid)))
+    return Mask(*(jnp.repeat(x, 2, axis=-1) for x in (lo, hi, valid, 2 * place)))
 
 
 def session_mask(member: jax.Array, session: jax.Array) -> Mask:
@@ -60,24 +69,28 @@ def session_mask(member: jax.Array, session: jax.Array) -> Mask:
     ends = n - jnp.flip(_run_start(jnp.flip(_next_changes(starts), -1)), -1)
     valid = member > 0
     lo, hi = (jnp.where(valid, x, 0) for x in (_run_start(starts), ends))
-    own = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), member.shape)
-    return Mask(lo, hi, own, valid)
+    return Mask(lo, hi, valid)
 
 
 def dense_mask(mask: Mask) -> jax.Array:
     """bool [B, T, T] (query, key): the reference form, for tests and short rows."""
     key = jnp.arange(mask.lo.shape[-1])
+    own = key if mask.own is None else mask.own
     within = (mask.lo[..., None] <= key) & (key < mask.hi[..., None])
-    return within | (key == mask.own[..., None]) | (key == key[:, None])
+    return within | (key == own[..., None]) | (key == key[:, None])
+
+
+def allowed_keys(mask: Mask) -> jax.Array:
+    """int32 [B, T]: how many keys each token sees; 0 in padding."""
+    keys = mask.hi - mask.lo
+    if mask.own is not None:
+        keys += 1 + (mask.own != jnp.arange(mask.lo.shape[-1]))
+    return jnp.where(mask.valid, keys, 0)
 
 
 def allowed_pairs(mask: Mask) -> jax.Array:
     """Number of (query, key) pairs of real tokens, float32 []: what attention must compute."""
-    t = jnp.arange(mask.lo.shape[-1])
-    outside = lambda j: (j < mask.lo) | (j >= mask.hi)  # noqa: E731
-    own = outside(mask.own) & (mask.own != t)
-    pairs = (mask.hi - mask.lo) + own + outside(t)
-    return jnp.sum(jnp.where(mask.valid, pairs, 0), dtype=jnp.float32)
+    return jnp.sum(allowed_keys(mask), dtype=jnp.float32)
 
 
 def _changes(x: jax.Array) -> jax.Array:
