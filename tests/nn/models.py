@@ -19,7 +19,8 @@ from ligr_jax.ops.losses import binary_cross_entropy
 QUICKLY = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
+    # The older, faster to compile, which JAX 0.11 no longer has.
+    **({"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}),
 }
 
 _compiled: dict[tuple[str, str], Callable[..., Any]] = {}
