@@ -1,0 +1,211 @@
+"""Is attention over ranges of keys faster on CPU than PyTorch's with the boolean mask?
+
+    python experiments/attention.py --torch TORCH_ENV/bin/python      the whole table
+    python experiments/attention.py                                   JAX alone
+
+TORCH_ENV is a virtual environment of its own with PyTorch 2.13 (CPU) and NumPy. Both sides get the
+same arrays, the same allocator and all cores, are kept alive, and take turns, one sample each a
+round; a time is the median over the rounds, a ratio the median of the rounds' ratios with its
+quartiles in brackets. Nothing is timed before outputs and gradients of all sides agree. Give it the
+machine alone: it says at its end what others took of it.
+
+    attend      `ligr_jax.ops.attention.attend`, B = 8 split over one simulated device per core
+    dense       the same by its dense form, up to T = 2048
+    sdpa        `scaled_dot_product_attention` with the boolean mask [B, 1, T, T], built beforehand
+    flex        FlexAttention, compiled, its block mask built beforehand: forward alone, because on
+                CPU it has no backward
+
+H = 4 heads of K = 64. Session and T count tokens; `4 members` are packed in a row, T / 4 each.
+
+Expected: not measured yet.
+
+Time: not measured yet.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peers.cases import Case
+from peers.workers import Neighbours, Worker, allocator, alternate, quartiles, ratio
+
+KINDS = ("history", "in_session")
+DENSE_AT_MOST = 2048  # tokens; longer ones take gigabytes
+TEMPORARIES_AT = (512, 1024, 2048, 4096)
+# Of the largest value; bfloat16 keeps eight bits, and gradients add up many of them.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
+
+
+def main() -> None:
+    args, neighbours = arguments(), Neighbours()
+    name, env = allocator(args.allocator)
+    cores = len(os.sched_getaffinity(0))
+    xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={cores}"
+    sides = {"jax": Worker(sys.executable, "attention_jax", {**env, "XLA_FLAGS": xla.strip()})}
+    if args.torch:
+        sides["torch"] = Worker(args.torch, "attention_torch", env)
+    about = {side: worker.ask("hello") for side, worker in sides.items()}
+    report: dict[str, Any] = {"allocator": name, "sides": about, "cases": [], "temporaries": []}
+    print(f"allocator: {name}; {args.rounds} rounds")
+    for side in about.values():
+        print(f"{side['version']}, {side['device']}, preloaded: {side['allocator'] or 'nothing'}")
+    print(TABLE, flush=True)
+    for case in cases(args):
+        report["cases"].append(race(sides, case, args))
+        print(row(report["cases"][-1]), flush=True)
+        write(args.out, report)
+    print("\n".join(comparisons(report["cases"])), flush=True)
+    print(TEMPORARIES)
+    for kind, tokens in itertools.product(KINDS, args.temporaries):
+        report["temporaries"].append(temporaries(sides["jax"], kind, tokens, args.implementation))
+        print(memory_row(report["temporaries"][-1]), flush=True)
+    for worker in sides.values():
+        worker.close()
+    report["neighbours"] = neighbours.share()
+    print(f"\nother processes took {report['neighbours']:.0%} of the cores meanwhile")
+    write(args.out, report)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--torch", metavar="PYTHON", help="an interpreter with PyTorch")
+    add("--out", type=Path, default=Path("runs/attention.json"), help="[%(default)s]")
+    add("--rounds", type=int, default=11, help="samples of each contestant [%(default)s]")
+    add("--tokens", type=int, nargs="+", default=[128, 512, 1024, 2048], metavar="T")
+    add("--sessions", type=int, nargs="+", default=[8, 33], metavar="S", help="mean tokens")
+    add("--members", type=int, nargs="+", default=[1, 4], metavar="M", help="packed in a row")
+    add("--dtypes", nargs="+", choices=TOLERANCE, default=list(TOLERANCE))
+    add("--temporaries", type=int, nargs="*", default=TEMPORARIES_AT, metavar="T")
+    add("--implementation", default="auto", help="of attend [%(default)s]")
+    add("--allocator", default="auto", help="auto, none, or the path of a library [%(default)s]")
+    return parser.parse_args()
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    dials = itertools.product(KINDS, args.sessions, args.members, args.tokens, args.dtypes)
+    return [Case(kind, t, session, members, d) for kind, session, members, t, d in dials]
+
+
+def race(sides: dict[str, Worker], case: Case, args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of every round of each contestant, after all of them agreed."""
+    contestants = {"attend": ("jax", args.implementation, True)}
+    if case.tokens <= DENSE_AT_MOST:
+        contestants["dense"] = ("jax", "dense", True)
+    if "torch" in sides:
+        contestants["sdpa"] = ("torch", "sdpa", True)
+        contestants["attend forward"] = ("jax", args.implementation, False)
+        contestants["flex forward"] = ("torch", "flex", False)
+    for name, (side, form, backward) in contestants.items():
+        what = {"case": dataclasses.asdict(case), "form": form, "backward": backward}
+        sides[side].ask("prepare", key=name, **what)
+    workers = {name: sides[side] for name, (side, _, _) in contestants.items()}
+    require_agreement(workers, case)
+    samples = {n: lambda n=n: workers[n].ask("sample", key=n) for n in workers}
+    seconds = alternate(samples, args.rounds)
+    for worker in sides.values():
+        worker.ask("forget")
+    return {**dataclasses.asdict(case), "seconds": seconds}
+
+
+def require_agreement(workers: dict[str, Worker], case: Case) -> None:
+    """Raises where an output or a gradient differs between contestants."""
+    with tempfile.TemporaryDirectory() as folder:
+        first: list[np.ndarray] = []
+        for name, worker in workers.items():
+            path = f"{folder}/{name}.npz"
+            worker.ask("save", key=name, path=path, rows=case.batch)
+            with np.load(path) as file:
+                arrays = list(file.values())
+            first = first or arrays
+            for what, ours, theirs in zip(("out", "dq", "dk", "dv"), first, arrays):
+                apart = np.abs(ours - theirs).max() / np.abs(ours).max()
+                if not apart <= TOLERANCE[case.dtype]:
+                    raise SystemExit(
+                        f"{what} of {name} is {apart:.1e} of the largest value away from "
+                        f"{next(iter(workers))}'s at {case}; not timed"
+                    )
+
+
+def temporaries(worker: Worker, kind: str, tokens: int, implementation: str) -> dict[str, Any]:
+    case = dataclasses.asdict(Case(kind, tokens, session=33, members=1, dtype="float32"))
+    forms = {"attend": implementation, "dense": "dense"}
+    sizes = {name: worker.ask("temporaries", case=case, form=f) for name, f in forms.items()}
+    return {"kind": kind, "tokens": tokens, **sizes}
+
+
+def write(path: Path, report: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+# ---- Tables ----
+
+TABLE = """
+Forward and backward, ms; sdpa's and flex's time over attend's.
+
+| kind | session | members | T | dtype | attend | dense | sdpa | sdpa / attend | \
+attend forward | flex forward | flex / attend |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""
+TEMPORARIES = """
+Temporaries of a forward and backward call, B = 8, float32, MB.
+
+| kind | T | attend | dense | attend / dense |
+|---|---|---|---|---|"""
+
+
+def row(result: dict[str, Any]) -> str:
+    s = result["seconds"]
+    cells = [str(result[k]) for k in ("kind", "session", "members", "tokens", "dtype")]
+    cells += [milliseconds(s.get(n)) for n in ("attend", "dense", "sdpa")]
+    cells += [times(s.get("sdpa"), s["attend"])]
+    cells += [milliseconds(s.get(n)) for n in ("attend forward", "flex forward")]
+    cells += [times(s.get("flex forward"), s.get("attend forward"))]
+    return f"| {' | '.join(cells)} |"
+
+
+def memory_row(result: dict[str, Any]) -> str:
+    ours, theirs = result["attend"], result["dense"]
+    mb = f"{ours / 1e6:,.1f} | {theirs / 1e6:,.1f} | {ours / theirs:.1%}"
+    return f"| {result['kind']} | {result['tokens']} | {mb} |"
+
+
+def milliseconds(seconds: list[float] | None) -> str:
+    return f"{1e3 * quartiles(seconds)[1]:,.2f}" if seconds else "-"
+
+
+def times(slower: list[float] | None, faster: list[float] | None) -> str:
+    if not slower or not faster:
+        return "-"
+    low, middle, high = ratio(slower, faster)
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def comparisons(results: list[dict[str, Any]]) -> list[str]:
+    """What attend's rows say of each other: packed rows, and bfloat16, by medians."""
+    keys = ("kind", "session", "members", "tokens", "dtype")
+    median = {tuple(r[k] for k in keys): quartiles(r["seconds"]["attend"])[1] for r in results}
+    lines = []
+    for (kind, session, members, tokens, dtype), seconds in median.items():
+        what = f"{kind}, sessions of {session}, T = {tokens}"
+        one = median.get((kind, session, 1, tokens, dtype))
+        if members > 1 and one:
+            lines.append(f"{what}, {dtype}: {members} members cost {seconds / one:.2f} of one")
+        f32 = median.get((kind, session, members, tokens, "float32"))
+        if dtype == "bfloat16" and f32:
+            lines.append(f"{what}, {members} members: bfloat16 / float32 {seconds / f32:.2f}")
+    return ["", *sorted(lines)]
+
+
+if __name__ == "__main__":
+    main()
