@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from peers.cases import Case
 from peers.workers import Neighbours, Worker, allocator, alternate, quartiles, ratio
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ligr_jax.ops.attention import attend
-from ligr_jax.ops.masks import Mask, dense_mask, history_mask, session_mask
+from ligr_jax.ops.masks import dense_mask, history_mask, session_mask
 from ligr_jax.parallel.mesh import data_mesh, over_rows
 from peers.cases import Case, qkvg, rows
 from peers.workers import Calls, loaded_allocator, serve
