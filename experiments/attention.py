@@ -26,40 +26,39 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from peers.cases import Case
-from peers.workers import Neighbours, Worker, allocator, alternate, quartiles, ratio
+from peers.race import TOLERANCE, Contestant, milliseconds, race, times
+from peers.workers import Neighbours, Worker, allocator, quartiles
+
+from ligr_jax.parallel.host import use_all_cores
 
 KINDS = ("history", "in_session")
 DENSE_AT_MOST = 2048  # tokens; longer ones take gigabytes
 TEMPORARIES_AT = (512, 1024, 2048, 4096)
-# Of the largest value; bfloat16 keeps eight bits, and gradients add up many of them.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
 
 
 def main() -> None:
+    use_all_cores()  # for the worker
     args, neighbours = arguments(), Neighbours()
     name, env = allocator(args.allocator)
-    cores = len(os.sched_getaffinity(0))
-    xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={cores}"
-    sides = {"jax": Worker(sys.executable, "attention_jax", {**env, "XLA_FLAGS": xla.strip()})}
+    sides = {"jax": Worker(sys.executable, "attention_jax", env)}
     if args.torch:
         sides["torch"] = Worker(args.torch, "attention_torch", env)
-    about = {side: worker.ask("hello") for side, worker in sides.items()}
+    about = [worker.ask("hello") for worker in sides.values()]
     report: dict[str, Any] = {"allocator": name, "sides": about, "cases": [], "temporaries": []}
     print(f"allocator: {name}; {args.rounds} rounds")
-    for side in about.values():
-        print(f"{side['version']}, {side['device']}, preloaded: {side['allocator'] or 'nothing'}")
-    print(TABLE, flush=True)
+    print(*about, TABLE, sep="\n", flush=True)
     for case in cases(args):
-        report["cases"].append(race(sides, case, args))
-        print(row(report["cases"][-1]), flush=True)
+        entered = contestants(sides, case, args.implementation)
+        result = race(entered, case, args.rounds, checked_rows=case.batch)
+        if result["failed"]:
+            raise SystemExit(f"not timed: {case}: {result['failed']}")
+        report["cases"].append(result)
+        print(row(result), flush=True)
         write(args.out, report)
     print("\n".join(comparisons(report["cases"])), flush=True)
     print(TEMPORARIES)
@@ -96,44 +95,15 @@ def cases(args: argparse.Namespace) -> list[Case]:
     return [Case(kind, t, session, members, d) for kind, session, members, t, d in dials]
 
 
-def race(sides: dict[str, Worker], case: Case, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of every round of each contestant, after all of them agreed."""
-    contestants = {"attend": ("jax", args.implementation, True)}
+def contestants(sides: dict[str, Worker], case: Case, form: str) -> dict[str, Contestant]:
+    chosen = {"attend": Contestant(sides["jax"], form)}
     if case.tokens <= DENSE_AT_MOST:
-        contestants["dense"] = ("jax", "dense", True)
+        chosen["dense"] = Contestant(sides["jax"], "dense")
     if "torch" in sides:
-        contestants["sdpa"] = ("torch", "sdpa", True)
-        contestants["attend forward"] = ("jax", args.implementation, False)
-        contestants["flex forward"] = ("torch", "flex", False)
-    for name, (side, form, backward) in contestants.items():
-        what = {"case": dataclasses.asdict(case), "form": form, "backward": backward}
-        sides[side].ask("prepare", key=name, **what)
-    workers = {name: sides[side] for name, (side, _, _) in contestants.items()}
-    require_agreement(workers, case)
-    samples = {n: lambda n=n: workers[n].ask("sample", key=n) for n in workers}
-    seconds = alternate(samples, args.rounds)
-    for worker in sides.values():
-        worker.ask("forget")
-    return {**dataclasses.asdict(case), "seconds": seconds}
-
-
-def require_agreement(workers: dict[str, Worker], case: Case) -> None:
-    """Raises where an output or a gradient differs between contestants."""
-    with tempfile.TemporaryDirectory() as folder:
-        first: list[np.ndarray] = []
-        for name, worker in workers.items():
-            path = f"{folder}/{name}.npz"
-            worker.ask("save", key=name, path=path, rows=case.batch)
-            with np.load(path) as file:
-                arrays = list(file.values())
-            first = first or arrays
-            for what, ours, theirs in zip(("out", "dq", "dk", "dv"), first, arrays):
-                apart = np.abs(ours - theirs).max() / np.abs(ours).max()
-                if not apart <= TOLERANCE[case.dtype]:
-                    raise SystemExit(
-                        f"{what} of {name} is {apart:.1e} of the largest value away from "
-                        f"{next(iter(workers))}'s at {case}; not timed"
-                    )
+        chosen["sdpa"] = Contestant(sides["torch"], "sdpa")
+        chosen["attend forward"] = Contestant(sides["jax"], form, backward=False)
+        chosen["flex forward"] = Contestant(sides["torch"], "flex", backward=False)
+    return chosen
 
 
 def temporaries(worker: Worker, kind: str, tokens: int, implementation: str) -> dict[str, Any]:
@@ -164,12 +134,11 @@ Temporaries of a forward and backward call, B = 8, float32, MB.
 
 
 def row(result: dict[str, Any]) -> str:
-    s = result["seconds"]
     cells = [str(result[k]) for k in ("kind", "session", "members", "tokens", "dtype")]
-    cells += [milliseconds(s.get(n)) for n in ("attend", "dense", "sdpa")]
-    cells += [times(s.get("sdpa"), s["attend"])]
-    cells += [milliseconds(s.get(n)) for n in ("attend forward", "flex forward")]
-    cells += [times(s.get("flex forward"), s.get("attend forward"))]
+    cells += [milliseconds(result, name) for name in ("attend", "dense", "sdpa")]
+    cells += [times(result, "sdpa", "attend")]
+    cells += [milliseconds(result, name) for name in ("attend forward", "flex forward")]
+    cells += [times(result, "flex forward", "attend forward")]
     return f"| {' | '.join(cells)} |"
 
 
@@ -177,17 +146,6 @@ def memory_row(result: dict[str, Any]) -> str:
     ours, theirs = result["attend"], result["dense"]
     mb = f"{ours / 1e6:,.1f} | {theirs / 1e6:,.1f} | {ours / theirs:.1%}"
     return f"| {result['kind']} | {result['tokens']} | {mb} |"
-
-
-def milliseconds(seconds: list[float] | None) -> str:
-    return f"{1e3 * quartiles(seconds)[1]:,.2f}" if seconds else "-"
-
-
-def times(slower: list[float] | None, faster: list[float] | None) -> str:
-    if not slower or not faster:
-        return "-"
-    low, middle, high = ratio(slower, faster)
-    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def comparisons(results: list[dict[str, Any]]) -> list[str]:

@@ -26,12 +26,13 @@ Time: not measured yet.
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from peers.workers import Neighbours, Worker, allocator, alternate, quartiles, ratio
+
+from ligr_jax.parallel.host import use_all_cores
 
 SETTINGS = {
     "model.features": "item_id,actor_id,item_type,surface",
@@ -46,11 +47,10 @@ TORCH_TABLES = ("AdamW", "SparseAdam", "Adagrad, sparse")
 
 
 def main() -> None:
+    use_all_cores()  # for the worker
     args, neighbours = arguments(), Neighbours()
     name, env = allocator(args.allocator)
-    cores = len(os.sched_getaffinity(0))
-    xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={cores}"
-    ours = Worker(sys.executable, "step_jax", {**env, "XLA_FLAGS": xla.strip()})
+    ours = Worker(sys.executable, "step_jax", env)
     sides = [ours]
     print(f"allocator: {name}; {args.rounds} rounds of {args.steps} steps", flush=True)
     folder = args.out / f"step-{args.seq_len}"
@@ -145,7 +145,7 @@ def table(report: dict[str, Any]) -> str:
     peak = 2 * 2048**3 / min(quartiles(times)[1] for times in products)
     lines = [
         "",
-        *(f"{s['version']}, {s['device']}, preloaded: {s['allocator']}" for s in report["sides"]),
+        *report["sides"],
         f"{report['parameters']['dense']:,} dense and {report['parameters']['tables']:,} table "
         f"parameters, {report['lookups']:,} lookups, {report['flops'] / 1e9:.1f} GFLOP a step, "
         f"rows {report['packing']:.1%} full",

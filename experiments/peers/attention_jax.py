@@ -21,7 +21,7 @@ def main() -> None:
     calls = Calls(jax.block_until_ready, queued=jax.default_backend() != "cpu")
 
     def prepare(key: str, case: dict[str, Any], form: str, backward: bool) -> None:
-        call, arrays = compiled(Case(**case), form, backward)
+        call, arrays = jitted(Case(**case), form, backward)
         calls.add(key, lambda: call(*arrays))
 
     def save(key: str, path: str, rows: int) -> None:
@@ -39,23 +39,21 @@ def main() -> None:
     serve(commands)
 
 
-def hello() -> dict[str, Any]:
+def hello() -> str:
     devices = jax.devices()
-    return {
-        "version": f"JAX {jax.__version__}",
-        "device": f"{len(devices)} x {devices[0].device_kind}",
-        "allocator": loaded_allocator(),
-    }
+    where = f"{len(devices)} x {devices[0].device_kind}"
+    return f"JAX {jax.__version__}, {where}, preloaded allocator: {loaded_allocator()}"
 
 
 def temporaries(case: dict[str, Any], form: str) -> int:
     """Bytes XLA sets aside for one forward and backward call, over all devices; nothing is run."""
-    analysis = compiled(Case(**case), form, backward=True)[0].memory_analysis()
+    call, arrays = jitted(Case(**case), form, backward=True)
+    analysis = call.lower(*arrays).compile().memory_analysis()
     return analysis.temp_size_in_bytes * jax.sharding.get_mesh().size
 
 
-def compiled(case: Case, form: str, backward: bool) -> tuple[jax.stages.Compiled, tuple[Any, ...]]:
-    """The call, compiled for all devices with the batch split over them, and its arguments."""
+def jitted(case: Case, form: str, backward: bool) -> tuple[Any, tuple[Any, ...]]:
+    """The call, and its arguments: the batch is split over all devices."""
     mesh = data_mesh(case.batch)
     jax.set_mesh(mesh)
     make = history_mask if case.kind == "history" else session_mask
@@ -64,7 +62,7 @@ def compiled(case: Case, form: str, backward: bool) -> tuple[jax.stages.Compiled
     cast = [x.astype(jnp.dtype(case.dtype)) for x in qkvg(case)]
     arguments = jax.device_put((*cast, seen), over_rows(mesh))
     step = functools.partial(both_ways if backward else forward, form)
-    return jax.jit(step).lower(*arguments).compile(), arguments
+    return jax.jit(step), arguments
 
 
 def forward(form: str, q: Any, k: Any, v: Any, g: Any, mask: Any) -> tuple[jax.Array]:

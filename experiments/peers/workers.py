@@ -172,8 +172,8 @@ def allocator(choice: str) -> tuple[str, dict[str, str]]:
 
 
 def loaded_allocator() -> str:
-    """The preloaded allocator this process really runs with, or an empty string."""
+    """The allocator that this process really has loaded in place of the system's."""
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.exists() else []
     names = {Path(line.split()[-1]).name for line in lines if "malloc" in line}
-    return ", ".join(sorted(names))
+    return ", ".join(sorted(names)) or "none"
