@@ -1,0 +1,1 @@
+"""Both sides of a race: processes that stay alive and take turns, one round each."""

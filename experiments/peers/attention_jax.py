@@ -1,0 +1,87 @@
+"""The JAX side of the attention races: `attend`, or jax.nn with the dense mask."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ligr_jax.ops.attention import attend
+from ligr_jax.ops.masks import dense_mask, history_mask, session_mask
+from ligr_jax.parallel.mesh import data_mesh, over_rows
+from peers.cases import Case, qkvg, rows
+from peers.workers import Calls, loaded_allocator, serve
+
+JAX_NN = ("xla", "cudnn")  # forms that are jax.nn's; all others are implementations of `attend`
+
+
+def main() -> None:
+    calls = Calls(jax.block_until_ready, queued=jax.default_backend() != "cpu")
+
+    def prepare(key: str, case: dict[str, Any], form: str, backward: bool) -> None:
+        call, arrays = jitted(Case(**case), form, backward)
+        calls.add(key, lambda: call(*arrays))
+
+    def save(key: str, path: str, rows: int) -> None:
+        """Writes the output and the gradients, of the first rows."""
+        np.savez(path, *(np.asarray(x[:rows], np.float32) for x in calls.result(key)))
+
+    commands = {
+        "hello": hello,
+        "prepare": prepare,
+        "sample": calls.sample,
+        "save": save,
+        "forget": calls.forget,
+        "temporaries": temporaries,
+    }
+    serve(commands)
+
+
+def hello() -> str:
+    devices = jax.devices()
+    where = f"{len(devices)} x {devices[0].device_kind}"
+    return f"JAX {jax.__version__}, {where}, preloaded allocator: {loaded_allocator()}"
+
+
+def temporaries(case: dict[str, Any], form: str) -> int:
+    """Bytes XLA sets aside for one forward and backward call, over all devices; nothing is run."""
+    call, arrays = jitted(Case(**case), form, backward=True)
+    analysis = call.lower(*arrays).compile().memory_analysis()
+    return analysis.temp_size_in_bytes * jax.sharding.get_mesh().size
+
+
+def jitted(case: Case, form: str, backward: bool) -> tuple[Any, tuple[Any, ...]]:
+    """The call, and its arguments: the batch is split over all devices."""
+    mesh = data_mesh(case.batch)
+    jax.set_mesh(mesh)
+    make = history_mask if case.kind == "history" else session_mask
+    mask = make(*rows(case))
+    seen = jax.jit(dense_mask)(mask)[:, None] if form in JAX_NN else mask
+    cast = [x.astype(jnp.dtype(case.dtype)) for x in qkvg(case)]
+    arguments = jax.device_put((*cast, seen), over_rows(mesh))
+    step = functools.partial(both_ways if backward else forward, form)
+    return jax.jit(step), arguments
+
+
+def forward(form: str, q: Any, k: Any, v: Any, g: Any, mask: Any) -> tuple[jax.Array]:
+    return (attention(form)(q, k, v, mask),)
+
+
+def both_ways(form: str, q: Any, k: Any, v: Any, g: Any, mask: Any) -> tuple[jax.Array, ...]:
+    """Output and gradients of queries, keys and values."""
+    out, pull = jax.vjp(lambda *qkv: attention(form)(*qkv, mask), q, k, v)
+    return out, *pull(g)
+
+
+def attention(form: str) -> Callable[..., jax.Array]:
+    if form in JAX_NN:
+        return lambda q, k, v, mask: jax.nn.dot_product_attention(
+            q, k, v, mask=mask, implementation=form
+        )
+    return functools.partial(attend, implementation=form)
+
+
+if __name__ == "__main__":
+    main()

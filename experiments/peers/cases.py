@@ -1,0 +1,87 @@
+"""Inputs of an attention call, from a seed: the same arrays for every contestant. NumPy alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Case:
+    """B rows of T tokens, filled.
+
+    kind: `history` over interleaved item and action tokens, `in_session` over item tokens.
+    session: mean tokens of a session; lengths are uniform between half of it and one and a half.
+    members: packed in a row, T / members tokens each.
+    dtype: `float32` or `bfloat16`.
+    """
+
+    kind: str
+    tokens: int
+    session: int
+    members: int
+    dtype: str
+    batch: int = 8
+    heads: int = 4
+    width: int = 64
+
+    @property
+    def tokens_per_impression(self) -> int:
+        return 2 if self.kind == "history" else 1
+
+
+def qkvg(case: Case) -> list[np.ndarray]:
+    """Queries, keys, values and the gradient of the output, float32 [B, T, H, K]."""
+    rng = np.random.default_rng(case.tokens)
+    shape = (case.batch, case.tokens, case.heads, case.width)
+    return [rng.standard_normal(shape, np.float32) for _ in range(4)]
+
+
+def rows(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """member, session: int32 [B, N] as in a batch of the pipeline."""
+    rng = np.random.default_rng(case.session)
+    length = case.tokens // case.tokens_per_impression // case.members
+    mean = case.session / case.tokens_per_impression
+    member = np.repeat(np.arange(1, case.members + 1, dtype=np.int32), length)
+    session = [_sessions(rng, length, mean) for _ in range(case.batch * case.members)]
+    return np.tile(member, (case.batch, 1)), np.stack(session).reshape(case.batch, -1)
+
+
+def _sessions(rng: np.random.Generator, length: int, mean: float) -> np.ndarray:
+    low, high = max(1, round(0.5 * mean)), round(1.5 * mean)
+    lengths = rng.integers(low, high + 1, length)
+    return np.repeat(np.arange(length, dtype=np.int32), lengths)[:length]
+
+
+def ranges(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """lo, hi, own: int32 [B, T]; token t sees lo <= j < hi, j == own and j == t.
+
+    Written anew from the definition, and not taken from the library that is measured.
+    """
+    member, session = rows(case)
+    place = np.broadcast_to(np.arange(member.shape[1], dtype=np.int32), member.shape)
+    new_member = np.diff(member, axis=1, prepend=0) != 0
+    new_session = new_member | (np.diff(session, axis=1, prepend=0) != 0)
+    member_start, session_start = (
+        np.maximum.accumulate(np.where(new, place, 0), axis=1) for new in (new_member, new_session)
+    )
+    if case.kind == "in_session":
+        same = session_start[:, :, None] == session_start[:, None, :]
+        return session_start, session_start + same.sum(2, dtype=np.int32), place
+    lo, hi, own = (np.repeat(2 * x, 2, axis=1) for x in (member_start, session_start, place))
+    return lo, hi, own
+
+
+def dense(case: Case) -> np.ndarray:
+    """bool [B, T, T] (query, key), what the ranges allow."""
+    lo, hi, own = (x[:, :, None] for x in ranges(case))
+    key = np.arange(case.tokens, dtype=np.int32)
+    return (lo <= key) & (key < hi) | (key == own) | (key == key[:, None])
+
+
+def allowed_pairs(case: Case) -> int:
+    """Pairs of one head that attention must compute, over all rows."""
+    lo, hi, own = ranges(case)
+    place = np.arange(case.tokens)
+    apart = own != place
+    inside = (lo <= place) & (place < hi)
+    return int((hi - lo).sum() + apart.sum() + (~inside).sum())

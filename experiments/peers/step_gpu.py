@@ -1,0 +1,95 @@
+"""Whole training steps of the library on one accelerator, fed with one batch again and again."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ligr_jax.config import Config, DataConfig, Feature, ModelConfig, OptimConfig
+from ligr_jax.data.batch import Batch
+from ligr_jax.nn.flops import Work, train_flops
+from ligr_jax.nn.ligr import LiGR
+from ligr_jax.parallel.peak import peak_flops
+from ligr_jax.train.state import init_state, optimizer
+from ligr_jax.train.step import make_step
+from peers.attention_jax import hello
+from peers.cases import Case, rows
+from peers.workers import Calls, serve
+
+ACTIONS = ("click", "long_dwell", "like")
+FEATURES = ("item_id", "actor_id")
+
+
+def main() -> None:
+    calls = Calls(jax.block_until_ready, queued=jax.default_backend() != "cpu")
+
+    def prepare(key: str, case: dict[str, Any], model: dict[str, Any], table_rows: int) -> float:
+        """Compiles and warms steps of a model on rows like the case's; FLOPs of one of them."""
+        call, flops = steps(Case(**case), model, table_rows)
+        calls.add(key, call)
+        return flops
+
+    def prepare_product(key: str, size: int) -> float:
+        """The same of a product of random bfloat16 matrices: the peak that is in reach."""
+        a, b = jax.random.normal(jax.random.key(0), (2, size, size), jnp.bfloat16)
+        product = jax.jit(jnp.dot)
+        calls.add(key, lambda: product(a, b))
+        return 2.0 * size**3
+
+    commands = {
+        "hello": hello,
+        "peak": lambda: peak_flops("bfloat16"),
+        "prepare": prepare,
+        "prepare_product": prepare_product,
+        "sample": calls.sample,
+        "forget": calls.forget,
+    }
+    serve(commands)
+
+
+def steps(case: Case, model: dict[str, Any], table_rows: int) -> tuple[Any, float]:
+    """A call that takes one step, and its FLOPs (forward times three, padding not counted)."""
+    features = {name: Feature(rows=table_rows) for name in FEATURES}
+    config = Config(
+        model=ModelConfig(features=features, actions=ACTIONS, dtype=case.dtype, **model),
+        data=DataConfig(seq_len=case.tokens),
+        optim=OptimConfig(batch=case.batch, decay="none"),
+    )
+    network, tx = LiGR(config.model), optimizer(config.optim, steps=1000)
+    batch = jax.device_put(random_batch(case, table_rows))
+    state = jax.jit(lambda b: init_state(network, tx, b, seed=0))(batch)
+    step = jax.jit(make_step(network, tx, config), donate_argnums=0)
+
+    def call() -> Any:
+        nonlocal state
+        state, metrics = step(state, batch)
+        return metrics
+
+    metrics = jax.device_get(call())
+    if not np.isfinite(metrics["loss"]):
+        raise FloatingPointError(f"the loss of {model} is {metrics['loss']}")
+    names = ("impressions", "history_pairs", "set_pairs")
+    work = Work(*(float(metrics[name]) for name in names))
+    return call, train_flops(config.model, work)
+
+
+def random_batch(case: Case, table_rows: int) -> Batch:
+    rng = np.random.default_rng(0)
+    member, session = rows(case)
+    shape = member.shape
+    ids = {name: rng.integers(1, table_rows, shape, dtype=np.int32) for name in FEATURES}
+    return Batch(
+        member=member,
+        session=session,
+        time=np.zeros(shape, np.float32),
+        ids=ids,
+        numeric={},
+        vectors={},
+        labels=rng.integers(0, 2, (*shape, len(ACTIONS)), dtype=np.int8),
+        weight=np.ones(shape, np.float32),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The library's side of the race of training steps: its trainer's compiled step and pipeline."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ligr_jax.config import Config
+from ligr_jax.data.prepare.options import PrepareOptions
+from ligr_jax.data.prepare.prepare import prepare
+from ligr_jax.data.records import Records
+from ligr_jax.data.sources.formats import open_source
+from ligr_jax.data.world.generate import WorldConfig, generate
+from ligr_jax.nn.flops import Work, parameter_counts, train_flops
+from ligr_jax.parallel.mesh import over_rows
+from ligr_jax.scaling.ladder import configure
+from ligr_jax.train.loop import Trainer
+from peers.attention_jax import hello
+from peers.workers import Calls, serve
+
+SETTLE_SECONDS = 0.3  # in which readers fill their buffer, and not in the other side's turn
+SESSION = 8  # impressions, on average, in the synthetic world
+
+
+class Side:
+    """What the worker holds between requests."""
+
+    def start(self, out: str, impressions: int, batches: int, settings: list[str]) -> dict:
+        """Makes the data and the trainer, takes the first step, writes what the other side needs:
+        `params.npz`, randomized parameters by path, and `batch-0.npz`, ...
+
+        Returns: the configuration, and what both sides must agree on.
+        """
+        folder = Path(out)
+        self.config = configured(folder, impressions, settings)
+        records = Records(self.config.data.dir)
+        self.trainer = Trainer(self.config, records, folder / "run", lambda _: None)
+        fresh, self.step, _ = self.trainer._start()
+        rows = [next(self.trainer.batches) for _ in range(batches)]
+        for i, batch in enumerate(rows):
+            np.savez(folder / f"batch-{i}.npz", **by_path(batch._asdict()))
+        params = jax.tree.map(jax.device_put, randomized(fresh.params), shardings(fresh.params))
+        np.savez(folder / "params.npz", **by_path(params))
+        counts = parameter_counts(params)
+        self.state, self.work = fresh._replace(params=params), []
+        first = self._read(self._dispatch(rows[0]))
+        full = Work(impressions=rows[0].member.size)  # padding is multiplied too
+        return {
+            "model": dataclasses.asdict(self.config.model),
+            "ffn_width": self.config.model.ffn_width,
+            "optim": dataclasses.asdict(self.config.optim),
+            "loss": first["loss"],
+            "grad_norm": first["grad_norm"],
+            "parameters": counts,
+            "product_flops": train_flops(self.config.model, full),
+            "lookups": sum(ids.size for ids in rows[0].ids.values()),
+            "packing": self.trainer.plan.packing,
+        }
+
+    def steps(self, count: int) -> float:
+        """Seconds of one step, of several in a row: metrics are read one step later."""
+        began = time.perf_counter()
+        pending = None
+        for _ in range(count):
+            metrics = self._dispatch(next(self.trainer.batches))
+            if pending is not None:
+                self._read(pending)
+            pending = metrics
+        self._read(pending)
+        jax.block_until_ready(self.state)
+        seconds = time.perf_counter() - began
+        time.sleep(SETTLE_SECONDS)
+        return seconds / count
+
+    def flops(self) -> float:
+        """Of a step, on average over the steps taken; padding is not counted."""
+        return float(np.mean([train_flops(self.config.model, work) for work in self.work]))
+
+    def close(self) -> None:
+        self.trainer.batches.close()
+
+    def _dispatch(self, batch: Any) -> Any:
+        batch = jax.device_put(batch, over_rows(self.trainer.mesh))
+        self.state, metrics = self.step(self.state, batch)
+        return metrics
+
+    def _read(self, metrics: Any) -> dict[str, float]:
+        values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        names = [field.name for field in dataclasses.fields(Work)]
+        self.work.append(Work(*(values[name] for name in names)))
+        return values
+
+
+def configured(folder: Path, impressions: int, settings: list[str]) -> Config:
+    """The configuration on a world of about that many impressions, made where absent."""
+    row = int(dict(s.split("=") for s in settings)["data.seq_len"]) // 2
+    # Members about as long as a row, so that rows hold one or few of them.
+    world = WorldConfig(members=max(16, impressions // row), sessions=max(2.0, row / SESSION))
+    generate(world, folder / "log")
+    manifest = prepare(open_source(folder / "log"), folder / "prepared", PrepareOptions(), str)
+    return configure(manifest, folder / "prepared", settings)
+
+
+def randomized(params: Any) -> Any:
+    """Fresh heads are zero, and would hide what is below them from a comparison of losses."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda x: np.asarray(x) + np.float32(0.02) * rng.standard_normal(x.shape, np.float32),
+        params,
+    )
+
+
+def shardings(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.sharding, tree)
+
+
+def by_path(tree: Any) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(p.key) for p in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def main() -> None:
+    side, calls = Side(), Calls(jax.block_until_ready, queued=False)
+    square = jnp.ones((2048, 2048), jnp.float32)
+    product = jax.jit(jnp.dot)
+    calls.add("matmul", lambda: product(square, square))
+    commands = {
+        "hello": hello,
+        "matmul": lambda: calls.sample("matmul"),
+        "start": side.start,
+        "steps": side.steps,
+        "flops": side.flops,
+        "close": side.close,
+    }
+    serve(commands)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Is a whole training step of LiGR on CPU faster than the same model's in PyTorch?
+
+    python experiments/step.py --torch TORCH_ENV/bin/python                          T = 512
+    python experiments/step.py --torch TORCH_ENV/bin/python --seq-len 2048 --rows 4
+
+LiGR-S: D = 128, 4 layers, H = 4, F = 4 D, float32, four looked-up features (16 k lookups in a
+batch of 8,192 tokens), one of them in a table of 1e6 x 32. This side is the trainer's own: its
+compiled step, fed by its pipeline from a prepared synthetic world, metrics read one step later.
+The other is `peers/ligr_torch.py` under `torch.compile`, SDPA with the boolean mask built once a
+batch, fused AdamW, on batches of the same data that wait in memory; its tables are updated in three
+ways, and the fastest is the one to beat:
+
+    AdamW              dense gradients, as this side's optimizer is defined
+    SparseAdam         rows looked up alone
+    Adagrad, sparse    rows looked up alone
+
+TORCH_ENV is a virtual environment of its own with PyTorch 2.13 (CPU) and NumPy. Same allocator,
+both sides kept alive, several steps in turn a round, medians over the rounds. Before that both must
+agree on the loss and the gradient's norm of one batch and randomized parameters, on the number of
+dense parameters, and on the FLOPs of matrix products outside attention. Give it the machine alone.
+
+Expected: not measured yet.
+
+Time: not measured yet.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from peers.workers import Neighbours, Worker, allocator, alternate, quartiles, ratio
+
+from ligr_jax.parallel.host import use_all_cores
+
+SETTINGS = {
+    "model.features": "item_id,actor_id,item_type,surface",
+    "model.features.item_id.rows": 1_000_000,
+    "model.table_width": 32,
+    "optim.decay": "none",
+    "train.steps": 1_000_000,  # never reached
+    "track.wandb": "off",
+}
+BATCHES = 8  # that PyTorch's side goes round
+TORCH_TABLES = ("AdamW", "SparseAdam", "Adagrad, sparse")
+
+
+def main() -> None:
+    use_all_cores()  # for the worker
+    args, neighbours = arguments(), Neighbours()
+    name, env = allocator(args.allocator)
+    ours = Worker(sys.executable, "step_jax", env)
+    sides = [ours]
+    print(f"allocator: {name}; {args.rounds} rounds of {args.steps} steps", flush=True)
+    folder = args.out / f"step-{args.seq_len}"
+    started = ours.ask(
+        "start",
+        out=str(folder),
+        impressions=args.impressions,
+        batches=BATCHES,
+        settings=settings(args),
+    )
+    samples = {
+        "ligr_jax": lambda: ours.ask("steps", count=args.steps),
+        "matmul, JAX": lambda: ours.ask("matmul"),
+    }
+    if args.torch:
+        theirs = Worker(args.torch, "step_torch", env)
+        sides.append(theirs)
+        answer = theirs.ask("start", folder=str(folder), started=started, batches=BATCHES)
+        require_agreement(started, answer)
+        samples |= {
+            f"PyTorch, {t}": lambda t=t: theirs.ask("steps", tables=t, count=args.steps)
+            for t in TORCH_TABLES
+        }
+        samples["matmul, PyTorch"] = lambda: theirs.ask("matmul")
+    alternate(samples, 1)  # warm
+    seconds = alternate(samples, args.rounds)
+    report = {
+        "allocator": name,
+        "sides": [side.ask("hello") for side in sides],
+        "settings": settings(args),
+        **{k: started[k] for k in ("parameters", "lookups", "packing")},
+        "flops": ours.ask("flops"),
+        "seconds": seconds,
+    }
+    ours.ask("close")
+    for side in sides:
+        side.close()
+    report["neighbours"] = neighbours.share()
+    print(table(report))
+    path = args.out / f"step-{args.seq_len}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(path)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--torch", metavar="PYTHON", help="an interpreter with PyTorch")
+    add("--out", type=Path, default=Path("runs/step"), help="where all goes [%(default)s]")
+    add("--seq-len", type=int, default=512, metavar="T", help="tokens of a row [%(default)s]")
+    add("--rows", type=int, default=16, metavar="B", help="of a batch [%(default)s]")
+    add("--width", type=int, default=128, metavar="D", help="[%(default)s]")
+    add("--depth", type=int, default=4, help="historical layers [%(default)s]")
+    add("--set-depth", type=int, default=0, help="set-wise layers after them [%(default)s]")
+    add("--rounds", type=int, default=11, help="[%(default)s]")
+    add("--steps", type=int, default=4, help="of each side in a round [%(default)s]")
+    add("--impressions", type=int, default=400_000, help="of the world, about [%(default)s]")
+    add("--allocator", default="auto", help="auto, none, or the path of a library [%(default)s]")
+    add("overrides", nargs="*", metavar="name=value", help="e.g. model.implementation=dense")
+    return parser.parse_args()
+
+
+def settings(args: argparse.Namespace) -> list[str]:
+    dials = {
+        "data.seq_len": args.seq_len,
+        "optim.batch": args.rows,
+        "model.width": args.width,
+        "model.depth": args.depth,
+        "model.set_depth": args.set_depth,
+        "model.heads": 4,
+    }
+    return [*(f"{k}={v}" for k, v in {**SETTINGS, **dials}.items()), *args.overrides]
+
+
+def require_agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Raises where the two models are not the same one."""
+    dense = ours["parameters"]["dense"]
+    if dense != theirs["dense"]:
+        raise SystemExit(f"{dense:,} dense parameters against {theirs['dense']:,} in PyTorch")
+    # PyTorch's count leaves out gradients of the inputs that nothing needs.
+    for name, tolerance in (("loss", 1e-4), ("grad_norm", 1e-3), ("product_flops", 0.02)):
+        if abs(ours[name] / theirs[name] - 1) > tolerance:
+            raise SystemExit(f"{name}: {ours[name]:.7g} against {theirs[name]:.7g} in PyTorch")
+
+
+def table(report: dict[str, Any]) -> str:
+    """Times, rates against the measured peak, and ratios."""
+    seconds = dict(report["seconds"])
+    products = [seconds.pop(k) for k in list(seconds) if k.startswith("matmul")]
+    peak = 2 * 2048**3 / min(quartiles(times)[1] for times in products)
+    lines = [
+        "",
+        *report["sides"],
+        f"{report['parameters']['dense']:,} dense and {report['parameters']['tables']:,} table "
+        f"parameters, {report['lookups']:,} lookups, {report['flops'] / 1e9:.1f} GFLOP a step, "
+        f"rows {report['packing']:.1%} full",
+        f"float32 peak, by a product of 2048 x 2048 matrices: {peak / 1e9:.0f} GFLOP/s",
+        f"other processes took {report['neighbours']:.0%} of the cores meanwhile",
+        "",
+        "| | ms a step | quartiles | GFLOP/s | of the peak | its time over ligr_jax's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, times in seconds.items():
+        low, middle, high = quartiles(times)
+        rate = report["flops"] / middle
+        r = ratio(times, seconds["ligr_jax"])
+        lines.append(
+            f"| {name} | {1e3 * middle:.1f} | {1e3 * low:.1f}, {1e3 * high:.1f} | "
+            f"{rate / 1e9:.1f} | {rate / peak:.0%} | {r[1]:.2f} [{r[0]:.2f}, {r[2]:.2f}] |"
+        )
+    theirs = {name: quartiles(times)[1] for name, times in seconds.items() if name != "ligr_jax"}
+    if theirs:
+        fastest = min(theirs, key=lambda name: theirs[name])
+        middle = ratio(seconds[fastest], seconds["ligr_jax"])[1]
+        lines += ["", f"the one to beat: {fastest}, {middle:.2f} times ligr_jax's time"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

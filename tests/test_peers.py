@@ -1,0 +1,43 @@
+"""Races against other libraries: both sides are given the same work, and the scripts still run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ligr_jax.ops.masks import allowed_pairs, dense_mask, history_mask, session_mask
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+TINY = ["--tokens", "64", "--sessions", "8", "--members", "4", "--temporaries", "64"]
+
+
+@pytest.mark.parametrize("kind", ["history", "in_session"])
+@pytest.mark.parametrize("members", [1, 4])
+def test_both_sides_mask_alike(kind: str, members: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    from peers import cases
+
+    case = cases.Case(kind, 128, 8, members, "float32", batch=2)
+    mask = (history_mask if kind == "history" else session_mask)(*cases.rows(case))
+    assert np.array_equal(cases.dense(case), dense_mask(mask))
+    assert cases.allowed_pairs(case) == allowed_pairs(mask) == cases.dense(case).sum()
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("attention.py", [*TINY, "--dtypes", "float32"]),
+        ("attention_gpu.py", ["--smoke", "--parts", "step"]),
+    ],
+)
+def test_races_run(script: str, arguments: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    command = [sys.executable, str(EXPERIMENTS / script), "--rounds", "1", "--out", str(out)]
+    subprocess.run([*command, *arguments], check=True, capture_output=True, timeout=300)
+    report = json.loads(out.read_text())
+    seconds = [x["seconds"] for part in ("cases", "step") for x in report.get(part, [])]
+    assert seconds
+    assert all(seconds)
