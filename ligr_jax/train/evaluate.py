@@ -52,7 +52,7 @@ class Evaluator:
             lambda params, batch: model.apply({"params": params}, batch),
             in_shardings=(replicated(mesh), self._rows),
         )
-        self._model, self._everywhere = model, replicated(mesh)
+        self._model, self._mesh, self._everywhere = model, mesh, replicated(mesh)
         self._plans: dict[str, Plan] = {}
 
     def _plan(self, split: str) -> Plan:
@@ -81,7 +81,8 @@ class Evaluator:
         plan = self._plan(split)
         parts = []
         for index, batch in eval_batches(self.records, plan, self.config):
-            logits = self._apply(params, jax.device_put(batch, self._rows))
+            with jax.set_mesh(self._mesh):
+                logits = self._apply(params, jax.device_put(batch, self._rows))
             parts.append((index, batch.weight > 0, batch.labels, logits))
             if progress:
                 progress(len(parts), -(-len(plan) // len(index)))

@@ -108,7 +108,8 @@ class Trainer:
             out_shardings=everywhere,
             donate_argnums=0,
         )
-        compiled = step.lower(like, jax.eval_shape(lambda b: b, example)).compile()
+        with jax.set_mesh(self.mesh):
+            compiled = step.lower(like, jax.eval_shape(lambda b: b, example)).compile()
         # XLA counts what one device does.
         per_device = (compiled.cost_analysis() or {}).get("flops")
         xla_flops = per_device * self.mesh.size if per_device else None

@@ -8,6 +8,7 @@ import pytest
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
+from ligr_jax.ops.attention import blocked
 from tests.batches import model_config, random_batch
 from tests.nn.models import logits, random_params, token_jacobian, value_and_gradient
 
@@ -18,7 +19,20 @@ VARIANTS = {
     "silu": {"attention": "silu", "ffn": "swiglu", "position": "relative_session"},
     "sigmoid": {"attention": "sigmoid", "gate": "none", "position": "relative_time"},
     "action tokens with their item": {"action_token": "actions_and_item"},
+    "blocked": {"implementation": "blocked"},
+    "blocked silu": {
+        "implementation": "blocked",
+        "attention": "silu",
+        "position": "relative_session",
+    },
 }
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of these tests are short: only so do they cross borders of tiles."""
+    monkeypatch.setattr(blocked, "HISTORY_TILES", blocked.Tiles(8, 6))
+    monkeypatch.setattr(blocked, "SESSION_TILES", blocked.Tiles(5, 4))
 
 
 def scanned(**changes: object) -> ModelConfig:
@@ -107,9 +121,12 @@ def altered(batch: Batch, session: int) -> Iterator[Batch]:
     )
 
 
+@pytest.mark.parametrize("implementation", ["dense", "blocked"])
 @pytest.mark.parametrize("mask", ["session", "causal"])
-def test_logits_are_bit_identical_whatever_comes_later(batch: Batch, mask: str) -> None:
-    config = scanned(mask=mask)
+def test_logits_are_bit_identical_whatever_comes_later(
+    batch: Batch, mask: str, implementation: str
+) -> None:
+    config = scanned(mask=mask, implementation=implementation)
     batch = jax.tree.map(lambda x: np.asarray(x), batch)
     params = random_params(config, batch)
     known = np.asarray(logits(config, params, batch))
