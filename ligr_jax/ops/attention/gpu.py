@@ -76,7 +76,7 @@ def attend_gpu(
     has_own = mask.own is not None
     tiling = tiling or choose_tiling(width, q.dtype, has_own)
     plan = _Plan(activation, width**-0.5, has_own, tiling, interpret)
-    out = _attend(plan, q, k, v, _Ranges(mask.lo, mask.hi, allowed_keys(mask)))
+    out = _attend(plan, _Inputs(q, k, v, mask.lo, mask.hi, allowed_keys(mask)))
     return out[..., :width]
 
 
@@ -105,58 +105,64 @@ class _Plan(NamedTuple):
     interpret: bool
 
 
-class _Ranges(NamedTuple):
-    """The mask as kernels read it, each int32 [B, T]. Padding has zeros.
+class _Inputs(NamedTuple):
+    """Of every kernel. Padding has zeros in lo, hi and keys, each int32 [B, T].
 
     keys: how many are allowed; keys - (hi - lo) of them are own edges: none, t, or t and t - 1.
     """
 
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
     lo: jax.Array
     hi: jax.Array
     keys: jax.Array
 
 
+class _Saved(NamedTuple):
+    """Of the backward kernels besides: d_out like q; norm and delta, float32 [B, H, T]."""
+
+    d_out: jax.Array
+    norm: jax.Array
+    delta: jax.Array
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(plan: _Plan, q: jax.Array, k: jax.Array, v: jax.Array, ranges: _Ranges) -> jax.Array:
-    return _attend_forward(plan, q, k, v, ranges)[0]
+def _attend(plan: _Plan, x: _Inputs) -> jax.Array:
+    return _attend_forward(plan, x)[0]
 
 
-def _attend_forward(
-    plan: _Plan, q: jax.Array, k: jax.Array, v: jax.Array, ranges: _Ranges
-) -> tuple[jax.Array, tuple]:
-    batch, tokens, heads, _ = q.shape
+def _attend_forward(plan: _Plan, x: _Inputs) -> tuple[jax.Array, tuple]:
+    batch, tokens, heads, _ = x.q.shape
     tile = plan.tiling.forward
-    outputs = [
-        jax.ShapeDtypeStruct(q.shape, q.dtype),
+    like = [
+        jax.ShapeDtypeStruct(x.q.shape, x.q.dtype),
         jax.ShapeDtypeStruct((batch, heads, tokens), jnp.float32),
     ]
-    inputs = (q, k, v, *ranges)
-    out, norm = _launch(_forward_kernel, plan, tile, _seen_keys(ranges, tile), inputs, outputs)
-    return out, (q, k, v, ranges, out, norm)
+    out, norm = _launch(_forward_kernel, plan, tile, _seen_keys(x, tile), (x,), like)
+    return out, (x, out, norm)
 
 
-def _attend_backward(
-    plan: _Plan, saved: tuple, d_out: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, None]:
-    q, k, v, ranges, out, norm = saved
+def _attend_backward(plan: _Plan, residuals: tuple, d_out: jax.Array) -> tuple[_Inputs]:
+    x, out, norm = residuals
     delta = jnp.zeros_like(norm)
     if plan.activation == "softmax":
         delta = jnp.einsum("BTHK,BTHK->BHT", out, d_out, preferred_element_type=jnp.float32)
+    inputs = (x, _Saved(d_out, norm, delta))
     tile = plan.tiling.backward
-    inputs = (q, k, v, *ranges, d_out, norm, delta)
-    dq_like = jax.ShapeDtypeStruct(q.shape, q.dtype)
-    (dq,) = _launch(_dq_kernel, plan, tile, _seen_keys(ranges, tile), inputs, [dq_like])
+    like = [jax.ShapeDtypeStruct(x.q.shape, x.q.dtype)]
+    (dq,) = _launch(_dq_kernel, plan, tile, _seen_keys(x, tile), inputs, like)
     # Query heads of a group write apart, in float32, and are summed here.
-    group = q.shape[2] // k.shape[2]
-    per_head = [
-        jax.ShapeDtypeStruct(q.shape, jnp.float32 if group > 1 else x.dtype) for x in (k, v)
+    group = x.q.shape[2] // x.k.shape[2]
+    like = [
+        jax.ShapeDtypeStruct(x.q.shape, jnp.float32 if group > 1 else to.dtype) for to in (x.k, x.v)
     ]
-    dkv = _launch(_dkv_kernel, plan, tile, _seeing_queries(ranges, tile), inputs, per_head)
+    apart = _launch(_dkv_kernel, plan, tile, _seeing_queries(x, tile), inputs, like)
     dk, dv = (
-        dx.reshape(*x.shape[:3], group, -1).sum(axis=3).astype(x.dtype)
-        for dx, x in zip(dkv, (k, v))
+        each.reshape(*to.shape[:3], group, -1).sum(axis=3).astype(to.dtype)
+        for each, to in zip(apart, (x.k, x.v))
     )
-    return dq, dk, dv, None
+    return (_Inputs(dq, dk, dv, None, None, None),)  # type: ignore[arg-type]
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -167,18 +173,16 @@ def _launch(
     plan: _Plan,
     tile: Tile,
     sweeps: jax.Array,
-    inputs: Sequence[jax.Array],
+    inputs: tuple,
     outputs: Sequence[jax.ShapeDtypeStruct],
 ) -> list[jax.Array]:
     """Runs a program per (tile, head, row): it reads whole rows, and writes its own tokens."""
     batch, _, heads, _ = outputs[0].shape
+    every = pl.BlockSpec((None, None, sweeps.shape[2]), lambda i, h, b: (b, i, 0))
     return pl.pallas_call(
         functools.partial(kernel, plan=plan),
         grid=(sweeps.shape[1], heads, batch),
-        in_specs=[
-            pl.BlockSpec((None, None, 4), lambda i, h, b: (b, i, 0)),
-            *(_read(x, heads) for x in inputs),
-        ],
+        in_specs=[every, *jax.tree.map(lambda x: _read(x, heads), inputs)],
         out_specs=[_written(x, tile.owned) for x in outputs],
         out_shape=outputs,
         compiler_params=triton.CompilerParams(num_warps=tile.warps, num_stages=tile.stages),
@@ -188,56 +192,52 @@ def _launch(
 
 def _read(x: jax.Array, heads: int) -> pl.BlockSpec:
     """All tokens of one row: of [B, T, heads, K] or [B, T, G, K], [B, heads, T] or [B, T]."""
-    if x.ndim == 4:
-        group = heads // x.shape[2]
-        return pl.BlockSpec(
-            (None, x.shape[1], None, x.shape[3]), lambda i, h, b: (b, 0, jax.lax.div(h, group), 0)
-        )
+    if x.ndim == 2:
+        return pl.BlockSpec((None, x.shape[1]), lambda i, h, b: (b, 0))
     if x.ndim == 3:
         return pl.BlockSpec((None, None, x.shape[2]), lambda i, h, b: (b, h, 0))
-    return pl.BlockSpec((None, x.shape[1]), lambda i, h, b: (b, 0))
+    _, tokens, groups, width = x.shape
+    group = heads // groups
+    return pl.BlockSpec(
+        (None, tokens, None, width), lambda i, h, b: (b, 0, jax.lax.div(h, group), 0)
+    )
 
 
 def _written(x: jax.ShapeDtypeStruct, owned: int) -> pl.BlockSpec:
     """The owned tokens of [B, T, heads, K] or [B, heads, T]."""
-    if len(x.shape) == 4:
-        return pl.BlockSpec((None, owned, None, x.shape[3]), lambda i, h, b: (b, i, h, 0))
-    return pl.BlockSpec((None, None, owned), lambda i, h, b: (b, h, i))
+    if len(x.shape) == 3:
+        return pl.BlockSpec((None, None, owned), lambda i, h, b: (b, h, i))
+    return pl.BlockSpec((None, owned, None, x.shape[3]), lambda i, h, b: (b, i, h, 0))
 
 
 # ---- Sweeps: what to visit, found outside of the kernels ----
 
 
-def _seen_keys(ranges: _Ranges, tile: Tile) -> jax.Array:
+def _seen_keys(x: _Inputs, tile: Tile) -> jax.Array:
     """Sweeps of query tiles: from the lowest `lo` to the highest `hi` of their real tokens."""
-    first = jnp.arange(0, ranges.lo.shape[1], tile.owned)
-    real = jnp.sum(ranges.keys > 0, axis=1, keepdims=True)
+    first = jnp.arange(0, x.lo.shape[1], tile.owned)
+    real = jnp.sum(x.keys > 0, axis=1, keepdims=True)
     last = jnp.maximum(jnp.minimum(first + tile.owned, real) - 1, 0)
-    low, high = ranges.lo[:, first], ranges.hi[:, first]
-    last_low, last_high = (jnp.take_along_axis(x, last, axis=1) for x in (ranges.lo, ranges.hi))
+    low, high = x.lo[:, first], x.hi[:, first]
+    last_low, last_high = (jnp.take_along_axis(ends, last, axis=1) for ends in (x.lo, x.hi))
     return _sweeps(low, last_low, high, jnp.where(first < real, last_high, low), tile.seen)
 
 
-def _seeing_queries(ranges: _Ranges, tile: Tile) -> jax.Array:
+def _seeing_queries(x: _Inputs, tile: Tile) -> jax.Array:
     """Sweeps of key tiles: from the first query with `hi` above to the last with `lo` below."""
-    tokens = ranges.lo.shape[1]
+    tokens = x.lo.shape[1]
     first = jnp.arange(0, tokens, tile.owned)
     last = jnp.minimum(first + tile.owned, tokens) - 1
     search = functools.partial(jnp.searchsorted, side="right", method="scan_unrolled")
 
     def not_above(keys: jax.Array, ends: jax.Array) -> jax.Array:
         """How many of a row's sorted `ends` are not above each key."""
-        ends = jnp.where(ranges.keys > 0, ends, tokens)  # padding: above every key
+        ends = jnp.where(x.keys > 0, ends, tokens)  # padding: above every key
         return jax.vmap(search, (0, None))(ends, keys)
 
-    lo, hi = ranges.lo, ranges.hi
-    return _sweeps(
-        not_above(first, hi),
-        not_above(last, hi),
-        not_above(first, lo),
-        not_above(last, lo),
-        tile.seen,
-    )
+    start, agreed_start = not_above(first, x.hi), not_above(last, x.hi)
+    agreed_end, end = not_above(first, x.lo), not_above(last, x.lo)
+    return _sweeps(start, agreed_start, agreed_end, end, tile.seen)
 
 
 def _sweeps(
@@ -254,14 +254,11 @@ def _sweeps(
 
 
 def _sweep(
-    sweep_ref: Ref,
-    seen: int,
-    visit: Callable[[Carry, jax.Array, bool], Carry],
-    carry: Carry,
+    sweep_ref: Ref, seen: int, visit: Callable[[Carry, jax.Array, bool], Carry], carry: Carry
 ) -> Carry:
     """Carries `visit(carry, tokens, masked)` over the tiles of a sweep.
 
-    Three loops rather than a branch in one: Triton overlaps loads only in loops without branches.
+    Three loops, not a branch in one: Triton overlaps loads and products only without branches.
     """
     start, *ends = (sweep_ref[i] for i in range(4))
     begin: Any = 0
@@ -275,8 +272,26 @@ def _sweep(
     return carry
 
 
-# ---- Kernels. Arrays are of one row and head; scores are [queries, keys], but [keys, queries] for
-# ---- dK and dV, whose products then need no transposed weights.
+# ---- Kernels, of one row and head. Arrays of scores are [queries, keys], but [keys, queries] for
+# dK and dV: weights are then never transposed.
+
+
+class _Queries(NamedTuple):
+    """What a program knows of some queries; `own`: how many own edges they have."""
+
+    q: jax.Array
+    lo: jax.Array
+    hi: jax.Array
+    keys: jax.Array
+    own: jax.Array
+
+
+class _Upstream(NamedTuple):
+    """What the backward kernels know of them besides."""
+
+    d_out: jax.Array
+    norm: jax.Array
+    delta: jax.Array
 
 
 class _State(NamedTuple):
@@ -288,41 +303,29 @@ class _State(NamedTuple):
 
 
 def _forward_kernel(
-    sweep_ref: Ref,
-    q_ref: Ref,
-    k_ref: Ref,
-    v_ref: Ref,
-    lo_ref: Ref,
-    hi_ref: Ref,
-    keys_ref: Ref,
-    out_ref: Ref,
-    norm_ref: Ref,
-    *,
-    plan: _Plan,
+    sweep_ref: Ref, x: _Inputs, out_ref: Ref, norm_ref: Ref, *, plan: _Plan
 ) -> None:
     tile, softmax = plan.tiling.forward, plan.activation == "softmax"
-    queries = _owned(tile)
-    q = _rows(q_ref, queries)
-    lo, hi, keys = (_numbers(ref, queries) for ref in (lo_ref, hi_ref, keys_ref))
-    share = 1.0 / jnp.maximum(keys, 1).astype(jnp.float32)  # the norm of silu and sigmoid
+    tokens = _owned(tile)
+    at = _queries(x, tokens)
+    share = 1.0 / jnp.maximum(at.keys, 1).astype(jnp.float32)  # the norm of silu and sigmoid
 
     def own_edges() -> _State:
-        near = [jnp.maximum(queries - back, 0) for back in (0, 1)]
+        near = [jnp.maximum(tokens - back, 0) for back in (0, 1)]
         scores = [
-            _edge_scores(plan, q, _rows(k_ref, key), keys - (hi - lo) > back)
+            _edge_scores(plan, at.q, _rows(x.k, key), at.own > back)
             for back, key in enumerate(near)
         ]
         top = jnp.maximum(*scores)
-        weights = [_weights(plan, s, top if softmax else share)[0] for s in scores]
-        out = sum(w[:, None] * _rows(v_ref, key) for w, key in zip(weights, near))
-        return _State(out, top, weights[0] + weights[1])
+        one, two = (_weights(plan, s, top if softmax else share)[0] for s in scores)
+        out = one[:, None] * _rows(x.v, near[0]) + two[:, None] * _rows(x.v, near[1])
+        return _State(out, top, one + two)
 
-    def visit(state: _State, places: jax.Array, masked: bool) -> _State:
-        v = _rows(v_ref, places)
-        scores = _scores(plan, q, _rows(k_ref, places))
+    def visit(state: _State, keys: jax.Array, masked: bool) -> _State:
+        v = _rows(x.v, keys)
+        scores = _scores(plan, at.q, _rows(x.k, keys))
         if masked:
-            allowed = _within(lo[:, None], places[None], hi[:, None])
-            scores = jnp.where(allowed, scores, FLOOR)
+            scores = _masked(scores, at.lo[:, None], keys[None], at.hi[:, None])
         if not softmax:
             weights, _ = _weights(plan, scores, share[:, None])
             return state._replace(out=state.out + _dot(weights.astype(v.dtype), v))
@@ -332,118 +335,91 @@ def _forward_kernel(
         out = state.out * shrink[:, None] + _dot(weights.astype(v.dtype), v)
         return _State(out, top, state.total * shrink + jnp.sum(weights, axis=1))
 
-    zeros = jnp.zeros(queries.shape, jnp.float32)
-    nothing = _State(jnp.zeros(q.shape, jnp.float32), zeros + FLOOR, zeros)
+    zeros = jnp.zeros(tokens.shape, jnp.float32)
+    nothing = _State(jnp.zeros(at.q.shape, jnp.float32), zeros + FLOOR, zeros)
     state = _sweep(sweep_ref, tile.seen, visit, own_edges() if plan.has_own else nothing)
     out = state.out / state.total[:, None] if softmax else state.out
     norm = state.top + jnp.log2(state.total) if softmax else share
-    _write(out_ref, jnp.where(keys[:, None] > 0, out, 0.0), queries, q_ref.shape[0])
-    _write(norm_ref, jnp.where(keys > 0, norm, 0.0), queries, q_ref.shape[0])
+    _write(out_ref, jnp.where(at.keys[:, None] > 0, out, 0.0), tokens, x.q.shape[0])
+    _write(norm_ref, jnp.where(at.keys > 0, norm, 0.0), tokens, x.q.shape[0])
 
 
-def _dq_kernel(
-    sweep_ref: Ref,
-    q_ref: Ref,
-    k_ref: Ref,
-    v_ref: Ref,
-    lo_ref: Ref,
-    hi_ref: Ref,
-    keys_ref: Ref,
-    d_out_ref: Ref,
-    norm_ref: Ref,
-    delta_ref: Ref,
-    dq_ref: Ref,
-    *,
-    plan: _Plan,
-) -> None:
+def _dq_kernel(sweep_ref: Ref, x: _Inputs, saved: _Saved, dq_ref: Ref, *, plan: _Plan) -> None:
     tile = plan.tiling.backward
-    queries = _owned(tile)
-    q, d_out = _rows(q_ref, queries), _rows(d_out_ref, queries)
-    numbers = (lo_ref, hi_ref, keys_ref, norm_ref, delta_ref)
-    lo, hi, keys, norm, delta = (_numbers(ref, queries) for ref in numbers)
+    tokens = _owned(tile)
+    at, up = _queries(x, tokens), _upstream(saved, tokens)
 
     def own_edges() -> jax.Array:
-        dq = jnp.zeros(q.shape, jnp.float32)
+        dq = nothing
         for back in (0, 1):
-            key = jnp.maximum(queries - back, 0)
-            k, v = _rows(k_ref, key), _rows(v_ref, key)
-            scores = _edge_scores(plan, q, k, keys - (hi - lo) > back)
-            _, slopes = _weights(plan, scores, norm)
-            dq += (slopes * (_edge_dot(d_out, v) - delta))[:, None] * k
+            near = jnp.maximum(tokens - back, 0)
+            k = _rows(x.k, near)
+            scores = _edge_scores(plan, at.q, k, at.own > back)
+            _, slopes = _weights(plan, scores, up.norm)
+            ds = slopes * (_edge_dot(up.d_out, _rows(x.v, near)) - up.delta)
+            dq += ds[:, None] * k
         return dq
 
-    def visit(dq: jax.Array, places: jax.Array, masked: bool) -> jax.Array:
-        k, v = _rows(k_ref, places), _rows(v_ref, places)
-        scores = _scores(plan, q, k)
+    def visit(dq: jax.Array, keys: jax.Array, masked: bool) -> jax.Array:
+        k, v = _rows(x.k, keys), _rows(x.v, keys)
+        scores = _scores(plan, at.q, k)
         if masked:
-            allowed = _within(lo[:, None], places[None], hi[:, None])
-            scores = jnp.where(allowed, scores, FLOOR)
-        _, slopes = _weights(plan, scores, norm[:, None])
-        ds = slopes * (_dot(d_out, v, transposed=True) - delta[:, None])
+            scores = _masked(scores, at.lo[:, None], keys[None], at.hi[:, None])
+        _, slopes = _weights(plan, scores, up.norm[:, None])
+        ds = slopes * (_dot(up.d_out, v, transposed=True) - up.delta[:, None])
         return dq + _dot(ds.astype(k.dtype), k)
 
-    nothing = jnp.zeros(q.shape, jnp.float32)
+    nothing = jnp.zeros(at.q.shape, jnp.float32)
     dq = _sweep(sweep_ref, tile.seen, visit, own_edges() if plan.has_own else nothing)
-    dq = jnp.where(keys[:, None] > 0, dq * plan.scale, 0.0)
-    _write(dq_ref, dq, queries, q_ref.shape[0])
+    _write(dq_ref, jnp.where(at.keys[:, None] > 0, dq * plan.scale, 0.0), tokens, x.q.shape[0])
 
 
 def _dkv_kernel(
-    sweep_ref: Ref,
-    q_ref: Ref,
-    k_ref: Ref,
-    v_ref: Ref,
-    lo_ref: Ref,
-    hi_ref: Ref,
-    keys_ref: Ref,
-    d_out_ref: Ref,
-    norm_ref: Ref,
-    delta_ref: Ref,
-    dk_ref: Ref,
-    dv_ref: Ref,
-    *,
-    plan: _Plan,
+    sweep_ref: Ref, x: _Inputs, saved: _Saved, dk_ref: Ref, dv_ref: Ref, *, plan: _Plan
 ) -> None:
     tile = plan.tiling.backward
-    places = _owned(tile)
-    k, v = _rows(k_ref, places), _rows(v_ref, places)
-    numbers = (lo_ref, hi_ref, keys_ref, norm_ref, delta_ref)
+    tokens = _owned(tile)
+    k, v = _rows(x.k, tokens), _rows(x.v, tokens)
+    Sums = tuple[jax.Array, jax.Array]
 
-    def own_edges() -> tuple[jax.Array, jax.Array]:
-        dk, dv = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    def own_edges() -> Sums:
+        dk, dv = nothing
         for ahead in (0, 1):
-            queries = places + ahead
-            q, d_out = _rows(q_ref, queries), _rows(d_out_ref, queries)
-            lo, hi, keys, norm, delta = (_numbers(ref, queries) for ref in numbers)
-            scores = _edge_scores(plan, q, k, keys - (hi - lo) > ahead)
-            weights, slopes = _weights(plan, scores, norm)
-            dk += (slopes * (_edge_dot(d_out, v) - delta))[:, None] * q
-            dv += weights[:, None] * d_out
+            at, up = _queries(x, tokens + ahead), _upstream(saved, tokens + ahead)
+            scores = _edge_scores(plan, at.q, k, at.own > ahead)
+            weights, slopes = _weights(plan, scores, up.norm)
+            dk += (slopes * (_edge_dot(up.d_out, v) - up.delta))[:, None] * at.q
+            dv += weights[:, None] * up.d_out
         return dk, dv
 
-    def visit(
-        carry: tuple[jax.Array, jax.Array], queries: jax.Array, masked: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        dk, dv = carry
-        q, d_out = _rows(q_ref, queries), _rows(d_out_ref, queries)
-        lo, hi, _, norm, delta = (_numbers(ref, queries) for ref in numbers)
-        scores = _scores(plan, k, q)
+    def visit(sums: Sums, queries: jax.Array, masked: bool) -> Sums:
+        at, up = _queries(x, queries), _upstream(saved, queries)
+        scores = _scores(plan, k, at.q)
         if masked:
-            allowed = _within(lo[None], places[:, None], hi[None])
-            scores = jnp.where(allowed, scores, FLOOR)
-        weights, slopes = _weights(plan, scores, norm[None])
-        ds = slopes * (_dot(v, d_out, transposed=True) - delta[None])
-        return dk + _dot(ds.astype(q.dtype), q), dv + _dot(weights.astype(d_out.dtype), d_out)
+            scores = _masked(scores, at.lo[None], tokens[:, None], at.hi[None])
+        weights, slopes = _weights(plan, scores, up.norm[None])
+        ds = slopes * (_dot(v, up.d_out, transposed=True) - up.delta[None])
+        dk = sums[0] + _dot(ds.astype(at.q.dtype), at.q)
+        return dk, sums[1] + _dot(weights.astype(up.d_out.dtype), up.d_out)
 
-    nothing = (jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32))
+    nothing = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
     dk, dv = _sweep(sweep_ref, tile.seen, visit, own_edges() if plan.has_own else nothing)
-    _write(dk_ref, dk * plan.scale, places, k_ref.shape[0])
-    _write(dv_ref, dv, places, v_ref.shape[0])
+    _write(dk_ref, dk * plan.scale, tokens, x.k.shape[0])
+    _write(dv_ref, dv, tokens, x.k.shape[0])
 
 
 def _owned(tile: Tile) -> jax.Array:
     """The tokens of this program, some perhaps beyond the row's end."""
     return pl.program_id(0) * tile.owned + jnp.arange(tile.owned)
+
+
+def _queries(x: _Inputs, tokens: jax.Array) -> _Queries:
+    lo, hi, keys = (_numbers(ref, tokens) for ref in (x.lo, x.hi, x.keys))
+    return _Queries(_rows(x.q, tokens), lo, hi, keys, keys - (hi - lo))
+
+
+def _upstream(x: _Saved, tokens: jax.Array) -> _Upstream:
+    return _Upstream(_rows(x.d_out, tokens), _numbers(x.norm, tokens), _numbers(x.delta, tokens))
 
 
 def _rows(ref: Ref, tokens: jax.Array) -> jax.Array:
@@ -493,8 +469,8 @@ def _score_scale(plan: _Plan) -> float:
     return plan.scale * (math.log2(math.e) if plan.activation == "softmax" else 1.0)
 
 
-def _within(lo: jax.Array, key: jax.Array, hi: jax.Array) -> jax.Array:
-    return (lo <= key) & (key < hi)
+def _masked(scores: jax.Array, lo: jax.Array, keys: jax.Array, hi: jax.Array) -> jax.Array:
+    return jnp.where((lo <= keys) & (keys < hi), scores, FLOOR)
 
 
 def _weights(plan: _Plan, scores: jax.Array, norm: jax.Array) -> tuple[jax.Array, jax.Array]:
