@@ -277,13 +277,12 @@ def _sweep(
 
 
 class _Queries(NamedTuple):
-    """What a program knows of some queries; `own`: how many own edges they have."""
+    """What a program knows of some queries."""
 
     q: jax.Array
     lo: jax.Array
     hi: jax.Array
     keys: jax.Array
-    own: jax.Array
 
 
 class _Upstream(NamedTuple):
@@ -311,15 +310,15 @@ def _forward_kernel(
     share = 1.0 / jnp.maximum(at.keys, 1).astype(jnp.float32)  # the norm of silu and sigmoid
 
     def own_edges() -> _State:
-        near = [jnp.maximum(tokens - back, 0) for back in (0, 1)]
-        scores = [
-            _edge_scores(plan, at.q, _rows(x.k, key), at.own > back)
-            for back, key in enumerate(near)
-        ]
+        scores, values = [], []
+        for back in (0, 1):
+            exists = _own_edges(x, tokens) > back
+            key = jnp.where(exists, tokens - back, tokens)
+            scores.append(_edge_scores(plan, at.q, _rows(x.k, key), exists))
+            values.append(_rows(x.v, key))
         top = jnp.maximum(*scores)
         one, two = (_weights(plan, s, top if softmax else share)[0] for s in scores)
-        out = one[:, None] * _rows(x.v, near[0]) + two[:, None] * _rows(x.v, near[1])
-        return _State(out, top, one + two)
+        return _State(one[:, None] * values[0] + two[:, None] * values[1], top, one + two)
 
     def visit(state: _State, keys: jax.Array, masked: bool) -> _State:
         v = _rows(x.v, keys)
@@ -352,11 +351,11 @@ def _dq_kernel(sweep_ref: Ref, x: _Inputs, saved: _Saved, dq_ref: Ref, *, plan: 
     def own_edges() -> jax.Array:
         dq = nothing
         for back in (0, 1):
-            near = jnp.maximum(tokens - back, 0)
-            k = _rows(x.k, near)
-            scores = _edge_scores(plan, at.q, k, at.own > back)
-            _, slopes = _weights(plan, scores, up.norm)
-            ds = slopes * (_edge_dot(up.d_out, _rows(x.v, near)) - up.delta)
+            exists = _own_edges(x, tokens) > back
+            key = jnp.where(exists, tokens - back, tokens)
+            k = _rows(x.k, key)
+            _, slopes = _weights(plan, _edge_scores(plan, at.q, k, exists), up.norm)
+            ds = slopes * (_edge_dot(up.d_out, _rows(x.v, key)) - up.delta)
             dq += ds[:, None] * k
         return dq
 
@@ -385,9 +384,10 @@ def _dkv_kernel(
     def own_edges() -> Sums:
         dk, dv = nothing
         for ahead in (0, 1):
-            at, up = _queries(x, tokens + ahead), _upstream(saved, tokens + ahead)
-            scores = _edge_scores(plan, at.q, k, at.own > ahead)
-            weights, slopes = _weights(plan, scores, up.norm)
+            exists = _own_edges(x, tokens + ahead) > ahead
+            queries = jnp.where(exists, tokens + ahead, tokens)
+            at, up = _queries(x, queries), _upstream(saved, queries)
+            weights, slopes = _weights(plan, _edge_scores(plan, at.q, k, exists), up.norm)
             dk += (slopes * (_edge_dot(up.d_out, v) - up.delta))[:, None] * at.q
             dv += weights[:, None] * up.d_out
         return dk, dv
@@ -414,12 +414,21 @@ def _owned(tile: Tile) -> jax.Array:
 
 
 def _queries(x: _Inputs, tokens: jax.Array) -> _Queries:
-    lo, hi, keys = (_numbers(ref, tokens) for ref in (x.lo, x.hi, x.keys))
-    return _Queries(_rows(x.q, tokens), lo, hi, keys, keys - (hi - lo))
+    return _Queries(_rows(x.q, tokens), *(_numbers(ref, tokens) for ref in (x.lo, x.hi, x.keys)))
 
 
 def _upstream(x: _Saved, tokens: jax.Array) -> _Upstream:
     return _Upstream(_rows(x.d_out, tokens), _numbers(x.norm, tokens), _numbers(x.delta, tokens))
+
+
+def _own_edges(x: _Inputs, queries: jax.Array) -> jax.Array:
+    """How many they have: none in padding, else t, or t and t - 1.
+
+    What stands in for a missing edge's other end is the token itself, not its neighbour: that may
+    be of another member, and zero times its NaN is NaN.
+    """
+    lo, hi, keys = (_numbers(ref, queries) for ref in (x.lo, x.hi, x.keys))
+    return keys - (hi - lo)
 
 
 def _rows(ref: Ref, tokens: jax.Array) -> jax.Array:
