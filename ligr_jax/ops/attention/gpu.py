@@ -2,7 +2,8 @@
 
 Why Triton: one source serves Ampere and Hopper, and it runs on a CPU in interpret mode, so that
 every law is tested without a GPU. Mosaic GPU would reach more of a Hopper, but is written against
-its instructions: an A100 needs other kernels, and a CPU cannot run them.
+its instructions: an A100 needs other kernels, and a CPU cannot run them. JAX 0.11 announces that
+Pallas will lose Triton some day; it warns, and works.
 
 A program owns one tile of tokens and sweeps over tiles of others: queries over the keys they see
 (forward, and dQ), keys over the queries that see them (dK, dV). Ranges never decrease along a row,
@@ -120,7 +121,10 @@ class _Inputs(NamedTuple):
 
 
 class _Saved(NamedTuple):
-    """Of the backward kernels besides: d_out like q; norm and delta, float32 [B, H, T]."""
+    """Of the backward kernels besides: d_out like q; norm and delta, float32 [B, H, T].
+
+    In a kernel: of a row and head; or of some of its queries, once loaded.
+    """
 
     d_out: jax.Array
     norm: jax.Array
@@ -285,14 +289,6 @@ class _Queries(NamedTuple):
     keys: jax.Array
 
 
-class _Upstream(NamedTuple):
-    """What the backward kernels know of them besides."""
-
-    d_out: jax.Array
-    norm: jax.Array
-    delta: jax.Array
-
-
 class _State(NamedTuple):
     """Of an online softmax: the sum of values, the highest score, the sum of weights."""
 
@@ -417,8 +413,8 @@ def _queries(x: _Inputs, tokens: jax.Array) -> _Queries:
     return _Queries(_rows(x.q, tokens), *(_numbers(ref, tokens) for ref in (x.lo, x.hi, x.keys)))
 
 
-def _upstream(x: _Saved, tokens: jax.Array) -> _Upstream:
-    return _Upstream(_rows(x.d_out, tokens), _numbers(x.norm, tokens), _numbers(x.delta, tokens))
+def _upstream(x: _Saved, tokens: jax.Array) -> _Saved:
+    return _Saved(_rows(x.d_out, tokens), _numbers(x.norm, tokens), _numbers(x.delta, tokens))
 
 
 def _own_edges(x: _Inputs, queries: jax.Array) -> jax.Array:
