@@ -62,6 +62,16 @@ def test_kernels_equal_dense_attention_and_its_gradients(activation: Any, kind: 
         assert (np.asarray(x)[padding] == 0).all()
 
 
+def test_tiles_of_the_hardware_equal_dense_attention() -> None:
+    batch = random_batch([[[40, 3, 200], [50]]], 300)
+    mask = history_mask(jnp.asarray(batch.member), jnp.asarray(batch.session))
+    arrays = problem(mask)
+    interpreted = partial(attend_tpu, interpret=True)
+    wanted = with_gradients(dense, arrays, mask, "softmax")
+    for x, y in zip(with_gradients(interpreted, arrays, mask, "softmax"), wanted):
+        np.testing.assert_allclose(x, y, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("kind", "activation"), [("session", "softmax"), ("set", "silu")])
 def test_bfloat16_inputs_agree_with_float32_within_their_rounding(
     kind: str, activation: Any
@@ -141,11 +151,8 @@ def test_lowering_for_tpu_has_three_kernels_and_no_array_of_pairs(dtype: Any) ->
         arrays = tuple(jax.ShapeDtypeStruct((2, LENGTH, h, 64), dtype) for h in (H, G, G, H))
         return jax.export.export(jax.jit(step), platforms=["tpu"])(arrays, mask).mlir_module()
 
-    def kernels(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, kind: Activation) -> Any:
-        return attend_tpu(q, k, v, mask, kind)
-
     pairs = re.compile(rf"tensor<(?:\d+x)*{LENGTH}x(?:\d+x)*{LENGTH}x")
-    text = exported(kernels)
+    text = exported(attend_tpu)
     assert text.count("@tpu_custom_call(") == 3
     assert not pairs.search(text)
     assert pairs.search(exported(dense))

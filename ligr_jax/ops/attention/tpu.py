@@ -41,6 +41,9 @@ def attend_tpu(
 ) -> jax.Array:
     """`attend` without a bias, in memory linear in T; differentiable once, in q, k and v.
 
+    For TPU v4 and newer. A kernel is one device's: shard rows or heads around it by `shard_map`
+    (with `check_vma=False`). Under `vmap` it runs once per element, in a loop.
+
     Args:
         q: [B, T, H, K], float32 or bfloat16.
         k, v: [B, T, G, K], with H a multiple of G.
@@ -82,6 +85,7 @@ def _attend_forward(
     padded = _pad_mask(mask, tile)
     softmax = activation == "softmax"
     flat, *lse = _launch(
+        "attend_forward",
         partial(_forward_kernel, activation, q.shape[-1] ** -0.5),
         Grid(sizes, by_key=False),
         _plans(padded, tile)[0],
@@ -111,6 +115,7 @@ def _attend_backward(
     of_query, of_key = _plans(padded, tile)
     scale = q.shape[-1] ** -0.5
     (dq,) = _launch(
+        "attend_query_gradient",
         partial(_query_gradient_kernel, activation, scale),
         Grid(sizes, by_key=False),
         of_query,
@@ -120,6 +125,7 @@ def _attend_backward(
         interpret,
     )
     dk, dv = _launch(
+        "attend_key_gradient",
         partial(_key_gradient_kernel, activation, scale),
         Grid(sizes, by_key=True),
         of_key,
@@ -224,7 +230,8 @@ def _weights_and_slopes(
         slopes = weights * (pulls - delta[...])
     else:
         shaped, pull = jax.vjp(POINTWISE[activation], scores)
-        weights, slopes = shaped / _keys(edges), pull(pulls)[0] / _keys(edges)
+        share = 1.0 / _keys(edges)
+        weights, slopes = share * shaped, share * pull(pulls)[0]
     return _select(allowed, weights, 0.0), _select(allowed, slopes, 0.0)
 
 
@@ -251,7 +258,7 @@ def _clean(x: jax.Array) -> jax.Array:
 
 
 def _taint(x: jax.Array) -> jax.Array:
-    """[keys, 1]: NaN for keys with something not finite, else 0."""
+    """NaN for keys with something not finite, else 0; [keys, 1]."""
     return jnp.sum(0.0 * x.astype(jnp.float32), axis=1, keepdims=True)
 
 
@@ -287,7 +294,7 @@ def _allowed(edges: Any, key_tile: jax.Array) -> jax.Array:
 class Plan(NamedTuple):
     """The other side's tiles that each tile of one side needs; each int32 [B * tiles].
 
-    Two runs of tiles, the ranges' and the own edges', as a list that is never stored: entry s of
+    Two runs of tiles, the ranges' and the own edges', as a list that is never stored: the s-th of
     `visits` is tile `first + s`, or `gap` further where that is past `turn`, the first run's end.
 
     inner_lo, inner_hi: the keys that all queries of a query tile see.
@@ -334,7 +341,7 @@ def _reach(lo: jax.Array, hi: jax.Array, real: jax.Array, tile: int) -> jax.Arra
 
 
 def _union(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """first, turn, gap and visits of a `Plan` from two runs of each tile, bool [B, tiles, tiles]."""
+    """first, turn, gap, visits of a `Plan` from two runs of tiles each, bool [B, tiles, tiles]."""
     tiles = a.shape[-1]
     runs = []
     for run, other in ((a, b), (b, a)):
@@ -419,6 +426,7 @@ class Grid:
 
 
 def _launch(
+    name: str,
     kernel: Callable[[Refs, Refs, Refs], tuple[Visit, Finish]],
     grid: Grid,
     plan: Plan,
@@ -427,9 +435,10 @@ def _launch(
     scratch: list[tuple[tuple[int, int], float]],
     interpret: bool,
 ) -> list[jax.Array]:
-    """The kernel's outputs, over all that the plan needs.
+    """Outputs of a kernel over all that the plan needs.
 
     Args:
+        name: in profiles.
         inputs: kinds and arrays; the fourth is the edges.
         outputs: kinds and types.
         scratch: shapes of float32 sums over the visits, and what they start from.
@@ -477,6 +486,7 @@ def _launch(
             dimension_semantics=["arbitrary" if a in summed else "parallel" for a in range(5)]
         ),
         interpret=interpret,
+        name=name,
     )(*plan, *(x for _, x in inputs))
 
 
@@ -511,8 +521,8 @@ def _unflatten(flat: jax.Array, like: jax.Array) -> jax.Array:
 
 def _delta(out: jax.Array, d_out: jax.Array, tile: int) -> jax.Array:
     """sum_k out x d_out, float32 [B, H, 1, T]: what softmax's gradient takes off every score's."""
-    delta = jnp.einsum("BTHK,BTHK->BHT", out, d_out, preferred_element_type=jnp.float32)
-    return _pad_tokens(delta, tile)[:, :, None]
+    delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
+    return _pad_tokens(jnp.swapaxes(delta, 1, 2), tile)[:, :, None]
 
 
 def _pad_mask(mask: Mask, tile: int) -> Mask:
