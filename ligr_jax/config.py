@@ -88,7 +88,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations and matmuls
     remat: bool = False  # recompute a block's activations in the backward pass
     unroll: Literal["auto", "yes", "no"] = "auto"  # auto: layers unrolled on CPU, scanned elsewhere
-    implementation: Literal["auto", "dense", "blocked"] = "auto"  # of attention
+    implementation: Literal["auto", "dense", "blocked", "gpu", "tpu"] = "auto"  # of attention
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "max_sessions", "table_width"):

@@ -20,6 +20,8 @@ VARIANTS = {
     "sigmoid": {"attention": "sigmoid", "gate": "none", "position": "relative_time"},
     "action tokens with their item": {"action_token": "actions_and_item"},
     "blocked": {"implementation": "blocked"},
+    "gpu": {"implementation": "gpu"},
+    "tpu": {"implementation": "tpu"},
     "blocked silu": {
         "implementation": "blocked",
         "attention": "silu",
@@ -121,7 +123,7 @@ def altered(batch: Batch, session: int) -> Iterator[Batch]:
     )
 
 
-@pytest.mark.parametrize("implementation", ["dense", "blocked"])
+@pytest.mark.parametrize("implementation", ["dense", "blocked", "gpu", "tpu"])
 @pytest.mark.parametrize("mask", ["session", "causal"])
 def test_logits_are_bit_identical_whatever_comes_later(
     batch: Batch, mask: str, implementation: str

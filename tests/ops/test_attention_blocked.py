@@ -28,7 +28,7 @@ MASKS: dict[str, Callable[..., Mask]] = {
 
 
 class Problem:
-    """Random q, k, v, output gradient and bias over random packed rows, the last one all padding."""
+    """Random arrays and bias over random packed rows, the last one all padding."""
 
     def __init__(self, kind: str, seed: int, n: int, groups: int = HEADS, rows: int = 4) -> None:
         rng = np.random.default_rng(seed)

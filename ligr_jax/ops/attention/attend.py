@@ -1,7 +1,7 @@
 """`attend`: models stand in front of it, implementations behind it."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 from jax.sharding import AxisType
@@ -12,9 +12,9 @@ from ligr_jax.ops.attention.dense import attend_dense
 from ligr_jax.ops.attention.scores import Activation, RelativeBias
 from ligr_jax.ops.masks import Mask
 
-Implementation = Literal["auto", "dense", "blocked"]
+Implementation = Literal["auto", "dense", "blocked", "gpu", "tpu"]
 
-# Below, one product of all scores is as fast and has less to start (experiments/attention.py).
+# On a CPU: below, one product of all scores is as fast (experiments/attention.py).
 _SHORT = 256
 
 
@@ -43,27 +43,56 @@ def attend(
         k, v: [B, T, G, K], with H a multiple of G: heads in order share keys, H / G at a time.
         implementation: `auto` picks for the device and the length;
             `dense` materializes B x H x T x T scores, and alone has forward-mode derivatives;
-            `blocked` is plain XLA with memory linear in T, and runs everywhere.
+            `blocked` is plain XLA with memory linear in T, and runs everywhere;
+            `gpu` (NVIDIA) and `tpu` are kernels of the same, without a bias; on a CPU they are
+            interpreted: slow, for tests.
 
     Returns:
         [B, T, H, K], in q's type.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together, or a kernel asked for that has no bias.
     """
     if q.shape[:2] != k.shape[:2] or k.shape != v.shape or q.shape[2] % k.shape[2]:
         raise ValueError(f"q {q.shape}, k {k.shape} and v {v.shape} do not fit together")
-    chosen = _choose(q.shape[1]) if implementation == "auto" else implementation
-    function = {"dense": attend_dense, "blocked": attend_blocked}[chosen]
+    if implementation == "auto":
+        implementation = _choose(jax.default_backend(), q.shape[1], bias is not None)
+    if implementation in ("gpu", "tpu") and bias is not None:
+        raise ValueError(
+            f"implementation={implementation} has no relative bias; implementation=blocked has"
+        )
 
-    def local(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, bias: RelativeBias | None):
-        return function(q, k, v, mask, activation, bias)
+    def on_device(
+        q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, bias: RelativeBias | None
+    ) -> jax.Array:
+        if implementation == "dense":
+            return attend_dense(q, k, v, mask, activation, bias)
+        if implementation == "blocked":
+            return attend_blocked(q, k, v, mask, activation, bias)
+        return _kernel(implementation)(
+            q, k, v, mask, activation, interpret=jax.default_backend() == "cpu"
+        )
 
-    return _by_rows(local, q.shape[0], bias)(q, k, v, mask, bias)
+    return _by_rows(on_device, q.shape[0], bias)(q, k, v, mask, bias)
 
 
-def _choose(length: int) -> Literal["dense", "blocked"]:
-    return "dense" if length <= _SHORT else "blocked"
+def _choose(backend: str, length: int, with_bias: bool) -> Implementation:
+    if backend == "cpu":
+        return "dense" if length <= _SHORT else "blocked"
+    return (
+        cast(Implementation, backend) if backend in ("gpu", "tpu") and not with_bias else "blocked"
+    )
+
+
+def _kernel(name: str) -> Callable[..., jax.Array]:
+    """Imported when it is used: Pallas takes a second, and a CPU does without."""
+    if name == "gpu":
+        from ligr_jax.ops.attention.gpu import attend_gpu
+
+        return attend_gpu
+    from ligr_jax.ops.attention.tpu import attend_tpu
+
+    return attend_tpu
 
 
 def _by_rows(

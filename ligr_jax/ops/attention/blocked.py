@@ -165,7 +165,7 @@ class _QueryTile:
     def __init__(
         self, number: jax.Array, problem: _Problem, tiles: Tiles, first_time_only: bool
     ) -> None:
-        b, t, heads, _ = problem.q.shape
+        _, t, heads, _ = problem.q.shape
         groups, per_row = problem.k.shape[2], -(-t // tiles.rows)
         self.problem, self.tiles, self.shared = problem, tiles, heads // groups
         self.b, self.g = number // (per_row * groups), number // per_row % groups
