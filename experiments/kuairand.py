@@ -84,6 +84,7 @@ LIGR = {
     "data.seq_len": 128,
     "optim.batch": 8,
     "optim.dense_lr": 0.0015,
+    "optim.table_optimizer": "adamw",
     "optim.table_lr": 0.02,
     "optim.table_weight_decay": 0.1,
     "optim.rank_weight": 0.0,

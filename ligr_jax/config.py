@@ -145,7 +145,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Adam with separate rates for tables and dense weights (LiGR A.1)."""
+    """Separate optimizers and rates for tables and dense weights (LiGR A.1)."""
 
     batch: int = 32  # rows of a global batch
     accumulate: int = 1  # micro-batches of a step
@@ -154,7 +154,11 @@ class OptimConfig:
     warmup: float = 0.05  # share of the steps
     decay: Literal["cosine", "wsd", "none"] = "cosine"  # wsd: flat, then linear over the last fifth
     weight_decay: float = 0.0  # decoupled, dense matrices only
-    table_weight_decay: float = 0.0  # decoupled, all rows of all tables at every step
+    # Of tables. All but adamw move only the rows of a batch; adamw reads all of them every step.
+    table_optimizer: Literal["rowwise_adagrad", "adagrad", "lazy_adam", "sgd", "adamw"] = (
+        "rowwise_adagrad"
+    )
+    table_weight_decay: float = 0.0  # decoupled, of the rows moved
     clip: float = 1.0  # global gradient norm; 0 for none
     rank_weight: float = 0.1  # lambda of the Attention Rank loss
 

@@ -13,6 +13,7 @@ import numpy as np
 from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
+from ligr_jax.data.distinct import DistinctRows
 from ligr_jax.data.plan import Plan, make_plan
 from ligr_jax.data.records import Records
 
@@ -25,7 +26,11 @@ class Process:
     count: int = 1
 
 
-class TrainBatches(Iterator[Batch]):
+# A batch, and the distinct table rows its ids are places in; none for dense training.
+TrainBatch = tuple[Batch, dict[str, np.ndarray]]
+
+
+class TrainBatches(Iterator[TrainBatch]):
     """Endless batches in order. Its state is one integer, whatever the number of workers or hosts:
     a run goes on with other ones than it began with."""
 
@@ -34,7 +39,7 @@ class TrainBatches(Iterator[Batch]):
         self._next = 0
         self._iterator: grain.DatasetIterator | None = None
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> TrainBatch:
         if self._iterator is None:
             self._iterator = self._open()
         batch = next(self._iterator)
@@ -69,6 +74,8 @@ def train_batches(
 ) -> TrainBatches:
     """Endless training batches of `optim.batch / process.count` rows; a new shuffle every epoch.
 
+    Where tables train sparsely, each comes with its distinct table rows.
+
     Global batch k holds the same rows for every number of processes.
 
     Raises:
@@ -78,7 +85,10 @@ def train_batches(
         raise ConfigError("no member kept has a train impression; raise data.fraction")
     rows = grain.MapDataset.range(len(plan)).seed(config.train.seed).shuffle().repeat()
     mine = rows[process.index :: process.count].batch(_share(config.optim.batch, process))
-    return TrainBatches(mine.map(Assembler(records, plan, config.model)), config.data.workers)
+    sparse = config.optim.table_optimizer != "adamw"
+    tables = {n: f.rows for n, f in config.model.features.items() if f.has_table and sparse}
+    batches = mine.map(Assembler(records, plan, config.model)).map(DistinctRows(tables))
+    return TrainBatches(batches, config.data.workers)
 
 
 def eval_batches(

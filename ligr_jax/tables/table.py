@@ -1,8 +1,12 @@
 """An embedding table: V rows of E columns, row 0 for "missing"."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+ROWS = "rows"  # collection of variables: rows of a batch, which stand in for whole tables
 
 
 class Table(nn.Module):
@@ -21,7 +25,12 @@ class Table(nn.Module):
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
-        """ids: int32 [...] in 0..V-1 -> float32 [..., E]."""
+        """ids: int32 [...] in 0..V-1 -> float32 [..., E].
+
+        Applied with a collection `rows` [U, E], ids are places in those: sparse training.
+        """
+        if self.has_variable(ROWS, "table"):
+            return cast(jax.Array, self.get_variable(ROWS, "table"))[ids]
         init = nn.initializers.normal(stddev=self.stddev or self.width**-0.5)
         table = self.param("table", init, (self.rows, self.width), jnp.float32)
         return table[ids]

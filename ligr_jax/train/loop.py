@@ -15,8 +15,13 @@ import jax
 
 from ligr_jax.config import Config, flatten
 from ligr_jax.data.assemble import crowded_tables
-from ligr_jax.data.batch import Batch
-from ligr_jax.data.pipeline import Process, number_of_steps, plan_for, train_batches
+from ligr_jax.data.pipeline import (
+    Process,
+    TrainBatch,
+    number_of_steps,
+    plan_for,
+    train_batches,
+)
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.nn.flops import compute_axes, parameter_counts
@@ -100,16 +105,16 @@ class Trainer:
     def _start(self) -> tuple[TrainState, Callable[..., Any], float | None]:
         """The state, restored or fresh, and the compiled step with XLA's count of its FLOPs."""
         everywhere, rows = replicated(self.mesh), over_rows(self.mesh)
-        example = self._peek()
+        example, listed = self._peek()
         like = abstract_state(self.model, self.tx, example, everywhere)
         step = jax.jit(
             make_step(self.model, self.tx, self.config),
-            in_shardings=(everywhere, rows),
+            in_shardings=(everywhere, rows, everywhere),
             out_shardings=everywhere,
             donate_argnums=0,
         )
         with jax.set_mesh(self.mesh):
-            compiled = step.lower(like, jax.eval_shape(lambda b: b, example)).compile()
+            compiled = step.lower(like, *jax.eval_shape(lambda *x: x, example, listed)).compile()
         # XLA counts what one device does.
         per_device = (compiled.cost_analysis() or {}).get("flops")
         xla_flops = per_device * self.mesh.size if per_device else None
@@ -133,7 +138,7 @@ class Trainer:
         peaks = {"lr/dense": c.dense_lr, "lr/tables": c.table_lr}
         return {k: float(schedule(c, v, self.steps)(step - 1)) for k, v in peaks.items()}
 
-    def _peek(self) -> Batch:
+    def _peek(self) -> TrainBatch:
         """The first batch, without moving the iterator."""
         place = self.batches.get_state()
         batch = next(self.batches)
@@ -150,14 +155,14 @@ class Trainer:
         """Steps to the end; the metrics of step n are read after step n + 1 is dispatched."""
         c = self.config.train
         progress = Progress(self.steps, self.say)
-        rows = over_rows(self.mesh)
+        where = (over_rows(self.mesh), replicated(self.mesh))
         pending: Any = None
         for number in range(int(state.step) + 1, self.steps + 1):
             waiting = time.perf_counter()
-            batch = jax.device_put(next(self.batches), rows)
+            batch, rows = jax.device_put(next(self.batches), where)
             self.meter.waited(time.perf_counter() - waiting)
             place = self.batches.get_state()
-            state, metrics = step_fn(state, batch)
+            state, metrics = step_fn(state, batch, rows)
             if pending:
                 self._read(number - 1, pending, tracker, progress)
             pending = metrics

@@ -1,4 +1,4 @@
-"""One training step: a pure function `(state, batch) -> (state, metrics)`."""
+"""One training step: a pure function `(state, batch, rows) -> (state, metrics)`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -12,28 +12,33 @@ from ligr_jax.config import Config
 from ligr_jax.data.batch import Batch
 from ligr_jax.ops.losses import attention_rank_loss, binary_cross_entropy, session_numbers
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
-from ligr_jax.train.state import TrainState
+from ligr_jax.tables.sparse import gather, split, variables
+from ligr_jax.train.state import Optimizer, Rows, TrainState
 
 Metrics = Mapping[str, jax.Array]
-Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Batch, Rows], tuple[TrainState, Metrics]]
 
 
-def make_step(model: nn.Module, tx: optax.GradientTransformation, config: Config) -> Step:
+def make_step(model: nn.Module, tx: Optimizer, config: Config) -> Step:
     """The step of a configuration: loss, gradients in micro-batches, update where all is finite.
 
     Loss = sum over actions of mean binary cross-entropy + rank_weight * sum over actions of mean
     Attention Rank loss. Means are over the whole global batch, whatever its micro-batches or
-    devices, so splitting it changes nothing but rounding.
+    devices, so splitting it changes nothing but rounding. Where tables train sparsely, the batch's
+    ids are places in `rows`, and gradients are taken with respect to those rows alone.
     """
     key = jax.random.key(config.train.seed)
     parts = config.optim.accumulate
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch, rows: Rows) -> tuple[TrainState, Metrics]:
         counts = _sums(jnp.zeros_like(batch.labels, jnp.float32), batch)[1]
+        dense, tables = split(state.params) if rows else (state.params, {})
+        looked_up = {name: gather(table, rows[name]) for name, table in tables.items()}
 
-        def loss_of(params: Any, part: Batch, part_key: jax.Array) -> tuple[jax.Array, Any]:
+        def loss_of(weights: Any, part: Batch, part_key: jax.Array) -> tuple[jax.Array, Any]:
             rngs = {"dropout": part_key}
-            logits = model.apply({"params": params}, part, deterministic=False, rngs=rngs)
+            given = variables(state.params, *weights) if rows else {"params": weights[0]}
+            logits = model.apply(given, part, deterministic=False, rngs=rngs)
             sums, _ = _sums(cast(jax.Array, logits), part)
             means = jax.tree.map(lambda s, n: s / jnp.maximum(n, 1e-9), sums, counts)
             loss = means["bce"].sum() + config.optim.rank_weight * means["rank"].sum()
@@ -41,18 +46,14 @@ def make_step(model: nn.Module, tx: optax.GradientTransformation, config: Config
 
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         keys = jax.random.split(jax.random.fold_in(key, state.step), parts)
+        weights = (dense, looked_up)
         if parts == 1:
-            (loss, means), grads = gradient(state.params, batch, keys[0])
+            (loss, means), grads = gradient(weights, batch, keys[0])
         else:
-            (loss, means), grads = _accumulate(gradient, state.params, batch, keys)
+            (loss, means), grads = _accumulate(gradient, weights, batch, keys)
         norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
-
-        def update() -> tuple[Any, Any]:
-            updates, opt_state = tx.update(grads, state.opt_state, state.params)
-            return optax.apply_updates(state.params, updates), opt_state
-
-        params, opt_state = jax.lax.cond(good, update, lambda: (state.params, state.opt_state))
+        params, opt_state = tx.update(state, grads, rows, good)
         new = TrainState(
             step=state.step + 1,
             params=params,

@@ -23,7 +23,7 @@ CONFIG = Config(
         actions=("click", "like"),
     ),
     data=DataConfig(seq_len=48),
-    optim=Optim(batch=BATCH),
+    optim=Optim(batch=BATCH, table_optimizer="adamw"),
 )
 
 
@@ -46,7 +46,7 @@ def rows_of(batch: Batch) -> list[bytes]:
 
 
 def take(iterator: Iterator[Any], count: int) -> list[Batch]:
-    return [next(iterator) for _ in range(count)]
+    return [next(iterator)[0] for _ in range(count)]
 
 
 def assert_equal(a: list[Batch], b: list[Batch]) -> None:

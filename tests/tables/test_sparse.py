@@ -1,0 +1,85 @@
+"""Laws of row rules: on the rows looked up, the dense optimizer; elsewhere, nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ligr_jax.data.distinct import DistinctRows
+from ligr_jax.tables.sparse import RULES, gather, update_rows
+from tests.batches import random_batch
+
+V, E, RATE, DECAY = 40, 6, 0.1, 0.01
+IDS = {
+    "repeated": [3, 7, 3, 3, 0, 39, 7],
+    "all equal": [5, 5, 5, 5],
+    "one": [12],
+    "every row": list(range(V)),
+}
+
+
+def dense_rule(name: str, table: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+    """Table after steps of dense gradients, written out; rows of zero gradient stay as they are."""
+    table = table.astype(np.float64)
+    total, m, v = np.zeros((3, V, E))
+    for t, g in enumerate(gradients, 1):
+        for r in np.flatnonzero((g != 0).any(1)):
+            total[r] += (g[r] ** 2).mean() if name == "rowwise_adagrad" else g[r] ** 2
+            m[r], v[r] = 0.9 * m[r] + 0.1 * g[r], 0.999 * v[r] + 0.001 * g[r] ** 2
+            move = {
+                "sgd": g[r],
+                "adagrad": g[r] / (np.sqrt(total[r]) + 1e-8),
+                "rowwise_adagrad": g[r] / (np.sqrt(total[r]) + 1e-8),
+                "lazy_adam": m[r] / (1 - 0.9**t) / (np.sqrt(v[r] / (1 - 0.999**t)) + 1e-8),
+            }[name]
+            table[r] -= RATE * move + DECAY * RATE * table[r]
+    return table
+
+
+def gradient(table: jax.Array, ids: np.ndarray, upstream: np.ndarray) -> jax.Array:
+    """Of a loss whose gradient by what was looked up is `upstream`."""
+    return jax.grad(lambda t: (t[ids] * upstream).sum())(table)
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
+@pytest.mark.parametrize("name", RULES)
+def test_rows_move_as_under_the_dense_optimizer_and_others_not_a_bit(
+    name: str, ids: list[int]
+) -> None:
+    rng = np.random.default_rng(0)
+    rule, start = RULES[name](), rng.normal(size=(V, E)).astype(np.float32)
+    table, state = jnp.asarray(start), RULES[name]().init(jnp.asarray(start))
+    gradients = []
+    for step in range(3):
+        upstream = rng.normal(size=(len(ids), E)).astype(np.float32)
+        listed, place = np.unique(ids, return_inverse=True)
+        listed = np.concatenate([listed, [V, V + 1]]).astype(np.int32)
+        rows = gather(table, listed)
+        gradients.append(np.asarray(gradient(table, np.array(ids), upstream)))
+        table, state = jax.jit(update_rows, static_argnums=(0, 6))(
+            rule,
+            table,
+            state,
+            listed,
+            gradient(rows, place, upstream),
+            RATE,
+            DECAY,
+            jnp.int32(step),
+        )
+    np.testing.assert_allclose(table, dense_rule(name, start, gradients), atol=2e-6)
+    others = np.setdiff1d(np.arange(V), ids)
+    np.testing.assert_array_equal(np.asarray(table)[others], start[others])
+    for x in jax.tree.leaves(state):
+        assert (np.asarray(x)[others] == 0).all()
+
+
+def test_a_batch_and_its_distinct_rows_say_the_same_ids() -> None:
+    batch = random_batch([[[2, 3, 1], [4]], [[1, 1]], []], 11)
+    v = {name: 1 + int(ids.max()) for name, ids in batch.ids.items()}
+    named, rows = DistinctRows(v)(batch)
+    for name, ids in batch.ids.items():
+        listed = rows[name]
+        np.testing.assert_array_equal(listed[named.ids[name]], ids)
+        assert (np.diff(listed) > 0).all()
+        assert len(listed) == min(v[name], ids.size)
+        assert {*listed[listed < v[name]]} == {*np.ravel(ids)}
