@@ -8,6 +8,7 @@ import numpy as np
 
 from ligr_jax.config import Config, DataConfig, Feature, ModelConfig, OptimConfig
 from ligr_jax.data.batch import Batch
+from ligr_jax.data.distinct import DistinctRows
 from ligr_jax.nn.flops import Work, train_flops
 from ligr_jax.nn.ligr import LiGR
 from ligr_jax.parallel.peak import peak_flops
@@ -57,13 +58,14 @@ def steps(case: Case, model: dict[str, Any], table_rows: int) -> tuple[Any, floa
         optim=OptimConfig(batch=case.batch, decay="none"),
     )
     network, tx = LiGR(config.model), optimizer(config.optim, steps=1000)
-    batch = jax.device_put(random_batch(case, table_rows))
+    tables = dict.fromkeys(FEATURES, table_rows)
+    batch, listed = jax.device_put(DistinctRows(tables)(random_batch(case, table_rows)))
     state = jax.jit(lambda b: init_state(network, tx, b, seed=0))(batch)
     step = jax.jit(make_step(network, tx, config), donate_argnums=0)
 
     def call() -> Any:
         nonlocal state
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, listed)
         return metrics
 
     metrics = jax.device_get(call())

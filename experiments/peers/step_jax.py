@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ligr_jax.config import Config
+from ligr_jax.data.pipeline import TrainBatch
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.world.generate import WorldConfig, generate
 from ligr_jax.nn.flops import Work, parameter_counts, train_flops
-from ligr_jax.parallel.mesh import over_rows
+from ligr_jax.parallel.mesh import over_rows, replicated
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.loop import Trainer
 from peers.attention_jax import hello
@@ -40,15 +41,17 @@ class Side:
         records = Records(self.config.data.dir)
         self.trainer = Trainer(self.config, records, folder / "run", lambda _: None)
         fresh, self.step, _ = self.trainer._start()
-        rows = [next(self.trainer.batches) for _ in range(batches)]
-        for i, batch in enumerate(rows):
-            np.savez(folder / f"batch-{i}.npz", **by_path(batch._asdict()))
+        pairs = [next(self.trainer.batches) for _ in range(batches)]
+        for i, (batch, rows) in enumerate(pairs):
+            ids = {name: rows[name][place] for name, place in batch.ids.items()}
+            np.savez(folder / f"batch-{i}.npz", **by_path(batch._replace(ids=ids)._asdict()))
         params = jax.tree.map(jax.device_put, randomized(fresh.params), shardings(fresh.params))
         np.savez(folder / "params.npz", **by_path(params))
         counts = parameter_counts(params)
         self.state, self.work = fresh._replace(params=params), []
-        first = self._read(self._dispatch(rows[0]))
-        full = Work(impressions=rows[0].member.size)  # padding is multiplied too
+        first = self._read(self._dispatch(pairs[0]))
+        batch = pairs[0][0]
+        full = Work(impressions=batch.member.size)  # padding is multiplied too
         return {
             "model": dataclasses.asdict(self.config.model),
             "ffn_width": self.config.model.ffn_width,
@@ -57,7 +60,7 @@ class Side:
             "grad_norm": first["grad_norm"],
             "parameters": counts,
             "product_flops": train_flops(self.config.model, full),
-            "lookups": sum(ids.size for ids in rows[0].ids.values()),
+            "lookups": sum(ids.size for ids in batch.ids.values()),
             "packing": self.trainer.plan.packing,
         }
 
@@ -83,9 +86,10 @@ class Side:
     def close(self) -> None:
         self.trainer.batches.close()
 
-    def _dispatch(self, batch: Any) -> Any:
-        batch = jax.device_put(batch, over_rows(self.trainer.mesh))
-        self.state, metrics = self.step(self.state, batch)
+    def _dispatch(self, pair: TrainBatch) -> Any:
+        mesh = self.trainer.mesh
+        batch, rows = jax.device_put(pair, (over_rows(mesh), replicated(mesh)))
+        self.state, metrics = self.step(self.state, batch, rows)
         return metrics
 
     def _read(self, metrics: Any) -> dict[str, float]:

@@ -116,10 +116,11 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(
     run = tmp_path / "damaged"
     train(small_config(prepared), run, lambda _: None)
     (run / "summary.json").unlink()
-    largest = max((run / "checkpoints" / "40").rglob("*"), key=lambda p: p.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
+    files = [p for p in (run / "checkpoints" / "40" / "state").rglob("*") if p.is_file()]
+    for data in (p for p in files if p.stat().st_size > 1000):
+        content = bytearray(data.read_bytes())
+        content[len(content) // 2] ^= 1
+        data.write_bytes(content)
     said: list[str] = []
     train(small_config(prepared), run, said.append)
     assert any("checkpoint 40 is damaged" in line for line in said)
