@@ -137,8 +137,8 @@ def _backward(activation: Activation, tiles: Tiles, saved: Any, d_out: jax.Array
             if d_table is not None:
                 d_table = tile.add_bias_gradient(d_table, d_scores, at)
             weights, d_scores = weights.astype(v.dtype), d_scores.astype(v.dtype)
-            d_k = tile.add_keys(d_k, _dot(d_scores, q, 0, 0), at)
-            d_v = tile.add_keys(d_v, _dot(weights, d_mixed, 0, 0), at)
+            d_k = tile.add_keys(d_k, _dot(q, d_scores, 0, 0), at)
+            d_v = tile.add_keys(d_v, _dot(d_mixed, weights, 0, 0), at)
             return d_q + _dot(d_scores, k), d_k, d_v, d_table
 
         d_q, *rest = gradients
@@ -146,11 +146,12 @@ def _backward(activation: Activation, tiles: Tiles, saved: Any, d_out: jax.Array
         tile_d_q, *rest = tile.over_windows(visit_window, start)
         return tile.add(d_q, tile_d_q), *rest
 
-    zeros = [jnp.zeros_like(x, jnp.float32) for x in problem[:3]]
-    start = (*zeros, _zeros_like(problem.table))
+    # Of keys and values as [B, G, K, T]: a third faster to add to than [B, T, G, K] on a CPU.
+    by_key = jnp.zeros([problem.k.shape[i] for i in (0, 2, 3, 1)], jnp.float32)
+    start = (jnp.zeros_like(problem.q, jnp.float32), by_key, by_key, _zeros_like(problem.table))
     d_q, d_k, d_v, d_table = lax.fori_loop(0, _tile_count(problem, tiles), visit_tile, start)
-    gradients = (scale * d_q, scale * d_k, d_v)
-    d_q, d_k, d_v = (x.astype(dtype) for x in gradients)
+    d_k, d_v = (jnp.moveaxis(x, 3, 1) for x in (d_k, d_v))
+    d_q, d_k, d_v = (x.astype(dtype) for x in (scale * d_q, scale * d_k, d_v))
     no_mask, no_place = jax.tree.map(_no_gradient, (problem.mask, problem.place))
     return (_Problem(d_q, d_k, d_v, no_mask, d_table, no_place),)
 
@@ -251,8 +252,10 @@ class _QueryTile:
         return lax.dynamic_slice(x, self._key_corner(at), size).reshape(-1, x.shape[-1])
 
     def add_keys(self, x: jax.Array, window: jax.Array, at: jax.Array) -> jax.Array:
-        sum_ = (self.keys_of(x, at) + window)[None, :, None]
-        return lax.dynamic_update_slice(x, sum_, self._key_corner(at))
+        """[B, G, K, T] with [K, keys] added in the window's place."""
+        corner = (self.b, self.g, 0, self._key_start(at))
+        old = lax.dynamic_slice(x, corner, (1, 1, *window.shape))
+        return lax.dynamic_update_slice(x, old + window, corner)
 
     def _corner(self) -> tuple[Any, ...]:
         return self.b, self.start, self.g * self.shared, 0
