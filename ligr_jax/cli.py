@@ -5,6 +5,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from ligr_jax.parallel.host import use_fast_allocator
+
 COMMANDS = {
     "world": "make a synthetic log whose true probabilities are known",
     "prepare": "turn a log (Parquet, CSV, KuaiRand, MovieLens) into shards for training",
@@ -14,6 +16,8 @@ COMMANDS = {
     "fit": "fit a scaling law to finished runs",
     "report": "draw a page and figures of a sweep",
 }
+
+STEPPING = ("train", "eval", "sweep")  # commands that run a model, started with care for its speed
 
 OVERVIEW = """\
 from an impression log to a scaling law:
@@ -39,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not asked:
             print(f"\nligr: no command '{words[0]}'", file=sys.stderr)
         return 0 if asked else 2
+    if argv is None and words[0] in STEPPING and "--help" not in words:
+        use_fast_allocator()
     # Imported here: `ligr --help` costs nothing, and `ligr fit` never starts JAX.
     command = importlib.import_module(f"ligr_jax.commands.{words[0]}")
     parser = argparse.ArgumentParser(
