@@ -79,13 +79,19 @@ def train_batches(
     Global batch k holds the same rows for every number of processes.
 
     Raises:
-        ConfigError: the plan is empty, or the batch cannot be shared by the processes.
+        ConfigError: the plan is empty, the batch cannot be shared by the processes, or tables would
+            train sparsely on several of them.
     """
     if not len(plan):
         raise ConfigError("no member kept has a train impression; raise data.fraction")
     rows = grain.MapDataset.range(len(plan)).seed(config.train.seed).shuffle().repeat()
     mine = rows[process.index :: process.count].batch(_share(config.optim.batch, process))
     sparse = config.optim.table_optimizer != "adamw"
+    if sparse and process.count > 1:  # the lists of the processes would differ
+        raise ConfigError(
+            f"optim.table_optimizer={config.optim.table_optimizer} trains on one process so far; "
+            "on several, set optim.table_optimizer=adamw"
+        )
     tables = {n: f.rows for n, f in config.model.features.items() if f.has_table and sparse}
     batches = mine.map(Assembler(records, plan, config.model)).map(DistinctRows(tables))
     return TrainBatches(batches, config.data.workers)

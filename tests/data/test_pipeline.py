@@ -170,6 +170,12 @@ def test_a_batch_that_processes_cannot_share_is_refused(records: Records, plan: 
         next(eval_batches(records, plan, CONFIG, Process(0, 3)))
 
 
+def test_sparse_tables_on_several_processes_are_refused(records: Records, plan: Plan) -> None:
+    sparse = replace(CONFIG, optim=Optim(batch=BATCH))
+    with pytest.raises(ConfigError, match=r"set optim\.table_optimizer=adamw"):
+        train_batches(records, plan, sparse, Process(0, 2))
+
+
 def test_training_on_nobody_is_refused(records: Records) -> None:
     nothing = np.zeros(0, np.int64)
     empty = Plan(24, nothing, nothing, nothing, np.zeros(1, np.int64))

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ligr_jax.ops.attention import Activation, RelativeBias, attend, bucket_distance
+from ligr_jax.ops.attention import (
+    Activation,
+    RelativeBias,
+    attend,
+    attend_cached,
+    bucket_distance,
+)
 from ligr_jax.ops.masks import Mask, dense_mask, history_mask
 from tests.batches import random_batch
 
@@ -95,3 +101,29 @@ def test_buckets_are_exact_below_half_monotone_above_and_full_at_4096(buckets: i
     assert bucket[4096] == bucket[-1] == buckets - 1
     fractions = bucket_distance(jnp.array([-3.0, 0.9, 1.0, 1e9]), buckets)
     np.testing.assert_array_equal(fractions, [0, 0, 1, buckets - 1])
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_candidates_see_a_cached_history_as_a_new_session_sees_it(
+    activation: Activation, with_bias: bool
+) -> None:
+    """Two members with histories of different length, three candidates each."""
+    rng = np.random.default_rng(0)
+    batch = random_batch([[[2, 3, 1, 3]], [[1, 3]]], 9)
+    mask = history_mask(jnp.asarray(batch.member), jnp.asarray(batch.session))
+    q, k, v = (jnp.asarray(rng.normal(size=(2, 18, HEADS, K)), jnp.float32) for _ in range(3))
+    place = jnp.repeat(jnp.asarray(batch.session), 2, axis=1)
+    table = jnp.asarray(rng.normal(size=(HEADS, BUCKETS)), jnp.float32)
+    bias = RelativeBias(table, place) if with_bias else None
+    whole = attend(q, k, v, mask, activation=activation, bias=bias)
+
+    length = jnp.array([12, 2])  # tokens before the last session
+    row, token = jnp.arange(2)[:, None], length[:, None] + jnp.arange(0, 6, 2)
+    candidates = [x[row, token] for x in (q, k, v)]
+    if bias is not None:
+        bias = RelativeBias(table, place[row, token], place[:, :14])
+    cached = attend_cached(
+        *candidates, k[:, :14], v[:, :14], length, activation=activation, bias=bias
+    )
+    np.testing.assert_allclose(cached, whole[row, token], atol=1e-6)

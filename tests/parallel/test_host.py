@@ -1,0 +1,67 @@
+"""What is decided before JAX starts: devices and allocator of a process on a CPU."""
+
+import os
+import sys
+
+import pytest
+
+from ligr_jax.parallel import host
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """Arguments and environments of processes that would have taken this one's place."""
+    calls: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda _, arguments, env: calls.append((arguments, env)))
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "ligr_jax", "train", "--out", "x"])
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(host.glob, "glob", lambda _: [])
+    for name in ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_CONF", host.ALLOCATOR):
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+def test_a_process_starts_again_with_the_allocator_there_is(
+    started: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for library, expected in (
+        ("libjemalloc.so.2", ("LD_PRELOAD", "libjemalloc.so.2")),
+        (None, ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")),
+    ):
+        monkeypatch.setattr(host.ctypes.util, "find_library", lambda _, found=library: found)
+        host.use_fast_allocator()
+        arguments, env = started.pop()
+        assert arguments == [sys.executable, "-m", "ligr_jax", "train", "--out", "x"]
+        assert expected in env.items()
+        assert f"{host.ALLOCATOR}=none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("LD_PRELOAD", "libother.so"), (host.ALLOCATOR, "none")]
+)
+def test_a_choice_made_already_is_kept(
+    started: list, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    host.use_fast_allocator()
+    assert not started
+
+
+def test_an_accelerator_keeps_the_systems_allocator(
+    started: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host.glob, "glob", lambda pattern: [pattern])
+    host.use_fast_allocator()
+    assert not started
+
+
+def test_simulated_devices_are_as_many_as_cores_unless_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    host.use_all_cores()
+    cores = len(os.sched_getaffinity(0))
+    assert f"--xla_force_host_platform_device_count={cores}" in os.environ["XLA_FLAGS"]
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
+    host.use_all_cores()
+    assert os.environ["XLA_FLAGS"] == "--xla_force_host_platform_device_count=3"
