@@ -17,7 +17,7 @@ machine alone: it says at its end what others took of it.
 
 H = 4 heads of K = 64. Session and T count tokens; `4 members` are packed in a row, T / 4 each.
 
-Expected (21 November 2026, two shared AMD cores with AVX-512, jemalloc, PyTorch 2.13), sdpa / attend in
+Expected (21 November 2026, two AMD cores with AVX-512, jemalloc, PyTorch 2.13), sdpa / attend in
 float32, sessions of 8: history 2.3 at T = 512 and 3.1 at T = 2048, four packed members 4.8 and 8.7,
 in-session 4.1 and 15.7. In bfloat16 1.9, 2.2, 3.6, 6.2, 3.3 and 10.4. Nothing is slower than sdpa.
 Four packed members cost 0.33 to 0.35 of one at T = 2048. Temporaries are 5.9 % of the dense form's

@@ -14,7 +14,7 @@ pipeline gives them. Processes are kept alive and take turns; a time is the medi
     Adagrad, SparseAdam   PyTorch's nn.Embedding(sparse=True) with its optimizers
     row-wise              the same embedding with a row-wise AdaGrad written out by hand
 
-Expected (21 November 2026, two shared AMD cores with AVX-512, one device, jemalloc, PyTorch 2.13), ms:
+Expected (21 November 2026, two AMD cores with AVX-512, one device, jemalloc, PyTorch 2.13), ms:
 
     law      V       rowwise   host   dense   Adagrad   SparseAdam   row-wise
     zipf     1e5         5.2    2.7     5.9      15.6         19.2       11.5
