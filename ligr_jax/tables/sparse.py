@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from ligr_jax.tables.table import ROWS
+from ligr_jax.tables.table import ROWS, is_table
 
 State = Any  # a pytree of arrays of V rows, or of the rows of a batch
 Tables = Mapping[str, jax.Array]
@@ -77,8 +77,8 @@ RULES: dict[str, Callable[[], RowRule]] = {
 def split(params: Mapping[str, Any]) -> tuple[Any, dict[str, jax.Array]]:
     """Parameters without their tables, and the tables by the name of their feature."""
     flat = traverse_util.flatten_dict(dict(params))
-    tables = {path[-2]: x for path, x in flat.items() if path[-1] == "table"}
-    dense = {path: x for path, x in flat.items() if path[-1] != "table"}
+    tables = {path[-2]: x for path, x in flat.items() if is_table(path)}
+    dense = {path: x for path, x in flat.items() if not is_table(path)}
     return traverse_util.unflatten_dict(dense), tables
 
 
@@ -86,14 +86,14 @@ def join(like: Mapping[str, Any], dense: Any, tables: Tables) -> Any:
     """Parameters of the structure of `like`, the inverse of `split`."""
     flat = traverse_util.flatten_dict(dense)
     for path in traverse_util.flatten_dict(dict(like)):
-        if path[-1] == "table":
+        if is_table(path):
             flat[path] = tables[path[-2]]
     return traverse_util.unflatten_dict(flat)
 
 
 def variables(like: Mapping[str, Any], dense: Any, rows: Tables) -> dict[str, Any]:
     """What a model is applied to when ids index `rows`, the rows of a batch."""
-    paths = (p for p in traverse_util.flatten_dict(dict(like)) if p[-1] == "table")
+    paths = (p for p in traverse_util.flatten_dict(dict(like)) if is_table(p))
     return {"params": dense, ROWS: traverse_util.unflatten_dict({p: rows[p[-2]] for p in paths})}
 
 

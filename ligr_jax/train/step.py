@@ -80,14 +80,14 @@ def _accumulate(
     """Sums values and gradients over micro-batches; row i goes to part i mod parts, so that each
     part is spread over all devices like the batch itself."""
     parts = len(keys)
-    split = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
+    cut = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
 
     def add(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, gradient(params, *part)), None
 
-    like = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split), keys[0])
+    like = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], cut), keys[0])
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like)
-    return jax.lax.scan(add, zero, (split, keys))[0]
+    return jax.lax.scan(add, zero, (cut, keys))[0]
 
 
 def _metrics(

@@ -79,9 +79,9 @@ def attend(
 def _choose(backend: str, length: int, with_bias: bool) -> Implementation:
     if backend == "cpu":
         return "dense" if length <= _SHORT else "blocked"
-    return (
-        cast(Implementation, backend) if backend in ("gpu", "tpu") and not with_bias else "blocked"
-    )
+    if with_bias or backend not in ("gpu", "tpu"):
+        return "blocked"
+    return cast(Implementation, backend)
 
 
 def _kernel(name: str) -> Callable[..., jax.Array]:

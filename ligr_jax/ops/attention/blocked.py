@@ -117,7 +117,7 @@ def _backward(activation: Activation, tiles: Tiles, saved: Any, d_out: jax.Array
         tile = _QueryTile(number, problem, tiles, first_time_only=True)
         q, d_mixed, divisor = (tile.rows_of(x) for x in (problem.q, d_out, lse))
         # What softmax takes back from every score of a row.
-        back = jnp.sum(tile.rows_of(out).astype(jnp.float32) * d_mixed, 1, keepdims=True)
+        back = jnp.sum(tile.rows_of(out) * d_mixed, 1, keepdims=True)
 
         def visit_window(at: jax.Array, state: Any) -> Any:
             d_q, d_k, d_v, d_table = state
