@@ -26,8 +26,9 @@ def use_fast_allocator() -> None:
     XLA allocates a step's outputs and temporaries afresh, and the system's allocator returns them
     after each step: every page is faulted in again. jemalloc, where the system has it, makes a step
     about 1.6 times as fast (experiments/step.py, with --allocator none beside it); glibc's huge
-    pages do so now and then. Says what it took on stderr; does nothing where there is an accelerator, another allocator, or LIGR_ALLOCATOR=none. Call it
-    first of all: the arguments are kept, nothing else is.
+    pages do so now and then. Says what it took on stderr; does nothing where there is an
+    accelerator, another allocator, or LIGR_ALLOCATOR=none. Call it first of all: the arguments are
+    kept, nothing else is.
     """
     choice = os.environ.get(ALLOCATOR, "auto")
     chosen_already = {"LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_CONF"} & os.environ.keys()
