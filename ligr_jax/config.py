@@ -15,7 +15,9 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+PLACEMENTS = ("auto", "replicated", "column", "row", "table")
 
 
 class ConfigError(ValueError):
@@ -44,6 +46,9 @@ class Feature:
     width: int = 0
     lookup: Literal["hash", "direct"] = "hash"
     outcome: bool = False
+    table: str = ""
+    bag: Literal["", "sum", "mean"] = ""
+    bag_size: int = 0
 
     def __post_init__(self) -> None:
         if self.has_table:
@@ -59,6 +64,22 @@ class Feature:
     @property
     def has_table(self) -> bool:
         return self.kind in ("categorical", "bucket")
+
+    @property
+    def combine(self) -> str:
+        return self.bag
+
+    @property
+    def ids_each(self) -> int:
+        """Ids of an impression."""
+        return 1
+
+
+class TableShape(NamedTuple):
+    """V rows of E columns."""
+
+    rows: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -115,6 +136,15 @@ class ModelConfig:
             self.depth + self.set_depth > 0,
             "model.depth=0 and model.set_depth=0 leave no layer; set one of them",
         )
+
+    @property
+    def tables(self) -> dict[str, TableShape]:
+        """Shapes of the tables that the features look up, by name."""
+        return {
+            f.table or name: TableShape(f.rows, f.width or self.table_width)
+            for name, f in sorted(self.features.items())
+            if f.has_table
+        }
 
     @property
     def ffn_width(self) -> int:
@@ -182,6 +212,31 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """Which devices share the work, and how the tables lie on them."""
+
+    data: int = 0  # groups of devices, each with a copy of the tables; 0: what devices are left
+    model: int = 1  # devices of a group: they share its tables
+    fsdp: bool = False  # dense weights and Adam's moments split over `data`, gathered for a step
+    # Of tables: auto (the planner's choice), replicated, column, row or table; and of single ones,
+    # e.g. auto,item_id:column,member_id:row
+    placement: tuple[str, ...] = ("auto",)
+    table_gib: float = 0.0  # memory of a device for tables; 0: three fifths of what it has
+
+    def __post_init__(self) -> None:
+        _require(self.data >= 0, f"mesh.data={self.data} must be >= 0")
+        _require(self.model >= 1, f"mesh.model={self.model} must be >= 1")
+        _require(self.table_gib >= 0, f"mesh.table_gib={self.table_gib} must be >= 0")
+        for entry in self.placement:
+            word = entry.rpartition(":")[2]
+            _require(
+                word in PLACEMENTS,
+                f"mesh.placement={entry}: choose one of {', '.join(PLACEMENTS)}, alone or "
+                "after the name of a table and a colon",
+            )
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How long, how often, and when to give up."""
 
@@ -233,13 +288,14 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
 
 
-# Where and how a run is watched does not change what it computes.
-_NOT_IN_DIGEST = ("data.dir", "data.workers", "track.")
+# Where a run computes and how it is watched does not change what it computes.
+_NOT_IN_DIGEST = ("data.dir", "data.workers", "mesh.", "track.")
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

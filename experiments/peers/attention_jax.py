@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ligr_jax.config import Config, override
 from ligr_jax.ops.attention import attend
 from ligr_jax.ops.masks import dense_mask, history_mask, session_mask
-from ligr_jax.parallel.mesh import data_mesh, over_rows
+from ligr_jax.parallel.mesh import make_mesh, over_rows
 from peers.cases import Case, qkvg, rows
 from peers.workers import Calls, loaded_allocator, serve
 
@@ -54,7 +55,7 @@ def temporaries(case: dict[str, Any], form: str) -> int:
 
 def jitted(case: Case, form: str, backward: bool) -> tuple[Any, tuple[Any, ...]]:
     """The call, and its arguments: the batch is split over all devices."""
-    mesh = data_mesh(case.batch)
+    mesh = make_mesh(override(Config(), [f"optim.batch={case.batch}"]))
     jax.set_mesh(mesh)
     make = history_mask if case.kind == "history" else session_mask
     mask = make(*rows(case))

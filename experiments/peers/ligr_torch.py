@@ -143,7 +143,7 @@ class LiGR(nn.Module):
         state = {}
         for path, value in params.items():
             name = path.replace("/", ".")
-            name = re.sub(r"^items\.features\.(\w+)\.table$", r"tables.\1.weight", name)
+            name = re.sub(r"^tables\.(\w+)$", r"tables.\1.weight", name)
             name = re.sub(r"^(items|actions)\.(projection|actions)\.", r"\1.", name)
             name = re.sub(r"\.(kernel|scale)$", ".weight", name)
             layers = list(value) if ".layers." in name else [value]

@@ -6,14 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ligr_jax.config import Config, DataConfig, Feature, ModelConfig, OptimConfig
+from ligr_jax.config import Config, DataConfig, Feature, MeshConfig, ModelConfig, OptimConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.distinct import DistinctRows
 from ligr_jax.nn.flops import Work, train_flops
-from ligr_jax.nn.ligr import LiGR
 from ligr_jax.parallel.peak import peak_flops
-from ligr_jax.train.state import init_state, optimizer
-from ligr_jax.train.step import make_step
+from ligr_jax.train.program import Program
 from peers.attention_jax import hello
 from peers.cases import Case, rows
 from peers.workers import Calls, serve
@@ -56,16 +54,15 @@ def steps(case: Case, model: dict[str, Any], table_rows: int) -> tuple[Any, floa
         model=ModelConfig(features=features, actions=ACTIONS, dtype=case.dtype, **model),
         data=DataConfig(seq_len=case.tokens),
         optim=OptimConfig(batch=case.batch, decay="none"),
+        mesh=MeshConfig(data=1),
     )
-    network, tx = LiGR(config.model), optimizer(config.optim, steps=1000)
-    tables = dict.fromkeys(FEATURES, table_rows)
-    batch, listed = jax.device_put(DistinctRows(tables)(random_batch(case, table_rows)))
-    state = jax.jit(lambda b: init_state(network, tx, b, seed=0))(batch)
-    step = jax.jit(make_step(network, tx, config), donate_argnums=0)
+    program = Program(config, steps=1000)
+    batch, lists = program.put(*DistinctRows(config.model)(random_batch(case, table_rows)))
+    state, step = program.fresh(batch), program.compile(batch, lists)
 
     def call() -> Any:
         nonlocal state
-        state, metrics = step(state, batch, listed)
+        state, metrics = step(state, batch, lists)
         return metrics
 
     metrics = jax.device_get(call())

@@ -17,7 +17,6 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.world.generate import WorldConfig, generate
 from ligr_jax.nn.flops import Work, parameter_counts, train_flops
-from ligr_jax.parallel.mesh import over_rows, replicated
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.loop import Trainer
 from peers.attention_jax import hello
@@ -42,12 +41,12 @@ class Side:
         self.trainer = Trainer(self.config, records, folder / "run", lambda _: None)
         fresh, self.step, _ = self.trainer._start()
         pairs = [next(self.trainer.batches) for _ in range(batches)]
-        for i, (batch, rows) in enumerate(pairs):
-            ids = {name: rows[name][place] for name, place in batch.ids.items()}
+        for i, (batch, lists) in enumerate(pairs):
+            ids = {name: as_rows(lists[name].own, place) for name, place in batch.ids.items()}
             np.savez(folder / f"batch-{i}.npz", **by_path(batch._replace(ids=ids)._asdict()))
         params = jax.tree.map(jax.device_put, randomized(fresh.params), shardings(fresh.params))
         np.savez(folder / "params.npz", **by_path(params))
-        counts = parameter_counts(params)
+        counts = parameter_counts(self.config.model, params)
         self.state, self.work = fresh._replace(params=params), []
         first = self._read(self._dispatch(pairs[0]))
         batch = pairs[0][0]
@@ -87,9 +86,7 @@ class Side:
         self.trainer.batches.close()
 
     def _dispatch(self, pair: TrainBatch) -> Any:
-        mesh = self.trainer.mesh
-        batch, rows = jax.device_put(pair, (over_rows(mesh), replicated(mesh)))
-        self.state, metrics = self.step(self.state, batch, rows)
+        self.state, metrics = self.step(self.state, *self.trainer.program.put(*pair))
         return metrics
 
     def _read(self, metrics: Any) -> dict[str, float]:
@@ -107,6 +104,12 @@ def configured(folder: Path, impressions: int, settings: list[str]) -> Config:
     generate(world, folder / "log")
     manifest = prepare(open_source(folder / "log"), folder / "prepared", PrepareOptions(), str)
     return configure(manifest, folder / "prepared", settings)
+
+
+def as_rows(own: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Rows of a table from places [B, N] in the lists [n, u] of the batch's parts."""
+    at = place.reshape(len(own), -1)
+    return np.take_along_axis(own, at, 1).reshape(place.shape)
 
 
 def randomized(params: Any) -> Any:

@@ -13,21 +13,22 @@ import numpy as np
 from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.distinct import DistinctRows
+from ligr_jax.data.distinct import Distinct, DistinctRows
 from ligr_jax.data.plan import Plan, make_plan
 from ligr_jax.data.records import Records
 
 
 @dataclass(frozen=True)
 class Process:
-    """This process's place among those that feed one global batch."""
+    """This process's place among those that feed one global batch, and its number of devices."""
 
     index: int = 0
     count: int = 1
+    devices: int = 1
 
 
-# A batch, and the distinct table rows its ids are places in; none for dense training.
-TrainBatch = tuple[Batch, dict[str, np.ndarray]]
+# A batch, and by table the lists of rows its ids are places in; none for dense training.
+TrainBatch = tuple[Batch, dict[str, Distinct]]
 
 
 class TrainBatches(Iterator[TrainBatch]):
@@ -74,44 +75,47 @@ def train_batches(
 ) -> TrainBatches:
     """Endless training batches of `optim.batch / process.count` rows; a new shuffle every epoch.
 
-    Where tables train sparsely, each comes with its distinct table rows.
+    Where tables train sparsely, each comes with its distinct table rows; on several processes, with
+    those of this process's devices only.
 
     Global batch k holds the same rows for every number of processes.
 
     Raises:
-        ConfigError: the plan is empty, the batch cannot be shared by the processes, or tables would
-            train sparsely on several of them.
+        ConfigError: the plan is empty, or the batch cannot be shared by the processes.
     """
     if not len(plan):
         raise ConfigError("no member kept has a train impression; raise data.fraction")
     rows = grain.MapDataset.range(len(plan)).seed(config.train.seed).shuffle().repeat()
     mine = rows[process.index :: process.count].batch(_share(config.optim.batch, process))
-    sparse = config.optim.table_optimizer != "adamw"
-    if sparse and process.count > 1:  # the lists of the processes would differ
-        raise ConfigError(
-            f"optim.table_optimizer={config.optim.table_optimizer} trains on one process so far; "
-            "on several, set optim.table_optimizer=adamw"
-        )
-    tables = {n: f.rows for n, f in config.model.features.items() if f.has_table and sparse}
-    batches = mine.map(Assembler(records, plan, config.model)).map(DistinctRows(tables))
-    return TrainBatches(batches, config.data.workers)
+    batches = mine.map(Assembler(records, plan, config.model))
+    if config.optim.table_optimizer == "adamw":
+        return TrainBatches(batches.map(_without_lists), config.data.workers)
+    lists = DistinctRows(config.model, process.devices, merge=process.count == 1)
+    return TrainBatches(batches.map(lists), config.data.workers)
+
+
+def _without_lists(batch: Batch) -> TrainBatch:
+    return batch, {}
 
 
 def eval_batches(
     records: Records, plan: Plan, config: Config, process: Process = Process()
-) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Every row of the plan once, in order, with the impression numbers [B, N] of each batch.
+) -> Iterator[tuple[np.ndarray, Batch, dict[str, Distinct]]]:
+    """Every row of the plan once, in order: impression numbers [B, N], batch, and lists of rows.
 
-    The last batch is filled with rows of padding, so that all have one shape.
+    The last batch is filled with rows of padding, so that all have one shape; so is each batch,
+    where the devices could not share it.
     """
-    size = _share(config.eval.batch or config.optim.batch, process)
+    asked = -(-(config.eval.batch or config.optim.batch) // process.count)
+    size = -(-asked // process.devices) * process.devices
     assemble = Assembler(records, plan, config.model)
+    lists = DistinctRows(config.model, process.devices, merge=False)
     rows = np.arange(process.index, len(plan), process.count)
     # Processes run the same number of batches, or one would wait for the others for ever.
     batches = -(-len(plan) // (size * process.count))
     filled = np.pad(rows, (0, batches * size - len(rows)), constant_values=-1)
     dataset = grain.MapDataset.source(filled.reshape(-1, size)).map(
-        lambda r: (plan.gather(r)[0], assemble(r))
+        lambda r: (plan.gather(r)[0], *lists(assemble(r)))
     )
     yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
 
@@ -121,7 +125,7 @@ def _share(batch: int, process: Process) -> int:
     if batch % process.count:
         raise ConfigError(
             f"a batch of {batch} rows is not divisible by {process.count} processes; change "
-            "optim.batch or eval.batch"
+            "optim.batch"
         )
     return batch // process.count
 

@@ -1,5 +1,7 @@
 """Tokens from features: what an impression is, and what the member did with it (LiGR 3.2)."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,36 +9,31 @@ from flax import linen as nn
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.linear import Linear
-from ligr_jax.tables.table import Table
+
+Embedded = Mapping[str, jax.Array]  # float32 [B, N, E] by feature, from `tables`
 
 
-class FeatureVector(nn.Module):
-    """Concatenates the embeddings of the item features, or of the outcome features.
+def feature_vector(
+    config: ModelConfig, batch: Batch, embedded: Embedded, outcome: bool
+) -> jax.Array | None:
+    """Concatenates the item features, or the outcome features: float32 [B, N, sum of widths].
 
     Tables give E numbers, vectors W, a number two: its normalized value, and whether it is missing.
+    None where no such feature is declared.
     """
-
-    config: ModelConfig
-    outcome: bool
-
-    @nn.compact
-    def __call__(self, batch: Batch) -> jax.Array | None:
-        """Returns float32 [B, N, sum of widths], or None where no such feature is declared."""
-        parts = []
-        for name, feature in sorted(self.config.features.items()):
-            if feature.outcome != self.outcome:
-                continue
-            if feature.has_table:
-                width = feature.width or self.config.table_width
-                table = Table(feature.rows, width, self.config.table_init, name=name)
-                parts.append(table(batch.ids[name]))
-            elif feature.kind == "vector":
-                parts.append(batch.vectors[name].astype(jnp.float32))
-            else:
-                value = batch.numeric[name]
-                missing = jnp.isnan(value)
-                parts.append(jnp.stack([jnp.where(missing, 0.0, value), missing], axis=-1))
-        return jnp.concatenate(parts, axis=-1) if parts else None
+    parts = []
+    for name, feature in sorted(config.features.items()):
+        if feature.outcome != outcome:
+            continue
+        if feature.has_table:
+            parts.append(embedded[name])
+        elif feature.kind == "vector":
+            parts.append(batch.vectors[name].astype(jnp.float32))
+        else:
+            value = batch.numeric[name]
+            missing = jnp.isnan(value)
+            parts.append(jnp.stack([jnp.where(missing, 0.0, value), missing], axis=-1))
+    return jnp.concatenate(parts, axis=-1) if parts else None
 
 
 class ItemTokens(nn.Module):
@@ -45,10 +42,10 @@ class ItemTokens(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, batch: Batch) -> jax.Array:
+    def __call__(self, batch: Batch, embedded: Embedded) -> jax.Array:
         """Returns [B, N, D]."""
         c = self.config
-        features = FeatureVector(c, outcome=False, name="features")(batch)
+        features = feature_vector(c, batch, embedded, outcome=False)
         if features is None:
             raise ValueError("model.features declares no item feature; declare at least one")
         return Linear(c.width, use_bias=True, dtype=jnp.dtype(c.dtype), name="projection")(features)
@@ -64,7 +61,7 @@ class ActionTokens(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, batch: Batch) -> jax.Array:
+    def __call__(self, batch: Batch, embedded: Embedded) -> jax.Array:
         """Returns [B, N, D]."""
         c = self.config
         a, dtype = len(c.actions), jnp.dtype(c.dtype)
@@ -75,7 +72,7 @@ class ActionTokens(nn.Module):
         init = nn.initializers.normal(stddev=c.width**-0.5)
         token = Linear(c.width, dtype=dtype, kernel_init=init, name="actions")(kinds)
         assert kinds.shape[-1] == 2 * a + 1
-        outcomes = FeatureVector(c, outcome=True, name="features")(batch)
+        outcomes = feature_vector(c, batch, embedded, outcome=True)
         if outcomes is not None:
             token += Linear(c.width, dtype=dtype, name="projection")(outcomes)
         return token

@@ -62,14 +62,18 @@ def train_flops(config: ModelConfig, work: Work) -> float:
     return 3.0 * sum(forward_flops(config, work).values())
 
 
-def parameter_counts(params: Mapping[str, Any]) -> dict[str, int]:
-    """Parameters by group, with `dense` and `tables` as totals."""
-    groups: dict[str, int] = {}
+def parameter_counts(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, int]:
+    """Parameters by group, with `dense` and `tables` as totals; padding of tables is not counted.
+
+    params: arrays or shapes.
+    """
+    groups = {"tables": sum(shape.rows * shape.width for shape in config.tables.values())}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        names = [str(getattr(p, "key", p)) for p in path]
-        group = "tables" if is_table(path) else _group(names)
+        if is_table(path):
+            continue
+        group = _group([str(getattr(p, "key", p)) for p in path])
         groups[group] = groups.get(group, 0) + leaf.size
-    return {"dense": sum(v for k, v in groups.items() if k != "tables"), "tables": 0, **groups}
+    return {"dense": sum(v for k, v in groups.items() if k != "tables"), **groups}
 
 
 def compute_axes(config: ModelConfig, dense_parameters: int, work: Work) -> dict[str, float]:

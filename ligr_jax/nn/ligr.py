@@ -11,6 +11,7 @@ from ligr_jax.nn.blocks import Stack
 from ligr_jax.nn.features import ActionTokens, ItemTokens
 from ligr_jax.nn.linear import Linear
 from ligr_jax.ops.masks import history_mask, session_mask
+from ligr_jax.tables.table import TABLES, Tables
 
 
 class LiGR(nn.Module):
@@ -29,7 +30,9 @@ class LiGR(nn.Module):
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """Returns float32 [B, N, A]; `deterministic=False` wants a `dropout` key."""
         c = self.config
-        items, actions = ItemTokens(c, name="items")(batch), ActionTokens(c, name="actions")(batch)
+        embedded = Tables(c, name=TABLES)(batch.ids)
+        items = ItemTokens(c, name="items")(batch, embedded)
+        actions = ActionTokens(c, name="actions")(batch, embedded)
         if c.action_token == "actions_and_item":
             actions += items
         h = jnp.stack([items, actions], axis=2)  # [B, N, 2, D]

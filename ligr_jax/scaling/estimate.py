@@ -12,7 +12,8 @@ from ligr_jax.data.records import Records
 from ligr_jax.nn.flops import Work, parameter_counts, train_flops
 from ligr_jax.nn.ligr import LiGR
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
-from ligr_jax.train.state import init_state, optimizer
+from ligr_jax.tables.layout import layout
+from ligr_jax.train.state import abstract_state, optimizer
 
 _SAMPLE_ROWS = 32
 
@@ -41,11 +42,9 @@ def estimate(config: Config, records: Records) -> Estimate:
     steps = number_of_steps(config, plan)
     rows = np.random.default_rng(0).integers(0, len(plan), min(_SAMPLE_ROWS, len(plan)))
     batch = Assembler(records, plan, config.model)(rows)
-    model = LiGR(config.model)
-    state = jax.eval_shape(
-        lambda b: init_state(model, optimizer(config.optim, steps), b, seed=0), batch
-    )
-    counts = parameter_counts(state.params)
+    tx = optimizer(config.optim, steps, layout(config.model.tables))
+    state = abstract_state(LiGR(config.model), tx, batch)
+    counts = parameter_counts(config.model, state.params)
     rows_seen = steps * config.optim.batch
     history = history_mask(batch.member, batch.session, config.model.mask)
     setwise = session_mask(batch.member, batch.session)

@@ -6,24 +6,22 @@ writes them and their optimizer state back in place. Tables, gradients and state
 read or made.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
-
-from ligr_jax.tables.table import ROWS, is_table
 
 State = Any  # a pytree of arrays of V rows, or of the rows of a batch
-Tables = Mapping[str, jax.Array]
+Mean = Callable[[jax.Array], jax.Array]  # of every row, [U, E] -> [U]
 
 
 class RowRule(NamedTuple):
     """An optimizer of rows: what it keeps for each of them, and how it moves them.
 
     init: table [V, E] -> state, arrays of V rows.
-    update: (rows [U, E], gradient [U, E], state of the rows, rate, step from 0) -> (rows, state).
+    update: (rows [U, E], gradient [U, E], state of the rows, rate, step from 0, mean) -> (rows,
+        state). `mean` is over a whole row, of which a device may hold only some columns.
     """
 
     init: Callable[[jax.Array], State]
@@ -33,8 +31,10 @@ class RowRule(NamedTuple):
 def rowwise_adagrad(eps: float = 1e-8) -> RowRule:
     """AdaGrad with one accumulator a row, the mean of its squared gradients: 1/E of the memory."""
 
-    def update(rows: jax.Array, g: jax.Array, total: State, rate: jax.Array, _: Any) -> Any:
-        total += jnp.mean(g * g, axis=1)
+    def update(
+        rows: jax.Array, g: jax.Array, total: State, rate: jax.Array, _: Any, mean: Mean
+    ) -> Any:
+        total += mean(g * g)
         return rows - rate * g / (jnp.sqrt(total) + eps)[:, None], total
 
     return RowRule(lambda table: jnp.zeros(table.shape[0]), update)
@@ -43,7 +43,9 @@ def rowwise_adagrad(eps: float = 1e-8) -> RowRule:
 def adagrad(eps: float = 1e-8) -> RowRule:
     """AdaGrad (Duchi et al. 2011)."""
 
-    def update(rows: jax.Array, g: jax.Array, total: State, rate: jax.Array, _: Any) -> Any:
+    def update(
+        rows: jax.Array, g: jax.Array, total: State, rate: jax.Array, _: Any, mean: Mean
+    ) -> Any:
         total += g * g
         return rows - rate * g / (jnp.sqrt(total) + eps), total
 
@@ -53,7 +55,9 @@ def adagrad(eps: float = 1e-8) -> RowRule:
 def lazy_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> RowRule:
     """Adam whose moments move when their row is looked up; bias corrected by all steps taken."""
 
-    def update(rows: jax.Array, g: jax.Array, state: State, rate: jax.Array, step: Any) -> Any:
+    def update(
+        rows: jax.Array, g: jax.Array, state: State, rate: jax.Array, step: Any, mean: Mean
+    ) -> Any:
         m, v = b1 * state["m"] + (1 - b1) * g, b2 * state["v"] + (1 - b2) * g * g
         taken = step + 1.0
         m_hat, v_hat = m / (1 - b1**taken), v / (1 - b2**taken)
@@ -63,7 +67,7 @@ def lazy_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> RowRule:
 
 
 def sgd() -> RowRule:
-    return RowRule(lambda _: (), lambda rows, g, state, rate, _: (rows - rate * g, state))
+    return RowRule(lambda _: (), lambda rows, g, state, rate, *_: (rows - rate * g, state))
 
 
 RULES: dict[str, Callable[[], RowRule]] = {
@@ -72,29 +76,6 @@ RULES: dict[str, Callable[[], RowRule]] = {
     "lazy_adam": lazy_adam,
     "sgd": sgd,
 }
-
-
-def split(params: Mapping[str, Any]) -> tuple[Any, dict[str, jax.Array]]:
-    """Parameters without their tables, and the tables by the name of their feature."""
-    flat = traverse_util.flatten_dict(dict(params))
-    tables = {path[-2]: x for path, x in flat.items() if is_table(path)}
-    dense = {path: x for path, x in flat.items() if not is_table(path)}
-    return traverse_util.unflatten_dict(dense), tables
-
-
-def join(like: Mapping[str, Any], dense: Any, tables: Tables) -> Any:
-    """Parameters of the structure of `like`, the inverse of `split`."""
-    flat = traverse_util.flatten_dict(dense)
-    for path in traverse_util.flatten_dict(dict(like)):
-        if is_table(path):
-            flat[path] = tables[path[-2]]
-    return traverse_util.unflatten_dict(flat)
-
-
-def variables(like: Mapping[str, Any], dense: Any, rows: Tables) -> dict[str, Any]:
-    """What a model is applied to when ids index `rows`, the rows of a batch."""
-    paths = (p for p in traverse_util.flatten_dict(dict(like)) if is_table(p))
-    return {"params": dense, ROWS: traverse_util.unflatten_dict({p: rows[p[-2]] for p in paths})}
 
 
 def gather(x: State, ids: jax.Array) -> State:
@@ -111,19 +92,24 @@ def update_rows(
     rate: jax.Array,
     decay: float,
     step: jax.Array,
+    mean: Mean | None = None,
+    rising: bool = True,
 ) -> tuple[jax.Array, State]:
     """The table and its optimizer's state after a step, written in place where they are donated.
 
     Args:
-        ids: int32 [U], rising and distinct; V and more are nobody's row.
+        ids: int32 [U], distinct; V and more are nobody's row.
         gradient: float32 [U, E], summed over all that looked a row up.
         decay: decoupled weight decay of the rows looked up.
+        mean: over a whole row; by default `table` has all of it.
+        rising: whether the ids are.
     """
     rows, kept = gather((table, state), ids)
-    moved, kept = rule.update(rows, gradient, kept, rate, step)
+    mean = mean or (lambda x: jnp.mean(x, axis=1))
+    moved, kept = rule.update(rows, gradient, kept, rate, step, mean)
     return jax.tree.map(
         lambda a, new: a.at[ids].set(
-            new, mode="drop", unique_indices=True, indices_are_sorted=True
+            new, mode="drop", unique_indices=True, indices_are_sorted=rising
         ),
         (table, state),
         (moved - rate * decay * rows, kept),

@@ -13,19 +13,21 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.assemble import Assembler
+from ligr_jax.data.batch import Batch
+from ligr_jax.data.distinct import Distinct
 from ligr_jax.data.pipeline import eval_batches, plan_for
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
-from ligr_jax.nn.ligr import LiGR
 from ligr_jax.ops import metrics
-from ligr_jax.parallel.mesh import data_mesh, over_rows, replicated
+from ligr_jax.tables.exchange import look_up
+from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.checkpoint import Checkpoints
+from ligr_jax.train.program import Program
 from ligr_jax.train.run import load_config
-from ligr_jax.train.state import TrainState, abstract_state, optimizer
+from ligr_jax.train.state import TrainState, split
 
 # A model this many standard errors below the oracle's cross-entropy has read an answer.
 _LEAK_SIGMAS = 4.0
@@ -43,16 +45,16 @@ class Predictions:
 class Evaluator:
     """Measures parameters on a split; compiles once, plans once."""
 
-    def __init__(self, model: nn.Module, records: Records, config: Config) -> None:
-        self.records, self.config = records, config
-        batch = config.eval.batch or config.optim.batch
-        mesh = data_mesh(batch)
-        self._rows = over_rows(mesh)
-        self._apply = jax.jit(
-            lambda params, batch: model.apply({"params": params}, batch),
-            in_shardings=(replicated(mesh), self._rows),
-        )
-        self._model, self._mesh, self._everywhere = model, mesh, replicated(mesh)
+    def __init__(self, program: Program, records: Records) -> None:
+        self.records, self.config, self._program = records, program.config, program
+        layout, model = program.layout, program.model
+
+        def logits(params: Any, batch: Batch, lists: dict[str, Distinct]) -> Any:
+            dense, tables = split(params)
+            rows = look_up(layout, tables, {t: d.own for t, d in lists.items()})
+            return model.apply({"params": dense, ROWS: {TABLES: rows}}, batch)
+
+        self._apply = jax.jit(logits)
         self._plans: dict[str, Plan] = {}
 
     def _plan(self, split: str) -> Plan:
@@ -63,9 +65,7 @@ class Evaluator:
     def state_like(self) -> TrainState:
         """Shapes, types and places of a training state of this model, for restoring one."""
         padding = Assembler(self.records, self._plan("test"), self.config.model)
-        batch = padding(np.array([-1]))
-        tx = optimizer(self.config.optim, steps=1)  # the schedule does not change shapes
-        return abstract_state(self._model, tx, batch, self._everywhere)
+        return self._program.like(padding(np.array([-1])))
 
     def __call__(
         self, params: Any, split: str, progress: Callable[[int, int], None] | None = None
@@ -80,9 +80,11 @@ class Evaluator:
         """Logits of every target of `split`, ordered by impression number."""
         plan = self._plan(split)
         parts = []
-        for index, batch in eval_batches(self.records, plan, self.config):
-            with jax.set_mesh(self._mesh):
-                logits = self._apply(params, jax.device_put(batch, self._rows))
+        for index, batch, lists in eval_batches(
+            self.records, plan, self.config, self._program.process
+        ):
+            with jax.set_mesh(self._program.mesh):
+                logits = self._apply(params, *self._program.put(batch, lists))
             parts.append((index, batch.weight > 0, batch.labels, logits))
             if progress:
                 progress(len(parts), -(-len(plan) // len(index)))
@@ -105,8 +107,10 @@ def evaluate_run(run: Path, split: str, data: Path | None = None, batch: int = 0
         )
     changed = dataclasses.replace(config.eval, batch=batch or config.eval.batch)
     config = dataclasses.replace(config, eval=changed)
-    evaluator = Evaluator(LiGR(config.model), records, config)
-    restored = Checkpoints(run / "checkpoints", config.train.keep).restore(evaluator.state_like())
+    program = Program(config)
+    evaluator = Evaluator(program, records)
+    checkpoints = Checkpoints(run / "checkpoints", config.train.keep, program.layout)
+    restored = checkpoints.restore(evaluator.state_like())
     if restored is None:
         raise ConfigError(f"{run} has no checkpoint to evaluate; train it first")
     return evaluator(restored[0].params, split)

@@ -15,26 +15,18 @@ import jax
 
 from ligr_jax.config import Config, flatten
 from ligr_jax.data.assemble import crowded_tables
-from ligr_jax.data.pipeline import (
-    Process,
-    TrainBatch,
-    number_of_steps,
-    plan_for,
-    train_batches,
-)
+from ligr_jax.data.pipeline import TrainBatch, number_of_steps, plan_for, train_batches
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.nn.flops import compute_axes, parameter_counts
-from ligr_jax.nn.ligr import LiGR
-from ligr_jax.parallel.mesh import data_mesh, over_rows, replicated
 from ligr_jax.progress import Progress
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator
 from ligr_jax.train.meter import Meter, Totals
 from ligr_jax.train.preemption import on_sigterm
+from ligr_jax.train.program import Program
 from ligr_jax.train.run import PREEMPTED, adopt, claimed, load_summary, save_summary
-from ligr_jax.train.state import TrainState, abstract_state, init_state, optimizer, schedule
-from ligr_jax.train.step import make_step
+from ligr_jax.train.state import TrainState, schedule
 from ligr_jax.train.track import Tracker, tracking
 
 
@@ -78,19 +70,22 @@ class Trainer:
         if not len(self.plan):
             raise ValueError(f"{records.directory}: the train split has no impressions")
         self.steps = number_of_steps(config, self.plan)
-        self.model = LiGR(config.model)
-        self.tx = optimizer(config.optim, self.steps)
-        self.mesh = data_mesh(config.optim.batch)
-        self.evaluator = Evaluator(self.model, records, config)
-        process = Process(jax.process_index(), jax.process_count())
-        self.batches = train_batches(records, self.plan, config, process)
-        self.checkpoints = Checkpoints(out / "checkpoints", config.train.keep, say)
+        self.program = Program(config, self.steps)
+        self.mesh = self.program.mesh
+        if config.mesh.model > 1:
+            for line in self.program.plan.lines():
+                say(line)
+        self.evaluator = Evaluator(self.program, records)
+        self.batches = train_batches(records, self.plan, config, self.program.process)
+        self.checkpoints = Checkpoints(
+            out / "checkpoints", config.train.keep, self.program.layout, say
+        )
         self.totals = Totals()
 
     def run(self) -> dict[str, Any]:
         state, step_fn, xla_flops = self._start()
         first = int(state.step)
-        self.parameters = parameter_counts(state.params)
+        self.parameters = parameter_counts(self.config.model, state.params)
         self.meter = Meter(self.config, self.parameters["dense"], self.mesh.size, self.totals)
         if first:
             self.say(f"resuming at step {first} of {self.steps}")
@@ -104,29 +99,14 @@ class Trainer:
 
     def _start(self) -> tuple[TrainState, Callable[..., Any], float | None]:
         """The state, restored or fresh, and the compiled step with XLA's count of its FLOPs."""
-        everywhere, rows = replicated(self.mesh), over_rows(self.mesh)
-        example, listed = self._peek()
-        like = abstract_state(self.model, self.tx, example, everywhere)
-        step = jax.jit(
-            make_step(self.model, self.tx, self.config),
-            in_shardings=(everywhere, rows, everywhere),
-            out_shardings=everywhere,
-            donate_argnums=0,
-        )
-        with jax.set_mesh(self.mesh):
-            compiled = step.lower(like, *jax.eval_shape(lambda *x: x, example, listed)).compile()
+        example = self.program.put(*self._peek())
+        compiled = self.program.compile(*example)
         # XLA counts what one device does.
         per_device = (compiled.cost_analysis() or {}).get("flops")
         xla_flops = per_device * self.mesh.size if per_device else None
-        restored = self.checkpoints.restore(like)
+        restored = self.checkpoints.restore(self.program.like(example[0]))
         if restored is None:
-            make = jax.jit(
-                lambda batch: init_state(self.model, self.tx, batch, self.config.train.seed),
-                out_shardings=everywhere,
-                # Runs once: a third of the compile time is worth more than its speed.
-                compiler_options={"xla_backend_optimization_level": 0},
-            )
-            return make(example), compiled, xla_flops
+            return self.program.fresh(example[0]), compiled, xla_flops
         state, meta = restored
         self.totals = Totals(**meta["totals"])
         self.batches.set_state(meta["batches"])
@@ -155,14 +135,13 @@ class Trainer:
         """Steps to the end; the metrics of step n are read after step n + 1 is dispatched."""
         c = self.config.train
         progress = Progress(self.steps, self.say)
-        where = (over_rows(self.mesh), replicated(self.mesh))
         pending: Any = None
         for number in range(int(state.step) + 1, self.steps + 1):
             waiting = time.perf_counter()
-            batch, rows = jax.device_put(next(self.batches), where)
+            batch, lists = self.program.put(*next(self.batches))
             self.meter.waited(time.perf_counter() - waiting)
             place = self.batches.get_state()
-            state, metrics = step_fn(state, batch, rows)
+            state, metrics = step_fn(state, batch, lists)
             if pending:
                 self._read(number - 1, pending, tracker, progress)
             pending = metrics

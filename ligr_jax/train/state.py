@@ -1,23 +1,24 @@
 """What a step reads and writes: parameters, optimizer state, and how many steps went bad."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from ligr_jax.config import OptimConfig
 from ligr_jax.data.batch import Batch
-from ligr_jax.tables.sparse import RULES, RowRule, join, split, update_rows
-from ligr_jax.tables.table import is_table
+from ligr_jax.nn.ligr import LiGR
+from ligr_jax.tables.create import create
+from ligr_jax.tables.exchange import update
+from ligr_jax.tables.layout import Layout
+from ligr_jax.tables.placements import Lists
+from ligr_jax.tables.sparse import RULES, RowRule
+from ligr_jax.tables.table import TABLES, is_table
 
 Params = Any
 OptState = Any
-Rows = Mapping[str, jax.Array]  # distinct rows of a batch by feature, as the pipeline lists them
-NOBODYS = 2**30  # added to a row, gives one that no table has
 
 
 class TrainState(NamedTuple):
@@ -51,6 +52,7 @@ class Optimizer:
     """Adam for dense weights, a row rule for the tables; clipping by the norm of both together.
 
     rule: None where tables train densely, as weights like others with a rate of their own.
+    layout: of the stored tables.
     """
 
     dense: optax.GradientTransformation
@@ -58,20 +60,22 @@ class Optimizer:
     rate: optax.Schedule
     clip: optax.GradientTransformation
     decay: float
+    layout: Layout
 
     def init(self, params: Params) -> OptState:
+        """params: with tables as stored."""
         if self.rule is None:
             return {"dense": self.dense.init(params)}
         dense, tables = split(params)
-        rows = {name: self.rule.init(table) for name, table in tables.items()}
+        rows = {name: self.rule.init(array) for name, array in tables.items()}
         return {"dense": self.dense.init(dense), "rows": rows}
 
     def update(
-        self, state: "TrainState", gradients: Any, rows: Rows, good: jax.Array
+        self, state: "TrainState", gradients: Any, lists: Lists, good: jax.Array
     ) -> tuple[Params, OptState]:
         """Parameters and state after a step; unchanged where it was not `good`.
 
-        gradients: of the dense weights, and of the rows of each table.
+        gradients: of the dense weights, and of the rows of each stored array.
         """
         (of_dense, of_rows), _ = self.clip.update(gradients, optax.EmptyState())
         dense, tables = split(state.params) if self.rule else (state.params, {})
@@ -80,29 +84,35 @@ class Optimizer:
             updates, kept = self.dense.update(of_dense, state.opt_state["dense"], dense)
             return optax.apply_updates(dense, updates), kept
 
-        # No condition around tables, or XLA would copy them: a bad step's rows are nobody's.
         new_dense, kept = jax.lax.cond(good, move, lambda: (dense, state.opt_state["dense"]))
         if self.rule is None:
             return new_dense, {"dense": kept}
-        new = {
-            name: update_rows(
-                self.rule,
-                table,
-                state.opt_state["rows"][name],
-                rows[name] + jnp.where(good, 0, NOBODYS),
-                of_rows[name],
-                self.rate(state.step),
-                self.decay,
-                state.step,
-            )
-            for name, table in tables.items()
-        }
-        new_tables, new_rows = ({name: x[i] for name, x in new.items()} for i in (0, 1))
-        return join(state.params, new_dense, new_tables), {"dense": kept, "rows": new_rows}
+        new_tables, rows = update(
+            self.layout,
+            self.rule,
+            tables,
+            state.opt_state["rows"],
+            lists,
+            of_rows,
+            self.rate(state.step),
+            self.decay,
+            state.step,
+            good,
+        )
+        return {**new_dense, TABLES: new_tables}, {"dense": kept, "rows": rows}
 
 
-def optimizer(config: OptimConfig, steps: int) -> Optimizer:
-    """The optimizer of a configuration: `dense_lr` for dense weights, `table_lr` for tables."""
+def split(params: Params) -> tuple[Params, dict[str, jax.Array]]:
+    """Parameters without their tables, and the tables."""
+    dense = {name: x for name, x in params.items() if name != TABLES}
+    return dense, dict(params.get(TABLES, {}))
+
+
+def optimizer(config: OptimConfig, steps: int, layout: Layout) -> Optimizer:
+    """The optimizer of a configuration: `dense_lr` for dense weights, `table_lr` for tables.
+
+    layout: of the tables of the model it trains.
+    """
 
     def matrices(params: Params) -> Params:
         return jax.tree.map(lambda p: p.ndim > 1, params)
@@ -112,30 +122,33 @@ def optimizer(config: OptimConfig, steps: int) -> Optimizer:
             lambda path, _: "table" if is_table(path) else "dense", params
         )
 
-    table_rate = schedule(config, config.table_lr, steps)
+    table_rate, rule = schedule(config, config.table_lr, steps), row_rule(config)
     dense = optax.adamw(
         schedule(config, config.dense_lr, steps), weight_decay=config.weight_decay, mask=matrices
     )
-    rule = None
-    if config.table_optimizer == "adamw":
+    if rule is None:
         tables = optax.adamw(table_rate, weight_decay=config.table_weight_decay)
         dense = optax.multi_transform({"table": tables, "dense": dense}, labels)
-    else:
-        rule = RULES[config.table_optimizer]()
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
-    return Optimizer(dense, rule, table_rate, clip, config.table_weight_decay)
+    return Optimizer(dense, rule, table_rate, clip, config.table_weight_decay, layout)
 
 
-def init_state(model: nn.Module, tx: Optimizer, batch: Batch, seed: int) -> TrainState:
+def row_rule(config: OptimConfig) -> RowRule | None:
+    """The tables' optimizer; None where they train as dense weights do."""
+    name = config.table_optimizer
+    return None if name == "adamw" else RULES[name]()
+
+
+def init_state(model: LiGR, tx: Optimizer, batch: Batch, seed: int) -> TrainState:
     """A fresh state; jit it with output shardings to create it where it will live."""
-    params = model.init(jax.random.key(seed), batch)["params"]
+    key = jax.random.key(seed)
+    params, _ = split(model.init(key, batch)["params"])
+    if tx.layout.arrays:
+        params[TABLES] = create(tx.layout, key, model.config.table_init)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, tx.init(params), zero, zero)
 
 
-def abstract_state(
-    model: nn.Module, tx: Optimizer, batch: Batch, where: jax.sharding.Sharding
-) -> TrainState:
-    """Shapes, types and sharding of `init_state`'s result; nothing is computed."""
-    shapes = jax.eval_shape(lambda b: init_state(model, tx, b, seed=0), batch)
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes)
+def abstract_state(model: LiGR, tx: Optimizer, batch: Batch) -> TrainState:
+    """Shapes and types of `init_state`'s result; nothing is computed."""
+    return jax.eval_shape(lambda b: init_state(model, tx, b, seed=0), batch)

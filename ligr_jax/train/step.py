@@ -1,4 +1,4 @@
-"""One training step: a pure function `(state, batch, rows) -> (state, metrics)`."""
+"""One training step: a pure function `(state, batch, lists) -> (state, metrics)`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -7,16 +7,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.sharding import PartitionSpec
 
 from ligr_jax.config import Config
 from ligr_jax.data.batch import Batch
 from ligr_jax.ops.losses import attention_rank_loss, binary_cross_entropy, session_numbers
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
-from ligr_jax.tables.sparse import gather, split, variables
-from ligr_jax.train.state import Optimizer, Rows, TrainState
+from ligr_jax.tables.exchange import agree, look_up, merge
+from ligr_jax.tables.placements import Lists
+from ligr_jax.tables.table import ROWS, TABLES
+from ligr_jax.train.state import Optimizer, TrainState, split
 
 Metrics = Mapping[str, jax.Array]
-Step = Callable[[TrainState, Batch, Rows], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Batch, Lists], tuple[TrainState, Metrics]]
 
 
 def make_step(model: nn.Module, tx: Optimizer, config: Config) -> Step:
@@ -25,19 +28,25 @@ def make_step(model: nn.Module, tx: Optimizer, config: Config) -> Step:
     Loss = sum over actions of mean binary cross-entropy + rank_weight * sum over actions of mean
     Attention Rank loss. Means are over the whole global batch, whatever its micro-batches or
     devices, so splitting it changes nothing but rounding. Where tables train sparsely, the batch's
-    ids are places in `rows`, and gradients are taken with respect to those rows alone.
+    ids are places in `lists`, and gradients are taken with respect to the rows listed alone.
     """
     key = jax.random.key(config.train.seed)
     parts = config.optim.accumulate
 
-    def step(state: TrainState, batch: Batch, rows: Rows) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch, lists: Lists) -> tuple[TrainState, Metrics]:
         counts = _sums(jnp.zeros_like(batch.labels, jnp.float32), batch)[1]
-        dense, tables = split(state.params) if rows else (state.params, {})
-        looked_up = {name: gather(table, rows[name]) for name, table in tables.items()}
+        weights, looked_up = state.params, {}
+        if tx.rule:
+            weights, tables = split(state.params)
+            lists = agree(lists, config.model.tables)
+            looked_up = look_up(tx.layout, tables, {t: d.own for t, d in lists.items()})
 
         def loss_of(weights: Any, part: Batch, part_key: jax.Array) -> tuple[jax.Array, Any]:
+            dense, rows = weights
+            if config.mesh.fsdp:
+                dense = jax.lax.with_sharding_constraint(dense, PartitionSpec())
+            given = {"params": dense, **({ROWS: {TABLES: rows}} if rows else {})}
             rngs = {"dropout": part_key}
-            given = variables(state.params, *weights) if rows else {"params": weights[0]}
             logits = model.apply(given, part, deterministic=False, rngs=rngs)
             sums, _ = _sums(cast(jax.Array, logits), part)
             means = jax.tree.map(lambda s, n: s / jnp.maximum(n, 1e-9), sums, counts)
@@ -46,14 +55,15 @@ def make_step(model: nn.Module, tx: Optimizer, config: Config) -> Step:
 
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         keys = jax.random.split(jax.random.fold_in(key, state.step), parts)
-        weights = (dense, looked_up)
         if parts == 1:
-            (loss, means), grads = gradient(weights, batch, keys[0])
+            (loss, means), grads = gradient((weights, looked_up), batch, keys[0])
         else:
-            (loss, means), grads = _accumulate(gradient, weights, batch, keys)
+            (loss, means), grads = _accumulate(gradient, (weights, looked_up), batch, keys)
+        if looked_up:
+            grads = (grads[0], merge(tx.layout, grads[1], lists))
         norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        params, opt_state = tx.update(state, grads, rows, good)
+        params, opt_state = tx.update(state, grads, lists, good)
         new = TrainState(
             step=state.step + 1,
             params=params,

@@ -142,7 +142,7 @@ def test_a_global_batch_holds_the_same_rows_on_any_number_of_processes(
         assert sorted(rows_of(joined)) == sorted(rows_of(batch))
 
 
-@pytest.mark.parametrize(("size", "count"), [(1, 1), (5, 1), (0, 1), (4, 2), (96, 3)])
+@pytest.mark.parametrize(("size", "count"), [(1, 1), (5, 1), (0, 1), (4, 2), (5, 2), (96, 3)])
 def test_evaluation_reads_every_target_once_in_batches_of_one_shape(
     records: Records, size: int, count: int
 ) -> None:
@@ -154,8 +154,9 @@ def test_evaluation_reads_every_target_once_in_batches_of_one_shape(
     for k in range(count):
         batches = list(eval_batches(records, plan, config, Process(k, count)))
         lengths.add(len(batches))
-        for index, batch in batches:
-            assert batch.weight.shape == index.shape == ((size or BATCH) // count, 24)
+        for index, batch, lists in batches:
+            assert batch.weight.shape == index.shape == (-(-(size or BATCH) // count), 24)
+            assert lists.keys() == config.model.tables.keys()
             seen.append(index[batch.weight > 0])
             real = index >= 0
             np.testing.assert_array_equal(batch.labels[real, 0], records.take("click", index[real]))
@@ -166,14 +167,6 @@ def test_evaluation_reads_every_target_once_in_batches_of_one_shape(
 def test_a_batch_that_processes_cannot_share_is_refused(records: Records, plan: Plan) -> None:
     with pytest.raises(ConfigError, match="batch of 4 rows is not divisible by 3 processes"):
         train_batches(records, plan, CONFIG, Process(0, 3))
-    with pytest.raises(ConfigError, match="batch of 4 rows is not divisible by 3 processes"):
-        next(eval_batches(records, plan, CONFIG, Process(0, 3)))
-
-
-def test_sparse_tables_on_several_processes_are_refused(records: Records, plan: Plan) -> None:
-    sparse = replace(CONFIG, optim=Optim(batch=BATCH))
-    with pytest.raises(ConfigError, match=r"set optim\.table_optimizer=adamw"):
-        train_batches(records, plan, sparse, Process(0, 2))
 
 
 def test_training_on_nobody_is_refused(records: Records) -> None:

@@ -76,7 +76,7 @@ def test_training_count_is_xlas_within_three_percent(shape: tuple[int, dict[str,
 
 def test_parameter_groups_sum_to_all_parameters() -> None:
     config, _, params, _ = problem(4, {"position": "relative_session"})
-    counts = parameter_counts(params["params"])
+    counts = parameter_counts(config, params["params"])
     total = sum(p.size for p in jax.tree.leaves(params))
     groups = {k: v for k, v in counts.items() if k != "dense"}
     assert sum(groups.values()) == total

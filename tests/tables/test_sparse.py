@@ -7,7 +7,7 @@ import pytest
 
 from ligr_jax.data.distinct import DistinctRows
 from ligr_jax.tables.sparse import RULES, gather, update_rows
-from tests.batches import random_batch
+from tests.batches import FEATURES, model_config, random_batch
 
 V, E, RATE, DECAY = 40, 6, 0.1, 0.01
 IDS = {
@@ -73,13 +73,18 @@ def test_rows_move_as_under_the_dense_optimizer_and_others_not_a_bit(
         assert (np.asarray(x)[others] == 0).all()
 
 
-def test_a_batch_and_its_distinct_rows_say_the_same_ids() -> None:
-    batch = random_batch([[[2, 3, 1], [4]], [[1, 1]], []], 11)
-    v = {name: 1 + int(ids.max()) for name, ids in batch.ids.items()}
-    named, rows = DistinctRows(v)(batch)
-    for name, ids in batch.ids.items():
-        listed = rows[name]
-        np.testing.assert_array_equal(listed[named.ids[name]], ids)
-        assert (np.diff(listed) > 0).all()
-        assert len(listed) == min(v[name], ids.size)
-        assert {*listed[listed < v[name]]} == {*np.ravel(ids)}
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_a_batch_and_its_lists_say_the_same_ids(parts: int) -> None:
+    batch = random_batch([[[2, 3, 1], [4]], [[1, 1]], [], [[5]]], 11)
+    named, lists = DistinctRows(model_config(), parts)(batch)
+    for table, (own, rows, place) in lists.items():
+        v = FEATURES[table].rows
+        ids, at = (x.ids[table].reshape(parts, -1) for x in (batch, named))
+        np.testing.assert_array_equal(np.take_along_axis(own, at, 1), ids)
+        assert own.shape == (parts, min(v, ids.shape[1]))
+        assert len(rows) == min(v, ids.size)
+        assert (np.diff(rows) > 0).all()
+        assert (np.diff(own) > 0).all()
+        assert {*rows[rows < v]} == {*np.ravel(ids)}
+        np.testing.assert_array_equal(rows[place[own < v]], own[own < v])
+        assert (place[own >= v] == len(rows)).all()

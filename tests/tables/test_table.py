@@ -3,32 +3,72 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import traverse_util
 
+from ligr_jax.config import Feature, ModelConfig
+from ligr_jax.data.distinct import DistinctRows
 from ligr_jax.nn.ligr import LiGR
-from ligr_jax.tables.table import Table, is_table
+from ligr_jax.tables.table import ROWS, Tables, is_table
 from tests.batches import FEATURES, model_config, random_batch
 
 
 def test_a_table_gives_its_rows_and_trains_those_alone() -> None:
     ids = jnp.asarray([[0, 3, 3], [6, 0, 3]], jnp.int32)
-    table = Table(rows=7, width=4)
-    params = table.init(jax.random.key(0), ids)["params"]
-    rows = np.asarray(params["table"])
+    tables = Tables(ModelConfig(features={"item": Feature(rows=7, width=4)}))
+    params = tables.init(jax.random.key(0), {"item": ids})["params"]
+    rows = np.asarray(params["item"])
     assert rows.shape == (7, 4)
     assert rows.dtype == np.float32
-    np.testing.assert_array_equal(table.apply({"params": params}, ids), rows[np.asarray(ids)])
+    found = tables.apply({"params": params}, {"item": ids})["item"]
+    np.testing.assert_array_equal(found, rows[np.asarray(ids)])
 
-    gradient = jax.grad(lambda p: jnp.sum(jnp.asarray(table.apply({"params": p}, ids))))(params)
+    def total(params: dict) -> jax.Array:
+        return jnp.sum(tables.apply({"params": params}, {"item": ids})["item"])
+
     wanted = np.zeros((7, 4))
     wanted[[0, 3, 6]] = [[2], [3], [1]]
-    np.testing.assert_array_equal(gradient["table"], wanted)
+    np.testing.assert_array_equal(jax.grad(total)(params)["item"], wanted)
+
+
+BAGS = np.array([[[3, 3, 5], [1, -1, -1]], [[-1, -1, -1], [-1, 4, 2]]], np.int32)
+
+
+@pytest.mark.parametrize("combine", ["sum", "mean"])
+def test_a_bag_counts_repeated_ids_and_is_zero_where_it_is_empty(combine: str) -> None:
+    """The same in whole tables and in the lists of a batch cut in two, with a shared table."""
+    model = ModelConfig(
+        features={
+            "tags": Feature(rows=9, width=4, bag=combine, bag_size=3, table="tag"),  # type: ignore[arg-type]
+            "tag": Feature(rows=9, width=4),
+        }
+    )
+    tables = Tables(model)
+    batch = random_batch([[[2]], [[2]]], 2)._replace(
+        ids={"tags": BAGS, "tag": np.array([[3, 8], [5, 0]], np.int32)}
+    )
+    params = tables.init(jax.random.key(0), batch.ids)["params"]
+    assert {name: x.shape for name, x in params.items()} == {"tag": (9, 4)}
+    rows = np.asarray(params["tag"])
+    wanted = np.zeros((2, 2, 4), np.float32)
+    for place in np.ndindex(2, 2):
+        there = [rows[i] for i in BAGS[place] if i >= 0]
+        if there:
+            wanted[place] = np.sum(there, 0) / (len(there) if combine == "mean" else 1)
+    found = tables.apply({"params": params}, batch.ids)
+    np.testing.assert_allclose(found["tags"], wanted, atol=1e-6)
+    for parts in (1, 2):
+        named, lists = DistinctRows(model, parts)(batch)
+        own = rows[np.minimum(lists["tag"].own, 8)]
+        listed = tables.apply({ROWS: {"tag": own}}, named.ids)
+        np.testing.assert_allclose(listed["tags"], wanted, atol=1e-6)
+        np.testing.assert_array_equal(listed["tag"], rows[batch.ids["tag"]])
 
 
 def test_exactly_the_tables_of_features_are_recognized_as_tables() -> None:
     model = LiGR(model_config(unroll="no"))
     params = jax.eval_shape(model.init, jax.random.key(0), random_batch([[[1]]], 2))["params"]
     paths = jax.tree_util.tree_leaves_with_path(params)
-    found = {path[-2].key: leaf.shape[0] for path, leaf in paths if is_table(path)}
+    found = {path[-1].key: leaf.shape[0] for path, leaf in paths if is_table(path)}
     assert found == {name: f.rows for name, f in FEATURES.items() if f.has_table}
     assert len(paths) == len(traverse_util.flatten_dict(params))

@@ -16,10 +16,10 @@ from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
-from ligr_jax.nn.ligr import LiGR
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator, evaluate_run
 from ligr_jax.train.loop import TrainingDiverged, train
+from ligr_jax.train.program import Program
 from ligr_jax.train.run import PREEMPTED, Busy, claimed, load_config, load_summary
 from ligr_jax.train.state import TrainState
 from ligr_jax.train.track import read_rows
@@ -36,8 +36,10 @@ def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def state_of(run: Path) -> TrainState:
     config = load_config(run)
-    evaluator = Evaluator(LiGR(config.model), Records(config.data.dir), config)
-    restored = Checkpoints(run / "checkpoints", 2).restore(evaluator.state_like())
+    program = Program(config)
+    evaluator = Evaluator(program, Records(config.data.dir))
+    checkpoints = Checkpoints(run / "checkpoints", 2, program.layout)
+    restored = checkpoints.restore(evaluator.state_like())
     assert restored is not None
     return restored[0]
 

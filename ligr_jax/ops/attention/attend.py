@@ -1,5 +1,6 @@
 """`attend`: models stand in front of it, implementations behind it."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -36,7 +37,8 @@ def attend(
     The un-normalized activations are divided by the number of allowed keys, so that their scale
     does not grow with history (HSTU divides by the sequence length; LiGR A.1 compares them). Scores
     and their normalization are float32 whatever the inputs' type. Padding gives zeros, and no
-    gradient. Under `jax.set_mesh` with an axis `data`, each device attends for its own rows.
+    gradient. Under `jax.set_mesh` with axes `data` or `model`, each device attends for its own
+    rows.
 
     Args:
         q: [B, T, H, K].
@@ -101,9 +103,10 @@ def _by_rows(
     """`function` on each device's own rows: XLA cannot split a loop over rows by itself."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = dict(zip(mesh.axis_names, mesh.axis_types))
-    if kinds.get("data") != AxisType.Auto or rows % mesh.shape["data"]:
+    axes = tuple(a for a in ("data", "model") if kinds.get(a) == AxisType.Auto)
+    if not axes or rows % math.prod(mesh.shape[a] for a in axes):
         return function
-    split = P("data")
+    split = P(axes)
     of_bias = bias and RelativeBias(P(), split, None)  # type: ignore[arg-type]
     specs = (split, split, split, split, of_bias)
     return jax.shard_map(function, in_specs=specs, out_specs=split, check_vma=False)

@@ -1,0 +1,59 @@
+"""What a compiled program sends between devices, read from its HLO."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
+_OPERATION = re.compile(
+    r"= (\(?[^=]*?\)?) (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)"
+    r"(?:-start)?\("
+)
+_SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+
+
+class Collective(NamedTuple):
+    """One operation: what it gives a device, as (type, shape), and how many devices take part."""
+
+    kind: str
+    arrays: tuple[tuple[str, tuple[int, ...]], ...]
+    devices: int
+
+    @property
+    def sent(self) -> int:
+        """Bytes that each device sends, on a ring."""
+        size, g = 0, self.devices
+        for kind, shape in self.arrays:
+            count = 1
+            for axis in shape:
+                count *= axis
+            size += count * _BYTES[kind]
+        share = {"all-gather": 1 / g, "all-reduce": 2 / g, "all-to-all": 1 / g}
+        if self.kind == "collective-permute":
+            return size
+        return round(size * (g - 1) * share.get(self.kind, 1.0))
+
+
+def collectives(hlo: str) -> Iterator[Collective]:
+    """Those of a compiled program's text that have more than one device take part."""
+    for line in hlo.splitlines():
+        match = _OPERATION.search(re.sub(r"/\*.*?\*/", "", line))  # "/*index=5*/" in long tuples
+        if match:
+            arrays = tuple(
+                (kind, tuple(int(n) for n in axes.split(",") if n))
+                for kind, axes in _SHAPE.findall(match[1])
+            )
+            devices = _group(line)
+            if devices > 1:
+                yield Collective(match[2], arrays, devices)
+
+
+def _group(line: str) -> int:
+    """Devices of a replica group: {{0,1},{2,3}} or [groups, devices]<=[...]."""
+    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+    if listed:
+        return listed[1].count(",") + 1
+    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
+    if iota:
+        return int(iota[2])
+    return 2 if "source_target_pairs" in line else 1

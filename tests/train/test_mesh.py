@@ -1,0 +1,186 @@
+"""A mesh changes where things are and what is sent, never a number."""
+
+import math
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from ligr_jax.config import Config, ConfigError
+from ligr_jax.data.pipeline import plan_for, train_batches
+from ligr_jax.data.records import Records
+from ligr_jax.parallel.traffic import Collective, collectives
+from ligr_jax.train.checkpoint import Checkpoints
+from ligr_jax.train.evaluate import Evaluator
+from ligr_jax.train.program import Program
+from ligr_jax.train.state import TrainState, split
+from tests.train.runs import small_config
+
+MESHES = ((8, 1), (4, 2), (2, 4), (1, 8))
+MIXED = ("column", "item_id:row", "surface:table", "dwell_s:table", "age_days:replicated")
+PLACEMENTS = (("replicated",), ("column",), ("row",), ("table",), MIXED)
+# On one axis all placements are the same.
+PLACED = [(m, p) for m, p in product(MESHES, PLACEMENTS) if m[1] > 1 or p == ("replicated",)]
+# Neither these widths nor the rows of the tables divide by 4 or 8.
+UNEVEN = ("model.table_width=10", "model.features.item_id.width=7")
+Tree = dict[str, Any]
+
+
+def mesh(data: int, model: int, *placement: str) -> tuple[str, ...]:
+    placed = [f"mesh.placement={','.join(placement)}"] if placement else []
+    return (f"mesh.data={data}", f"mesh.model={model}", *placed)
+
+
+def after(config: Config, steps: int = 10) -> tuple[Program, TrainState, list[float]]:
+    """State and losses after steps from a fresh start."""
+    records, program = Records(Path(config.data.dir)), Program(config, 10)
+    batches = train_batches(records, plan_for(records, config, "train"), config, program.process)
+    pairs = [next(batches) for _ in range(steps)]
+    state, step = program.fresh(pairs[0][0]), program.compile(*program.put(*pairs[0]))
+    losses = []
+    for pair in pairs:
+        state, metrics = step(state, *program.put(*pair))
+        losses.append(float(metrics["loss"]))
+    return program, state, losses
+
+
+def contents(program: Program, state: TrainState) -> tuple[Tree, Tree, Tree]:
+    """Dense weights, tables [V, E], and what is kept of their rows, whatever the layout."""
+    dense, tables = split(jax.device_get(state.params))
+    rows = jax.device_get(state.opt_state["rows"])
+    return dense, *(
+        jax.tree.map(np.asarray, program.layout.unpack(x))
+        for x in (tables, rows)  # type: ignore[return-value]
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(prepared: Path) -> tuple[Program, TrainState, list[float]]:
+    return after(small_config(prepared, *UNEVEN, *mesh(1, 1)))
+
+
+@pytest.mark.parametrize(("shape", "placement"), PLACED)
+def test_ten_steps_end_alike_on_every_mesh_with_every_placement(
+    prepared: Path,
+    alone: tuple[Program, TrainState, list[float]],
+    shape: tuple[int, int],
+    placement: tuple[str, ...],
+) -> None:
+    program, state, losses = after(small_config(prepared, *UNEVEN, *mesh(*shape, *placement)))
+    np.testing.assert_allclose(losses, alone[2], rtol=1e-6)
+    # Accumulators are squares of sums that cancel: rounding weighs more in them.
+    for one, other, close in zip(
+        contents(*alone[:2]), contents(program, state), (1e-6, 1e-6, 2e-5)
+    ):
+        a, b = (np.concatenate([x.ravel() for x in jax.tree.leaves(t)]) for t in (one, other))
+        assert np.linalg.norm(a - b) < close * np.linalg.norm(a)
+
+
+def test_a_checkpoint_goes_from_mesh_to_mesh_bit_by_bit(prepared: Path, tmp_path: Path) -> None:
+    """8 x 1, then 2 x 4 with tables everywhere, then one by columns, then one device."""
+    shapes = ((8, 1), (2, 4, *MIXED), (1, 8, "column"), (1, 2, "table"), (1, 1))
+    configs = [small_config(prepared, *UNEVEN, *mesh(*shape)) for shape in shapes]
+    program, state, _ = after(configs[0], 2)
+    wanted = contents(program, state)
+    records = Records(prepared)
+    for step, config in enumerate(configs, 1):
+        directory = tmp_path / "checkpoints"
+        Checkpoints.save(saver := Checkpoints(directory, 9, program.layout), step, state, {})
+        saver.close()
+        program = Program(config)
+        reader = Checkpoints(directory, 9, program.layout)
+        restored = reader.restore(Evaluator(program, records).state_like())
+        reader.close()
+        assert restored is not None
+        state = restored[0]
+        jax.tree.map(np.testing.assert_array_equal, contents(program, state), wanted)
+        for name, array in split(state.params)[1].items():
+            stored = program.layout.arrays[name]
+            assert array.shape == stored[1:3]
+            assert array.sharding.spec == stored.spec(2)
+
+
+V = 100_003
+
+
+def of_step(program: Program, prepared: Path) -> tuple[list[Collective], Any]:
+    """What the compiled training step sends."""
+    config = program.config
+    records = Records(prepared)
+    batches = train_batches(records, plan_for(records, config, "train"), config, program.process)
+    example = program.put(*next(batches))
+    return list(collectives(program.compile(*example).as_text())), example
+
+
+@pytest.mark.parametrize(
+    ("placement", "kinds"),
+    [
+        # Ids, rows there and gradients back, sums of gradients: of dense weights, and over `data`.
+        ("replicated", {"all-reduce"}),
+        ("column", {"all-gather", "all-to-all", "all-reduce"}),
+        ("row", {"all-gather", "reduce-scatter", "all-reduce"}),
+        ("table", {"all-to-all", "all-reduce"}),
+    ],
+)
+def test_no_table_travels_and_tables_are_made_where_they_live(
+    prepared: Path, placement: str, kinds: set[str]
+) -> None:
+    config = small_config(prepared, f"model.features.item_id.rows={V}", *mesh(2, 4, placement))
+    program = Program(config)
+    sent, example = of_step(program, prepared)
+    assert {c.kind for c in sent} == kinds
+    longest = max(n for c in sent for _, shape in c.arrays for n in (*shape, 0))
+    assert longest < V / program.layout.model
+    make = program.compile_fresh(example[0])
+    assert not list(collectives(make.as_text()))
+    parts = (
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        for x in jax.tree.leaves(program.like(example[0]))
+    )
+    memory = make.memory_analysis()
+    assert memory.output_size_in_bytes == pytest.approx(sum(parts), rel=0.01)
+    assert memory.temp_size_in_bytes < 4.2 * V
+
+
+def test_what_cannot_be_is_refused_before_anything_is_allocated(prepared: Path) -> None:
+    for changes, message in (
+        (mesh(3, 4), r"mesh\.data=3 x mesh\.model=4 asks for more devices than the 8"),
+        ((*mesh(2, 4), "optim.batch=12"), "12 rows .* cannot be shared equally by mesh.data=2 x"),
+        (mesh(2, 4, "auto", "nothing:row"), "no table nothing; there are .*'item_id'"),
+        (mesh(2, 4, "diagonal"), "diagonal: choose one of auto, replicated, column, row, table"),
+        ((*mesh(2, 4, "column"), "optim.table_optimizer=adamw"), "cannot be split"),
+        (
+            ("model.features.item_id.rows=2000000000", "model.features.item_id.width=512"),
+            r"need 3,8\d\d\.\d GiB a device .*raise mesh.model \(now 1; \d+ or more would do\)",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Program(small_config(prepared, *changes))
+
+
+def test_the_planner_splits_what_is_large_and_says_why(prepared: Path) -> None:
+    large = (
+        "model.features.item_id.rows=10000000",
+        "model.features.item_id.width=30",
+        "data.seq_len=2048",
+    )
+    plan = Program(small_config(prepared, *large, *mesh(2, 4))).plan
+    assert plan.layout.placements == {
+        "actor_id": "replicated",
+        "age_days": "replicated",
+        "dwell_s": "replicated",
+        "item_id": "column",
+        "surface": "replicated",
+    }
+    text = "\n".join(plan.lines())
+    assert "30 columns stored as 32" in text
+    assert "replicated would send" in text
+    # The budget decides where traffic does not.
+    tight = (*large, "data.seq_len=32", *mesh(2, 4), "mesh.table_gib=0.5")
+    plan = Program(small_config(prepared, *tight)).plan
+    assert plan.layout.placements["item_id"] == "column"
+    assert "to fit in memory" in "\n".join(plan.lines())
+    assert plan.stored < plan.budget
