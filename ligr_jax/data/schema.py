@@ -85,6 +85,8 @@ class LogSchema:
         clash = sorted({n for n in names if names.count(n) > 1 or n in RESERVED})
         if clash:
             raise BadInput(f"column names used twice or reserved: {clash}; rename them")
+        if "item_id" in self.columns and self.columns["item_id"].kind == "bag":
+            raise BadInput("item_id is a bag; an impression is of one item: name the bag otherwise")
 
 
 def save_schema(schema: LogSchema, directory: Path) -> None:

@@ -165,6 +165,11 @@ def test_a_bag_needs_a_separator() -> None:
         Column("bag", separator="")
 
 
+def test_an_impression_is_of_one_item() -> None:
+    with pytest.raises(BadInput, match="item_id is a bag; an impression is of one item"):
+        LogSchema(("click",), {"item_id": Column("bag")})
+
+
 def test_all_rows_skipped_is_an_empty_log(tmp_path: Path) -> None:
     log = good_log().with_columns(click=pl.lit(7))
     with pytest.raises(BadInput, match="all 6 rows of the log were skipped"):

@@ -56,6 +56,8 @@ def write(directory: Path, log: pl.DataFrame, items: pl.DataFrame, csv: bool) ->
             frame.write_parquet(directory / f"{name}.parquet", row_group_size=37)
     columns = {
         "item_id": Column("categorical"),
+        "first_word": Column("categorical"),
+        "first_tag": Column("categorical"),
         "words": Column("bag", separator=";"),
         "tags": Column("bag", separator=";"),
         "content": Column("vector", width=2),
@@ -93,6 +95,8 @@ def test_prepared_bags_are_the_logs_and_the_item_tables(tmp_path: Path, csv: boo
     items = pl.DataFrame(
         {"item_id": range(12), "tags": pl.Series(tags, dtype=words_type), "content": content}
     )
+    log = log.with_columns(first_word=pl.col("words").list.first())
+    items = items.with_columns(first_tag=pl.col("tags").list.first())
     write(tmp_path / "log", log, items, csv)
     options = PrepareOptions(fractions=(1, 0, 0), shard_rows=100, batch_rows=41)
     manifest = prepare(canonical_source(tmp_path / "log"), tmp_path / "out", options)
@@ -108,6 +112,8 @@ def test_prepared_bags_are_the_logs_and_the_item_tables(tmp_path: Path, csv: boo
             ours, theirs = words[row[index[at]]], tags[item[index[at]]]
             for found, bag_ in zip(taken, (ours, theirs)):
                 assert found[at].tolist() == (hashed(bag_) + [MISSING] * size)[:size]
+        for one, first in (("first_word", taken[0]), ("first_tag", taken[1])):
+            np.testing.assert_array_equal(records.take(one, index), first[..., 0])
     has_vector = np.array([c is not None for c in content])[item]
     assert (records.take("content", np.arange(n)).any(1) == has_vector).all()
 
