@@ -37,18 +37,24 @@ class Feature:
         `rows - 1` buckets, then a table), `numeric` (normalized, projected), `vector` (projected).
     rows: table rows; row 0 stands for "missing".
     width: embedding width of the table, 0 for `model.table_width`; length of a vector.
-    lookup: `hash` ids into rows 1..rows-1, or use them as they are (`direct`: 0 <= id < rows - 1).
+    lookup: `hash` ids into rows 1..rows-1, use them as they are (`direct`: 0 <= id < rows - 1), or
+        `qr`: two rows by the two halves of a 64-bit hash, summed, so that ids seldom share both
+        (LiRank 3.12; `ligr_jax.ops.hashing.qr_rows`).
+    bag: how the rows of a column with several ids per impression become one: `sum` or `mean`.
+    bag_size: the first so many ids of an impression are looked up; the rest is left out.
+    table: the table looked up, "" for the feature's own, named like it. Features of one table share
+        its rows.
     outcome: known only after the impression: joins the action token, never the item token.
     """
 
     kind: Literal["categorical", "bucket", "numeric", "vector"] = "categorical"
     rows: int = 0
     width: int = 0
-    lookup: Literal["hash", "direct"] = "hash"
+    lookup: Literal["hash", "direct", "qr"] = "hash"
     outcome: bool = False
-    table: str = ""
     bag: Literal["", "sum", "mean"] = ""
     bag_size: int = 0
+    table: str = ""
 
     def __post_init__(self) -> None:
         if self.has_table:
@@ -60,23 +66,51 @@ class Feature:
             self.kind != "vector" or self.width > 0,
             "a vector feature needs width = the length of the vector",
         )
+        _require(
+            self.has_table or not self.table,
+            f"table={self.table}: a {self.kind} feature looks no table up; leave table empty",
+        )
+        _require(
+            self.kind == "categorical" or not self.bag,
+            f"bag={self.bag}: a {self.kind} feature has no ids to bag; leave bag empty",
+        )
+        if self.lookup == "qr":
+            _require(
+                self.kind == "categorical",
+                f"lookup=qr is for categorical features, got kind={self.kind}; set lookup=hash",
+            )
+            _require(
+                self.rows >= 3,
+                f"lookup=qr needs two rows and the missing one, got rows={self.rows}",
+            )
+            _require(
+                self.bag != "mean",
+                "lookup=qr sums two rows per id, which bag=mean would halve; set bag=sum or "
+                "lookup=hash",
+            )
+        _require(
+            not self.bag or self.bag_size >= 1,
+            f"bag={self.bag} needs bag_size >= 1, the most ids looked up, got "
+            f"bag_size={self.bag_size}",
+        )
 
     @property
     def has_table(self) -> bool:
         return self.kind in ("categorical", "bucket")
 
     @property
-    def combine(self) -> str:
-        return self.bag
+    def combine(self) -> Literal["", "sum", "mean"]:
+        """How the rows an impression looks up become one; "" where it is one row."""
+        return self.bag or ("sum" if self.lookup == "qr" else "")
 
     @property
     def ids_each(self) -> int:
-        """Ids of an impression."""
-        return 1
+        """Rows that an impression looks up."""
+        return (self.bag_size if self.bag else 1) * (2 if self.lookup == "qr" else 1)
 
 
 class TableShape(NamedTuple):
-    """V rows of E columns."""
+    """V and E of a table."""
 
     rows: int
     width: int
@@ -136,15 +170,45 @@ class ModelConfig:
             self.depth + self.set_depth > 0,
             "model.depth=0 and model.set_depth=0 leave no layer; set one of them",
         )
+        self._check_shared_tables()
+
+    def table_of(self, name: str) -> str:
+        """The table that feature `name` looks up."""
+        return self.features[name].table or name
 
     @property
     def tables(self) -> dict[str, TableShape]:
-        """Shapes of the tables that the features look up, by name."""
-        return {
-            f.table or name: TableShape(f.rows, f.width or self.table_width)
-            for name, f in sorted(self.features.items())
-            if f.has_table
-        }
+        """Every table by name, in sorted order: its rows and its width."""
+        shapes = {self.table_of(n): self._shape(f) for n, f in self.features.items() if f.has_table}
+        return dict(sorted(shapes.items()))
+
+    def _shape(self, feature: Feature) -> TableShape:
+        return TableShape(feature.rows, feature.width or self.table_width)
+
+    def _check_shared_tables(self) -> None:
+        """Features of one table must mean the same by its rows."""
+        first: dict[str, str] = {}
+        for name, feature in self.features.items():
+            if not feature.has_table:
+                continue
+            table = self.table_of(name)
+            other = first.setdefault(table, name)
+            ours, theirs = self._sharing(name), self._sharing(other)
+            for key, value in ours.items():
+                _require(
+                    value == theirs[key],
+                    f"model.features.{name} and model.features.{other} share the table '{table}' "
+                    f"but have {key}={value} and {theirs[key]}; make them equal, or change "
+                    f"model.features.{name}.table",
+                )
+
+    def _sharing(self, name: str) -> dict[str, Any]:
+        """What features of one table have to have in common."""
+        feature = self.features[name]
+        shape = self._shape(feature)._asdict()
+        # How buckets would look ids up does not matter.
+        lookup = {"lookup": feature.lookup} if feature.kind == "categorical" else {}
+        return {"kind": feature.kind, **shape, **lookup}
 
     @property
     def ffn_width(self) -> int:
@@ -389,7 +453,8 @@ def _parse(text: str, kind: Any, name: str) -> Any:
     origin = typing.get_origin(kind)
     if origin is Literal:
         choices = typing.get_args(kind)
-        _require(text in choices, f"{name}={text}: choose one of {', '.join(choices)}")
+        shown = ", ".join(c or "''" for c in choices)
+        _require(text in choices, f"{name}={text}: choose one of {shown}")
         return text
     if origin is tuple:
         item = typing.get_args(kind)[0]

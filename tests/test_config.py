@@ -11,6 +11,7 @@ from ligr_jax.config import (
     ConfigError,
     Feature,
     ModelConfig,
+    TableShape,
     difference,
     digest,
     flatten,
@@ -23,6 +24,7 @@ FEATURES = {
     "item_id": Feature(rows=100),
     "tag": Feature(rows=9, width=4),
     "dwell": Feature("bucket", rows=17, outcome=True),
+    "seen": Feature(rows=100, bag="sum", bag_size=8, table="item_id"),
 }
 BASE = Config(model=ModelConfig(features=FEATURES, actions=("click", "like"), prior=(0.2, 0.1)))
 
@@ -105,6 +107,7 @@ def test_an_unknown_name_shows_the_nearest(assignment: str, nearest: str) -> Non
         ("optim.dense_lr=fast", "optim.dense_lr=fast: expected a number"),
         ("model.remat=maybe", "model.remat=maybe: expected true or false"),
         ("model.gate=open", "model.gate=open: choose one of sigmoid, none"),
+        ("model.features.tag.bag=max", "bag=max: choose one of '', sum, mean"),
         ("model.prior=0.1,x", "model.prior=x: expected a number"),
         ("model.features=item_id,colour", r"no \['colour'\]; there are \['item_id', 'tag'"),
         ("model=4", "model is a group of fields"),
@@ -129,6 +132,30 @@ def test_an_ill_typed_value_says_what_is_wanted(assignment: str, message: str) -
         (["model.depth=0", "model.set_depth=0"], "leave no layer"),
         (["model.features.tag.rows=1"], r"needs rows in 2..2\^31-1, got rows=1"),
         (["model.features.tag.kind=vector", "model.features.tag.width=0"], "width = the length"),
+        (["model.features.tag.lookup=qr", "model.features.tag.rows=2"], "got rows=2"),
+        (["model.features.dwell.lookup=qr"], "for categorical features, got kind=bucket"),
+        (["model.features.seen.bag_size=0"], "bag=sum needs bag_size >= 1.*got bag_size=0"),
+        (["model.features.dwell.bag=sum"], "bag=sum: a bucket feature has no ids to bag"),
+        (
+            ["model.features.tag.kind=vector", "model.features.tag.table=t"],
+            "table=t: a vector feature looks no table up",
+        ),
+        (
+            [f"model.features.{f}.lookup=qr" for f in ("item_id", "seen")]
+            + ["model.features.seen.bag=mean"],
+            "which bag=mean would halve; set bag=sum or lookup=hash",
+        ),
+        (
+            ["model.features.seen.rows=99"],
+            "features.seen and model.features.item_id share the table 'item_id' but have rows=99 "
+            "and 100; make them equal, or change model.features.seen.table",
+        ),
+        (["model.features.seen.width=8"], "share the table 'item_id' but have width=8 and 32"),
+        (["model.features.seen.lookup=direct"], "but have lookup=direct and hash"),
+        (
+            ["model.features.dwell.table=item_id", "model.features.dwell.rows=100"],
+            "'item_id' but have kind=bucket and categorical",
+        ),
         (["data.seq_len=7"], "data.seq_len=7 must be even"),
         (["data.seq_len=2"], "data.seq_len=2 must be even and >= 4"),
         (["data.context=1"], r"data.context=1.0 must be in \[0, 1\)"),
@@ -174,11 +201,41 @@ def test_the_digest_does_not_depend_on_the_order_of_features() -> None:
 
 
 def test_differences_name_both_values_and_what_one_lacks() -> None:
-    changed = override(BASE, ["model.depth=5", "model.features=item_id,dwell"])
+    changed = override(BASE, ["model.depth=5", "model.features=item_id,dwell,seen"])
     found = difference(BASE, changed)
     assert found["model.depth"] == (2, 5)
     assert found["model.features.tag.rows"] == (9, None)
     assert all(k == "model.depth" or k.startswith("model.features.tag.") for k in found)
+
+
+def test_a_file_without_a_feature_s_later_fields_is_read() -> None:
+    raw = json.loads(to_json(BASE))
+    for feature in raw["model"]["features"].values():
+        for later in ("bag", "bag_size", "table"):
+            del feature[later]
+    features = from_json(json.dumps(raw)).model.features
+    assert features["tag"] == FEATURES["tag"]
+    assert features["seen"] == Feature(rows=100)
+
+
+def test_tables_are_shared_by_name() -> None:
+    features = {**FEATURES, "rated": Feature(rows=100, table="item_id", width=32)}
+    features["age"] = Feature("numeric")
+    model = dataclasses.replace(BASE.model, features=features)
+    assert list(model.tables.items()) == [
+        ("dwell", TableShape(17, 32)),
+        ("item_id", TableShape(100, 32)),
+        ("tag", TableShape(9, 4)),
+    ]
+    assert [model.table_of(n) for n in ("item_id", "seen", "rated", "tag")] == ["item_id"] * 3 + [
+        "tag"
+    ]
+    # A name that no feature has serves as well.
+    ours = {n: dataclasses.replace(features[n], table="items") for n in ("item_id", "seen")}
+    assert list(ModelConfig(features=ours).tables) == ["items"]
+    assert [f.combine for f in features.values()] == ["", "", "", "sum", "", ""]
+    assert Feature(rows=9, lookup="qr").combine == "sum"
+    assert Feature(rows=9, bag="mean", bag_size=2).combine == "mean"
 
 
 def test_a_file_with_a_field_of_another_release_is_refused() -> None:

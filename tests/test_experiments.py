@@ -1,6 +1,9 @@
 """Experiments: their counting is honest, and they still run."""
 
 import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -58,3 +61,16 @@ def test_kuairand_runs(
     assert results["LiGR"][0]["test/impressions"] == rows.splits["test"].sum()
     assert 0.6 < results["rates"][0]["test/click/auc"] < 0.7
     assert kuairand.markdown(results).count("| click |") == 2
+
+
+def test_perfect_hashing_runs(tmp_path: Path) -> None:
+    pytest.importorskip("bbhash", reason="BBHash, which this experiment needs, is not installed")
+    out, script = tmp_path / "out.json", SCRIPT.with_name("perfect_hash.py")
+    command = [sys.executable, str(script), "--rounds", "1", "--out", str(out)]
+    command += ["--keys", "2000", "--lookups", "500"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    (report,) = json.loads(out.read_text()).values()
+    assert report["perfect"]["bytes"] < 1 < report["checked"]["bytes"] < report["dict"]["bytes"]
+    assert [k for k, found in report.items() if found["shared"]] == ["stateless"]
+    assert report["dict"]["unknown"] == report["sorted"]["unknown"] == 0
+    assert report["checked"]["unknown"] < 0.02 < report["perfect"]["unknown"]

@@ -13,6 +13,7 @@ examples:
   ligr prepare ml-latest-small --out movielens/ --fractions 0.9,0.05,0.05
   ligr prepare events.csv --out events/ --map member_id=user item_id=post timestamp_ms=ts \\
       --actions click,like --categorical surface,topic --numeric age --outcome dwell
+  ligr prepare events.csv --out events/ --actions click --bag tags,topics --separator ';'
 """
 
 import argparse
@@ -51,11 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, text in (
         ("actions", "label columns, 0 or 1"),
         ("categorical", "integer or string features (item_id always is one)"),
+        ("bag", "features of several ids: lists, or text with --separator between ids"),
         ("numeric", "number features"),
         ("vector", "content vectors"),
         ("outcome", "numbers known only after the impression, e.g. dwell time"),
     ):
         table.add_argument(f"--{name}", metavar="A,B", type=_names, default=(), help=text)
+    table.add_argument(
+        "--separator", metavar="S", default="|", help="of bags as text [%(default)s]"
+    )
     table.add_argument("--items", metavar="FILE", type=Path, help="item table, by item_id")
     add("--on-bad-row", choices=("error", "skip"), default="error", help="skip: drop and count")
     add("--shard-rows", metavar="N", type=int, default=2_000_000, help="rows held in memory")
@@ -68,10 +73,12 @@ def run(args: argparse.Namespace) -> None:
         names=parse_map(args.map),
         actions=args.actions,
         categorical=args.categorical,
+        bag=args.bag,
         numeric=args.numeric,
         vector=args.vector,
         outcome=args.outcome,
         items=args.items,
+        separator=args.separator,
     )
     options = PrepareOptions(
         session_gap_ms=parse_duration(args.session_gap),
@@ -95,6 +102,9 @@ def summary(manifest: Manifest, out: Path) -> str:
     for name, split in manifest.splits.items():
         rates = "  ".join(f"{a} {rate:.4f}" for a, rate in split.positive_rate.items())
         lines.append(f"  {name:<11}{split.impressions:>12,} impressions  {rates}")
+    for name, column in manifest.columns.items():
+        if column.kind == "bag":
+            lines.append(f"  {name:<11}up to {column.longest} of {column.distinct:,} ids in a bag")
     lines += [f"  note: {note}" for note in manifest.notes]
     return "\n".join(lines)
 

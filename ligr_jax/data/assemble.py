@@ -4,19 +4,21 @@ Ids become table rows, numbers are normalized by the train split's quantiles, an
 their member and session numbers. All of it happens on the host, never in the step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NoReturn
 
 import numpy as np
 
 from ligr_jax.config import ConfigError, Feature, ModelConfig
 from ligr_jax.data.batch import Batch
+from ligr_jax.data.lookup import bag_rows, table_rows
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
-from ligr_jax.data.schema import UNKNOWN, BadInput
-from ligr_jax.ops.hashing import hash_rows
+from ligr_jax.data.schema import UNKNOWN
 
 _HOUR_MS = 3_600_000
+BAG_SIZE = 16  # most ids of a bag looked up where nobody says otherwise
 
 
 class Assembler:
@@ -37,6 +39,11 @@ class Assembler:
         here, at = index >= 0, np.maximum(index, 0)
         ids, numeric, vectors = {}, {}, {}
         for name, (feature, quantiles) in self.features.items():
+            if feature.bag:
+                raw = self.records.take_bags(name, at, feature.bag_size)
+                present = np.where(here[..., None], raw, MISSING)
+                ids[name] = bag_rows(present, name, feature)
+                continue
             raw = self.records.take(name, at)
             if feature.kind == "vector":
                 vectors[name] = np.where(here[..., None], raw, np.float32(0))
@@ -45,7 +52,7 @@ class Assembler:
             elif feature.kind == "bucket":
                 ids[name] = np.where(here, quantiles.bucket(raw, feature.rows), 0)
             else:
-                ids[name] = np.where(here, _table_rows(raw, name, feature), 0)
+                ids[name] = table_rows(np.where(here, raw, MISSING), name, feature)
         labels = np.stack([self.records.take(a, at) for a in self.actions], -1)
         return Batch(
             member=window,
@@ -89,20 +96,6 @@ def _first_of_window(values: np.ndarray, window: np.ndarray) -> np.ndarray:
     return np.repeat(first, _window_lengths(window)).reshape(values.shape)
 
 
-def _table_rows(ids: np.ndarray, name: str, feature: Feature) -> np.ndarray:
-    if feature.lookup == "hash":
-        rows = hash_rows(ids, feature.rows)
-    else:
-        wrong = (ids != MISSING) & ((ids < 0) | (ids >= feature.rows - 1))
-        if wrong.any():
-            raise BadInput(
-                f"column {name}: id {ids[wrong][0]} is outside 0..{feature.rows - 2} of a direct "
-                f"lookup; raise model.features.{name}.rows or set its lookup=hash"
-            )
-        rows = ids + 1
-    return np.where(ids == MISSING, 0, rows).astype(np.int32)
-
-
 class _Quantiles:
     """A numeric column's distribution on the train split, as normalization and as buckets."""
 
@@ -133,7 +126,6 @@ class _Quantiles:
 
 def check_columns(model: ModelConfig, manifest: Manifest) -> None:
     """Refuses a model whose features or actions the data does not have, before anything is read."""
-    kinds = {"bucket": "numeric"}
     for name, feature in model.features.items():
         stats = manifest.columns.get(name)
         if stats is None:
@@ -141,10 +133,9 @@ def check_columns(model: ModelConfig, manifest: Manifest) -> None:
                 f"model.features.{name}: no such column in the data, which has "
                 f"{list(manifest.columns)}"
             )
-        if stats.kind != kinds.get(feature.kind, feature.kind):
-            raise ConfigError(
-                f"model.features.{name}.kind={feature.kind}: the column is {stats.kind}"
-            )
+        needed = {"bucket": "numeric"}.get(feature.kind, "bag" if feature.bag else feature.kind)
+        if stats.kind != needed:
+            _refuse_kind(name, feature, stats)
         if stats.outcome and not feature.outcome:
             raise ConfigError(
                 f"model.features.{name}.outcome=false: {name} is known only after the impression, "
@@ -160,23 +151,65 @@ def check_columns(model: ModelConfig, manifest: Manifest) -> None:
         raise ConfigError(f"model.actions: no {missing} in the data, which has {manifest.actions}")
 
 
+def _refuse_kind(name: str, feature: Feature, stats: ColumnStats) -> NoReturn:
+    if feature.kind == "categorical" and stats.kind == "bag":
+        raise ConfigError(
+            f"model.features.{name}.bag='': the column is bag, up to {stats.longest} ids of an "
+            f"impression; set model.features.{name}.bag=mean and model.features.{name}.bag_size"
+        )
+    if feature.bag and stats.kind == "categorical":
+        raise ConfigError(
+            f"model.features.{name}.bag={feature.bag}: the column is categorical, one id of an "
+            f"impression; set model.features.{name}.bag="
+        )
+    raise ConfigError(f"model.features.{name}.kind={feature.kind}: the column is {stats.kind}")
+
+
 def crowded_tables(model: ModelConfig, manifest: Manifest) -> list[str]:
-    """A line for every table with fewer rows than its column has ids: some ids share a row."""
-    return [
-        f"{name}: {manifest.columns[name].distinct:,} ids hashed into {feature.rows:,} rows, "
-        f"{manifest.columns[name].distinct / (feature.rows - 1):.1f} to a row"
-        for name, feature in model.features.items()
-        if feature.kind == "categorical" and manifest.columns[name].distinct > feature.rows - 1
-    ]
+    """A line for every feature whose ids have to share rows, and for every bag that is cut."""
+    lines: list[str] = []
+    for name, feature in model.features.items():
+        if feature.kind == "categorical":
+            lines += _crowded(name, feature, manifest.columns[name])
+            lines += _cut(name, feature, manifest.columns[name])
+    return lines
+
+
+def _crowded(name: str, feature: Feature, stats: ColumnStats) -> Iterator[str]:
+    half = (feature.rows - 1) // 2
+    qr = feature.lookup == "qr"
+    places = half * half if qr else feature.rows - 1
+    if stats.distinct > places:
+        shown = f"{places:,} pairs of rows" if qr else f"{feature.rows:,} rows"
+        yield (
+            f"{name}: {stats.distinct:,} ids hashed into {shown}, "
+            f"{stats.distinct / places:.1f} to a {'pair' if qr else 'row'}"
+        )
+
+
+def _cut(name: str, feature: Feature, stats: ColumnStats) -> Iterator[str]:
+    if feature.bag and stats.longest > feature.bag_size:
+        # Places are told up to a limit: of a bag larger than that, this is an upper bound.
+        share = max(0.0, 1 - sum(stats.places[: feature.bag_size]))
+        yield (
+            f"{name}: bags of up to {stats.longest:,} ids cut to model.features.{name}.bag_size="
+            f"{feature.bag_size}, {share:.1%} of the ids left out"
+        )
 
 
 def default_features(columns: Mapping[str, ColumnStats]) -> dict[str, Feature]:
-    """Every column of the data; tables a quarter larger than the vocabulary, at most 2^20 rows."""
+    """Every column of the data; tables a quarter larger than the vocabulary, at most 2^20 rows.
+
+    Of a bag, the mean of its first `BAG_SIZE` ids or fewer.
+    """
     features = {}
     for name, stats in columns.items():
+        rows = min(2**20, max(16, int(1.25 * stats.distinct) + 2))
         if stats.kind == "categorical":
-            rows = min(2**20, max(16, int(1.25 * stats.distinct) + 2))
-            features[name] = Feature("categorical", rows=rows, outcome=stats.outcome)
+            features[name] = Feature(rows=rows, outcome=stats.outcome)
+        elif stats.kind == "bag":
+            size = min(BAG_SIZE, max(1, stats.longest))
+            features[name] = Feature(rows=rows, outcome=stats.outcome, bag="mean", bag_size=size)
         elif stats.kind == "numeric":
             features[name] = Feature("bucket", rows=17, outcome=stats.outcome)
         else:

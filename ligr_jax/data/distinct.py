@@ -35,7 +35,9 @@ class DistinctRows:
         """
         self.parts, self.shapes, self.merge = parts, model.tables, merge
         self.users = {
-            table: [n for n, f in model.features.items() if f.has_table and (f.table or n) == table]
+            table: [
+                n for n, f in model.features.items() if f.has_table and model.table_of(n) == table
+            ]
             for table in model.tables
         }
 

@@ -4,7 +4,7 @@ A prepared directory is
 
     manifest.json                     this file's `Manifest`
     members-00000-of-00004.arrow ...  Arrow IPC files (uncompressed, one record batch each)
-    items.arrow                       optional: vectors of items, one row per item
+    items.arrow                       optional: vectors and bags of items, one row per item
 
 A record of a members file is one member. Its scalars are `member_id` (int64) and `n_context`,
 `n_train`, `n_validation`, `n_test` (int32): the history in order is that many untimed context rows,
@@ -16,10 +16,13 @@ then the impressions of each split. Every other column is a list, all of a recor
     is_random     int8     0, 1, or -1 where the log does not say
     <action>      int8     0, 1, or -1 where unknown
     <categorical> int64    integers as they are, strings by xxh64 (seed 0); MISSING where null
+    <bag>         large_list<int64>, such ids in the log's order, null ones dropped
     <numeric>     float32  NaN where missing
-    <vector>      fixed_size_list<float32>, only where the log itself carries the vector
+    <vector>      fixed_size_list<float32>
     item_row      int32    row of items.arrow, -1 where there is none (only with items.arrow)
     p_<action>    float32  true probability (only where the log has it)
+
+Vectors and bags that the item table gives stand in items.arrow alone.
 """
 
 import dataclasses
@@ -37,16 +40,19 @@ FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
 MISSING = -(2**63)  # a categorical id nobody recorded
 QUANTILES = 33  # equally spaced, minimum and maximum included
+PLACES = 64
 
 
 @dataclass(frozen=True)
 class ColumnStats:
     """A feature column, measured on the train split.
 
-    distinct: number of distinct ids of the whole log (categorical); exact up to 65,536, an estimate
-        within about 1 % above (`exact` says which).
-    missing: share of rows without a value.
+    distinct: number of distinct ids of the whole log (categorical, bag); exact up to 65,536, an
+        estimate within about 1 % above (`exact` says which).
+    missing: share of rows without a value; of a bag, without an id.
     quantiles: `QUANTILES` equally spaced quantiles of the present values (numeric).
+    longest: most ids of a bag in the whole log.
+    places: shares of a bag column's ids that come first, second, ... in their bag, up to `PLACES`.
     """
 
     kind: Kind
@@ -56,6 +62,8 @@ class ColumnStats:
     exact: bool = True
     missing: float = 0.0
     quantiles: tuple[float, ...] = ()
+    longest: int = 0
+    places: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,11 +142,13 @@ def load_manifest(directory: Path) -> Manifest:
         )
     raw["actions"] = tuple(raw["actions"])
     raw["notes"] = tuple(raw["notes"])
-    raw["columns"] = {
-        k: ColumnStats(**{**v, "quantiles": tuple(v["quantiles"])})
-        for k, v in raw["columns"].items()
-    }
+    raw["columns"] = {k: _column_stats(v) for k, v in raw["columns"].items()}
     raw["splits"] = {k: SplitStats(**v) for k, v in raw["splits"].items()}
     raw["shards"] = tuple(Shard(**s) for s in raw["shards"])
     raw["items"] = Shard(**raw["items"]) if raw["items"] else None
     return Manifest(**raw)
+
+
+def _column_stats(raw: dict[str, Any]) -> ColumnStats:
+    lists = {k: tuple(v) for k, v in raw.items() if isinstance(v, list)}
+    return ColumnStats(**{**raw, **lists})

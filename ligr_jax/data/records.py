@@ -4,12 +4,14 @@ Impressions of all shards are numbered through in file order, so one integer nam
 a slice names a stretch of a member's history. Nothing is read before it is asked for.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from ligr_jax.data.manifest import Manifest, load_manifest
+from ligr_jax.data.bags import Bags
+from ligr_jax.data.manifest import MISSING, Manifest, load_manifest
 from ligr_jax.data.schema import BadInput
 
 
@@ -27,7 +29,9 @@ class Records:
         self.directory = Path(directory)
         self.manifest: Manifest = load_manifest(self.directory)
         batches = [self._open(s.file) for s in self.manifest.shards]
-        self._columns: list[dict[str, np.ndarray]] = [_flat_columns(b) for b in batches]
+        lists = [_list_columns(b) for b in batches]
+        self._columns = [_numbers(columns) for columns in lists]
+        self._bags = [_bags(columns) for columns in lists]
         sizes = np.array([s.impressions for s in self.manifest.shards], np.int64)
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
         lengths = [np.diff(_offsets(b)) for b in batches]
@@ -40,13 +44,11 @@ class Records:
         )
         self.member_ids = np.concatenate([b["member_id"].to_numpy() for b in batches])
         self._items: dict[str, np.ndarray] = {}
+        self._item_bags: dict[str, Bags] = {}
         if self.manifest.items:
             table = self._open(self.manifest.items.file)
-            self._items = {
-                n: _values(table[n])
-                for n in table.schema.names
-                if pa.types.is_fixed_size_list(table.schema.field(n).type)
-            }
+            columns = {n: table[n] for n in table.schema.names if n != "item_id"}
+            self._items, self._item_bags = _numbers(columns), _bags(columns)
 
     def __len__(self) -> int:
         """Number of impressions, untimed context included."""
@@ -62,10 +64,23 @@ class Records:
             return _take_item(self._items[column], self.take("item_row", index))
         first = self._columns[0][column]
         out = np.empty(index.shape + first.shape[1:], first.dtype)
-        shard = np.searchsorted(self._starts, index, side="right") - 1
-        for s in np.unique(shard):
-            here = shard == s
+        for s, here in self._by_shard(index):
             out[here] = self._columns[s][column][index[here] - self._starts[s]]
+        return out
+
+    def take_bags(self, column: str, index: np.ndarray, size: int) -> np.ndarray:
+        """The first `size` ids of a bag column at impression numbers `index`, then `MISSING`.
+
+        Returns int64 [*index.shape, size].
+        """
+        if column in self._item_bags:
+            row = self.take("item_row", index)
+            out = np.full((*index.shape, size), MISSING)
+            out[row >= 0] = self._item_bags[column].padded(row[row >= 0], size)
+            return out
+        out = np.empty((*index.shape, size), np.int64)
+        for s, here in self._by_shard(index):
+            out[here] = self._bags[s][column].padded(index[here] - self._starts[s], size)
         return out
 
     def column(self, name: str) -> np.ndarray:
@@ -100,6 +115,12 @@ class Records:
             counts += np.bincount(at[wanted[at] == ids], minlength=len(wanted))
         return counts[inverse].reshape(values.shape)
 
+    def _by_shard(self, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """The shards that hold `index`, each with a mask of what it holds."""
+        shard = np.searchsorted(self._starts, index, side="right") - 1
+        for s in np.unique(shard):
+            yield int(s), shard == s
+
     def _open(self, file: str) -> pa.RecordBatch:
         path = self.directory / file
         try:
@@ -113,9 +134,19 @@ def _offsets(batch: pa.RecordBatch) -> np.ndarray:
     return batch["timestamp_ms"].offsets.to_numpy()
 
 
-def _flat_columns(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-    """List columns as flat views of the mapped file."""
-    return {f.name: _values(batch[f.name].values) for f in batch.schema if pa.types.is_list(f.type)}
+def _list_columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    """List columns of the members, laid end to end."""
+    return {f.name: batch[f.name].values for f in batch.schema if pa.types.is_list(f.type)}
+
+
+def _numbers(columns: Mapping[str, pa.Array]) -> dict[str, np.ndarray]:
+    """Those of numbers and vectors, as views of the mapped file."""
+    return {n: _values(a) for n, a in columns.items() if not pa.types.is_large_list(a.type)}
+
+
+def _bags(columns: Mapping[str, pa.Array]) -> dict[str, Bags]:
+    """Those of bags, as views of the mapped file."""
+    return {n: Bags.from_arrow(a) for n, a in columns.items() if pa.types.is_large_list(a.type)}
 
 
 def _values(array: pa.Array) -> np.ndarray:

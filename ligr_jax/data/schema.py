@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["categorical", "numeric", "vector"]
+Kind = Literal["categorical", "bag", "numeric", "vector"]
 
 MEMBER, TIME, SESSION, WEIGHT, RANDOM = (
     "member_id",
@@ -44,15 +44,21 @@ class BadInput(ValueError):
 class Column:
     """One feature column of a log.
 
-    kind: `categorical` (int64 or string), `numeric` (float; null and NaN mean missing) or `vector`
-        (list of `width` floats).
+    kind: `categorical` (int64 or string), `bag` (list of such ids, of any length; order is kept),
+        `numeric` (float; null and NaN mean missing) or `vector` (list of `width` floats).
     outcome: known only after the impression (dwell, play time). Outcomes feed action tokens and
         never item tokens, or the model would read its own answer.
+    separator: what stands between the ids of a bag that is written as text, as in a CSV file.
     """
 
     kind: Kind
     outcome: bool = False
     width: int = 1
+    separator: str = "|"
+
+    def __post_init__(self) -> None:
+        if not self.separator:
+            raise BadInput("the separator of a bag is empty; write ids as a|b|c, or name another")
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class LogSchema:
         clash = sorted({n for n in names if names.count(n) > 1 or n in RESERVED})
         if clash:
             raise BadInput(f"column names used twice or reserved: {clash}; rename them")
+        if "item_id" in self.columns and self.columns["item_id"].kind == "bag":
+            raise BadInput("item_id is a bag; an impression is of one item: name the bag otherwise")
 
 
 def save_schema(schema: LogSchema, directory: Path) -> None:

@@ -41,7 +41,7 @@ class Tables(nn.Module):
                 init = nn.initializers.normal(stddev=c.table_init or width**-0.5)
                 lists[name] = self.param(name, init, (rows, width), jnp.float32)[None]
         return {
-            name: embed(lists[feature.table or name], ids[name], feature.combine)
+            name: embed(lists[c.table_of(name)], ids[name], feature.combine)
             for name, feature in c.features.items()
             if feature.has_table
         }

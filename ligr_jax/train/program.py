@@ -108,7 +108,7 @@ def _ids_of_a_device(config: Config, devices: int) -> dict[str, int]:
     ids = dict.fromkeys(config.model.tables, 0)
     for name, feature in config.model.features.items():
         if feature.has_table:
-            ids[feature.table or name] += impressions * feature.ids_each
+            ids[config.model.table_of(name)] += impressions * feature.ids_each
     return ids
 
 

@@ -9,13 +9,14 @@ import pytest
 from scipy import stats
 
 from ligr_jax.config import ConfigError, Feature, ModelConfig
-from ligr_jax.data.assemble import Assembler, check_columns, default_features
+from ligr_jax.data.assemble import Assembler, check_columns, crowded_tables, default_features
+from ligr_jax.data.bags import Bags
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.manifest import MISSING, ColumnStats
 from ligr_jax.data.plan import Plan, make_plan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
-from ligr_jax.ops.hashing import hash_rows
+from ligr_jax.ops.hashing import hash_rows, qr_rows
 
 FEATURES = {
     "item_id": Feature(rows=31, lookup="direct"),
@@ -109,11 +110,17 @@ class _Made:
     """Records by hand: columns of one member each, and a manifest of their kinds."""
 
     def __init__(self, columns: dict[str, list], stats_of: dict[str, ColumnStats]) -> None:
+        self.bags = {k: columns.pop(k) for k, s in stats_of.items() if s.kind == "bag"}
         self.columns = {k: np.asarray(v) for k, v in columns.items()}
         self.manifest = SimpleNamespace(columns=stats_of, actions=("click",))
 
     def take(self, name: str, index: np.ndarray) -> np.ndarray:
         return self.columns[name][index]
+
+    def take_bags(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
+        flat = np.array([i for b in self.bags[name] for i in b], np.int64)
+        bags = Bags.of(np.array([len(b) for b in self.bags[name]]), flat)
+        return bags.padded(index, size)
 
 
 def made(features: dict[str, Feature], stats_of: dict[str, ColumnStats], **columns: list) -> Batch:
@@ -150,6 +157,66 @@ def test_a_missing_id_is_row_zero_and_no_other_is() -> None:
     direct = {"tag": Feature(rows=7, lookup="direct")}
     batch = made(direct, {"tag": ColumnStats("categorical")}, tag=[MISSING, 0, 5])
     assert batch.ids["tag"].tolist() == [[0, 1, 6]]
+
+
+def test_quotient_and_remainder_are_two_rows_of_one_table() -> None:
+    ids = [MISSING, 0, 5, -3, 2**62]
+    for rows in (3, 4, 2001):
+        feature = {"tag": Feature(rows=rows, lookup="qr")}
+        batch = made(feature, {"tag": ColumnStats("categorical")}, tag=ids)
+        assert batch.ids["tag"].dtype == np.int32
+        assert batch.ids["tag"].shape == (1, 5, 2)
+        assert batch.ids["tag"][0, 0].tolist() == [0, -1]
+        np.testing.assert_array_equal(batch.ids["tag"][0, 1:], qr_rows(np.array(ids[1:]), rows))
+
+
+BAGS: list[list[int]] = [[7, 8], [], [9, 7, 9, 11, 12], [MISSING, 8], [MISSING]]
+
+
+@pytest.mark.parametrize("lookup", ["hash", "direct", "qr"])
+def test_a_bag_is_the_rows_of_its_first_ids_without_the_missing(lookup: str) -> None:
+    feature = Feature(rows=31, lookup=lookup, bag="sum", bag_size=3)  # type: ignore[arg-type]
+    batch = made({"tag": feature}, {"tag": ColumnStats("bag")}, tag=BAGS)
+    single = replace(feature, bag="", bag_size=0)
+    for bag, found in zip(BAGS, batch.ids["tag"][0]):
+        ids = [i for i in bag if i != MISSING][:3]
+        one = made({"tag": single}, {"tag": ColumnStats("categorical")}, tag=[*ids, MISSING])
+        wanted = one.ids["tag"][0, :-1].ravel().tolist()
+        assert found.tolist() == wanted + [-1] * (len(found) - len(wanted))
+        assert len(found) == (6 if lookup == "qr" else 3)
+    assert batch.ids["tag"].dtype == np.int32
+
+
+def test_padding_has_empty_bags() -> None:
+    features = {
+        "tag": Feature(rows=31, bag="mean", bag_size=2),
+        "qr": Feature(rows=31, bag="sum", bag_size=2, lookup="qr"),
+    }
+    stats_of = dict.fromkeys(features, ColumnStats("bag"))
+    records = _Made({"tag": [[1, 2]], "qr": [[1]], "session": [0], "timestamp_ms": [0],
+                     "weight": [1.0], "click": [0]}, stats_of)  # fmt: skip
+    at = np.array([0])
+    plan = Plan(2, at, at, np.array([1]), np.array([0, 1]))
+    batch = Assembler(records, plan, ModelConfig(features=features))(np.array([0, -1]))  # type: ignore[arg-type]
+    assert (batch.ids["tag"] == -1).tolist() == [[[False] * 2, [True] * 2], [[True] * 2] * 2]
+    padding = [True] * 4
+    assert (batch.ids["qr"] == -1).tolist() == [[[False] * 2 + [True] * 2, padding], [padding] * 2]
+
+
+def test_an_id_of_a_shared_table_is_one_row_for_all_its_features() -> None:
+    ids = [3, -5, 2**62, MISSING]
+    columns = {"item_id": ids, "tag": ids, "seen": [[i] for i in ids]}
+    stats_of = {"item_id": ColumnStats("categorical"), "tag": ColumnStats("categorical"),
+                "seen": ColumnStats("bag")}  # fmt: skip
+    for lookup in ("hash", "qr"):
+        shared = Feature(rows=101, lookup=lookup, table="item_id")  # type: ignore[arg-type]
+        seen = replace(shared, bag="sum", bag_size=1)
+        features = {"item_id": replace(shared, table=""), "tag": shared, "seen": seen}
+        batch = made(features, stats_of, **columns)
+        np.testing.assert_array_equal(batch.ids["item_id"], batch.ids["tag"])
+        bagged = batch.ids["seen"].reshape(batch.ids["tag"].shape)
+        np.testing.assert_array_equal(bagged[:, :-1], batch.ids["tag"][:, :-1])
+        assert (bagged[:, -1] == -1).all()
 
 
 @pytest.mark.parametrize("wrong", [6, -1, 2**40])
@@ -210,6 +277,43 @@ def test_a_model_the_data_cannot_feed_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         check_columns(replace(MODEL, features={name: feature}), records.manifest)
+
+
+def test_bags_and_single_ids_are_not_mistaken_for_each_other(records: Records) -> None:
+    bag = Feature(rows=5, bag="mean", bag_size=4)
+    with pytest.raises(ConfigError, match=r"bag=mean: the column is categorical, one id .*bag=$"):
+        check_columns(replace(MODEL, features={"surface": bag}), records.manifest)
+    columns = {"surface": ColumnStats("bag", longest=9, places=(0.5, 0.3, 0.2), distinct=7)}
+    manifest = replace(records.manifest, columns=columns)
+    for feature, message in (
+        (Feature(rows=5), r"up to 9 ids of an impression; set model.features.surface.bag=mean"),
+        (Feature("bucket", rows=5), r"kind=bucket: the column is bag"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_columns(replace(MODEL, features={"surface": feature}), manifest)
+    model = replace(MODEL, features=default_features(columns))
+    check_columns(model, manifest)
+    assert model.features["surface"] == Feature(rows=16, bag="mean", bag_size=9)
+    assert crowded_tables(model, manifest) == []
+    many = {"surface": replace(columns["surface"], longest=100)}
+    assert default_features(many)["surface"].bag_size == 16
+
+
+def test_ids_that_share_rows_and_ids_left_out_are_told(records: Records) -> None:
+    columns = {"a": ColumnStats("categorical", distinct=1200),
+               "b": ColumnStats("bag", distinct=3, longest=9, places=(0.5, 0.3, 0.2))}  # fmt: skip
+    manifest = replace(records.manifest, columns=columns)
+    for a, line in (
+        (Feature(rows=101), "a: 1,200 ids hashed into 101 rows, 12.0 to a row"),
+        (
+            Feature(rows=21, lookup="qr"),
+            "a: 1,200 ids hashed into 100 pairs of rows, 12.0 to a pair",
+        ),
+        (Feature(rows=101, lookup="qr"), None),
+    ):
+        model = replace(MODEL, features={"a": a, "b": Feature(rows=9, bag="sum", bag_size=2)})
+        cut = "b: bags of up to 9 ids cut to model.features.b.bag_size=2, 20.0% of the ids left out"
+        assert crowded_tables(model, manifest) == [*([line] if line else []), cut]
 
 
 def test_an_action_the_data_lacks_is_refused(records: Records) -> None:

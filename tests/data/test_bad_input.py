@@ -17,6 +17,7 @@ from ligr_jax.data.sources.canonical import canonical_source
 COLUMNS = {
     "item_id": Column("categorical"),
     "surface": Column("categorical"),
+    "tags": Column("bag"),
     "age": Column("numeric"),
     "content": Column("vector", width=2),
 }
@@ -30,6 +31,7 @@ def good_log() -> pl.DataFrame:
             "timestamp_ms": TIMES,
             "item_id": ["a", "b", "c", "a", "b", "c"],
             "surface": ["feed"] * 6,
+            "tags": [["a"], ["a", "b"], None, [], ["c"], ["a"]],
             "age": [1.0, None, float("nan"), 2.0, 3.0, 4.0],
             "content": [[0.5, 1.0]] * 6,
             "click": [0, 1, None, 1, 0, 1],
@@ -42,7 +44,8 @@ def prepare_log(directory: Path, log: pl.DataFrame, csv: bool, **options: object
     directory.mkdir(exist_ok=True)
     if csv:
         text = log.with_columns(
-            pl.col(pl.List(pl.Float64)).list.eval(pl.element().cast(pl.String)).list.join(",")
+            pl.col(pl.List(pl.Float64)).list.eval(pl.element().cast(pl.String)).list.join(","),
+            pl.col(pl.List(pl.String)).list.join("|"),
         )
         text.write_csv(directory / "log.csv")
     else:
@@ -110,6 +113,18 @@ COLUMN_FAULTS = {
         lambda log: log.with_columns(age=pl.Series(["1", "2", None, "3", "old", "4"])),
         r"log.parquet, row 5, column 'age': value 'old' is no number",
     ),
+    "single ids as bags": (
+        lambda log: log.with_columns(tags=pl.lit(3)),
+        r"log.parquet, row 1, column 'tags': value 3: Int32 values are no lists of ids",
+    ),
+    "numbers as bags": (
+        lambda log: log.with_columns(tags="content"),
+        r"log.parquet, row 1, column 'tags': value \[0.5, 1.0\]: Float64 values are no ids",
+    ),
+    "brackets as bags": (
+        lambda log: log.with_columns(tags=pl.Series(["a|b", None, "['a', 'b']", "", "a", "b"])),
+        r"row 3, column 'tags': value .* is a list in brackets; write a bag .* '\|' between",
+    ),
     "numbers as vectors": (
         lambda log: log.with_columns(content=pl.lit(1.0)),
         "column 'content': value 1.0: Float64 values are no lists of numbers",
@@ -145,6 +160,16 @@ def test_csv_ids_spelled_as_floats_are_refused(tmp_path: Path) -> None:
         prepare_log(tmp_path / "log", log, csv=True)
 
 
+def test_a_bag_needs_a_separator() -> None:
+    with pytest.raises(BadInput, match="separator of a bag is empty; write ids as"):
+        Column("bag", separator="")
+
+
+def test_an_impression_is_of_one_item() -> None:
+    with pytest.raises(BadInput, match="item_id is a bag; an impression is of one item"):
+        LogSchema(("click",), {"item_id": Column("bag")})
+
+
 def test_all_rows_skipped_is_an_empty_log(tmp_path: Path) -> None:
     log = good_log().with_columns(click=pl.lit(7))
     with pytest.raises(BadInput, match="all 6 rows of the log were skipped"):
@@ -160,7 +185,7 @@ def test_csv_line_with_a_field_too_few(tmp_path: Path) -> None:
         path.write_text("\n".join(broken) + "\n")
         for shard_rows in (5, 6):
             out, source = tmp_path / f"out{at}", canonical_source(path.parent)
-            with pytest.raises(BadInput, match=f"log.csv, row {at}: 7 fields where .* has 8"):
+            with pytest.raises(BadInput, match=f"log.csv, row {at}: 8 fields where .* has 9"):
                 prepare(source, out)
             options = PrepareOptions(
                 fractions=(1, 0, 0), on_bad_row="skip", shard_rows=shard_rows, overwrite=True

@@ -82,6 +82,24 @@ def test_a_directory_with_item_table_and_vectors(tmp_path: Path) -> None:
     assert rows[0]["item_row"] == rows[0]["item_id"]
 
 
+def test_bags_by_a_separator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tags = pl.Series("tags", [["a", "b", "a"], ["c"], None, []] * 10)
+    events().with_columns(tags).write_parquet(tmp_path / "events.parquet")
+    events().with_columns(tags.list.join(";")).write_csv(tmp_path / "events.csv")
+    arguments = [*FULL, "--bag", "tags", "--separator", ";"]
+    made = []
+    for suffix in ("csv", "parquet"):
+        run(tmp_path / f"events.{suffix}", "--out", tmp_path / suffix, *arguments)
+        made.append(prepared(tmp_path / suffix)[1])
+    assert made[0] == made[1]
+    assert "tags       up to 3 of 3 ids in a bag" in capsys.readouterr().out
+    assert {len(b) for r in made[0] for b in r["tags"]} == {0, 1, 3}
+    with pytest.raises(BadInput, match=r'columns.tags is .*";".* there, .*"\|".* asked'):
+        run(tmp_path / "events.csv", "--out", tmp_path / "csv", *FULL, "--bag", "tags")
+    with pytest.raises(BadInput, match=r"'surface' is categorical: .*leave it out of --bag"):
+        run(tmp_path / "events.csv", "--out", tmp_path / "out", *FULL, "--bag", "surface")
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

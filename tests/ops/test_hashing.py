@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ligr_jax.ops.hashing import hash_rows, mix64
+from ligr_jax.ops.hashing import hash_rows, mix64, qr_rows
 
 
 def test_mixing_is_murmur3s_finalizer_and_keeps_ids_apart() -> None:
@@ -26,3 +26,26 @@ def test_hashes_fill_every_row_but_the_missing_one(rows: int) -> None:
         counts = np.bincount(hashed, minlength=rows)[1:]
         expected = 40_000 / (rows - 1)
         assert np.abs(counts - expected).max() < 6 * np.sqrt(expected)
+
+
+@pytest.mark.parametrize("rows", [2001, 2002])
+def test_two_ids_seldom_share_both_quotient_and_remainder(rows: int) -> None:
+    """As often as 1 / R^2 says, and each half of the table is filled evenly."""
+    n, r = 100_000, 1000
+    pairs = qr_rows(np.arange(n) - n // 2, rows)
+    assert pairs.dtype == np.int32
+    for half, first in ((pairs[:, 0], 1), (pairs[:, 1], 1 + r)):
+        counts = np.bincount(half - first, minlength=r)
+        assert len(counts) == r
+        assert np.abs(counts - n / r).max() < 6 * np.sqrt(n / r)
+    _, sizes = np.unique(pairs, axis=0, return_counts=True)
+    expected = n * (n - 1) / 2 / r**2  # about 5,000 of 5e9 pairs of ids
+    assert abs((sizes * (sizes - 1) // 2).sum() - expected) < 6 * np.sqrt(expected)
+
+
+@pytest.mark.parametrize("rows", [3, 4, 2**31 - 1])
+def test_quotient_and_remainder_stay_in_the_table(rows: int) -> None:
+    pairs = qr_rows(np.arange(1000).reshape(10, 100), rows)
+    assert pairs.shape == (10, 100, 2)
+    assert pairs.min() >= 1
+    assert pairs.max() <= rows - 1

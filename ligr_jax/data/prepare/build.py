@@ -9,12 +9,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ligr_jax.data.bags import Bags
 from ligr_jax.data.manifest import Manifest, Shard, SplitStats
 from ligr_jax.data.prepare.items import item_table
 from ligr_jax.data.prepare.measure import TRAIN, ColumnMeasure, SplitMeasure
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.partition import ROW, Spill, number_of_partitions, partition_log
-from ligr_jax.data.prepare.shards import Histories, column, histories, read_partition, write_shard
+from ligr_jax.data.prepare.shards import (
+    Histories,
+    bag_column,
+    column,
+    histories,
+    read_partition,
+    write_shard,
+)
 from ligr_jax.data.prepare.splits import split_edges
 from ligr_jax.data.schema import RANDOM, TIME, WEIGHT, BadInput
 from ligr_jax.data.sources.files import digest_file
@@ -85,7 +93,9 @@ class Build:
         (self.work / shard.file).rename(self.work / name)
         return Shard(name, shard.members, shard.impressions, shard.xxh64)
 
-    def _list_columns(self, rows: pa.Table, kept: Histories) -> Iterator[tuple[str, np.ndarray]]:
+    def _list_columns(
+        self, rows: pa.Table, kept: Histories
+    ) -> Iterator[tuple[str, np.ndarray | Bags]]:
         """The list columns of a shard in order, each measured on its way."""
         schema, items = self.source.schema, self.items
         number, train = column(rows, ROW)[kept.order], kept.split == TRAIN
@@ -99,11 +109,18 @@ class Build:
             yield action, labels
         if items:
             at = items.find(column(rows, "item_id")[kept.order])
-            vector_row = np.append(items.vector_row, np.int32(-1))[at]
             self.counts["without_item"] += int((at < 0).sum())
         for name, measure in self.columns.items():
             if items and name in items.vectors:
-                measure.add_item_rows(vector_row, train)
+                measure.add_vectors(np.append(items.has_vectors, False)[at], train)
+                continue
+            if items and name in items.bags:
+                measure.add_bags(items.bags[name], at, train)
+                continue
+            if measure.column.kind == "bag":
+                bags = bag_column(rows, name)[kept.order]
+                measure.add_bags(bags, np.arange(len(bags)), train)
+                yield name, bags
                 continue
             if items and name in items.scalars:
                 values = items.scalar(name, at)
@@ -111,8 +128,8 @@ class Build:
                 values = column(rows, name)[kept.order]
             measure.add(values, train, number)
             yield name, values
-        if items and items.vectors:
-            yield "item_row", vector_row
+        if items and (items.vectors or items.bags):
+            yield "item_row", np.append(items.row, np.int32(-1))[at]
         if schema.truth:
             for name in (f"p_{a}" for a in schema.actions):
                 yield name, column(rows, name)[kept.order]

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from ligr_jax.data.bags import Bags
 from ligr_jax.data.manifest import MISSING, Shard
-from ligr_jax.data.prepare.shards import fixed_size_lists, write_batch
+from ligr_jax.data.prepare.shards import arrow, write_batch
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.files import digest_file
 from ligr_jax.data.sources.source import Source
@@ -22,14 +24,24 @@ class ItemTable:
 
     ids: int64 [items], increasing.
     scalars: categorical (int64) and numeric (float32) features, [items] each.
-    vectors: float32 [items with vectors, width] each: the rows of items.arrow.
-    vector_row: int32 [items], row in `vectors`, -1 where an item has none.
+    vectors: float32 [items, width] each, zeros where an item has none.
+    bags: bags of ids, one per item each.
+    has_vectors: bool [items].
+    row: int32 [items], row of items.arrow, -1 where an item has neither vectors nor ids in a bag.
     """
 
     ids: np.ndarray
     scalars: Mapping[str, np.ndarray]
     vectors: Mapping[str, np.ndarray]
-    vector_row: np.ndarray
+    bags: Mapping[str, Bags]
+    has_vectors: np.ndarray
+
+    @cached_property
+    def row(self) -> np.ndarray:
+        kept = self.has_vectors if self.vectors else np.zeros(len(self.ids), bool)
+        for bags in self.bags.values():
+            kept = kept | (bags.lengths > 0)
+        return np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
 
     def find(self, item_ids: np.ndarray) -> np.ndarray:
         """Index of each item in the table, -1 where it is not there."""
@@ -45,14 +57,14 @@ class ItemTable:
         return np.append(values, np.array([missing], values.dtype))[at]
 
     def write(self, path: Path) -> Shard | None:
-        """Writes the vectors; returns None where no column is a vector."""
-        if not self.vectors:
+        """Writes vectors and bags; returns None where no column is one."""
+        if not self.vectors and not self.bags:
             return None
-        ids = self.ids[self.vector_row >= 0]
-        columns: dict[str, pa.Array] = {"item_id": pa.array(ids)}
-        columns |= {k: fixed_size_lists(v) for k, v in self.vectors.items()}
-        write_batch(pa.RecordBatch.from_pydict(columns), path)
-        return Shard(path.name, len(ids), 0, digest_file(path))
+        kept = self.row >= 0
+        columns: dict[str, np.ndarray | Bags] = {"item_id": self.ids, **self.vectors, **self.bags}
+        arrays = {k: arrow(v[kept]) for k, v in columns.items()}
+        write_batch(pa.RecordBatch.from_pydict(arrays), path)
+        return Shard(path.name, int(kept.sum()), 0, digest_file(path))
 
 
 def item_table(source: Source) -> ItemTable | None:
@@ -77,11 +89,13 @@ def item_table(source: Source) -> ItemTable | None:
             f"{source.items.first_row + int(rows[0])}); an item table has one row per item"
         )
     has_vectors = has_vectors[order]
-    taken = {k: _values(frame[k])[order] for k in columns}
-    vectors = {k: v[has_vectors] for k, v in taken.items() if v.ndim == 2}
-    row = np.where(has_vectors, np.cumsum(has_vectors) - 1, -1).astype(np.int32)
-    return ItemTable(ids[order], {k: v for k, v in taken.items() if v.ndim == 1}, vectors, row)
+    bags = {k: _bags(frame[k])[order] for k, c in columns.items() if c.kind == "bag"}
+    taken = {k: frame[k].to_numpy()[order] for k in columns if k not in bags}
+    # An item that lacks one of its vectors counts as having none.
+    vectors = {k: v * has_vectors[:, None] for k, v in taken.items() if v.ndim == 2}
+    scalars = {k: v for k, v in taken.items() if v.ndim == 1}
+    return ItemTable(ids[order], scalars, vectors, bags, has_vectors)
 
 
-def _values(series: pl.Series) -> np.ndarray:
-    return series.to_numpy()
+def _bags(series: pl.Series) -> Bags:
+    return Bags.from_arrow(series.to_arrow())

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ligr_jax.data.manifest import MISSING, SPLITS, ColumnStats, SplitStats
+from ligr_jax.data.bags import Bags
+from ligr_jax.data.manifest import MISSING, PLACES, SPLITS, ColumnStats, SplitStats
 from ligr_jax.data.prepare.shards import Histories
 from ligr_jax.data.prepare.sketches import DistinctIds, Quantiles
 from ligr_jax.data.schema import Column
@@ -21,6 +22,9 @@ class ColumnMeasure:
     missing: int = 0
     ids: DistinctIds = field(default_factory=DistinctIds)
     quantiles: Quantiles = field(default_factory=Quantiles)
+    longest: int = 0
+    places: np.ndarray = field(default_factory=lambda: np.zeros(PLACES, np.int64))
+    bagged: int = 0
 
     def add(self, values: np.ndarray, train: np.ndarray, rows: np.ndarray) -> None:
         """values: [N] or [N, W]; train: bool [N]; rows: int64 [N], row numbers in the log."""
@@ -32,10 +36,24 @@ class ColumnMeasure:
             self.quantiles.add(values[train], rows[train])
             self.missing += int(np.isnan(values[train]).sum())
 
-    def add_item_rows(self, item_row: np.ndarray, train: np.ndarray) -> None:
-        """A vector of the item table: missing where the item has none."""
+    def add_bags(self, bags: Bags, at: np.ndarray, train: np.ndarray) -> None:
+        """at: int [N], which of `bags` a row has, -1 for none."""
         self.rows += int(train.sum())
-        self.missing += int((item_row[train] < 0).sum())
+        used = np.bincount(at + 1, minlength=len(bags) + 1)[1:] > 0
+        self.ids.add(bags[used].values)
+        lengths = np.append(bags.lengths, 0)[at]
+        self.longest = max(self.longest, int(lengths.max(initial=0)))
+        lengths = lengths[train]
+        self.missing += int((lengths == 0).sum())
+        self.bagged += int(lengths.sum())
+        # A bag of n ids has one in each of the places up to n.
+        exactly = np.bincount(np.minimum(lengths, PLACES), minlength=PLACES + 1)
+        self.places += exactly[::-1].cumsum()[::-1][1:]
+
+    def add_vectors(self, present: np.ndarray, train: np.ndarray) -> None:
+        """A vector of the item table. present: bool [N], whether a row's item has it."""
+        self.rows += int(train.sum())
+        self.missing += int((~present[train]).sum())
 
     def stats(self) -> ColumnStats:
         return ColumnStats(
@@ -46,6 +64,8 @@ class ColumnMeasure:
             exact=self.ids.exact,
             missing=self.missing / max(self.rows, 1),
             quantiles=self.quantiles.at(),
+            longest=self.longest,
+            places=tuple((self.places[: self.longest] / max(self.bagged, 1)).tolist()),
         )
 
 

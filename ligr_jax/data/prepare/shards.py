@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from ligr_jax.data.bags import Bags
 from ligr_jax.data.manifest import SPLITS
 from ligr_jax.data.prepare.sessions import (
     number_sessions,
@@ -99,7 +100,7 @@ def histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histories:
 
 
 def column(rows: pa.Table, name: str) -> np.ndarray:
-    """A column as NumPy: [N], or [N, width] for a vector."""
+    """A column of numbers as NumPy: [N], or [N, width] for a vector."""
     chunked = rows[name]
     if pa.types.is_fixed_size_list(chunked.type):
         flat = chunked.combine_chunks().flatten()
@@ -107,8 +108,15 @@ def column(rows: pa.Table, name: str) -> np.ndarray:
     return chunked.to_numpy()
 
 
-def write_shard(path: Path, kept: Histories, columns: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Writes the members of `kept`; `columns` are the list columns, flat: [N] or [N, W] each."""
+def bag_column(rows: pa.Table, name: str) -> Bags:
+    """A column of bags."""
+    return Bags.from_arrow(rows[name].combine_chunks())
+
+
+def write_shard(
+    path: Path, kept: Histories, columns: Iterable[tuple[str, np.ndarray | Bags]]
+) -> None:
+    """Writes the members of `kept`; `columns` are the list columns, flat: N rows each."""
     offsets = pa.array(kept.offsets)
     arrays: dict[str, pa.Array] = {
         "member_id": pa.array(kept.member[kept.first]),
@@ -117,9 +125,15 @@ def write_shard(path: Path, kept: Histories, columns: Iterable[tuple[str, np.nda
     for k, name in enumerate(SPLITS):
         arrays[f"n_{name}"] = pa.array(kept.per_member(kept.split == k))
     for name, values in columns:
-        items = fixed_size_lists(values) if values.ndim == 2 else pa.array(values)
-        arrays[name] = pa.ListArray.from_arrays(offsets, items)
+        arrays[name] = pa.ListArray.from_arrays(offsets, arrow(values))
     write_batch(pa.RecordBatch.from_pydict(arrays), path)
+
+
+def arrow(values: np.ndarray | Bags) -> pa.Array:
+    """A column as Arrow has it: numbers, vectors or bags."""
+    if isinstance(values, Bags):
+        return values.arrow()
+    return fixed_size_lists(values) if values.ndim == 2 else pa.array(values)
 
 
 def fixed_size_lists(values: np.ndarray) -> pa.Array:

@@ -92,7 +92,10 @@ def read_batches(
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
         # The codes of a dictionary differ from batch to batch, and so would their row digests.
-        frame = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+        frame = frame.with_columns(
+            pl.col(pl.Categorical, pl.Enum).cast(pl.String),
+            pl.col(pl.List(pl.Categorical)).cast(pl.List(pl.String)),
+        )
         for start in range(0, max(frame.height, 1), batch_rows):
             rows = frame.slice(start, batch_rows)
             if rows.height or malformed:

@@ -44,7 +44,12 @@ def hash_strings(values: pl.Series) -> np.ndarray:
 
 
 def _text_ids(values: pl.Series) -> np.ndarray:
-    numbers = values.cast(pl.Int64, strict=False)
-    is_number = (numbers.cast(pl.String) == values).fill_null(False)
-    ids = hash_strings(values.zip_with(~is_number, pl.Series([None], dtype=pl.String)))
-    return np.where(is_number.to_numpy(), numbers.fill_null(0).to_numpy(), ids)
+    ids = np.full(len(values), MISSING)
+    for dtype in (pl.Int64, pl.UInt64):
+        numbers = values.cast(dtype, strict=False)
+        is_number = (numbers.cast(pl.String) == values).fill_null(False)
+        ids = np.where(is_number.to_numpy(), numbers.fill_null(0).to_numpy().view(np.int64), ids)
+        values = values.set(is_number, None)
+        if not values.count():
+            return ids
+    return np.where(values.is_null().to_numpy(), ids, hash_strings(values))

@@ -2,7 +2,7 @@
 
 Reads `ratings.csv` and `movies.csv`, or `ratings.dat` and `movies.dat`. A rating is an impression:
 click is 1 throughout, like is a rating of 4 and more, the rating itself is an outcome. Movies have
-a first genre, a year, and a content vector from the words of their titles and genres.
+genres, a year, and a content vector from the words of their titles and genres.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ SCHEMA = LogSchema(
     actions=("click", "like"),
     columns={
         "item_id": Column("categorical"),
-        "genre": Column("categorical"),
+        "genres": Column("bag"),
         "year": Column("numeric"),
         "content": Column("vector", width=CONTENT_WIDTH),
         "rating": Column("numeric", outcome=True),
@@ -104,7 +104,7 @@ def _movies(batch: LogBatch) -> LogBatch:
     words = title.str.replace(r"\(\d{4}\)\s*$", "").str.to_lowercase()
     frame = batch.frame.select(
         item_id="movieId",
-        genre=genres.list.first(),
+        genres=genres,
         year=title.str.extract(r"\((\d{4})\)\s*$").cast(pl.Float64),
         terms=pl.concat_list(
             words.fill_null("").str.extract_all(r"[\p{L}\p{N}]+"),

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from ligr_jax.data.bags import Bags
 from ligr_jax.data.schema import UNKNOWN, Column
 from ligr_jax.data.sources.ids import to_ids
 from ligr_jax.data.sources.source import Fault, LogBatch
@@ -20,7 +21,7 @@ SKIP_HINT = "mend it, or leave such rows out with --on-bad-row skip"
 
 Rules = list[tuple[np.ndarray, str]]  # rows that break a rule, and what the rule says
 Parsed = tuple[np.ndarray, Rules]
-Parser = Callable[[pl.Series], Parsed]
+Parser = Callable[[pl.Series], Parsed | tuple[Bags, Rules]]
 PolarsType = pl.DataType | type[pl.DataType]
 
 
@@ -28,6 +29,8 @@ def feature_parser(name: str, column: Column, text: bool) -> Parser:
     """The parser of a feature column. text: as in `to_ids`."""
     if column.kind == "vector":
         return lambda v: vectors(v, column.width)
+    if column.kind == "bag":
+        return lambda v: bags(v, column.separator, text)
     if column.kind == "numeric":
         return numbers
     if name == "item_id":
@@ -120,6 +123,33 @@ def vectors(values: pl.Series, width: int) -> Parsed:
         (~fits.to_numpy(), f"is no vector of length {width}; {SKIP_HINT}"),
         (~np.all(np.isfinite(out), axis=1), f"has NaN, null or infinity in it; {SKIP_HINT}"),
     ]
+
+
+def bags(values: pl.Series, separator: str = "|", text: bool = False) -> tuple[Bags, Rules]:
+    """Ids from lists, or from text such as "a|b|c"; null ids, and empty ones of text, are dropped.
+
+    text: as in `to_ids`.
+    """
+    rules: Rules = []
+    if values.dtype == pl.Null:
+        return Bags.empty(len(values)), rules
+    if values.dtype == pl.String:
+        # "[1, 2]" would pass for one id.
+        brackets = values.str.contains(r"^\s*\[.*\]\s*$").fill_null(False).to_numpy()
+        rule = f"is a list in brackets; write a bag as ids with {separator!r} between them"
+        rules.append((brackets, f"{rule}, or {SKIP_HINT}"))
+        lists = values.str.split(separator)
+    elif isinstance(values.dtype, pl.Array):
+        lists = values.arr.to_list()
+    else:
+        lists = values
+    if not isinstance(lists.dtype, pl.List):
+        raise TypeError(f"{lists.dtype} values are no lists of ids")
+    lengths = lists.list.len().fill_null(0).to_numpy()
+    flat = lists.filter(lists.list.len() > 0).explode(empty_as_null=False)
+    if values.dtype == pl.String:
+        flat = flat.set(flat == "", None)
+    return Bags.of(lengths, to_ids(flat, text)), rules
 
 
 def as_lists(values: pl.Series) -> pl.Series:

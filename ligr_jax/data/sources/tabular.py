@@ -31,15 +31,18 @@ class TableColumns:
     names: canonical name -> name in the table, where they differ.
     outcome: numeric columns, unless also named elsewhere, known only after the impression.
     items: table of item features, one row per `item_id`.
+    separator: what stands between the ids of a bag written as text.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     actions: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
+    bag: tuple[str, ...] = ()
     numeric: tuple[str, ...] = ()
     vector: tuple[str, ...] = ()
     outcome: tuple[str, ...] = ()
     items: Path | None = None
+    separator: str = "|"
 
 
 def parse_map(pairs: Sequence[str]) -> dict[str, str]:
@@ -90,7 +93,7 @@ def table_source(path: Path, columns: TableColumns) -> Source:
             "files": [describe_file(p) for p in used],
             "names": dict(columns.names),
             "actions": list(schema.actions),
-            "columns": {k: [c.kind, c.outcome] for k, c in schema.columns.items()},
+            "columns": {k: _description(c) for k, c in schema.columns.items()},
         },
         items=items,
         names=columns.names,
@@ -108,6 +111,12 @@ def _schema(
     out: dict[str, Column] = {}
     for name in categorical:
         out[name] = Column("categorical", name in columns.outcome)
+    for name in columns.bag:
+        if name in out:
+            raise BadInput(
+                f"column {name!r} is categorical: it holds one id; leave it out of --bag"
+            )
+        out[name] = Column("bag", name in columns.outcome, separator=columns.separator)
     for name in columns.vector:
         batch = items if items and name in of_items else head
         out[name] = Column("vector", name in columns.outcome, _vector_width(batch, name))
@@ -116,6 +125,11 @@ def _schema(
     unused = [n for n in there if n not in (*RESERVED, *columns.actions, *out)]
     notes = (f"columns of the table that are not used: {', '.join(unused)}",) if unused else ()
     return LogSchema(columns.actions, out, notes=notes)
+
+
+def _description(column: Column) -> list[object]:
+    separator = [column.separator] if column.kind == "bag" else []
+    return [column.kind, column.outcome, *separator]
 
 
 def _vector_width(batch: LogBatch | None, name: str) -> int:
@@ -146,7 +160,8 @@ def _canonical_names(file: Path, columns: TableColumns) -> list[str]:
 
 
 def _require(file: Path, there: list[str], columns: TableColumns, of_items: list[str]) -> None:
-    features = (*columns.categorical, *columns.numeric, *columns.vector, *columns.outcome)
+    features = (*columns.categorical, *columns.bag, *columns.numeric)
+    features += (*columns.vector, *columns.outcome)
     lacking = [n for n in (MEMBER, TIME, ITEM, *columns.actions) if n not in there]
     lacking += [n for n in features if n not in there and n not in of_items]
     if not columns.actions or lacking:

@@ -13,6 +13,7 @@ from typing import NoReturn
 import numpy as np
 import polars as pl
 
+from ligr_jax.data.bags import Bags
 from ligr_jax.data.manifest import MISSING
 from ligr_jax.data.schema import (
     MEMBER,
@@ -55,25 +56,25 @@ def canonical_frame(
             values, found = parse_column(batch, source, name, parser)
             faults += found
         else:
-            values = np.repeat(default[None], frame.height, 0)
-        out.append(pl.Series(name, values))
+            values = default[np.zeros(frame.height, np.int64)]
+        out.append(_series(name, values))
     digest = frame[ROW_DIGEST] if ROW_DIGEST in frame.columns else frame.hash_rows(seed=0)
     result = pl.DataFrame([*out, digest.alias(ROW_DIGEST)])
     return drop_faults(result, batch, source, faults, on_bad_row)
 
 
-def _log_parsers(source: Source, text: bool) -> dict[str, tuple[Parser, np.ndarray]]:
-    """Parser, and value where the column is absent, of every column of the log, in order."""
+def _log_parsers(source: Source, text: bool) -> dict[str, tuple[Parser, np.ndarray | Bags]]:
+    """Parser of every column of the log, in order, and the value of one row where it is absent."""
     schema = source.schema
     ids = partial(required_ids, text=text)
-    unknown, nan = np.array(UNKNOWN, np.int8), np.array(np.nan, np.float32)
-    out: dict[str, tuple[Parser, np.ndarray]] = {
-        MEMBER: (ids, np.array(0)),
-        TIME: (timestamps, np.array(UNTIMED)),
+    unknown, nan = np.array([UNKNOWN], np.int8), np.array([np.nan], np.float32)
+    out: dict[str, tuple[Parser, np.ndarray | Bags]] = {
+        MEMBER: (ids, np.array([0])),
+        TIME: (timestamps, np.array([UNTIMED])),
     }
     if source.sessions:
-        out[SESSION] = (ids, np.array(0))
-    out[WEIGHT] = (weights, np.array(1, np.float32))
+        out[SESSION] = (ids, np.array([0]))
+    out[WEIGHT] = (weights, np.ones(1, np.float32))
     out |= dict.fromkeys((RANDOM, *schema.actions), (labels, unknown))
     for name, column in log_columns(source).items():
         out[name] = (feature_parser(name, column, text), _absent(column))
@@ -84,7 +85,7 @@ def _log_parsers(source: Source, text: bool) -> dict[str, tuple[Parser, np.ndarr
 
 def parse_column(
     batch: LogBatch, source: Source, name: str, parser: Parser
-) -> tuple[np.ndarray, list[Fault]]:
+) -> tuple[np.ndarray | Bags, list[Fault]]:
     """Values and faults of one column; raises `BadInput` where its type is wrong."""
     series = batch.frame[name]
     try:
@@ -105,7 +106,7 @@ def canonical_items(
     if "item_id" not in source.schema.columns:
         raise BadInput("an item table needs a categorical column item_id in the log's schema")
     frame, faults = batch.frame, list(batch.faults)
-    out: dict[str, np.ndarray] = {}
+    out: dict[str, np.ndarray | Bags] = {}
     has_vectors = np.ones(frame.height, bool)
     for name, column in {"item_id": source.schema.columns["item_id"], **columns}.items():
         if name not in frame.columns:
@@ -117,7 +118,7 @@ def canonical_items(
             has_vectors &= ~absent
             found = [replace(f, rows=f.rows & ~absent) for f in found]
         faults += found
-    result = pl.DataFrame({k: pl.Series(k, v) for k, v in out.items()})
+    result = pl.DataFrame([_series(k, v) for k, v in out.items()])
     return drop_faults(result, batch, source, faults, "error")[0], has_vectors
 
 
@@ -166,12 +167,19 @@ def _require_columns(batch: LogBatch, source: Source, timed: bool) -> None:
             )
 
 
-def _absent(column: Column) -> np.ndarray:
+def _series(name: str, values: np.ndarray | Bags) -> pl.Series:
+    return values.series(name) if isinstance(values, Bags) else pl.Series(name, values)
+
+
+def _absent(column: Column) -> np.ndarray | Bags:
+    """The value of one row without the column."""
     if column.kind == "categorical":
-        return np.array(MISSING)
+        return np.array([MISSING])
+    if column.kind == "bag":
+        return Bags.empty(1)
     if column.kind == "numeric":
-        return np.array(np.nan, np.float32)
-    return np.zeros(column.width, np.float32)
+        return np.array([np.nan], np.float32)
+    return np.zeros((1, column.width), np.float32)
 
 
 def _refuse_type(batch: LogBatch, source: Source, name: str, problem: str) -> NoReturn:
