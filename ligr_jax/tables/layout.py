@@ -82,24 +82,24 @@ def table_directory(directory: Path, name: str) -> Path:
     return directory / name
 
 
-def start(directory: Path, overwrite: bool) -> None:
-    """Makes the directory, without what an unfinished export left in it.
-
-    Raises:
-        ExportError: it holds a finished export and `overwrite` is false, or something else.
-    """
+def require_free(directory: Path, overwrite: bool) -> None:
+    """Raises ExportError where an export may not go: a finished one is there, or something else."""
     if (directory / INDEX).exists() and not overwrite:
         raise ExportError(
             f"{directory} holds a finished export; choose another directory, or overwrite it"
         )
-    if directory.exists() and any(directory.iterdir()):
-        if not _is_ours(directory):
-            raise ExportError(f"{directory} holds other files; choose an empty or new directory")
-        (directory / INDEX).unlink(missing_ok=True)  # first: what is half removed is unfinished
-        for path in directory.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
+    if directory.exists() and any(directory.iterdir()) and not _is_ours(directory):
+        raise ExportError(f"{directory} holds other files; choose an empty or new directory")
+
+
+def start(directory: Path, overwrite: bool) -> None:
+    """Makes the directory, without what an earlier export left in it; as `require_free` permits."""
+    require_free(directory, overwrite)
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / INDEX).unlink(missing_ok=True)  # first: what is half removed is unfinished
+    for path in directory.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
     write_group(directory, {_MARK: 1})
 
 

@@ -90,7 +90,13 @@ class Evaluator:
 
 
 def evaluate_run(run: Path, split: str, data: Path | None = None, batch: int = 0) -> dict[str, Any]:
-    """Metrics of the newest checkpoint of a run directory on `split`.
+    """Metrics of the newest checkpoint of a run directory on `split`; arguments as in `restore`."""
+    evaluator, state = restore(run, data, batch)
+    return evaluator(state.params, split)
+
+
+def restore(run: Path, data: Path | None = None, batch: int = 0) -> tuple[Evaluator, TrainState]:
+    """The newest checkpoint of a run directory, and what measures it.
 
     Args:
         data: prepared data, default where the run had it; it must be the same data.
@@ -108,8 +114,8 @@ def evaluate_run(run: Path, split: str, data: Path | None = None, batch: int = 0
     evaluator = Evaluator(LiGR(config.model), records, config)
     restored = Checkpoints(run / "checkpoints", config.train.keep).restore(evaluator.state_like())
     if restored is None:
-        raise ConfigError(f"{run} has no checkpoint to evaluate; train it first")
-    return evaluator(restored[0].params, split)
+        raise ConfigError(f"{run} has no checkpoint; train it first")
+    return evaluator, restored[0]
 
 
 def _gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:

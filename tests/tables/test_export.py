@@ -1,5 +1,8 @@
 """Laws of exported tables: single rows are the table's, and what is damaged or half is not read."""
 
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -181,3 +184,41 @@ def test_what_cannot_be_exported_is_refused_in_words(tmp_path: Path) -> None:
             export([Source(name, table(600), 600, E)], tmp_path / "name", 8)
     with pytest.raises(ExportError, match="bits=16"):
         export([], tmp_path / "bits", 16)
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+import jax, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from ligr_jax.tables.export import Source, export
+rank, port, out = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+jax.distributed.initialize(f"localhost:{port}", 2, rank)
+x = np.load(out / "table.npy")
+for axes in ((None, "all"), ("all",)):
+    place = NamedSharding(Mesh(np.array(jax.devices()), ("all",)), P(*axes))
+    array = jax.make_array_from_callback(x.shape, place, lambda index: x[index])
+    export([Source("t", array, *x.shape)], out / f"split{len(axes)}", 8)
+"""
+
+
+def test_two_processes_write_one_table(tmp_path: Path, child_env: dict[str, str]) -> None:
+    """Split by columns, where a row's range needs both; and by rows, in the middle of a shard."""
+    x = table(1200, 8)
+    np.save(tmp_path / "table.npy", x)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-c", PROCESS]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), port, str(tmp_path)], env=child_env, stderr=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said.decode()
+    for split in ("split1", "split2"):
+        read = ExportedTable.open(tmp_path / split, "t")
+        np.testing.assert_array_equal(read.rows(range(1200)), as_read_back(x, 8))
