@@ -21,8 +21,8 @@ Expected (21 November 2026, two AMD cores, shared with others during `files`):
              128    4       0.099789   0.099789   0.117310             0.099790   0.099794  14.1 %
 
 Middle-max and min-max have the same grid, so the same error; LiRank's argument for the middle holds
-where the sum that reads back is coarse, by 1.3 % at 8 bits in float16. Against max-abs, which wastes
-the part of the range that a row does not reach, both gain 9 to 14 % at 8 bits, 15 to 19 % at 4.
+where the sum that reads back is coarse, by 1.3 % at 8 bits in float16. Against max-abs, which
+leaves unused what a row does not reach, both gain 9 to 14 % at 8 bits and 15 to 19 % at 4.
 
     files   bits   of float32   write, MB/s of float32   peak memory, MB   ms a row   ms for 256
              32      100.1 %               570 to 920           up to 120       0.12           12

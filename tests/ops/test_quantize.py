@@ -36,7 +36,20 @@ def test_nothing_is_read_back_further_than_half_a_step(kind: str, bits: int, bac
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("kind", set(ROWS) - {"subnormal"})
+def test_scale_middle_and_codes_are_the_papers_with_n_for_its_denominators(bits: int) -> None:
+    x = np.random.default_rng(5).normal(size=(200, 16)).astype(np.float32)
+    quantized, exact = quantize(x, bits), x.astype(np.float64)
+    high, low, n, h = exact.max(1), exact.min(1), 2**bits - 1, 2 ** (bits - 1)
+    scale, middle = (high - low) / n, (high * h + low * (h - 1)) / n
+    np.testing.assert_allclose(quantized.scale, scale, rtol=1e-6)
+    np.testing.assert_allclose(quantized.middle, middle, atol=1e-6)
+    codes = quantized.codes if bits == 8 else unpack(quantized.codes, 16)
+    steps = (exact - middle[:, None]) / scale[:, None]
+    assert np.abs(codes - steps).max() < 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("kind", sorted(set(ROWS) - {"subnormal"}))
 def test_the_ends_of_a_row_have_the_outermost_codes(kind: str, bits: int) -> None:
     x = ROWS[kind](np.random.default_rng(1)).astype(np.float32)
     codes = quantize(x, bits).codes

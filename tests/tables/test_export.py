@@ -16,6 +16,7 @@ from ligr_jax.ops.quantize import dequantize, quantize
 from ligr_jax.tables.export import Source, export
 from ligr_jax.tables.exported import ExportedTable
 from ligr_jax.tables.layout import DamagedTable, ExportError, load_index
+from ligr_jax.tables.pieces import blocks_of, pieces_of
 
 V, E = 66_001, 22  # two shards of rows; padded to divide by 8 and by 4
 P = PartitionSpec
@@ -57,6 +58,18 @@ def test_rows_are_the_tables_however_it_lies(tmp_path: Path, place: str, bits: i
     np.testing.assert_array_equal(read.rows(few), wanted[few])
     about = load_index(tmp_path / "out")["tables"]["item_id"]
     assert about["rmse"] == pytest.approx(np.sqrt(np.mean((wanted - x) ** 2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("place", [*PLACES, "host"])
+def test_every_value_is_brought_to_the_host_once_and_at_most_a_shard_at_a_time(place: str) -> None:
+    x = table()
+    source = Source("t", x if place == "host" else placed(x, place), V, E)
+    seen = np.zeros((V, E), int)
+    for piece, begin, end in blocks_of(pieces_of(source, bits=8)):
+        block = piece.read(begin, end)
+        assert begin // 65_536 == (end - 1) // 65_536
+        seen[begin:end, piece.column : piece.column + block.shape[1]] += 1
+    assert (seen == 1).all()
 
 
 @pytest.mark.parametrize(("rows", "width"), [(1, 1), (1, 7), (513, 3), (600, 128)])
