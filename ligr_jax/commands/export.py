@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     use_all_cores()
     from ligr_jax.config import digest
     from ligr_jax.tables.export import Source, export
-    from ligr_jax.tables.layout import require_free
+    from ligr_jax.tables.zarr import require_free
     from ligr_jax.train.evaluate import restore
     from ligr_jax.train.run import load_config
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ligr_jax.ops.quantize import dequantize, quantize_between, require_finite
-from ligr_jax.tables.layout import (
+from ligr_jax.tables.zarr import (
     INDEX,
     ExportError,
     arrays_of,

@@ -7,7 +7,7 @@ import numpy as np
 import tensorstore as ts
 
 from ligr_jax.ops.quantize import QuantizedTable, dequantize
-from ligr_jax.tables.layout import (
+from ligr_jax.tables.zarr import (
     CHUNK_ROWS,
     DamagedTable,
     ExportError,

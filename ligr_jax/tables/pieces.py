@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ligr_jax.tables.layout import SHARD_ROWS, ExportError
+from ligr_jax.tables.zarr import SHARD_ROWS, ExportError
 
 
 class Source(NamedTuple):

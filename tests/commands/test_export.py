@@ -9,7 +9,7 @@ from ligr_jax.cli import main
 from ligr_jax.config import digest
 from ligr_jax.ops.quantize import dequantize, quantize
 from ligr_jax.tables.exported import ExportedTable
-from ligr_jax.tables.layout import load_index
+from ligr_jax.tables.zarr import load_index
 from ligr_jax.tables.sparse import split
 from ligr_jax.train.evaluate import restore
 from ligr_jax.train.loop import train

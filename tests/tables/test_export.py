@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ligr_jax.ops.quantize import dequantize, quantize
 from ligr_jax.tables.export import Source, export
 from ligr_jax.tables.exported import ExportedTable
-from ligr_jax.tables.layout import DamagedTable, ExportError, load_index
+from ligr_jax.tables.zarr import DamagedTable, ExportError, load_index
 from ligr_jax.tables.pieces import blocks_of, pieces_of
 
 V, E = 66_001, 22  # two shards of rows; padded to divide by 8 and by 4
