@@ -14,6 +14,7 @@ COMMANDS = {
     "eval": "measure a trained run on a split",
     "sweep": "train every point of a sweep file",
     "fit": "fit a scaling law to finished runs",
+    "export": "write a run's tables for serving, in 32, 8 or 4 bits",
     "report": "draw a page and figures of a sweep",
 }
 
@@ -26,6 +27,7 @@ from an impression log to a scaling law:
   ligr prepare data/world/log --out data/world/prepared
   ligr train   --data data/world/prepared --out runs/first model.depth=4 data.seq_len=256
   ligr eval    runs/first --split test
+  ligr export  runs/first --out exports/first --bits 8
   ligr sweep   sweeps/demo.yaml --data data/world/prepared --out runs/demo
   ligr report  runs/demo
 

@@ -10,6 +10,8 @@ examples:
   ligr train --data data/world/prepared --out runs/ids model.features=item_id,actor_id
   ligr train --data data/world/prepared --out runs/long --preset demo-8 train.seed=1
   ligr train --data data/world/prepared --show optim.batch=64
+  ligr train --data data/world/prepared --plan mesh.data=2 mesh.model=4
+  ligr train --data data/world/prepared --out runs/split mesh.model=8 mesh.placement=column
 """
 
 import argparse
@@ -22,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--out", type=Path, help="run directory, made if needed")
     where.add_argument("--runs", type=Path, help="its parent; it is named by its configuration")
     where.add_argument("--show", action="store_true", help="print the configuration and stop")
+    where.add_argument("--plan", action="store_true", help="print where tables go, and stop")
     parser.add_argument("--preset", metavar="NAME", help="a named starting point, e.g. demo-4")
     parser.add_argument("assignments", nargs="*", metavar="name=value", help="e.g. model.depth=4")
 
@@ -40,6 +43,11 @@ def run(args: argparse.Namespace) -> int:
         for name, value in flatten(config).items():
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
             print(f"{name}={shown}")
+        return 0
+    if args.plan:
+        from ligr_jax.train.program import Program
+
+        print("\n".join(Program(config).plan.lines()))
         return 0
     from ligr_jax.train.loop import train
 

@@ -6,7 +6,7 @@ on the same rows: no honest model has a lower cross-entropy, up to noise.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ligr_jax.config import Config, ConfigError
+from ligr_jax.config import Config, ConfigError, MeshConfig, override
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.distinct import Distinct
@@ -23,6 +23,7 @@ from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.ops import metrics
 from ligr_jax.tables.exchange import look_up
+from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.program import Program
@@ -62,6 +63,10 @@ class Evaluator:
             self._plans[split] = plan_for(self.records, self.config, split)
         return self._plans[split]
 
+    @property
+    def layout(self) -> Layout:
+        return self._program.layout
+
     def state_like(self) -> TrainState:
         """Shapes, types and places of a training state of this model, for restoring one."""
         padding = Assembler(self.records, self._plan("test"), self.config.model)
@@ -91,14 +96,36 @@ class Evaluator:
         return _gather(parts, len(self.config.model.actions))
 
 
-def evaluate_run(run: Path, split: str, data: Path | None = None, batch: int = 0) -> dict[str, Any]:
-    """Metrics of the newest checkpoint of a run directory on `split`.
+def evaluate_run(
+    run: Path,
+    split: str,
+    data: Path | None = None,
+    batch: int = 0,
+    assignments: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Metrics of the newest checkpoint of a run directory on `split`; arguments as in `restore`."""
+    evaluator, state = restore(run, data, batch, assignments)
+    return evaluator(state.params, split)
+
+
+def restore(
+    run: Path, data: Path | None = None, batch: int = 0, assignments: Sequence[str] = ()
+) -> tuple[Evaluator, TrainState]:
+    """The newest checkpoint of a run directory, and what measures it.
 
     Args:
         data: prepared data, default where the run had it; it must be the same data.
         batch: rows at a time, default the run's.
+        assignments: of `mesh.*`, e.g. `mesh.model=4`; by default the mesh is the run's, where there
+            are as many devices.
     """
     config = load_config(run)
+    if max(config.mesh.data, 1) * config.mesh.model > jax.device_count():
+        config = dataclasses.replace(config, mesh=MeshConfig())
+    others = [a for a in assignments if not a.startswith("mesh.")]
+    if others:
+        raise ConfigError(f"{others[0]}: only mesh.* of a trained run can be changed")
+    config = override(config, assignments)
     records = Records(data or config.data.dir)
     if records.manifest.digest != config.data.digest:
         raise ConfigError(
@@ -112,8 +139,8 @@ def evaluate_run(run: Path, split: str, data: Path | None = None, batch: int = 0
     checkpoints = Checkpoints(run / "checkpoints", config.train.keep, program.layout)
     restored = checkpoints.restore(evaluator.state_like())
     if restored is None:
-        raise ConfigError(f"{run} has no checkpoint to evaluate; train it first")
-    return evaluator(restored[0].params, split)
+        raise ConfigError(f"{run} has no checkpoint; train it first")
+    return evaluator, restored[0]
 
 
 def _gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:

@@ -1,0 +1,141 @@
+"""Writing tables for serving: float32, 8 or 4 bits, shard by shard in bounded memory.
+
+A process writes those parts of a table that its own devices hold, once each; a chunk is as wide as
+a device's columns, so that no two devices write into one. Nothing larger than 65,536 rows of a
+device's columns is brought to the host at a time. The values written do not depend on how a table
+lies on its mesh: of a row split over devices, only its range is found there.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ligr_jax.ops.quantize import dequantize, quantize_between, require_finite
+from ligr_jax.tables.pieces import Source, blocks_of, columns_of, pieces_of
+from ligr_jax.tables.zarr import (
+    INDEX,
+    ExportError,
+    arrays_of,
+    bytes_of,
+    open_array,
+    start,
+    table_directory,
+    write_group,
+    write_json,
+)
+
+_IN_FLIGHT = 2  # blocks being written while the next is encoded
+
+
+def export(
+    sources: Iterable[Source],
+    directory: Path,
+    bits: int = 32,
+    run: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes tables to `directory`; every process of a run calls it alike. Returns the index:
+
+        run      what was given as `run`, e.g. the digest of its configuration
+        tables   by name: rows, width, bits, bytes (of all files), rmse (of what is read back)
+
+    Raises:
+        ExportError: `directory` holds a finished export, or other files; a table's shape, name or
+            split does not permit it; a row is not finite.
+    """
+    if bits not in (32, 8, 4):
+        raise ExportError(f"bits={bits}: tables are exported with 32, 8 or 4 bits; give one")
+    if jax.process_index() == 0:
+        start(directory, overwrite)
+    _meet("started")
+    tables: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        _check(source, bits)
+        if source.name in tables:
+            raise ExportError(f"two tables are called {source.name!r}; name them apart")
+        error = _write_table(source, directory, bits)
+        path = table_directory(directory, source.name)
+        shape = {"rows": source.rows, "width": source.width, "bits": bits}
+        if jax.process_index() == 0:
+            write_group(path, shape)
+        _meet(source.name)
+        rmse = (error / (source.rows * source.width)) ** 0.5
+        tables[source.name] = {**shape, "bytes": bytes_of(path), "rmse": rmse}
+    index = {"run": dict(run or {}), "tables": tables}
+    if jax.process_index() == 0:
+        write_json(directory / INDEX, index)
+    return index
+
+
+def _check(source: Source, bits: int) -> None:
+    shape = source.array.shape
+    if len(shape) != 2 or not (0 < source.rows <= shape[0] and 0 < source.width <= shape[1]):
+        raise ExportError(
+            f"table {source.name!r}: {source.rows} rows of {source.width} columns asked of an "
+            f"array of shape {shape}; give the table's own shape, at most the array's"
+        )
+    columns = columns_of(source)
+    if bits == 4 and columns < source.width and columns % 2:
+        raise ExportError(
+            f"table {source.name!r}: {columns} columns a device, and two columns share a byte; "
+            "export 8 bits, or from a mesh that gives each device an even number"
+        )
+
+
+def _write_table(source: Source, directory: Path, bits: int) -> float:
+    """Writes this process's pieces; the sum of squared errors of the whole table."""
+    path, columns = table_directory(directory, source.name), columns_of(source)
+    per_byte = 2 if bits == 4 else 1
+    arrays = {
+        name: open_array(path / name, dtype, shape, -(-columns // per_byte))
+        for name, (dtype, shape) in arrays_of(source.rows, source.width, bits).items()
+    }
+    error, pending = 0.0, deque[list[Any]]()
+    for piece, begin, end in blocks_of(pieces_of(source, bits)):
+        x = piece.read(begin, end)
+        if bits != 32 or not np.isfinite([x.min(), x.max()]).all():  # by rows takes longer
+            low, high = piece.bounds(begin, end) if piece.bounds else (x.min(axis=1), x.max(axis=1))
+            _require_finite(source.name, low, high, begin)
+        blocks = {"values": x}
+        if bits != 32:
+            coded = quantize_between(x, low, high, bits)
+            error += float(np.square(dequantize(coded) - x, dtype=np.float64).sum())
+            blocks = {"codes": coded.codes}
+            if piece.column == 0:
+                blocks |= {"scale": coded.scale, "middle": coded.middle}
+        written = []
+        for name, block in blocks.items():
+            left = piece.column // per_byte
+            place = (slice(begin, end), slice(left, left + block.shape[-1]))[: block.ndim]
+            written.append(arrays[name][place].write(block))
+        pending.append(written)
+        if len(pending) > _IN_FLIGHT:
+            _finish(pending.popleft())
+    while pending:
+        _finish(pending.popleft())
+    if jax.process_count() > 1:
+        error = float(np.sum(multihost_utils.process_allgather(np.float32(error))))
+    return error
+
+
+def _require_finite(name: str, low: np.ndarray, high: np.ndarray, begin: int) -> None:
+    try:
+        require_finite(low, high, begin)
+    except ValueError as e:
+        raise ExportError(f"table {name!r}: {e}") from e
+
+
+def _finish(writes: list[Any]) -> None:
+    for write in writes:
+        write.result()
+
+
+def _meet(where: str) -> None:
+    """All processes wait for each other."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"ligr export: {where}")

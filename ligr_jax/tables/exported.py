@@ -1,0 +1,101 @@
+"""Reading single rows of an exported table, without loading the table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorstore as ts
+
+from ligr_jax.ops.quantize import QuantizedTable, dequantize
+from ligr_jax.tables.zarr import (
+    CHUNK_ROWS,
+    DamagedTable,
+    ExportError,
+    arrays_of,
+    bytes_of,
+    existing_array,
+    load_index,
+    table_directory,
+)
+
+
+class ExportedTable:
+    """A table of an export; `open` it.
+
+    shape: (V, E).
+    bits: 32, 8 or 4.
+    """
+
+    def __init__(
+        self, path: Path, shape: tuple[int, int], bits: int, arrays: dict[str, ts.TensorStore]
+    ) -> None:
+        self.path, self.shape, self.bits = path, shape, bits
+        self._arrays = arrays
+
+    @classmethod
+    def open(cls, directory: Path, name: str) -> "ExportedTable":
+        """The table `name` of a finished export.
+
+        Raises:
+            ExportError: the export is unfinished or has no such table.
+            DamagedTable: its files are not those that were written: some are missing, cut, or of
+                another shape. Damage within a file shows when it is read.
+        """
+        index = load_index(Path(directory))
+        if name not in index["tables"]:
+            known = ", ".join(sorted(index["tables"]))
+            raise ExportError(f"{directory} has no table {name!r}; it has {known}")
+        about, path = index["tables"][name], table_directory(Path(directory), name)
+        found = bytes_of(path)
+        if found != about["bytes"]:
+            raise DamagedTable(
+                f"{path} has {found:,} bytes, {about['bytes']:,} were written; export it again"
+            )
+        rows, width, bits = about["rows"], about["width"], about["bits"]
+        arrays = {}
+        for array, wanted in arrays_of(rows, width, bits).items():
+            try:
+                arrays[array] = opened = existing_array(path / array)
+            except ValueError as e:
+                raise DamagedTable(f"{path / array} cannot be opened ({e}); export again") from e
+            if (opened.dtype.name, opened.shape) != wanted:
+                raise DamagedTable(
+                    f"{path / array} is {opened.dtype.name} {list(opened.shape)}, the index says "
+                    f"{wanted[0]} {list(wanted[1])}; export again"
+                )
+        return cls(path, (rows, width), bits, arrays)
+
+    def rows(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Rows as float32 [n, E]; ids: [n], in 0..V-1, in any order and repeated as they like.
+
+        Raises:
+            IndexError: an id is no row.
+            DamagedTable: bytes on disk are not those that were written.
+        """
+        at = np.asarray(ids, np.int64).reshape(-1)
+        outside = at[(at < 0) | (at >= self.shape[0])]
+        if outside.size:
+            raise IndexError(
+                f"{self.path}: id {outside[0]} is outside 0..{self.shape[0] - 1}, the table's rows"
+            )
+        reads = {name: array[at].read() for name, array in self._arrays.items()}
+        try:
+            found = {name: read.result() for name, read in reads.items()}
+        except ValueError as e:
+            raise self._damage(at, e) from e
+        if self.bits == 32:
+            return found["values"]
+        return dequantize(QuantizedTable(**found, width=self.shape[1], bits=self.bits))
+
+    def _damage(self, at: np.ndarray, error: ValueError) -> DamagedTable:
+        """Which array and rows cannot be read, and why."""
+        for chunk in np.unique(at // CHUNK_ROWS):
+            first = int(chunk * CHUNK_ROWS)
+            last = min(first + CHUNK_ROWS, self.shape[0]) - 1
+            for name, array in self._arrays.items():
+                try:
+                    array[first].read().result()
+                except ValueError as e:
+                    where = f"{self.path / name}: rows {first} to {last}"
+                    return DamagedTable(f"{where} are damaged ({e}); export the table again")
+        return DamagedTable(f"{self.path} could not be read ({error}); read it once more")
