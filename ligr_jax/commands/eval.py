@@ -27,8 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.host import use_all_cores
+    from ligr_jax.parallel.processes import join_processes
 
     use_all_cores()
+    join_processes()
     from ligr_jax.train.evaluate import evaluate_run
     from ligr_jax.train.track import finite
 

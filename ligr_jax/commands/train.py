@@ -31,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.host import use_all_cores
+    from ligr_jax.parallel.processes import is_first, join_processes
 
     use_all_cores()
+    join_processes()
     from ligr_jax.config import digest, flatten
     from ligr_jax.data.manifest import load_manifest
     from ligr_jax.scaling.ladder import configure
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.train.loop import train
 
     summary = train(config, args.out or args.runs / digest(config))
-    for split in config.eval.splits:
+    for split in config.eval.splits if is_first() else ():
         if f"{split}/ne" in summary:
             print(f"{split}: NE {summary[f'{split}/ne']:.4f}  AUC {summary[f'{split}/auc']:.4f}")
     return 0

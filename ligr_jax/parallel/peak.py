@@ -23,7 +23,7 @@ _PEAKS = {
 @functools.cache
 def peak_flops(dtype: str) -> float:
     """FLOP/s of one device: from data sheets, or measured by a matrix product."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     for name, peak in _PEAKS.items():
         if name in device.device_kind:
             return peak

@@ -22,6 +22,7 @@ from ligr_jax.data.pipeline import eval_batches, plan_for
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.ops import metrics
+from ligr_jax.parallel.processes import gathered, own_rows
 from ligr_jax.tables.exchange import look_up
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
@@ -145,8 +146,8 @@ def restore(
 
 def _gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:
     empty = (np.zeros(0, np.int64), np.zeros((0, actions), np.float32), np.zeros((0, actions), int))
-    rows = [(i[t], np.asarray(z)[t], np.asarray(y)[t]) for i, t, y, z in parts] or [empty]
-    impression, logits, labels = (np.concatenate(c) for c in zip(*rows))
+    rows = [(i[t], own_rows(z)[t], np.asarray(y)[t]) for i, t, y, z in parts] or [empty]
+    impression, logits, labels = gathered([np.concatenate(c) for c in zip(*rows)])
     order = np.argsort(impression, kind="stable")
     return Predictions(impression[order], logits[order], labels[order])
 

@@ -4,6 +4,7 @@ Killed at any moment and started again, it goes on from its newest checkpoint an
 parameters, bit for bit, as if it had never stopped (same devices).
 """
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -19,6 +20,7 @@ from ligr_jax.data.pipeline import TrainBatch, number_of_steps, plan_for, train_
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.nn.flops import compute_axes, parameter_counts
+from ligr_jax.parallel.processes import is_first, stop_agreed
 from ligr_jax.progress import Progress
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator
@@ -47,14 +49,20 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
         TrainingDiverged: `train.max_bad_steps` non-finite steps in a row.
         Preempted: SIGTERM; everything is saved.
     """
-    with claimed(out):
-        adopt(out, config)
+    if not is_first():
+        say = _silent
+    with claimed(out) if is_first() else contextlib.nullcontext():
+        adopt(out, config, write=is_first())
         done = load_summary(out)
         if done:
             say(f"{out} is finished; nothing to do")
             return done
         records = Records(config.data.dir)
         return Trainer(config, records, out, say).run()
+
+
+def _silent(_: str) -> None:
+    """Of several processes, the first speaks."""
 
 
 class Trainer:
@@ -90,7 +98,7 @@ class Trainer:
         if first:
             self.say(f"resuming at step {first} of {self.steps}")
         stop = threading.Event()
-        with tracking(self.out, self.config, first) as tracker, on_sigterm(stop.set):
+        with tracking(self.out, self.config, first) as tracker, self._on_sigterm(stop):
             state = self._loop(state, step_fn, tracker, stop)
             summary = self._finish(state, tracker, xla_flops)
         self.checkpoints.close()
@@ -111,6 +119,10 @@ class Trainer:
         self.totals = Totals(**meta["totals"])
         self.batches.set_state(meta["batches"])
         return state, compiled, xla_flops
+
+    def _on_sigterm(self, stop: threading.Event) -> contextlib.AbstractContextManager[None]:
+        """Of several processes, JAX hears it, and they stop together."""
+        return on_sigterm(stop.set) if jax.process_count() == 1 else contextlib.nullcontext()
 
     def learning_rates(self, step: int) -> dict[str, float]:
         """The rates that step `step` (counted from 1) used."""
@@ -145,7 +157,8 @@ class Trainer:
             if pending:
                 self._read(number - 1, pending, tracker, progress)
             pending = metrics
-            save = number % c.checkpoint_every == 0 or number == self.steps or stop.is_set()
+            stopping = stop.is_set() or stop_agreed(number)
+            save = number % c.checkpoint_every == 0 or number == self.steps or stopping
             evaluate = c.eval_every and number % c.eval_every == 0 and number < self.steps
             if save or evaluate:
                 self._read(number, pending, tracker, progress)
@@ -156,7 +169,7 @@ class Trainer:
             if save:
                 meta = {"totals": dataclasses.asdict(self.totals), "batches": place}
                 self.checkpoints.save(number, state, meta)
-            if stop.is_set() and number < self.steps:
+            if stopping and number < self.steps:
                 self.checkpoints.wait()
                 self.say(f"stopped by SIGTERM at step {number}; the same command goes on from it")
                 raise Preempted(PREEMPTED)
@@ -212,7 +225,8 @@ class Trainer:
             **{f"config/{k}": v for k, v in flatten(self.config).items()},
             **evaluation,
         }
-        save_summary(self.out, summary)
+        if is_first():
+            save_summary(self.out, summary)
         tracker.summarize(summary)
         if beats_oracle:
             self.say(

@@ -43,8 +43,10 @@ def claimed(directory: Path) -> Iterator[None]:
         yield
 
 
-def adopt(directory: Path, config: Config) -> None:
+def adopt(directory: Path, config: Config, write: bool = True) -> None:
     """Writes config.json, or checks that the one there is the same.
+
+    write: of several processes, the first does.
 
     Raises:
         ConfigError: the directory holds a run of another configuration; the difference is shown.
@@ -58,7 +60,7 @@ def adopt(directory: Path, config: Config) -> None:
                 f"{directory} holds a run of another configuration:\n{lines}\n"
                 "choose another --out, or give the same values to go on with that run"
             )
-    else:
+    elif write:
         write_atomically(path, to_json(config))
 
 

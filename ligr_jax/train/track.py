@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ligr_jax.config import Config, digest, flatten
+from ligr_jax.parallel.processes import is_first
 
 
 class JsonLines:
@@ -111,11 +112,13 @@ def _has_key() -> bool:
 
 
 class Tracker:
-    """Every row to every sink."""
+    """Every row to every sink; of several processes, only the first has any."""
 
     def __init__(self, directory: Path, config: Config, resume_step: int) -> None:
-        self._sinks: list[JsonLines | WandbMirror] = [JsonLines(directory, resume_step)]
-        if config.track.wandb != "off":
+        self._sinks: list[JsonLines | WandbMirror] = []
+        if is_first():
+            self._sinks.append(JsonLines(directory, resume_step))
+        if is_first() and config.track.wandb != "off":
             self._sinks.append(WandbMirror(directory, config, resume_step))
 
     def log(self, row: Mapping[str, Any]) -> None:
