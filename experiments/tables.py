@@ -36,6 +36,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ from peers.workers import Neighbours, Worker, allocator, alternate, quartiles, r
 
 ROWS = (100_000, 1_000_000, 10_000_000)
 TORCH = ("Adagrad", "SparseAdam", "row-wise")
+# data x model: the whole batch on 2, 4 and 8 devices.
+MESHES = ((1, 2), (1, 4), (1, 8), (2, 4))
+PLACEMENTS = ("replicated", "column", "row", "table")
 COLUMNS = ("rowwise", "host", "dense", *TORCH)
 DENSE_UP_TO = 1_000_000
 
@@ -51,6 +55,15 @@ def main() -> None:
     args, neighbours = arguments(), Neighbours()
     name, env = allocator(args.allocator)
     print(f"allocator: {name}; {args.rounds} rounds", flush=True)
+    report = {"race": race(args, env), "mesh": on_meshes(args, env)}
+    print(f"other processes took {neighbours.share():.0%} of the cores meanwhile")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(args.out)
+
+
+def race(args: argparse.Namespace, env: dict[str, str]) -> dict[str, dict[str, list[float]]]:
+    """One device against PyTorch."""
     ours = Worker(sys.executable, "tables_jax", env)
     theirs = Worker(args.torch, "tables_torch", env) if args.torch else None
     sides = [side for side in (ours, theirs) if side]
@@ -71,10 +84,44 @@ def main() -> None:
     for side in sides:
         side.close()
     print(*ratios(seconds), sep="\n")
-    print(f"other processes took {neighbours.share():.0%} of the cores meanwhile")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(seconds, indent=1) + "\n")
-    print(args.out)
+    return seconds
+
+
+def on_meshes(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, Any]]:
+    """The same global batch on 2, 4 and 8 simulated devices, placed in every way."""
+    print(
+        "\nOne table on simulated devices: ms a step, and KiB a device sends in it, as planned and "
+        "as compiled.\n\n| placement | V | "
+        + " | ".join(f"{d} x {m} | planned | sent" for d, m in MESHES)
+        + " |\n"
+        + "|---" * (2 + 3 * len(MESHES))
+        + "|"
+    )
+    workers = {}
+    for data, model in MESHES:
+        flag = f"--xla_force_host_platform_device_count={data * model}"
+        workers[f"{data} x {model}"] = Worker(
+            sys.executable, "tables_jax", {**env, "XLA_FLAGS": flag}
+        )
+    found = []
+    for placement, v in itertools.product(PLACEMENTS, (min(args.rows), max(args.rows))):
+        samples, sent = {}, {}
+        for (data, model), (key, worker) in zip(MESHES, workers.items()):
+            mesh = {"data": data, "model": model, "placement": placement}
+            case = {"law": "zipf", "rows": v, "count": args.lookups, **mesh}
+            sent[key] = worker.ask("prepare", kind="rowwise", **case)
+            samples[key] = partial(worker.ask, "sample", kind="rowwise")
+        alternate(samples, 2)
+        times = alternate(samples, args.rounds)
+        found.append({"placement": placement, "rows": v, "seconds": times, "bytes": sent})
+        cells = []
+        for key, size in sent.items():
+            kib = (f"{size[x] / 1024:,.0f}" for x in ("planned", "sent"))
+            cells += [f"{1e3 * quartiles(times[key])[1]:.1f}", *kib]
+        print(f"| {placement} | {v:,} |", " | ".join(cells), "|", flush=True)
+    for worker in workers.values():
+        worker.close()
+    return found
 
 
 def contestant(side: Worker, kind: str, law: str, rows: int, count: int) -> Callable[[], float]:

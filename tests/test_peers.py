@@ -46,8 +46,11 @@ def test_races_run(script: str, arguments: list[str], tmp_path: Path) -> None:
 def test_the_race_of_tables_runs(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     command = [sys.executable, str(EXPERIMENTS / "tables.py"), "--rounds", "1", "--out", str(out)]
-    command += ["--rows", "50", "200", "--lookups", "100"]
+    command += ["--rows", "50", "200", "--lookups", "104"]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
-    seconds = json.loads(out.read_text())
-    assert set(seconds) == {"zipf 50", "zipf 200", "uniform 50", "uniform 200"}
-    assert all(set(times) == {"rowwise", "host", "dense"} for times in seconds.values())
+    report = json.loads(out.read_text())
+    assert set(report["race"]) == {"zipf 50", "zipf 200", "uniform 50", "uniform 200"}
+    assert all(set(times) == {"rowwise", "host", "dense"} for times in report["race"].values())
+    assert len(report["mesh"]) == 8
+    sent = [b for case in report["mesh"] for b in case["bytes"].values()]
+    assert all(b["planned"] == b["sent"] > 0 for b in sent)

@@ -10,9 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from ligr_jax.data.distinct import distinct
-from ligr_jax.tables.sparse import gather, rowwise_adagrad, update_rows
+from ligr_jax.config import Feature, ModelConfig
+from ligr_jax.data.distinct import Distinct, distinct
+from ligr_jax.parallel.traffic import collectives
+from ligr_jax.tables.exchange import look_up, merge, update
+from ligr_jax.tables.plan import plan_tables
+from ligr_jax.tables.sparse import rowwise_adagrad
+from ligr_jax.tables.table import embed
 from peers.attention_jax import hello
 from peers.lookups import WIDTH, gradient, lookups
 from peers.workers import serve
@@ -23,10 +30,16 @@ RATE = 0.01
 def main() -> None:
     calls: dict[str, Callable[[], Any]] = {}
 
-    def prepare(kind: str, law: str, rows: int, count: int) -> None:
-        makers = {"rowwise": rowwise, "dense": dense, "host": host}
+    def prepare(kind: str, law: str, rows: int, count: int, **mesh: Any) -> dict[str, int]:
+        """Makes a step; returns the bytes a device sends in it, as planned and as compiled."""
         calls.pop(kind, None)  # its table, before another is made
-        calls[kind] = makers[kind](lookups(law, rows, count), rows, gradient(count))
+        if kind == "rowwise":
+            calls[kind], sent = rowwise(lookups(law, rows, count), rows, gradient(count), **mesh)
+            return sent
+        calls[kind] = {"dense": dense, "host": host}[kind](
+            lookups(law, rows, count), rows, gradient(count)
+        )
+        return {}
 
     def sample(kind: str) -> float:
         began = time.perf_counter()
@@ -36,26 +49,58 @@ def main() -> None:
     serve({"hello": hello, "prepare": prepare, "sample": sample})
 
 
-def rowwise(batches: list[np.ndarray], rows: int, upstream: np.ndarray) -> Callable[[], Any]:
-    rule = rowwise_adagrad()
+def rowwise(
+    batches: list[np.ndarray],
+    rows: int,
+    upstream: np.ndarray,
+    data: int = 1,
+    model: int = 1,
+    placement: str = "replicated",
+) -> tuple[Callable[[], Any], dict[str, int]]:
+    """The library's step of a table: looked up, gradients merged, rows moved in place."""
+    rule, n = rowwise_adagrad(), data * model
+    config = ModelConfig(features={"id": Feature(rows=rows, width=WIDTH)})
+    ids = {"id": upstream.shape[0] // n}
+    plan = plan_tables(config, ids, data, model, rule, 2**50, (placement,))
+    lay = plan.layout
+    mesh = Mesh(np.array(jax.devices()[:n]).reshape(data, model), ("data", "model"))
+    parts, whole = NamedSharding(mesh, P(("data", "model"))), NamedSharding(mesh, P())
 
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def step(table: jax.Array, state: Any, ids: jax.Array, place: jax.Array, g: jax.Array) -> Any:
-        looked_up, pull = jax.vjp(lambda r: r[place], gather(table, ids))
-        table, state = update_rows(rule, table, state, ids, *pull(g), RATE, 0.0, jnp.int32(0))
-        return table, state, looked_up.sum()
+    def step(tables: Any, states: Any, lists: Any, place: jax.Array, g: jax.Array) -> Any:
+        found = look_up(lay, tables, {t: d.own for t, d in lists.items()})
+        looked_up, pull = jax.vjp(lambda rows: embed(rows, place), found["id"])
+        # As in training, rows move only after the loss has seen what was looked up.
+        total, g = jax.lax.optimization_barrier((looked_up.sum(axis=(1, 2)), g))
+        merged = merge(lay, {"id": pull(g)[0]}, lists)
+        scalars = (jnp.float32(RATE), 0.0, jnp.int32(0), jnp.bool_(True))
+        return *update(lay, rule, tables, states, lists, merged, *scalars), total
 
-    table = jax.jit(lambda: jnp.full((rows, WIDTH), 0.1))()
-    kept = [table, rule.init(table)]
-    del table
-    turn = itertools.cycle(jax.device_put([distinct(ids, rows) for ids in batches]))
-    g = jax.device_put(upstream)
+    def fresh() -> Any:
+        tables = lay.pack({"id": jnp.full((rows, WIDTH), 0.1)})
+        return tables, {name: rule.init(x) for name, x in tables.items()}
+
+    where = {t: (NamedSharding(mesh, a.spec(2)), a.spec(1)) for t, a in lay.arrays.items()}
+    shardings = (
+        {t: s for t, (s, _) in where.items()},
+        {t: NamedSharding(mesh, s) for t, (_, s) in where.items()},
+    )
+    kept = [*jax.jit(fresh, out_shardings=shardings)()]
+    turn = []
+    for batch in batches:
+        lists, place = distinct(batch.reshape(n, -1), rows)
+        given = {"id": jax.device_put(lists, Distinct(parts, whole, parts))}
+        turn.append((given, jax.device_put(place, parts)))
+    g = jax.device_put(upstream.reshape(n, -1, WIDTH), parts)
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*kept, *turn[0], g).compile()
+    batch = itertools.cycle(turn)
 
     def call() -> Any:
-        *kept[:], out = step(*kept, *next(turn), g)
+        *kept[:], out = compiled(*kept, *next(batch), g)
         return kept, out
 
-    return call
+    sent = sum(c.sent for c in collectives(compiled.as_text()))
+    return call, {"planned": plan.sent, "sent": sent}
 
 
 def dense(batches: list[np.ndarray], rows: int, upstream: np.ndarray) -> Callable[[], Any]:
@@ -83,7 +128,7 @@ def dense(batches: list[np.ndarray], rows: int, upstream: np.ndarray) -> Callabl
 def host(batches: list[np.ndarray], rows: int, _: np.ndarray) -> Callable[[], Any]:
     """What the input pipeline does for `rowwise`, in a thread of its own, beside the step."""
     turn = itertools.cycle(batches)
-    return lambda: distinct(next(turn), rows)
+    return lambda: distinct(next(turn)[None], rows)
 
 
 if __name__ == "__main__":
