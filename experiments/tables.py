@@ -46,6 +46,7 @@ ROWS = (100_000, 1_000_000, 10_000_000)
 TORCH = ("Adagrad", "SparseAdam", "row-wise")
 # data x model: the whole batch on 2, 4 and 8 devices.
 MESHES = ((1, 2), (1, 4), (1, 8), (2, 4))
+MESH_ROWS = 1_000_000  # eight simulated devices have a copy each
 PLACEMENTS = ("replicated", "column", "row", "table")
 COLUMNS = ("rowwise", "host", "dense", *TORCH)
 DENSE_UP_TO = 1_000_000
@@ -104,7 +105,9 @@ def on_meshes(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, A
             sys.executable, "tables_jax", {**env, "XLA_FLAGS": flag}
         )
     found = []
-    for placement, v in itertools.product(PLACEMENTS, (min(args.rows), max(args.rows))):
+    for placement, v in itertools.product(
+        PLACEMENTS, (min(args.rows), min(max(args.rows), MESH_ROWS))
+    ):
         samples, sent = {}, {}
         for (data, model), (key, worker) in zip(MESHES, workers.items()):
             mesh = {"data": data, "model": model, "placement": placement}

@@ -53,4 +53,5 @@ def test_the_race_of_tables_runs(tmp_path: Path) -> None:
     assert all(set(times) == {"rowwise", "host", "dense"} for times in report["race"].values())
     assert len(report["mesh"]) == 8
     sent = [b for case in report["mesh"] for b in case["bytes"].values()]
-    assert all(b["planned"] == b["sent"] > 0 for b in sent)
+    # Beside them, the loss is summed.
+    assert all(0 < b["planned"] <= b["sent"] < b["planned"] + 32 for b in sent)

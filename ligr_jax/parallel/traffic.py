@@ -1,5 +1,6 @@
 """What a compiled program sends between devices, read from its HLO."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -24,10 +25,7 @@ class Collective(NamedTuple):
         """Bytes that each device sends, on a ring."""
         size, g = 0, self.devices
         for kind, shape in self.arrays:
-            count = 1
-            for axis in shape:
-                count *= axis
-            size += count * _BYTES[kind]
+            size += math.prod(shape) * _BYTES[kind]
         share = {"all-gather": 1 / g, "all-reduce": 2 / g, "all-to-all": 1 / g}
         if self.kind == "collective-permute":
             return size
@@ -49,11 +47,16 @@ def collectives(hlo: str) -> Iterator[Collective]:
 
 
 def _group(line: str) -> int:
-    """Devices of a replica group: {{0,1},{2,3}} or [groups, devices]<=[...]."""
+    """Devices of a replica group: {{0,1},{2,3}}, [groups, devices]<=[...], or axes of a mesh,
+    mesh['x'=2,'y'=4] {'y'}."""
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
     if listed:
         return listed[1].count(",") + 1
     iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
     if iota:
         return int(iota[2])
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", line)
+    if named:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
     return 2 if "source_target_pairs" in line else 1

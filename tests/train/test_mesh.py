@@ -12,7 +12,7 @@ import pytest
 from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.pipeline import plan_for, train_batches
 from ligr_jax.data.records import Records
-from ligr_jax.parallel.traffic import Collective, collectives
+from ligr_jax.parallel.traffic import collectives
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator
 from ligr_jax.train.program import Program
@@ -106,13 +106,13 @@ def test_a_checkpoint_goes_from_mesh_to_mesh_bit_by_bit(prepared: Path, tmp_path
 V = 100_003
 
 
-def of_step(program: Program, prepared: Path) -> tuple[list[Collective], Any]:
-    """What the compiled training step sends."""
+def compiled_step(program: Program, prepared: Path) -> tuple[Any, Any]:
+    """The training step, and a batch for it."""
     config = program.config
     records = Records(prepared)
     batches = train_batches(records, plan_for(records, config, "train"), config, program.process)
     example = program.put(*next(batches))
-    return list(collectives(program.compile(*example).as_text())), example
+    return program.compile(*example), example
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,12 @@ def test_no_table_travels_and_tables_are_made_where_they_live(
 ) -> None:
     config = small_config(prepared, f"model.features.item_id.rows={V}", *mesh(2, 4, placement))
     program = Program(config)
-    sent, example = of_step(program, prepared)
+    step, example = compiled_step(program, prepared)
+    sent = list(collectives(step.as_text()))
     assert {c.kind for c in sent} == kinds
     longest = max(n for c in sent for _, shape in c.arrays for n in (*shape, 0))
     assert longest < V / program.layout.model
+    assert step.memory_analysis().temp_size_in_bytes < 4 * V  # a quarter of the table
     make = program.compile_fresh(example[0])
     assert not list(collectives(make.as_text()))
     parts = (
