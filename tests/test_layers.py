@@ -10,9 +10,9 @@ import pytest
 import ligr_jax
 
 ROOT = Path(ligr_jax.__file__).parent
-# Lower layers first; `progress` is a leaf that anyone may use.
+# Lower layers first; `atomic` and `progress` are leaves that anyone may use.
 LAYERS = (
-    {"ligr_jax", "progress"},
+    {"ligr_jax", "atomic", "progress"},
     {"config", "ops"},
     {"data"},
     {"tables"},
@@ -26,7 +26,7 @@ LAYERS = (
     {"__main__"},
 )
 # What reads data or results runs where there is no accelerator, and starts fast.
-WITHOUT_JAX = ("config", "progress", "data", "ops.hashing", "ops.metrics")
+WITHOUT_JAX = ("atomic", "config", "progress", "data", "ops.hashing", "ops.metrics")
 WITHOUT_JAX += tuple(f"scaling.{m}" for m in ("fit", "runs", "report", "figures"))
 ACCELERATOR = {"jax", "flax", "optax", "orbax"}
 

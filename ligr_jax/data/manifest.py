@@ -28,12 +28,12 @@ Vectors and bags that the item table gives stand in items.arrow alone.
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ligr_jax.atomic import write_atomically
 from ligr_jax.data.schema import BadInput, Kind
 
 FORMAT_VERSION = 1
@@ -112,10 +112,8 @@ class Manifest:
 
 
 def save_manifest(manifest: Manifest, directory: Path) -> None:
-    """Writes DIRECTORY/manifest.json by renaming: a directory with a manifest is complete."""
-    temporary = directory / "manifest.json.partial"
-    temporary.write_text(manifest.to_json() + "\n")
-    os.replace(temporary, directory / "manifest.json")
+    """Writes DIRECTORY/manifest.json, last: a directory with a manifest is complete."""
+    write_atomically(directory / "manifest.json", manifest.to_json() + "\n")
 
 
 def load_manifest(directory: Path) -> Manifest:

@@ -20,13 +20,14 @@ from typing import Any
 
 import yaml
 
+from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config, ConfigError, digest
 from ligr_jax.data.records import Records
 from ligr_jax.progress import clock
 from ligr_jax.scaling.estimate import Estimate, estimate
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.preemption import on_sigterm
-from ligr_jax.train.run import BUSY, PREEMPTED, write_atomically
+from ligr_jax.train.run import BUSY, PREEMPTED
 
 Say = Callable[[str], None]
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import tensorstore as ts
 
+from ligr_jax.atomic import write_atomically
+
 SHARD_ROWS, CHUNK_ROWS = 65_536, 512
 INDEX = "index.json"
 _MARK = "ligr_export"
@@ -118,10 +120,7 @@ def write_group(directory: Path, attributes: dict[str, Any]) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes to a temporary name, then renames."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 def load_index(directory: Path) -> dict[str, Any]:

@@ -9,11 +9,11 @@ summary.json     final numbers, flat; written last
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config, ConfigError, difference, from_json, to_json
 from ligr_jax.train.track import finite
 
@@ -80,10 +80,3 @@ def load_summary(directory: Path) -> dict[str, Any] | None:
 
 def save_summary(directory: Path, summary: Mapping[str, Any]) -> None:
     write_atomically(directory / "summary.json", json.dumps(finite(summary), indent=1) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes to a temporary name, then renames: readers see the old file or the new one."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config, digest, flatten
 from ligr_jax.parallel.processes import is_first
 
@@ -23,9 +24,7 @@ class JsonLines:
     def __init__(self, directory: Path, resume_step: int) -> None:
         path = directory / "metrics.jsonl"
         kept = [r for r in read_rows(path) if r["step"] <= resume_step]
-        temporary = path.with_suffix(".partial")
-        temporary.write_text("".join(_line(r) for r in kept))
-        os.replace(temporary, path)
+        write_atomically(path, "".join(_line(r) for r in kept))
         self._file = path.open("a", buffering=1)
 
     def log(self, row: Mapping[str, Any]) -> None:

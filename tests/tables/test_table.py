@@ -65,6 +65,51 @@ def test_a_bag_counts_repeated_ids_and_is_zero_where_it_is_empty(combine: str) -
         np.testing.assert_array_equal(listed["tag"], rows[batch.ids["tag"]])
 
 
+NONE = -1
+SHARED = ModelConfig(
+    features={
+        "item": Feature(rows=9, width=4, table="id"),
+        "author": Feature(rows=9, width=4, table="id"),
+        "seen": Feature(rows=9, width=4, table="id", bag="sum", bag_size=3),
+        "tags": Feature(rows=9, width=4, table="id", bag="mean", bag_size=3),
+    }
+)
+
+
+@pytest.mark.parametrize("ids", ["random", "all equal", "empty bags"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_gradients_of_a_batchs_rows_are_those_of_the_whole_shared_table(
+    ids: str, parts: int
+) -> None:
+    """Four features of one table: an id may stand in all of them, and often in a bag."""
+    rng, tables = np.random.default_rng(0), Tables(SHARED)
+    shapes = {"item": (2, 5), "author": (2, 5), "seen": (2, 5, 3), "tags": (2, 5, 3)}
+    drawn = {n: rng.integers(0 if len(s) == 2 else NONE, 9, s) for n, s in shapes.items()}
+    if ids == "all equal":
+        drawn = {n: np.full_like(x, 7) for n, x in drawn.items()}
+    if ids == "empty bags":
+        drawn |= {n: np.full_like(drawn[n], NONE) for n in ("seen", "tags")}
+    batch = random_batch([[[5]], [[5]]], 5)._replace(
+        ids={n: x.astype(np.int32) for n, x in drawn.items()}
+    )
+    upstream = {n: rng.normal(size=(2, 5, 4)).astype(np.float32) for n in shapes}
+    table = rng.normal(size=(9, 4)).astype(np.float32)
+
+    def total(variables: dict, ids: dict) -> jax.Array:
+        found = tables.apply(variables, ids)
+        return sum(jnp.sum(found[n] * upstream[n]) for n in shapes)
+
+    whole = jax.grad(lambda t: total({"params": {"id": t}}, batch.ids))(table)
+    named, lists = DistinctRows(SHARED, parts)(batch)
+    own = lists["id"].own
+    rows = table[np.minimum(own, 8)]
+    parted = jax.grad(lambda r: total({ROWS: {"id": r}}, named.ids))(rows)
+    merged = np.zeros((10, 4))
+    np.add.at(merged, np.minimum(own, 9), parted)
+    np.testing.assert_allclose(merged[:9], whole, atol=1e-5)
+    assert (merged[9] == 0).all()
+
+
 def test_exactly_the_tables_of_features_are_recognized_as_tables() -> None:
     model = LiGR(model_config(unroll="no"))
     params = jax.eval_shape(model.init, jax.random.key(0), random_batch([[[1]]], 2))["params"]

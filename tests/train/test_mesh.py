@@ -79,6 +79,19 @@ def test_ten_steps_end_alike_on_every_mesh_with_every_placement(
         assert np.linalg.norm(a - b) < close * np.linalg.norm(a)
 
 
+def test_dense_weights_can_be_split_too(
+    prepared: Path, alone: tuple[Program, TrainState, list[float]]
+) -> None:
+    """`mesh.fsdp`: a device keeps a part of each matrix and of its moments, and of the tables."""
+    split_too = ("mesh.fsdp=true", *mesh(4, 2, "column"))
+    _, state, losses = after(small_config(prepared, *UNEVEN, *split_too))
+    np.testing.assert_allclose(losses, alone[2], rtol=1e-6)
+    kept = {"dense": split(state.params)[0], "moments": state.opt_state["dense"]}
+    matrices = [x for x in jax.tree.leaves(kept) if x.ndim > 1]
+    here = sum(x.addressable_shards[0].data.size for x in matrices)
+    assert here < 0.3 * sum(x.size for x in matrices)
+
+
 def test_a_checkpoint_goes_from_mesh_to_mesh_bit_by_bit(prepared: Path, tmp_path: Path) -> None:
     """8 x 1, then 2 x 4 with tables everywhere, then one by columns, then one device."""
     shapes = ((8, 1), (2, 4, *MIXED), (1, 8, "column"), (1, 2, "table"), (1, 1))
