@@ -34,6 +34,7 @@ Time: 2 minutes.
 import argparse
 import itertools
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -47,6 +48,8 @@ TORCH = ("Adagrad", "SparseAdam", "row-wise")
 # data x model: the whole batch on 2, 4 and 8 devices.
 MESHES = ((1, 2), (1, 4), (1, 8), (2, 4))
 MESH_ROWS = 1_000_000  # eight simulated devices have a copy each
+CASE = {"kind": "history", "tokens": 512, "session": 8, "members": 1, "dtype": "float32"}
+MODEL = {"width": 128, "depth": 4, "set_depth": 0, "heads": 4}
 PLACEMENTS = ("replicated", "column", "row", "table")
 COLUMNS = ("rowwise", "host", "dense", *TORCH)
 DENSE_UP_TO = 1_000_000
@@ -56,11 +59,14 @@ def main() -> None:
     args, neighbours = arguments(), Neighbours()
     name, env = allocator(args.allocator)
     print(f"allocator: {name}; {args.rounds} rounds", flush=True)
-    report = {"race": race(args, env), "mesh": on_meshes(args, env)}
+    report = {part: PARTS[part](args, env) for part in args.parts}
     print(f"other processes took {neighbours.share():.0%} of the cores meanwhile")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
     print(args.out)
+    for script in OTHERS if args.all else ():
+        print(f"\n{script}", flush=True)
+        subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
 
 
 def race(args: argparse.Namespace, env: dict[str, str]) -> dict[str, dict[str, list[float]]]:
@@ -98,12 +104,7 @@ def on_meshes(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, A
         + "|---" * (2 + 3 * len(MESHES))
         + "|"
     )
-    workers = {}
-    for data, model in MESHES:
-        flag = f"--xla_force_host_platform_device_count={data * model}"
-        workers[f"{data} x {model}"] = Worker(
-            sys.executable, "tables_jax", {**env, "XLA_FLAGS": flag}
-        )
+    workers = simulated(env)
     found = []
     for placement, v in itertools.product(
         PLACEMENTS, (min(args.rows), min(max(args.rows), MESH_ROWS))
@@ -125,6 +126,44 @@ def on_meshes(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, A
     for worker in workers.values():
         worker.close()
     return found
+
+
+def whole_steps(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, Any]]:
+    """A training step of a model whose two tables are split by columns over all devices."""
+    print(
+        "\nA whole training step, tables by columns: ms.\n\n| V |",
+        " | ".join(f"{d} x {m}" for d, m in MESHES),
+        "|\n" + "|---" * (1 + len(MESHES)) + "|",
+    )
+    workers, found = simulated(env), []
+    for v in (min(args.rows), min(max(args.rows), MESH_ROWS)):
+        samples = {}
+        for (data, model), (key, worker) in zip(MESHES, workers.items()):
+            mesh = {"data": data, "model": model, "placement": "column"}
+            worker.ask("prepare_step", case=args.case, layers=MODEL, rows=v, mesh=mesh)
+            samples[key] = partial(worker.ask, "sample", kind="step")
+        alternate(samples, 1)
+        times = alternate(samples, args.rounds)
+        found.append({"rows": v, "seconds": times})
+        cells = (f"{1e3 * quartiles(times[key])[1]:.0f}" for key in workers)
+        print(f"| {v:,} |", " | ".join(cells), "|", flush=True)
+    for worker in workers.values():
+        worker.close()
+    return found
+
+
+def simulated(env: dict[str, str]) -> dict[str, Worker]:
+    """A process for each mesh, with so many simulated devices."""
+    flag = "--xla_force_host_platform_device_count={}"
+    return {
+        f"{d} x {m}": Worker(sys.executable, "tables_jax", {**env, "XLA_FLAGS": flag.format(d * m)})
+        for d, m in MESHES
+    }
+
+
+PARTS = {"race": race, "mesh": on_meshes, "step": whole_steps}
+# Their heads say what they found.
+OTHERS = ("perfect_hash.py", "quantize.py", "ten_million.py")
 
 
 def contestant(side: Worker, kind: str, law: str, rows: int, count: int) -> Callable[[], float]:
@@ -152,11 +191,16 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--torch", metavar="PYTHON", help="an interpreter with PyTorch")
     add("--out", type=Path, default=Path("runs/tables.json"), help="[%(default)s]")
+    add("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="[all]")
+    add("--all", action="store_true", help="and what tables are hashed, quantized, filled with")
     add("--rounds", type=int, default=11, help="[%(default)s]")
     add("--rows", type=int, nargs="+", default=ROWS, metavar="V")
     add("--lookups", type=int, default=100_000, help="a step [%(default)s]")
+    add("--tokens", type=int, default=CASE["tokens"], help="of the whole step [%(default)s]")
     add("--allocator", default="auto", help="auto, none, or the path of a library [%(default)s]")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.case = {**CASE, "tokens": args.tokens, "batch": 16}
+    return args
 
 
 if __name__ == "__main__":

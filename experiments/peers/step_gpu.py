@@ -47,17 +47,23 @@ def main() -> None:
     serve(commands)
 
 
-def steps(case: Case, model: dict[str, Any], table_rows: int) -> tuple[Any, float]:
+ONE = MeshConfig(data=1)
+
+
+def steps(
+    case: Case, model: dict[str, Any], table_rows: int, mesh: MeshConfig = ONE
+) -> tuple[Any, float]:
     """A call that takes one step, and its FLOPs (forward times three, padding not counted)."""
     features = {name: Feature(rows=table_rows) for name in FEATURES}
     config = Config(
         model=ModelConfig(features=features, actions=ACTIONS, dtype=case.dtype, **model),
         data=DataConfig(seq_len=case.tokens),
         optim=OptimConfig(batch=case.batch, decay="none"),
-        mesh=MeshConfig(data=1),
+        mesh=mesh,
     )
     program = Program(config, steps=1000)
-    batch, lists = program.put(*DistinctRows(config.model)(random_batch(case, table_rows)))
+    lists = DistinctRows(config.model, program.process.devices)
+    batch, lists = program.put(*lists(random_batch(case, table_rows)))
     state, step = program.fresh(batch), program.compile(batch, lists)
 
     def call() -> Any:

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ligr_jax.config import Feature, ModelConfig
+from ligr_jax.config import Feature, MeshConfig, ModelConfig
 from ligr_jax.data.distinct import Distinct, distinct
 from ligr_jax.parallel.traffic import collectives
 from ligr_jax.tables.exchange import look_up, merge, update
@@ -21,7 +21,9 @@ from ligr_jax.tables.plan import plan_tables
 from ligr_jax.tables.sparse import rowwise_adagrad
 from ligr_jax.tables.table import embed
 from peers.attention_jax import hello
+from peers.cases import Case
 from peers.lookups import WIDTH, gradient, lookups
+from peers.step_gpu import steps
 from peers.workers import serve
 
 RATE = 0.01
@@ -41,12 +43,20 @@ def main() -> None:
         )
         return {}
 
+    def prepare_step(
+        case: dict[str, Any], layers: dict[str, Any], rows: int, mesh: dict[str, Any]
+    ) -> None:
+        """A whole training step with tables of so many rows."""
+        placed = MeshConfig(**mesh | {"placement": (mesh["placement"],)})
+        calls["step"] = steps(Case(**case), layers, rows, placed)[0]
+
     def sample(kind: str) -> float:
         began = time.perf_counter()
         jax.block_until_ready(calls[kind]())
         return time.perf_counter() - began
 
-    serve({"hello": hello, "prepare": prepare, "sample": sample})
+    commands = {"hello": hello, "prepare": prepare, "prepare_step": prepare_step}
+    serve({**commands, "sample": sample})
 
 
 def rowwise(
