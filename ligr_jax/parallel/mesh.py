@@ -16,10 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.distinct import Distinct
-from ligr_jax.tables.layout import Layout
-
-AXES = ("data", "model")
-PARTS = P(AXES)  # the leading axis in equal parts, one a device
+from ligr_jax.tables.layout import AXES, PARTS, Layout
 
 
 def make_mesh(config: Config) -> Mesh:
@@ -32,7 +29,7 @@ def make_mesh(config: Config) -> Mesh:
     asked, devices = config.mesh, jax.devices()
     rows = config.optim.batch // config.optim.accumulate
     each = f"a micro-batch of {rows} rows (optim.batch / optim.accumulate)"
-    if asked.model > len(devices) or max(asked.data, 1) * asked.model > len(devices):
+    if max(asked.data, 1) * asked.model > len(devices):
         raise ConfigError(
             f"mesh.data={asked.data} x mesh.model={asked.model} asks for more devices than the "
             f"{len(devices)} there are; lower one, or on a CPU simulate more with "
@@ -51,11 +48,6 @@ def make_mesh(config: Config) -> Mesh:
         )
     grid = np.array(devices[: data * asked.model]).reshape(data, asked.model)
     return Mesh(grid, AXES)
-
-
-def local_parts(mesh: Mesh) -> int:
-    """Devices of this process: the parts its rows of a batch are cut into."""
-    return len(mesh.local_devices)
 
 
 def over_rows(mesh: Mesh) -> NamedSharding:

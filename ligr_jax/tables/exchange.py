@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from ligr_jax.data.distinct import Distinct
-from ligr_jax.tables.layout import Layout
+from ligr_jax.tables.layout import PARTS, Layout
 from ligr_jax.tables.placements import EXCHANGES, Arrays, Lists, Replicated, Whole
 from ligr_jax.tables.sparse import RowRule, State, update_rows
 
-EVERYWHERE, PARTS = P(), P(("data", "model"))
+EVERYWHERE = P()
 
 
 def look_up(layout: Layout, arrays: Arrays, own: Arrays) -> dict[str, jax.Array]:

@@ -20,6 +20,8 @@ from jax.sharding import PartitionSpec as P
 
 from ligr_jax.config import TableShape
 
+AXES = ("data", "model")
+PARTS = P(AXES)  # the leading axis in equal parts, one a device
 Placement = Literal["replicated", "column", "row", "table"]
 
 

@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from ligr_jax.data.distinct import Distinct
-from ligr_jax.tables.layout import Layout
+from ligr_jax.tables.layout import AXES, Layout
 from ligr_jax.tables.sparse import gather
 
 Arrays = Mapping[str, jax.Array]
@@ -44,7 +44,7 @@ class Replicated:
         if self.layout.devices == 1:
             return gradients[self.name]  # own rows are all rows
         summed = _sum(gradients[self.name], mine.place, len(mine.rows))
-        return lax.psum(summed, ("data", "model"))
+        return lax.psum(summed, AXES)
 
     def local_rows(self, lists: Lists) -> jax.Array:
         """Rows of this device's array that the batch moves; those outside it are another's."""

@@ -104,24 +104,32 @@ def plan_tables(
                 "trains whole tables; choose another optimizer, e.g. rowwise_adagrad"
             )
         told = dict.fromkeys(told, "replicated")
-    costs = _Costs(shapes, ids, data, model_devices, rule)
+    plan = _decide(_Costs(shapes, ids, data, model_devices, rule), told, budget)
+    if plan.stored > budget:
+        larger = (_Costs(shapes, ids, data, 2**k, rule) for k in range(1, 17))
+        fits = (c.model for c in larger if _decide(c, told, budget).stored <= budget)
+        raise ConfigError(_too_large(plan, next((m for m in fits if m > model_devices), None)))
+    return plan
+
+
+def _decide(costs: "_Costs", told: Mapping[str, str], budget: int) -> TablePlan:
+    """What sends least, and where that does not fit, what splits the largest tables."""
     chosen: dict[str, Placement] = {}
     reasons: dict[str, str] = {}
     for name, word in told.items():
-        if word != "auto" or model_devices == 1:
-            chosen[name] = cast(Placement, word) if model_devices > 1 else "replicated"
-            reasons[name] = "as told" if word != "auto" else "mesh.model=1"
+        if costs.model == 1:
+            chosen[name], reasons[name] = "replicated", "mesh.model=1"
+        elif word != "auto":
+            chosen[name], reasons[name] = cast(Placement, word), "as told"
         else:
             chosen[name], reasons[name] = costs.cheapest(name)
     plan = costs.plan(chosen, reasons, budget)
-    for name in sorted(shapes, key=lambda n: -math.prod(shapes[n])):
-        if plan.stored <= budget or model_devices == 1:
+    for name in sorted(told, key=lambda n: -math.prod(costs.shapes[n])):
+        if plan.stored <= budget or costs.model == 1:
             break
         if told[name] == "auto" and chosen[name] == "replicated":
             chosen[name], reasons[name] = costs.split(name), "to fit in memory"
             plan = costs.plan(chosen, reasons, budget)
-    if plan.stored > budget:
-        raise ConfigError(_too_large(plan))
     return plan
 
 
@@ -217,13 +225,12 @@ class _Costs:
         return round(slots * (2 * (m - 1) * own * row + over_data + ids))
 
 
-def _too_large(plan: TablePlan) -> str:
-    need = plan.stored * plan.layout.model
+def _too_large(plan: TablePlan, devices: int | None) -> str:
+    enough = f"mesh.model={devices} would do" if devices else "no mesh.model would do as placed"
     return (
-        f"the tables need {size(plan.stored)} a device with their optimizer's state, "
-        f"mesh.table_gib gives {size(plan.budget)}; raise mesh.model (now {plan.layout.model}; "
-        f"{math.ceil(need / max(plan.budget, 1))} or more would do), lower the rows or the width "
-        "of the largest, or raise mesh.table_gib:\n" + "\n".join(plan.lines())
+        f"the tables need {size(plan.stored)} a device with their optimizer's state, and it has "
+        f"{size(plan.budget)} for them (mesh.table_gib); now mesh.model={plan.layout.model}, "
+        f"{enough}; or lower the rows or the width of the largest:\n" + "\n".join(plan.lines())
     )
 
 
