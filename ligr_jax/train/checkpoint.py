@@ -28,7 +28,13 @@ class Checkpoints:
     ) -> None:
         """tables: how states lie on this mesh."""
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        handlers = {
+            "state": ocp.PyTreeCheckpointHandler(use_compression=False),
+            "meta": ocp.JsonCheckpointHandler(),
+        }
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(), options=options, item_handlers=handlers
+        )
         self._tables, self._say = tables, say
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
