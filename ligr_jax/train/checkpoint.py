@@ -28,6 +28,7 @@ class Checkpoints:
     ) -> None:
         """tables: how states lie on this mesh."""
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        # Trained floats hardly get smaller, and compressing them takes another copy of each table.
         handlers = {
             "state": ocp.PyTreeCheckpointHandler(use_compression=False),
             "meta": ocp.JsonCheckpointHandler(),

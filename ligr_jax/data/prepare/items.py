@@ -1,6 +1,6 @@
 """The item table: features of items kept once, joined to impressions by `item_id`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from ligr_jax.data.sources.files import digest_file
 from ligr_jax.data.sources.source import Items, Source
 from ligr_jax.data.sources.validate import canonical_items
 
-Parts = Sequence[dict[str, Any]]  # columns by name, of consecutive rows
+Parts = list[dict[str, Any]]  # columns by name, of consecutive rows
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def item_table(source: Source) -> ItemTable | None:
         return None
     there = source.items.columns
     columns = {k: c for k, c in source.schema.columns.items() if k in there and k != "item_id"}
-    parts, present = [], []
+    parts: Parts = []
+    present: list[np.ndarray] = []
     for batch in source.items.batches():
         part, has = canonical_items(batch, source, columns)
         parts.append(part)

@@ -69,10 +69,9 @@ def table_source(path: Path, columns: TableColumns) -> Source:
         raise BadInput(f"{path} holds no .parquet or .csv file of impressions")
     items = None
     if columns.items:
-        names = _canonical_names(columns.items, columns)
-        items = Items(names, lambda: (_renamed(b, columns) for b in read_items(columns.items)))
+        items = _items(columns.items, columns)
     there = _canonical_names(files[0], columns)
-    _require(files[0], there, columns, items.columns if items else [])
+    _require(files[0], there, columns, items.columns if items else ())
 
     def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
         for file in files:
@@ -127,6 +126,11 @@ def _schema(
     return LogSchema(columns.actions, out, notes=notes)
 
 
+def _items(path: Path, columns: TableColumns) -> Items:
+    names = _canonical_names(path, columns)
+    return Items(names, lambda: (_renamed(batch, columns) for batch in read_items(path)))
+
+
 def _description(column: Column) -> list[object]:
     separator = [column.separator] if column.kind == "bag" else []
     return [column.kind, column.outcome, *separator]
@@ -160,7 +164,7 @@ def _canonical_names(file: Path, columns: TableColumns) -> list[str]:
     return [theirs.get(n, n) for n in there]
 
 
-def _require(file: Path, there: list[str], columns: TableColumns, of_items: list[str]) -> None:
+def _require(file: Path, there: list[str], columns: TableColumns, of_items: Sequence[str]) -> None:
     features = (*columns.categorical, *columns.bag, *columns.numeric)
     features += (*columns.vector, *columns.outcome)
     lacking = [n for n in (MEMBER, TIME, ITEM, *columns.actions) if n not in there]

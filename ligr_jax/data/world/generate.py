@@ -141,11 +141,11 @@ def _write_tables(tables: Iterable[pa.Table], path: Path, dictionary: list[str])
     Under another name at first, so that a file that is there is whole.
     """
     temporary, rest = path.with_name(f".{path.name}.partial"), iter(tables)
-    table = next(rest)
+    first = next(rest)
     with pq.ParquetWriter(
-        temporary, table.schema, compression="zstd", use_dictionary=dictionary
+        temporary, first.schema, compression="zstd", use_dictionary=dictionary
     ) as writer:
-        for table in itertools.chain([table], rest):
+        for table in itertools.chain([first], rest):
             writer.write_table(table, ROW_GROUP)
     os.replace(temporary, path)
 
