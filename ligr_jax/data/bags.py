@@ -1,5 +1,6 @@
 """`Bags`: several ids per row, as one flat array and where each row's ids begin in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,12 @@ class Bags:
         offsets, values = array.offsets.to_numpy(), array.values.to_numpy()
         first = offsets[0] if len(offsets) else 0
         return cls(offsets - first if first else offsets, values[first:])
+
+    @classmethod
+    def joined(cls, parts: Sequence["Bags"]) -> "Bags":
+        """The bags of all parts, one after the other."""
+        lengths = np.concatenate([p.lengths for p in parts])
+        return cls.of(lengths, np.concatenate([p.values for p in parts]))
 
     def arrow(self) -> pa.LargeListArray:
         return pa.LargeListArray.from_arrays(pa.array(self.offsets), pa.array(self.values))

@@ -6,7 +6,9 @@ import os
 import sys
 
 ALLOCATOR = "LIGR_ALLOCATOR"  # of the environment: auto (default), none, or a library's path
-_JEMALLOC = "dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always,oversize_threshold:0"
+# Blocks of 64 MiB and more, such as a checkpoint's copies of tables: one arena keeps them for all
+# threads, or each thread that ever made one would keep its own.
+_JEMALLOC = "dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always,oversize_threshold:67108864"
 
 
 def use_all_cores() -> None:

@@ -28,7 +28,14 @@ class Checkpoints:
     ) -> None:
         """tables: how states lie on this mesh."""
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        # Trained floats hardly get smaller, and compressing them takes another copy of each table.
+        handlers = {
+            "state": ocp.PyTreeCheckpointHandler(use_compression=False),
+            "meta": ocp.JsonCheckpointHandler(),
+        }
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(), options=options, item_handlers=handlers
+        )
         self._tables, self._say = tables, say
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
@@ -140,7 +147,8 @@ def _describe(state: Any) -> dict[str, list[Any]]:
 @jax.jit
 def _digest(x: jax.Array) -> jax.Array:
     """uint32: the sum of all elements' bits, each times an odd number that its place gives, so that
-    any one change shows. Computed where the array lies; zeros add nothing."""
+    any one change shows. Computed where the array lies; zeros add nothing. Beside the array there
+    is one number a row and no more: XLA would make all terms of a single sum before adding them."""
     unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
     place = jnp.zeros(x.shape, jnp.uint32)
@@ -148,7 +156,10 @@ def _digest(x: jax.Array) -> jax.Array:
         at = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
         place = (place ^ at) * jnp.uint32(0x9E3779B1)
         place ^= place >> 15
-    return jnp.sum(bits * (place | 1), dtype=jnp.uint32)
+    total = bits * (place | 1)
+    for _ in range(x.ndim):
+        total = jax.lax.optimization_barrier(jnp.sum(total, axis=-1, dtype=jnp.uint32))
+    return total
 
 
 def _differences(saved: dict[str, list[Any]], found: dict[str, list[Any]]) -> list[str]:

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ligr_jax.data.prepare.splits import SplitTimes
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.formats import open_source
-from ligr_jax.data.sources.source import LogBatch, Source
+from ligr_jax.data.sources.source import Items, LogBatch, Source
 from tests.data.logs import ACTIONS, START_MS, write_log
 
 GAP_MS = 1_000
@@ -230,6 +231,32 @@ def test_item_table_is_joined_by_item(tmp_path: Path) -> None:
             assert actor == (MISSING if item == 7 else item % 7)
             assert (row < 0) == (item in (3, 7))
             assert row < 0 or items["item_id"][row].as_py() == item
+
+
+@pytest.mark.parametrize("kept", ["all", "some"])
+def test_item_table_in_batches_is_the_one_read_whole(tmp_path: Path, kept: str) -> None:
+    write_log(tmp_path / "log", rows=300, vector=4)
+    table = pl.read_parquet(tmp_path / "log" / "items.parquet").sample(fraction=1, shuffle=True)
+    tags = pl.Series("tags", [[i % 3] * (i % 4) for i in range(table.height)])
+    none = pl.lit(kept == "some") & (pl.col("item_id") % 5 == 0)
+    table = table.with_columns(tags, content=pl.when(~none).then("content"))
+    source = canonical_source(tmp_path / "log")
+    columns = {**source.schema.columns, "tags": Column("bag")}
+    schema = replace(source.schema, columns=columns)
+
+    def made(frame: pl.DataFrame, rows: int, out: str) -> bytes:
+        batches = [
+            LogBatch("items", 1 + k, frame[k : k + rows]) for k in range(0, len(frame), rows)
+        ]
+        items = Items(frame.columns, lambda: iter(batches))
+        prepare(replace(source, schema=schema, items=items), tmp_path / out)
+        return b"".join(p.read_bytes() for p in sorted((tmp_path / out).iterdir()))
+
+    assert made(table, 7, "batches") == made(table, len(table), "whole")
+    twice = pl.concat([table, table[3:4]])
+    message = rf"items, row {len(twice)}, column 'item_id': value .* \(first in row 4\)"
+    with pytest.raises(BadInput, match=message):
+        made(twice, 7, "twice")
 
 
 def test_context_comes_first_each_row_its_own_session(tmp_path: Path) -> None:

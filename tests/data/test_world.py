@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from ligr_jax.data.schema import BadInput, load_schema
 from ligr_jax.data.world import arithmetic
+from ligr_jax.data.world.catalog import item_tables
 from ligr_jax.data.world.config import LABELS, START_MS
 from ligr_jax.data.world.generate import Planted, WorldConfig, generate
 
@@ -87,6 +89,13 @@ def test_bytes_depend_on_the_seed_and_not_on_the_workers(tmp_path):
     assert all((one[name] == other[name]) == (name == "log.json") for name in one)
     ids = [set(read(tmp_path / name)["item_id"]) for name in ("one", "other")]
     assert not ids[0] & ids[1]
+
+
+def test_item_table_does_not_depend_on_how_many_rows_are_made_at_a_time():
+    (whole,) = item_tables(SMALL, SMALL.items)
+    parts = list(item_tables(SMALL, 150))
+    assert [p.num_rows for p in parts] == [150, 150, 100]
+    assert pa.concat_tables(parts).equals(whole)
 
 
 def test_stopped_run_leaves_no_schema_and_completes_to_the_same_bytes(tmp_path):

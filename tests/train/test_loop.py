@@ -16,7 +16,7 @@ from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
-from ligr_jax.train.checkpoint import Checkpoints
+from ligr_jax.train.checkpoint import Checkpoints, _digest
 from ligr_jax.train.evaluate import Evaluator, evaluate_run
 from ligr_jax.train.loop import TrainingDiverged, train
 from ligr_jax.train.program import Program
@@ -192,3 +192,9 @@ def test_evaluation_does_not_depend_on_the_batch(finished: Path, batch: int) -> 
     again = evaluate_run(finished, "test", batch=batch)
     for key, value in again.items():
         assert value == pytest.approx(summary[key], rel=1e-4, nan_ok=True), key
+
+
+def test_a_digest_takes_less_memory_than_a_tenth_of_its_table() -> None:
+    table = jax.ShapeDtypeStruct((1_000_000, 16), np.float32)
+    memory = _digest.lower(table).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < memory.argument_size_in_bytes / 10

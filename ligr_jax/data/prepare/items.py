@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from ligr_jax.data.bags import Bags
@@ -14,8 +14,10 @@ from ligr_jax.data.manifest import MISSING, Shard
 from ligr_jax.data.prepare.shards import arrow, write_batch
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.files import digest_file
-from ligr_jax.data.sources.source import Source
+from ligr_jax.data.sources.source import Items, Source
 from ligr_jax.data.sources.validate import canonical_items
+
+Parts = list[dict[str, Any]]  # columns by name, of consecutive rows
 
 
 @dataclass(frozen=True)
@@ -62,40 +64,75 @@ class ItemTable:
             return None
         kept = self.row >= 0
         columns: dict[str, np.ndarray | Bags] = {"item_id": self.ids, **self.vectors, **self.bags}
-        arrays = {k: arrow(v[kept]) for k, v in columns.items()}
+        # Not copied where nothing is left out: vectors are most of what is in memory.
+        arrays = {k: arrow(v if kept.all() else v[kept]) for k, v in columns.items()}
         write_batch(pa.RecordBatch.from_pydict(arrays), path)
         return Shard(path.name, int(kept.sum()), 0, digest_file(path))
 
 
 def item_table(source: Source) -> ItemTable | None:
-    """The item table of `source`, checked; raises `BadInput` for a bad row or an id given twice."""
+    """The item table of `source`, checked; raises `BadInput` for a bad row or an id given twice.
+
+    Read in batches, of which only what is kept stays; sorting it takes its size once more.
+    """
     if source.items is None:
         return None
-    columns = {
-        k: c
-        for k, c in source.schema.columns.items()
-        if k in source.items.frame.columns and k != "item_id"
-    }
-    frame, has_vectors = canonical_items(source.items, source, columns)
-    ids = frame["item_id"].to_numpy()
+    there = source.items.columns
+    columns = {k: c for k, c in source.schema.columns.items() if k in there and k != "item_id"}
+    parts: Parts = []
+    present: list[np.ndarray] = []
+    for batch in source.items.batches():
+        part, has = canonical_items(batch, source, columns)
+        parts.append(part)
+        present.append(has)
+    ids = _joined(parts, "item_id")
     order = np.argsort(ids, kind="stable")
-    twice = np.flatnonzero(np.diff(ids[order]) == 0)
-    if len(twice):
-        rows = order[twice[0] : twice[0] + 2]
-        shown = source.items.frame["item_id"][int(rows[1])]
-        raise BadInput(
-            f"{source.items.file}, row {source.items.first_row + int(rows[1])}, column 'item_id': "
-            f"value {shown!r} is there twice (first in row "
-            f"{source.items.first_row + int(rows[0])}); an item table has one row per item"
-        )
-    has_vectors = has_vectors[order]
-    bags = {k: _bags(frame[k])[order] for k, c in columns.items() if c.kind == "bag"}
-    taken = {k: frame[k].to_numpy()[order] for k in columns if k not in bags}
-    # An item that lacks one of its vectors counts as having none.
-    vectors = {k: v * has_vectors[:, None] for k, v in taken.items() if v.ndim == 2}
-    scalars = {k: v for k, v in taken.items() if v.ndim == 1}
+    _refuse_twice(ids, order, source.items)
+    has_vectors = np.concatenate(present)[order]
+    scalars: dict[str, np.ndarray] = {}
+    vectors: dict[str, np.ndarray] = {}
+    bags: dict[str, Bags] = {}
+    for name, column in columns.items():
+        if column.kind == "bag":
+            bags[name] = Bags.joined([part.pop(name) for part in parts])[order]
+        elif column.kind == "vector":
+            vectors[name] = _sorted_vectors(parts, name, order)
+            # An item that lacks one of its vectors counts as having none.
+            vectors[name][~has_vectors] = 0
+        else:
+            scalars[name] = _joined(parts, name)[order]
     return ItemTable(ids[order], scalars, vectors, bags, has_vectors)
 
 
-def _bags(series: pl.Series) -> Bags:
-    return Bags.from_arrow(series.to_arrow())
+def _joined(parts: Parts, name: str) -> np.ndarray:
+    """A column of numbers, taken out of the parts."""
+    return np.concatenate([part.pop(name) for part in parts])
+
+
+def _sorted_vectors(parts: Parts, name: str, order: np.ndarray) -> np.ndarray:
+    """A column of vectors in `order`, each part let go as soon as its rows are in their places."""
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    out = np.empty((len(order), parts[0][name].shape[1]), np.float32)
+    first = 0
+    for part in parts:
+        rows = part.pop(name)
+        out[place[first : first + len(rows)]] = rows
+        first += len(rows)
+    return out
+
+
+def _refuse_twice(ids: np.ndarray, order: np.ndarray, items: Items) -> None:
+    twice = np.flatnonzero(np.diff(ids[order]) == 0)
+    if not len(twice):
+        return
+    first, again = order[twice[0] : twice[0] + 2].tolist()
+    for batch in items.batches():
+        if again < batch.frame.height:
+            break
+        again -= batch.frame.height
+    raise BadInput(
+        f"{batch.file}, row {batch.first_row + again}, column 'item_id': value "
+        f"{batch.frame['item_id'][again]!r} is there twice (first in row {1 + first}); an item "
+        "table has one row per item"
+    )

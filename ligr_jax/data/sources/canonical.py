@@ -1,6 +1,7 @@
 """The canonical directory as a source: Parquet or CSV files plus `log.json`."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from ligr_jax.data.schema import SESSION, BadInput, load_schema
@@ -9,10 +10,10 @@ from ligr_jax.data.sources.files import (
     describe_file,
     estimate_rows,
     read_batches,
-    read_whole,
+    read_items,
     table_files,
 )
-from ligr_jax.data.sources.source import LogBatch, OnBadRow, Source
+from ligr_jax.data.sources.source import Items, LogBatch, OnBadRow, Source
 
 
 def canonical_source(directory: Path) -> Source:
@@ -42,6 +43,6 @@ def canonical_source(directory: Path) -> Source:
             "format": "canonical",
             "files": described + ([describe_file(items)] if items else []),
         },
-        items=read_whole(items) if items else None,
+        items=Items(column_names(items), partial(read_items, items)) if items else None,
         sessions=any(SESSION in column_names(p) for p in files),
     )

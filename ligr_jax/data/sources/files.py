@@ -6,6 +6,7 @@ type of the later ones depend on how the file is cut. `validate` turns them into
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +106,21 @@ def read_batches(
             malformed = 0
 
 
+def read_items(path: Path, batch_rows: int = 1 << 17) -> Iterator[LogBatch]:
+    """An item or user table as batches without `ROW_DIGEST`; an empty one is a batch of no rows."""
+    there = False
+    for batch in read_batches(path, batch_rows):
+        there = True
+        yield replace(batch, frame=batch.frame.drop(ROW_DIGEST))
+    if not there:
+        nothing = pl.DataFrame(schema=dict.fromkeys(column_names(path), pl.String))
+        yield LogBatch(path.name, 1, nothing, text=path.suffix != ".parquet")
+
+
 def read_whole(path: Path) -> LogBatch:
-    """A file that fits in memory (an item or user table), as one batch without `ROW_DIGEST`."""
-    frames = [b.frame.drop(ROW_DIGEST) for b in read_batches(path, 1 << 20)]
-    if not frames:
-        frames = [pl.DataFrame(schema=dict.fromkeys(column_names(path), pl.String))]
-    return LogBatch(path.name, 1, pl.concat(frames), text=path.suffix != ".parquet")
+    """The same as one batch, of a file that is small."""
+    batches = list(read_items(path))
+    return replace(batches[0], frame=pl.concat(b.frame for b in batches))
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:

@@ -27,7 +27,7 @@ from ligr_jax.data.sources.files import (
     read_whole,
 )
 from ligr_jax.data.sources.parse import DAY_MS, PolarsType, with_types
-from ligr_jax.data.sources.source import ROW_DIGEST, LogBatch, OnBadRow, Source
+from ligr_jax.data.sources.source import ROW_DIGEST, Items, LogBatch, OnBadRow, Source
 
 URL = "https://zenodo.org/records/10439422/files/"
 ARCHIVES = {  # published checksums
@@ -113,7 +113,7 @@ def kuairand_source(directory: Path) -> Source:
         rows=sum(estimate_rows(p) for p in logs)
         + (EARLIER_PER_USER * estimate_rows(history) if history else 0),
         description={"format": "kuairand", "files": [describe_file(p) for p in used]},
-        items=items,
+        items=Items.whole(items),
         context=context if history else None,
         names={ours: theirs for theirs, ours in RENAMED.items()},
     )

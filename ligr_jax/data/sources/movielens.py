@@ -14,7 +14,7 @@ import polars as pl
 from ligr_jax.data.schema import BadInput, Column, LogSchema
 from ligr_jax.data.sources.files import describe_file, estimate_rows, read_batches, read_whole
 from ligr_jax.data.sources.parse import with_types
-from ligr_jax.data.sources.source import ROW_DIGEST, LogBatch, OnBadRow, Source
+from ligr_jax.data.sources.source import ROW_DIGEST, Items, LogBatch, OnBadRow, Source
 from ligr_jax.data.sources.text_vectors import text_vectors
 
 URL = "https://files.grouplens.org/datasets/movielens/"
@@ -75,7 +75,7 @@ def movielens_source(directory: Path) -> Source:
             "format": "movielens",
             "files": [describe_file(p) for p in (ratings, movies)],
         },
-        items=_movies(_read_dat_movies(movies) if dat else read_whole(movies)),
+        items=Items.whole(_movies(_read_dat_movies(movies) if dat else read_whole(movies))),
         names={"member_id": "userId", "item_id": "movieId", "timestamp_ms": "timestamp"},
     )
 

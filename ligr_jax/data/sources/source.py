@@ -4,7 +4,7 @@ A source is an adapter: it knows the files of one data set and renames and deriv
 they are those of `ligr_jax.data.schema`. It checks nothing that `validate` checks for everyone.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,13 +57,30 @@ Batches = Callable[[int, OnBadRow], Iterator[LogBatch]]
 
 
 @dataclass(frozen=True)
+class Items:
+    """An item table, keyed by `item_id`.
+
+    columns: their names.
+    batches: its rows in file order, every time anew; one batch at least.
+    """
+
+    columns: Sequence[str]
+    batches: Callable[[], Iterator[LogBatch]]
+
+    @classmethod
+    def whole(cls, batch: LogBatch) -> "Items":
+        """A small table, as one batch."""
+        return cls(batch.frame.columns, lambda: iter([batch]))
+
+
+@dataclass(frozen=True)
 class Source:
     """A data set in canonical columns.
 
     batches: given the most rows a batch may have and what to do with unreadable rows, the batches.
     rows: number of rows, estimated where counting means reading; only sizes the shards.
     description: what the manifest says about the origin; equal descriptions mean equal input.
-    items: the item table as one batch, keyed by `item_id`; must fit in memory.
+    items: the item table; what is kept of its columns must fit in memory twice.
     context: batches of earlier history without times, in order, each row one impression.
     names: canonical name -> the file's own name, for messages.
     sessions: whether the log has `session_id`.
@@ -74,7 +91,7 @@ class Source:
     batches: Batches
     rows: int
     description: Mapping[str, Any]
-    items: LogBatch | None = None
+    items: Items | None = None
     context: Batches | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     sessions: bool = False

@@ -10,11 +10,11 @@ from ligr_jax.data.sources.files import (
     describe_file,
     estimate_rows,
     read_batches,
-    read_whole,
+    read_items,
     table_files,
 )
 from ligr_jax.data.sources.parse import as_lists
-from ligr_jax.data.sources.source import LogBatch, OnBadRow, Source
+from ligr_jax.data.sources.source import Items, LogBatch, OnBadRow, Source
 from ligr_jax.data.sources.validate import nearest
 
 ITEM = "item_id"
@@ -69,10 +69,9 @@ def table_source(path: Path, columns: TableColumns) -> Source:
         raise BadInput(f"{path} holds no .parquet or .csv file of impressions")
     items = None
     if columns.items:
-        _canonical_names(columns.items, columns)
-        items = _renamed(read_whole(columns.items), columns)
+        items = _items(columns.items, columns)
     there = _canonical_names(files[0], columns)
-    _require(files[0], there, columns, items.frame.columns if items else [])
+    _require(files[0], there, columns, items.columns if items else ())
 
     def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
         for file in files:
@@ -102,9 +101,9 @@ def table_source(path: Path, columns: TableColumns) -> Source:
 
 
 def _schema(
-    columns: TableColumns, there: list[str], items: LogBatch | None, head: LogBatch | None
+    columns: TableColumns, there: list[str], items: Items | None, head: LogBatch | None
 ) -> LogSchema:
-    of_items = items.frame.columns if items else []
+    of_items = items.columns if items else []
     always = [n for n in (ITEM, "actor_id") if n in there or n in of_items]
     categorical = dict.fromkeys([*always, *columns.categorical])
     numeric = dict.fromkeys([*columns.numeric, *columns.outcome])
@@ -118,8 +117,8 @@ def _schema(
             )
         out[name] = Column("bag", name in columns.outcome, separator=columns.separator)
     for name in columns.vector:
-        batch = items if items and name in of_items else head
-        out[name] = Column("vector", name in columns.outcome, _vector_width(batch, name))
+        batches = items.batches() if items and name in of_items else iter([head] if head else [])
+        out[name] = Column("vector", name in columns.outcome, _vector_width(batches, name))
     for name in numeric:
         out.setdefault(name, Column("numeric", name in columns.outcome))
     unused = [n for n in there if n not in (*RESERVED, *columns.actions, *out)]
@@ -127,21 +126,27 @@ def _schema(
     return LogSchema(columns.actions, out, notes=notes)
 
 
+def _items(path: Path, columns: TableColumns) -> Items:
+    names = _canonical_names(path, columns)
+    return Items(names, lambda: (_renamed(batch, columns) for batch in read_items(path)))
+
+
 def _description(column: Column) -> list[object]:
     separator = [column.separator] if column.kind == "bag" else []
     return [column.kind, column.outcome, *separator]
 
 
-def _vector_width(batch: LogBatch | None, name: str) -> int:
+def _vector_width(batches: Iterator[LogBatch], name: str) -> int:
     """Length of the first vector; a vector of another length is then a bad row."""
-    values = batch.frame[name].drop_nulls() if batch else None
-    if values is None or not len(values):
-        raise BadInput(f"column {name!r} starts without a vector; leave it out of --vector")
-    assert batch is not None
-    try:
-        return max(int(as_lists(values.head(1)).list.len().item()), 1)
-    except TypeError as e:
-        raise BadInput(f"{batch.file}, column {name!r}: {e}; leave it out of --vector") from e
+    for batch in batches:
+        values = batch.frame[name].drop_nulls().head(1)
+        if len(values):
+            try:
+                return max(int(as_lists(values).list.len().item()), 1)
+            except TypeError as e:
+                where = f"{batch.file}, column {name!r}"
+                raise BadInput(f"{where}: {e}; leave it out of --vector") from e
+    raise BadInput(f"column {name!r} starts without a vector; leave it out of --vector")
 
 
 def _canonical_names(file: Path, columns: TableColumns) -> list[str]:
@@ -159,7 +164,7 @@ def _canonical_names(file: Path, columns: TableColumns) -> list[str]:
     return [theirs.get(n, n) for n in there]
 
 
-def _require(file: Path, there: list[str], columns: TableColumns, of_items: list[str]) -> None:
+def _require(file: Path, there: list[str], columns: TableColumns, of_items: Sequence[str]) -> None:
     features = (*columns.categorical, *columns.bag, *columns.numeric)
     features += (*columns.vector, *columns.outcome)
     lacking = [n for n in (MEMBER, TIME, ITEM, *columns.actions) if n not in there]

@@ -97,8 +97,9 @@ def parse_column(
 
 def canonical_items(
     batch: LogBatch, source: Source, columns: Mapping[str, Column]
-) -> tuple[pl.DataFrame, np.ndarray]:
-    """The item table: `item_id` and `columns`, and bool [items], whether an item has its vectors.
+) -> tuple[dict[str, np.ndarray | Bags], np.ndarray]:
+    """Of an item table's batch `item_id` and `columns`, and bool [items], whether an item has its
+    vectors.
 
     A null vector means that the item has none. Raises `BadInput` for every other fault: a table of
     items is small enough to be mended.
@@ -118,13 +119,13 @@ def canonical_items(
             has_vectors &= ~absent
             found = [replace(f, rows=f.rows & ~absent) for f in found]
         faults += found
-    result = pl.DataFrame([_series(k, v) for k, v in out.items()])
-    return drop_faults(result, batch, source, faults, "error")[0], has_vectors
+    drop_faults(frame, batch, source, faults, "error")
+    return out, has_vectors
 
 
 def log_columns(source: Source) -> dict[str, Column]:
     """Feature columns that the log itself holds, not its item table."""
-    items = source.items.frame.columns if source.items else []
+    items = source.items.columns if source.items else []
     return {k: c for k, c in source.schema.columns.items() if k not in items or k == "item_id"}
 
 

@@ -1,5 +1,6 @@
 """Topics, actors and items of the synthetic world: a function of the configuration alone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +20,7 @@ OWN_TYPE_SHARE = 0.6  # items of an actor's favourite type
 TYPE_SHARES = (0.3, 0.25, 0.2, 0.18, 0.07)
 CONTENT_NOISE = 0.9  # to 0.8 of the parent's vector and 0.6 of the leaf's
 CONTENT_QUALITY = 0.5
+BLOCK = 65_536
 
 
 @dataclass(frozen=True)
@@ -112,29 +114,31 @@ def build_catalog(config: WorldConfig) -> Catalog:
     )
 
 
-def item_table(config: WorldConfig) -> pa.Table:
-    """The item table as written: ids, type, creation time, content, and the latent truth.
+def item_tables(config: WorldConfig, rows: int) -> Iterator[pa.Table]:
+    """The item table as written, `rows` at a time: ids, type, creation time, content, and truth.
 
     The columns `true_*` are for reading results by and are not declared in the log's schema.
     """
     catalog = build_catalog(config)
-    content = _content(config, catalog)
-    return pa.table(
-        {
-            "item_id": catalog.item_id,
-            "actor_id": catalog.actor_id[catalog.actor],
-            "item_type": pa.array(ITEM_TYPES).take(pa.array(catalog.kind)),
-            "created_ms": catalog.created,
-            "content": pa.ListArray.from_arrays(
-                np.arange(len(content) + 1, dtype=np.int32) * config.content_width,
-                content.ravel(),
-            ),
-            "true_topic": catalog.topic.astype(np.int32),
-            "true_second_topic": catalog.second.astype(np.int32),
-            "true_topic_weight": catalog.main.astype(np.float32),
-            "true_quality": catalog.quality.astype(np.float32),
-        }
-    )
+    content = _content(config, catalog, rows)
+    for first in range(0, config.items, rows):
+        here, vectors = slice(first, first + rows), next(content)
+        yield pa.table(
+            {
+                "item_id": catalog.item_id[here],
+                "actor_id": catalog.actor_id[catalog.actor[here]],
+                "item_type": pa.array(ITEM_TYPES).take(pa.array(catalog.kind[here])),
+                "created_ms": catalog.created[here],
+                "content": pa.ListArray.from_arrays(
+                    np.arange(len(vectors) + 1, dtype=np.int32) * config.content_width,
+                    vectors.ravel(),
+                ),
+                "true_topic": catalog.topic[here].astype(np.int32),
+                "true_second_topic": catalog.second[here].astype(np.int32),
+                "true_topic_weight": catalog.main[here].astype(np.float32),
+                "true_quality": catalog.quality[here].astype(np.float32),
+            }
+        )
 
 
 def _created(rng: np.random.Generator, config: WorldConfig) -> Ints:
@@ -161,19 +165,24 @@ def _topics(
     return topic, np.where(rng.random(n) < SIBLING_SHARE, sibling, other)
 
 
-def _content(config: WorldConfig, catalog: Catalog) -> NDArray[np.float32]:
-    """Mixture of the topics' vectors, a hint of quality, and noise: (items, width), variance 1."""
+def _content(config: WorldConfig, catalog: Catalog, rows: int) -> Iterator[NDArray[np.float32]]:
+    """Mixture of the topics' vectors, a hint of quality, and noise: variance 1.
+
+    Yields (rows, width) at a time; how many there are changes no number.
+    """
     rng = stream(config.seed, CONTENT_STREAM)
     width = config.content_width
     parents = 0.8 * rng.standard_normal((config.parents, width))
     vectors = 0.6 * rng.standard_normal((config.topics, width))
     vectors += np.repeat(parents, config.leaves, axis=0)
     hint = CONTENT_QUALITY / np.sqrt(float(width)) * np.sign(rng.standard_normal(width))
-    content = np.empty((config.items, width), np.float32)
-    for rows in np.array_split(np.arange(config.items), -(-config.items // 65_536)):
-        main = catalog.main[rows, None]
-        x = main * vectors[catalog.topic[rows]] + (1.0 - main) * vectors[catalog.second[rows]]
-        x += catalog.quality[rows, None] * hint
-        x += CONTENT_NOISE * rng.standard_normal(x.shape)
-        content[rows] = x / np.sqrt(1.0 + CONTENT_NOISE**2)
-    return content
+    for first in range(0, config.items, rows):
+        content = np.empty((min(rows, config.items - first), width), np.float32)
+        for start in range(0, len(content), BLOCK):  # float64 is made of few rows at a time
+            here = slice(first + start, first + min(start + BLOCK, len(content)))
+            main = catalog.main[here, None]
+            x = main * vectors[catalog.topic[here]] + (1.0 - main) * vectors[catalog.second[here]]
+            x += catalog.quality[here, None] * hint
+            x += CONTENT_NOISE * rng.standard_normal(x.shape)
+            content[start : start + BLOCK] = x / np.sqrt(1.0 + CONTENT_NOISE**2)
+        yield content

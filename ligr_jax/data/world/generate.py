@@ -19,10 +19,11 @@ arithmetic).
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from multiprocessing import get_context
@@ -34,12 +35,13 @@ import pyarrow.parquet as pq
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.world.block import block_table
-from ligr_jax.data.world.catalog import item_table
+from ligr_jax.data.world.catalog import build_catalog, item_tables
 from ligr_jax.data.world.config import ACTIONS, LABELS, VERSION, Planted, WorldConfig
 
 __all__ = ["Planted", "WorldConfig", "generate", "world_schema"]
 
 DICTIONARY_COLUMNS = ["member_id", "session_id", "item_id", "actor_id", "item_type", "surface"]
+ROW_GROUP = 2**20  # rows of a Parquet file that are written, and held, together
 
 
 def world_schema(config: WorldConfig) -> LogSchema:
@@ -93,9 +95,12 @@ def generate(
     items = out / schema.items
     if (out / "log.json").is_file() and not todo and items.is_file():
         return schema
+    workers = min(workers, len(todo))
     if not items.is_file():
-        _write_table(item_table(config), items, ["item_type"])
-    with closing(_write_blocks(config, todo, out, min(workers, len(todo)))) as written:
+        _write_tables(item_tables(config, ROW_GROUP), items, ["item_type"])
+        if workers > 1:
+            build_catalog.cache_clear()  # each has its own
+    with closing(_write_blocks(config, todo, out, workers)) as written:
         for done, _ in enumerate(written, config.blocks - len(todo) + 1):
             if progress is not None:
                 progress(done, config.blocks)
@@ -126,14 +131,22 @@ def _write_blocks(
 
 
 def _write_block(config: WorldConfig, number: int, out: Path) -> int:
-    _write_table(block_table(config, number), out / block_name(number), DICTIONARY_COLUMNS)
+    _write_tables([block_table(config, number)], out / block_name(number), DICTIONARY_COLUMNS)
     return number
 
 
-def _write_table(table: pa.Table, path: Path, dictionary: list[str]) -> None:
-    """Writes under another name and renames, so that a file that is there is whole."""
-    temporary = path.with_name(f".{path.name}.partial")
-    pq.write_table(table, temporary, compression="zstd", use_dictionary=dictionary)
+def _write_tables(tables: Iterable[pa.Table], path: Path, dictionary: list[str]) -> None:
+    """Writes one after the other into one file, of `ROW_GROUP` rows each but the last.
+
+    Under another name at first, so that a file that is there is whole.
+    """
+    temporary, rest = path.with_name(f".{path.name}.partial"), iter(tables)
+    first = next(rest)
+    with pq.ParquetWriter(
+        temporary, first.schema, compression="zstd", use_dictionary=dictionary
+    ) as writer:
+        for table in itertools.chain([first], rest):
+            writer.write_table(table, ROW_GROUP)
     os.replace(temporary, path)
 
 
