@@ -54,9 +54,9 @@ def stop_agreed(step: int) -> bool:
     return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
 
 
-def own_rows(x: jax.Array) -> np.ndarray:
-    """This process's part of an array split over its leading axis."""
-    if jax.process_count() == 1:
+def own_rows(x: Any) -> np.ndarray:
+    """This process's part of an array split over its leading axis; NumPy's stay as they are."""
+    if jax.process_count() == 1 or isinstance(x, np.ndarray):
         return np.asarray(x)
     shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])

@@ -11,10 +11,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ligr_jax.config import TableShape
+from ligr_jax.parallel.processes import gathered
 from ligr_jax.tables.layout import Layout, layout
 from ligr_jax.tables.table import TABLES
 from ligr_jax.train.state import TrainState
@@ -137,23 +139,35 @@ def _laid_out(state: TrainState, there: Layout, here: Layout, like: TrainState) 
 def _describe(state: Any) -> dict[str, list[Any]]:
     """Per leaf: digest, dtype. The same on every mesh, whatever zeros pad a table there."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    digests = jax.device_get([_digest(leaf) for _, leaf in leaves])
+    here = [sum(_parts(leaf)) % 2**32 for _, leaf in leaves]
+    (every,) = gathered([np.array([here], np.uint64)])  # [processes, leaves]
     return {
-        jax.tree_util.keystr(path): [int(digest), str(leaf.dtype)]
-        for (path, leaf), digest in zip(leaves, digests)
+        jax.tree_util.keystr(path): [int(digest) % 2**32, str(leaf.dtype)]
+        for (path, leaf), digest in zip(leaves, every.sum(axis=0))
     }
 
 
+def _parts(leaf: jax.Array) -> list[int]:
+    """Digests of what this process holds of a leaf, each found on its device, which waits for no
+    other: on a CPU, collectives of many small programs can starve each other of threads."""
+    held = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
+    firsts = [np.array([s.start or 0 for s in shard.index], np.uint32) for shard in held]
+    return [int(_digest(shard.data, first)) for shard, first in zip(held, firsts)]
+
+
 @jax.jit
-def _digest(x: jax.Array) -> jax.Array:
+def _digest(x: jax.Array, first: jax.Array) -> jax.Array:
     """uint32: the sum of all elements' bits, each times an odd number that its place gives, so that
-    any one change shows. Computed where the array lies; zeros add nothing. Beside the array there
-    is one number a row and no more: XLA would make all terms of a single sum before adding them."""
+    any one change shows. Zeros add nothing. Beside the array there is one number a row and no
+    more: XLA would make all terms of a single sum before adding them.
+
+    first: uint32 [axes], where the part begins in its array.
+    """
     unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
     place = jnp.zeros(x.shape, jnp.uint32)
     for axis in range(x.ndim):
-        at = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        at = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) + first[axis]
         place = (place ^ at) * jnp.uint32(0x9E3779B1)
         place ^= place >> 15
     total = bits * (place | 1)

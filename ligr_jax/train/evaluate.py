@@ -85,12 +85,14 @@ class Evaluator:
     ) -> Predictions:
         """Logits of every target of `split`, ordered by impression number."""
         plan = self._plan(split)
-        parts = []
+        parts: list[tuple[np.ndarray, np.ndarray, Any, Any]] = []
         for index, batch, lists in eval_batches(
             self.records, plan, self.config, self._program.process
         ):
             with jax.set_mesh(self._program.mesh):
                 logits = self._apply(params, *self._program.put(batch, lists))
+            if parts:  # the one before, while this one is computed
+                parts[-1] = (*parts[-1][:3], own_rows(parts[-1][3]))
             parts.append((index, batch.weight > 0, batch.labels, logits))
             if progress:
                 progress(len(parts), -(-len(plan) // len(index)))
