@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
@@ -20,6 +19,8 @@ from ligr_jax.parallel.processes import gathered
 from ligr_jax.tables.layout import Layout, layout
 from ligr_jax.tables.table import TABLES
 from ligr_jax.train.state import TrainState
+
+_BLOCK = 2**16  # elements whose digest is found at a time
 
 
 class Checkpoints:
@@ -148,32 +149,36 @@ def _describe(state: Any) -> dict[str, list[Any]]:
 
 
 def _parts(leaf: jax.Array) -> list[int]:
-    """Digests of what this process holds of a leaf, each found on its device, which waits for no
-    other: on a CPU, collectives of many small programs can starve each other of threads."""
+    """Digests of what this process holds of a leaf. On the host: on a CPU a program for each leaf
+    costs more to compile than to run, and many with collectives starve each other of threads."""
     held = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
-    firsts = [np.array([s.start or 0 for s in shard.index], np.uint32) for shard in held]
-    return [int(_digest(shard.data, first)) for shard, first in zip(held, firsts)]
+    return [
+        digest_of(np.asarray(shard.data), tuple(s.start or 0 for s in shard.index))
+        for shard in held
+    ]
 
 
-@jax.jit
-def _digest(x: jax.Array, first: jax.Array) -> jax.Array:
-    """uint32: the sum of all elements' bits, each times an odd number that its place gives, so that
-    any one change shows. Zeros add nothing. Beside the array there is one number a row and no
-    more: XLA would make all terms of a single sum before adding them.
+def digest_of(x: np.ndarray, first: tuple[int, ...]) -> int:
+    """Sum mod 2^32 of all elements' bits, each times an odd number that its place gives.
 
-    first: uint32 [axes], where the part begins in its array.
+    So any one change shows, zeros add nothing, and parts of an array add up to the whole.
+
+    first: where `x` begins in its array.
     """
-    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
-    place = jnp.zeros(x.shape, jnp.uint32)
-    for axis in range(x.ndim):
-        at = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) + first[axis]
-        place = (place ^ at) * jnp.uint32(0x9E3779B1)
-        place ^= place >> 15
-    total = bits * (place | 1)
-    for _ in range(x.ndim):
-        total = jax.lax.optimization_barrier(jnp.sum(total, axis=-1, dtype=jnp.uint32))
-    return total
+    if x.ndim == 0:
+        x, first = x[None], (0,)
+    bits = np.ascontiguousarray(x).view(f"u{x.dtype.itemsize}")
+    rows = max(1, _BLOCK // max(1, bits[:1].size))
+    total = 0
+    for begin in range(0, len(bits), rows):
+        block = bits[begin : begin + rows]
+        place = np.zeros((), np.uint32)
+        for axis, start in enumerate((first[0] + begin, *first[1:])):
+            at = np.arange(start, start + block.shape[axis], dtype=np.uint32)
+            place = (place[..., None] ^ at) * np.uint32(0x9E3779B1)
+            place ^= place >> np.uint32(15)
+        total += int((block.astype(np.uint32) * (place | np.uint32(1))).sum(dtype=np.uint32))
+    return total % 2**32
 
 
 def _differences(saved: dict[str, list[Any]], found: dict[str, list[Any]]) -> list[str]:
