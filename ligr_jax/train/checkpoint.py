@@ -137,7 +137,9 @@ def _laid_out(state: TrainState, there: Layout, here: Layout, like: TrainState) 
 def _describe(state: Any) -> dict[str, list[Any]]:
     """Per leaf: digest, dtype. The same on every mesh, whatever zeros pad a table there."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    digests = jax.device_get([_digest(leaf) for _, leaf in leaves])
+    # One at a time: simulated devices share few threads, and sums over devices of several programs
+    # at once waited for each other for ever, with large tables split by columns.
+    digests = [jax.device_get(_digest(leaf)) for _, leaf in leaves]
     return {
         jax.tree_util.keystr(path): [int(digest), str(leaf.dtype)]
         for (path, leaf), digest in zip(leaves, digests)
