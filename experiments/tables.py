@@ -30,10 +30,8 @@ Expected (21 November 2026, two AMD cores with AVX-512, jemalloc, PyTorch 2.13),
     uniform  1e7        17.2    4.0              46.9         63.8       24.2
 
 By ratios of rounds 2.5 to 3.8 times as fast as Adagrad, 1.4 to 2.3 times the row-wise one written
-by hand; V = 1e7 takes 1.74 (Zipf) and 1.15 (uniform) times V = 1e5. By pieces, at V = 1e6 uniform:
-gathering 95,000 rows 3.6, the 100,000 lookups among them 3.8, summing their gradients 2.7, the
-optimizer 1.2, writing rows 1.2. The traffic bound is 2 ms: XLA's gather on a CPU computes each
-element's place, 2 ns a piece; what it writes row by row (scatter) is three times as fast.
+by hand, which is twice or more in two of the six cases; V = 1e7 takes 1.74 (Zipf) and 1.15
+(uniform) times V = 1e5. The traffic bound is 2 ms. Most of the time is XLA's gather on a CPU.
 
 On two cores simulated devices only share them; ms, and MiB that each sends:
 

@@ -155,6 +155,8 @@ class _Costs:
         rule: RowRule | None,
     ) -> None:
         self.shapes, self.data, self.model, self.rule = shapes, data, model, rule
+        kept = jax.eval_shape(rule.init, jax.ShapeDtypeStruct((1, 1), np.float32)) if rule else ()
+        self.by_row = any(x.ndim == 1 for x in jax.tree.leaves(kept))
         self.own = {t: min(v, ids[t]) for t, (v, _) in shapes.items()}
         self.whole = {t: min(v, ids[t] * data * model) for t, (v, _) in shapes.items()}
 
@@ -217,7 +219,8 @@ class _Costs:
         over_data = 2 * (d - 1) / d * whole * row
         ids = 2 * (m - 1) * own * _INT  # rows to look up, and their places
         if stored.placement == "column":
-            norm = 2 * (m - 1) / m * whole * _FLOAT  # what row-wise AdaGrad sums over columns
+            # What row-wise AdaGrad sums over columns, to keep one number a row.
+            norm = 2 * (m - 1) / m * whole * _FLOAT * self.by_row
             return round(2 * (m - 1) / m * own * row + over_data / m + ids + norm)
         if stored.placement == "row":
             return round(2 * (m - 1) * own * row + over_data + ids)

@@ -15,7 +15,7 @@ from ligr_jax.data.distinct import Distinct, distinct
 from ligr_jax.parallel.traffic import collectives
 from ligr_jax.tables.exchange import agree, look_up, merge, update
 from ligr_jax.tables.plan import TablePlan, plan_tables
-from ligr_jax.tables.sparse import rowwise_adagrad
+from ligr_jax.tables.sparse import RULES, RowRule, rowwise_adagrad
 
 # One of them larger than what a batch looks up, in a width that does not divide by the devices.
 MODEL = ModelConfig(
@@ -32,10 +32,10 @@ CASES = [(4, 2), (2, 4), (1, 8)]
 PLACEMENTS = ["replicated", "column", "row", "table"]
 
 
-def planned(data: int, model: int, placement: str) -> tuple[TablePlan, Mesh]:
+def planned(data: int, model: int, placement: str, rule: RowRule = RULE) -> tuple[TablePlan, Mesh]:
     mesh = Mesh(np.array(jax.devices()[: data * model]).reshape(data, model), ("data", "model"))
     ids = dict.fromkeys(SHAPES, IDS)
-    return plan_tables(MODEL, ids, data, model, RULE, 2**40, (placement,)), mesh
+    return plan_tables(MODEL, ids, data, model, rule, 2**40, (placement,)), mesh
 
 
 def listed(n: int) -> tuple[dict[str, Distinct], dict[str, np.ndarray]]:
@@ -45,7 +45,7 @@ def listed(n: int) -> tuple[dict[str, Distinct], dict[str, np.ndarray]]:
     return {t: d for t, (d, _) in pairs.items()}, {t: p for t, (_, p) in pairs.items()}
 
 
-def steps(plan: TablePlan) -> Callable[..., Any]:
+def steps(plan: TablePlan, rule: RowRule = RULE) -> Callable[..., Any]:
     """Rows looked up, their gradients (given), tables and state after an update."""
 
     def step(arrays: Any, states: Any, lists: Any, gradients: Any) -> Any:
@@ -55,20 +55,20 @@ def steps(plan: TablePlan) -> Callable[..., Any]:
         merged = merge(plan.layout, gradients, lists)
         one = jnp.float32(1)
         moved = update(
-            plan.layout, RULE, arrays, states, lists, merged, one, 0.1, jnp.int32(0), one > 0
+            plan.layout, rule, arrays, states, lists, merged, one, 0.1, jnp.int32(0), one > 0
         )
         return rows, moved
 
     return step
 
 
-def arguments(plan: TablePlan, mesh: Mesh) -> tuple[Any, ...]:
+def arguments(plan: TablePlan, mesh: Mesh, rule: RowRule = RULE) -> tuple[Any, ...]:
     """Arrays, states, lists, and gradients of the rows listed, where they live."""
     n, rng = mesh.size, np.random.default_rng(1)
     lists, _ = listed(n)
     tables = {t: rng.normal(size=(s.rows, s.width)).astype(np.float32) for t, s in SHAPES.items()}
     arrays = plan.layout.pack(tables)
-    states = {name: RULE.init(x) for name, x in arrays.items()}
+    states = {name: rule.init(x) for name, x in arrays.items()}
     gradients = {}
     for t, d in lists.items():
         g = rng.normal(size=(*d.own.shape, SHAPES[t].width)).astype(np.float32)
@@ -87,12 +87,15 @@ def arguments(plan: TablePlan, mesh: Mesh) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("shape", CASES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("name", ["rowwise_adagrad", "adagrad"])
 def test_a_plan_says_to_the_byte_what_its_tables_send(
-    shape: tuple[int, int], placement: str
+    shape: tuple[int, int], placement: str, name: str
 ) -> None:
-    plan, mesh = planned(*shape, placement)
+    rule = RULES[name]()
+    plan, mesh = planned(*shape, placement, rule)
     with jax.set_mesh(mesh):
-        compiled = jax.jit(steps(plan)).lower(*arguments(plan, mesh)).compile()
+        given = arguments(plan, mesh, rule)
+        compiled = jax.jit(steps(plan, rule)).lower(*given).compile()
     assert sum(c.sent for c in collectives(compiled.as_text())) == plan.sent > 0
 
 
