@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 WORLD := $(DEMO)/world
+SWEEPS := $(patsubst %,sweeps/tiny/%.yaml,ladder seeds seq_len depth width)
 
 .PHONY: demo test lint clean
 
 demo: .venv/installed
 	$(BIN)/ligr world --out $(WORLD)/log --members 3000 --seed 0
 	$(BIN)/ligr prepare $(WORLD)/log --out $(WORLD)/prepared
-	$(BIN)/ligr sweep sweeps/demo.yaml --data $(WORLD)/prepared --out $(DEMO)
+	$(BIN)/ligr sweep $(SWEEPS) --data $(WORLD)/prepared --out $(DEMO)
 	$(BIN)/ligr report $(DEMO)
 
 test: lint

@@ -28,7 +28,7 @@ from an impression log to a scaling law:
   ligr train   --data data/world/prepared --out runs/first model.depth=4 data.seq_len=256
   ligr eval    runs/first --split test
   ligr export  runs/first --out exports/first --bits 8
-  ligr sweep   sweeps/demo.yaml --data data/world/prepared --out runs/demo
+  ligr sweep   sweeps/tiny/ladder.yaml --data data/world/prepared --out runs/demo
   ligr report  runs/demo
 
 commands:

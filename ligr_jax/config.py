@@ -306,7 +306,8 @@ class TrainConfig:
 
     seed: int = 0
     epochs: float = 1.0
-    steps: int = 0  # 0: as many as `epochs` asks
+    flops: float = 0.0  # a budget in counted FLOPs (flops_model), instead of epochs
+    steps: int = 0  # instead of both
     log_every: int = 20
     eval_every: int = 0  # 0: only at the end
     checkpoint_every: int = 200
@@ -315,6 +316,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require(self.epochs > 0, f"train.epochs={self.epochs} must be > 0")
+        _require(self.flops >= 0, f"train.flops={self.flops} must be >= 0")
+        _require(
+            not (self.flops and self.steps),
+            f"train.flops={self.flops:g} and train.steps={self.steps} both say how long to train; "
+            "set one of them to 0",
+        )
         for name in ("steps", "eval_every"):
             _require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)} must be >= 0")
         for name in ("log_every", "checkpoint_every", "keep", "max_bad_steps"):

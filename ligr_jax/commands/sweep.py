@@ -1,14 +1,18 @@
-"""Train every point of a sweep file (a valid W&B sweep), without a server.
+"""Train every point of sweep files (valid W&B sweeps), without a server.
 
-A point's directory is named by the digest of its configuration: run again, a sweep skips what is
-finished and goes on with what is not. Several runners may share one --out; none trains a point that
-another holds. A point that fails does not stop the others.
+All points are shape-checked and their cost is shown before the first one starts. A point's
+directory is named by the digest of its configuration: run again, a sweep skips what is finished and
+goes on with what is not, and a point of several files is trained once. Several runners may share
+one --out; none trains a point that another holds, and each takes over what a killed one left. A
+point that fails does not stop the others.
 
 examples:
-  ligr sweep sweeps/demo.yaml --data data/world/prepared --out runs/demo --dry-run
-  ligr sweep sweeps/demo.yaml --data data/world/prepared --out runs/demo
-  ligr sweep sweeps/demo.yaml --data data/world/prepared --out runs/demo --jobs 2 train.seed=1
-  ligr report runs/demo
+  ligr sweep sweeps/tiny/depth.yaml --data data/world/prepared --out runs/depth --dry-run
+  ligr sweep sweeps/tiny/depth.yaml --data data/world/prepared --out runs/depth
+  ligr sweep sweeps/tiny/{ladder,seeds}.yaml --data data/world/prepared --out runs/ladder
+  ligr sweep sweeps/tiny/seeds.yaml --data D --out runs/seeds --only preset=demo-3 train.seed=1
+  ligr sweep sweeps/tiny/depth.yaml --data D --out runs/quick train.steps=100
+  ligr report runs/ladder
 """
 
 import argparse
@@ -16,19 +20,28 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="sweep file, e.g. sweeps/demo.yaml")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="sweep file, or name=value")
     parser.add_argument("--data", required=True, type=Path, help="prepared data (ligr prepare)")
     parser.add_argument("--out", required=True, type=Path, help="directory of the runs")
     parser.add_argument("--jobs", type=int, default=1, help="points trained at a time (default 1)")
     parser.add_argument("--dry-run", action="store_true", help="print the points and stop")
-    parser.add_argument("assignments", nargs="*", metavar="name=value", help="for every point")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="WORD", help="points that match: name=value, run"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from ligr_jax.scaling.sweep import plan_points, read_sweep, run_sweep, table_of
+    from ligr_jax.config import ConfigError
+    from ligr_jax.scaling.runner import run_sweep
+    from ligr_jax.scaling.sweep import corrected, only, plan_points, read_sweep, table_of
 
-    _, grid = read_sweep(args.file)
-    points = plan_points(grid, args.data, args.assignments)
+    # A file is one that is there; everything else is for every point.
+    extra = [word for word in args.files if "=" in word]
+    files = [Path(word) for word in args.files if "=" not in word]
+    if not files:
+        raise ConfigError("name at least one sweep file, e.g. sweeps/tiny/depth.yaml")
+    asked = [point for file in files for point in read_sweep(file)]
+    points = corrected(only(plan_points(asked, args.data, extra), args.only), args.out)
     print(table_of(points), flush=True)
     if args.dry_run:
         return 0

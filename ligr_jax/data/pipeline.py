@@ -141,9 +141,3 @@ def plan_for(records: Records, config: Config, split: str) -> Plan:
         fraction=config.data.fraction if train else 1.0,
         seed=config.train.seed if train else 0,
     )
-
-
-def number_of_steps(config: Config, plan: Plan) -> int:
-    """`train.steps`, or what `train.epochs` over the plan's rows makes."""
-    epoch = len(plan) / config.optim.batch
-    return config.train.steps or max(1, round(config.train.epochs * epoch))

@@ -1,26 +1,36 @@
 """What a run will cost, before it starts: from its configuration and a sample of its data."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass, replace
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from ligr_jax.config import Config
 from ligr_jax.data.assemble import Assembler
-from ligr_jax.data.pipeline import number_of_steps, plan_for
+from ligr_jax.data.pipeline import plan_for
+from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.nn.flops import Work, parameter_counts, train_flops
 from ligr_jax.nn.ligr import LiGR
-from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
+from ligr_jax.parallel.peak import peak_flops
 from ligr_jax.tables.layout import layout
+from ligr_jax.train.length import number_of_steps, work_of_a_row
 from ligr_jax.train.state import abstract_state, optimizer
 
-_SAMPLE_ROWS = 32
+# Of small runs on two cores (README): seconds to start, compile and evaluate; seconds of a step
+# beside its FLOPs; share of the peak that those reach. Finished runs correct what comes of them.
+_START, _STEP, _SHARE = 12.0, 0.004, 0.3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """steps and tokens of a run, its `flops_model`, parameters, and bytes of its training state."""
+    """steps, tokens and `flops_model` of a run; its parameters; bytes of its training state
+    (weights, tables, optimizer); seconds from its start to its summary, on this machine."""
 
     steps: int
     tokens: float
@@ -28,36 +38,59 @@ class Estimate:
     dense: int
     tables: int
     state_bytes: int
+    seconds: float
 
 
-def estimate(config: Config, records: Records) -> Estimate:
-    """Shape-checks the whole run (nothing is computed) and measures a sample of its rows.
+class Estimator:
+    """Estimates the points of a sweep; what they share is found once."""
 
-    Raises:
-        ValueError: shapes do not fit, or the train split is empty.
-    """
-    plan = plan_for(records, config, "train")
-    if not len(plan):
-        raise ValueError(f"{records.directory}: the train split has no impressions")
-    steps = number_of_steps(config, plan)
-    rows = np.random.default_rng(0).integers(0, len(plan), min(_SAMPLE_ROWS, len(plan)))
-    batch = Assembler(records, plan, config.model)(rows)
-    tx = optimizer(config.optim, steps, layout(config.model.tables))
+    def __init__(self, records: Records) -> None:
+        self.records = records
+        self._known: dict[str, Any] = {}
+
+    def __call__(self, config: Config) -> Estimate:
+        """Shape-checks the whole run; nothing of the model is computed.
+
+        Raises:
+            ValueError: shapes do not fit, or the train split is empty.
+        """
+        rows = (asdict(config.data), config.train.seed if config.data.fraction < 1 else 0)
+        plan: Plan = self._once("plan", rows, lambda: plan_for(self.records, config, "train"))
+        if not len(plan):
+            raise ValueError(f"{self.records.directory}: the train split has no impressions")
+        row: Work = self._once(
+            "work", (rows, config.model.mask), lambda: work_of_a_row(config, self.records, plan)
+        )
+        steps = number_of_steps(config, plan, row)
+        work = Work(*(x * steps * config.optim.batch for x in astuple(row)))
+        # Rates change no shape, and a sweep may have many.
+        optim = replace(config.optim, dense_lr=1.0, table_lr=1.0)
+        shape = (asdict(config.model), asdict(optim), config.data.seq_len)
+        counts, size = self._once("state", shape, lambda: _state(config, self.records, plan))
+        flops = train_flops(config.model, work)
+        speed = _SHARE * peak_flops(config.model.dtype) * jax.device_count()
+        return Estimate(
+            steps=steps,
+            tokens=2 * work.impressions,
+            flops=flops,
+            dense=counts["dense"],
+            tables=counts["tables"],
+            state_bytes=size,
+            seconds=_START + _STEP * steps + flops / speed,
+        )
+
+    def _once(self, kind: str, key: Any, make: Callable[[], T]) -> T:
+        text = json.dumps([kind, key])
+        if text not in self._known:
+            self._known[text] = make()
+        found: T = self._known[text]
+        return found
+
+
+def _state(config: Config, records: Records, plan: Plan) -> tuple[dict[str, int], int]:
+    """Parameters by group, and bytes of the training state."""
+    batch = Assembler(records, plan, config.model)(np.zeros(1, np.int64))
+    tx = optimizer(config.optim, 1, layout(config.model.tables))
     state = abstract_state(LiGR(config.model), tx, batch)
-    counts = parameter_counts(config.model, state.params)
-    rows_seen = steps * config.optim.batch
-    history = history_mask(batch.member, batch.session, config.model.mask)
-    setwise = session_mask(batch.member, batch.session)
-    work = Work(
-        impressions=float((batch.member > 0).sum()) / len(rows) * rows_seen,
-        history_pairs=float(allowed_pairs(history)) / len(rows) * rows_seen,
-        set_pairs=float(allowed_pairs(setwise)) / len(rows) * rows_seen,
-    )
-    return Estimate(
-        steps=steps,
-        tokens=2 * work.impressions,
-        flops=train_flops(config.model, work),
-        dense=counts["dense"],
-        tables=counts["tables"],
-        state_bytes=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)),
-    )
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    return parameter_counts(config.model, state.params), size

@@ -1,64 +1,119 @@
-"""Configurations from few dials: the data's defaults, then a preset, then dotted overrides."""
+"""Configurations from few dials: what grows with what, written down once.
+
+A rung is a size of the model: sequence length, depth, width D, table width E and share of the
+members. All else follows from it by the rules of its ladder:
+
+    optim.batch   tokens of a batch / sequence length: a step sees as many tokens at every length
+    model.heads   width / head width
+    steps         one pass over the members, or `train.flops` where a budget is given
+
+`ligr train` and sweep files understand three names that are no fields of `Config`:
+
+    preset=demo-4            a rung with all its rules
+    change=NAME=V;NAME=V     several assignments as one value, so that a sweep can vary them as one
+                             thing; `change=none` changes nothing
+    batch_tokens=1024        the batch by its tokens; head_width=16: the heads by their width
+
+A preset's assignments come first, then a change's, then what is given beside them; batch_tokens and
+head_width are applied last, to the length and width that resulted.
+"""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ligr_jax.config import Config, ConfigError, DataConfig, ModelConfig, override
 from ligr_jax.data.assemble import check_columns, default_features
 from ligr_jax.data.manifest import Manifest
 
-# The demo's ladder: sequence length, depth, widths and the share of the members grow together.
-_DEMO = (
-    # T, depth, width, heads, table width, members
-    (16, 1, 8, 1, 4, 0.12),
-    (32, 1, 16, 2, 8, 0.25),
-    (32, 2, 16, 2, 8, 0.35),
-    (64, 2, 24, 2, 8, 0.50),
-    (64, 2, 32, 2, 16, 0.70),
-    (128, 2, 32, 2, 16, 1.00),
-    (128, 3, 40, 4, 16, 1.00),
-    (256, 3, 48, 4, 16, 1.00),
-)
-_DEMO_TOKENS = 1024  # of a batch
-_DEMO_COMMON = (
-    "model.action_token=actions_and_item",
-    "model.position=relative_session",
-    "model.table_init=0.02",
-    "optim.dense_lr=3e-3",
-    "eval.splits=validation",
-    "train.checkpoint_every=500",
+
+@dataclass(frozen=True)
+class Ladder:
+    """What the rungs of one ladder have in common."""
+
+    name: str
+    batch_tokens: int
+    head_width: int
+    common: tuple[str, ...]
+    # T, depth, width, table width, share of the members
+    rungs: tuple[tuple[int, int, int, int, float], ...]
+
+    def presets(self) -> dict[str, tuple[str, ...]]:
+        """Assignments of every rung, by the name of its preset."""
+        return {
+            f"{self.name}-{i}": (
+                *self.common,
+                f"batch_tokens={self.batch_tokens}",
+                f"head_width={self.head_width}",
+                f"data.seq_len={t}",
+                f"model.depth={depth}",
+                f"model.width={width}",
+                f"model.table_width={table}",
+                f"data.fraction={members}",
+            )
+            for i, (t, depth, width, table, members) in enumerate(self.rungs)
+        }
+
+
+DEMO = Ladder(
+    name="demo",
+    batch_tokens=1024,
+    head_width=16,
+    common=(
+        "model.action_token=actions_and_item",
+        "model.position=relative_session",
+        "model.table_init=0.02",
+        "optim.dense_lr=3e-3",
+        "eval.splits=validation",
+        "train.checkpoint_every=500",
+    ),
+    rungs=(
+        (16, 1, 8, 4, 0.12),
+        (32, 1, 16, 8, 0.25),
+        (32, 2, 16, 8, 0.35),
+        (64, 2, 24, 8, 0.50),
+        (64, 2, 32, 16, 0.70),
+        (128, 2, 32, 16, 1.00),
+        (128, 3, 40, 16, 1.00),
+        (256, 3, 48, 16, 1.00),
+    ),
 )
 
-PRESETS: dict[str, tuple[str, ...]] = {
-    f"demo-{i}": (
-        *_DEMO_COMMON,
-        f"data.seq_len={t}",
-        f"optim.batch={_DEMO_TOKENS // t}",
-        f"model.depth={depth}",
-        f"model.width={width}",
-        f"model.heads={heads}",
-        f"model.table_width={table}",
-        f"data.fraction={members}",
-    )
-    for i, (t, depth, width, heads, table, members) in enumerate(_DEMO)
-}
+# Up to the largest model of LiGR 5.1: 16 layers, 64-wide ids, 1,024 impressions, 10 M dense
+# parameters; rates as in its A.1. Depth, width and length at the lower rungs are ours.
+PAPER = Ladder(
+    name="paper",
+    batch_tokens=2**17,
+    head_width=64,
+    common=(
+        "model.dtype=bfloat16",
+        "optim.dense_lr=1e-3",
+        "optim.table_lr=1e-2",
+        "eval.splits=validation,test",
+        "train.checkpoint_every=1000",
+    ),
+    rungs=(
+        (64, 2, 64, 8, 1.0),
+        (128, 4, 64, 16, 1.0),
+        (256, 6, 128, 32, 1.0),
+        (512, 8, 128, 32, 1.0),
+        (1024, 12, 192, 64, 1.0),
+        (2048, 16, 192, 64, 1.0),
+    ),
+)
+
+PRESETS: dict[str, tuple[str, ...]] = DEMO.presets() | PAPER.presets()
 
 
 def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] = ()) -> Config:
     """The configuration of a run on prepared data, checked against its manifest.
 
-    assignments: dotted overrides; `preset=NAME` among them stands for that preset's, which the
-        others override.
+    assignments: dotted overrides, with the dials of this module among them.
 
     Raises:
         ConfigError: unknown preset or name, impossible combination, or columns the data lacks.
     """
-    given = list(assignments)
-    presets = [a.removeprefix("preset=") for a in given if a.startswith("preset=")]
-    for preset in presets:
-        if preset not in PRESETS:
-            raise ConfigError(f"no preset '{preset}'; there are {', '.join(PRESETS)}")
-    chosen = [a for preset in presets for a in PRESETS[preset]]
+    plain, dials = _resolve(list(assignments))
     rates = manifest.splits["train"].positive_rate
     config = Config(
         model=ModelConfig(
@@ -68,10 +123,50 @@ def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] =
         ),
         data=DataConfig(dir=str(data), digest=manifest.digest),
     )
-    others = [a for a in given if not a.startswith("preset=")]
-    config = override(config, [*chosen, *others])
+    if dials:
+        # Heads are set aside while widths are read, which they may not divide yet.
+        shape = override(config, [*plain, "model.heads=1"] if "head_width" in dials else plain)
+        plain += [_follow(shape, name, value) for name, value in dials.items()]
+    config = override(config, plain)
     check_columns(config.model, manifest)
     return config
+
+
+def _resolve(given: list[str]) -> tuple[list[str], dict[str, int]]:
+    """Plain assignments, and the dials that are applied to what they make."""
+    presets, changes, others = list[str](), list[str](), list[str]()
+    for assignment in given:
+        name, _, value = assignment.partition("=")
+        if name == "preset":
+            if value not in PRESETS:
+                raise ConfigError(f"no preset '{value}'; there are {', '.join(PRESETS)}")
+            presets += PRESETS[value]
+        elif name == "change":
+            changes += [] if value in ("", "none") else value.split(";")
+        else:
+            others.append(assignment)
+    plain, dials = list[str](), dict[str, int]()
+    for assignment in [*presets, *changes, *others]:
+        name, _, value = assignment.partition("=")
+        if name in _FOLLOWERS:
+            if not value.isdigit() or not int(value):
+                raise ConfigError(f"{assignment}: expected a whole number above 0")
+            dials[name] = int(value)
+        else:
+            plain.append(assignment)
+            # Said outright, a number no longer follows.
+            dials = {k: v for k, v in dials.items() if _FOLLOWERS[k] != name}
+    return plain, dials
+
+
+# Dial -> what follows from it.
+_FOLLOWERS = {"batch_tokens": "optim.batch", "head_width": "model.heads"}
+
+
+def _follow(config: Config, dial: str, value: int) -> str:
+    if dial == "batch_tokens":
+        return f"optim.batch={max(1, value // config.data.seq_len)}"
+    return f"model.heads={max(1, config.model.width // value)}"
 
 
 def _prior(rate: float) -> float:

@@ -1,41 +1,39 @@
-"""Sweeps: a W&B sweep file, run without a server.
+"""Sweep files and their points: a W&B sweep of method `grid`, read and checked without a server.
 
-A point's directory is named by the digest of its configuration, so a sweep started again skips what
-is finished and goes on with what is not; two runners of one sweep never train the same point,
-because a run's directory is locked by whoever trains it.
+A point's directory is named by the digest of its configuration, so a point that several files ask
+for is one run, and a sweep started again finds what it has done.
 """
 
 import itertools
 import json
-import os
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config, ConfigError, digest
 from ligr_jax.data.records import Records
 from ligr_jax.progress import clock
-from ligr_jax.scaling.estimate import Estimate, estimate
+from ligr_jax.scaling.estimate import Estimate, Estimator
 from ligr_jax.scaling.ladder import configure
-from ligr_jax.train.preemption import on_sigterm
-from ligr_jax.train.run import BUSY, PREEMPTED
 
-Say = Callable[[str], None]
+
+@dataclass(frozen=True)
+class Asked:
+    """A point as files ask for it: their names, and its assignments."""
+
+    sweeps: tuple[str, ...]
+    assignments: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a sweep: what the file says of it, and the configuration that makes."""
+    """One run of a sweep: who asks for it, the configuration that makes, and what it will cost."""
 
+    sweeps: tuple[str, ...]
     assignments: tuple[str, ...]
     config: Config
     cost: Estimate
@@ -44,9 +42,18 @@ class Point:
     def name(self) -> str:
         return digest(self.config)
 
+    def to_json(self) -> dict[str, Any]:
+        """What sweep.json keeps of it."""
+        return {
+            "run": self.name,
+            "sweeps": list(self.sweeps),
+            "assignments": list(self.assignments),
+            "estimate": asdict(self.cost),
+        }
 
-def read_sweep(path: Path) -> tuple[str, list[tuple[str, ...]]]:
-    """Name and points of a sweep file: the grid of its parameters, each a list of assignments.
+
+def read_sweep(path: Path) -> list[Asked]:
+    """The grid of a sweep file's parameters, the last of them changing fastest.
 
     Raises:
         ConfigError: not a W&B sweep of method `grid` with `value` or `values` for each parameter.
@@ -68,35 +75,84 @@ def read_sweep(path: Path) -> tuple[str, list[tuple[str, ...]]]:
             raise ConfigError(f"{path}: parameter {name} needs `value` or a list of `values`")
         values = [spec["value"]] if "value" in spec else spec["values"]
         axes.append([f"{name}={_text(v)}" for v in values])
-    return str(raw.get("name", path.stem)), list(itertools.product(*axes))
+    sweep = (str(raw.get("name", path.stem)),)
+    return [Asked(sweep, point) for point in itertools.product(*axes)]
 
 
 def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    short = f"{value:g}" if isinstance(value, float) else ""
+    return short if short and float(short) == value else str(value)
 
 
-def plan_points(
-    assignments: Sequence[tuple[str, ...]], data: Path, extra: Sequence[str] = ()
-) -> list[Point]:
+def plan_points(asked: Sequence[Asked], data: Path, extra: Sequence[str] = ()) -> list[Point]:
     """Configurations and costs of all points, every one shape-checked; the cheapest first.
+
+    extra: assignments for every point.
 
     Raises:
         ConfigError: a point that cannot run, named by its assignments.
     """
-    records = Records(data)
-    points = []
-    for given in assignments:
+    estimator, points = Estimator(Records(data)), dict[str, Point]()
+    for each in asked:
+        given = (*each.assignments, *extra)
         try:
-            config = configure(records.manifest, data, (*given, *extra))
-            points.append(Point((*given, *extra), config, estimate(config, records)))
+            config = configure(estimator.records.manifest, data, given)
+            point = Point(each.sweeps, given, config, estimator(config))
         except (ValueError, TypeError) as e:
             raise ConfigError(f"point {' '.join(given)}: {e}") from e
-    return sorted(points, key=lambda p: p.cost.flops)
+        before = points.get(point.name)
+        if before:
+            sweeps = tuple(dict.fromkeys((*before.sweeps, *point.sweeps)))
+            point = replace(before, sweeps=sweeps)
+        points[point.name] = point
+    return sorted(points.values(), key=lambda p: p.cost.flops)
+
+
+def only(points: Sequence[Point], wanted: Sequence[str]) -> list[Point]:
+    """The points that match every word: an assignment, or the beginning of a run's name.
+
+    Raises:
+        ConfigError: no point does.
+    """
+    kept = [
+        p
+        for p in points
+        if all(w in p.assignments or w in p.sweeps or p.name.startswith(w) for w in wanted)
+    ]
+    if wanted and not kept:
+        raise ConfigError(
+            f"--only {' '.join(wanted)}: no point matches; give assignments as the table shows "
+            f"them (e.g. {points[0].assignments[0]}), a sweep's name, or a run's"
+        )
+    return kept
+
+
+def corrected(points: Sequence[Point], out: Path) -> list[Point]:
+    """The points with the seconds that finished runs of `out` suggest: the median of actual over
+    estimated scales all."""
+    ratios = []
+    for point in points:
+        try:
+            took = seconds_of(json.loads((out / point.name / "summary.json").read_text()))
+        except (OSError, json.JSONDecodeError):
+            continue
+        if took:
+            ratios.append(took / point.cost.seconds)
+    scale = float(np.median(ratios)) if ratios else 1.0
+    return [replace(p, cost=replace(p.cost, seconds=p.cost.seconds * scale)) for p in points]
+
+
+def seconds_of(summary: dict[str, Any]) -> float:
+    """From a finished run's start to its summary; 0 where it does not say."""
+    parts = ("start_seconds", "seconds", "eval_seconds")
+    return float(sum(summary[k] for k in parts)) if all(k in summary for k in parts) else 0.0
 
 
 def table_of(points: Sequence[Point]) -> str:
-    """The points with what they will cost, as aligned text."""
-    rows = [("point", "what", "steps", "tokens", "dense", "tables", "FLOPs", "state")]
+    """The points with what they will cost, as aligned text, and what all of them will."""
+    rows = [("run", "what", "steps", "tokens", "dense", "tables", "FLOPs", "state", "time")]
     for p in points:
         c = p.cost
         rows.append(
@@ -109,118 +165,10 @@ def table_of(points: Sequence[Point]) -> str:
                 f"{c.tables:,}",
                 f"{c.flops:.2e}",
                 f"{c.state_bytes / 2**20:.1f} MiB",
+                clock(c.seconds),
             )
         )
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(v.ljust(w) for v, w in zip(r, widths)).rstrip() for r in rows]
-    return "\n".join(lines)
-
-
-def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, say: Say) -> bool:
-    """Trains every point that is not finished, `jobs` at a time; true if all of them are.
-
-    A point that fails does not stop the others: its output is in `<point>/log.txt`, its last words
-    in `<point>/error.txt`.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    listing = {"points": [{"run": p.name, "assignments": list(p.assignments)} for p in points]}
-    write_atomically(out / "sweep.json", json.dumps(listing, indent=1) + "\n")
-    board = _Board(points, out, say)
-    # Told to stop, it lets the running points save themselves and starts no other.
-    with on_sigterm(board.stop), ThreadPoolExecutor(jobs) as pool:
-        for _ in pool.map(lambda p: _run_point(p, data, out, board), points):
-            pass
-    for name, error in board.failed.items():
-        say(f"failed: {name}: {error} (see {out / name / 'log.txt'})")
-    if board.elsewhere:
-        say(f"{len(board.elsewhere)} points are being trained by another runner")
-    return not board.failed and not board.elsewhere
-
-
-class _Board:
-    """Who is where, how much work is left, and how long it will take."""
-
-    def __init__(self, points: Sequence[Point], out: Path, say: Say) -> None:
-        self._say, self._lock = say, threading.Lock()
-        self._number = {p.name: i + 1 for i, p in enumerate(points)}
-        self._left = sum(p.cost.flops for p in points if not _finished(out / p.name))
-        self._began, self._done = time.monotonic(), 0.0
-        self.children: set[subprocess.Popen[str]] = set()
-        self.stopping = False
-        self.failed: dict[str, str] = {}
-        self.elsewhere: list[str] = []
-
-    def stop(self) -> None:
-        self.stopping = True
-        for child in list(self.children):
-            child.terminate()
-
-    def line(self, point: Point, text: str) -> None:
-        with self._lock:
-            label = f"[{self._number[point.name]}/{len(self._number)}]"
-            self._say(f"{label} {point.assignments[0]}: {text}")
-
-    def end(self, point: Point, text: str) -> None:
-        with self._lock:
-            self._done += point.cost.flops
-            seconds = time.monotonic() - self._began
-            left = max(0.0, self._left - self._done)
-        # The first, small points are mostly start-up: they say nothing about the large ones.
-        known = self._done > 0.05 * self._left
-        note = f"; about {clock(seconds * left / self._done)} left for the sweep" if known else ""
-        self.line(point, text + note)
-
-
-def _finished(directory: Path) -> bool:
-    return (directory / "summary.json").exists()
-
-
-def _run_point(point: Point, data: Path, out: Path, board: _Board) -> None:
-    directory = out / point.name
-    if _finished(directory):
-        board.line(point, "finished before")
-        return
-    if board.stopping:
-        board.failed[point.name] = "not started"
-        return
-    directory.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(data)]
-    command += ["--out", str(directory), *point.assignments]
-    with (directory / "log.txt").open("a") as log:
-        status, last = _relay(command, board, log.write, lambda text: board.line(point, text))
-    error = directory / "error.txt"
-    if status == 0:
-        error.unlink(missing_ok=True)
-        board.end(point, "finished")
-    elif status == BUSY:
-        board.elsewhere.append(point.name)
-        board.line(point, "is being trained by another runner")
-    else:
-        last = f"exit status {status}: {last}" if status != PREEMPTED else "preempted; run again"
-        write_atomically(error, last + "\n")
-        board.failed[point.name] = last
-        board.end(point, f"FAILED ({last})")
-
-
-def _relay(
-    command: list[str], board: _Board, keep: Callable[[str], Any], show: Say
-) -> tuple[int, str]:
-    """Runs a command; keeps and shows what it prints; returns its status and last line."""
-    last = ""
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    ) as child:
-        board.children.add(child)
-        assert child.stdout
-        for line in child.stdout:
-            keep(line)
-            if line.strip():
-                last = line.strip()
-                if last.startswith(("step", "resuming", "checkpoint")):
-                    show(last)
-        board.children.discard(child)
-        return child.wait(), last
+    total = sum(p.cost.flops for p in points), clock(sum(p.cost.seconds for p in points))
+    return "\n".join([*lines, f"{len(points)} points, {total[0]:.2e} FLOPs, about {total[1]}"])

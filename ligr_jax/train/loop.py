@@ -16,14 +16,15 @@ import jax
 
 from ligr_jax.config import Config, flatten
 from ligr_jax.data.assemble import crowded_tables
-from ligr_jax.data.pipeline import TrainBatch, number_of_steps, plan_for, train_batches
+from ligr_jax.data.pipeline import TrainBatch, plan_for, train_batches
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
-from ligr_jax.nn.flops import compute_axes, parameter_counts
+from ligr_jax.nn.flops import Work, compute_axes, parameter_counts
 from ligr_jax.parallel.processes import is_first, stop_agreed
 from ligr_jax.progress import Progress
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator
+from ligr_jax.train.length import number_of_steps, work_of_a_row
 from ligr_jax.train.meter import Meter, Totals
 from ligr_jax.train.preemption import on_sigterm
 from ligr_jax.train.program import Program
@@ -77,7 +78,8 @@ class Trainer:
         self.plan: Plan = plan_for(records, config, "train")
         if not len(self.plan):
             raise ValueError(f"{records.directory}: the train split has no impressions")
-        self.steps = number_of_steps(config, self.plan)
+        row = work_of_a_row(config, records, self.plan) if config.train.flops else Work()
+        self.steps = number_of_steps(config, self.plan, row)
         self.program = Program(config, self.steps)
         self.mesh = self.program.mesh
         if config.mesh.model > 1:
@@ -91,7 +93,9 @@ class Trainer:
         self.totals = Totals()
 
     def run(self) -> dict[str, Any]:
+        began = time.perf_counter()
         state, step_fn, xla_flops = self._start()
+        self.start_seconds = time.perf_counter() - began
         first = int(state.step)
         self.parameters = parameter_counts(self.config.model, state.params)
         self.meter = Meter(self.config, self.parameters["dense"], self.mesh.size, self.totals)
@@ -212,6 +216,7 @@ class Trainer:
             "tokens": 2 * self.totals.impressions,
             "impressions": self.totals.impressions,
             "targets": self.totals.targets,
+            "start_seconds": self.start_seconds,
             "seconds": self.totals.seconds,
             "eval_seconds": time.perf_counter() - began,
             "device": devices[0].device_kind,

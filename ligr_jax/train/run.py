@@ -43,6 +43,17 @@ def claimed(directory: Path) -> Iterator[None]:
         yield
 
 
+def held(directory: Path) -> bool:
+    """Whether a process holds the directory now."""
+    if not (directory / ".lock").exists():
+        return False
+    try:
+        with claimed(directory):
+            return False
+    except Busy:
+        return True
+
+
 def adopt(directory: Path, config: Config, write: bool = True) -> None:
     """Writes config.json, or checks that the one there is the same.
 

@@ -1,7 +1,13 @@
-"""Sweeps: shipped files are valid for W&B and for us; a sweep runs, skips, fails and reports."""
+"""Sweeps: shipped files are valid for W&B and for us; runners share a directory, die and resume."""
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import jsonschema
@@ -10,29 +16,36 @@ import yaml
 
 from ligr_jax.cli import main
 from ligr_jax.config import ConfigError
-from ligr_jax.scaling.ladder import PRESETS
-from ligr_jax.scaling.runs import read_runs
-from ligr_jax.scaling.sweep import plan_points, read_sweep, run_sweep
+from ligr_jax.data.manifest import load_manifest
+from ligr_jax.scaling import shipped
+from ligr_jax.scaling.ladder import PRESETS, configure
+from ligr_jax.scaling.runner import run_sweep
+from ligr_jax.scaling.runs import read_metrics, read_runs
+from ligr_jax.scaling.sweep import Asked, corrected, only, plan_points, read_sweep
+from ligr_jax.train.run import claimed, held, load_summary
 from tests.train.runs import SMALL
 
-SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
+SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(SWEEPS.rglob("*.yaml")), ids=lambda p: str(p)[-24:-5])
 def test_shipped_files_fit_the_schema_of_wandb(path: Path) -> None:
     package = importlib.util.find_spec("sweeps")
     assert package is not None
     assert package.origin is not None
     schema = json.loads((Path(package.origin).parent / "config" / "schema.json").read_text())
-    sweep = yaml.safe_load(path.read_text())
-    jsonschema.validate(sweep, schema)
-    _, points = read_sweep(path)
-    assert points
+    jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+    assert read_sweep(path)
 
 
-def test_the_demo_climbs_the_ladder() -> None:
-    _, points = read_sweep(Path(__file__).parents[2] / "sweeps" / "demo.yaml")
-    assert [p[0].removeprefix("preset=") for p in points] == list(PRESETS)
+def test_shipped_files_are_what_the_code_writes() -> None:
+    written = {str(p.relative_to(SWEEPS))[:-5]: p.read_text() for p in SWEEPS.rglob("*.yaml")}
+    assert written == {path: shipped.text_of(path) for path in shipped.studies()}
+    forms = {path.partition("/")[0]: set() for path in written}
+    for path in written:
+        form, _, study = path.partition("/")
+        forms[form].add(study)
+    assert forms["tiny"] == forms["paper"]
 
 
 @pytest.mark.parametrize(
@@ -50,9 +63,53 @@ def test_bad_sweep_files_are_refused(tmp_path: Path, text: str, words: str) -> N
         read_sweep(tmp_path / "s.yaml")
 
 
+def test_dials_follow_and_what_is_said_outright_wins(prepared: Path) -> None:
+    manifest = load_manifest(prepared)
+
+    def dials(*assignments: str) -> tuple[int, int, int]:
+        config = configure(manifest, prepared, assignments)
+        return config.optim.batch, config.model.heads, config.model.width
+
+    assert dials("preset=demo-4") == (16, 2, 32)
+    assert dials("preset=demo-4", "data.seq_len=256", "model.width=64") == (4, 4, 64)
+    assert dials("preset=demo-4", "change=model.width=48;optim.batch=5") == (5, 3, 48)
+    assert dials("preset=demo-4", "optim.batch=5", "batch_tokens=640") == (10, 2, 32)
+    with pytest.raises(ConfigError, match="no preset 'demo-99'"):
+        dials("preset=demo-99")
+    with pytest.raises(ConfigError, match="batch_tokens=many"):
+        dials("batch_tokens=many")
+    assert all(configure(manifest, prepared, [f"preset={name}"]) for name in PRESETS)
+
+
+def grid(*assignments: str) -> list[Asked]:
+    return [Asked(("test",), (a,)) for a in assignments]
+
+
+def test_a_point_of_two_sweeps_is_one_run(prepared: Path) -> None:
+    asked = [Asked(("a",), ("model.width=32",)), Asked(("b",), ("change=model.width=32",))]
+    (point,) = plan_points(asked, prepared, SMALL[1:])
+    assert point.sweeps == ("a", "b")
+    assert only([point], ["b"]) == [point]
+    with pytest.raises(ConfigError, match="no point matches"):
+        only([point], ["model.width=33"])
+
+
+def test_a_budget_is_spent_within_two_percent(prepared: Path, tmp_path: Path) -> None:
+    """`train.flops` says how long to train; what is counted while training agrees."""
+    small = [a for a in SMALL if not a.startswith("train.steps")]
+    (point,) = plan_points(grid("train.flops=2e8"), prepared, [*small, "eval.splits=validation"])
+    assert point.cost.flops == pytest.approx(2e8, rel=0.02)
+    assert main(["train", "--data", str(prepared), "--out", str(tmp_path), *point.assignments]) == 0
+    summary = load_summary(tmp_path)
+    assert summary is not None
+    assert summary["flops_model"] == pytest.approx(2e8, rel=0.02)
+    with pytest.raises(ConfigError, match="both say how long"):
+        plan_points(grid("train.flops=2e8"), prepared, SMALL)
+
+
 def test_a_bad_point_fails_before_the_first_one_starts(prepared: Path) -> None:
     with pytest.raises(ConfigError, match=r"point model\.width=31"):
-        plan_points([("model.width=32",), ("model.width=31",)], prepared)
+        plan_points(grid("model.width=32", "model.width=31"), prepared)
 
 
 def test_a_sweep_from_points_to_page(
@@ -65,8 +122,7 @@ def test_a_sweep_from_points_to_page(
     """Two points, one of which diverges: the other is finished, drawn, and not trained again."""
     monkeypatch.setattr("os.environ", child_env)
     short = [*SMALL, "train.steps=10", "train.max_bad_steps=2"]
-    grid = [("optim.dense_lr=1e-3",), ("optim.dense_lr=1e30",)]
-    points = plan_points(grid, prepared, short)
+    points = plan_points(grid("optim.dense_lr=1e-3", "optim.dense_lr=1e30"), prepared, short)
     said: list[str] = []
     assert run_sweep(points, prepared, tmp_path, jobs=2, say=said.append) is False
     good, bad = (next(p for p in points if f"={lr}" in p.assignments[0]) for lr in ("1e-3", "1e30"))
@@ -74,11 +130,83 @@ def test_a_sweep_from_points_to_page(
     assert "steps in a row" in (tmp_path / bad.name / "error.txt").read_text()
     runs = read_runs(tmp_path)
     assert runs.table["run"].to_list() == [good.name]
-    counted = json.loads((tmp_path / good.name / "summary.json").read_text())["flops_model"]
-    assert good.cost.flops == pytest.approx(counted, rel=0.2)  # the estimate is from a sample
+    counted = json.loads((tmp_path / good.name / "summary.json").read_text())
+    assert good.cost.flops == pytest.approx(counted["flops_model"], rel=0.02)
+    assert good.cost.tokens == pytest.approx(counted["tokens"], rel=0.02)
+    took = counted["start_seconds"] + counted["seconds"] + counted["eval_seconds"]
+    assert corrected([good], tmp_path)[0].cost.seconds == pytest.approx(took)
+    listed = json.loads((tmp_path / "sweep.json").read_text())["points"]
+    assert {p["run"] for p in listed} == {good.name, bad.name}
     again: list[str] = []
     assert run_sweep([good], prepared, tmp_path, jobs=1, say=again.append) is True
     assert any("finished before" in line for line in again)
     assert main(["report", str(tmp_path)]) == 0
     assert "report.html" in capsys.readouterr().out
     assert good.name in (tmp_path / "report.html").read_text()
+
+
+def test_two_runners_share_a_sweep_and_one_takes_over_what_a_killed_one_left(
+    prepared: Path, tmp_path: Path, child_env: dict[str, str]
+) -> None:
+    """No point is trained twice, and the run in progress goes on from its checkpoint."""
+    file = tmp_path / "two.yaml"
+    values = {"optim.dense_lr": {"values": [1e-3, 2e-3, 3e-3]}}
+    file.write_text(yaml.safe_dump({"method": "grid", "parameters": values}))
+    out = tmp_path / "runs"
+    command = [sys.executable, "-m", "ligr_jax", "sweep", str(file), "--data", str(prepared)]
+    command += ["--out", str(out), *SMALL, "train.steps=400", "train.checkpoint_every=20"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    first = subprocess.Popen(command, env=child_env, start_new_session=True, **pipes)
+    try:
+        _wait(lambda: list(out.glob("*/checkpoints/40*")), first)
+        run = next(out.glob("*/checkpoints/40*")).parents[1]
+        second = subprocess.Popen(command, env=child_env, **pipes)
+        # The runner and the process that trains for it, both at once, as a machine dies.
+        trainer = _child_of(first.pid)
+        os.kill(first.pid, signal.SIGKILL)
+        os.kill(trainer, signal.SIGKILL)
+        said, _ = second.communicate(timeout=300)
+    finally:
+        first.kill()
+        first.communicate()
+    assert second.returncode == 0, said
+    runs = read_runs(out)
+    assert len(runs.table) == 3
+    assert "resuming at step" in (run / "log.txt").read_text()
+    for directory in (out / name for name in runs.table["run"]):
+        steps = [row["step"] for row in read_metrics(directory)]
+        assert len(set(steps[:-1])) == len(steps[:-1])  # the last row is the evaluation
+        assert (directory / "log.txt").read_text().count("step 400/400") == 1
+
+
+def test_a_runner_waits_for_a_point_that_another_trains(
+    prepared: Path, tmp_path: Path, child_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", child_env)
+    points = plan_points(grid("model.depth=1"), prepared, [*SMALL, "train.steps=5"])
+    said: list[str] = []
+    with claimed(tmp_path / points[0].name):
+        assert held(tmp_path / points[0].name)
+        release = threading.Thread(
+            target=run_sweep, args=(points, prepared, tmp_path, 1, said.append)
+        )
+        release.start()
+        _wait(lambda: any("another runner" in line for line in said))
+        assert not (tmp_path / points[0].name / "log.txt").exists()
+    release.join(timeout=300)
+    assert (tmp_path / points[0].name / "summary.json").exists()
+
+
+def _wait(ready, process: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + 240
+    while not ready():
+        assert time.monotonic() < deadline, "waited four minutes"
+        assert process is None or process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+def _child_of(pid: int) -> int:
+    """The one child of a process, whichever thread started it."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    (child,) = [int(word) for text in lists for word in text.read_text().split()]
+    return child

@@ -1,0 +1,177 @@
+"""Training the points of a sweep: processes of `ligr train`, several runners on one directory.
+
+Who trains a run holds its directory's lock, which the operating system frees when it dies. A runner
+takes points that nobody holds, waits for those that others hold, and takes them over where another
+runner was killed. Its children live in sessions of their own: killing the runner does not stop
+them, and a new runner finds them at work.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ligr_jax.atomic import write_atomically
+from ligr_jax.progress import clock
+from ligr_jax.scaling.sweep import Point
+from ligr_jax.train.preemption import on_sigterm
+from ligr_jax.train.run import BUSY, PREEMPTED, held, load_summary
+
+_LOOK_S = 0.5  # between looks at what a child wrote
+_WAIT_S = 2.0  # between looks at points that others hold
+
+Say = Callable[[str], None]
+
+
+def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, say: Say) -> bool:
+    """Trains every point that is not finished, `jobs` at a time; true if all of them are.
+
+    A point that fails does not stop the others: its output is in `<point>/log.txt`, its last words
+    in `<point>/error.txt`. SIGTERM lets the running points save themselves and starts no other.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _list(points, out)
+    board = _Board(points, data, out, say)
+    with on_sigterm(board.stop), ThreadPoolExecutor(jobs) as pool:
+        workers = [pool.submit(board.work) for _ in range(jobs)]
+        try:
+            for worker in workers:
+                worker.result()
+        except KeyboardInterrupt:
+            say("interrupted: waiting for the running points to save themselves")
+            board.stop()
+    for name, error in board.failed.items():
+        say(f"failed: {name}: {error} (see {out / name / 'log.txt'})")
+    return all((out / p.name / "summary.json").exists() for p in points)
+
+
+def _list(points: Sequence[Point], out: Path) -> None:
+    """Adds the points to sweep.json, which keeps those of earlier calls."""
+    path = out / "sweep.json"
+    known = json.loads(path.read_text())["points"] if path.exists() else []
+    merged = {p["run"]: p for p in known} | {p.name: p.to_json() for p in points}
+    write_atomically(path, json.dumps({"points": list(merged.values())}, indent=1) + "\n")
+
+
+class _Board:
+    """What is left, who has it, and how long it will take."""
+
+    def __init__(self, points: Sequence[Point], data: Path, out: Path, say: Say) -> None:
+        self._data, self._out, self._say = data, out, say
+        self._lock = threading.Lock()
+        self._number = {p.name: i + 1 for i, p in enumerate(points)}
+        self._left = list(points)
+        self._running: dict[str, tuple[Point, float]] = {}
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._elsewhere: set[str] = set()
+        self._stopping = False
+        self._expected = self._took = 0.0  # seconds of the points finished here
+        self.failed: dict[str, str] = {}
+
+    def stop(self) -> None:
+        self._stopping = True
+        for child in list(self._children):
+            child.terminate()
+
+    def work(self) -> None:
+        """Trains one point after another until none is left."""
+        while not self._stopping:
+            point, others = self._take()
+            if point:
+                self._train(point)
+            elif others:
+                time.sleep(_WAIT_S)
+            else:
+                return
+
+    def _take(self) -> tuple[Point | None, bool]:
+        """The cheapest point that nobody trains; else whether other runners have some."""
+        with self._lock:
+            for point in list(self._left):
+                directory = self._out / point.name
+                if load_summary(directory):
+                    self._left.remove(point)
+                    again = point.name in self._elsewhere
+                    self._line(point, "finished by another runner" if again else "finished before")
+                elif not held(directory):
+                    self._left.remove(point)
+                    self._running[point.name] = (point, time.monotonic())
+                    return point, True
+                elif point.name not in self._elsewhere:
+                    self._elsewhere.add(point.name)
+                    self._line(point, "is being trained by another runner")
+            return None, bool(self._left)
+
+    def _train(self, point: Point) -> None:
+        directory = self._out / point.name
+        directory.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(self._data)]
+        command += ["--out", str(directory), *point.assignments]
+        status, last = self._relay(point, command, directory / "log.txt")
+        with self._lock:
+            began = self._running.pop(point.name)[1]
+            if status == BUSY:  # another runner was faster
+                self._left.append(point)
+                return
+            if status == 0:
+                (directory / "error.txt").unlink(missing_ok=True)
+                took = time.monotonic() - began
+                self._took, self._expected = self._took + took, self._expected + point.cost.seconds
+                self._line(point, f"finished in {clock(took)}{self._time_left()}")
+                return
+            error = f"exit status {status}: {last}" if status != PREEMPTED else "saved; run again"
+            write_atomically(directory / "error.txt", error + "\n")
+            self.failed[point.name] = error
+            self._line(point, f"FAILED ({error})")
+
+    def _relay(self, point: Point, command: list[str], log: Path) -> tuple[int, str]:
+        """Runs a command, its output in `log`; shows its progress; returns status and last line."""
+        with log.open("ab") as output:
+            place = output.tell()
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+        self._children.add(child)
+        if self._stopping:  # told while the child was being born
+            child.terminate()
+        last, ended = "", False
+        with log.open("rb") as lines:
+            lines.seek(place)
+            while True:
+                line = lines.readline()
+                if line:
+                    last = line.decode(errors="replace").strip() or last
+                    if last.startswith(("step", "resuming", "checkpoint")):
+                        with self._lock:
+                            self._line(point, last)
+                elif ended:
+                    break
+                else:  # what it wrote before it ended is still to be read
+                    ended = child.poll() is not None
+                    time.sleep(0 if ended else _LOOK_S)
+        self._children.discard(child)
+        return child.wait(), last
+
+    def _line(self, point: Point, text: str) -> None:
+        what = " ".join(point.assignments[:2])
+        self._say(f"[{self._number[point.name]}/{len(self._number)}] {what}: {text}")
+
+    def _time_left(self) -> str:
+        """How long the points left will take here, if they miss their estimates as others did."""
+        waiting = sum(p.cost.seconds for p in self._left)
+        scale = self._took / self._expected
+        now = time.monotonic()
+        running = [max(0, p.cost.seconds * scale - (now - t)) for p, t in self._running.values()]
+        total = waiting * scale + sum(running)
+        width = max(1, len(running) + 1)
+        return f"; about {clock(total / width)} left for the sweep" if total else ""

@@ -1,0 +1,216 @@
+"""The sweep files under sweeps/, written from here: `python -m ligr_jax.scaling.shipped sweeps`.
+
+Every study has a form for a pod (paper/) and one that two cores finish in minutes (tiny/). What
+couples values (batch with length, heads with width, a rung's dials) is in `ladder`, so that a file
+is a grid of independent axes, as W&B wants it.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ligr_jax.atomic import write_atomically
+from ligr_jax.scaling.ladder import DEMO, PAPER
+
+Axes = Mapping[str, Sequence[Any] | str | int]
+SEEDS = (0, 1, 2)
+
+# Plain form of model, by name: LiGR without what sets it apart.
+ARCHITECTURES = (
+    "none",  # LiGR
+    "model.gate=none",  # the pre-norm transformer
+    "model.gate=none;model.mask=causal;model.set_depth=0",  # and without LiGR's masks
+    "model.depth=0;model.set_depth=3",  # in-session attention alone, as SetRank
+)
+ABLATIONS = (
+    "none",
+    "model.set_depth=0",  # table 4
+    "model.gate=none",
+    "model.ffn=none",  # A.1, and so are the next four
+    "model.attention=silu",
+    "model.attention=sigmoid",
+    "model.position=learned",
+    "model.position=relative_session",
+    "model.position=none",
+    "model.mask=causal",
+    "model.mask=session_lag",
+    "optim.rank_weight=0",
+)
+# Tables 2 and 3: one feature alone; the content vector and one more. Of the synthetic world.
+FEATURES = ("item_id", "actor_id", "item_type", "age_h", "content")
+
+
+def grid(what: str, axes: Axes) -> dict[str, Any]:
+    """A W&B sweep over the product of `axes`; one value is fixed."""
+    return {
+        "description": what,
+        "program": "ligr",
+        "method": "grid",
+        "metric": {"name": "validation/ne", "goal": "minimize"},
+        "parameters": {
+            name: {"value": v} if isinstance(v, str | int | float) else {"values": list(v)}
+            for name, v in axes.items()
+        },
+        "command": [
+            "ligr",
+            "train",
+            "--data",
+            "${envvar:LIGR_DATA}",
+            "--runs",
+            "${envvar:LIGR_RUNS}",
+            "${args_no_hyphens}",
+        ],
+    }
+
+
+def studies() -> dict[str, dict[str, Any]]:
+    """Every shipped sweep by its path under sweeps/."""
+    return {f"tiny/{k}": v for k, v in _tiny().items()} | {
+        f"paper/{k}": v for k, v in _paper().items()
+    }
+
+
+def _tiny() -> dict[str, dict[str, Any]]:
+    """On the demo's world."""
+    middle, upper = "demo-4", "demo-5"
+    return {
+        "ladder": grid(
+            "length, depth, width and members grow together (LiGR, figures 6-9)",
+            {"preset": list(DEMO.presets()), "train.seed": 0},
+        ),
+        "seeds": grid(
+            "more seeds of the small rungs: how much a result moves by chance",
+            {"preset": list(DEMO.presets())[:5], "train.seed": [1, 2]},
+        ),
+        "seq_len": grid(
+            "sequence length alone (figure 12)",
+            {"preset": middle, "data.seq_len": [16, 32, 64, 128, 256], "train.seed": 0},
+        ),
+        "depth": grid(
+            "the number of historical layers alone (figure 10)",
+            {"preset": middle, "model.depth": [1, 2, 4, 8], "train.seed": 0},
+        ),
+        "embed_dim": grid(
+            "the width of the embedding tables alone (figure 11)",
+            {"preset": middle, "model.table_width": [4, 8, 16, 32, 64], "train.seed": 0},
+        ),
+        "width": grid(
+            "the width of the blocks alone",
+            {"preset": middle, "model.width": [8, 16, 32, 64], "train.seed": 0},
+        ),
+        "isoflop": grid(
+            "equal budgets, spent on models of several widths",
+            {
+                "preset": "demo-2",
+                "data.fraction": 1,
+                "model.width": [12, 16, 24, 32, 48, 64],
+                "train.flops": [3e10, 1e11, 3e11],
+            },
+        ),
+        "data": grid(
+            "the share of the members alone",
+            {"preset": middle, "data.fraction": [0.06, 0.12, 0.25, 0.5, 1.0], "train.seed": 0},
+        ),
+        "architecture": grid(
+            "LiGR, and the plain forms that its configuration holds, on one ladder",
+            {"preset": ["demo-2", "demo-4", upper], "change": ARCHITECTURES, "train.seed": SEEDS},
+        ),
+        "ablations": grid(
+            "one thing changed at a time (table 4, appendix A.1)",
+            {"preset": middle, "change": ABLATIONS, "train.seed": SEEDS},
+        ),
+        "features": grid(
+            "one feature alone, and the content vector with one more (tables 2 and 3)",
+            {"preset": middle, "change": _features(), "train.seed": SEEDS},
+        ),
+    }
+
+
+def _paper() -> dict[str, dict[str, Any]]:
+    """As LiGR 5.1 has it, for a log of one's own on a pod."""
+    rungs = list(PAPER.presets())
+    largest, middle = rungs[-1], "paper-3"
+    # T = 512, ids 32 wide.
+    base: dict[str, Any] = {"preset": middle, "model.depth": 12, "model.width": 192}
+    return {
+        "ladder": grid(
+            "length, depth, width and table width grow together (LiGR, figures 6-9)",
+            {"preset": rungs, "train.seed": 0},
+        ),
+        "seeds": grid(
+            "more seeds of the small rungs: how much a result moves by chance",
+            {"preset": rungs[:4], "train.seed": [1, 2, 3, 4]},
+        ),
+        "seq_len": grid(
+            "sequence length alone: 16 layers, ids 64 wide (figure 12)",
+            {"preset": largest, "data.seq_len": [64, 128, 256, 512, 1024, 2048], "train.seed": 0},
+        ),
+        "depth": grid(
+            "the number of historical layers alone: T = 512, ids 32 wide (figure 10)",
+            base | {"model.depth": [1, 2, 4, 8, 12, 16], "train.seed": 0},
+        ),
+        "embed_dim": grid(
+            "the width of the embedding tables alone: 12 layers, T = 512 (figure 11)",
+            base | {"model.table_width": [8, 16, 32, 64, 128], "train.seed": 0},
+        ),
+        "width": grid(
+            "the width of the blocks alone: 12 layers, T = 512",
+            base | {"model.width": [64, 128, 192, 256, 512], "train.seed": 0},
+        ),
+        "isoflop": grid(
+            "equal budgets, spent on models of several widths, T = 512",
+            {
+                "preset": middle,
+                "model.width": [64, 128, 192, 256, 384, 512],
+                "train.flops": [1e16, 1e17, 1e18, 1e19],
+            },
+        ),
+        "data": grid(
+            "the share of the members alone",
+            {"preset": middle, "data.fraction": [0.03, 0.1, 0.3, 1.0], "train.seed": 0},
+        ),
+        "architecture": grid(
+            "LiGR, and the plain forms that its configuration holds, on one ladder",
+            {"preset": rungs[1:5], "change": ARCHITECTURES, "train.seed": SEEDS},
+        ),
+        "ablations": grid(
+            "one thing changed at a time (table 4, appendix A.1)",
+            base | {"change": ABLATIONS, "train.seed": SEEDS},
+        ),
+        "features": grid(
+            "one feature alone, and the content vector with one more (tables 2 and 3)",
+            base | {"change": _features(), "train.seed": SEEDS},
+        ),
+    }
+
+
+def _features() -> list[str]:
+    outcome = "dwell_s"  # what happened joins the action token and is no feature of the item
+    sets = ["none", *FEATURES, *(f"content,{f}" for f in FEATURES if f != "content")]
+    return [s if s == "none" else f"model.features={s},{outcome}" for s in sets]
+
+
+def text_of(path: str) -> str:
+    """The file of a study."""
+    sweep = studies()[path]
+    head = (
+        "# Written by `python -m ligr_jax.scaling.shipped sweeps`; change it there.\n"
+        "# `ligr sweep` runs it without a server, `wandb sweep` and `wandb agent` with one.\n"
+    )
+    named = {"name": path.rsplit("/", 1)[-1], **sweep}
+    return head + yaml.safe_dump(named, sort_keys=False, width=96)
+
+
+def write(directory: Path) -> None:
+    """Writes every study under `directory`."""
+    for path in studies():
+        file = directory / f"{path}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, text_of(path))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1] if len(sys.argv) > 1 else "sweeps"))
