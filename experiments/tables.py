@@ -17,39 +17,42 @@ pipeline gives them. Processes are kept alive and take turns; a time is the medi
 Then the same on simulated devices (data x model), placed in every way, with what a device sends in
 a step as the planner foretells it and as the compiled program says; and a whole training step
 (D = 128, 4 layers, T = 512, B = 16) with its two tables split by columns. --all runs
-perfect_hash.py, quantize.py and ten_million.py too, whose heads say what they found.
+perfect_hash.py (which needs `pip install bbhash`), quantize.py and ten_million.py too, whose heads
+say what they found; with it 13 minutes.
 
 Expected (21 November 2026, two AMD cores with AVX-512, jemalloc, PyTorch 2.13), ms:
 
     law      V       rowwise   host   dense   Adagrad   SparseAdam   row-wise
-    zipf     1e5         7.9    4.6     9.4      24.3         29.3       19.0
-    zipf     1e6        11.6    5.6    51.1      32.7         36.4       16.0
-    zipf     1e7        13.6    4.5              33.0         46.6       22.6
-    uniform  1e5        15.0    6.1    14.0      37.4         46.2       30.4
-    uniform  1e6        13.9    4.1    51.5      45.7         72.0       20.0
-    uniform  1e7        17.2    4.0              46.9         63.8       24.2
+    zipf     1e5         6.4    4.4     9.3      19.0         23.4       13.8
+    zipf     1e6         9.3    5.1    43.6      32.0         39.9       23.4
+    zipf     1e7        11.4    4.0              26.3         34.3       17.1
+    uniform  1e5         9.3    4.0     7.7      21.4         25.7       15.8
+    uniform  1e6        10.0    3.5    45.6      31.7         45.8       16.5
+    uniform  1e7        13.1    3.6              41.9         58.4       23.6
 
-By ratios of rounds 2.5 to 3.8 times as fast as Adagrad, 1.4 to 2.3 times the row-wise one written
-by hand, which is twice or more in two of the six cases; V = 1e7 takes 1.74 (Zipf) and 1.15
-(uniform) times V = 1e5. The traffic bound is 2 ms. Most of the time is XLA's gather on a CPU.
+By ratios of rounds 3.0, 3.1, 2.4, 2.3, 3.4, 3.2 times as fast as Adagrad, 2.2, 2.0, 1.6, 1.7, 1.7,
+1.7 times the row-wise one written by hand; V = 1e7 takes 1.8 (Zipf) and 1.4 (uniform) times V =
+1e5. Another run of the same day, slower on both sides, had 2.5 to 3.8 and 1.4 to 2.3. The traffic
+bound is 2 ms. Most of the time is XLA's gather on a CPU.
 
 On two cores simulated devices only share them; ms, and MiB that each sends:
 
     placement    V      1 x 2         1 x 4         1 x 8         2 x 4
-    replicated   1e5    13.3   12.2   20.2   18.3   30.6   21.4   33.5   21.4
-    replicated   1e6    16.1   12.2   24.0   18.3   41.5   21.4   39.2   21.4
-    column       1e5    18.4    6.9   18.9    5.7   23.1    4.0   31.8    6.2
-    column       1e6    18.1    6.9   19.0    5.7   27.4    4.0   30.6    6.2
-    row          1e6    15.5   12.6   26.1   18.9   47.1   22.0   34.2   21.6
-    table        1e6    23.6   12.6   34.0   18.9   55.7   22.0   46.3   21.6
+    replicated   1e5    11.3   12.2   16.7   18.3   28.4   21.4   28.4   21.4
+    replicated   1e6    15.5   12.2   22.4   18.3   37.7   21.4   36.0   21.4
+    column       1e5    13.3    6.9   13.9    5.7   15.7    4.0   20.6    6.2
+    column       1e6    14.7    6.9   14.4    5.7   20.1    4.0   23.2    6.2
+    row          1e6    16.4   12.6   26.2   18.9   46.1   22.0   36.0   21.6
+    table        1e6    19.2   12.6   28.9   18.9   51.0   22.0   38.8   21.6
 
-Planned and sent bytes are equal in every case. A whole step: 379, 376, 405, 400 ms at V = 1e5 and
-372, 382, 421, 425 ms at 1e6.
+Planned and sent bytes are equal in every case. A whole step: 339, 326, 350, 350 ms at V = 1e5 and
+284, 297, 312, 306 ms at 1e6.
 
 Time: 4 minutes.
 """
 
 import argparse
+import importlib.util
 import itertools
 import json
 import subprocess
@@ -75,6 +78,8 @@ DENSE_UP_TO = 1_000_000
 
 def main() -> None:
     args, neighbours = arguments(), Neighbours()
+    if args.all and importlib.util.find_spec("bbhash") is None:
+        sys.exit("--all needs BBHash: pip install bbhash")
     name, env = allocator(args.allocator)
     print(f"allocator: {name}; {args.rounds} rounds", flush=True)
     report = {part: PARTS[part](args, env) for part in args.parts}

@@ -14,19 +14,19 @@ Last, one process trains with 1e5 and with 1e7 rows in turn: a step's time must 
 Expected (21 November 2026, two shared AMD cores with AVX-512):
 
     command                            seconds   largest process   all together, MiB
-    world                                  111             1,769               3,013
-    prepare                                 48             4,773               4,773
-    train, one device, jemalloc             65             3,837               3,837
-    train, one device, none                 71             3,586               3,586
-    train, two, by columns, jemalloc        72             4,243               4,243
-    train, two, by columns, none            85             3,836               3,836
-    eval, two, by columns                   22             3,637               3,637
+    world                                   52             1,769               3,052
+    prepare                                 30             4,775               4,775
+    train, one device, jemalloc             33             4,042               4,042
+    train, one device, none                 34             3,662               3,662
+    train, two, by columns, jemalloc        38             4,032               4,032
+    train, two, by columns, none            40             3,708               3,708
+    eval, two, by columns                   14             3,440               3,440
 
-    V =    100,000: 38.3 ms a step [37.3, 40.7]
-    V = 10,000,001: 42.7 ms a step [40.5, 46.5]
+    V =    100,000: 22.7 ms a step [21.9, 24.3]
+    V = 10,000,001: 22.7 ms a step [20.4, 24.0]
 
-The model itself learns nothing here: 60 steps see a thousandth of the items. Time: 8 minutes, half
-of it the world; 4 GB on disk.
+The model itself learns nothing here: 60 steps see a thousandth of the items. Time: 5 minutes; 4 GB
+on disk.
 """
 
 import argparse
