@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.progress import clock
+from ligr_jax.scaling.foretell import foretell
 from ligr_jax.scaling.sweep import Point
 from ligr_jax.train.preemption import on_sigterm
 from ligr_jax.train.run import BUSY, PREEMPTED, held, load_summary
@@ -31,6 +32,7 @@ Say = Callable[[str], None]
 def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, say: Say) -> bool:
     """Trains every point that is not finished, `jobs` at a time; true if all of them are.
 
+    points: the cheapest first. What the last will give is foretold before it starts.
     A point that fails does not stop the others: its output is in `<point>/log.txt`, its last words
     in `<point>/error.txt`. SIGTERM lets the running points save themselves and starts no other.
     """
@@ -65,7 +67,7 @@ class _Board:
         self._data, self._out, self._say = data, out, say
         self._lock = threading.Lock()
         self._number = {p.name: i + 1 for i, p in enumerate(points)}
-        self._left = list(points)
+        self._points, self._left = points, list(points)
         self._running: dict[str, tuple[Point, float]] = {}
         self._children: set[subprocess.Popen[bytes]] = set()
         self._elsewhere: set[str] = set()
@@ -110,6 +112,8 @@ class _Board:
     def _train(self, point: Point) -> None:
         directory = self._out / point.name
         directory.mkdir(exist_ok=True)
+        if point is self._points[-1]:
+            foretell(self._points, self._out, self._say)
         command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(self._data)]
         command += ["--out", str(directory), *point.assignments]
         status, last = self._relay(point, command, directory / "log.txt")

@@ -18,6 +18,8 @@ from ligr_jax.cli import main
 from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.scaling import shipped
+from ligr_jax.scaling.fit.registered import score
+from ligr_jax.scaling.foretell import foretell
 from ligr_jax.scaling.ladder import PRESETS, configure
 from ligr_jax.scaling.runner import run_sweep
 from ligr_jax.scaling.runs import read_metrics, read_runs
@@ -195,6 +197,33 @@ def test_a_runner_waits_for_a_point_that_another_trains(
         assert not (tmp_path / points[0].name / "log.txt").exists()
     release.join(timeout=300)
     assert (tmp_path / points[0].name / "summary.json").exists()
+
+
+def test_the_largest_run_is_foretold_once_from_the_others(prepared: Path, tmp_path: Path) -> None:
+    """From the ladder and its other seeds; not from other sweeps, nor from the largest run."""
+    steps = [2, 4, 8, 16, 32, 64]
+    asked = [Asked(("ladder",), (f"train.steps={n}", "train.seed=0")) for n in steps]
+    asked += [Asked(("seeds",), (f"train.steps={n}", "train.seed=1")) for n in steps[:3]]
+    asked += [Asked(("depth",), ("train.steps=4", "model.depth=1"))]
+    points = plan_points(asked, prepared, [a for a in SMALL if "steps" not in a])
+    for p in points:
+        (tmp_path / p.name).mkdir()
+        ne = 0.7 + (p.cost.flops / 1e6) ** -0.2 if p is not points[-1] else 0.1
+        ne = ne if "depth" not in p.sweeps else 5.0
+        numbers = {"validation/ne": ne, "flops_model": p.cost.flops}
+        (tmp_path / p.name / "summary.json").write_text(json.dumps(numbers))
+    said: list[str] = []
+    foretell(points, tmp_path, said.append)
+    written = (tmp_path / "prediction.json").read_text()
+    assert score(tmp_path / "prediction.json", 0.0).predicted == pytest.approx(
+        0.7 + (points[-1].cost.flops / 1e6) ** -0.2, abs=1e-3
+    )
+    assert len(json.loads(written)["law"]["runs"]) == 8
+    foretell(points, tmp_path, said.append)
+    assert (tmp_path / "prediction.json").read_text() == written
+    foretell(points[:2], tmp_path / "other", said.append)
+    assert "no prediction" in said[-1]
+    assert not (tmp_path / "other").exists()
 
 
 def _wait(ready, process: subprocess.Popen[str] | None = None) -> None:
