@@ -56,7 +56,7 @@ class Evaluator:
             rows = look_up(layout, tables, {t: d.own for t, d in lists.items()})
             return model.apply({"params": dense, ROWS: {TABLES: rows}}, batch)
 
-        self._apply = jax.jit(logits)
+        self.apply = jax.jit(logits)
         self._plans: dict[str, Plan] = {}
 
     def _plan(self, split: str) -> Plan:
@@ -90,13 +90,13 @@ class Evaluator:
             self.records, plan, self.config, self._program.process
         ):
             with jax.set_mesh(self._program.mesh):
-                logits = self._apply(params, *self._program.put(batch, lists))
+                logits = self.apply(params, *self._program.put(batch, lists))
             if parts:  # the one before, while this one is computed
                 parts[-1] = (*parts[-1][:3], own_rows(parts[-1][3]))
             parts.append((index, batch.weight > 0, batch.labels, logits))
             if progress:
                 progress(len(parts), -(-len(plan) // len(index)))
-        return _gather(parts, len(self.config.model.actions))
+        return gather(parts, len(self.config.model.actions))
 
 
 def evaluate_run(
@@ -146,7 +146,7 @@ def restore(
     return evaluator, restored[0]
 
 
-def _gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:
+def gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:
     empty = (np.zeros(0, np.int64), np.zeros((0, actions), np.float32), np.zeros((0, actions), int))
     rows = [(i[t], own_rows(z)[t], np.asarray(y)[t]) for i, t, y, z in parts] or [empty]
     impression, logits, labels = gathered([np.concatenate(c) for c in zip(*rows)])
