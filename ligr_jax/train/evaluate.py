@@ -59,7 +59,7 @@ class Evaluator:
         self.apply = jax.jit(logits)
         self._plans: dict[str, Plan] = {}
 
-    def _plan(self, split: str) -> Plan:
+    def plan(self, split: str) -> Plan:
         if split not in self._plans:
             self._plans[split] = plan_for(self.records, self.config, split)
         return self._plans[split]
@@ -70,7 +70,7 @@ class Evaluator:
 
     def state_like(self) -> TrainState:
         """Shapes, types and places of a training state of this model, for restoring one."""
-        padding = Assembler(self.records, self._plan("test"), self.config.model)
+        padding = Assembler(self.records, self.plan("test"), self.config.model)
         return self._program.like(padding(np.array([-1])))
 
     def __call__(
@@ -84,7 +84,7 @@ class Evaluator:
         self, params: Any, split: str, progress: Callable[[int, int], None] | None = None
     ) -> Predictions:
         """Logits of every target of `split`, ordered by impression number."""
-        plan = self._plan(split)
+        plan = self.plan(split)
         parts: list[tuple[np.ndarray, np.ndarray, Any, Any]] = []
         for index, batch, lists in eval_batches(
             self.records, plan, self.config, self._program.process

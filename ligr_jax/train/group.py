@@ -184,7 +184,7 @@ class Group:
 
     def _measured(self, params: Any, split: str) -> dict[int, dict[str, Any]]:
         """Metrics of a split by place in the stack; every batch is read once, for all runs."""
-        plan, config = plan_for(self.records, self.config, split), self.program.config
+        plan, config = self.evaluator.plan(split), self.program.config
         shared = NamedSharding(self.mesh, P())
         parts: list[tuple[Any, Any, Any, Any]] = []
         for index, batch, lists in eval_batches(self.records, plan, config, self.program.process):
