@@ -98,7 +98,7 @@ class Group:
                 share = (self.mesh.size, len(self.members))
                 opened.enter_context(m.record.open(self.first, m.state.params, *share))
             with contextlib.suppress(TrainingDiverged):  # `read` raises it where no run is left
-                state = advance(self, state, self.first, stop, self.say)
+                state = advance(self, state, self.first, stop)
                 self._finish(state)
         for batches in self.batches.values():
             batches.close()

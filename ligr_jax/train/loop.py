@@ -81,6 +81,7 @@ class Training(Protocol):
 
     config: Config
     steps: int
+    say: Callable[[str], None]
 
     def step(self, state: TrainState) -> tuple[TrainState, Any]:
         """Dispatches the step of the next batch."""
@@ -96,13 +97,7 @@ class Training(Protocol):
         """Returns when all saves are on disk."""
 
 
-def advance(
-    training: Training,
-    state: TrainState,
-    first: int,
-    stop: threading.Event,
-    say: Callable[[str], None],
-) -> TrainState:
+def advance(training: Training, state: TrainState, first: int, stop: threading.Event) -> TrainState:
     """Steps after `first` to the end; the metrics of step n are read after n + 1 is dispatched.
 
     Raises:
@@ -127,7 +122,7 @@ def advance(
             training.save(number, state)
         if stopping and number < steps:
             training.wait()
-            say(f"stopped by SIGTERM at step {number}; the same command goes on from it")
+            training.say(f"stopped by SIGTERM at step {number}; the same command goes on from it")
             raise Preempted(PREEMPTED)
     return state
 
@@ -162,7 +157,7 @@ class Trainer:
             self.say(f"resuming at step {first} of {self.steps}")
         stop = threading.Event()
         with self.record.open(first, state.params, self.mesh.size), self._on_sigterm(stop):
-            state = advance(self, state, first, stop, self.say)
+            state = advance(self, state, first, stop)
             summary = self._finish(state, flops_xla)
         self.batches.close()
         return summary
