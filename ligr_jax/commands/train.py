@@ -12,10 +12,26 @@ examples:
   ligr train --data data/world/prepared --show optim.batch=64
   ligr train --data data/world/prepared --plan mesh.data=2 mesh.model=4
   ligr train --data data/world/prepared --out runs/split mesh.model=8 mesh.placement=column
+  ligr train --data data/world/prepared --together group.json --preset demo-4
+
+`--together` trains several runs as one program, which small models gain by. They may differ in
+train.seed, optim.dense_lr, optim.table_lr and optim.weight_decay. The file lists them:
+
+  [{"out": "runs/a", "assignments": ["train.seed=0"]},
+   {"out": "runs/b", "assignments": ["train.seed=1"]}]
+
+Each keeps its own directory, as if it trained alone; assignments on the command line are for all.
+If some diverge, the others finish, OUT/error.txt says why, and the exit status is 1; it is 75 if
+another process is training one of them: then none was touched.
 """
 
 import argparse
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ligr_jax.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, help="run directory, made if needed")
     where.add_argument("--runs", type=Path, help="its parent; it is named by its configuration")
+    where.add_argument("--together", type=Path, metavar="FILE", help="JSON list of runs: see below")
     where.add_argument("--show", action="store_true", help="print the configuration and stop")
     where.add_argument("--plan", action="store_true", help="print where tables go, and stop")
     parser.add_argument("--preset", metavar="NAME", help="a named starting point, e.g. demo-4")
@@ -40,7 +57,16 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.scaling.ladder import configure
 
     preset = [f"preset={args.preset}"] if args.preset else []
-    config = configure(load_manifest(args.data), args.data, [*preset, *args.assignments])
+    manifest, common = load_manifest(args.data), [*preset, *args.assignments]
+    if args.together:
+        from ligr_jax.train.together import train_together
+
+        runs = _read_group(args.together)
+        configs = [configure(manifest, args.data, [*common, *given]) for _, given in runs]
+        for summary in train_together(configs, [out for out, _ in runs]):
+            _show(summary, configs[0], f"{summary['run']}  ")
+        return 0
+    config = configure(manifest, args.data, common)
     if args.show:
         for name, value in flatten(config).items():
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
@@ -54,7 +80,36 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.train.loop import train
 
     summary = train(config, args.out or args.runs / digest(config))
-    for split in config.eval.splits if is_first() else ():
-        if f"{split}/ne" in summary:
-            print(f"{split}: NE {summary[f'{split}/ne']:.4f}  AUC {summary[f'{split}/auc']:.4f}")
+    if is_first():
+        _show(summary, config)
     return 0
+
+
+def _show(summary: dict[str, Any], config: "Config", name: str = "") -> None:
+    for split in config.eval.splits:
+        if f"{split}/ne" in summary:
+            ne, auc = summary[f"{split}/ne"], summary[f"{split}/auc"]
+            print(f"{name}{split}: NE {ne:.4f}  AUC {auc:.4f}")
+
+
+def _read_group(path: Path) -> list[tuple[Path, list[str]]]:
+    """Directory and assignments of each run of a `--together` file."""
+    from ligr_jax.config import ConfigError
+
+    try:
+        entries = json.loads(path.read_text())
+    except json.JSONDecodeError as e:
+        raise ConfigError(f"{path}: not JSON ({e}); `ligr train --help` shows one") from e
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"{path}: not a list of runs; `ligr train --help` shows one")
+    runs: list[tuple[Path, list[str]]] = []
+    for number, entry in enumerate(entries, 1):
+        named = isinstance(entry, dict) and isinstance(entry.get("out"), str)
+        given = entry.get("assignments") if named else None
+        if not isinstance(given, list) or not all(isinstance(a, str) for a in given):
+            raise ConfigError(
+                f'{path}: entry {number} is {entry!r}; write {{"out": "DIR", '
+                '"assignments": ["name=value", ...]}'
+            )
+        runs.append((Path(entry["out"]), given))
+    return runs

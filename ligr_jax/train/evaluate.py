@@ -56,10 +56,10 @@ class Evaluator:
             rows = look_up(layout, tables, {t: d.own for t, d in lists.items()})
             return model.apply({"params": dense, ROWS: {TABLES: rows}}, batch)
 
-        self._apply = jax.jit(logits)
+        self.apply = jax.jit(logits)
         self._plans: dict[str, Plan] = {}
 
-    def _plan(self, split: str) -> Plan:
+    def plan(self, split: str) -> Plan:
         if split not in self._plans:
             self._plans[split] = plan_for(self.records, self.config, split)
         return self._plans[split]
@@ -70,7 +70,7 @@ class Evaluator:
 
     def state_like(self) -> TrainState:
         """Shapes, types and places of a training state of this model, for restoring one."""
-        padding = Assembler(self.records, self._plan("test"), self.config.model)
+        padding = Assembler(self.records, self.plan("test"), self.config.model)
         return self._program.like(padding(np.array([-1])))
 
     def __call__(
@@ -84,19 +84,19 @@ class Evaluator:
         self, params: Any, split: str, progress: Callable[[int, int], None] | None = None
     ) -> Predictions:
         """Logits of every target of `split`, ordered by impression number."""
-        plan = self._plan(split)
+        plan = self.plan(split)
         parts: list[tuple[np.ndarray, np.ndarray, Any, Any]] = []
         for index, batch, lists in eval_batches(
             self.records, plan, self.config, self._program.process
         ):
             with jax.set_mesh(self._program.mesh):
-                logits = self._apply(params, *self._program.put(batch, lists))
+                logits = self.apply(params, *self._program.put(batch, lists))
             if parts:  # the one before, while this one is computed
                 parts[-1] = (*parts[-1][:3], own_rows(parts[-1][3]))
             parts.append((index, batch.weight > 0, batch.labels, logits))
             if progress:
                 progress(len(parts), -(-len(plan) // len(index)))
-        return _gather(parts, len(self.config.model.actions))
+        return gather(parts, len(self.config.model.actions))
 
 
 def evaluate_run(
@@ -146,7 +146,7 @@ def restore(
     return evaluator, restored[0]
 
 
-def _gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:
+def gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:
     empty = (np.zeros(0, np.int64), np.zeros((0, actions), np.float32), np.zeros((0, actions), int))
     rows = [(i[t], own_rows(z)[t], np.asarray(y)[t]) for i, t, y, z in parts] or [empty]
     impression, logits, labels = gathered([np.concatenate(c) for c in zip(*rows)])

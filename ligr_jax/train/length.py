@@ -40,3 +40,15 @@ def number_of_steps(config: Config, plan: Plan, row: Work) -> int:
         return c.steps
     rows = c.flops / train_flops(config.model, row) if c.flops else c.epochs * len(plan)
     return max(1, round(rows / batch))
+
+
+def steps_of(config: Config, records: Records, plan: Plan) -> int:
+    """Steps of a run over a plan.
+
+    Raises:
+        ValueError: the plan has no rows.
+    """
+    if not len(plan):
+        raise ValueError(f"{records.directory}: the train split has no impressions")
+    row = work_of_a_row(config, records, plan) if config.train.flops else Work()
+    return number_of_steps(config, plan, row)

@@ -31,10 +31,15 @@ class Totals:
 
 
 class Meter:
-    """Adds up steps, and makes a row of those since the last one."""
+    """Adds up steps, and makes a row of those since the last one.
 
-    def __init__(self, config: Config, dense: int, devices: int, totals: Totals) -> None:
-        self.totals = totals
+    Of several runs trained together, each is charged an equal share of the seconds.
+    """
+
+    def __init__(
+        self, config: Config, dense: int, devices: int, totals: Totals, together: int = 1
+    ) -> None:
+        self.totals, self._share = totals, 1 / together
         self._config, self._dense = config, dense
         self._peak = peak_flops(config.model.dtype) * devices
         self.restart()
@@ -47,13 +52,13 @@ class Meter:
 
     def waited(self, seconds: float) -> None:
         """The step's time spent waiting for its batch."""
-        self._wait += seconds
+        self._wait += self._share * seconds
 
     def add(self, values: dict[str, float]) -> None:
         """The metrics of one finished step."""
         for name in _COUNTED:
             setattr(self.totals, name, getattr(self.totals, name) + values[name])
-        elapsed = time.perf_counter() - self._began
+        elapsed = self._share * (time.perf_counter() - self._began)
         self.totals.seconds = self._before.seconds + elapsed
         self.totals.wait_seconds = self._before.wait_seconds + self._wait
         self._steps.append(values)

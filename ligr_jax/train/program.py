@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import jax
+import numpy as np
 
 from ligr_jax.config import Config
 from ligr_jax.data.batch import Batch
@@ -71,19 +72,20 @@ class Program:
 
     def fresh(self, batch: Batch) -> TrainState:
         """A fresh state, made where it lives: no device ever holds a whole table it shares."""
-        state: TrainState = self.compile_fresh(batch)(batch)
+        state: TrainState = self.compile_fresh(batch)(key_data(self.config.train.seed), batch)
         return state
 
     def compile_fresh(self, batch: Batch) -> Any:
-        """The program of `fresh`: run once, it is optimized only where tables are large."""
+        """The program `(key data, batch) -> state` of `fresh`: run once, it is optimized only where
+        tables are large."""
         large = sum(v * e for v, e in self.config.model.tables.values()) > _LARGE
         make = jax.jit(
-            lambda b: init_state(self.model, self.tx, b, self.config.train.seed),
+            lambda key, b: init_state(self.model, self.tx, b, jax.random.wrap_key_data(key)),
             out_shardings=jax.tree.map(lambda x: x.sharding, self.like(batch)),
             compiler_options={} if large else {"xla_backend_optimization_level": 0},
         )
         with jax.set_mesh(self.mesh):
-            return make.lower(batch).compile()
+            return make.lower(key_data(0), batch).compile()
 
     def compile(self, batch: Batch, lists: dict[str, Distinct]) -> Any:
         """The training step `(state, batch, lists) -> (state, metrics)`, its state donated.
@@ -100,6 +102,11 @@ class Program:
         )
         with jax.set_mesh(self.mesh):
             return step.lower(like, batch, lists).compile()
+
+
+def key_data(seed: int) -> np.ndarray:
+    """The random key of a seed on the host, uint32 [2]: the same in every process."""
+    return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
 def _ids_of_a_device(config: Config, devices: int) -> dict[str, int]:

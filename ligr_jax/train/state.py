@@ -31,7 +31,7 @@ class TrainState(NamedTuple):
     bad_total: jax.Array
 
 
-def schedule(config: OptimConfig, peak: float, steps: int) -> optax.Schedule:
+def schedule(config: OptimConfig, peak: float | jax.Array, steps: int) -> optax.Schedule:
     """Linear warm-up from 0 to `peak`, then cosine to 0, warm-up-stable-decay, or flat."""
     warm = max(1, round(config.warmup * steps))
     rest = max(1, steps - warm)
@@ -45,6 +45,18 @@ def schedule(config: OptimConfig, peak: float, steps: int) -> optax.Schedule:
         "none": optax.constant_schedule(peak),
     }[config.decay]
     return optax.join_schedules([optax.linear_schedule(peak / warm, peak, warm), after], [warm])
+
+
+class Hyper(NamedTuple):
+    """Numbers of `OptimConfig` that only scale updates: traced, they serve many runs' program."""
+
+    dense_lr: float | jax.Array
+    table_lr: float | jax.Array
+    weight_decay: float | jax.Array
+
+    @classmethod
+    def of(cls, config: OptimConfig) -> "Hyper":
+        return cls(*(getattr(config, name) for name in cls._fields))
 
 
 @dataclass(frozen=True)
@@ -108,11 +120,15 @@ def split(params: Params) -> tuple[Params, dict[str, jax.Array]]:
     return dense, dict(params.get(TABLES, {}))
 
 
-def optimizer(config: OptimConfig, steps: int, layout: Layout) -> Optimizer:
+def optimizer(
+    config: OptimConfig, steps: int, layout: Layout, hyper: Hyper | None = None
+) -> Optimizer:
     """The optimizer of a configuration: `dense_lr` for dense weights, `table_lr` for tables.
 
     layout: of the tables of the model it trains.
+    hyper: stands in for the configuration's own numbers.
     """
+    hyper = hyper or Hyper.of(config)
 
     def matrices(params: Params) -> Params:
         return jax.tree.map(lambda p: p.ndim > 1, params)
@@ -122,9 +138,9 @@ def optimizer(config: OptimConfig, steps: int, layout: Layout) -> Optimizer:
             lambda path, _: "table" if is_table(path) else "dense", params
         )
 
-    table_rate, rule = schedule(config, config.table_lr, steps), row_rule(config)
+    table_rate, rule = schedule(config, hyper.table_lr, steps), row_rule(config)
     dense = optax.adamw(
-        schedule(config, config.dense_lr, steps), weight_decay=config.weight_decay, mask=matrices
+        schedule(config, hyper.dense_lr, steps), weight_decay=hyper.weight_decay, mask=matrices
     )
     if rule is None:
         tables = optax.adamw(table_rate, weight_decay=config.table_weight_decay)
@@ -139,9 +155,8 @@ def row_rule(config: OptimConfig) -> RowRule | None:
     return None if name == "adamw" else RULES[name]()
 
 
-def init_state(model: LiGR, tx: Optimizer, batch: Batch, seed: int) -> TrainState:
+def init_state(model: LiGR, tx: Optimizer, batch: Batch, key: jax.Array) -> TrainState:
     """A fresh state; jit it with output shardings to create it where it will live."""
-    key = jax.random.key(seed)
     params, _ = split(model.init(key, batch)["params"])
     if tx.layout.arrays:
         params[TABLES] = create(tx.layout, key, model.config.table_init)
@@ -151,4 +166,4 @@ def init_state(model: LiGR, tx: Optimizer, batch: Batch, seed: int) -> TrainStat
 
 def abstract_state(model: LiGR, tx: Optimizer, batch: Batch) -> TrainState:
     """Shapes and types of `init_state`'s result; nothing is computed."""
-    return jax.eval_shape(lambda b: init_state(model, tx, b, seed=0), batch)
+    return jax.eval_shape(lambda b: init_state(model, tx, b, jax.random.key(0)), batch)

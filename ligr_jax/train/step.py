@@ -22,15 +22,19 @@ Metrics = Mapping[str, jax.Array]
 Step = Callable[[TrainState, Batch, Lists], tuple[TrainState, Metrics]]
 
 
-def make_step(model: nn.Module, tx: Optimizer, config: Config) -> Step:
+def make_step(
+    model: nn.Module, tx: Optimizer, config: Config, key: jax.Array | None = None
+) -> Step:
     """The step of a configuration: loss, gradients in micro-batches, update where all is finite.
 
     Loss = sum over actions of mean binary cross-entropy + rank_weight * sum over actions of mean
     Attention Rank loss. Means are over the whole global batch, whatever its micro-batches or
     devices, so splitting it changes nothing but rounding. Where tables train sparsely, the batch's
     ids are places in `lists`, and gradients are taken with respect to the rows listed alone.
+
+    key: of dropout, by default that of `train.seed`.
     """
-    key = jax.random.key(config.train.seed)
+    key = jax.random.key(config.train.seed) if key is None else key
     parts = config.optim.accumulate
 
     def step(state: TrainState, batch: Batch, lists: Lists) -> tuple[TrainState, Metrics]:

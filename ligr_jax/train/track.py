@@ -69,7 +69,12 @@ class WandbMirror:
 
         online = config.track.wandb == "online" or (config.track.wandb == "auto" and _has_key())
         settings = wandb.Settings(
-            console="off", silent=True, init_timeout=15, x_disable_stats=True, quiet=True
+            console="off",
+            silent=True,
+            init_timeout=15,
+            x_disable_stats=True,
+            quiet=True,
+            reinit="create_new",  # several runs of one process are several runs
         )
         arguments: dict[str, Any] = {
             "project": config.track.project,

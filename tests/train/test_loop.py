@@ -18,8 +18,9 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.train.checkpoint import Checkpoints, digest_of
 from ligr_jax.train.evaluate import Evaluator, evaluate_run
-from ligr_jax.train.loop import TrainingDiverged, train
+from ligr_jax.train.loop import train
 from ligr_jax.train.program import Program
+from ligr_jax.train.record import TrainingDiverged
 from ligr_jax.train.run import PREEMPTED, Busy, claimed, load_config, load_summary
 from ligr_jax.train.state import TrainState
 from ligr_jax.train.track import read_rows

@@ -1,0 +1,126 @@
+"""Do K runs that differ in seed or learning rate train faster together than one after another?
+
+    python experiments/together.py
+
+Trains presets of the demo's ladder on a small synthetic world, alone and in groups of K = 1, 2, 4
+and 8: groups of seeds, in which every run has its own batches, and of learning rates, in which all
+share them. Every sample is one command from its start to its end, in turn within a round; medians
+over the rounds. What a group costs over K times what a run costs alone, below 1 where it pays:
+
+    command     wall time of the whole command: start, compilation, training, evaluation
+    cores       seconds that cores worked in it, which idle cores do not add to
+    training    wall time of the steps, as the runs' summaries have it (`seconds`)
+
+Expected: TO BE MEASURED
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from peers.workers import Neighbours, alternate, quartiles
+
+KINDS: dict[str, Callable[[int], str]] = {
+    "seeds": lambda k: f"train.seed={k}",
+    "rates": lambda k: f"optim.dense_lr={3e-3 * 1.2**k:.6g}",
+}
+
+
+def main() -> None:
+    args, neighbours = arguments(), Neighbours()
+    data = args.out / "world" / "prepared"
+    if not data.is_dir():
+        ligr("world", "--out", str(data.parent / "log"), "--members", "3000", "--seed", "0")
+        ligr("prepare", str(data.parent / "log"), "--out", str(data))
+    report = {}
+    for preset in args.presets:
+        trials = {
+            f"{kind} {k}": Trial(data, args, preset, kind, k)
+            for kind, k in [("alone", 1), *((kind, k) for kind in KINDS for k in args.sizes)]
+        }
+        alternate({name: trial.sample for name, trial in trials.items()}, args.rounds)
+        report[preset] = {name: trial.seconds for name, trial in trials.items()}
+        print(table(preset, trials), flush=True)
+        path = args.out / "together.json"
+        path.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"\nother processes took {neighbours.share():.0%} of the cores meanwhile\n{path}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/together"), help="where all goes [%(default)s]")
+    add("--presets", nargs="+", default=["demo-1", "demo-3", "demo-5"], metavar="NAME")
+    add("--sizes", nargs="+", type=int, default=[1, 2, 4, 8], metavar="K")
+    add("--rounds", type=int, default=3, help="[%(default)s]")
+    add("--steps", type=int, default=200, help="of each run [%(default)s]")
+    return parser.parse_args()
+
+
+class Trial:
+    """K runs as one command, from nothing.
+
+    kind: `alone`, or what the runs of a group differ in.
+    seconds: by measure, of every sample.
+    """
+
+    def __init__(
+        self, data: Path, args: argparse.Namespace, preset: str, kind: str, k: int
+    ) -> None:
+        self.k, self.out = k, args.out / "runs"
+        self.seconds: dict[str, list[float]] = {"command": [], "cores": [], "training": []}
+        self.runs = [self.out / str(i) for i in range(k)]
+        self.command = ["train", "--data", str(data), "--preset", preset]
+        self.command += [f"train.steps={args.steps}", "track.wandb=off"]
+        if kind == "alone":
+            self.command += ["--out", str(self.runs[0])]
+            return
+        entries = [
+            {"out": str(run), "assignments": [KINDS[kind](i)]} for i, run in enumerate(self.runs)
+        ]
+        listing = args.out / f"{kind}-{k}.json"
+        listing.write_text(json.dumps(entries, indent=1) + "\n")
+        self.command += ["--together", str(listing)]
+
+    def sample(self) -> float:
+        shutil.rmtree(self.out, ignore_errors=True)
+        began, worked = time.perf_counter(), worked_seconds()
+        ligr(*self.command)
+        self.seconds["command"].append(time.perf_counter() - began)
+        self.seconds["cores"].append(worked_seconds() - worked)
+        summaries = [json.loads((run / "summary.json").read_text()) for run in self.runs]
+        self.seconds["training"].append(sum(summary["seconds"] for summary in summaries))
+        return self.seconds["command"][-1]
+
+
+def table(preset: str, trials: dict[str, Trial]) -> str:
+    alone = {name: quartiles(times)[1] for name, times in trials["alone 1"].seconds.items()}
+    shown = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in alone.items())
+    lines = ["", f"{preset}, alone: {shown}", f"| | {' | '.join(alone)} |", "|---|---|---|---|"]
+    for name, trial in trials.items():
+        ratios = [quartiles(trial.seconds[m])[1] / (trial.k * alone[m]) for m in alone]
+        lines.append(f"| {name} | {' | '.join(f'{r:.2f}' for r in ratios)} |")
+    return "\n".join(lines)
+
+
+def worked_seconds() -> float:
+    """Of cores, by all commands so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def ligr(*words: str) -> None:
+    command = [sys.executable, "-m", "ligr_jax", *words]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Runs that differ only in seed, learning rates or weight decay, trained together as one program.
+
+A small model leaves a device idle: most of its step is overhead. So the states of K runs are
+stacked, the step is mapped over them by `jax.vmap`, and the runs are shared out over the devices:
+each device trains its runs whole, and nothing travels. What differs is an argument of the program,
+so other seeds and rates do not compile again. Runs of one seed see the same batches, and share
+them; runs of several seeds have an input pipeline for each.
+
+Every run keeps its own directory as if it trained alone: `ligr train` goes on from there, and a
+group from what `ligr train` left. Its numbers are those of `ligr train` but for rounding.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ligr_jax.config import Config, ConfigError, MeshConfig, flatten
+from ligr_jax.data.assemble import Assembler, crowded_tables
+from ligr_jax.data.pipeline import plan_for
+from ligr_jax.data.records import Records
+from ligr_jax.train.group import Group, Member
+from ligr_jax.train.length import steps_of
+from ligr_jax.train.program import Program, key_data
+from ligr_jax.train.record import Record, TrainingDiverged
+from ligr_jax.train.run import adopt, claimed, load_summary
+from ligr_jax.train.state import Hyper
+
+MAY_DIFFER = ("train.seed", *(f"optim.{name}" for name in Hyper._fields))
+
+Say = Callable[[str], None]
+
+
+def groupable(configs: Sequence[Config], most: int) -> list[list[int]]:
+    """Which configurations can train together: groups of at most `most` places in `configs`.
+
+    Groups, and places inside them, are in the order given; who can only train alone is a group of
+    one. A group needs the memory of as many training states as it has members.
+    """
+    alike: dict[Any, list[list[int]]] = {}
+    for place, config in enumerate(configs):
+        groups = alike.setdefault(place if why_alone(config) else _frame(config), [])
+        if not groups or len(groups[-1]) == most:
+            groups.append([])
+        groups[-1].append(place)
+    return sorted(group for groups in alike.values() for group in groups)
+
+
+def why_alone(config: Config) -> str:
+    """Why a configuration can only train alone; "" where it can train with others."""
+    if config.mesh.model > 1:
+        return (
+            f"mesh.model={config.mesh.model} splits tables over devices, and runs trained together "
+            "keep theirs whole; set mesh.model=1 or train it alone"
+        )
+    if config.mesh.fsdp:
+        return (
+            "mesh.fsdp=true splits weights over devices, and runs trained together keep theirs "
+            "whole; set mesh.fsdp=false or train it alone"
+        )
+    return ""
+
+
+def _frame(config: Config) -> tuple[tuple[str, Any], ...]:
+    """What runs trained together have in common."""
+    return tuple((k, v) for k, v in flatten(config).items() if k not in MAY_DIFFER)
+
+
+def train_together(
+    configs: Sequence[Config], outs: Sequence[Path], say: Say = print
+) -> list[dict[str, Any]]:
+    """`ligr_jax.train.loop.train` for several runs at once; their summaries, in order.
+
+    Finished runs are returned as they are. Where the newest checkpoints of the others are not of
+    one step, those of a step go on together, one such group after another. A run that diverges
+    leaves its last words in `error.txt` of its directory, and the others go on.
+
+    Raises:
+        ConfigError: the runs cannot train together, or a directory holds another run.
+        Busy: another process is training one of the runs; none was touched.
+        TrainingDiverged: at the end, where some of the runs diverged.
+        Preempted: SIGTERM; everything is saved.
+    """
+    _require_alike(configs, outs)
+    with contextlib.ExitStack() as claims:
+        for out in outs:
+            claims.enter_context(claimed(out))
+        for config, out in zip(configs, outs):
+            adopt(out, config)
+        unfinished = [(c, out) for c, out in zip(configs, outs) if not load_summary(out)]
+        if len(unfinished) < len(outs):
+            say(f"{len(outs) - len(unfinished)} of {len(outs)} runs are finished")
+        failed = _train(unfinished, say) if unfinished else {}
+    if failed:
+        words = "\n".join(f"  {out}: {error}" for out, error in failed.items())
+        raise TrainingDiverged(f"{len(failed)} of {len(outs)} runs failed:\n{words}")
+    return [load_summary(out) or {} for out in outs]
+
+
+def _require_alike(configs: Sequence[Config], outs: Sequence[Path]) -> None:
+    if jax.process_count() > 1:
+        raise ConfigError(
+            f"runs train together on one process, and this is one of {jax.process_count()}; start "
+            "a process for each group"
+        )
+    if len({out.resolve() for out in outs}) < len(configs):
+        raise ConfigError("each run trained together needs a directory of its own")
+    first = dict(_frame(configs[0]))
+    for config, out in zip(configs, outs, strict=True):
+        if why_alone(config):
+            raise ConfigError(f"{out}: {why_alone(config)}")
+        here = dict(_frame(config))
+        for name in first | here:
+            if first.get(name) != here.get(name):
+                raise ConfigError(
+                    f"{out} cannot train together with {outs[0]}: {name} is {here.get(name)!r}, "
+                    f"there {first.get(name)!r}; only {', '.join(MAY_DIFFER)} may differ"
+                )
+
+
+def _train(runs: Sequence[tuple[Config, Path]], say: Say) -> dict[Path, str]:
+    """Trains runs from where each of them is; last words of those that failed."""
+    records = Records(runs[0][0].data.dir)
+    for line in crowded_tables(runs[0][0].model, records.manifest):
+        say(line)
+    # Other seeds pack, and with data.fraction choose, other rows: a step more or less.
+    steps = {
+        seed: steps_of(config, records, plan_for(records, config, "train"))
+        for seed, config in {config.train.seed: config for config, _ in runs}.items()
+    }
+    failed: dict[Path, str] = {}
+    for length in sorted(set(steps.values())):
+        failed |= _of_one_length(
+            [(c, out) for c, out in runs if steps[c.train.seed] == length], records, length, say
+        )
+    return failed
+
+
+def _of_one_length(
+    runs: Sequence[tuple[Config, Path]], records: Records, steps: int, say: Say
+) -> dict[Path, str]:
+    config = runs[0][0]
+    # A run as it trains on one device.
+    program = Program(dataclasses.replace(config, mesh=MeshConfig(data=1)), steps)
+    example = Assembler(records, plan_for(records, config, "train"), config.model)(np.array([-1]))
+    like = program.like(example)
+    make = program.compile_fresh(example)
+    by_step: dict[int, list[Member]] = {}
+    for config, out in runs:
+        record = Record(config, out, steps, program.layout, say)
+        state, place = record.restore(like) or (
+            make(key_data(config.train.seed), example),
+            {"next_index": 0},
+        )
+        member = Member(config, record, jax.device_get(state), place)
+        by_step.setdefault(int(state.step), []).append(member)
+    if len(by_step) > 1:
+        counts = ", ".join(f"{len(m)} at step {step}" for step, m in sorted(by_step.items()))
+        say(f"newest checkpoints are of different steps ({counts}): each step's runs by themselves")
+    failed: dict[Path, str] = {}
+    for step, members in sorted(by_step.items()):
+        if step:
+            say(f"resuming at step {step} of {steps}: {len(members)} runs")
+        failed |= Group(members, program, records, steps, say).run()
+    return failed

@@ -1,0 +1,319 @@
+"""Runs trained together: each has the numbers and the directory it has alone."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ligr_jax.cli import main
+from ligr_jax.config import Config, ConfigError, digest
+from ligr_jax.data.assemble import Assembler
+from ligr_jax.data.pipeline import plan_for
+from ligr_jax.data.records import Records
+from ligr_jax.train.checkpoint import Checkpoints
+from ligr_jax.train.group import Group, Member
+from ligr_jax.train.loop import Preempted, train
+from ligr_jax.train.program import Program
+from ligr_jax.train.record import Record, TrainingDiverged
+from ligr_jax.train.run import Busy, claimed, load_config, load_summary
+from ligr_jax.train.state import TrainState
+from ligr_jax.train.together import groupable, train_together
+from ligr_jax.train.track import read_rows, tracking
+from tests.train.runs import SMALL, small_config
+
+# One device each and dropout: two runs a device, and one of the four places is a copy.
+COMMON = ("model.dropout=0.1", "train.steps=20", "train.log_every=1", "mesh.data=2")
+SHORT = (*COMMON, "train.steps=8", "eval.splits=")
+SEEDS = (("train.seed=0",), ("train.seed=1",), ("train.seed=2",))
+RATES = (
+    (),
+    ("optim.dense_lr=4e-3", "optim.weight_decay=0.1"),
+    ("optim.table_lr=0.1", "optim.dense_lr=2e-3"),
+)
+RUNS = {"seeds": SEEDS, "rates": RATES}
+
+
+def quiet(_: str) -> None: ...
+
+
+def made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def configs_of(prepared: Path, runs: Sequence[Sequence[str]], *common: str) -> list[Config]:
+    return [small_config(prepared, *(common or COMMON), *given) for given in runs]
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def trained(
+    request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Config], list[Path]]:
+    """Three runs, trained together."""
+    folder = tmp_path_factory.mktemp(request.param)
+    configs = configs_of(prepared, RUNS[request.param])
+    outs = [folder / str(i) for i in range(len(configs))]
+    train_together(configs, outs, quiet)
+    return configs, outs
+
+
+@pytest.fixture(scope="module")
+def alone(
+    trained: tuple[list[Config], list[Path]], tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    """The same runs, one by one."""
+    folder = tmp_path_factory.mktemp("alone")
+    outs = [folder / str(i) for i in range(len(trained[0]))]
+    for config, out in zip(trained[0], outs):
+        train(config, out, quiet)
+    return outs
+
+
+def state_of(run: Path) -> TrainState:
+    config = load_config(run)
+    records, program = Records(config.data.dir), Program(config)
+    example = Assembler(records, plan_for(records, config, "test"), config.model)(np.array([-1]))
+    restored = Checkpoints(run / "checkpoints", 2, program.layout).restore(program.like(example))
+    assert restored is not None
+    return restored[0]
+
+
+def assert_same_numbers(run: Path, reference: Path) -> None:
+    """Losses, metrics and every array of the state, to 1e-5 of their size.
+
+    Of the arrays, besides, to 1e-6: a thousandth of Adam's step, which does not shrink with a
+    gradient, so that rounding shows. Calibration errors are left out: a score may change its bin.
+    """
+    rows, whole = (read_rows(r / "metrics.jsonl") for r in (run, reference))
+    assert [r["step"] for r in rows] == [r["step"] for r in whole]
+    for row, expected in zip(rows, whole):
+        assert row.keys() == expected.keys()
+        for key in expected:
+            compared = key.startswith(("train/", "lr/", "flops", "validation/", "test/"))
+            if compared and not key.endswith("/ece"):
+                assert row[key] == pytest.approx(expected[key], rel=1e-5, abs=1e-7), key
+    leaves = [jax.tree_util.tree_leaves_with_path(state_of(r)) for r in (run, reference)]
+    for (path, x), (_, y) in zip(*leaves, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=str(path))
+
+
+def assert_same_bits(run: Path, reference: Path) -> None:
+    for x, y in zip(*(jax.tree.leaves(state_of(r)) for r in (run, reference)), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+    timed = {"tokens_per_s", "mfu", "input_wait", "time_s"}
+    rows = [
+        [{k: v for k, v in row.items() if k not in timed} for row in read_rows(r / "metrics.jsonl")]
+        for r in (run, reference)
+    ]
+    assert rows[0] == rows[1]
+
+
+def interrupted(run: Path, to: Path) -> Path:
+    """A copy of a finished run as it was after its checkpoint at step 10."""
+    shutil.copytree(run, to)
+    (to / "summary.json").unlink()
+    shutil.rmtree(to / "checkpoints" / "20")
+    return to
+
+
+def test_every_run_has_the_numbers_it_has_alone(
+    trained: tuple[list[Config], list[Path]], alone: list[Path]
+) -> None:
+    for run, reference in zip(trained[1], alone, strict=True):
+        assert_same_numbers(run, reference)
+        ours, theirs = load_summary(run), load_summary(reference)
+        assert ours is not None
+        assert theirs is not None
+        assert ours.keys() == theirs.keys()
+        assert (ours["together"], theirs["together"]) == (3, 1)
+        assert ours["flops_xla"] == pytest.approx(theirs["flops_xla"], rel=0.05)
+    states = [jax.tree.leaves(state_of(run).params) for run in trained[1]]
+    assert not np.array_equal(states[0][0], states[1][0])
+
+
+def test_a_stopped_group_goes_on_to_the_same_bits(
+    trained: tuple[list[Config], list[Path]], tmp_path: Path
+) -> None:
+    configs, whole = trained
+    outs = [tmp_path / out.name for out in whole]
+    said: list[str] = []
+
+    def stop_at_first_row(line: str) -> None:
+        said.append(line)
+        if line.startswith("step") and len(said) < 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted) as stopped:
+        train_together(configs, outs, stop_at_first_row)
+    assert stopped.value.code == 85
+    assert "stopped by SIGTERM at step 2" in said[-1]
+    assert not any(load_summary(out) for out in outs)
+    train_together(configs, outs, said.append)
+    assert "resuming at step 2 of 20: 3 runs" in said
+    for run, reference in zip(outs, whole):
+        assert_same_bits(run, reference)
+
+
+def test_runs_move_between_training_alone_and_together(
+    prepared: Path,
+    trained: tuple[list[Config], list[Path]],
+    alone: list[Path],
+    tmp_path: Path,
+) -> None:
+    configs, whole = trained
+    said: list[str] = []
+    to_alone = interrupted(whole[1], tmp_path / "from-group")
+    train(configs[1], to_alone, said.append)
+    assert "resuming at step 10 of 20" in said
+    assert_same_numbers(to_alone, alone[1])
+    fresh = tmp_path / "fresh"
+    to_group = interrupted(alone[2], tmp_path / "from-alone")
+    finished = whole[1]
+    train_together(configs, [fresh, finished, to_group], said.append)
+    assert "1 of 3 runs are finished" in said
+    assert any("different steps (1 at step 0, 1 at step 10)" in line for line in said)
+    assert_same_numbers(fresh, alone[0])
+    assert_same_numbers(to_group, alone[2])
+
+
+def test_steps_that_are_not_finite_are_one_runs_alone(prepared: Path, tmp_path: Path) -> None:
+    wild = ("optim.dense_lr=1e30", "optim.table_lr=1e30")
+    configs = configs_of(prepared, [(), wild], *SHORT, "train.max_bad_steps=1000")
+    together, apart = ([tmp_path / f"{name}{i}" for i in range(2)] for name in ("group", "lone"))
+    train_together(configs, together, quiet)
+    for config, out in zip(configs, apart):
+        train(config, out, quiet)
+    assert_same_numbers(together[0], apart[0])
+    bad = [[(load_summary(out) or {})["bad_steps"] for out in outs] for outs in (together, apart)]
+    assert bad[0] == bad[1]
+    assert bad[0][0] == 0 < bad[0][1]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state_of(together[1])))
+
+
+def test_a_run_that_diverges_does_not_stop_the_others(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wild = ["optim.dense_lr=1e30", "optim.table_lr=1e30"]
+    outs = [tmp_path / "calm", tmp_path / "wild"]
+    entries = [{"out": str(o), "assignments": g} for o, g in zip(outs, ([], wild))]
+    (tmp_path / "group.json").write_text(json.dumps(entries))
+    command = ["train", "--data", str(prepared), "--together", str(tmp_path / "group.json")]
+    command += [*SMALL, *SHORT, "train.max_bad_steps=3"]
+    assert main(command) == 1
+    assert "1 of 2 runs failed" in capsys.readouterr().err
+    assert "3 steps in a row" in (outs[1] / "error.txt").read_text()
+    assert load_summary(outs[1]) is None
+    assert load_summary(outs[0]) is not None
+    assert not (outs[0] / "error.txt").exists()
+    with pytest.raises(TrainingDiverged, match="1 of 1 runs failed"):
+        train_together(configs_of(prepared, [wild], *SHORT, "train.max_bad_steps=3"), [outs[1]])
+    with claimed(outs[1]):
+        assert main(command) == 75
+
+
+def test_a_busy_run_keeps_its_group_from_touching_any(prepared: Path, tmp_path: Path) -> None:
+    configs = configs_of(prepared, SEEDS)
+    outs = [tmp_path / str(i) for i in range(3)]
+    with claimed(outs[2]), pytest.raises(Busy):
+        train_together(configs, outs, quiet)
+    assert not list(tmp_path.glob("*/config.json"))
+    for out in outs:
+        with claimed(out):
+            pass
+
+
+def test_every_run_has_a_mirror_of_its_own(prepared: Path, tmp_path: Path) -> None:
+    configs = configs_of(prepared, SEEDS[:2], "track.wandb=offline")
+    with contextlib.ExitStack() as opened:
+        trackers = [
+            opened.enter_context(tracking(made(tmp_path / name), config, 0))
+            for name, config in zip("ab", configs)
+        ]
+        for tracker in trackers:
+            tracker.log({"step": 1, "train/loss": 0.5})
+    for name, config in zip("ab", configs):
+        (mirror,) = (tmp_path / name).glob("wandb/offline-run-*")
+        assert mirror.name.endswith(digest(config))
+
+
+def test_rates_and_seeds_are_arguments_of_the_program(prepared: Path, tmp_path: Path) -> None:
+    """Other ones do not compile again."""
+
+    lone = small_config(prepared, *SHORT, "mesh.data=1")
+
+    def program_of(*runs: Sequence[str]) -> str:
+        configs = configs_of(prepared, runs, *SHORT)
+        records, program = Records(configs[0].data.dir), Program(lone)
+        plan = plan_for(records, lone, "train")
+        state = program.fresh(Assembler(records, plan, lone.model)(np.array([-1])))
+        members = [
+            Member(c, Record(c, tmp_path, 8, program.layout, quiet), state, {"next_index": 0})
+            for c in configs
+        ]
+        group = Group(members, program, records, 8, quiet)
+        return group.lowered(group.stacked(m.state for m in members)).as_text()
+
+    assert program_of(*RATES[:2]) == program_of(*RATES[1:])
+    assert program_of(*SEEDS[:2]) == program_of(*SEEDS[1:])
+    assert program_of(*SEEDS[:2]) != program_of(*RATES[:2])  # a batch each, a batch for all
+
+
+def test_groups_differ_in_nothing_but_seeds_and_rates(prepared: Path) -> None:
+    runs = [
+        ("train.seed=0",),
+        ("model.depth=1",),
+        ("train.seed=1", "optim.dense_lr=0.1"),
+        ("mesh.model=2",),
+        ("model.depth=1", "optim.table_lr=0.5"),
+        ("mesh.model=2", "train.seed=1"),
+        ("optim.weight_decay=0.1",),
+    ]
+    configs = configs_of(prepared, runs, "mesh.data=1")
+    assert groupable(configs, most=8) == [[0, 2, 6], [1, 4], [3], [5]]
+    assert groupable(configs, most=2) == [[0, 2], [1, 4], [3], [5], [6]]
+    assert groupable([], most=2) == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "names", "words"),
+    [
+        ([(), ("model.depth=1",)], "ab", r"model\.depth is 1, there 2; only train\.seed, "),
+        ([(), ("optim.clip=2",)], "ab", r"optim\.clip is 2\.0, there 1\.0"),
+        ([(), ("train.seed=1",)], "aa", "a directory of its own"),
+        ([("mesh.model=2",)], "a", r"mesh\.model=2 splits tables .* set mesh\.model=1"),
+        ([("mesh.fsdp=true",)], "a", r"mesh\.fsdp=true splits weights"),
+    ],
+)
+def test_what_cannot_train_together_is_refused(
+    prepared: Path, tmp_path: Path, runs: list[tuple[str, ...]], names: str, words: str
+) -> None:
+    configs = configs_of(prepared, runs)
+    with pytest.raises(ConfigError, match=words):
+        train_together(configs, [tmp_path / name for name in names], quiet)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[", "not JSON"),
+        ("{}", "not a list of runs"),
+        ('[{"out": "a"}]', "entry 1 is {'out': 'a'}; write"),
+        ('[{"out": "a", "assignments": []}, {"assignments": []}]', "entry 2 is"),
+        ('[{"out": "a", "assignments": ["model.detph=3"]}]', "nearest: model.depth"),
+    ],
+)
+def test_a_bad_list_of_runs_is_refused(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    (tmp_path / "group.json").write_text(text)
+    command = ["train", "--data", str(prepared), "--together", str(tmp_path / "group.json")]
+    assert main(command) == 1
+    assert words in capsys.readouterr().err
