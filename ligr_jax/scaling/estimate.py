@@ -42,7 +42,7 @@ def estimate(config: Config, records: Records) -> Estimate:
     steps = number_of_steps(config, plan)
     rows = np.random.default_rng(0).integers(0, len(plan), min(_SAMPLE_ROWS, len(plan)))
     batch = Assembler(records, plan, config.model)(rows)
-    tx = optimizer(config.optim, steps, layout(config.model.tables))
+    tx = optimizer(config, steps, layout(config.model.tables))
     state = abstract_state(LiGR(config.model), tx, batch)
     counts = parameter_counts(config.model, state.params)
     rows_seen = steps * config.optim.batch
