@@ -137,6 +137,13 @@ class ModelConfig:
     action_token: Literal["actions", "actions_and_item"] = "actions"
     position: Literal["learned", "relative_session", "relative_time", "none"] = "learned"
     max_sessions: int = 512  # learned positions; later sessions share the last one
+    # mup: multipliers relative to the base shape keep one learning rate best for all widths and
+    # depths (`ligr_jax.nn.transfer`); at the base shape nothing differs.
+    parametrization: Literal["standard", "mup"] = "standard"
+    base_width: int = 64
+    base_depth: int = 2
+    base_set_depth: int = 1
+    base_heads: int = 2
     table_width: int = 32  # E, for features that do not say otherwise
     table_init: float = 0.0  # standard deviation of fresh table rows; 0 for E^-1/2
     dropout: float = 0.0  # on token inputs and sub-layer outputs, in training
@@ -146,7 +153,8 @@ class ModelConfig:
     implementation: Literal["auto", "dense", "blocked", "gpu", "tpu"] = "auto"  # of attention
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "max_sessions", "table_width"):
+        bases = ("base_width", "base_depth", "base_set_depth", "base_heads")
+        for name in ("width", "heads", "max_sessions", "table_width", *bases):
             _require(getattr(self, name) >= 1, f"model.{name}={getattr(self, name)} must be >= 1")
         for name in ("depth", "set_depth"):
             _require(getattr(self, name) >= 0, f"model.{name}={getattr(self, name)} must be >= 0")
@@ -154,6 +162,11 @@ class ModelConfig:
             self.width % self.heads == 0,
             f"model.width={self.width} is not divisible by model.heads={self.heads}; "
             "change one of the two",
+        )
+        _require(
+            self.base_width % self.base_heads == 0,
+            f"model.base_width={self.base_width} is not divisible by "
+            f"model.base_heads={self.base_heads}; change one of the two",
         )
         _require(bool(self.actions), "model.actions is empty: name at least one action to predict")
         _require(

@@ -2,6 +2,9 @@
 
 h <- h + MHA(LN(h)) * sigmoid(h W_1)
 h <- h + FFN(LN(h)) * sigmoid(h W_2)
+
+What is added to h, and the scores of attention, have multipliers that are 1 unless learning rates
+are to transfer (`transfer`).
 """
 
 from collections.abc import Callable
@@ -12,6 +15,7 @@ from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.nn.linear import Linear
+from ligr_jax.nn.transfer import growth
 from ligr_jax.ops.attention import RelativeBias, attend
 from ligr_jax.ops.masks import Mask
 
@@ -19,9 +23,11 @@ RELATIVE_BUCKETS = 32
 
 
 class Gated(nn.Module):
-    """h + sublayer(LN(h)) * sigmoid(h W): the gate reads the residual stream, D x D, no bias."""
+    """h + scale * sublayer(LN(h)) * sigmoid(h W): the gate reads the residual stream, D x D, no
+    bias."""
 
     config: ModelConfig
+    scale: float = 1.0
 
     @nn.compact
     def __call__(
@@ -31,7 +37,8 @@ class Gated(nn.Module):
         out = sublayer(nn.LayerNorm(dtype=dtype, name="norm")(h))
         if self.config.gate == "sigmoid":
             out *= nn.sigmoid(Linear(self.config.width, dtype=dtype, name="gate")(h))
-        return h + nn.Dropout(self.config.dropout)(out, deterministic=deterministic)
+        out = nn.Dropout(self.config.dropout)(out, deterministic=deterministic)
+        return h + self.scale * out
 
 
 class Attention(nn.Module):
@@ -45,6 +52,7 @@ class Attention(nn.Module):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         qkv = Linear(3 * c.width, dtype=dtype, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, c.heads, -1), -3, 0)
+        q /= growth(c).head_width ** 0.5
         bias = None
         if place is not None:
             shape = (c.heads, RELATIVE_BUCKETS)
@@ -73,19 +81,22 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: gated attention, then gated feed-forward."""
+    """One layer: gated attention, then gated feed-forward; `scale` of both."""
 
     config: ModelConfig
+    scale: float = 1.0
 
     @nn.compact
     def __call__(
         self, h: jax.Array, mask: Mask, place: jax.Array | None, deterministic: bool
     ) -> tuple[jax.Array, None]:
-        c = self.config
+        c, scale = self.config, self.scale
         attention = Attention(c, name="attention")
-        h = Gated(c, name="gated_attention")(h, lambda x: attention(x, mask, place), deterministic)
+        h = Gated(c, scale, name="gated_attention")(
+            h, lambda x: attention(x, mask, place), deterministic
+        )
         if c.ffn != "none":
-            h = Gated(c, name="gated_ffn")(h, FeedForward(c, name="ffn"), deterministic)
+            h = Gated(c, scale, name="gated_ffn")(h, FeedForward(c, name="ffn"), deterministic)
         return h, None  # a scan's carry and (empty) output
 
 
@@ -98,6 +109,7 @@ class Stack(nn.Module):
 
     config: ModelConfig
     depth: int
+    scale: float = 1.0
 
     @nn.compact
     def __call__(
@@ -113,5 +125,5 @@ class Stack(nn.Module):
             in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.depth,
             unroll=self.depth if unrolled else 1,
-        )(c, name="layers")
+        )(c, self.scale, name="layers")
         return layers(h, mask, place, deterministic)[0]

@@ -9,6 +9,7 @@ from flax import linen as nn
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.linear import Linear
+from ligr_jax.nn.transfer import growth
 
 Embedded = Mapping[str, jax.Array]  # float32 [B, N, E] by feature, from `tables`
 
@@ -69,7 +70,7 @@ class ActionTokens(nn.Module):
         unknown = batch.labels < 0
         nothing = jnp.all(batch.labels == 0, axis=-1, keepdims=True)
         kinds = jnp.concatenate([taken, unknown, nothing], axis=-1).astype(dtype)
-        init = nn.initializers.normal(stddev=c.width**-0.5)
+        init = nn.initializers.normal(stddev=(c.width / growth(c).width) ** -0.5)
         token = Linear(c.width, dtype=dtype, kernel_init=init, name="actions")(kinds)
         assert kinds.shape[-1] == 2 * a + 1
         outcomes = feature_vector(c, batch, embedded, outcome=True)

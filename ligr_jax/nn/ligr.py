@@ -10,6 +10,7 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.nn.blocks import Stack
 from ligr_jax.nn.features import ActionTokens, ItemTokens
 from ligr_jax.nn.linear import Linear
+from ligr_jax.nn.transfer import HISTORY, SETWISE, growth
 from ligr_jax.ops.masks import history_mask, session_mask
 from ligr_jax.tables.table import TABLES, Tables
 
@@ -29,7 +30,7 @@ class LiGR(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """Returns float32 [B, N, A]; `deterministic=False` wants a `dropout` key."""
-        c = self.config
+        c, grown = self.config, growth(self.config)
         embedded = Tables(c, name=TABLES)(batch.ids)
         items = ItemTokens(c, name="items")(batch, embedded)
         actions = ActionTokens(c, name="actions")(batch, embedded)
@@ -47,12 +48,14 @@ class LiGR(nn.Module):
         h = nn.Dropout(c.dropout)(h.reshape(b, 2 * n, c.width), deterministic=deterministic)
         if c.depth:
             mask = history_mask(batch.member, batch.session, c.mask)
-            h = Stack(c, c.depth, name="history")(h, mask, _distance_axis(c, batch), deterministic)
+            history = Stack(c, c.depth, 1 / grown.depth, name=HISTORY)
+            h = history(h, mask, _distance_axis(c, batch), deterministic)
         h = h[:, 0::2]
         logits = Heads(c, name="heads")(h)
         if c.set_depth:
             mask = session_mask(batch.member, batch.session)
-            h = Stack(c, c.set_depth, name="setwise")(h, mask, None, deterministic)
+            setwise = Stack(c, c.set_depth, 1 / grown.set_depth, name=SETWISE)
+            h = setwise(h, mask, None, deterministic)
             logits += Heads(c, adds=True, name="setwise_heads")(h)
         return logits
 
@@ -78,7 +81,7 @@ class Heads(nn.Module):
             kernel_init=nn.initializers.zeros_init(),
             bias_init=lambda *_: jnp.asarray(bias, jnp.float32),
             name="logits",
-        )(x)
+        )(x / growth(c).width)
 
 
 def _distance_axis(config: ModelConfig, batch: Batch) -> jax.Array | None:

@@ -118,7 +118,7 @@ class Group:
             given: tuple[jax.Array, Hyper], state: TrainState, batch: Batch, lists: Lists
         ) -> tuple[TrainState, Metrics]:
             key, hyper = given
-            tx = optimizer(config.optim, self.steps, program.layout, hyper)
+            tx = optimizer(config, self.steps, program.layout, hyper)
             one = make_step(program.model, tx, config, jax.random.wrap_key_data(key))
             return one(state, batch, lists)
 

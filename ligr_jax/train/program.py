@@ -51,7 +51,7 @@ class Program:
         )
         self.layout: Layout = self.plan.layout
         self.model = LiGR(config.model)
-        self.tx = optimizer(config.optim, steps, self.layout)
+        self.tx = optimizer(config, steps, self.layout)
 
     def put(self, batch: Batch, lists: dict[str, Distinct]) -> tuple[Batch, dict[str, Distinct]]:
         """A batch and its lists from the host on the mesh, each process giving its part."""

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ligr_jax.config import OptimConfig
+from ligr_jax.config import Config, ModelConfig, OptimConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.ligr import LiGR
+from ligr_jax.nn.transfer import multipliers
 from ligr_jax.tables.create import create
 from ligr_jax.tables.exchange import update
 from ligr_jax.tables.layout import Layout
@@ -120,14 +121,14 @@ def split(params: Params) -> tuple[Params, dict[str, jax.Array]]:
     return dense, dict(params.get(TABLES, {}))
 
 
-def optimizer(
-    config: OptimConfig, steps: int, layout: Layout, hyper: Hyper | None = None
-) -> Optimizer:
-    """The optimizer of a configuration: `dense_lr` for dense weights, `table_lr` for tables.
+def optimizer(run: Config, steps: int, layout: Layout, hyper: Hyper | None = None) -> Optimizer:
+    """The optimizer of a run: `dense_lr` for dense weights, times the multipliers of
+    `ligr_jax.nn.transfer`, and `table_lr` for tables.
 
     layout: of the tables of the model it trains.
     hyper: stands in for the configuration's own numbers.
     """
+    config = run.optim
     hyper = hyper or Hyper.of(config)
 
     def matrices(params: Params) -> Params:
@@ -139,14 +140,32 @@ def optimizer(
         )
 
     table_rate, rule = schedule(config, hyper.table_lr, steps), row_rule(config)
-    dense = optax.adamw(
-        schedule(config, hyper.dense_lr, steps), weight_decay=hyper.weight_decay, mask=matrices
+    dense = optax.chain(
+        _scale_by_adam(run.model),
+        optax.add_decayed_weights(hyper.weight_decay, matrices),
+        optax.scale_by_learning_rate(schedule(config, hyper.dense_lr, steps)),
     )
     if rule is None:
         tables = optax.adamw(table_rate, weight_decay=config.table_weight_decay)
         dense = optax.multi_transform({"table": tables, "dense": dense}, labels)
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     return Optimizer(dense, rule, table_rate, clip, config.table_weight_decay, layout)
+
+
+def _scale_by_adam(config: ModelConfig) -> optax.GradientTransformation:
+    """Adam with a rate and an epsilon of each parameter's own; its state is Adam's.
+
+    A gradient multiplied by 1 / c beside epsilon is the gradient beside c epsilon.
+    """
+    adam = optax.scale_by_adam()
+
+    def update(gradients: Any, state: Any, params: Params | None = None) -> tuple[Any, Any]:
+        own = jax.tree_util.tree_map_with_path(lambda path, _: multipliers(config, path), gradients)
+        scaled = jax.tree.map(lambda g, m: g / m.epsilon, gradients, own)
+        updates, state = adam.update(scaled, state, params)
+        return jax.tree.map(lambda u, m: u * m.rate, updates, own), state
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def row_rule(config: OptimConfig) -> RowRule | None:

@@ -1,0 +1,269 @@
+"""Does the best learning rate stay where it is when LiGR grows wider or deeper?
+
+    python experiments/learning_rate.py                      trains, about 240 runs, and draws
+    python experiments/learning_rate.py --parts width        width alone
+
+Validation NE of clicks after 200 steps of 16 rows of 32 tokens, one pass over a synthetic world of
+1,500 members, against optim.dense_lr on a grid of powers of two, three seeds, under both
+`model.parametrization`s. The grid follows the best rate, two points to either side of it.
+
+    width    D = 16, 32, 64, 128, two historical layers and a set-wise one; base D = 16
+    depth    1, 2, 4, 8 historical layers and a set-wise one, D = 32; base depth 1
+
+There are two heads throughout, so K grows with D. The optimum is that of a parabola in log2 of the
+rate through the means of the seeds, its 90 % interval from drawing seeds anew at each rate.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+import optax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ligr_jax.atomic import write_atomically
+from ligr_jax.data.manifest import load_manifest
+from ligr_jax.data.pipeline import plan_for, train_batches
+from ligr_jax.data.prepare.options import PrepareOptions
+from ligr_jax.data.prepare.prepare import prepare
+from ligr_jax.data.records import Records
+from ligr_jax.data.sources.canonical import canonical_source
+from ligr_jax.data.world.generate import WorldConfig, generate
+from ligr_jax.parallel.host import use_fast_allocator
+from ligr_jax.scaling.figures import STYLE, save_png
+from ligr_jax.scaling.ladder import configure
+from ligr_jax.train.evaluate import Evaluator
+from ligr_jax.train.program import Program
+from ligr_jax.train.state import init_state
+from ligr_jax.train.step import make_step
+
+PARTS = {"width": (8, 16, 32, 64), "depth": (1, 2, 4, 8)}  # what grows, through which sizes
+BASE = {"width": 16, "depth": 2}
+RULES = ("standard", "mup")
+SETTINGS = (
+    "model.actions=click",
+    "model.prior=0.25",
+    "model.action_token=actions_and_item",
+    "model.position=relative_session",
+    "model.table_width=16",
+    "model.table_init=0.02",
+    "data.seq_len=32",
+    "optim.batch=16",
+    "optim.dense_lr=1",  # times each run's own
+    "eval.batch=64",
+    "track.wandb=off",
+)
+FIRST, REACH = -8, 2  # log2 of the first rate; points wanted to either side of the best
+RESAMPLES = 2000
+
+Curve = dict[int, list[float]]  # log2 of the rate -> NE of each seed
+
+
+def main() -> None:
+    use_fast_allocator()
+    args = arguments()
+    data = args.out / "prepared"
+    if not (data / "manifest.json").exists():
+        generate(WorldConfig(members=1500), args.out / "log")
+        prepare(canonical_source(args.out / "log"), data, PrepareOptions())
+    results = Results(args.out / "results.json")
+    for part in args.parts:
+        for rule in RULES:
+            start = FIRST
+            for size in PARTS[part]:
+                shape = BASE | {part: size}
+                own = [f"model.{dial}={value}" for dial, value in shape.items()]
+                base = [f"model.base_{dial}={value}" for dial, value in BASE.items()]
+                settings = [*SETTINGS, *own, *base, f"model.parametrization={rule}"]
+                runs = Runs(data, settings, args.steps)
+                curve = search(runs, results, name(part, rule, size), start, args.seeds)
+                start = min(curve, key=lambda k: float(np.mean(curve[k])))
+        print(table(part, results), flush=True)
+    save_png(figure(args.parts, results), args.figure)
+    print(args.figure)
+
+
+def name(part: str, rule: str, size: int) -> str:
+    """Of a shape under a rule; at the base both rules are the same, bit for bit."""
+    shape = BASE | {part: size}
+    return f"{'base' if shape == BASE else rule}, D = {shape['width']}, L = {shape['depth']}"
+
+
+class Results:
+    """NE by shape, log2 of the rate and seed, on disk after every run: a stopped study goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.held: dict[str, dict[str, float]] = (
+            json.loads(path.read_text()) if path.exists() else {}
+        )
+
+    def get(self, shape: str, rate: int, seed: int) -> float | None:
+        return self.held.get(shape, {}).get(f"{rate}/{seed}")
+
+    def put(self, shape: str, rate: int, seed: int, value: float) -> None:
+        self.held.setdefault(shape, {})[f"{rate}/{seed}"] = value
+        write_atomically(self.path, json.dumps(self.held, indent=1) + "\n")
+
+    def curve(self, shape: str) -> Curve:
+        """Rates that every seed ran."""
+        found: Curve = {}
+        for key, value in self.held[shape].items():
+            found.setdefault(int(key.split("/")[0]), []).append(value)
+        most = max(map(len, found.values()))
+        return {k: v for k, v in sorted(found.items()) if len(v) == most}
+
+
+class Runs:
+    """The runs of one shape under one rule: compiled once, rate and seed are arguments."""
+
+    def __init__(self, data: Path, settings: list[str], steps: int) -> None:
+        self.steps, self.records = steps, Records(data)
+        self.config = configure(load_manifest(data), data, [*settings, f"train.steps={steps}"])
+        self._compiled: tuple[Any, Any, Evaluator] | None = None
+
+    def __call__(self, rate: int, seed: int) -> float:
+        """Validation NE after training."""
+        batches = self._batches(seed)
+        if self._compiled is None:
+            self._compiled = self._compile(next(self._batches(0)))
+        fresh, step, evaluate = self._compiled
+        state = None
+        for batch, lists in batches:
+            state = fresh(batch, seed) if state is None else state
+            state, _ = step(jnp.float32(2.0**rate), state, batch, lists)
+        return float(evaluate(state.params, "validation")["validation/ne"])
+
+    def _batches(self, seed: int) -> Any:
+        train = dataclasses.replace(self.config.train, seed=seed)
+        config = dataclasses.replace(self.config, train=train)
+        plan = plan_for(self.records, config, "train")
+        return itertools.islice(train_batches(self.records, plan, config), self.steps)
+
+    def _compile(self, example: Any) -> tuple[Any, Any, Evaluator]:
+        """A fresh state of a seed, a step at a rate, and the evaluation."""
+        program = Program(self.config, self.steps)
+
+        def tx(rate: jax.Array | float) -> Any:
+            dense = optax.chain(program.tx.dense, optax.scale(rate))
+            return dataclasses.replace(program.tx, dense=dense)
+
+        fresh = jax.jit(lambda batch, seed: init_state(program.model, tx(1.0), batch, seed))
+        step = jax.jit(
+            lambda rate, *args: make_step(program.model, tx(rate), self.config)(*args),
+            donate_argnums=1,
+        )
+        like = fresh(example[0], 0)
+        compiled = step.lower(jnp.float32(0), like, *example).compile()
+        return fresh, compiled, Evaluator(program, self.records)
+
+
+def search(runs: Runs, results: Results, shape: str, start: int, seeds: int) -> Curve:
+    """Rates around the best, so far that it has two neighbours on either side, for all seeds."""
+
+    def ne(rate: int, seed: int) -> float:
+        value = results.get(shape, rate, seed)
+        if value is None:
+            value = runs(rate, seed)
+            results.put(shape, rate, seed, value)
+            print(f"{shape}: 2^{rate}, seed {seed}: NE {value:.5f}", file=sys.stderr, flush=True)
+        return value
+
+    best, around = start, range(0)
+    while best not in around[REACH:-REACH]:
+        around = range(min([best - REACH, *around]), max([best + REACH, *around]) + 1)
+        best = min(around, key=lambda k: np.mean([ne(k, seed) for seed in range(seeds)]))
+    return results.curve(shape)
+
+
+def optimum(curve: Curve, draws: int = 0) -> np.ndarray:
+    """log2 of the best rate by the parabola through the best point and its neighbours; then that of
+    each of `draws` bootstrap samples, NaN where the parabola has no minimum among them."""
+    rates, ne = np.array(list(curve)), np.array(list(curve.values()))
+    middle = int(ne.mean(1).argmin())
+    near = slice(max(middle - REACH, 0), middle + REACH + 1)
+    rates, ne = rates[near], ne[near]
+    drawn = np.random.default_rng(0).integers(0, ne.shape[1], (draws, *ne.shape))
+    means = np.stack([ne.mean(1), *np.take_along_axis(ne[None], drawn, 2).mean(2)])
+    a, b, _ = np.polyfit(rates, means.T, 2)
+    vertex = -b / (2 * np.where(a > 0, a, np.nan))
+    return np.where((vertex >= rates[0]) & (vertex <= rates[-1]), vertex, np.nan)
+
+
+def table(part: str, results: Results) -> str:
+    """Per shape and rule the optimum, its interval, how far it moved, and the best mean NE."""
+    lines = [
+        "",
+        f"| rule | {part} | log2 of the best rate | 90 % | moved by | NE |",
+        "|---" * 6 + "|",
+    ]
+    for rule in RULES:
+        first = None
+        for size in PARTS[part]:
+            curve = results.curve(name(part, rule, size))
+            best, *drawn = optimum(curve, RESAMPLES)
+            low, high = np.nanpercentile(drawn, (5, 95))
+            first = best if first is None else first
+            lowest = min(np.mean(v) for v in curve.values())
+            lines.append(
+                f"| {rule} | {size} | {best:.2f} | {low:.2f}, {high:.2f} "
+                f"| {2 ** (best - first):.2f} | {lowest:.5f} |"
+            )
+    return "\n".join(lines)
+
+
+def figure(parts: list[str], results: Results) -> Figure:
+    """NE against the rate: a row of panels per part, a column per rule, a line per size."""
+    with mpl.rc_context(STYLE):
+        drawing = Figure(figsize=(7.2, 3.1 * len(parts)))
+        panels = drawing.subplots(len(parts), 2, squeeze=False, sharey="row")
+        for row, part in zip(panels, parts):
+            for axes, rule in zip(row, RULES):
+                _panel(axes, part, rule, results)
+            row[0].set_ylabel("validation NE")
+        return drawing
+
+
+def _panel(axes: Axes, part: str, rule: str, results: Results) -> None:
+    sizes = PARTS[part]
+    for i, size in enumerate(sizes):
+        curve, color = results.curve(name(part, rule, size)), mpl.colormaps["viridis"](0.85 - i / 4)
+        ne = [np.mean(v) for v in curve.values()]
+        axes.plot(list(curve), ne, "o-", color=color, ms=3, lw=1.4, label=f"{size}")
+        best, *drawn = optimum(curve, RESAMPLES)
+        low, high = np.nanpercentile(drawn, (5, 95))
+        at = -0.04 - 0.03 * i  # below the curves, in the panel's own height
+        place = axes.get_xaxis_transform()
+        axes.plot([low, high], [0.14 + at] * 2, color=color, lw=1.6, transform=place)
+        axes.plot([best], [0.14 + at], "|", color=color, ms=7, mew=2, transform=place)
+    axes.margins(y=0.25)
+    axes.set_title(f"{rule}: {part}")
+    axes.set_xlabel("log2 of optim.dense_lr")
+    axes.legend(frameon=False, title=part)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--parts", nargs="+", choices=PARTS, default=[*PARTS], help="[all]")
+    add("--seeds", type=int, default=3, help="[%(default)s]")
+    add("--steps", type=int, default=200, help="of a run [%(default)s]")
+    add("--out", type=Path, default=Path("runs/learning_rate"), help="[%(default)s]")
+    figure = Path(__file__).parent / "results" / "learning-rate.png"
+    add("--figure", type=Path, default=figure, help="[results/learning-rate.png]")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

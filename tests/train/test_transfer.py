@@ -1,0 +1,249 @@
+"""Laws of learning-rate transfer: what a step changes keeps its size in width and in depth."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from ligr_jax.config import Config, ConfigError, ModelConfig, OptimConfig
+from ligr_jax.nn import blocks
+from ligr_jax.nn.blocks import Attention, Block, FeedForward, Stack
+from ligr_jax.nn.ligr import LiGR
+from ligr_jax.nn.linear import Linear
+from ligr_jax.ops.losses import binary_cross_entropy
+from ligr_jax.tables.layout import layout
+from ligr_jax.train.state import Optimizer, optimizer, split
+from tests.batches import model_config, random_batch
+from tests.nn.models import QUICKLY, logits, random_params
+
+BATCH = random_batch([[[4] * 4]] * 8, 16)
+STEPS = 6
+DECAY = 0.1
+
+
+def model_of(rule: str, **shape: Any) -> ModelConfig:
+    """A model whose base is 32 wide, with 2 heads, 2 historical layers and a set-wise one."""
+    dials = {"width": 32, "heads": 2, "depth": 2, "set_depth": 1}
+    base = {f"base_{dial}": value for dial, value in dials.items()}
+    return model_config(parametrization=rule, unroll="no", **(base | dials | shape))
+
+
+def optimizer_of(model: ModelConfig, tables: Any = "rowwise_adagrad") -> Optimizer:
+    settings = OptimConfig(
+        dense_lr=2.0**-7,
+        table_lr=1e-3,
+        warmup=0.0,
+        decay="none",
+        weight_decay=DECAY,
+        table_optimizer=tables,
+    )
+    return optimizer(Config(model=model, optim=settings), STEPS, layout(model.tables))
+
+
+def train(model: ModelConfig, seed: int | jax.Array) -> tuple[Any, Any, Any]:
+    """Parameters before and after a few steps on one batch, and the optimizer's state."""
+    tx = optimizer_of(model, "adamw")
+
+    def loss(params: Any) -> jax.Array:
+        z = jnp.asarray(LiGR(model).apply({"params": params}, BATCH))
+        total, weight = binary_cross_entropy(z, BATCH.labels, BATCH.weight)
+        return (total / weight).sum()
+
+    def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
+        params, state = carry
+        clipped, _ = tx.clip.update(jax.grad(loss)(params), optax.EmptyState())
+        updates, state = tx.dense.update(clipped, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    params = LiGR(model).init(jax.random.key(seed), BATCH)["params"]
+    (after, state), _ = jax.lax.scan(step, (params, tx.dense.init(params)), length=STEPS)
+    return params, after, state
+
+
+def dense_ones(model: ModelConfig) -> Any:
+    """Kernels of ones; zero for all other dense parameters."""
+    shapes = jax.eval_shape(LiGR(model).init, jax.random.key(0), BATCH)["params"]
+    return jax.tree_util.tree_map_with_path(
+        lambda path, p: jnp.full(p.shape, float(path[-1].key == "kernel")), split(shapes)[0]
+    )
+
+
+def test_at_the_base_shape_both_parametrizations_are_one_bit_for_bit() -> None:
+    standard, mup = (
+        jax.jit(functools.partial(train, model_of(rule)), compiler_options=QUICKLY)(0)
+        for rule in ("standard", "mup")
+    )
+    jax.tree.map(np.testing.assert_array_equal, standard, mup)
+
+
+def test_the_standard_optimizer_is_adamw_and_checkpoints_hold_its_state() -> None:
+    for rule in ("standard", "mup"):
+        model = model_of(rule)
+        params, tx = dense_ones(model), optimizer_of(model).dense
+        matrices = jax.tree.map(lambda p: p.ndim > 1, params)
+        adamw = optax.adamw(2.0**-7, weight_decay=DECAY, mask=matrices)
+        adamw_schedule = optax.adamw(lambda _: 2.0**-7, weight_decay=DECAY, mask=matrices)
+        rng = np.random.default_rng(0)
+        gradients = jax.tree.map(lambda p, r=rng: r.normal(size=p.shape).astype("f4"), params)
+        assert str(jax.tree.structure(tx.init(params))) == str(
+            jax.tree.structure(adamw_schedule.init(params))
+        )
+        ours, theirs = (t.update(gradients, t.init(params), params)[0] for t in (tx, adamw))
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_multipliers_of_the_forward_pass_are_those_of_the_table() -> None:
+    """A model with them has the logits of one without, its weights multiplied by hand."""
+    shape = {"width": 64, "heads": 1, "depth": 3, "set_depth": 2, "position": "learned"}
+    params = random_params(model_of("mup", **shape), BATCH)
+    by_hand = jax.tree.map(np.array, params)
+    for stack, deeper in (("history", 3 / 2), ("setwise", 2 / 1)):
+        layers = by_hand[stack]["layers"]
+        layers["attention"]["out"]["kernel"] /= deeper
+        layers["ffn"]["down"]["kernel"] /= deeper
+        layers["ffn"]["down"]["bias"] /= deeper
+        layers["attention"]["qkv"]["kernel"][..., :64] /= np.sqrt(64 / 16)  # of queries
+    for heads in ("heads", "setwise_heads"):
+        by_hand[heads]["logits"]["kernel"] /= 64 / 32
+    ours = logits(model_of("mup", **shape), params, BATCH)
+    theirs = logits(model_of("standard", **shape), by_hand, BATCH)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    untouched = logits(model_of("standard", **shape), params, BATCH)
+    assert float(jnp.abs(untouched - ours).max()) > 0.1
+
+
+def test_rates_epsilons_and_decay_are_those_of_the_table() -> None:
+    """Four times as wide as the base, three times as deep, and twice in its set-wise stack."""
+    model = model_of("mup", width=128, depth=6, set_depth=2)
+    params, tx = dense_ones(model), optimizer_of(model).dense
+    g = 1e-8  # of epsilon's size, so that epsilon shows
+    updates, _ = tx.update(
+        jax.tree.map(lambda p: jnp.full(p.shape, g), params), tx.init(params), params
+    )
+    rate_and_epsilon = {
+        "items/projection/kernel": (1, 1 / 4),
+        "actions/actions/kernel": (1, 1 / 4),
+        "actions/projection/kernel": (1, 1 / 4),
+        "positions": (1, 1 / 4),
+        "history/layers/gated_attention/norm/scale": (1, 1 / 12),
+        "history/layers/gated_attention/gate/kernel": (1 / 4, 1 / 12),
+        "history/layers/attention/qkv/kernel": (1 / 4, 1 / 12),
+        "history/layers/ffn/up/bias": (1, 1 / 12),
+        "history/layers/ffn/down/kernel": (1 / 4, 1 / 12),
+        "setwise/layers/gated_ffn/gate/kernel": (1 / 4, 1 / 8),
+        "setwise/layers/ffn/down/bias": (1, 1 / 8),
+        "heads/norm/scale": (1, 1 / 4),
+        "heads/logits/kernel": (1, 1 / 4),
+        "setwise_heads/logits/kernel": (1, 1 / 4),
+        "heads/logits/bias": (1, 1),
+    }
+    for path, (rate, epsilon) in rate_and_epsilon.items():
+        found: Any = updates
+        for part in path.split("/"):
+            found = found[part]
+        decay = DECAY * path.endswith("kernel")  # whose weights are ones
+        wanted = -(2.0**-7) * (rate * g / (g + epsilon * 1e-8) + decay)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, err_msg=path)
+
+
+def test_fresh_embeddings_of_actions_have_one_size_at_every_width() -> None:
+    for rule, deviation in (("mup", 32**-0.5), ("standard", 256**-0.5)):
+        init = functools.partial(LiGR(model_of(rule, width=256)).init, batch=BATCH)
+        params = jax.jit(init, compiler_options=QUICKLY)(jax.random.key(0))["params"]
+        assert np.std(params["actions"]["actions"]["kernel"]) == pytest.approx(deviation, rel=0.1)
+        gate = params["history"]["layers"]["gated_ffn"]["gate"]["kernel"]
+        assert np.std(gate) == pytest.approx(256**-0.5, rel=0.1)
+
+
+def test_a_base_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"base_width=32 is not divisible by model.base_heads=3"):
+        model_of("mup", base_heads=3)
+    with pytest.raises(ConfigError, match=r"model.base_depth=0 must be >= 1"):
+        model_of("mup", base_depth=0)
+
+
+def activations(model: ModelConfig, params: Any) -> dict[str, list[jax.Array]]:
+    """What the layers of each stack compute, by kind; stacks are run layer by layer."""
+    found: dict[str, list[jax.Array]] = {}
+    stack = ""
+
+    def note(kind: str, x: jax.Array) -> None:
+        found.setdefault(f"{stack} {kind}", []).append(x)
+
+    def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        nonlocal stack
+        module = context.module
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
+        if isinstance(module, Stack):
+            stack, (h, *rest) = str(module.name), args
+            layers = module.variables["params"]["layers"]
+            block = Block(module.config, module.scale, parent=None)
+            for i in range(module.depth):
+                own = jax.tree.map(lambda p, i=i: p[i], layers)
+                h, _ = block.apply({"params": own}, h, *rest)
+            note("residual stream", h)
+            return h
+        out = call(*args, **kwargs)
+        if isinstance(module, FeedForward | Attention):
+            note(type(module).__name__, out)
+        elif isinstance(module, Linear) and module.name == "gate":
+            note("gate logits", out)
+        return out
+
+    attend = blocks.attend
+
+    def attend_and_record(q: jax.Array, k: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        note("scores", jnp.einsum("bthk,bshk->bhts", q, k) * q.shape[-1] ** -0.5)
+        return attend(q, k, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, nn.intercept_methods(record):
+        patch.setattr(blocks, "attend", attend_and_record)
+        z = jnp.asarray(LiGR(model).apply({"params": params}, BATCH))
+    return {**found, "logits": [z]}
+
+
+@functools.cache
+def changes(rule: str, **shape: int) -> dict[str, float]:
+    """RMS over layers and two seeds of how far a few steps moved each kind of activation."""
+    model = model_of(rule, **shape)
+
+    def squares(seed: jax.Array) -> dict[str, jax.Array]:
+        before, after = (activations(model, params) for params in train(model, seed)[:2])
+        return {
+            kind: jnp.mean((jnp.stack(after[kind]) - jnp.stack(before[kind])) ** 2)
+            for kind in before
+        }
+
+    run = jax.jit(squares, compiler_options=QUICKLY)
+    seeds = [run(seed) for seed in range(2)]
+    return {kind: float(np.sqrt(np.mean([s[kind] for s in seeds]))) for kind in seeds[0]}
+
+
+@pytest.mark.parametrize(
+    ("larger", "flat"),
+    [({"width": 256, "heads": 16}, 8**0.1), ({"depth": 8}, 4**0.2)],
+    ids=["eight times as wide", "four times as deep"],
+)
+def test_steps_change_every_layer_of_a_large_model_as_they_change_the_bases(
+    larger: dict[str, int], flat: float
+) -> None:
+    """Slopes of log RMS against log size are below 0.1 in width and 0.2 in depth."""
+    base = changes("mup")
+    for kind, rms in changes("mup", **larger).items():
+        assert 1 / flat < rms / base[kind] < flat, kind
+    standard = changes("standard", **larger)
+    for kind in ("history residual stream", "history gate logits"):
+        assert standard[kind] / base[kind] > 2, kind
+
+
+def test_scores_of_wide_heads_move_no_further_than_the_bases() -> None:
+    """K eight times the base's: by 1 / K^1/2 alone, they would."""
+    base, kind = changes("mup"), "history scores"
+    assert changes("mup", width=256)[kind] < base[kind]
+    assert changes("standard", width=256)[kind] / base[kind] > 2
