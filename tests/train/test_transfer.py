@@ -112,7 +112,7 @@ def test_multipliers_of_the_forward_pass_are_those_of_the_table() -> None:
         by_hand[heads]["logits"]["kernel"] /= 64 / 32
     ours = logits(model_of("mup", **shape), params, BATCH)
     theirs = logits(model_of("standard", **shape), by_hand, BATCH)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
     untouched = logits(model_of("standard", **shape), params, BATCH)
     assert float(jnp.abs(untouched - ours).max()) > 0.1
 
