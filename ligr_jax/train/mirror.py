@@ -21,6 +21,7 @@ import wandb
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config, digest, flatten
+from ligr_jax.train.run import PREEMPTED
 
 _ANSWER_S = 5  # for the server's first answer
 _FINISH_S = 60  # for uploads at the end; what is left lies on disk
@@ -65,11 +66,13 @@ class WandbMirror:
         device_seconds = summary["seconds"] * summary["devices"]
         self._run.summary.update({**summary, "device_seconds": device_seconds})
 
-    def close(self) -> None:
-        """Waits for uploads, a minute at most."""
+    def close(self, status: int) -> None:
+        """Waits for uploads, a minute at most; status: the exit status the run ends with."""
         segment = Path(self._run.dir).parent
+        if status == PREEMPTED:
+            self._run.mark_preempting()  # a sweep gives it to an agent again
         try:
-            self._run.finish()
+            self._run.finish(exit_code=status)
         except TimeoutError:
             _log.warning(
                 "W&B is slow or away: not all of this run was sent. `wandb sync --include-online "
@@ -82,7 +85,7 @@ class WandbMirror:
         self._write_record(max(self._seen, self._mirrored))
 
     def _drop_other_segments(self) -> None:
-        """Removes offline segments, not yet synced, whose rows are sent again: they would repeat."""
+        """Removes offline segments, not yet synced, whose rows are sent again."""
         kept = {Path(self._run.dir).parent.name, *self._segments}
         for segment in self._directory.glob(f"offline-run-*-{self._id}"):
             if segment.name not in kept and not list(segment.glob("*.wandb.synced")):

@@ -20,7 +20,7 @@ class JsonLines:
     """DIRECTORY/metrics.jsonl, a row a line, flushed at once.
 
     resume_step: rows of later steps are dropped: a run that goes on from a checkpoint writes them
-        again.
+        again. `kept` holds the others.
     """
 
     def __init__(self, directory: Path, resume_step: int) -> None:
@@ -35,7 +35,7 @@ class JsonLines:
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """The run directory has its own summary.json."""
 
-    def close(self) -> None:
+    def close(self, status: int) -> None:
         self._file.close()
 
 
@@ -82,16 +82,22 @@ class Tracker:
         for sink in self._sinks:
             sink.summarize(finite(summary))
 
-    def close(self) -> None:
+    def close(self, status: int = 0) -> None:
+        """status: the exit status the run ends with."""
         for sink in self._sinks:
-            sink.close()
+            sink.close(status)
 
 
 @contextlib.contextmanager
 def tracking(directory: Path, config: Config, resume_step: int) -> Iterator[Tracker]:
     """A tracker that is closed however the run ends."""
     tracker = Tracker(directory, config, resume_step)
+    status = 1
     try:
         yield tracker
+        status = 0
+    except SystemExit as e:
+        status = e.code if isinstance(e.code, int) else 1
+        raise
     finally:
-        tracker.close()
+        tracker.close(status)

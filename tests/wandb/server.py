@@ -10,6 +10,7 @@ import gzip
 import itertools
 import json
 import re
+import subprocess
 import sys
 import threading
 import traceback
@@ -23,6 +24,7 @@ from urllib.parse import unquote
 
 import yaml
 
+Run = Callable[..., "subprocess.CompletedProcess[str]"]  # what the fixture `run` gives
 ENTITY, PROJECT, KEY = "someone", "ligr", "0123456789abcdef" * 2 + "01234567"
 
 
@@ -34,7 +36,8 @@ class StoredRun:
     fields: dict[str, Any] = field(default_factory=dict)  # of the last UpsertBucket
     lines: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     files: dict[str, bytes] = field(default_factory=dict)
-    complete: bool = False
+    exit_code: int | None = None
+    preempting: bool = False
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -79,13 +82,14 @@ class WandbServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What sends a client here, with a key, and keeps it from waiting on what fails."""
+        """What sends a client here, with a key, and nowhere else."""
         return {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": KEY,
             "WANDB_MODE": "online",
             "WANDB_ENTITY": ENTITY,
             "WANDB_PROJECT": PROJECT,
+            "WANDB_ERROR_REPORTING": "false",  # to its makers
         }
 
     def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +111,9 @@ class WandbServer:
             for file, chunk in (body.get("files") or {}).items():
                 for i, text in enumerate(chunk["content"], chunk["offset"]):
                     run.lines[file][i] = text
-            run.complete = run.complete or bool(body.get("complete"))
+            run.preempting = run.preempting or bool(body.get("preempting"))
+            if body.get("complete"):
+                run.exit_code = body["exitcode"]
         return {"exitcode": None, "limits": {}}
 
     def store(self, name: str, file: str, content: bytes) -> None:
@@ -162,21 +168,28 @@ class WandbServer:
         return {"createAgent": {"agent": {"id": agent}}}
 
     def _Heartbeat(self, v: dict[str, Any]) -> dict[str, Any]:
-        """Gives an agent without a run the next point, and tells it to stop after the last."""
+        """Gives an idle agent a preempted run, or the next point, or tells it to stop."""
         sweep = self.sweeps[self._agents[v["id"]]]
-        commands: list[dict[str, Any]] = []
+        command: dict[str, Any] = {}
         if not json.loads(v["runState"] or "{}"):
-            if sweep.points:
-                point = sweep.points.pop(0)
+            runs = [self.runs[name] for name in sweep.given if name in self.runs]
+            preempted = [run.name for run in runs if run.preempting and run.exit_code]
+            if preempted:
+                self.runs[preempted[0]].exit_code = None
+                command = self._command("resume", preempted[0], sweep)
+            elif sweep.points:
                 name = f"agentrun{len(sweep.given)}"
-                sweep.given[name] = point
-                program = yaml.safe_load(sweep.text).get("program", "")
-                arguments = {k: {"value": x} for k, x in point.items()}
-                commands = [{"type": "run", "run_id": name, "program": program, "args": arguments}]
+                sweep.given[name] = sweep.points.pop(0)
+                command = self._command("run", name, sweep)
             else:
-                commands = [{"type": "exit"}]
-        answer = {"agent": {"id": v["id"]}, "commands": json.dumps(commands)}
-        return {"agentHeartbeat": answer}
+                command = {"type": "exit"}
+        commands = json.dumps([command] if command else [])
+        return {"agentHeartbeat": {"agent": {"id": v["id"]}, "commands": commands}}
+
+    def _command(self, kind: str, name: str, sweep: StoredSweep) -> dict[str, Any]:
+        arguments = {k: {"value": x} for k, x in sweep.given[name].items()}
+        program = yaml.safe_load(sweep.text)["program"]
+        return {"type": kind, "run_id": name, "program": program, "args": arguments}
 
     def _bucket(self, run: StoredRun) -> dict[str, Any]:
         text = {k: list(lines.values()) for k, lines in run.lines.items()}

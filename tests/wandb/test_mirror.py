@@ -1,19 +1,14 @@
 """The mirror and the real W&B client, against a server on loopback: every row arrives once."""
 
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ligr_jax.train.run import load_summary
 from ligr_jax.train.track import read_rows
-from tests.wandb_server import WandbServer, wandb_server
+from tests.wandb.server import Run, WandbServer
 
-MINUTES = 600  # for a child on a busy machine; one that takes longer hangs
 AWAY = "http://127.0.0.1:9"  # where nothing listens
 SESSION = """
 import os, sys
@@ -30,36 +25,6 @@ if end == "killed":
 tracker.summarize({"validation/ne": 0.5, "seconds": 3.0, "devices": 2})
 tracker.close()
 """
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def server() -> Iterator[WandbServer]:
-    with wandb_server() as server:
-        yield server
-        assert server.errors == []
-
-
-@pytest.fixture
-def run(server: WandbServer, tmp_path: Path, child_env: dict[str, str]) -> Run:
-    """Runs Python in a home of its own, with a key for the server and no way elsewhere."""
-    home = tmp_path / "home"
-    home.mkdir()
-    kept = {k: v for k, v in child_env.items() if not k.startswith("WANDB")}
-    env = {**kept, **server.environment, "HOME": str(home), "XDG_CONFIG_HOME": str(home)}
-
-    def run(*words: object, status: int = 0, **changes: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, *map(str, words)]
-        given = {k: v for k, v in (env | changes).items() if v}
-        done = subprocess.run(
-            command, env=given, cwd=home, capture_output=True, text=True, timeout=MINUTES
-        )
-        assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    return run
-
 
 LIVES = {
     "stopped and resumed online": ["online 0 4 ended", "online 4 7 ended"],
@@ -89,6 +54,7 @@ def test_every_row_arrives_once_and_in_order(
     assert [row["step"] for row in stored.history] == list(range(1, last + 1))
     assert [row["_step"] for row in stored.history] == list(range(last))
     assert stored.history[1]["train/loss"] == 0.5
+    assert stored.exit_code == 0
     assert stored.config["model.depth"] == 2  # flat
     # What was logged last, and the final numbers, are under their own names.
     assert stored.summary["train/loss"] == 1 / last
