@@ -16,6 +16,7 @@ COMMANDS = {
     "fit": "fit a scaling law to finished runs",
     "export": "write a run's tables for serving, in 32, 8 or 4 bits",
     "report": "draw a page and figures of a sweep",
+    "dashboard": "make the report's panels in W&B, and upload its fits",
 }
 
 STEPPING = ("train", "eval", "sweep")  # commands that run a model, started with care for its speed

@@ -6,24 +6,19 @@ its server: a session first makes up for rows that never arrived, and skips thos
 
 import json
 import logging
-import netrc
 import os
 import shutil
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import wandb
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config, digest, flatten
 from ligr_jax.train.run import PREEMPTED
+from ligr_jax.train.wandb_server import address, answers, has_key
 
-_ANSWER_S = 5  # for the server's first answer
 _FINISH_S = 60  # for uploads at the end; what is left lies on disk
 _log = logging.getLogger(__name__)
 
@@ -122,49 +117,23 @@ def _start(directory: Path, config: Config, name: str) -> Any:
             console="off",
             silent=True,
             quiet=True,
-            init_timeout=3 * _ANSWER_S,
+            init_timeout=15,
             finish_timeout=_FINISH_S,
             finish_timeout_raises=True,
             x_disable_stats=True,
+            reinit="create_new",  # several runs of one process are several runs
         ),
     }
-    url = wandb.setup().settings.base_url
+    url = address()
     wanted = config.track.wandb
     if wanted == "auto":
         allowed = os.environ.get("WANDB_MODE", "online") == "online"
-        wanted = "online" if allowed and _has_key(url) else "offline"
+        wanted = "online" if allowed and has_key(url) else "offline"
     if wanted == "online":
         try:
-            if _answers(url):
+            if answers(url):
                 return wandb.init(mode="online", **arguments)
         except wandb.Error as e:
             _log.warning("W&B: %s", e)
         _log.warning("%s does not take this run; later: wandb sync %s/wandb", url, directory)
     return wandb.init(mode="offline", **arguments)
-
-
-def _has_key(url: str) -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    hosts = [urlparse(url).netloc]
-    if url == wandb.Settings().base_url:
-        hosts.append("api.wandb.ai")  # whose keys the hosted service takes, whatever its address
-    try:
-        # By its path, as the client reads it: without one, Python refuses a file others can read.
-        known = netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc")
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return any(known.authenticators(host) for host in hosts)
-
-
-def _answers(url: str) -> bool:
-    """Whether anything answers at all; the client itself would try for longer than a user waits."""
-    try:
-        urllib.request.urlopen(url, timeout=_ANSWER_S).close()
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as e:
-        return isinstance(e.reason, ssl.SSLError)  # the client brings its own certificates
-    except OSError:
-        return False
-    return True

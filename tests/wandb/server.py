@@ -191,6 +191,10 @@ class WandbServer:
         program = yaml.safe_load(sweep.text)["program"]
         return {"type": kind, "run_id": name, "program": program, "args": arguments}
 
+    def _UpsertView2(self, v: dict[str, Any]) -> dict[str, Any]:
+        self.views.append(v)
+        return {"upsertView": {"view": {"id": "Vmlldzox", "name": v["name"]}, "inserted": True}}
+
     def _bucket(self, run: StoredRun) -> dict[str, Any]:
         text = {k: list(lines.values()) for k, lines in run.lines.items()}
         history, events = text.get("wandb-history.jsonl", []), text.get("wandb-events.jsonl", [])
