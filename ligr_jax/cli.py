@@ -16,6 +16,7 @@ COMMANDS = {
     "fit": "fit a scaling law to finished runs",
     "export": "write a run's tables for serving, in 32, 8 or 4 bits",
     "report": "draw a page and figures of a sweep",
+    "dashboard": "make the report's panels in W&B, and upload its fits",
 }
 
 STEPPING = ("train", "eval", "sweep")  # commands that run a model, started with care for its speed
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `ligr COMMAND ...`; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in COMMANDS:
-        table = "".join(f"  {name:9}{what}\n" for name, what in COMMANDS.items())
+        table = "".join(f"  {name:11}{what}\n" for name, what in COMMANDS.items())
         asked = not words or words[0] in ("-h", "--help", "help")
         print(f"usage: ligr COMMAND ...\n\n{OVERVIEW}{table}\n`ligr COMMAND --help` has examples.")
         if not asked:

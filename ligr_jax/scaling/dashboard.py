@@ -1,0 +1,168 @@
+"""A W&B workspace with the report's panels, made in code, and the report's fits as a W&B run.
+
+Panels name what runs log: rows of metrics.jsonl, keys of summary.json. Both stand in W&B under the
+same names, so a workspace is made from what finished runs have, and needs no server to be made.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import wandb
+import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
+
+from ligr_jax.data.schema import BadInput
+from ligr_jax.scaling.runs import Runs, varied
+
+AXES = ("flops_model", "flops_paper", "device_seconds")
+METRICS = ("ne", "auc")
+SLICES = ("cold_items", "cold_members")
+CURVES = (
+    "train/loss", "train/grad_norm", "lr/dense", "lr/tables",
+    "mfu", "tokens_per_s", "input_wait", "packing",
+)  # fmt: skip
+LAWS, FIGURES = "laws", "figures"  # keys of the run that holds the fits
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What panels can be of: the evaluated split, actions, cold-start slices, swept parameters.
+
+    slices: of each action those that have both classes. parameters: names of summary.json, like
+    `config/model.depth`. figures: names of the report's PNG files.
+    """
+
+    split: str = "validation"
+    actions: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+
+
+def contents(runs: Runs, directory: Path) -> Contents:
+    """What the finished runs of a sweep's directory can show."""
+    names = runs.table.columns
+    split = "validation" if "validation/ne" in names else "test"
+    parts = [n.split("/") for n in names if n.startswith(f"{split}/") and n.endswith("/auc")]
+    return Contents(
+        split,
+        tuple(p[1] for p in parts if len(p) == 3),
+        tuple("/".join(p[1:3]) for p in parts if len(p) == 4 and p[2] in SLICES),
+        tuple(varied(runs.table)),
+        tuple(sorted(p.stem for p in (directory / "figures").glob("*.png"))),
+    )
+
+
+def workspace(entity: str, project: str, shown: Contents) -> ws.Workspace:
+    """The workspace, not saved: `.save()` needs a server, `to_json` does not."""
+    sections = {
+        "Quality against compute": _quality(shown),
+        "Actions": _scatters([f"{shown.split}/{a}" for a in shown.actions]),
+        "Cold start": _scatters([f"{shown.split}/{s}" for s in shown.slices]),
+        "Training": _training(),
+        "Sweep": _sweep(shown),
+        "Fits": _fits(shown),
+    }
+    made = [ws.Section(name=n, panels=p, is_open=True) for n, p in sections.items() if p]
+    settings = ws.WorkspaceSettings(x_axis="step")
+    name = "LiGR scaling"
+    return ws.Workspace(entity=entity, project=project, name=name, sections=made, settings=settings)
+
+
+def to_json(made: ws.Workspace) -> str:
+    """The workspace as W&B stores it."""
+    return str(made._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1)) + "\n"
+
+
+def upload_report(directory: Path, entity: str, project: str) -> str:
+    """Logs fit.json as a table and figures/*.png as images, in a run of type `report`; its URL.
+
+    The run is named after the directory: uploaded again, it is the same run with newer numbers.
+
+    Raises:
+        BadInput: `directory` holds no report.
+    """
+    path = directory / "fit.json"
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; first `ligr report {directory}`")
+    numbers = json.loads(path.read_text())
+    name = f"report-{directory.resolve().name}"
+    columns: list[str | int] = ["law", "form", "runs", "parameter", "value", "low", "high"]
+    table = wandb.Table(columns=columns, data=list(_parameters(numbers)))
+    images = {f"{FIGURES}/{p.stem}": wandb.Image(str(p)) for p in directory.glob("figures/*.png")}
+    settings = wandb.Settings(console="off", silent=True, x_disable_stats=True)
+    with wandb.init(
+        entity=entity,
+        project=project,
+        job_type="report",
+        id=name,
+        name=name,
+        dir=str(directory),
+        resume="allow",
+        notes="\n".join(numbers["lines"]),
+        settings=settings,
+    ) as run:
+        run.log({LAWS: table, **images})
+    return str(run.url)
+
+
+def _parameters(numbers: Any, path: tuple[str, ...] = ()) -> Iterator[list[Any]]:
+    """A row per parameter of every law in fit.json, wherever it lies there."""
+    if not isinstance(numbers, dict):
+        return
+    if "params" in numbers and "intervals" in numbers:
+        for name, value in numbers["params"].items():
+            low, high = numbers["intervals"].get(name, (None, None))
+            law = "/".join(path)
+            yield [law, numbers["form"], numbers["points"], name, value, low, high]
+        return
+    for key, value in numbers.items():
+        yield from _parameters(value, (*path, key))
+
+
+def _quality(shown: Contents) -> list[Any]:
+    return [_scatter(axis, f"{shown.split}/{m}") for m in METRICS for axis in AXES]
+
+
+def _scatters(of: Sequence[str]) -> list[Any]:
+    return [_scatter(AXES[0], f"{prefix}/{m}") for prefix in of for m in METRICS]
+
+
+def _scatter(x: str, y: str, log_x: bool = True) -> wr.ScatterPlot:
+    return wr.ScatterPlot(
+        title=f"{y} against {x}",
+        x=wr.SummaryMetric(x),
+        y=wr.SummaryMetric(y),
+        log_x=log_x,
+        regression=log_x,  # on a logarithmic axis it is the gain per decade
+    )
+
+
+def _training() -> list[Any]:
+    curves = [wr.LinePlot(title=key, x="step", y=[key]) for key in CURVES]
+    by_compute = wr.LinePlot(
+        title=f"{CURVES[0]} against {AXES[0]}", x=AXES[0], y=[CURVES[0]], log_x=True
+    )
+    return [by_compute, *curves]
+
+
+def _sweep(shown: Contents) -> list[Any]:
+    if not shown.parameters:
+        return []
+    target = f"{shown.split}/ne"
+    names = [*shown.parameters, AXES[0], target]
+    columns = [wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(n)) for n in names]
+    return [
+        wr.ParallelCoordinatesPlot(title="parameters", columns=columns),
+        wr.ParameterImportancePlot(with_respect_to=target),
+        *(_scatter(name, target, log_x=False) for name in shown.parameters),
+    ]
+
+
+def _fits(shown: Contents) -> list[Any]:
+    keys = [f"{FIGURES}/{name}" for name in shown.figures]
+    images = [wr.MediaBrowser(title="figures", media_keys=keys)] if keys else []
+    return [*images, wr.WeavePanelSummaryTable(table_name=LAWS)]

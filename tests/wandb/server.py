@@ -1,0 +1,283 @@
+"""A small W&B server on loopback, in a thread: enough for the real client to log, resume and sweep.
+
+It keeps what clients send and answers what they ask of it: runs, their history as streamed, files,
+sweeps with a grid, and agents. Any other operation gets GraphQL's `errors`, as an older server's
+would: a dropped connection would have clients retry for minutes.
+"""
+
+import base64
+import gzip
+import itertools
+import json
+import re
+import subprocess
+import sys
+import threading
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote
+
+import yaml
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]  # what the fixture `run` gives
+ENTITY, PROJECT, KEY = "someone", "ligr", "0123456789abcdef" * 2 + "01234567"
+
+
+@dataclass
+class StoredRun:
+    """What a client sent of one run."""
+
+    name: str
+    fields: dict[str, Any] = field(default_factory=dict)  # of the last UpsertBucket
+    lines: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    files: dict[str, bytes] = field(default_factory=dict)
+    exit_code: int | None = None
+    preempting: bool = False
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Rows in the order of their line numbers."""
+        return [json.loads(text) for _, text in sorted(self.lines["wandb-history.jsonl"].items())]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The newest summary streamed."""
+        lines = self.lines["wandb-summary.json"]
+        return json.loads(lines[max(lines)]) if lines else {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Values of the run's configuration."""
+        raw = json.loads(self.fields.get("config") or "{}")
+        return {k: v["value"] for k, v in raw.items() if isinstance(v, dict) and "value" in v}
+
+
+@dataclass
+class StoredSweep:
+    """A registered grid, with the points no agent has been given."""
+
+    text: str
+    points: list[dict[str, Any]]
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the run's name
+
+
+class WandbServer:
+    """Everything received, and how to answer."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, StoredRun] = {}
+        self.sweeps: dict[str, StoredSweep] = {}
+        self.views: list[dict[str, Any]] = []
+        self.unknown: list[str] = []  # operations answered with `errors`
+        self.errors: list[str] = []  # of this server itself
+        self.down = False  # answers nothing but 503
+        self.url = ""
+        self._agents: dict[str, str] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What sends a client here, with a key, and nowhere else."""
+        return {
+            "WANDB_BASE_URL": self.url,
+            "WANDB_API_KEY": KEY,
+            "WANDB_MODE": "online",
+            "WANDB_ENTITY": ENTITY,
+            "WANDB_PROJECT": PROJECT,
+            "WANDB_ERROR_REPORTING": "false",  # to its makers
+        }
+
+    def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one operation."""
+        found = re.search(r"(?:query|mutation)\s+(\w+)", query)
+        name = found[1] if found else query[:40]
+        answer: Callable[[dict[str, Any]], dict[str, Any]] | None
+        answer = getattr(self, f"_{name}", None)
+        with self._lock:
+            if answer is None:
+                self.unknown.append(name)
+                return {"errors": [{"message": f"no operation {name} here"}], "data": None}
+            return {"data": answer(variables)}
+
+    def stream(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Stores streamed lines at their line numbers; a line sent twice is stored once."""
+        with self._lock:
+            run = self.runs[name]
+            for file, chunk in (body.get("files") or {}).items():
+                for i, text in enumerate(chunk["content"], chunk["offset"]):
+                    run.lines[file][i] = text
+            run.preempting = run.preempting or bool(body.get("preempting"))
+            if body.get("complete"):
+                run.exit_code = body["exitcode"]
+        return {"exitcode": None, "limits": {}}
+
+    def store(self, name: str, file: str, content: bytes) -> None:
+        with self._lock:
+            self.runs[name].files[file] = content
+
+    # Operations, named like the client's.
+
+    def _Viewer(self, _: dict[str, Any]) -> dict[str, Any]:
+        user = {"id": "VXNlcjox", "entity": ENTITY, "username": ENTITY, "email": "a@b.example"}
+        more = {"flags": "{}", "teams": {"edges": []}, "name": ENTITY, "admin": False}
+        return {"viewer": {**user, **more, "deletedAt": None, "apiKeys": None}}
+
+    _GetViewer = _GetDefaultEntity = _Viewer
+
+    def _ServerFeaturesQuery(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"serverInfo": {"features": []}}
+
+    def _UpsertBucket(self, v: dict[str, Any]) -> dict[str, Any]:
+        new = v["name"] not in self.runs
+        run = self.runs.setdefault(v["name"], StoredRun(v["name"]))
+        run.fields |= {k: x for k, x in v.items() if x is not None}
+        return {"upsertBucket": {"bucket": self._bucket(run), "inserted": new}}
+
+    def _RunResumeStatus(self, v: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs.get(v["name"])
+        return {"model": {**_project(), "bucket": self._bucket(run) if run else None}}
+
+    def _CreateRunFiles(self, v: dict[str, Any]) -> dict[str, Any]:
+        urls = [{"name": f, "uploadUrl": f"{self.url}/storage/{v['run']}/{f}"} for f in v["files"]]
+        return {"createRunFiles": {"runID": v["run"], "uploadHeaders": [], "files": urls}}
+
+    def _UpsertSweep(self, v: dict[str, Any]) -> dict[str, Any]:
+        raw = yaml.safe_load(v["config"])
+        axes = [
+            [(k, x) for x in (p["values"] if "values" in p else [p["value"]])]
+            for k, p in raw["parameters"].items()
+        ]
+        name = f"sweep{len(self.sweeps)}"
+        self.sweeps[name] = StoredSweep(v["config"], [dict(p) for p in itertools.product(*axes)])
+        sweep = {"name": name, "project": _project()}
+        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+
+    def _SweepWithRuns(self, v: dict[str, Any]) -> dict[str, Any]:
+        sweep = self.sweeps[v["sweep"]]
+        rest = {"id": v["sweep"], "name": v["sweep"], "state": "RUNNING", "runs": {"edges": []}}
+        return {"project": {"sweep": {"config": sweep.text, **rest}}}
+
+    def _CreateAgent(self, v: dict[str, Any]) -> dict[str, Any]:
+        agent = f"agent{len(self._agents)}"
+        self._agents[agent] = v["sweep"]
+        return {"createAgent": {"agent": {"id": agent}}}
+
+    def _Heartbeat(self, v: dict[str, Any]) -> dict[str, Any]:
+        """Gives an idle agent a preempted run, or the next point, or tells it to stop."""
+        sweep = self.sweeps[self._agents[v["id"]]]
+        command: dict[str, Any] = {}
+        if not json.loads(v["runState"] or "{}"):
+            runs = [self.runs[name] for name in sweep.given if name in self.runs]
+            preempted = [run.name for run in runs if run.preempting and run.exit_code]
+            if preempted:
+                self.runs[preempted[0]].exit_code = None
+                command = self._command("resume", preempted[0], sweep)
+            elif sweep.points:
+                name = f"agentrun{len(sweep.given)}"
+                sweep.given[name] = sweep.points.pop(0)
+                command = self._command("run", name, sweep)
+            else:
+                command = {"type": "exit"}
+        commands = json.dumps([command] if command else [])
+        return {"agentHeartbeat": {"agent": {"id": v["id"]}, "commands": commands}}
+
+    def _command(self, kind: str, name: str, sweep: StoredSweep) -> dict[str, Any]:
+        arguments = {k: {"value": x} for k, x in sweep.given[name].items()}
+        program = yaml.safe_load(sweep.text)["program"]
+        return {"type": kind, "run_id": name, "program": program, "args": arguments}
+
+    def _UpsertView2(self, v: dict[str, Any]) -> dict[str, Any]:
+        self.views.append(v)
+        return {"upsertView": {"view": {"id": "Vmlldzox", "name": v["name"]}, "inserted": True}}
+
+    def _bucket(self, run: StoredRun) -> dict[str, Any]:
+        text = {k: list(lines.values()) for k, lines in run.lines.items()}
+        history, events = text.get("wandb-history.jsonl", []), text.get("wandb-events.jsonl", [])
+        return {
+            "id": base64.b64encode(f"Run:v1:{run.name}".encode()).decode(),
+            "name": run.name,
+            "displayName": run.fields.get("displayName", run.name),
+            "description": None,
+            "config": run.fields.get("config", "{}"),
+            "sweepName": run.fields.get("sweep"),
+            "project": _project(),
+            "summaryMetrics": json.dumps(run.summary),
+            "historyLineCount": len(history),
+            "eventsLineCount": len(events),
+            "logLineCount": len(text.get("output.log", [])),
+            "historyTail": json.dumps(history[-1:]),
+            "eventsTail": json.dumps(events[-1:]),
+            "tags": [],
+            "notes": None,
+            "wandbConfig": json.dumps({"t": 1}),
+        }
+
+
+def _project() -> dict[str, Any]:
+    return {"id": "UHJvamVjdDox", "name": PROJECT, "entity": {"id": "RW50OjE=", "name": ENTITY}}
+
+
+@contextmanager
+def wandb_server() -> Iterator[WandbServer]:
+    """A server on a free port of loopback, until the block ends."""
+    server = WandbServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _body(self) -> bytes:
+            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            return gzip.decompress(raw) if self.headers.get("Content-Encoding") == "gzip" else raw
+
+        def _answer(self, value: Any) -> None:
+            text = json.dumps(value).encode()
+            self.send_response(503 if server.down else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def do_GET(self) -> None:
+            self._answer({})
+
+        def do_POST(self) -> None:
+            body, parts = self._body(), unquote(self.path).strip("/").split("/")
+            if server.down:
+                self._answer({})
+            elif parts[-1] == "graphql":
+                asked = json.loads(body)
+                self._answer(server.graphql(asked["query"], asked.get("variables") or {}))
+            elif parts[-1] == "file_stream":
+                self._answer(server.stream(parts[-2], json.loads(body)))
+            else:  # the client's own telemetry, which is not JSON
+                self._answer({})
+
+        def do_PUT(self) -> None:
+            _, run, file = unquote(self.path).strip("/").split("/", 2)
+            server.store(run, file, self._body())
+            self._answer({})
+
+        def log_message(self, *_: Any) -> None:
+            """Tests read what was stored, not a log."""
+
+    class Listener(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            """A client that exits resets its idle connections; any other error is the server's."""
+            if not isinstance(sys.exception(), ConnectionError):
+                server.errors.append(traceback.format_exc())
+
+    listener = Listener(("127.0.0.1", 0), Handler)
+    server.url = f"http://127.0.0.1:{listener.server_port}"
+    thread = threading.Thread(target=listener.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        listener.shutdown()
+        listener.server_close()
+        thread.join()

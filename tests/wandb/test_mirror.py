@@ -1,0 +1,110 @@
+"""The mirror and the real W&B client, against a server on loopback: every row arrives once."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from ligr_jax.train.run import load_summary
+from ligr_jax.train.track import read_rows
+from tests.wandb.server import Run, WandbServer
+
+AWAY = "http://127.0.0.1:9"  # where nothing listens
+SESSION = """
+import os, sys
+from pathlib import Path
+from ligr_jax.config import Config
+from ligr_jax.train.track import Tracker
+out, resume, last, end = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+out.mkdir(exist_ok=True)
+tracker = Tracker(out, Config(), resume)
+for step in range(resume + 1, last + 1):
+    tracker.log({"step": step, "train/loss": 1 / step, "validation/ne": 1 + 1 / step})
+if end == "killed":
+    os.kill(os.getpid(), 9)
+tracker.summarize({"validation/ne": 0.5, "seconds": 3.0, "devices": 2})
+tracker.close()
+"""
+
+LIVES = {
+    "stopped and resumed online": ["online 0 4 ended", "online 4 7 ended"],
+    "killed online, resumed from a checkpoint": ["online 0 6 killed", "online 4 8 ended"],
+    "the server away, then back": ["away 0 4 ended", "away 4 6 killed", "online 5 8 ended"],
+    "offline, in segments": ["away 0 3 ended", "away 3 7 killed", "away 5 8 ended", "sync"],
+    "the server gone": ["online 0 4 ended", "away 4 8 ended", "sync"],
+    "gone and back": ["online 0 4 ended", "away 4 6 ended", "sync", "online 6 9 ended", "sync"],
+}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_every_row_arrives_once_and_in_order(
+    life: str, server: WandbServer, run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "point"
+    for session in LIVES[life]:
+        if session == "sync":
+            run("-m", "wandb", "sync", out / "wandb")
+            continue
+        place, *steps, end = session.split()
+        changes = {} if place == "online" else {"WANDB_BASE_URL": AWAY}
+        status = -signal.SIGKILL if end == "killed" else 0
+        run("-c", SESSION, out, *steps, end, status=status, **changes)
+    (stored,) = server.runs.values()
+    last = read_rows(out / "metrics.jsonl")[-1]["step"]
+    assert [row["step"] for row in stored.history] == list(range(1, last + 1))
+    assert [row["_step"] for row in stored.history] == list(range(last))
+    assert stored.history[1]["train/loss"] == 0.5
+    assert stored.exit_code == 0
+    assert stored.config["model.depth"] == 2  # flat
+    # What was logged last, and the final numbers, are under their own names.
+    assert stored.summary["train/loss"] == 1 / last
+    assert stored.summary["validation/ne"] == 0.5
+    assert stored.summary["device_seconds"] == 6.0
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "online"),
+    [("", "", False), ("netrc", "", True), ("environment", "", True), ("netrc", "offline", False)],
+)
+def test_auto_is_online_with_a_key_alone(
+    key: str, mode: str, online: bool, server: WandbServer, run: Run, tmp_path: Path
+) -> None:
+    changes = {"WANDB_MODE": mode, "WANDB_API_KEY": ""}
+    if key == "environment":
+        changes["WANDB_API_KEY"] = server.environment["WANDB_API_KEY"]
+    if key == "netrc":
+        host = server.url.removeprefix("http://")
+        line = f"machine {host} login user password {server.environment['WANDB_API_KEY']}\n"
+        (tmp_path / "home" / ".netrc").write_text(line)
+    run("-c", SESSION, tmp_path / "point", 0, 2, "ended", **changes)
+    assert len(server.runs) == online
+    assert len(list(tmp_path.glob("point/wandb/offline-run-*"))) == (not online)
+
+
+def test_wandb_can_be_disabled(run: Run, tmp_path: Path) -> None:
+    run("-c", SESSION, tmp_path / "point", 0, 2, "ended", WANDB_MODE="disabled")
+    assert len(read_rows(tmp_path / "point" / "metrics.jsonl")) == 2
+    assert not (tmp_path / "point" / "wandb").exists()
+
+
+def test_training_without_its_server_gives_the_same_numbers_and_syncs_whole(
+    server: WandbServer, run: Run, prepared: Path, tmp_path: Path
+) -> None:
+    words = ["-m", "ligr_jax", "train", "--data", prepared]
+    steps = ["model.width=8", "data.seq_len=32", "train.steps=12", "train.log_every=2"]
+    run(*words, "--out", tmp_path / "off", *steps, "track.wandb=off")
+    away = run(*words, "--out", tmp_path / "away", *steps, WANDB_BASE_URL=AWAY)
+    assert f"{AWAY} does not take this run; later: wandb sync {tmp_path}/away/wandb" in away.stderr
+    off, summary = load_summary(tmp_path / "off"), load_summary(tmp_path / "away")
+    assert off is not None
+    assert summary is not None
+    timed = ("seconds", "eval_seconds", "run")
+    same = [k for k in off if k not in timed and not k.startswith("config/track.")]
+    assert {k: off[k] for k in same} == {k: summary[k] for k in same}
+
+    run("-m", "wandb", "sync", tmp_path / "away" / "wandb")
+    (stored,) = server.runs.values()
+    rows = read_rows(tmp_path / "away" / "metrics.jsonl")
+    own = ("_step", "_timestamp", "_runtime", "_wandb")
+    assert [{k: v for k, v in r.items() if k not in own} for r in stored.history] == rows
+    assert {k: stored.summary[k] for k in same} == {k: summary[k] for k in same}

@@ -1,0 +1,65 @@
+"""A sweep file of the shipped form: `wandb sweep`, `wandb agent`, `ligr train`, on loopback."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+from ligr_jax.train.track import read_rows
+from tests.train.runs import SMALL
+from tests.wandb.server import Run, WandbServer
+
+ROOT = Path(__file__).parents[2]
+# `ligr`, which sends itself SIGTERM after the first row of the first run it is called for.
+LIGR = """#!{python}
+import subprocess, sys, time
+from pathlib import Path
+child = subprocess.Popen([sys.executable, "-m", "ligr_jax", *sys.argv[1:]])
+runs = Path(sys.argv[sys.argv.index("--runs") + 1])
+if not (runs / "stopped").exists():
+    runs.mkdir(exist_ok=True)
+    (runs / "stopped").touch()
+    while child.poll() is None and not any(f.stat().st_size for f in runs.glob("*/metrics.jsonl")):
+        time.sleep(0.02)
+    child.terminate()
+sys.exit(child.wait())
+"""
+
+
+def test_an_agent_runs_a_sweep_and_resumes_what_was_preempted(
+    server: WandbServer, run: Run, prepared: Path, tmp_path: Path
+) -> None:
+    sweep = yaml.safe_load((ROOT / "sweeps" / "depth.yaml").read_text())
+    given = dict(a.split("=") for a in SMALL if not a.startswith("track."))
+    given |= {"train.steps": "300", "train.checkpoint_every": "100"}
+    sweep["parameters"] = {k: {"value": yaml.safe_load(v)} for k, v in given.items()}
+    sweep["parameters"]["model.depth"] = {"values": [1, 2]}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    said = run("-m", "wandb", "sweep", tmp_path / "sweep.yaml")
+    registered = re.search(r"wandb agent (\S+)", said.stdout + said.stderr)
+    assert registered
+
+    (tmp_path / "bin").mkdir()
+    ligr = tmp_path / "bin" / "ligr"
+    ligr.write_text(LIGR.format(python=sys.executable))
+    ligr.chmod(0o755)
+    runs = tmp_path / "runs"
+    places = {"LIGR_DATA": str(prepared), "LIGR_RUNS": str(runs)}
+    path = f"{ligr.parent}{os.pathsep}{os.environ['PATH']}"
+    run("-m", "wandb", "agent", registered[1], PATH=path, **places)
+
+    assert len(server.runs) == 2
+    stored = {r.config["model.depth"]: r for r in server.runs.values()}
+    assert set(stored) == {1, 2}
+    assert stored[1].preempting
+    for metrics in runs.glob("*/metrics.jsonl"):
+        rows = read_rows(metrics)
+        (mirror,) = (r for r in stored.values() if r.fields["displayName"] == metrics.parent.name)
+        assert mirror.exit_code == 0
+        assert mirror.fields["sweep"] == registered[1].split("/")[-1]
+        assert [r["step"] for r in mirror.history] == [r["step"] for r in rows]
+        assert [r.get("train/loss") for r in mirror.history] == [r.get("train/loss") for r in rows]
+        # The sweep's metric is the run's, under its own name.
+        assert mirror.summary[sweep["metric"]["name"]] == rows[-1]["validation/ne"]
