@@ -117,7 +117,6 @@ def _start(directory: Path, config: Config, name: str) -> Any:
             console="off",
             silent=True,
             quiet=True,
-            reinit="create_new",  # several runs of one process are several runs
             init_timeout=15,
             finish_timeout=_FINISH_S,
             finish_timeout_raises=True,
