@@ -23,7 +23,12 @@ from ligr_jax.scaling.runs import read_runs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--runs", nargs="+", required=True, help="sweep directories, or runs as .csv or .parquet"
+        "--runs",
+        nargs="+",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="sweep directories, or runs as .csv or .parquet",
     )
     parser.add_argument("--flops", type=float, required=True, help="budget of the next run")
     parser.add_argument("--metric", default="validation/ne", help="column (%(default)s)")
@@ -57,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
             candidates=args.candidates,
             share=args.mfu,
             data=args.data,
+            out=next((path for path in args.runs if path.is_dir()), Path("runs")),
             far=args.far,
             resamples=args.bootstrap,
         ),

@@ -2,8 +2,8 @@
 
 Two rules, chosen for each dimension by what the runs hold:
 
-    iso-FLOP   runs of several budgets hold three values or more of the dimension at each: a parabola
-               in its logarithm per budget, a power law through the minima
+    iso-FLOP   several budgets hold three values or more of the dimension: a parabola in its
+               logarithm per budget, a power law through the minima
     ladder     else: a power law through the frontier, the shapes that no cheaper shape beats
 
 A dimension that never varies stays as it is.
@@ -12,7 +12,7 @@ A dimension that never varies stays as it is.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -39,6 +39,7 @@ DIMENSIONS = (  # dotted names of the configuration; of other people's runs the 
     "params_dense",
     "tokens",
 )
+DERIVED = ("params_dense", "tokens")  # what a shape and its budget come to
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Rule:
     frontier: tuple[str, ...]
     compute: tuple[float, float]
     warnings: tuple[str, ...]
+
+    @property
+    def varied(self) -> frozenset[str]:
+        """Dimensions that grow."""
+        return frozenset(n for n, growth in self.dimensions.items() if growth.how != "fixed")
 
     def at(self, compute: float) -> dict[str, Interval]:
         """Every dimension at a compute, not rounded."""
@@ -119,7 +125,7 @@ def growth_rule(
 
 
 def dimension(table: pl.DataFrame, name: str) -> Array | None:
-    """Values of a dimension, of `config/model.depth`, `model.depth` or `depth`; None where unknown."""
+    """Values of a dimension, from `config/model.depth`, `model.depth` or `depth`, or None."""
     for each in (f"config/{name}", name, name.rpartition(".")[2]):
         if (
             each in table.columns
@@ -142,7 +148,7 @@ class _Frontier:
         self.member, self.centre = member[:, order], self.centre[order]
         self.best = np.flatnonzero(self.on_it(np.ones((1, len(x))))[0])
 
-    def on_it(self, counts: Array) -> NDArray[np.bool_]:
+    def on_it(self, counts: NDArray[Any]) -> NDArray[np.bool_]:
         """bool [resamples, shapes]: whether a shape beats all cheaper ones."""
         weight = counts @ self.member
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -155,7 +161,7 @@ class _Frontier:
         """The frontier's runs, cheapest shape first."""
         return np.concatenate([np.flatnonzero(self.member[:, s]) for s in self.best])
 
-    def power_laws(self, logs: dict[str, Array], counts: Array) -> dict[str, Growth]:
+    def power_laws(self, logs: dict[str, Array], counts: NDArray[Any]) -> dict[str, Growth]:
         """log dimension = a + b log C by least squares over the frontier, for each dimension."""
         everyone = np.ones((1, len(self.x)))
         lines = {}
@@ -201,7 +207,5 @@ def _fixed(values: Array) -> Growth:
 
 def _labels(table: pl.DataFrame, found: dict[str, Array], of: NDArray[np.int64]) -> list[str]:
     """A label per run, equal for the seeds of one shape at one budget."""
-    if any(c.startswith("config/") for c in table.columns):
-        return shapes(table)
-    design = [v for name, v in found.items() if name not in ("tokens", "params_dense")]
-    return [json.dumps(row) for row in zip(of.tolist(), *(v.tolist() for v in design))]
+    design = [v.tolist() for name, v in found.items() if name not in DERIVED]
+    return [json.dumps(row) for row in zip(shapes(table), of.tolist(), *design)]

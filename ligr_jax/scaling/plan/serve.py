@@ -2,8 +2,8 @@
 
     latency = FLOPs / (share of the peak) + bytes / bandwidth
 
-of one device: weights read once, keys and values of the history written once and read once. Launching
-kernels, fetching features and the network are not in it.
+of one device: weights read once, keys and values of the history written once and read once.
+Launching kernels, fetching features and the network are not in it.
 """
 
 import dataclasses

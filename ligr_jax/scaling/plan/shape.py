@@ -10,9 +10,9 @@ def usable(
 ) -> dict[str, int | float]:
     """Dimensions rounded to sizes that work; those not in `varied` stay as they are.
 
-    T to a multiple of 64 (below 64: of 2); depth to a whole number; width to a multiple of heads,
-    with heads of a multiple of 8; table width to a multiple of 8 (below 16: of 4); the batch to
-    what devices can share; rates to two digits.
+    T to a multiple of 64 (below 64: of 2); depth to a whole number; width to heads of a multiple of
+    8 (narrow ones: of 4, of 1); table width to a multiple of 8 (below 16: of 4); the batch to what
+    devices can share; rates to two digits.
     """
     value = {name: v for name, (v, _, _) in raw.items()}
     out: dict[str, int | float] = {}
@@ -32,7 +32,8 @@ def usable(
     if "model.width" in out:
         heads, width = int(out.get("model.heads", 1)), value["model.width"]
         if "model.width" in varied or out["model.width"] % heads:
-            out["model.width"] = _multiple(width, 8 * heads if width >= 16 * heads else heads)
+            each = 8 if width >= 32 * heads else 4 if width >= 12 * heads else 1
+            out["model.width"] = _multiple(width, each * heads)
     return out
 
 

@@ -5,8 +5,9 @@ import shlex
 from typing import Any
 
 from ligr_jax.config import flatten
-from ligr_jax.scaling.plan.plan import Plan, Trained
+from ligr_jax.scaling.plan.plan import Plan
 from ligr_jax.scaling.plan.rule import Growth, Interval
+from ligr_jax.scaling.plan.trained import Trained
 
 _NAMES = {
     "data.seq_len": "sequence length",
@@ -29,7 +30,7 @@ def text(plan: Plan) -> str:
     rows = [
         (_NAMES[n], _number(plan.shape[n]), _how(g, plan.raw[n]))
         for n, g in plan.rule.dimensions.items()
-        if not (plan.trained and n in ("params_dense", "tokens"))
+        if n in plan.shape
     ]
     if plan.trained:
         rows += _training_rows(plan, plan.trained)
@@ -46,7 +47,7 @@ def text(plan: Plan) -> str:
         f"from {len(plan.rule.frontier)} frontier runs: {', '.join(plan.rule.frontier)}",
     ]
     if plan.trained:
-        lines += _axes_lines(plan.trained)
+        lines += _axes_lines(plan.other_axes)
     lines += [f"note: {w}" for w in plan.warnings]
     return "\n".join([*lines, *(["", command(plan)] if plan.trained else [])])
 
@@ -55,7 +56,7 @@ def command(plan: Plan) -> str:
     """`ligr train ...` for the planned run; raises ValueError where the runs do not allow one."""
     if plan.trained is None:
         raise ValueError("these runs do not record their configuration, so no command can be made")
-    return shlex.join(["ligr", "train", "--runs", "runs", *plan.trained.words])
+    return shlex.join(["ligr", "train", "--runs", str(plan.asked.out), *plan.trained.words])
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -90,8 +91,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "memory": {"bytes": t.place.bytes, "total": t.place.total, "fits": t.place.fits},
         "seconds": t.seconds,
         "speed": {"flops_per_s": t.speed.flops, "how": t.speed.how},
-        "serve": {"candidates": asked.candidates, "seconds": t.serve_seconds},
-        "other_axes": t.other_axes,
+        "serve": {"candidates": asked.candidates, "seconds": t.request_seconds},
+        "other_axes": plan.other_axes,
         "data": {"impressions": t.data.targets, "how": t.data.how},
         "config": flatten(t.config),
         "command": command(plan),
@@ -112,15 +113,15 @@ def _training_rows(plan: Plan, t: Trained) -> list[tuple[str, str, str]]:
         ("time", _clock(t.seconds), f"on {t.devices} x {t.device}: {t.speed.how}"),
         (
             "a request",
-            f"{t.serve_seconds * 1e3:.3g} ms",
+            f"{t.request_seconds * 1e3:.3g} ms",
             f"history encoded once, {plan.asked.candidates} candidates, on one {t.device}",
         ),
     ]
 
 
-def _axes_lines(t: Trained) -> list[str]:
+def _axes_lines(others: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
-    for axis, said in t.other_axes.items():
+    for axis, said in others.items():
         if "reason" in said:
             lines.append(f"on {axis}: {said['reason']}")
         elif said["differs"]:

@@ -1,4 +1,4 @@
-"""What training a shape takes: steps and data for a budget, and time on a device."""
+"""How long to train: steps and data for a budget, and the speed of a device."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ligr_jax.config import Config, ConfigError
+from ligr_jax.config import Config
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.parallel.peak import Device, name_of
@@ -44,10 +44,11 @@ class Steps:
 
 @dataclass(frozen=True)
 class Speed:
-    """flops: FLOP/s of one device that training reaches. how: measured or assumed, in words."""
+    """flops: FLOP/s of one device that training reaches. how: where that comes from, in words."""
 
     flops: float
     how: str
+    assumed: bool = True
 
 
 def data_size(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config], data: Path) -> DataSize:
@@ -128,14 +129,4 @@ def speed(
         return Speed(used * device.flops, f"{used:.0%} of the peak, {why}")
     run = on_it[-1]
     rate = run["flops_model"] / (run["seconds"] * run["devices"])
-    return Speed(rate, f"as run {run['run']} reached on {run['devices']} x {run['device']}")
-
-
-def default_config(data: Path) -> Config | None:
-    """What `ligr train` starts from on this data; None where it is not here."""
-    from ligr_jax.scaling.ladder import configure
-
-    try:
-        return configure(load_manifest(data), data)
-    except (BadInput, ConfigError):
-        return None
+    return Speed(rate, f"as run {run['run']} reached on {run['devices']} x {run['device']}", False)
