@@ -4,8 +4,8 @@
     gradients     of the dense weights, float32
     activations   what the backward pass reads, and the largest temporaries
 
-The state is exact. Activations are an estimate: compilers fuse, share and recompute; on a CPU the
-temporaries of a compiled step were 0.6 to 1.5 times the estimate with its gradients.
+The state is exact. Activations are an estimate: compilers fuse, share and recompute. Temporaries of
+steps compiled for a CPU (fourteen shapes) were 0.54 to 1.44 times gradients and activations.
 """
 
 from ligr_jax.config import Config, ModelConfig
