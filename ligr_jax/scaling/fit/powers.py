@@ -1,0 +1,45 @@
+"""Sums of falling powers: L = sum_k A_k X_k^-alpha_k + E, in the log-sum-exp parametrization.
+
+theta = (a_1 .. a_K, log alpha_1 .. log alpha_K, e): L = sum_k exp(a_k - alpha_k x_k) + exp(e), with
+x_k the log of the k-th scale (compute; or parameters and data) less its mean, which takes the
+correlation out of a_k and alpha_k.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+ALPHA = (1e-3, 3.0)  # bounds of the search; an interval that reaches one is reported
+LOG_ZERO = 14.0  # a term below exp(-14) of the best metric is zero
+
+
+def log_sum(theta: Array, x: Sequence[Array]) -> tuple[Array, Array]:
+    """log L (B, n) and its derivatives (B, 2K + 1, n) at theta (B, 2K + 1); x_k (n) or (B, n)."""
+    k = len(x)
+    slopes = [np.exp(theta[:, k + i, None]) * x[i] for i in range(k)]
+    terms = [np.exp(theta[:, i, None] - slopes[i]) for i in range(k)]
+    floor = np.exp(theta[:, 2 * k, None])
+    total = sum(terms, floor)
+    jac = np.empty((len(theta), 2 * k + 1, total.shape[1]))
+    for i in range(k):
+        np.divide(terms[i], total, out=jac[:, i])
+        np.multiply(jac[:, i], -slopes[i], out=jac[:, k + i])
+    np.divide(floor, total, out=jac[:, 2 * k])
+    return np.log(total), jac
+
+
+def box(y: Array, floor: float | None = None, terms: int = 1) -> tuple[Array, Array]:
+    """Bounds of the search for log metrics y; both equal in e where the floor is given."""
+    zero = y.min() - LOG_ZERO
+    low = np.array([zero] * terms + [np.log(ALPHA[0])] * terms + [zero])
+    high = np.array([y.max() + 1.0] * terms + [np.log(ALPHA[1])] * terms + [y.max()])
+    if floor is not None:
+        low[-1] = high[-1] = np.log(floor) if floor else y.min() - 3 * LOG_ZERO
+    return low, high
+
+
+def unlog(log: Array, zero: float) -> Array:
+    """exp(log), but 0 where the search ended at the bound that stands for zero."""
+    return np.where(log <= zero, 0.0, np.exp(np.minimum(log, 700.0)))
