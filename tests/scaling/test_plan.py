@@ -52,6 +52,16 @@ def test_the_ladders_rule_and_law_are_found_within_their_intervals(runs: Path) -
     assert len(plan.rule.frontier) == 9
 
 
+def test_the_best_shape_of_budgets_is_found_where_the_runs_have_several(tmp_path: Path) -> None:
+    plan = planned(simulated.isoflop(tmp_path))
+    for name, true in best_shape(BUDGET).items():
+        value, low, high = plan.raw[name]
+        assert plan.rule.dimensions[name].how == "iso-FLOP"
+        assert low <= true <= high
+        assert value == pytest.approx(true, rel=0.2)
+    assert plan.rule.frontier == tuple(f"r{i}3" for i in range(5))
+
+
 def test_the_planned_run_spends_the_budget_on_the_axis_asked_for(runs: Path) -> None:
     plan = planned(runs)
     assert plan.trained

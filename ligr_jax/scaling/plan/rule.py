@@ -4,7 +4,8 @@ Two rules, chosen for each dimension by what the runs hold:
 
     iso-FLOP   several budgets hold three values or more of the dimension: a parabola in its
                logarithm per budget, a power law through the minima
-    ladder     else: a power law through the frontier, the shapes that no cheaper shape beats
+    ladder     else: a power law through the frontier: the best shapes of budgets that beat all
+               smaller ones
 
 A dimension that never varies stays as it is.
 """
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit import CONFIDENCE, budgets
+from ligr_jax.scaling.fit import CONFIDENCE, IsoFlop, budgets, fit_isoflop
 from ligr_jax.scaling.runs import column, shapes
 
 Array = NDArray[np.float64]
@@ -102,26 +103,44 @@ def growth_rule(
     found = {name: values for name in DIMENSIONS if (values := dimension(table, name)) is not None}
     if not found:
         raise BadInput(f"the runs tell no shape: columns such as {', '.join(DIMENSIONS[:4])}")
-    frontier = _Frontier(_labels(table, found, of), np.log(compute), loss)
-    counts = np.random.default_rng(seed).multinomial(
-        len(loss), np.full(len(loss), 1 / len(loss)), size=resamples
-    )
-    names = table["run"].to_numpy()
-    on_it = names[frontier.runs()]
+    labels, names = _labels(table, found, of), table["run"].to_numpy()
+    frontier = _Frontier(labels, np.log(compute), loss)
+    best = frontier.runs()
     if len(frontier.best) < 2:
         raise BadInput(
-            f"no run is better than the smallest, {on_it[0]}: {metric} does not improve with "
+            f"no run is better than the smallest, {names[best[0]]}: {metric} does not improve with "
             f"{axis}; look at the training before scaling it"
         )
     known = {name: _fixed(values) for name, values in found.items() if np.ptp(values) == 0}
-    varied = {name: np.log(v) for name, v in found.items() if name not in known and v.min() > 0}
-    zero = set(found) - set(known) - set(varied)
-    warnings = [f"{name} is 0 in some runs: kept as in the best run" for name in sorted(zero)]
-    known |= {name: _fixed(found[name][frontier.runs()[-1:]]) for name in zero}
-    known |= frontier.power_laws(varied, counts)
+    warnings = []
+    for name in [name for name in found if name not in known]:
+        values = found[name]
+        if values.min() <= 0:
+            known[name] = _fixed(values[best])
+            warnings.append(f"{name} is 0 in some runs: kept as in the best run")
+        elif (kept := _several_shapes(of, values)).any() and name not in DERIVED:
+            try:
+                law = fit_isoflop(
+                    compute[kept],
+                    values[kept],
+                    loss[kept],
+                    runs=names[kept].tolist(),
+                    groups=[label for label, k in zip(labels, kept) if k],
+                    resamples=resamples,
+                    seed=seed,
+                )
+                known[name] = _best_of_budgets(law)
+                warnings += [f"{name}: {w}" for w in law.warnings]
+            except BadInput as e:
+                warnings.append(f"{name}: {e}; until then it grows as along the frontier")
+    counts = np.random.default_rng(seed).multinomial(
+        len(loss), np.full(len(loss), 1 / len(loss)), size=resamples
+    )
+    left = {name: np.log(values) for name, values in found.items() if name not in known}
+    known |= frontier.power_laws(left, counts)
     ordered = {name: known[name] for name in found}
     span = (float(compute.min()), float(compute.max()))
-    return Rule(axis, ordered, tuple(on_it), span, tuple(warnings))
+    return Rule(axis, ordered, tuple(names[best]), span, tuple(warnings))
 
 
 def dimension(table: pl.DataFrame, name: str) -> Array | None:
@@ -137,7 +156,7 @@ def dimension(table: pl.DataFrame, name: str) -> Array | None:
 
 
 class _Frontier:
-    """Shapes by compute, each with the mean over its seeds; the best so far are the frontier."""
+    """Shapes by compute, each with the mean over its seeds, and those of them that are best."""
 
     def __init__(self, labels: Sequence[str], x: Array, loss: Array) -> None:
         self.x, self.loss = x, loss
@@ -146,16 +165,18 @@ class _Frontier:
         self.centre = (member.T @ x) / member.sum(0)
         order = np.argsort(self.centre)
         self.member, self.centre = member[:, order], self.centre[order]
+        self.level = budgets(np.exp(self.centre))
         self.best = np.flatnonzero(self.on_it(np.ones((1, len(x))))[0])
 
     def on_it(self, counts: NDArray[Any]) -> NDArray[np.bool_]:
-        """bool [resamples, shapes]: whether a shape beats all cheaper ones."""
+        """bool [resamples, shapes]: the best of their budget, if they beat all smaller budgets."""
         weight = counts @ self.member
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.where(weight > 0, (counts * self.loss) @ self.member / weight, np.inf)
-        before = np.minimum.accumulate(mean, axis=1)[:, :-1]
+        best = np.stack([mean[:, self.level == k].min(1) for k in np.unique(self.level)], 1)
+        before = np.minimum.accumulate(best, axis=1)[:, :-1]
         before = np.concatenate([np.full((len(mean), 1), np.inf), before], 1)
-        return mean < before
+        return (mean == best[:, self.level]) & (mean < before[:, self.level])
 
     def runs(self) -> NDArray[np.int64]:
         """The frontier's runs, cheapest shape first."""
@@ -198,6 +219,20 @@ def _grown(value: Array, draws: Array, points: int) -> Growth:
         return float(np.exp(middle)), float(low), float(high)
 
     return Growth("ladder", float(value[1]), at)
+
+
+def _several_shapes(of: NDArray[np.int64], values: Array) -> NDArray[np.bool_]:
+    """bool [runs]: those of budgets with three values or more, if there are two such budgets."""
+    enough = [k for k in range(of.max() + 1) if len(np.unique(values[of == k])) >= 3]
+    return np.isin(of, enough) & (len(enough) >= 2)
+
+
+def _best_of_budgets(law: IsoFlop) -> Growth:
+    def at(compute: float) -> Interval:
+        value, low, high = (float(v) for v in law.predict(compute))
+        return value, low, high
+
+    return Growth("iso-FLOP", law.params["exponent"], at)
 
 
 def _fixed(values: Array) -> Growth:
