@@ -4,57 +4,142 @@ examples:
   ligr fit runs/ladder                                  the law of validation NE in counted FLOPs
   ligr fit runs/ladder --floor oracle                   with the floor at the oracle's NE
   ligr fit runs/ladder --metric validation/click/auc    a higher-is-better metric: a line
-  ligr fit runs.csv --metric loss --axis flops --json   any table of runs, as JSON
+  ligr fit runs/ladder --metric validation/click/auc --form saturating    or up to a ceiling
+  ligr fit runs/ladder --leave-out 1                    predict the largest budget from the rest
+  ligr fit runs/ladder --register next.json --at 1e18   write a prediction before that run starts
+
+any table of runs, as .csv or .parquet:
+  ligr fit runs.csv --metric loss --axis flops --json
+  ligr fit runs.csv --form chinchilla --n N --d D --loss loss --json    E + A N^-alpha + B D^-beta
+  ligr fit runs.csv --form chinchilla --n N --d D --unique U --loss loss    with data seen again
+  ligr fit runs.csv --form isoflop --axis flops --n N --loss loss    best N at each budget
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import polars as pl
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit import Law, fit_line, fit_power
+from ligr_jax.scaling.fit import (
+    IsoFlop,
+    Law,
+    LeftOut,
+    SurfaceLaw,
+    fit_isoflop,
+    fit_line,
+    fit_power,
+    fit_saturating,
+    fit_surface,
+    leave_out_budgets,
+    leave_out_largest,
+    register,
+)
 from ligr_jax.scaling.runs import column, read_runs, shapes
 
 LOWER = ("ne", "loss", "bce", "ece", "nll", "perplexity")  # last word of a metric: lower is better
+FORMULAS = {
+    "power": "E + A C^-alpha",
+    "line": "level + slope log10 C",
+    "saturating": "ceiling - A C^-alpha",
+    "chinchilla": "E + A N^-alpha + B D^-beta",
+    "isoflop": "a parabola in log N at each C, least at N = coefficient C^exponent",
+}
+FITS: dict[str, Callable[..., Any]] = {
+    "power": fit_power,
+    "line": fit_line,
+    "saturating": fit_saturating,
+    "chinchilla": fit_surface,
+    "isoflop": fit_isoflop,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="a sweep's directory, or runs as .csv or .parquet")
-    parser.add_argument("--metric", default="validation/ne", help="column (%(default)s)")
-    parser.add_argument("--axis", default="flops_model", help="compute column (%(default)s)")
-    parser.add_argument("--form", choices=("power", "line"), help="default: power for a loss")
+    parser.add_argument(
+        "--metric", "--loss", default="validation/ne", metavar="COL", help="column (%(default)s)"
+    )
+    parser.add_argument(
+        "--axis", default="flops_model", metavar="COL", help="column of compute (%(default)s)"
+    )
+    parser.add_argument("--form", choices=FORMULAS, help="default: power for a loss, else line")
     parser.add_argument("--floor", default="free", help="E: free, oracle or a number (free)")
+    parser.add_argument(
+        "--n", default="params_dense", metavar="COL", help="parameters (%(default)s)"
+    )
+    parser.add_argument("--d", default="tokens", metavar="COL", help="data seen (%(default)s)")
+    parser.add_argument("--unique", metavar="COL", help="distinct data, where some are seen again")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples (%(default)s)")
+    parser.add_argument(
+        "--leave-out", type=int, metavar="K", help="also fit without the K largest budgets"
+    )
+    parser.add_argument("--register", metavar="FILE", help="write the prediction at --at to FILE")
+    parser.add_argument("--at", help="C, or N,D for chinchilla, of the run to predict")
     parser.add_argument("--json", action="store_true", help="print the law as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Fits and prints one law; raises BadInput with the reason where there is none."""
-    table = read_runs(args.path).table
+    table = _usable(args.path)
+    lower = args.metric.replace("_", "/").rsplit("/", 1)[-1].lower() in LOWER
+    form = args.form or ("power" if lower else "line")
+    scales, options = _arguments(form, lower, table, args)
+    metric = column(table, args.metric)
+    law = FITS[form](*scales, metric, **options)
+    left: list[LeftOut] | None = None
+    if args.leave_out is not None and form == "isoflop":
+        budget, size = scales
+        left = leave_out_budgets(budget, size, metric, args.leave_out, **options)
+    elif args.leave_out is not None:
+        left = leave_out_largest(FITS[form], scales, metric, args.leave_out, **options)
+    if args.register:
+        _register(law, args)
+    if args.json:
+        found = law.to_json()
+        if left is not None:
+            found["left_out"] = [vars(r) | {"error": r.error, "covered": r.covered} for r in left]
+        print(json.dumps(found, indent=1))
+    else:
+        print("\n".join([*_text(law, args), *map(_left_out, left or [])]))
+    return 0
+
+
+def _usable(path: str) -> pl.DataFrame:
+    """The finished runs, without those that beat the oracle."""
+    table = read_runs(path).table
     if table.is_empty():
-        raise BadInput(f"{args.path}: no finished runs")
+        raise BadInput(f"{path}: no finished runs")
     if "beats_oracle" in table.columns:
         leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False)
         for name in table.filter(leaks)["run"]:
             print(f"left out {name}: it beats the oracle, so look for a leak", file=sys.stderr)
         table = table.filter(~leaks)
+    return table
+
+
+def _arguments(
+    form: str, lower: bool, table: pl.DataFrame, args: argparse.Namespace
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The scales of a form, one value per run, and the options of its fit."""
     labels = shapes(table)
-    common: dict[str, Any] = {
+    options: dict[str, Any] = {
         "runs": table["run"].to_list(),
         "groups": labels if 1 < len(set(labels)) < len(labels) else None,
         "resamples": args.bootstrap,
     }
-    compute, metric = column(table, args.axis), column(table, args.metric)
-    lower = args.metric.replace("_", "/").rsplit("/", 1)[-1].lower() in LOWER
-    if (args.form or ("power" if lower else "line")) == "line":
-        law = fit_line(compute, metric, higher_is_better=not lower, **common)
-    else:
-        law = fit_power(compute, metric, floor=_floor(args, table), **common)
-    print(json.dumps(law.to_json(), indent=1) if args.json else _text(law, args))
-    return 0
+    if form == "power":
+        options["floor"] = _floor(args, table)
+    if form == "line":
+        options["higher_is_better"] = not lower
+    if form == "chinchilla":
+        if args.unique:
+            options["unique"] = column(table, args.unique)
+        return (column(table, args.n), column(table, args.d)), options
+    compute = column(table, args.axis)
+    return ((compute, column(table, args.n)) if form == "isoflop" else (compute,)), options
 
 
 def _floor(args: argparse.Namespace, table: pl.DataFrame) -> float | None:
@@ -68,13 +153,45 @@ def _floor(args: argparse.Namespace, table: pl.DataFrame) -> float | None:
         raise BadInput(f"--floor {args.floor}: give free, oracle or a number") from None
 
 
-def _text(law: Law, args: argparse.Namespace) -> str:
-    formula = {"power": "E + A C^-alpha", "line": "level + slope log10 C"}[law.form]
-    lines = [f"{args.metric} = {formula}, C = {args.axis}, {law.points} runs"]
+def _register(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> None:
+    if isinstance(law, IsoFlop):
+        raise BadInput("--register: isoflop predicts a size, no run's metric; use another form")
+    try:
+        point = [float(v) for v in args.at.split(",")]
+    except (AttributeError, ValueError):
+        raise BadInput(f"--at {args.at}: give C, or N,D, of the run to predict") from None
+    told = register(args.register, law, point, args.metric)
+    print(
+        f"{args.register}: {told.predicted:.5g}, {told.low:.5g} to {told.high:.5g}", file=sys.stderr
+    )
+
+
+def _text(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> list[str]:
+    where = {
+        "chinchilla": f"N = {args.n}, D = {args.d}",
+        "isoflop": f"N = {args.n}, C = {args.axis}",
+    }
+    lines = [
+        f"{args.metric} = {FORMULAS[law.form]}, {where.get(law.form, f'C = {args.axis}')}, "
+        f"{law.points} runs"
+    ]
     for name, value in law.params.items():
         span = law.intervals.get(name)
         interval = (
             f"   {law.confidence:.0%} interval {span[0]:.5g} to {span[1]:.5g}" if span else ""
         )
         lines.append(f"  {name:16} {value:.5g}{interval}")
-    return "\n".join([*lines, *(f"note: {w}" for w in law.warnings)])
+    if isinstance(law, IsoFlop):
+        lines += [
+            f"  best N at {b.compute:.4g} FLOPs {b.optimum:.4g} ({b.low:.4g} to {b.high:.4g})"
+            for b in law.budgets
+            if not b.at_edge
+        ]
+    return [*lines, *(f"note: {w}" for w in law.warnings)]
+
+
+def _left_out(row: LeftOut) -> str:
+    return (
+        f"left out {row.run}: {row.observed:.5g} observed, {row.predicted:.5g} predicted "
+        f"({row.low:.5g} to {row.high:.5g}: {'covered' if row.covered else 'missed'})"
+    )

@@ -64,15 +64,14 @@ def resample_levels(
     return np.concatenate(kept)[:resamples][:, unit], units, notes
 
 
-def tails(confidence: float, left: int | None = None, units: int = 0) -> tuple[float, float]:
+def tails(confidence: float, freedom: int | None = None) -> tuple[float, float]:
     """The two quantiles of the draws that bound an interval.
 
-    Plain percentiles, or, given `left` degrees of freedom of `units` runs, the expanded percentiles
-    of Hesterberg 2015 (The American Statistician 69:4, section 3.2): quantiles so far out that the
-    interval has Student's width, and still never leaves the range of the draws.
+    Plain percentiles, or, given the degrees of freedom that the noise was judged by, the expanded
+    percentiles of Hesterberg 2015 (The American Statistician 69:4, section 3.2): so far out that
+    the interval has Student's width, and still never leaves the range of the draws.
     """
     tail = 0.5 * (1.0 - confidence)
-    if left is not None:
-        left = max(1, left)
-        tail = float(stats.norm.cdf(stats.t.ppf(tail, left) * np.sqrt(units / left)))
+    if freedom:
+        tail = float(stats.norm.cdf(stats.t.ppf(tail, freedom)))
     return tail, 1.0 - tail

@@ -106,14 +106,12 @@ class Law(Fitted):
         return value.reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
-def interval(
-    draws: Array, confidence: float, left: int | None = None, units: int = 0
-) -> tuple[Array, Array]:
+def interval(draws: Array, confidence: float, freedom: int | None = None) -> tuple[Array, Array]:
     """Low and high over the first axis (see `bootstrap.tails`); NaN without draws."""
     if not len(draws):
         nan = np.full(draws.shape[1:], np.nan)
         return nan, nan.copy()
-    low, high = np.quantile(draws, tails(confidence, left, units), axis=0)
+    low, high = np.quantile(draws, tails(confidence, freedom), axis=0)
     return low, high
 
 
@@ -122,14 +120,13 @@ def estimates(
     theta: Array,
     draws: Array,
     confidence: float,
-    left: int | None = None,
-    units: int = 0,
+    freedom: int | None = None,
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """What `named` reads off the estimate, and its intervals over the draws (none without)."""
     params = {k: float(v) for k, v in named(theta).items()}
     if not len(draws):
         return params, {}
-    spans = {k: interval(v, confidence, left, units) for k, v in named(draws).items()}
+    spans = {k: interval(v, confidence, freedom) for k, v in named(draws).items()}
     return params, {k: (float(low), float(high)) for k, (low, high) in spans.items()}
 
 

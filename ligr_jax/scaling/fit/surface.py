@@ -60,7 +60,7 @@ class _Points:
         return replace(self, log_n=self.log_n - centre[0], log_d=self.log_d - centre[1])
 
     def log_loss(self, theta: Array) -> tuple[Array, Array]:
-        """log L (B, n) and derivatives (B, p, n); theta = (a, b, log alpha, log beta, e[, log R_D])."""
+        """log L (B, n), derivatives (B, p, n); theta = a, b, log alpha, log beta, e[, log R_D]."""
         if self.repeats is None:
             return log_sum(theta, [self.log_n, self.log_d])
         decay = np.exp(theta[:, 5:])
@@ -221,7 +221,7 @@ def _points(n: Array, d: Array, unique: Array | None) -> _Points:
 
 
 def _refuse_unidentified(n: Array, d: Array, unique: Array | None) -> None:
-    """Raises BadInput where no surface can be told from where the runs lie, however many they are."""
+    """Raises BadInput where the runs lie so that no surface can be told, however many they are."""
     for name, scale in (("n", n), ("d", d)):
         found = int(budgets(scale).max()) + 1
         if found < 3:
@@ -266,8 +266,8 @@ def _notes(law: SurfaceLaw, best: float) -> list[str]:
         low, high = law.intervals.get(name, (law.params[name],) * 2)
         if low <= 1.01 * limits[name][0] or high >= 0.99 * limits[name][1]:
             notes.append(
-                f"{name} is not identified: its interval [{low:.3g}, {high:.3g}] reaches the bounds "
-                f"of the search {list(limits[name])}; add runs over a wider range"
+                f"{name} is not identified: its interval [{low:.3g}, {high:.3g}] reaches the "
+                f"bounds of the search {list(limits[name])}; add runs over a wider range"
             )
     if law.intervals.get("E", (law.params["E"],))[0] < 0.01 * best:
         notes.append("E is not identified: these runs do not exclude a floor of zero")
