@@ -48,6 +48,9 @@ def test_the_ladders_rule_and_law_are_found_within_their_intervals(runs: Path) -
         assert plan.shape[name] == pytest.approx(value, rel=0.15)
     value, low, high = plan.predicted
     assert low <= simulated.law(BUDGET) <= high
+    auc = planned(runs, metric="validation/auc", lower_is_better=False)
+    assert auc.law.form == "saturating"
+    assert auc.predicted[1] <= 1.2 - simulated.law(BUDGET) <= auc.predicted[2]
     assert plan.decades == pytest.approx(1.0)
     assert len(plan.rule.frontier) == 9
 
@@ -146,6 +149,7 @@ def test_a_plan_in_words_and_in_json(runs: Path, capsys: pytest.CaptureFixture[s
     assert told["law"]["version"]
     assert told["frontier"] == [f"r{i}" for i in range(9)]
     assert set(told["other_axes"]) == {"flops_paper", "flops_6nd"}
+    assert not any(said["differs"] for said in told["other_axes"].values())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from ligr_jax.scaling.plan.question import Asked
 from ligr_jax.scaling.plan.rule import DERIVED, Rule, growth_rule
 from ligr_jax.scaling.plan.shape import usable
 
+_ALIKE = 0.1  # of a size: what rounding may change
+
 
 def other_axes(
     table: pl.DataFrame, rule: Rule, planned: Mapping[str, float], devices: int, asked: Asked
@@ -17,7 +19,8 @@ def other_axes(
     """What the rules on the other compute axes say of the planned run.
 
     planned: the planned run's compute on every axis. Returns by axis its `shape`, and in `differs`
-    the dimensions that leave the interval of the rule asked for; or the `reason` for no rule.
+    the dimensions more than a tenth away that leave the interval of the rule asked for; or the
+    `reason` for no rule.
     """
     raw = rule.at(asked.flops)
     said: dict[str, dict[str, Any]] = {}
@@ -34,6 +37,10 @@ def other_axes(
             continue
         shape = usable(other.at(compute), other.varied, devices)
         shape = {n: v for n, v in shape.items() if n not in DERIVED}
-        inside = {n: v == chosen[n] or raw[n][1] <= v <= raw[n][2] for n, v in shape.items()}
-        said[axis] = {"shape": shape, "differs": [n for n, holds in inside.items() if not holds]}
+        differs = [
+            n
+            for n, v in shape.items()
+            if abs(v - chosen[n]) > _ALIKE * chosen[n] and not raw[n][1] <= v <= raw[n][2]
+        ]
+        said[axis] = {"shape": shape, "differs": differs}
     return said

@@ -1,6 +1,7 @@
 """The shape to train next, from the runs there are: `make_plan`."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import polars as pl
 from ligr_jax.config import flatten
 from ligr_jax.data.schema import BadInput
 from ligr_jax.parallel.peak import check_name
-from ligr_jax.scaling.fit import Law, fit_line, fit_power
+from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
 from ligr_jax.scaling.plan.axes import other_axes
 from ligr_jax.scaling.plan.question import Asked
 from ligr_jax.scaling.plan.recorded import recorded
@@ -134,10 +135,13 @@ def _reach(rule: Rule, asked: Asked) -> float:
 def _law(table: pl.DataFrame, rule: Rule, asked: Asked) -> Law:
     """Of the frontier: other runs are no guide to what a well-chosen shape reaches."""
     best = table.filter(pl.col("run").is_in(rule.frontier))
-    fit = fit_power if asked.lower_is_better else fit_line
+    metric = column(best, asked.metric)
+    fit: Callable[..., Law] = fit_power
+    if not asked.lower_is_better:  # a line would pass the most an AUC can be
+        fit = fit_saturating if metric.max() < 1 else fit_line
     return fit(
         column(best, asked.axis),
-        column(best, asked.metric),
+        metric,
         runs=best["run"].to_list(),
         resamples=asked.resamples,
         seed=asked.seed,

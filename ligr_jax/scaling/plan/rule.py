@@ -11,7 +11,7 @@ A dimension that never varies stays as it is.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,9 +22,9 @@ from scipy import stats
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import CONFIDENCE, IsoFlop, budgets, fit_isoflop
+from ligr_jax.scaling.plan.frontier import Array, Frontier
 from ligr_jax.scaling.runs import column, shapes
 
-Array = NDArray[np.float64]
 Interval = tuple[float, float, float]  # value, low, high; the last two NaN where unknown
 
 DIMENSIONS = (  # dotted names of the configuration; of other people's runs the last part will do
@@ -45,10 +45,11 @@ DERIVED = ("params_dense", "tokens")  # what a shape and its budget come to
 
 @dataclass(frozen=True)
 class Growth:
-    """One dimension's rule. at: its value at a compute, with an interval."""
+    """One dimension's rule. at: its value at a compute, with an interval. runs: fitted."""
 
     how: Literal["fixed", "ladder", "iso-FLOP"]
     exponent: float
+    runs: tuple[str, ...]
     at: Callable[[float], Interval]
 
 
@@ -103,44 +104,42 @@ def growth_rule(
     found = {name: values for name in DIMENSIONS if (values := dimension(table, name)) is not None}
     if not found:
         raise BadInput(f"the runs tell no shape: columns such as {', '.join(DIMENSIONS[:4])}")
-    labels, names = _labels(table, found, of), table["run"].to_numpy()
-    frontier = _Frontier(labels, np.log(compute), loss)
-    best = frontier.runs()
+    labels, names = np.array(_labels(table, found, of)), table["run"].to_numpy()
+    frontier = Frontier(labels.tolist(), compute, loss)
+    on_it = tuple(names[frontier.runs])
     if len(frontier.best) < 2:
         raise BadInput(
-            f"no run is better than the smallest, {names[best[0]]}: {metric} does not improve with "
+            f"no run is better than the smallest, {on_it[0]}: {metric} does not improve with "
             f"{axis}; look at the training before scaling it"
         )
-    known = {name: _fixed(values) for name, values in found.items() if np.ptp(values) == 0}
-    warnings = []
-    for name in [name for name in found if name not in known]:
-        values = found[name]
-        if values.min() <= 0:
-            known[name] = _fixed(values[best])
-            warnings.append(f"{name} is 0 in some runs: kept as in the best run")
-        elif (kept := _several_shapes(of, values)).any() and name not in DERIVED:
-            try:
-                law = fit_isoflop(
-                    compute[kept],
-                    values[kept],
-                    loss[kept],
-                    runs=names[kept].tolist(),
-                    groups=[label for label, k in zip(labels, kept) if k],
-                    resamples=resamples,
-                    seed=seed,
-                )
-                known[name] = _best_of_budgets(law)
-                warnings += [f"{name}: {w}" for w in law.warnings]
-            except BadInput as e:
-                warnings.append(f"{name}: {e}; until then it grows as along the frontier")
-    counts = np.random.default_rng(seed).multinomial(
+    drawn = np.random.default_rng(seed).multinomial(
         len(loss), np.full(len(loss), 1 / len(loss)), size=resamples
     )
-    left = {name: np.log(values) for name, values in found.items() if name not in known}
-    known |= frontier.power_laws(left, counts)
-    ordered = {name: known[name] for name in found}
+
+    def grown(name: str, values: Array) -> Growth:
+        if np.ptp(values) == 0:
+            return _fixed(values[0])
+        if values.min() <= 0:
+            warnings.append(f"{name} is 0 in some runs: kept as in the best run")
+            return _fixed(values[frontier.runs[-1]])
+        kept = _several_shapes(of, values)
+        if kept.any() and name not in DERIVED:
+            runs, groups = names[kept].tolist(), labels[kept].tolist()
+            options: dict[str, Any] = {"resamples": resamples, "seed": seed}
+            try:
+                law = fit_isoflop(
+                    compute[kept], values[kept], loss[kept], runs=runs, groups=groups, **options
+                )
+                warnings.extend(f"{name}: {w}" for w in law.warnings)
+                return _best_of_budgets(law)
+            except BadInput as e:
+                warnings.append(f"{name}: {e}; until then it grows as along the frontier")
+        return _ladder(*frontier.power_law(values, drawn), len(frontier.best), on_it)
+
+    warnings: list[str] = []
+    dimensions = {name: grown(name, values) for name, values in found.items()}
     span = (float(compute.min()), float(compute.max()))
-    return Rule(axis, ordered, tuple(names[best]), span, tuple(warnings))
+    return Rule(axis, dimensions, on_it, span, tuple(warnings))
 
 
 def dimension(table: pl.DataFrame, name: str) -> Array | None:
@@ -155,58 +154,9 @@ def dimension(table: pl.DataFrame, name: str) -> Array | None:
     return None
 
 
-class _Frontier:
-    """Shapes by compute, each with the mean over its seeds, and those of them that are best."""
-
-    def __init__(self, labels: Sequence[str], x: Array, loss: Array) -> None:
-        self.x, self.loss = x, loss
-        _, self.shape = np.unique(labels, return_inverse=True)
-        member = np.eye(self.shape.max() + 1)[self.shape]  # [runs, shapes]
-        self.centre = (member.T @ x) / member.sum(0)
-        order = np.argsort(self.centre)
-        self.member, self.centre = member[:, order], self.centre[order]
-        self.level = budgets(np.exp(self.centre))
-        self.best = np.flatnonzero(self.on_it(np.ones((1, len(x))))[0])
-
-    def on_it(self, counts: NDArray[Any]) -> NDArray[np.bool_]:
-        """bool [resamples, shapes]: the best of their budget, if they beat all smaller budgets."""
-        weight = counts @ self.member
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.where(weight > 0, (counts * self.loss) @ self.member / weight, np.inf)
-        best = np.stack([mean[:, self.level == k].min(1) for k in np.unique(self.level)], 1)
-        before = np.minimum.accumulate(best, axis=1)[:, :-1]
-        before = np.concatenate([np.full((len(mean), 1), np.inf), before], 1)
-        return (mean == best[:, self.level]) & (mean < before[:, self.level])
-
-    def runs(self) -> NDArray[np.int64]:
-        """The frontier's runs, cheapest shape first."""
-        return np.concatenate([np.flatnonzero(self.member[:, s]) for s in self.best])
-
-    def power_laws(self, logs: dict[str, Array], counts: NDArray[Any]) -> dict[str, Growth]:
-        """log dimension = a + b log C by least squares over the frontier, for each dimension."""
-        everyone = np.ones((1, len(self.x)))
-        lines = {}
-        for name, y in logs.items():
-            of_shape = (self.member.T @ y) / self.member.sum(0)
-            value = _line(self.on_it(everyone), self.centre, of_shape)[0]
-            draws = _line(self.on_it(counts), self.centre, of_shape)
-            lines[name] = _grown(value, draws[np.isfinite(draws).all(1)], len(self.best))
-        return lines
-
-
-def _line(on_it: NDArray[np.bool_], x: Array, y: Array) -> Array:
-    """Intercept and slope [.., 2] through the chosen points; NaN where they are one."""
-    w = on_it / on_it.sum(1, keepdims=True)
-    mean_x, mean_y = w @ x, w @ y
-    spread = w @ x**2 - mean_x**2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slope = np.where(spread > 1e-9, (w @ (x * y) - mean_x * mean_y) / spread, np.nan)
-    return np.stack([mean_y - slope * mean_x, slope], -1)
-
-
-def _grown(value: Array, draws: Array, points: int) -> Growth:
-    left = points - 2
-    tail = 0.5 * (1 + CONFIDENCE)
+def _ladder(value: Array, draws: Array, points: int, runs: tuple[str, ...]) -> Growth:
+    """Along the frontier, percentiles widened to Student's: `points` are few."""
+    left, tail = points - 2, 0.5 * (1 + CONFIDENCE)
     wider = np.sqrt(points / left) * stats.t.ppf(tail, left) / stats.norm.ppf(tail) if left else 1.0
 
     def at(compute: float) -> Interval:
@@ -218,7 +168,7 @@ def _grown(value: Array, draws: Array, points: int) -> Growth:
         low, high = np.exp(np.quantile(drawn, [1 - tail, tail]))
         return float(np.exp(middle)), float(low), float(high)
 
-    return Growth("ladder", float(value[1]), at)
+    return Growth("ladder", float(value[1]), runs, at)
 
 
 def _several_shapes(of: NDArray[np.int64], values: Array) -> NDArray[np.bool_]:
@@ -232,12 +182,12 @@ def _best_of_budgets(law: IsoFlop) -> Growth:
         value, low, high = (float(v) for v in law.predict(compute))
         return value, low, high
 
-    return Growth("iso-FLOP", law.params["exponent"], at)
+    return Growth("iso-FLOP", law.params["exponent"], law.runs, at)
 
 
-def _fixed(values: Array) -> Growth:
-    value = float(values[-1])
-    return Growth("fixed", 0.0, lambda _: (value, value, value))
+def _fixed(value: float) -> Growth:
+    value = float(value)
+    return Growth("fixed", 0.0, (), lambda _: (value, value, value))
 
 
 def _labels(table: pl.DataFrame, found: dict[str, Array], of: NDArray[np.int64]) -> list[str]:

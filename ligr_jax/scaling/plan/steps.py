@@ -58,8 +58,11 @@ def data_size(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config], data
         for r, c in zip(rows, configs)
     }
     try:
-        found = load_manifest(data).splits["train"].impressions
-        return DataSize(float(found), f"{data}/manifest.json", lengths)
+        manifest = load_manifest(data)
+        how = f"{data}/manifest.json"
+        if manifest.digest != configs[-1].data.digest:
+            how += ", not the data of the runs: they predict nothing there"
+        return DataSize(float(manifest.splits["train"].impressions), how, lengths)
     except BadInput:
         pass
     whole = [

@@ -5,6 +5,7 @@ import shlex
 from typing import Any
 
 from ligr_jax.config import flatten
+from ligr_jax.scaling.fit import Law
 from ligr_jax.scaling.plan.plan import Plan
 from ligr_jax.scaling.plan.rule import Growth, Interval
 from ligr_jax.scaling.plan.trained import Trained
@@ -34,7 +35,7 @@ def text(plan: Plan) -> str:
     ]
     if plan.trained:
         rows += _training_rows(plan, plan.trained)
-    rows.append((asked.metric, f"{plan.predicted[0]:.4f}", _span(plan.predicted, law.confidence)))
+    rows.append((asked.metric, f"{plan.predicted[0]:.4f}", _span(plan.predicted, law)))
     width = [max(len(row[i]) for row in rows) for i in (0, 1)]
     reach = (
         f"{plan.decades:.1f} decades beyond the largest run"
@@ -44,7 +45,7 @@ def text(plan: Plan) -> str:
     lines = [
         f"{asked.flops:.3g} on {asked.axis}, {reach}",
         *("  " + "  ".join((a.ljust(width[0]), b.ljust(width[1]), c)).rstrip() for a, b, c in rows),
-        f"from {len(plan.rule.frontier)} frontier runs: {', '.join(plan.rule.frontier)}",
+        f"frontier, {len(plan.rule.frontier)} runs: {', '.join(plan.rule.frontier)}",
     ]
     if plan.trained:
         lines += _axes_lines(plan.other_axes)
@@ -69,7 +70,12 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "decades_beyond": plan.decades,
         "shape": plan.shape,
         "dimensions": {
-            n: {"rule": g.how, "exponent": g.exponent, **_interval(plan.raw[n])}
+            n: {
+                "rule": g.how,
+                "exponent": g.exponent,
+                "runs": list(g.runs),
+                **_interval(plan.raw[n]),
+            }
             for n, g in plan.rule.dimensions.items()
         },
         "predicted": _interval(plan.predicted),
@@ -136,13 +142,17 @@ def _how(growth: Growth, span: Interval) -> str:
     if growth.how == "fixed":
         return "the same in all runs"
     interval = f" ({_number(span[1])} to {_number(span[2])})" if math.isfinite(span[1]) else ""
-    return f"{growth.how}: C^{growth.exponent:.2f} gives {_number(span[0])}{interval}"
+    of = f"{growth.how} of {len(growth.runs)} runs"
+    return f"{of}: C^{growth.exponent:.2f} gives {_number(span[0])}{interval}"
 
 
-def _span(span: Interval, confidence: float) -> str:
+def _span(span: Interval, law: Law) -> str:
     if not math.isfinite(span[1]):
-        return "no interval: too few runs"
-    return f"{confidence:.0%} interval of a run: {span[1]:.4f} to {span[2]:.4f}"
+        return f"{law.form} law; too few runs for an interval"
+    return (
+        f"{law.confidence:.0%} interval of a run: {span[1]:.4f} to {span[2]:.4f} "
+        f"({law.form} law of the frontier)"
+    )
 
 
 def _interval(span: Interval) -> dict[str, float | None]:
