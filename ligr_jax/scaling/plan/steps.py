@@ -60,8 +60,9 @@ def data_size(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config], data
     try:
         manifest = load_manifest(data)
         how = f"{data}/manifest.json"
-        if manifest.digest != configs[-1].data.digest:
-            how += ", not the data of the runs: they predict nothing there"
+        theirs = configs[-1].data.digest
+        if manifest.digest != theirs:
+            how += f", digest {manifest.digest}, the runs' {theirs}: other data, or another release"
         return DataSize(float(manifest.splits["train"].impressions), how, lengths)
     except BadInput:
         pass
