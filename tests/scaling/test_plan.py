@@ -163,6 +163,8 @@ def test_a_plan_in_words_and_in_json(runs: Path, capsys: pytest.CaptureFixture[s
         ({"serve_ms": 0.03}, r"T \d+.*the shape for .* fits .* loses 0\.0\d+ of validation/ne"),
         ({"serve_ms": 1e-6}, "even with the smallest run's.*--candidates"),
         ({"flops": 1e11, "devices": 100_000}, "pays for 0 steps"),
+        ({"serve_ms": 0.0}, "--serve-ms 0 must be above 0"),
+        ({"share": 30.0}, r"--mfu 30 must be in \(0, 1\]"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(

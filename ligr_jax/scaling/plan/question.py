@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ligr_jax.data.schema import BadInput
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -28,3 +30,11 @@ class Asked:
     far: bool = False
     resamples: int = 1000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "serve_ms", "candidates"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise BadInput(f"--{name.replace('_', '-')} {value:g} must be above 0")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise BadInput(f"--mfu {self.share:g} must be in (0, 1]: a share of the device's peak")
