@@ -14,6 +14,7 @@ COMMANDS = {
     "eval": "measure a trained run on a split",
     "sweep": "train every point of a sweep file",
     "fit": "fit a scaling law to finished runs",
+    "plan": "say what to train next for a compute budget",
     "export": "write a run's tables for serving, in 32, 8 or 4 bits",
     "report": "draw a page and figures of a sweep",
     "dashboard": "make the report's panels in W&B, and upload its fits",
@@ -31,6 +32,7 @@ from an impression log to a scaling law:
   ligr export  runs/first --out exports/first --bits 8
   ligr sweep   sweeps/tiny/ladder.yaml --data data/world/prepared --out runs/demo
   ligr report  runs/demo
+  ligr plan    --runs runs/demo --flops 1e13
 
 commands:
 """

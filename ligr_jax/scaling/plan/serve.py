@@ -1,0 +1,54 @@
+"""Latency of one request: a member's history encoded once, C candidates scored against it.
+
+    latency = FLOPs / (share of the peak) + bytes / bandwidth
+
+of one device: weights read once, keys and values of the history written once and read once.
+Launching kernels, fetching features and the network are not in it.
+"""
+
+import dataclasses
+
+from ligr_jax.config import ModelConfig
+from ligr_jax.parallel.peak import Device
+from ligr_jax.scaling.memory import dense_parameters, input_widths
+
+
+def request_flops(model: ModelConfig, seq_len: int, candidates: int) -> float:
+    """FLOPs of encoding T tokens of one member's history and scoring C candidates in one session.
+
+    A candidate is one token, which sees the T tokens and itself; set-wise, all C.
+    """
+    from ligr_jax.nn.flops import Work, forward_flops
+
+    t, c = seq_len, candidates
+    total = 0.0
+    if model.depth:
+        point = dataclasses.replace(model, set_depth=0)
+        history = forward_flops(point, Work(t / 2, history_pairs=t * (t + 1) / 2))
+        scored = forward_flops(point, Work(c, history_pairs=c * (t + 1)))
+        # A training impression is two tokens, a candidate is one.
+        halved = ("attention_projections", "gates", "ffn")
+        total += sum(v for k, v in history.items() if k != "heads")
+        total += sum(v / 2 if k in halved else v for k, v in scored.items())
+    if model.set_depth:
+        setwise = forward_flops(dataclasses.replace(model, depth=0), Work(c, set_pairs=c * c))
+        total += sum(v for k, v in setwise.items() if k not in ("inputs", "heads"))
+        total += 2 * model.width * len(model.actions) * c
+    return total
+
+
+def request_bytes(model: ModelConfig, seq_len: int, candidates: int) -> float:
+    """Bytes moved for the same request: weights, keys and values, rows of tables."""
+    wide = 2 if model.dtype == "bfloat16" else 4
+    cached = 2 * (2 * model.width * seq_len * model.depth)
+    rows = 4 * sum(input_widths(model)) * (candidates + seq_len // 2)
+    return wide * (dense_parameters(model) + cached) + rows
+
+
+def latency(
+    model: ModelConfig, seq_len: int, candidates: int, device: Device, share: float
+) -> float:
+    """Seconds for one request on one device that reaches `share` of its peak."""
+    flops = request_flops(model, seq_len, candidates)
+    moved = request_bytes(model, seq_len, candidates)
+    return flops / (share * device.flops) + moved / device.bandwidth

@@ -1,0 +1,79 @@
+"""The count of memory is what the training state holds, and near what XLA allocates for a step."""
+
+import jax
+import numpy as np
+import pytest
+
+from ligr_jax.config import Config, DataConfig, OptimConfig
+from ligr_jax.data.distinct import DistinctRows
+from ligr_jax.nn.flops import parameter_counts
+from ligr_jax.nn.ligr import LiGR
+from ligr_jax.scaling.memory import (
+    activation_bytes,
+    dense_parameters,
+    state_bytes,
+    table_bytes,
+)
+from ligr_jax.tables.layout import layout
+from ligr_jax.train.state import Optimizer, TrainState, abstract_state, optimizer
+from ligr_jax.train.step import make_step
+from tests.batches import model_config, random_batch
+
+
+def problem(config: Config) -> tuple[LiGR, Optimizer, TrainState, object]:
+    batch = random_batch([[[2, 2]]] * config.optim.batch, config.data.seq_len // 2)
+    model, tx = LiGR(config.model), optimizer(config.optim, 10, layout(config.model.tables))
+    return model, tx, abstract_state(model, tx, batch), batch
+
+
+@pytest.mark.parametrize("ffn", ["gelu", "swiglu", "none"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gate": "none", "position": "relative_time", "depth": 5},
+        {"set_depth": 0, "position": "none"},
+        {"depth": 0, "width": 24, "heads": 3},
+    ],
+    ids=str,
+)
+def test_parameters_are_those_of_the_model(ffn: str, changes: dict[str, object]) -> None:
+    config = Config(model=model_config(ffn=ffn, **changes), data=DataConfig(seq_len=16))
+    params = problem(config)[2].params
+    assert dense_parameters(config.model) == parameter_counts(config.model, params)["dense"]
+
+
+@pytest.mark.parametrize("rule", ["rowwise_adagrad", "adagrad", "lazy_adam", "sgd", "adamw"])
+def test_state_is_counted_to_the_byte(rule: str) -> None:
+    optim = OptimConfig(table_optimizer=rule)  # type: ignore[arg-type]
+    config = Config(model=model_config(), data=DataConfig(seq_len=16), optim=optim)
+    state = problem(config)[2]
+    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    assert state_bytes(config) == held
+    assert 0 < table_bytes(config) < held
+
+
+@pytest.mark.parametrize(
+    ("seq_len", "changes"),
+    [
+        (64, {"depth": 2, "set_depth": 1}),
+        (96, {"depth": 4, "set_depth": 0, "unroll": "no", "remat": True}),
+        (320, {"depth": 2, "set_depth": 1, "unroll": "no", "ffn": "none", "dtype": "bfloat16"}),
+    ],
+    ids=["dense", "recomputed", "blocked, scanned, bfloat16"],
+)
+def test_activations_are_within_a_factor_of_two_of_what_xla_allocates(
+    seq_len: int, changes: dict[str, object]
+) -> None:
+    model_changes = {"width": 64, "heads": 4, **changes}
+    config = Config(
+        model=model_config(**model_changes),
+        data=DataConfig(seq_len=seq_len),
+        optim=OptimConfig(batch=16),
+    )
+    model, tx, state, batch = problem(config)
+    batch, lists = DistinctRows(config.model)(batch)  # type: ignore[arg-type]
+    step = jax.jit(make_step(model, tx, config), donate_argnums=0)
+    allocated = step.lower(state, batch, lists).compile().memory_analysis().temp_size_in_bytes
+    counted = activation_bytes(config, 16, on_cpu=True) + 4 * dense_parameters(config.model)
+    assert np.abs(np.log2(allocated / counted)) < 1
