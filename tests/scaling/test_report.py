@@ -12,6 +12,7 @@ import pytest
 from ligr_jax.commands import fit as command
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.report import study, summary_lines, write_report
+from ligr_jax.scaling.report.page import page
 from ligr_jax.scaling.runs import read_runs
 from tests.scaling.simulated import ALPHA, BEHIND, FLOOR, Numbers, ladder_ne, summary, write_run
 
@@ -164,6 +165,35 @@ def test_few_runs_are_shown_without_a_law_and_empty_sections_say_what_would_fill
     assert "a sweep of budgets times sizes" in text
     assert "a sweep that varies the architecture" in text
     assert (tmp_path / "out" / "figures" / "ne_flops_model.png").exists()
+
+
+ODD: dict[str, tuple[list[Numbers], str]] = {
+    "one run": ([{}], "too few for a law"),
+    "none with a finite metric": ([{"validation/ne": None}] * 3, "no usable run"),
+    "seeds of one shape": ([{"config/train.seed": i} for i in range(6)], "one compute budget"),
+    "a metric that rises": (
+        [{"flops_model": 1e9 * 2**i, "validation/ne": 0.8 + 0.01 * i} for i in range(6)],
+        "does not fall with compute",
+    ),
+    "a shape that half of them do not tell": (
+        [{"flops_model": 1e9 * 2**i, "config/data.seq_len": (64, None)[i % 2]} for i in range(6)],
+        "every run has the same shape",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_runs_are_reported_with_the_reason_for_what_is_missing(
+    tmp_path: Path, name: str
+) -> None:
+    changes, reason = ODD[name]
+    rng = np.random.default_rng(0)
+    for i, change in enumerate(changes):
+        write_run(tmp_path / f"r{i}", summary(rng, ne=0.8 - 0.01 * i) | change, curve=False)
+    found = study(read_runs(tmp_path), resamples=20)
+    lines = summary_lines(found)
+    assert any(reason in line for line in lines), lines
+    Page(page(found, [], lines))
 
 
 def test_dimensions_that_grow_together_are_not_told_apart(tmp_path: Path) -> None:

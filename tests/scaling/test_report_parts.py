@@ -129,7 +129,8 @@ def test_a_prediction_written_before_the_run_is_scored_once_it_has_finished(tmp_
     assert registered(read_runs(tmp_path), "validation/ne") == []
     target["validation/ne"] = observed = float(ladder_ne(target["flops_model"])) + 0.05
     write_run(tmp_path / "large", target)
-    ((_, how, outcome),) = registered(read_runs(tmp_path), "validation/ne")
+    ((_, how, outcome, beforehand),) = registered(read_runs(tmp_path), "validation/ne")
+    assert beforehand
     assert how.startswith("written 20")
     assert (outcome.run, outcome.observed) == ("large", observed)
     assert outcome.error == pytest.approx(-0.05, abs=1e-3)

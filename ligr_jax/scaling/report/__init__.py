@@ -83,7 +83,7 @@ def to_json(found: Study, lines: Sequence[str]) -> dict[str, Any]:
             for axis, arms in found.gains.items()
         },
         "forecasts": [
-            {"architecture": f.arm, "how": f.how, **vars(f.outcome)}
+            {"architecture": f.arm, "how": f.how, "beforehand": f.beforehand, **vars(f.outcome)}
             | {"error": f.outcome.error, "covered": f.outcome.covered}
             for f in found.forecasts
         ],

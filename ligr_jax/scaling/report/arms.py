@@ -25,7 +25,7 @@ def architectures(table: pl.DataFrame) -> list[str]:
     elif any(c.startswith("config/") for c in table.columns):
         named = _settings(table, architecture_columns(table))
     else:
-        named = [str(v) for v in table["sweep"]] if "sweep" in table.columns else []
+        named = table["sweep"].to_list()
     return named if len(set(named)) > 1 else [""] * len(table)
 
 
@@ -44,12 +44,8 @@ def rungs(table: pl.DataFrame, arms: Sequence[str]) -> list[str]:
     A setting that is the same in all runs of an arm comes with the arm, and does not keep apart.
     """
     seeds = [c for c in table.columns if c.startswith("config/") and c.endswith("seed")]
-    named = table.select(varied(table)).with_columns(arm=pl.Series(list(arms)))
-    sizes = [
-        c
-        for c in named.columns
-        if c != "arm" and max(named.group_by("arm").agg(pl.col(c).n_unique())[c], default=1) > 1
-    ]
+    parts = table.with_columns(arm=pl.Series(list(arms))).partition_by("arm")
+    sizes = [c for c in varied(table) if any(part[c].n_unique() > 1 for part in parts)]
     return labels(table, [*sizes, *seeds])
 
 

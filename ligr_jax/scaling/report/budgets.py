@@ -38,8 +38,12 @@ def iso_flop_grid(table: pl.DataFrame, axis: str, size: str = "params_dense") ->
     order = [i for i in np.argsort(c, kind="stable") if c[i] > 0 and n[i] > 0]
     if not order:
         return None
-    steps = np.diff(np.log(c[order])) > SAME
-    parts = [np.array(p) for p in np.split(np.array(order), np.flatnonzero(steps) + 1)]
+    alike: list[list[int]] = [[]]
+    for i in order:
+        if alike[-1] and np.log(c[i] / c[alike[-1][0]]) > SAME:
+            alike.append([])
+        alike[-1].append(int(i))
+    parts = [np.array(p) for p in alike]
     wide = [p for p in parts if len(set(n[p])) >= FEWEST_SIZES and np.ptp(np.log(n[p])) > WIDEST]
     if len(wide) < FEWEST_BUDGETS:
         return None
@@ -60,26 +64,27 @@ def frontier(compute: Array, metric: Array) -> list[int]:
 
 def iso_flop(
     table: pl.DataFrame, arms: Sequence[str], metric: str, axis: str, resamples: int
-) -> dict[str, tuple[Grid, IsoFlop]]:
-    """Grid and fitted minima of every architecture that has budgets times sizes."""
-    found = {}
+) -> tuple[dict[str, tuple[Grid, IsoFlop]], list[str]]:
+    """Grid and fitted minima of every architecture that has a sweep of budgets times sizes.
+
+    With notes: why a grid has no law, and what the fits warn of.
+    """
+    found, notes = {}, []
+    at = {name: i for i, name in enumerate(table["run"])}
     for arm in dict.fromkeys(arms):
-        part = subset(table, arms, arm, axis)
-        grid = iso_flop_grid(part, axis)
-        if grid is None:
+        sweeps = subset(table, arms, arm, axis).partition_by("sweep", maintain_order=True)
+        grids = [(part[grid.rows], grid) for part in sweeps if (grid := iso_flop_grid(part, axis))]
+        if not grids:
             continue
-        runs = part[grid.rows]
-        grid = grid._replace(rows=_places(table, runs))
+        runs, grid = max(grids, key=lambda pair: len(pair[0]))
+        grid = grid._replace(rows=np.array([at[name] for name in runs["run"]]))
         try:
             law = fit_isoflop(
                 grid.budget, grid.size, column(runs, metric), **sampling(runs, resamples)
             )
-        except BadInput:  # fewer than two minima lie inside their budgets' sizes
+        except BadInput as e:
+            notes.append(f"no law of the best size: {e}")
             continue
         found[arm] = (grid, law)
-    return found
-
-
-def _places(table: pl.DataFrame, runs: pl.DataFrame) -> NDArray[np.int64]:
-    at = {name: i for i, name in enumerate(table["run"])}
-    return np.array([at[name] for name in runs["run"]])
+        notes += law.warnings
+    return found, notes

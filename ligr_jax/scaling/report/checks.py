@@ -32,7 +32,7 @@ def _noise(found: Study) -> Iterator[Drawn]:
     mean = {k: np.mean([y[i] for i in rows if alike[i] == k]) for k in {alike[i] for i in rows}}
     rows = [i for i in rows if c[i] > 0]
     away = np.array([y[i] - mean[alike[i]] for i in rows])
-    label = f"{metric_words(found.metric)} less the mean of its seeds"
+    label = f"{metric_words(found.metric)}, less seeds' mean"
     series = Series(label, c[rows], away, rows)
     least = [(n, float(found.noise.detectable(n))) for n in (1, 3)]
     caption = (
@@ -76,7 +76,7 @@ def _forecasts(found: Study) -> Iterator[Drawn]:
     at = {name: i for i, name in enumerate(found.table["run"])}
     rows = [
         Span(
-            f"{f.arm + ', ' if f.arm else ''}{f.outcome.run[:10]} ({f.how})",
+            f"{f.arm} {f.outcome.run[:12]}{'*' * f.beforehand}".strip(),
             f.outcome.predicted, f.outcome.low, f.outcome.high, f.outcome.observed,
             at.get(f.outcome.run),
         )
@@ -85,7 +85,8 @@ def _forecasts(found: Study) -> Iterator[Drawn]:
     ]  # fmt: skip
     figure = figures.spans(rows, label=metric_words(found.metric))
     caption = (
-        "Runs that a law did not see: what it predicted and what was then observed. Bars: "
+        "The largest runs: what a law that did not see them predicted (with a star: before they "
+        "were run), and what was observed. Bars: "
         f"{CONFIDENCE:.0%} bootstrap intervals for one further run. "
         f"{facts(found, found.ladder, found.axis)}"
     )

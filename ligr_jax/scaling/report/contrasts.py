@@ -13,13 +13,14 @@ from ligr_jax.scaling.runs import column, shapes
 
 
 def noise(table: pl.DataFrame, metric: str) -> tuple[Noise | None, list[str]]:
-    """Scatter between runs that differ in the seed alone, where some do; and why there is none."""
+    """Scatter between runs that differ in the seed alone, where some do, with notes."""
     rows = repeated(table)
     if not rows:
         return None, []
     alike = shapes(table)
     try:
-        return noise_floor(column(table[rows], metric), [alike[i] for i in rows]), []
+        found = noise_floor(column(table[rows], metric), [alike[i] for i in rows])
+        return found, list(found.warnings)
     except BadInput as e:
         return None, [f"no noise floor: {e}"]
 
@@ -34,10 +35,12 @@ def repeated(table: pl.DataFrame) -> list[int]:
 def comparisons(
     table: pl.DataFrame, arms: Sequence[str], metric: str, axis: str, resamples: int
 ) -> tuple[list[Comparison], list[str]]:
-    """Every architecture against the one with most runs (of equals, the best); why some are not."""
+    """Every architecture against the one with most runs (of equals, the best), with notes."""
+    if len(set(arms)) < 2:
+        return [], []
     c, y, of = column(table, axis), column(table, metric), np.array(list(arms))
     often, pairs = Counter(arms), np.array(rungs(table, arms))
-    baseline = min(often, key=lambda a: (-often[a], y[of == a].min()), default="")
+    baseline = min(often, key=lambda a: (-often[a], y[of == a].min()))
     found: list[Comparison] = []
     notes = []
     for arm in sorted(set(arms) - {baseline}):
@@ -53,4 +56,4 @@ def comparisons(
             )
         except BadInput as e:
             notes.append(f"{arm} is not compared with {baseline}: {e}")
-    return found, notes
+    return found, [*notes, *(w for each in found for w in each.warnings)]

@@ -25,7 +25,7 @@ FOLLOWS = {
     "config/model.width": ("config/model.heads",),
 }
 FEWEST_VALUES = 3  # of a dimension, for a line of it
-CHEAP = np.log10(1.07)  # decades of compute per doubling below which a dimension is as good as free
+CHEAP = np.log10(1.15)  # decades of compute per doubling below which a dimension is nearly free
 Array = NDArray[np.float64]
 
 

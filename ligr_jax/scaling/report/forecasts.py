@@ -18,11 +18,15 @@ SAME_BUDGET = 0.02  # a run this near in compute is the one predicted
 
 
 class Forecast(NamedTuple):
-    """A prediction and its outcome. how: what it was made from, and when."""
+    """A prediction and its outcome. how: what it was made from, and when.
+
+    beforehand: whether it was written before the run, rather than by leaving that run out.
+    """
 
     arm: str
     how: str
     outcome: LeftOut
+    beforehand: bool = False
 
 
 def left_out(
@@ -65,7 +69,7 @@ def registered(runs: Runs, metric: str) -> list[Forecast]:
         name = said["metric"] if said.get("metric") in runs.table.columns else metric
         for run, observed in _outcomes(runs.table, said, name):
             when = f"written {said['registered']}" if "registered" in said else "written before"
-            found.append(Forecast("", when, replace(score(path, observed), run=run)))
+            found.append(Forecast("", when, replace(score(path, observed), run=run), True))
     return found
 
 

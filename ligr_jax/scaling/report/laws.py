@@ -37,10 +37,9 @@ def ladder(table: pl.DataFrame, arms: Sequence[str], axis: str) -> list[int]:
     through runs that vary one dimension, or spread sizes over a budget, would be of their choice.
     """
     found: list[int] = []
-    sweeps = table["sweep"].to_list() if "sweep" in table.columns else [""] * len(table)
     for arm in dict.fromkeys(arms):
         parts: dict[str, list[int]] = {}
-        for i, (a, sweep) in enumerate(zip(arms, sweeps)):
+        for i, (a, sweep) in enumerate(zip(arms, table["sweep"])):
             if a == arm:
                 parts.setdefault(sweep, []).append(i)
         order = {sweep: _grows(table[rows], axis) for sweep, rows in parts.items()}
@@ -71,17 +70,16 @@ def fit_laws(
     for arm in dict.fromkeys(arms):
         part = subset(table, arms, arm, axis)
         if len(part) < FEWEST:
-            laws.reasons[arm] = (
-                f"{len(part)} usable runs are too few for a law; {FEWEST} are needed"
-            )
+            runs = f"{len(part)} usable run{'s' * (len(part) != 1)}"
+            laws.reasons[arm] = f"{runs}, too few for a law; {FEWEST} are needed"
             continue
         c, y, options = column(part, axis), column(part, metric), sampling(part, resamples)
         try:
+            laws.auc[arm] = {a: fit_line(c, column(part, a), **options) for a in aucs}
+            laws.ceiling[arm] = _ceilings(part, axis, aucs, options)
             laws.power[arm] = {"free": fit_power(c, y, **options)}
             if oracle is not None and oracle < y.min():
                 laws.power[arm]["oracle"] = fit_power(c, y, floor=oracle, **options)
-            laws.auc[arm] = {a: fit_line(c, column(part, a), **options) for a in aucs}
-            laws.ceiling[arm] = _ceilings(part, axis, aucs, options)
         except BadInput as e:
             laws.reasons[arm] = str(e)
     return laws

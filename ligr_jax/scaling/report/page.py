@@ -134,8 +134,14 @@ def _notices(found: Study) -> Iterable[str]:
         f"{arm_words(arm)}: {why}" for arm, why in found.laws[found.axis].reasons.items() if arm
     ]
     warnings = found.law.warnings if found.law else ()
-    for note in dict.fromkeys((*found.notes, *warnings, *reasons)):
-        yield f'<div class="notice">{sentence(note)}</div>'
+    notes = dict.fromkeys((*warnings, *reasons, *found.notes))
+    if notes:
+        items = "".join(f"<li>{sentence(note)}</li>" for note in notes)
+        few = " open" if len(notes) < 4 else ""
+        yield (
+            f'<details class="notice"{few}><summary>What to mind ({len(notes)})</summary>'
+            f"<ul>{items}</ul></details>"
+        )
 
 
 def _data(found: Study) -> str:

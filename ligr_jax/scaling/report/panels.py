@@ -69,7 +69,8 @@ def _metric(found: Study, axis: str, metric: str) -> Drawn:
     better = "higher" if is_auc else "lower"
     form = "straight lines in log compute" if is_auc else "laws E + A C^-alpha"
     told = facts(found, runs_of(series), axis, law)
-    caption = f"{metric_words(metric)}, {better} is better. {told}"
+    words = metric_words(metric)
+    caption = f"{words[:1].upper()}{words[1:]}, {better} is better. {told}"
     caption += f" Drawn: {form}; residuals of each run below." if law else " No law was fitted."
     if len(found.ladder) < len(found.table):
         sweeps = found.table[list(found.ladder)]["sweep"].unique().sort()

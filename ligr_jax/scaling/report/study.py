@@ -105,8 +105,9 @@ def study(runs: Runs, axis: str = "flops_model", resamples: int = 1000) -> Study
     names = table["run"].to_numpy()
     rows = ladder(kept, arms, axes[0])
     rungs, of = kept[rows], [arms[i] for i in rows]
-    compared, unlike = comparisons(rungs, of, metric, axes[0], resamples)
-    scatter, silent = noise(kept, metric)
+    compared, on_arms = comparisons(rungs, of, metric, axes[0], resamples)
+    scatter, on_noise = noise(kept, metric)
+    iso, on_iso = iso_flop(kept, arms, metric, axes[0], resamples)
     return Study(
         runs=runs,
         table=kept,
@@ -117,7 +118,7 @@ def study(runs: Runs, axis: str = "flops_model", resamples: int = 1000) -> Study
         oracle=oracle,
         suspect=tuple(names[leaks]),
         diverged=tuple(names[lost]),
-        notes=(*notes, *unlike, *silent),
+        notes=tuple(dict.fromkeys((*notes, *on_iso, *on_arms, *on_noise))),
         ladder=tuple(rows),
         laws={a: fit_laws(rungs, of, metric, a, aucs, oracle, resamples) for a in axes},
         gains={
@@ -131,7 +132,7 @@ def study(runs: Runs, axis: str = "flops_model", resamples: int = 1000) -> Study
             *left_out(rungs, of, metric, axes[0], resamples),
             *registered(runs, metric),
         ),
-        iso=iso_flop(kept, arms, metric, axes[0], resamples),
+        iso=iso,
         noise=scatter,
         comparisons=tuple(compared),
     )

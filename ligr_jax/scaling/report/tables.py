@@ -6,6 +6,7 @@ import numpy as np
 
 from ligr_jax.scaling.fit import CONFIDENCE, Law
 from ligr_jax.scaling.report.budgets import frontier
+from ligr_jax.scaling.report.dimensions import CHEAP
 from ligr_jax.scaling.report.drawn import arm_words, metric_words, shape_words
 from ligr_jax.scaling.report.html import engineering, interval, table
 from ligr_jax.scaling.report.study import Study
@@ -79,7 +80,10 @@ def gains_table(found: Study) -> str:
                      f"×{g.cost:.2f}"]
                 )  # fmt: skip
     how = "; ".join(HOW[w] for w in dict.fromkeys(ways))
-    caption = f"{how}. Gain per decade: fall of NE when tenfold compute is spent on it alone."
+    caption = (
+        f"{how}. Gain per decade: fall of NE when tenfold compute is spent on it alone; nearly "
+        f"free: a doubling costs less than {10**CHEAP - 1:.0%} of compute"
+    )
     return table(head, rows, caption, words=3) if rows else ""
 
 
@@ -111,15 +115,17 @@ def noise_table(found: Study) -> str:
     if found.noise is None:
         return ""
     rows = [[f"{n}", f"{float(found.noise.detectable(n)):.5f}"] for n in (1, 2, 3, 5, 10)]
+    sd, low, high = found.noise.pooled
     caption = (
-        "Least difference of two means that is found in 80% of cases at "
-        f"{CONFIDENCE:.0%} confidence, by seeds of each"
+        f"Standard deviation between seeds {sd:.2g} [{low:.2g}, {high:.2g}], pooled over "
+        f"{len(found.noise.scales)} shapes. Least difference of two means that is found in "
+        f"80% of cases at {CONFIDENCE:.0%} confidence, by seeds of each"
     )
     return table(("seeds of each", "least detectable difference"), rows, caption)
 
 
 def comparisons_table(found: Study) -> str:
-    head = ("architecture", "against", "by", "at", "difference", "times the compute for equal NE")
+    head = ("architecture", "against", "by", "at", "difference", "baseline's compute for its NE")
     rows = [
         [arm_words(c.arm), arm_words(c.baseline),
          f"{c.pairs} pairs" if c.kind == "paired" else "laws", engineering(c.at) if c.at else "–",
@@ -166,4 +172,4 @@ def _around(budget: Any) -> str:
 def _multiplier(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value[0]:.2f} [{value[1]:.2f}, {value[2]:.2f}]"
+    return f"×{value[0]:.2f} [{value[1]:.2f}, {value[2]:.2f}]"

@@ -6,6 +6,7 @@ from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report.dimensions import Gains
 from ligr_jax.scaling.report.drawn import arm_words, metric_words
 from ligr_jax.scaling.report.html import engineering
+from ligr_jax.scaling.report.laws import FEWEST
 from ligr_jax.scaling.report.study import Study
 from ligr_jax.scaling.runs import column
 
@@ -57,10 +58,13 @@ def _best_dimension(found: Study, gains: Gains, of: str = "") -> str:
             f"{gains.share:.0%} of resamples): add seeds or a wider range before scaling it"
         )
     low, high = best.per_decade_interval or (np.nan, np.nan)
+    least = min(row.runs for row in gains.rows)
+    few = f"; a hint, no more: {least} runs vary one of the dimensions" if least < FEWEST else ""
     return (
         f"scale {gains.best}{of}: {metric_words(found.metric)} falls by {best.per_decade:.4f} "
         f"per tenfold of {found.axis} spent on it ({CONFIDENCE:.0%} interval {low:.4f} to "
-        f"{high:.4f}; best in {gains.share:.0%} of resamples)"
+        f"{high:.4f}; tried from {best.span[0]:g} to {best.span[1]:g}; best in "
+        f"{gains.share:.0%} of resamples){few}"
     )
 
 
