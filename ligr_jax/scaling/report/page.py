@@ -10,7 +10,7 @@ from typing import Any
 
 from ligr_jax.scaling.report import tables
 from ligr_jax.scaling.report.drawn import Drawn, arm_words
-from ligr_jax.scaling.report.html import cell, names, sentence, table
+from ligr_jax.scaling.report.html import cell, engineering, names, sentence, table
 from ligr_jax.scaling.report.study import Study
 from ligr_jax.scaling.report.svg import svg
 from ligr_jax.scaling.runs import varied
@@ -146,7 +146,9 @@ def _notices(found: Study) -> Iterable[str]:
 
 def _data(found: Study) -> str:
     """What the page shows of a run that is pointed at, in the order of the figures' numbers."""
-    differing = varied(found.table)
+    table = found.table
+    seeds = [c for c in table.columns if c.startswith("config/") and c.endswith(".seed")]
+    differing = [*varied(table), *(c for c in seeds if table[c].n_unique() > 1)]
     shown = {c: t for c, t in (LARGE | {found.metric: "NE"}).items() if c in found.table.columns}
     shown |= {c: f"AUC {c.split('/')[1]}" for c in found.aucs}
     shown |= {c: "seconds" for c in ("seconds",) if c in found.table.columns}
@@ -154,7 +156,7 @@ def _data(found: Study) -> str:
         {
             "run": row["run"],
             "sweep": row["sweep"],
-            "values": {t: _plain(row[c]) for c, t in shown.items()},
+            "values": {t: _short(row[c], c in LARGE) for c, t in shown.items()},
             "config": {c.removeprefix("config/"): row[c] for c in differing},
         }
         for row in found.table.iter_rows(named=True)
@@ -162,10 +164,10 @@ def _data(found: Study) -> str:
     return json.dumps(rows, default=str).replace("<", "\\u003c")
 
 
-def _plain(value: Any) -> Any:
+def _short(value: Any, large: bool) -> str | None:
     if not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    return float(f"{value:.5g}")
+    return engineering(value) if large else f"{value:.5g}"
 
 
 def _runs(found: Study) -> str:
