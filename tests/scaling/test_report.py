@@ -13,7 +13,7 @@ from ligr_jax.commands import fit as command
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.report import study, summary_lines, write_report
 from ligr_jax.scaling.report.page import page
-from ligr_jax.scaling.runs import read_runs
+from ligr_jax.scaling.runs import Runs, read_runs
 from tests.scaling.simulated import ALPHA, BEHIND, FLOOR, Numbers, ladder_ne, summary, write_run
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -144,6 +144,9 @@ def test_leaking_and_diverged_runs_are_flagged_and_not_fitted(
     (tmp_path / "e" / "x" / "error.txt").write_text("boom")
     with pytest.raises(BadInput, match="no finished runs"):
         write_report(tmp_path / "e")
+    bare = pl.DataFrame({"validation/ne": [0.9, 0.8], "flops": [1.0, 2.0], "sweep": "a"})
+    with pytest.raises(BadInput, match="none of the compute columns flops_model"):
+        study(Runs(bare.with_columns(run=pl.Series(["x", "y"])), name="t"))
     with pytest.raises(BadInput, match="--out"):
         write_report(root, tmp_path / "e")
 

@@ -19,10 +19,9 @@ from ligr_jax.scaling.report.forecasts import Forecast, left_out, registered
 from ligr_jax.scaling.report.laws import Laws, auc_columns, fit_laws, ladder
 from ligr_jax.scaling.runs import Runs, column
 
-AXES = {
+AXES = {  # flops_6nd is six times flops_paper: the same picture
     "flops_model": "training FLOPs, counted (flops_model)",
     "flops_paper": "dense parameters × tokens (flops_paper)",
-    "flops_6nd": "6 × dense parameters × tokens (flops_6nd)",
     "device_seconds": "seconds × devices (device_seconds)",
 }
 Array = NDArray[np.float64]
@@ -79,8 +78,8 @@ class Study:
         return self.laws[self.axis].power.get(self.leader, {}).get("free") if self.laws else None
 
 
-def study(runs: Runs, axis: str = "flops_model", resamples: int = 1000) -> Study:
-    """Fits all that the runs allow. Raises BadInput without finished runs or without NE."""
+def study(runs: Runs, resamples: int = 1000) -> Study:
+    """Fits all that the runs allow. Raises BadInput without finished runs, NE or compute."""
     if runs.table.is_empty():
         raise BadInput(
             f"{runs.name}: no finished runs ({len(runs.unfinished)} unfinished, "
@@ -98,8 +97,9 @@ def study(runs: Runs, axis: str = "flops_model", resamples: int = 1000) -> Study
     kept = table.filter(~(leaks | lost))
     oracle, notes = _oracle(kept, metric)
     notes += _mixed_devices(kept)
-    axes = [axis, *(a for a in AXES if a != axis and a in kept.columns and a != "flops_6nd")]
-    axes = [a for a in axes if (np.nan_to_num(column(kept, a)) > 0).any()] or [axis]
+    axes = [a for a in AXES if a in table.columns and (np.nan_to_num(column(table, a)) > 0).any()]
+    if not axes:
+        raise BadInput(f"{runs.name}: the runs have none of the compute columns {', '.join(AXES)}")
     arms = architectures(kept)
     aucs = auc_columns(kept, metric.split("/")[0])
     names = table["run"].to_numpy()
