@@ -27,7 +27,7 @@ LAYERS = (
 )
 # What reads data or results runs where there is no accelerator, and starts fast.
 WITHOUT_JAX = ("atomic", "config", "progress", "data", "ops.hashing", "ops.metrics")
-WITHOUT_JAX += tuple(f"scaling.{m}" for m in ("fit", "runs", "report", "figures"))
+WITHOUT_JAX += tuple(f"scaling.{m}" for m in ("fit", "runs", "report"))
 ACCELERATOR = {"jax", "flax", "optax", "orbax"}
 
 

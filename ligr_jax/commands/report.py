@@ -1,22 +1,26 @@
-"""Draw a sweep: a self-contained page, figures as PNG, the fits as JSON, the runs as CSV.
+"""Draw sweeps: a self-contained page, figures as PNG, SVG and CSV, the fits as JSON, runs as CSV.
 
 examples:
-  ligr report runs/ladder                 writes report.html, figures/, fit.json, runs.csv there
-  ligr report runs/ladder --out site/     the same, elsewhere
+  ligr report runs/ladder                              writes report.html, figures/, fit.json there
+  ligr report runs/seq_len runs/depth --out site/      several sweeps as one study
+  ligr report runs.csv --out site/                     any table of runs with the summary's columns
 """
 
 import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", help="a sweep's directory")
-    parser.add_argument("--out", help="where to write (default: the same directory)")
+    parser.add_argument(
+        "sweeps", nargs="+", metavar="DIR", help="sweeps' directories, or runs as .csv or .parquet"
+    )
+    parser.add_argument("--out", help="where to write (default: the directory, if it is one)")
+    parser.add_argument("--bootstrap", type=int, default=1000, help="resamples (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the report and prints its three lines and the page's path."""
+    """Writes the report and prints its lines and the page's path."""
     from ligr_jax.scaling.report import write_report  # matplotlib takes a second to import
 
-    numbers = write_report(args.directory, args.out)
+    numbers = write_report(*args.sweeps, out=args.out, resamples=args.bootstrap)
     print(*numbers["lines"], numbers["page"], sep="\n")
     return 0

@@ -4,12 +4,14 @@
     RUN/summary.json    flat; only of a finished run   RUN/error.txt       only of a failed one
 
 A sweep is a directory of run directories, with `sweep.json` (its name and points) beside them.
+Several sweeps are read as one table, whose column `sweep` says where each run comes from.
 """
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,38 +26,44 @@ READERS = {
     ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
     ".parquet": pl.read_parquet,
 }
-UNSHAPED = {"seed", "out", "directory", "name"}  # configuration that is no part of a run's shape
+# Configuration that is no part of a run's shape: chance, places, and how it is computed or watched.
+UNSHAPED = {"seed", "out", "directory", "dir", "name", "workers", "remat", "unroll"}
+UNSHAPED |= {"implementation", "log_every", "eval_every", "checkpoint_every", "keep"}
+UNSHAPED_PARTS = ("config/track.", "config/mesh.")
 
 
 @dataclass(frozen=True)
 class Runs:
-    """What a sweep has come to.
+    """What one sweep, or several, have come to.
 
-    table: one row per finished run, with the columns of its summary, in order of run name.
+    table: one row per finished run, with the columns of its summary and `sweep`, in order of name.
     unfinished: (run, last step reached). failed: (run, last line of its error).
-    planned: points of the sweep, where a sweep file made it. name: of the sweep.
+    not_started: planned points that have no directory yet (0 where no plan is known).
+    places: directory of each finished run that has one. name: of the sweep or sweeps.
     """
 
     table: pl.DataFrame
     unfinished: tuple[tuple[str, str], ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
-    planned: int | None = None
+    not_started: int = 0
     name: str = ""
-
-    @property
-    def not_started(self) -> int:
-        """Planned points that have no directory yet (0 where no plan is known)."""
-        seen = len(self.table) + len(self.unfinished) + len(self.failed)
-        return max(0, (self.planned or seen) - seen)
+    places: dict[str, Path] = field(default_factory=dict)
 
 
-def read_runs(path: str | Path) -> Runs:
-    """Reads a sweep's directory, a single run's directory, or a CSV or Parquet table.
+def read_runs(*paths: str | Path) -> Runs:
+    """Reads sweeps' directories, single runs' directories, and CSV or Parquet tables, as one.
 
     A table needs only the columns that are then fitted; runs without a `run` column are numbered.
+    The same run in two places counts once; different runs of one name get their sweep's before it.
     Raises BadInput for a missing path, an unreadable table or a directory without runs.
     """
-    path = Path(path)
+    if not paths:
+        raise BadInput("no runs to read: name a sweep's directory or a table of runs")
+    found = [_read(Path(path)) for path in paths]
+    return found[0] if len(found) == 1 else _together(found)
+
+
+def _read(path: Path) -> Runs:
     if path.is_dir():
         return _read_directory(path)
     if not path.exists():
@@ -70,7 +78,35 @@ def read_runs(path: str | Path) -> Runs:
         raise BadInput(f"{path}: the table has no rows")
     if "run" not in table.columns:
         table = table.with_columns(run=pl.Series([f"#{i}" for i in range(len(table))]))
+    if "sweep" not in table.columns:
+        table = table.with_columns(sweep=pl.lit(path.stem))
     return Runs(table.with_columns(pl.col("run").cast(pl.String)), name=path.stem)
+
+
+def _together(found: Sequence[Runs]) -> Runs:
+    """Several sweeps as one; a run that stands in two of them is the first one's."""
+    rows: dict[str, dict[str, Any]] = {}  # by what the run is, whichever sweep it stands in
+    places: dict[str, Path] = {}
+    for sweep in found:
+        for row in sweep.table.iter_rows(named=True):
+            known = {k: v for k, v in row.items() if v is not None and k != "sweep"}
+            identity = json.dumps(known, sort_keys=True, default=str)
+            if identity not in rows:
+                rows[identity] = {**row, "place": sweep.places.get(row["run"])}
+    often = Counter(row["run"] for row in rows.values())
+    for row in rows.values():
+        if often[row["run"]] > 1:
+            row["run"] = f"{row['sweep']}/{row['run']}"
+        if place := row.pop("place"):
+            places[row["run"]] = place
+    return Runs(
+        _table(list(rows.values())),
+        tuple(pair for sweep in found for pair in sweep.unfinished),
+        tuple(pair for sweep in found for pair in sweep.failed),
+        sum(sweep.not_started for sweep in found),
+        ", ".join(sweep.name for sweep in found),
+        places,
+    )
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -102,13 +138,18 @@ def column(table: pl.DataFrame, name: str) -> NDArray[np.float64]:
 def varied(table: pl.DataFrame) -> list[str]:
     """Configuration columns that differ between runs, without seeds, names and places."""
     config = [c for c in table.columns if c.startswith("config/")]
-    shaped = [c for c in config if c.rsplit(".", 1)[-1].rsplit("/", 1)[-1] not in UNSHAPED]
+    leaf = {c: c.rsplit(".", 1)[-1].rsplit("/", 1)[-1] for c in config}
+    shaped = [c for c in config if leaf[c] not in UNSHAPED and not c.startswith(UNSHAPED_PARTS)]
     return [c for c in shaped if table[c].n_unique() > 1]
 
 
 def shapes(table: pl.DataFrame) -> list[str]:
     """A label per run, equal for runs that differ in their seed alone."""
-    columns = varied(table)
+    return labels(table, varied(table))
+
+
+def labels(table: pl.DataFrame, columns: Sequence[str]) -> list[str]:
+    """A label per run, equal for runs that agree in all `columns`."""
     if not columns:
         return [""] * len(table)
     return [json.dumps(row, default=str) for row in table.select(columns).iter_rows()]
@@ -120,11 +161,13 @@ def _read_directory(path: Path) -> Runs:
     if not found:
         raise BadInput(f"{path}: no run directories (none holds {' or '.join(MARKS)})")
     finished: list[dict[str, Any]] = []
+    places: dict[str, Path] = {}
     unfinished, failed = [], []
     for run in found:
         if (run / "summary.json").exists():
             try:
                 finished.append({"run": run.name} | json.loads((run / "summary.json").read_text()))
+                places[str(finished[-1]["run"])] = run
             except (json.JSONDecodeError, TypeError) as e:
                 failed.append((run.name, f"summary.json is not a JSON object ({e})"))
         elif (run / "error.txt").exists():
@@ -139,9 +182,12 @@ def _read_directory(path: Path) -> Runs:
             sweep = json.loads((path / "sweep.json").read_text())
         except json.JSONDecodeError as e:
             raise BadInput(f"{path / 'sweep.json'}: not JSON ({e})") from e
-    planned = len(sweep["points"]) if "points" in sweep else None
     name = str(sweep.get("name") or path.resolve().name)
-    return Runs(_table(finished), tuple(unfinished), tuple(failed), planned, name)
+    seen = len(finished) + len(unfinished) + len(failed)
+    waiting = max(0, len(sweep.get("points", ())) - seen)
+    for row in finished:
+        row["sweep"] = name
+    return Runs(_table(finished), tuple(unfinished), tuple(failed), waiting, name, places)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:

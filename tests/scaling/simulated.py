@@ -1,100 +1,112 @@
-"""Sweeps whose law and best shapes are known: run directories made from formulas."""
+"""Simulated sweeps with known laws: directories of runs, as training leaves them."""
 
-import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ligr_jax.config import Config, DataConfig, OptimConfig, flatten, override
-from ligr_jax.nn.flops import Work, compute_axes
-from ligr_jax.scaling.memory import dense_parameters
-from tests.batches import model_config
-
-HISTORY, SETWISE = 0.8, 6.0  # pairs per impression: of T, and of a session
-TARGETS = 4e5  # of the simulated train split
+Numbers = dict[str, Any]
 
 
-def best_shape(compute: float) -> dict[str, float]:
-    """The rule that plans must find."""
-    c = compute / 1e12
+def write_run(directory: Path, row: Numbers, curve: bool = True) -> None:
+    """One finished run: its summary and, with `curve`, its metrics."""
+    directory.mkdir(parents=True)
+    (directory / "summary.json").write_text(json.dumps({"run": directory.name} | row))
+    if curve:
+        ne, flops = row["validation/ne"] or 1.0, row["flops_model"]
+        logged = [
+            {"step": s, "train/loss": ne + 1 / s, "flops_model": flops * s / 50}
+            for s in range(1, 51)
+        ]
+        text = "".join(json.dumps(r) + "\n" for r in logged)
+        (directory / "metrics.jsonl").write_text(text)
+
+
+def summary(
+    rng: np.random.Generator,
+    *,
+    length: int = 64,
+    depth: int = 2,
+    width: int = 64,
+    tokens: float = 1e7,
+    kind: str = "ligr",
+    seed: int = 0,
+    ne: float,
+    noise: float = 2e-4,
+) -> Numbers:
+    """The summary of a run of this shape: dense 12 L D^2; attention in flops_model alone."""
+    dense = 12 * depth * width**2
+    paper = dense * tokens
+    model = 6 * paper + 18 * tokens * depth * width * length
+    ne += noise * rng.normal()
+    seconds = model / 2e10 * rng.lognormal(0, 0.05)
     return {
-        "data.seq_len": 128 * c**0.3,
-        "model.depth": 2 * c**0.2,
-        "model.width": 64 * c**0.25,
-        "model.table_width": 16 * c**0.1,
-    }
-
-
-def law(compute: float) -> float:
-    return 0.7 + 0.1 * (compute / 1e12) ** -0.2
-
-
-def config_of(sizes: dict[str, float], **changes: str) -> Config:
-    """Sizes as they can be trained."""
-    whole = {
-        "data.seq_len": max(4, 2 * round(sizes["data.seq_len"] / 2)),
-        "model.depth": max(1, round(sizes["model.depth"])),
-        "model.width": 2 * max(1, round(sizes["model.width"] / 2)),
-        "model.table_width": max(1, round(sizes["model.table_width"])),
-    }
-    base = Config(
-        model=dataclasses.replace(model_config(), set_depth=1, position="relative_session"),
-        data=DataConfig(dir="/nowhere", digest="d1"),
-        optim=OptimConfig(batch=16),
-    )
-    return override(base, [f"{k}={v}" for k, v in (whole | changes).items()])
-
-
-def work_of(config: Config, impressions: float) -> Work:
-    pairs = HISTORY * config.data.seq_len
-    return Work(impressions, impressions * pairs, impressions * SETWISE)
-
-
-def impressions_for(config: Config, compute: float) -> float:
-    dense = dense_parameters(config.model)
-    return compute / compute_axes(config.model, dense, work_of(config, 1.0))["flops_model"]
-
-
-def write_run(out: Path, name: str, config: Config, compute: float, ne: float) -> None:
-    """One finished run's directory."""
-    impressions = impressions_for(config, compute)
-    dense = dense_parameters(config.model)
-    summary = {
-        "impressions": impressions,
-        "tokens": 2 * impressions,
-        "targets": impressions / 2,
-        "packing": 0.98,
-        "seconds": compute / 1e11,
-        "devices": 2,
-        "device": "NVIDIA H200",
+        "status": "finished",
+        "tokens": tokens,
+        "seconds": seconds,
+        "estimate/seconds": model / 2.2e10,
+        "devices": 1,
+        "device": "cpu",
         "params_dense": dense,
-        **compute_axes(config.model, dense, work_of(config, impressions)),
-        **{f"config/{k}": v for k, v in flatten(config).items()},
+        "params_tables": 16_000 * width,
+        "flops_model": model,
+        "flops_paper": paper,
+        "flops_6nd": 6 * paper,
+        "flops_xla": None,
+        "config/model.kind": kind,
+        "config/model.depth": depth,
+        "config/model.width": width,
+        "config/model.table_width": 16,
+        "config/model.dtype": "float32",
+        "config/data.seq_len": length,
+        "config/data.fraction": 1.0,
+        "config/optim.batch": 4096 // length,
+        "config/train.steps": round(tokens / 4096),
+        "config/train.seed": seed,
         "validation/ne": ne,
-        "validation/auc": 1.2 - ne,
+        "validation/click/auc": 0.95 - 0.3 * (ne - 0.4),
+        "validation/long_dwell/auc": 0.97 - 0.3 * (ne - 0.4),
+        "oracle/validation/ne": 0.55,
+        "beats_oracle": False,
     }
-    (out / name).mkdir(parents=True)
-    (out / name / "summary.json").write_text(json.dumps(summary))
 
 
-def ladder(out: Path, budgets: int = 9, noise: float = 3e-4) -> Path:
-    """The best shape of every budget, from 1e11 to 1e15 FLOPs."""
+RUNGS = [(16, 1, 16), (32, 1, 32), (48, 2, 32), (96, 2, 64), (128, 4, 64), (160, 4, 128)]
+FLOOR, SCALE, ALPHA, BEHIND = 0.58, 0.25, 0.15, 0.01  # of the ladder's law; hstu is behind
+
+
+def ladder_ne(compute: Any) -> Any:
+    """The law of the simulated ladder, compute in flops_model."""
+    return FLOOR + SCALE * (compute / 1e12) ** -ALPHA
+
+
+def write_sweeps(root: Path) -> list[Path]:
+    """Sweeps with known answers: architecture, seq_len, depth, isoflop. Returns their directories.
+
+    architecture: ligr and hstu on one ladder, two seeds. seq_len, depth: NE falls by 0.004 per
+    doubling of T and by 0.010 of depth; T is free on flops_paper and costs on flops_model.
+    isoflop: minima in log size at 4,000 and 8,000 parameters for budgets 1e11 and 4e11.
+    """
     rng = np.random.default_rng(0)
-    for i, compute in enumerate(np.geomspace(1e11, 1e15, budgets)):
-        epochs = impressions_for(config_of(best_shape(compute)), compute) / 2 / TARGETS
-        config = config_of(best_shape(compute), **{"train.epochs": str(epochs)})
-        write_run(out, f"r{i}", config, compute, law(compute) * np.exp(noise * rng.normal()))
-    return out
-
-
-def isoflop(out: Path, noise: float = 1e-4) -> Path:
-    """Five budgets, each with shapes from a quarter of the best sizes to four times them."""
-    rng = np.random.default_rng(1)
-    for i, compute in enumerate(np.geomspace(1e12, 1e15, 5)):
-        for j, scale in enumerate(2.0 ** np.linspace(-2, 2, 7)):
-            config = config_of({k: v * scale for k, v in best_shape(compute).items()})
-            worse = 0.01 * np.log10(scale) ** 2
-            ne = law(compute) * np.exp(noise * rng.normal()) + worse
-            write_run(out, f"r{i}{j}", config, compute, ne)
-    return out
+    for kind in ("ligr", "hstu"):
+        for i, (length, depth, width) in enumerate(RUNGS):
+            for seed in (0, 1):
+                shape = {"length": length, "depth": depth, "width": width, "kind": kind}
+                row = summary(rng, **shape, seed=seed, ne=0.0)
+                row["validation/ne"] += ladder_ne(row["flops_model"]) + BEHIND * (kind == "hstu")
+                write_run(root / "architecture" / f"{kind}{i}-{seed}", row)
+    for length in (64, 128, 256, 512, 1024):
+        row = summary(rng, length=length, width=16, ne=0.9 - 0.004 * np.log2(length / 64))
+        write_run(root / "seq_len" / f"T{length}", row)
+    for depth in (1, 2, 4, 8):
+        row = summary(rng, depth=depth, width=16, ne=0.9 - 0.010 * np.log2(depth / 2))
+        write_run(root / "depth" / f"depth{depth}", row)
+    for budget, best in ((1e11, 4e3), (4e11, 8e3)):
+        for width in (8, 12, 16, 24, 32):
+            dense = 24 * width**2
+            ne = 0.9 + 0.1 * np.log10(dense / best) ** 2 - 0.02 * np.log10(budget / 1e11)
+            tokens = budget / (6 * dense + 18 * 2 * width * 64)
+            row = summary(rng, width=width, tokens=tokens, ne=ne, noise=1e-5)
+            write_run(root / "isoflop" / f"B{budget:.0e}w{width}", row)
+    return [root / name for name in ("architecture", "seq_len", "depth", "isoflop")]

@@ -22,8 +22,8 @@ from ligr_jax.scaling.plan.place import device_bytes, place
 from ligr_jax.scaling.plan.recorded import config_of
 from ligr_jax.scaling.plan.serve import request_bytes, request_flops
 from ligr_jax.scaling.runs import read_runs
-from tests.scaling import simulated
-from tests.scaling.simulated import best_shape, work_of
+from tests.scaling import known_rule
+from tests.scaling.known_rule import best_shape, work_of
 from tests.train.runs import small_config
 
 BUDGET = 1e16
@@ -31,7 +31,7 @@ BUDGET = 1e16
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return simulated.ladder(tmp_path_factory.mktemp("ladder"))
+    return known_rule.ladder(tmp_path_factory.mktemp("ladder"))
 
 
 def planned(runs: Path, flops: float = BUDGET, **asked: object):
@@ -47,16 +47,16 @@ def test_the_ladders_rule_and_law_are_found_within_their_intervals(runs: Path) -
         assert value == pytest.approx(true, rel=0.2)
         assert plan.shape[name] == pytest.approx(value, rel=0.15)
     value, low, high = plan.predicted
-    assert low <= simulated.law(BUDGET) <= high
+    assert low <= known_rule.law(BUDGET) <= high
     auc = planned(runs, metric="validation/auc", lower_is_better=False)
     assert auc.law.form == "saturating"
-    assert auc.predicted[1] <= 1.2 - simulated.law(BUDGET) <= auc.predicted[2]
+    assert auc.predicted[1] <= 1.2 - known_rule.law(BUDGET) <= auc.predicted[2]
     assert plan.decades == pytest.approx(1.0)
     assert len(plan.rule.frontier) == 9
 
 
 def test_the_best_shape_of_budgets_is_found_where_the_runs_have_several(tmp_path: Path) -> None:
-    plan = planned(simulated.isoflop(tmp_path))
+    plan = planned(known_rule.isoflop(tmp_path))
     for name, true in best_shape(BUDGET).items():
         value, low, high = plan.raw[name]
         assert plan.rule.dimensions[name].how == "iso-FLOP"
@@ -72,7 +72,7 @@ def test_the_planned_run_spends_the_budget_on_the_axis_asked_for(runs: Path) -> 
     spent = train_flops(config.model, work_of(config, steps.impressions))
     assert spent == pytest.approx(BUDGET, rel=0.02)
     assert steps.impressions == steps.steps * config.optim.batch * config.data.seq_len / 2 * 0.98
-    assert steps.epochs == pytest.approx(steps.impressions / 2 / simulated.TARGETS)
+    assert steps.epochs == pytest.approx(steps.impressions / 2 / known_rule.TARGETS)
     paper = planned(runs, 1e13, axis="flops_paper").trained
     assert paper
     assert paper.steps.axes["flops_paper"] == pytest.approx(1e13, rel=0.02)
@@ -129,7 +129,7 @@ def test_the_command_makes_the_planned_configuration(prepared: Path) -> None:
 
 def test_recorded_configurations_come_back(runs: Path) -> None:
     row = read_runs(runs).table.sort("flops_model").to_dicts()[0]
-    made = simulated.config_of(
+    made = known_rule.config_of(
         best_shape(1e11), **{"train.epochs": str(row["config/train.epochs"])}
     )
     assert config_of(row) == made
@@ -180,10 +180,10 @@ def test_far_answers_all_the_same(runs: Path) -> None:
 
 def test_runs_that_show_no_growth_are_refused(tmp_path: Path) -> None:
     for i in range(4):
-        config = simulated.config_of(best_shape(1e12), **{"train.seed": str(i)})
-        simulated.write_run(tmp_path / "one", f"r{i}", config, 1e12, 0.8 + i / 100)
-        grown = simulated.config_of(best_shape(10.0 ** (12 + i)))
-        simulated.write_run(tmp_path / "worse", f"r{i}", grown, 10.0 ** (12 + i), 0.8 + i / 100)
+        config = known_rule.config_of(best_shape(1e12), **{"train.seed": str(i)})
+        known_rule.write_run(tmp_path / "one", f"r{i}", config, 1e12, 0.8 + i / 100)
+        grown = known_rule.config_of(best_shape(10.0 ** (12 + i)))
+        known_rule.write_run(tmp_path / "worse", f"r{i}", grown, 10.0 ** (12 + i), 0.8 + i / 100)
     with pytest.raises(BadInput, match="one compute budget"):
         planned(tmp_path / "one")
     with pytest.raises(BadInput, match="no run is better than the smallest, r0"):
@@ -210,7 +210,7 @@ def test_a_request_is_counted_by_hand() -> None:
 
 def test_what_does_not_fit_is_recomputed_split_and_cut_in_this_order() -> None:
     config = override(
-        simulated.config_of(best_shape(1e15)),
+        known_rule.config_of(best_shape(1e15)),
         ["model.features.item_id.rows=1e6", "optim.batch=512"],
     )
 

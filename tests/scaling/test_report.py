@@ -1,170 +1,219 @@
-"""The report of a made-up sweep: whole, self-contained, honest about what cannot be said."""
+"""The report of simulated sweeps: whole, self-contained, right, honest about what it cannot say."""
 
 import argparse
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ligr_jax.commands import fit as command
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.report import study, summary_lines, write_report
-from ligr_jax.scaling.runs import read_runs
+from ligr_jax.scaling.report.page import page
+from ligr_jax.scaling.runs import Runs, read_runs
+from tests.scaling.simulated import ALPHA, BEHIND, FLOOR, Numbers, ladder_ne, summary, write_run
 
-TOGETHER = [(16 * 2**i, 1 + i, 16 * 2**i) for i in range(5)]
-APART = [(64, 4, 64)] + [
-    tuple(64 * f if j == i else 64 for j in range(3)) for i in range(3) for f in (0.5, 2, 4)
-]
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
-def make_sweep(root, shapes, seeds=2, gains=(0.01, 0.01, 0.01), **changes):
+def write_ladder(root: Path, rungs: int = 6, **changes: Numbers) -> Path:
+    """Two seeds of a ladder over a decade; `changes` by name of run."""
     rng = np.random.default_rng(0)
-    for i, (length, depth, width) in enumerate(s for s in shapes for _ in range(seeds)):
-        dims = np.log2([length / 64, depth / 64, width / 64])
-        flops = 1e9 * length * depth * width**2
-        ne = 0.85 - float(dims @ np.array(gains)) + 2e-4 * rng.normal()
-        summary = {
-            "run": f"r{i:02d}", "status": "finished", "tokens": 1e6, "seconds": 9.5,
-            "params_dense": 1e5, "params_tables": 1e6, "flops_model": flops,
-            "flops_paper": flops / 7, "flops_6nd": 6 * flops / 7, "flops_xla": None,
-            "config/data.seq_len": length, "config/model.depth": depth,
-            "config/model.width": width, "config/model.table_width": width,
-            "config/train.seed": i % seeds, "validation/ne": ne, "validation/click/ne": ne,
-            "validation/click/auc": 0.7 + 0.01 * np.log10(flops / 1e14),
-            "oracle/validation/ne": 0.5, "beats_oracle": False,
-        } | changes.get(f"r{i:02d}", {})  # fmt: skip
-        run = root / f"r{i:02d}"
-        run.mkdir(parents=True)
-        (run / "summary.json").write_text(json.dumps(summary))
-        rows = [
-            {"step": s, "train/loss": ne + 1 / s, "flops_model": flops * s / 50}
-            for s in range(1, 51)
-        ]
-        (run / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    for i in range(rungs):
+        for seed in (0, 1):
+            row = summary(rng, length=32 + 16 * i, width=32 + 16 * i, seed=seed, ne=0.0)
+            row["validation/ne"] += ladder_ne(row["flops_model"])
+            write_run(root / f"r{i}-{seed}", row | changes.get(f"r{i}_{seed}", {}))
     return root
 
 
 class Page(HTMLParser):
     """Checks nesting and collects ids, tags, attributes and text."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
-        self.open, self.ids, self.tags, self.attributes, self.text = [], [], [], [], []
+        self.open: list[str] = []
+        self.ids: list[str | None] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text: list[str] = []
         self.feed(text)
         assert self.open == []
         assert len(self.ids) == len(set(self.ids))
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.attributes += attrs
-        self.ids += [v for k, v in attrs if k == "id"]
+        self.handle_startendtag(tag, attrs)
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.attributes += attrs
         self.ids += [v for k, v in attrs if k == "id"]
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         self.text.append(data)
 
 
-@pytest.fixture(scope="module")
-def ladder(tmp_path_factory):
-    root = make_sweep(
-        tmp_path_factory.mktemp("sweep") / "ladder",
-        TOGETHER,
-        r03={"beats_oracle": True, "validation/ne": 0.4},
-        r04={"run": "<script>alert(1)</script>"},
-    )
-    (root / "bad").mkdir()
-    (root / "bad" / "error.txt").write_text("ValueError: <b>width=65</b>")
-    return root, write_report(root)
-
-
-def test_page_is_whole_and_asks_for_nothing_outside(ladder):
-    root, numbers = ladder
-    text = (root / "report.html").read_text()
+def test_page_is_whole_and_asks_for_nothing_outside(whole: tuple[Path, Numbers]) -> None:
+    site, numbers = whole
+    text = (site / "report.html").read_text()
     page = Page(text)
-    assert len(text) < 1_500_000
-    outside = [(k, v) for k, v in page.attributes if v and "//" in v]
-    assert outside == []
+    assert len(text) < 3_000_000
+    assert [(k, v) for k, v in page.attributes if v and "//" in v] == []
     assert "@import" not in text
-    assert page.tags.count("script") == 1  # the run's name did not become one
+    assert page.tags.count("script") == 2  # the run's name did not become one
     assert "ValueError: <b>width=65</b>" in "".join(page.text)
-    assert {p.name for p in (root / "figures").iterdir()} == {
-        "ne_flops_model.png", "ne_flops_paper.png", "auc.png", "training.png"
-    }  # fmt: skip
-    assert not list(root.rglob("*.part"))
-    assert json.loads((root / "fit.json").read_text())["lines"] == numbers["lines"]
+    assert not list(site.rglob("*.partial"))
+    assert json.loads((site / "fit.json").read_text())["lines"] == numbers["lines"]
 
 
-def test_every_run_and_its_numbers_are_in_the_table(ladder):
-    root, _ = ladder
-    text = "".join(Page((root / "report.html").read_text()).text)
-    for row in read_runs(root).table.iter_rows(named=True):
+def test_every_figure_is_a_file_thrice_and_says_what_it_shows(whole: tuple[Path, Numbers]) -> None:
+    site, _ = whole
+    names = {p.stem for p in (site / "figures").iterdir()}
+    axes = ("flops_model", "flops_paper", "device_seconds")
+    assert names >= {f"{kind}_{axis}" for axis in axes for kind in ("ne", "click_auc")}
+    assert names >= {"dimensions_flops_model", "dimensions_flops_paper", "frontier", "training"}
+    assert names >= {"isoflop_ligr", "isoflop_optima_ligr", "comparisons", "forecasts", "noise"}
+    endings = sorted((p.stem, p.suffix) for p in (site / "figures").iterdir())
+    assert endings == sorted((n, e) for n in names for e in (".csv", ".png", ".svg"))
+    page = (site / "report.html").read_text()
+    captions = [part.split("<span")[0] for part in page.split("<figcaption>")[1:]]
+    assert len(captions) == len(names)
+    assert [c for c in captions if " runs, " not in c or " per shape" not in c] == []
+    assert "attention by the pairs" in (site / "figures" / "ne_flops_model.svg").read_text()
+    points = pl.read_csv(site / "figures" / "ne_flops_model.csv")
+    assert len(points) == 24
+    assert set(points["series"]) == {"ligr", "hstu"}
+
+
+def test_every_run_and_its_numbers_are_in_the_table(whole: tuple[Path, Numbers]) -> None:
+    site, numbers = whole
+    text = "".join(Page((site / "report.html").read_text()).text)
+    runs = pl.read_csv(site / "runs.csv")
+    assert len(runs) == numbers["finished"] == 45
+    for row in runs.iter_rows(named=True):
         assert row["run"] in text
         assert f"{row['validation/ne']:.4f}" in text
         assert f"{row['validation/click/auc']:.4f}" in text
-    assert len((root / "runs.csv").read_text().splitlines()) == 11
 
 
-def test_run_that_beats_the_oracle_is_flagged_and_not_fitted(ladder):
-    root, numbers = ladder
-    assert numbers["suspect"] == ["r03"]
-    assert "Suspected leak" in (root / "report.html").read_text()
-    assert "r03" not in numbers["laws"]["flops_model"]["free"]["runs"]
-    assert "0.4000" not in numbers["lines"][1]
+def test_the_law_of_each_architecture_is_recovered(whole: tuple[Path, Numbers]) -> None:
+    site, numbers = whole
+    text = "".join(Page((site / "report.html").read_text()).text)
+    for arm, floor in (("ligr", FLOOR), ("hstu", FLOOR + BEHIND)):
+        law = numbers["laws"]["flops_model"][arm]["free"]
+        assert law["intervals"]["alpha"][0] < ALPHA < law["intervals"]["alpha"][1]
+        assert law["intervals"]["E"][0] < floor < law["intervals"]["E"][1]
+        assert f"{law['params']['alpha']:.3f} [" in text
+        assert f"{law['params']['gain_per_decade']:.4f} [" in text
 
 
-def test_dimensions_that_grow_together_are_not_told_apart(ladder):
-    _, numbers = ladder
-    assert "cannot separate" in numbers["lines"][2]
-    assert "seq_len" in numbers["lines"][2]
+def test_architectures_are_compared_by_pairs_of_rung_and_seed(whole: tuple[Path, Numbers]) -> None:
+    _, numbers = whole
+    paired = next(c for c in numbers["comparisons"] if c["kind"] == "paired")
+    assert (paired["arm"], paired["baseline"], paired["pairs"]) == ("hstu", "ligr", 12)
+    assert paired["low"] < BEHIND < paired["high"]
+    assert "hstu 0.01" in numbers["lines"][-1]
 
 
-def test_dimension_that_pays_best_is_found_where_dimensions_vary_apart(tmp_path):
-    root = make_sweep(tmp_path / "s", APART, gains=(0.02, 0.005, 0.005))
-    found = study(read_runs(root), resamples=50)
-    assert summary_lines(found)[2].startswith("scale T: ")
-    rows = {r["dimension"]: r for r in found.dimensions["flops_model"]["rows"]}
-    assert rows["T"]["gain_per_decade"] == pytest.approx(0.02 / np.log10(2), rel=0.03)
-    assert rows["width + table width"]["compute_per_doubling"] == pytest.approx(4, rel=1e-6)
+def test_it_says_what_to_scale_and_that_the_axis_changes_it(whole: tuple[Path, Numbers]) -> None:
+    _, numbers = whole
+    assert numbers["lines"][0].startswith("scale depth of ligr: ")
+    assert "changes with the compute axis" in numbers["lines"][1]
+    assert "T (nearly free) on flops_paper" in numbers["lines"][1]
 
 
-def test_few_runs_are_shown_without_a_law(tmp_path):
-    root = make_sweep(tmp_path / "s", TOGETHER[:3], seeds=1)
-    numbers = write_report(root, tmp_path / "out")
-    assert "too few" in numbers["lines"][0]
-    assert len(numbers["lines"]) == 3
-    assert "too few" in "".join(Page((tmp_path / "out" / "report.html").read_text()).text)
-    assert (tmp_path / "out" / "figures" / "ne_flops_model.png").exists()
-
-
-def test_diverged_runs_are_left_out_and_none_finished_is_refused(tmp_path):
-    root = make_sweep(tmp_path / "s", TOGETHER[:3], seeds=1, r01={"validation/ne": None})
-    assert write_report(root)["diverged"] == ["r01"]
+def test_leaking_and_diverged_runs_are_flagged_and_not_fitted(
+    whole: tuple[Path, Numbers], tmp_path: Path
+) -> None:
+    site, numbers = whole
+    assert numbers["suspect"] == ["leak"]
+    assert "Suspected leak" in (site / "report.html").read_text()
+    assert not any("0.4000" in line for line in numbers["lines"])
+    assert "leak" not in (site / "figures" / "frontier.csv").read_text()
+    root = write_ladder(tmp_path / "s", rungs=3, r1_0={"validation/ne": None})
+    assert study(read_runs(root), resamples=20).diverged == ("r1-0",)
     (tmp_path / "e" / "x").mkdir(parents=True)
     (tmp_path / "e" / "x" / "error.txt").write_text("boom")
     with pytest.raises(BadInput, match="no finished runs"):
         write_report(tmp_path / "e")
+    bare = pl.DataFrame({"validation/ne": [0.9, 0.8], "flops": [1.0, 2.0], "sweep": "a"})
+    with pytest.raises(BadInput, match="none of the compute columns flops_model"):
+        study(Runs(bare.with_columns(run=pl.Series(["x", "y"])), name="t"))
+    with pytest.raises(BadInput, match="--out"):
+        write_report(root, tmp_path / "e")
 
 
-def test_fit_command_prints_a_law(ladder, tmp_path, capsys):
-    root = make_sweep(tmp_path / "s", TOGETHER)
+def test_the_largest_rung_is_predicted_from_the_others(whole: tuple[Path, Numbers]) -> None:
+    _, numbers = whole
+    first = [f for f in numbers["forecasts"] if f["how"] == "largest budget left out"]
+    assert {f["run"] for f in first} == {f"{a}5-{s}" for a in ("ligr", "hstu") for s in (0, 1)}
+    assert all(abs(f["error"]) < 0.005 for f in first)
+
+
+def test_few_runs_are_shown_without_a_law_and_empty_sections_say_what_would_fill_them(
+    tmp_path: Path,
+) -> None:
+    root = write_ladder(tmp_path / "s", rungs=2)
+    numbers = write_report(root, out=tmp_path / "out", resamples=20)
+    assert any("too few" in line for line in numbers["lines"])
+    text = "".join(Page((tmp_path / "out" / "report.html").read_text()).text)
+    assert "a sweep of budgets times sizes" in text
+    assert "a sweep that varies the architecture" in text
+    assert (tmp_path / "out" / "figures" / "ne_flops_model.png").exists()
+
+
+ODD: dict[str, tuple[list[Numbers], str]] = {
+    "one run": ([{}], "too few for a law"),
+    "none with a finite metric": ([{"validation/ne": None}] * 3, "no usable run"),
+    "seeds of one shape": ([{"config/train.seed": i} for i in range(6)], "one compute budget"),
+    "a metric that rises": (
+        [{"flops_model": 1e9 * 2**i, "validation/ne": 0.8 + 0.01 * i} for i in range(6)],
+        "does not fall with compute",
+    ),
+    "a shape that half of them do not tell": (
+        [{"flops_model": 1e9 * 2**i, "config/data.seq_len": (64, None)[i % 2]} for i in range(6)],
+        "every run has the same shape",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_runs_are_reported_with_the_reason_for_what_is_missing(
+    tmp_path: Path, name: str
+) -> None:
+    changes, reason = ODD[name]
+    rng = np.random.default_rng(0)
+    for i, change in enumerate(changes):
+        write_run(tmp_path / f"r{i}", summary(rng, ne=0.8 - 0.01 * i) | change, curve=False)
+    found = study(read_runs(tmp_path), resamples=20)
+    lines = summary_lines(found)
+    assert any(reason in line for line in lines), lines
+    Page(page(found, [], lines))
+
+
+def test_dimensions_that_grow_together_are_not_told_apart(tmp_path: Path) -> None:
+    found = study(read_runs(write_ladder(tmp_path / "s")), resamples=20)
+    assert "grow together" in summary_lines(found)[0]
+    assert "seq_len" in summary_lines(found)[0]
+
+
+def test_fit_command_prints_a_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_ladder(tmp_path / "s", r3_1={"beats_oracle": True, "validation/ne": 0.4})
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     args = [str(root), "--bootstrap", "20"]
     assert command.run(parser.parse_args([*args, "--floor", "oracle", "--json"])) == 0
-    assert json.loads(capsys.readouterr().out)["params"]["E"] == 0.5
-    assert command.run(parser.parse_args([*args, "--metric", "validation/click/auc"])) == 0
-    assert "slope            0.01 " in capsys.readouterr().out
-    command.run(parser.parse_args([str(ladder[0]), "--bootstrap", "20", "--json"]))
     printed = capsys.readouterr()
-    assert "r03" not in json.loads(printed.out)["runs"]
-    assert "left out r03" in printed.err
+    assert json.loads(printed.out)["params"]["E"] == pytest.approx(0.55)
+    assert "r3-1" not in json.loads(printed.out)["runs"]
+    assert "left out r3-1" in printed.err
+    assert command.run(parser.parse_args([*args, "--metric", "validation/click/auc"])) == 0
+    assert "slope " in capsys.readouterr().out

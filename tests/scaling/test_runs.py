@@ -64,3 +64,18 @@ def test_bad_input_is_named(tmp_path):
     write(tmp_path / "r", metrics_jsonl='{"step": 1\n{"step": 2}\n')
     with pytest.raises(BadInput, match=r"metrics.jsonl:1: not JSON"):
         read_metrics(tmp_path / "r")
+
+
+def test_several_sweeps_are_one_table_with_each_run_once(tmp_path):
+    for sweep, runs in {"a": {"x": 1.0, "same": 3.0}, "b": {"x": 2.0, "same": 3.0}}.items():
+        (tmp_path / sweep).mkdir()
+        for name, ne in runs.items():
+            write(tmp_path / sweep / name, summary_json=json.dumps({"validation/ne": ne}))
+    write(tmp_path / "b" / "late", metrics_jsonl='{"step": 7}\n')
+    both = read_runs(tmp_path / "a", tmp_path / "b")
+    # `same` is one run in two places; the two different runs named `x` are told apart.
+    assert both.table["run"].to_list() == ["same", "a/x", "b/x"]
+    assert both.table["sweep"].to_list() == ["a", "a", "b"]
+    assert both.places["b/x"] == tmp_path / "b" / "x"
+    assert both.places["same"] == tmp_path / "a" / "same"
+    assert (both.name, both.unfinished) == ("a, b", (("late", "step 7"),))

@@ -1,0 +1,116 @@
+"""How figures look: Okabe and Ito's colours, with a mark and a line of its own for each series.
+
+Small (5.4 in wide, 11 point) so that they stay legible on a phone; no state of pyplot is touched.
+"""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
+PURPLE, SKY = "#cc79a7", "#56b4e9"
+INK, GREY = "#000000", "#7f7f7f"
+COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, GREY)
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STROKES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (9, 2)))
+STYLE: dict[Any, Any] = {
+    "font.size": 11,
+    "axes.labelsize": 11,
+    "legend.fontsize": 10,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.formatter.useoffset": False,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ligr_jax",
+}
+DOTS = "dots-"  # how the id of a series of runs begins, before the runs' numbers
+Array = NDArray[np.float64]
+
+
+class Look(NamedTuple):
+    """Colour, mark and line of a series."""
+
+    color: str
+    mark: str
+    stroke: Any
+
+
+def look(i: int) -> Look:
+    """Of series i: no two of the first 280 are equal in colour, mark and line."""
+    return Look(COLORS[i % len(COLORS)], MARKS[i % len(MARKS)], STROKES[i % len(STROKES)])
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def dots(main: Axes, x: Array, y: Array, runs: Sequence[int], **options: Any) -> None:
+    """Points that stand for runs: their numbers go into the id, which `svg` reads."""
+    (line,) = main.plot(x, y, ls="none", mec="none", **({"ms": 5.5, "alpha": 0.9} | options))
+    line.set_gid(DOTS + ".".join(map(str, runs)))
+
+
+def compute_axis(main: Axes, compute: Array, label: str) -> None:
+    """Decades as 10¹², with at most six labels and minor ticks only where decades are few."""
+    main.set_xscale("log")
+    low, high = np.log10(compute.min()), np.log10(compute.max())
+    pad = 0.04 * max(high - low, 0.5)
+    main.set_xlim(10 ** (low - pad), 10 ** (high + pad))
+    decades = np.arange(np.ceil(low - pad), np.floor(high + pad) + 1)
+    if len(decades) >= 2:
+        ticks = 10.0 ** decades[:: int(np.ceil(len(decades) / 6))]
+    else:
+        ticks = np.geomspace(compute.min(), compute.max(), 2 if high > low else 1)
+    main.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    main.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
+    few = 2 <= len(decades) <= 4
+    minor = [m * 10.0**d for d in (decades[0] - 1, *decades) for m in range(2, 10)] if few else []
+    main.xaxis.set_minor_locator(FixedLocator(minor) if minor else NullLocator())
+    main.set_xlabel(label)
+
+
+def value_axis(main: Axes, label: str) -> None:
+    main.set_ylabel(label)
+    main.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def power_of_ten(value: float) -> str:
+    """1e12 as 10¹², 2.5e12 as 2.5×10¹², 25 as 25."""
+    if 0.1 <= value < 1e4:
+        return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    power = int(np.floor(np.log10(value) + 1e-9))
+    lead = value / 10.0**power
+    raised = str(power).translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
+    return f"10{raised}" if abs(lead - 1) < 1e-6 else f"{lead:.1f}×10{raised}"
+
+
+def write_caption(figure: Figure, caption: str) -> None:
+    """Puts the caption below the figure, which grows, so that a file says alone what it shows."""
+    lines = textwrap.wrap(caption, 92)
+    figure.set_figheight(figure.get_figheight() + 0.15 * len(lines) + 0.1)
+    with styled():
+        figure.supxlabel("\n".join(lines), x=0.02, ha="left", fontsize=7.5)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes PNG (at twice a screen's density) or SVG by the name's ending, on white, whole."""
+    part = path.with_name(f".{path.name}.partial")
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with styled():
+        figure.savefig(part, format=path.suffix[1:], dpi=200, facecolor="white", metadata=metadata)
+    part.replace(path)

@@ -1,0 +1,140 @@
+"""What a report makes of its runs: architectures, the ladder, dimensions, budgets, forecasts."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ligr_jax.data.schema import BadInput
+from ligr_jax.scaling.fit import fit_power, register
+from ligr_jax.scaling.report.arms import architectures, rungs
+from ligr_jax.scaling.report.budgets import frontier, iso_flop_grid
+from ligr_jax.scaling.report.dimensions import gains, lines
+from ligr_jax.scaling.report.forecasts import registered
+from ligr_jax.scaling.report.laws import ladder
+from ligr_jax.scaling.runs import read_runs
+from tests.scaling.simulated import ladder_ne, summary, write_run, write_sweeps
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    return read_runs(*write_sweeps(tmp_path_factory.mktemp("sweeps"))).table
+
+
+def test_architectures_are_told_apart_by_settings_in_words(table: pl.DataFrame) -> None:
+    assert set(architectures(table)) == {"ligr", "hstu"}
+    same = table.filter(pl.col("config/model.kind") == "ligr")
+    assert set(architectures(same)) == {""}  # sizes and sweeps apart, it is one architecture
+    gate = pl.Series("config/model.gate", ["none", "sigmoid"] * (len(table) // 2) + ["none"])
+    named = set(architectures(table.with_columns(gate)))
+    assert named == {f"{a}, gate {b}" for a in ("kind hstu", "kind ligr") for b in gate}
+    other = pl.DataFrame({"sweep": ["a", "b"], "loss": [1.0, 2.0]})
+    assert architectures(other) == ["a", "b"]  # other people's runs: the table they come from
+
+
+def test_rungs_pair_the_runs_of_two_architectures_by_size_and_seed(table: pl.DataFrame) -> None:
+    part = table.filter(pl.col("sweep") == "architecture")
+    # A setting that comes with the architecture does not keep its runs from pairs.
+    follows = pl.col("config/model.kind").replace_strict({"ligr": 0.0, "hstu": 0.1})
+    part = part.with_columns(follows.alias("config/model.dropout"))
+    label = rungs(part, architectures(part))
+    by_name = dict(zip(part["run"], label))
+    assert by_name["ligr2-1"] == by_name["hstu2-1"]
+    assert len(set(label)) == len(part) / 2
+
+
+def test_laws_are_fitted_to_the_ladder_alone(table: pl.DataFrame) -> None:
+    rows = ladder(table, architectures(table), "flops_model")
+    assert set(table[rows]["sweep"]) == {"architecture"}
+    assert len(rows) == 24
+
+
+def test_lines_hold_all_but_one_dimension(table: pl.DataFrame) -> None:
+    found = {line.dimension: set(table[line.rows]["run"]) for line in lines(table)}
+    assert found["T"] == {f"T{t}" for t in (64, 128, 256, 512, 1024)} | {"depth2"}
+    assert found["depth"] == {f"depth{d}" for d in (1, 2, 4, 8)} | {"T64"}
+    assert "width" not in found  # in the iso-FLOP grid, tokens change with it
+
+
+def test_gain_per_decade_is_the_gain_over_the_cost_and_may_turn_with_the_axis(
+    table: pl.DataFrame,
+) -> None:
+    model = gains(table, "validation/ne", "flops_model", resamples=200)
+    rows = {row.dimension: row for row in model.rows}
+    assert (model.how, model.best, model.answer) == ("apart", "depth", ("depth",))
+    assert rows["depth"].cost == pytest.approx(2)
+    assert rows["depth"].per_decade == pytest.approx(0.010 / np.log10(2), rel=0.03)
+    low, high = rows["depth"].per_decade_interval or (0, 0)
+    assert low < 0.010 / np.log10(2) < high
+    # 72 L D^2 + 18 L D T per token, D = 16: the mean of five costs, by regression on log2 T.
+    t = np.array([64, 64, 128, 256, 512, 1024])
+    cost = np.polyfit(np.log2(t), np.log10(72 * 16 + 18 * t), 1)[0]
+    assert rows["T"].per_decade == pytest.approx(0.004 / cost, rel=0.05)
+    paper = gains(table, "validation/ne", "flops_paper", resamples=200)
+    rows = {row.dimension: row for row in paper.rows}
+    assert (rows["T"].cost, rows["T"].per_decade) == (pytest.approx(1), None)
+    assert (paper.best, paper.answer) == ("depth", ("T",))  # nearly free comes first
+
+
+def test_dimensions_that_grow_together_are_not_told_apart(table: pl.DataFrame) -> None:
+    found = gains(table.filter(sweep="architecture"), "validation/ne", "flops_model", 50)
+    assert found.best == ""
+    assert found.inseparable == ("T", "depth", "width")
+
+
+def test_a_full_grid_is_regressed_where_no_line_is_long_enough() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        summary(rng, length=t, depth=d, width=w, ne=0.9 - 0.01 * np.log2(d) - 0.002 * np.log2(w))
+        for t in (64, 128)
+        for d in (1, 4)
+        for w in (32, 64)
+    ]
+    found = gains(pl.DataFrame(rows), "validation/ne", "flops_paper", resamples=100)
+    by_name = {row.dimension: row for row in found.rows}
+    assert (found.how, found.best) == ("together", "depth")
+    assert by_name["width"].per_decade == pytest.approx(0.002 / np.log10(4), abs=3e-4)
+
+
+def test_a_constant_axis_has_no_gains(table: pl.DataFrame) -> None:
+    flat = table.filter(sweep="seq_len").with_columns(pl.lit(0.4).alias("config/data.fraction"))
+    found = gains(flat, "validation/ne", "flops_paper", resamples=20)
+    assert found.best == ""
+    assert "only T varies" in found.reason
+
+
+def test_budgets_of_an_iso_flop_grid_are_found_by_compute(table: pl.DataFrame) -> None:
+    part = table.filter(sweep="isoflop")
+    grid = iso_flop_grid(part, "flops_model")
+    assert grid is not None
+    np.testing.assert_allclose(np.unique(grid.budget.round(-8)), [1e11, 4e11])
+    assert len(grid.rows) == 10
+    assert iso_flop_grid(table.filter(sweep="architecture"), "flops_model") is None
+    assert iso_flop_grid(part.filter(pl.col("flops_model") < 2e11), "flops_model") is None
+
+
+def test_frontier_keeps_what_no_cheaper_run_beats() -> None:
+    compute = np.array([3.0, 1.0, 2.0, 2.0, 4.0, 0.0])
+    metric = np.array([0.7, 0.9, 0.8, 0.85, 0.7, 0.1])
+    assert frontier(compute, metric) == [1, 2, 0]
+
+
+def test_a_prediction_written_before_the_run_is_scored_once_it_has_finished(tmp_path: Path) -> None:
+    compute = np.geomspace(1e10, 1e12, 6)
+    law = fit_power(compute, ladder_ne(compute), resamples=50)
+    target = summary(np.random.default_rng(0), length=160, width=160, ne=0.0)
+    register(tmp_path / "prediction.json", law, target["flops_model"], "validation/ne")
+    write_run(tmp_path / "small", summary(np.random.default_rng(0), ne=0.9))
+    assert registered(read_runs(tmp_path), "validation/ne") == []
+    target["validation/ne"] = observed = float(ladder_ne(target["flops_model"])) + 0.05
+    write_run(tmp_path / "large", target)
+    ((_, how, outcome, beforehand),) = registered(read_runs(tmp_path), "validation/ne")
+    assert beforehand
+    assert how.startswith("written 20")
+    assert (outcome.run, outcome.observed) == ("large", observed)
+    assert outcome.error == pytest.approx(-0.05, abs=1e-3)
+    assert not outcome.covered
+    (tmp_path / "prediction.json").write_text("[]")
+    with pytest.raises(BadInput, match=r"prediction.json: not a registered prediction"):
+        registered(read_runs(tmp_path), "validation/ne")
