@@ -71,14 +71,14 @@ def train(args: argparse.Namespace, names: Iterable[str]) -> None:
 
 
 def table_of(runs: Path, names: Iterable[str]) -> pl.DataFrame:
-    """Finished runs of these sweeps, with what the sweep varied as columns."""
-    table, points = read_runs(runs).table, json.loads((runs / "sweep.json").read_text())["points"]
+    """Finished runs of these sweeps, one row for each sweep of a run, with what was changed."""
+    points = json.loads((runs / "sweep.json").read_text())["points"]
     rows = []
     for point in points:
         given = dict(a.split("=", 1) for a in point["assignments"])
         for sweep in set(point["sweeps"]) & set(names):
-            rows.append({"run": point["run"], "sweep": sweep, "change": given.get("change", "")})
-    return table.join(pl.DataFrame(rows), on="run")
+            rows.append({"run": point["run"], "of": sweep, "change": given.get("change", "none")})
+    return read_runs(runs).table.join(pl.DataFrame(rows), on="run")
 
 
 def ladder(table: pl.DataFrame) -> None:
@@ -123,7 +123,7 @@ def one_dimension(table: pl.DataFrame) -> None:
     }
     rows = []
     for sweep, name in dimensions.items():
-        part = table.filter(pl.col("sweep") == sweep).sort(f"config/{name}")
+        part = table.filter(pl.col("of") == sweep).sort(f"config/{name}")
         sizes = part[f"config/{name}"].to_list()
         for metric in ("ne", "long_dwell/auc", "contribution/auc"):
             y = column(part, f"validation/{metric}")

@@ -53,11 +53,15 @@ def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, say: Sa
 
 
 def _list(points: Sequence[Point], out: Path) -> None:
-    """Adds the points to sweep.json, which keeps those of earlier calls."""
+    """Adds the points to sweep.json, which keeps what earlier calls asked for."""
     path = out / "sweep.json"
-    known = json.loads(path.read_text())["points"] if path.exists() else []
-    merged = {p["run"]: p for p in known} | {p.name: p.to_json() for p in points}
-    write_atomically(path, json.dumps({"points": list(merged.values())}, indent=1) + "\n")
+    listed = json.loads(path.read_text())["points"] if path.exists() else []
+    known = {p["run"]: p for p in listed}
+    for point in points:
+        before = known.get(point.name, {"sweeps": []})
+        sweeps = dict.fromkeys((*before["sweeps"], *point.sweeps))
+        known[point.name] = point.to_json() | {"sweeps": list(sweeps)}
+    write_atomically(path, json.dumps({"points": list(known.values())}, indent=1) + "\n")
 
 
 class _Board:

@@ -3,8 +3,9 @@
     RUN/config.json     the resolved configuration     RUN/metrics.jsonl   one JSON object per row
     RUN/summary.json    flat; only of a finished run   RUN/error.txt       only of a failed one
 
-A sweep is a directory of run directories, with `sweep.json` (its name and points) beside them.
-Several sweeps are read as one table, whose column `sweep` says where each run comes from.
+Beside the runs of a sweep lies `sweep.json`: its points, each with the sweeps that ask for it and
+what it was estimated to cost. Several directories are read as one table. Its column `sweep` says
+where each run comes from, or the first sweep that asked for it; `sweeps` says all.
 """
 
 import difflib
@@ -29,6 +30,7 @@ READERS = {
 # Configuration that is no part of a run's shape: chance, places, and how it is computed or watched.
 UNSHAPED = {"seed", "out", "directory", "dir", "name", "workers", "remat", "unroll"}
 UNSHAPED |= {"implementation", "log_every", "eval_every", "checkpoint_every", "keep"}
+SEPARATOR = ", "  # of the names in `sweeps`
 UNSHAPED_PARTS = ("config/track.", "config/mesh.")
 
 
@@ -80,6 +82,8 @@ def _read(path: Path) -> Runs:
         table = table.with_columns(run=pl.Series([f"#{i}" for i in range(len(table))]))
     if "sweep" not in table.columns:
         table = table.with_columns(sweep=pl.lit(path.stem))
+    if "sweeps" not in table.columns:
+        table = table.with_columns(sweeps=pl.col("sweep"))
     return Runs(table.with_columns(pl.col("run").cast(pl.String)), name=path.stem)
 
 
@@ -89,7 +93,8 @@ def _together(found: Sequence[Runs]) -> Runs:
     places: dict[str, Path] = {}
     for sweep in found:
         for row in sweep.table.iter_rows(named=True):
-            known = {k: v for k, v in row.items() if v is not None and k != "sweep"}
+            asked = ("sweep", "sweeps", "estimate/")
+            known = {k: v for k, v in row.items() if v is not None and not k.startswith(asked)}
             identity = json.dumps(known, sort_keys=True, default=str)
             if identity not in rows:
                 rows[identity] = {**row, "place": sweep.places.get(row["run"])}
@@ -185,8 +190,12 @@ def _read_directory(path: Path) -> Runs:
     name = str(sweep.get("name") or path.resolve().name)
     seen = len(finished) + len(unfinished) + len(failed)
     waiting = max(0, len(sweep.get("points", ())) - seen)
+    points = {p["run"]: p for p in sweep.get("points", ()) if "run" in p}
     for row in finished:
-        row["sweep"] = name
+        point = points.get(row["run"], {})
+        asking = point.get("sweeps") or [name]
+        row |= {"sweep": asking[0], "sweeps": SEPARATOR.join(asking)}
+        row |= {f"estimate/{k}": v for k, v in point.get("estimate", {}).items()}
     return Runs(_table(finished), tuple(unfinished), tuple(failed), waiting, name, places)
 
 

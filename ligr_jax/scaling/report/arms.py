@@ -63,16 +63,20 @@ def sampling(table: pl.DataFrame, resamples: int) -> dict[str, Any]:
 
 
 def _settings(table: pl.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Runs named by the fewest columns that tell apart all that any column does."""
+    """Runs named by the fewest columns that tell apart all that any column does: by their kind
+    where that is one of them, and by what is not as in most runs."""
     used: list[str] = []
     for c in sorted(columns, key=lambda c: -table[c].n_unique()):
         if len(set(labels(table, [*used, c]))) > len(set(labels(table, used))):
             used.append(c)
-    if len(used) == 1:
+    if used == ["config/model.kind"]:
         return [_word(v) for v in table[used[0]]]
     short = [c.removeprefix("config/model.") for c in used]
-    rows = table.select(used).iter_rows() if used else []
-    return [", ".join(f"{s} {_word(v)}" for s, v in zip(short, row)) for row in rows]
+    usual = [table[c].value_counts(sort=True)[c][0] for c in used]
+    return [
+        ", ".join(f"{s} {_word(v)}" for s, v, most in zip(short, row, usual) if v != most) or "base"
+        for row in table.select(used).iter_rows()
+    ]
 
 
 def _word(value: object) -> str:

@@ -100,7 +100,8 @@ def _time(found: Study) -> Iterator[Drawn]:
         return
     ratio = np.concatenate([s.y / s.x for s in series])
     caption = (
-        f"Seconds of training against the estimate made before the run. Actual over "
+        f"Seconds of a run, compiling and evaluation included, against the estimate made before "
+        f"it; of runs trained together each one's share. Actual over "
         f"estimated: median {np.median(ratio):.2f}, from {ratio.min():.2f} to {ratio.max():.2f}, "
         f"no interval. {facts(found, runs_of(series), 'device_seconds')}"
     )
@@ -109,9 +110,11 @@ def _time(found: Study) -> Iterator[Drawn]:
 
 def _timed(found: Study) -> list[Series]:
     """Estimated (x) and actual (y) seconds of the runs of each architecture that have both."""
-    if not {"estimate/seconds", "seconds"} <= set(found.table.columns):
+    parts = ("start_seconds", "seconds", "eval_seconds")
+    if not {"estimate/seconds", *parts} <= set(found.table.columns):
         return []
-    x, y = column(found.table, "estimate/seconds"), column(found.table, "seconds")
+    x = column(found.table, "estimate/seconds")
+    y = np.sum([column(found.table, part) for part in parts], axis=0)
     rows = [i for i in range(len(x)) if x[i] > 0 and y[i] > 0]
-    parts = {arm: [i for i in rows if found.arms[i] == arm] for arm in found.order}
-    return [Series(arm_words(a), x[r], y[r], r) for a, r in parts.items()]
+    of = {arm: [i for i in rows if found.arms[i] == arm] for arm in found.order}
+    return [Series(arm_words(a), x[r], y[r], r) for a, r in of.items()]

@@ -11,7 +11,7 @@ from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
 from ligr_jax.scaling.report.arms import sampling, subset
 from ligr_jax.scaling.report.budgets import iso_flop_grid
 from ligr_jax.scaling.report.dimensions import DIMENSIONS
-from ligr_jax.scaling.runs import column
+from ligr_jax.scaling.runs import SEPARATOR, column, shapes
 
 FEWEST = 5  # runs below which no law is drawn
 PREFERRED = ("long_dwell", "click", "contribution")  # actions drawn first, three at most
@@ -33,17 +33,20 @@ class Laws(NamedTuple):
 def ladder(table: pl.DataFrame, arms: Sequence[str], axis: str) -> list[int]:
     """Places of the runs that laws in compute are fitted to.
 
-    Of every architecture the one sweep in which most grows together over most compute: a law
-    through runs that vary one dimension, or spread sizes over a budget, would be of their choice.
+    Of every architecture the one sweep in which most grows together over most compute, with other
+    seeds of its shapes: a law through runs that vary one dimension, or spread sizes over a budget,
+    would be of their choice.
     """
     found: list[int] = []
+    alike = shapes(table)
     for arm in dict.fromkeys(arms):
         parts: dict[str, list[int]] = {}
-        for i, (a, sweep) in enumerate(zip(arms, table["sweep"])):
-            if a == arm:
+        for i, (a, sweeps) in enumerate(zip(arms, table["sweeps"])):
+            for sweep in sweeps.split(SEPARATOR) if a == arm else ():
                 parts.setdefault(sweep, []).append(i)
         order = {sweep: _grows(table[rows], axis) for sweep, rows in parts.items()}
-        found += parts[max(order, key=lambda sweep: order[sweep])]
+        chosen = {alike[i] for i in parts[max(order, key=lambda sweep: order[sweep])]}
+        found += [i for i, a in enumerate(arms) if a == arm and alike[i] in chosen]
     return sorted(found)
 
 

@@ -51,7 +51,7 @@ SECTIONS = {
     "time": (
         "Estimated and actual time",
         None,
-        "runs with estimate/seconds and seconds in their summaries would fill this.",
+        "runs of `ligr sweep`, which estimates each before it starts, would fill this.",
     ),
 }
 SHAPE = {
