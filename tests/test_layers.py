@@ -116,5 +116,11 @@ def test_importing_them_loads_no_jax() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_fits_need_numpy_and_scipy_alone() -> None:
+    """They are read where there are tables of runs and nothing else of ours."""
+    outside = reached("ligr_jax.scaling.fit") - sys.stdlib_module_names
+    assert outside <= {"numpy", "scipy"}
+
+
 def test_grain_is_needed_by_the_pipeline_alone() -> None:
     assert [n for n in FREE if "grain" in reached(n)] == ["ligr_jax.data.pipeline"]

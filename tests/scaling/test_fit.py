@@ -5,7 +5,13 @@ import pytest
 from scipy.optimize import approx_fprime, differential_evolution
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit import fit_line, fit_power, leave_out_largest, resample
+from ligr_jax.scaling.fit import (
+    fit_line,
+    fit_power,
+    fit_saturating,
+    leave_out_largest,
+    resample,
+)
 from ligr_jax.scaling.fit.descent import objective
 from ligr_jax.scaling.fit.powers import box, log_sum
 
@@ -160,3 +166,31 @@ def test_what_the_data_cannot_tell_is_said():
 def test_degenerate_input_is_refused_with_the_reason(compute, metric, message):
     with pytest.raises(BadInput, match=message):
         fit_power(compute, metric, runs=list("abcd")[: len(compute)])
+
+
+def test_saturating_curve_is_the_power_law_of_what_is_missing():
+    auc = 0.82 - 0.15 * (C / 1e12) ** -0.22
+    exact = fit_saturating(C, auc, resamples=0)
+    assert exact.params["ceiling"] == pytest.approx(0.82, abs=1e-3)
+    assert exact.params["alpha"] == pytest.approx(0.22, rel=1e-2)
+    assert exact.predict(C)[0] == pytest.approx(auc, abs=1e-5)
+    assert exact.params["gain_per_decade"] == pytest.approx(auc[-1] - np.interp(1e15, C, auc), 0.05)
+    noise = 1e-3 * np.random.default_rng(0).normal(size=len(C))
+    law = fit_saturating(C, auc + noise * (1 - auc), resamples=100)
+    low, high = law.intervals["ceiling"]
+    assert low <= 0.82 <= high <= 1
+    _, low, high = law.predict(1e17)
+    assert low <= 0.82 - 0.15 * 1e5**-0.22 <= high
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ([0.7, 0.8, 1.0], "run c: metric 1 is not below 1"),
+        ([0.8, 0.75, 0.7], "does not rise"),
+        ([0.7, 0.7, 0.7], "the metric is 0.7 in every run"),
+    ],
+)
+def test_metric_that_cannot_saturate_is_refused(metric, message):
+    with pytest.raises(BadInput, match=message):
+        fit_saturating([1e12, 1e13, 1e14], metric, runs=list("abc"))

@@ -31,6 +31,8 @@ class Budget:
     """One compute budget: the best size there, with interval, and the metric at it.
 
     curve: (c0, c1, c2), metric = c0 + c1 z + c2 z^2 with z = log10 size.
+    low, high: of the parabola's minimum, which is not quite the true curve's: they covered it in
+        83 % of 200 simulated sweeps (5 sizes, 4 budgets), the exponent's 90 % interval in 93 %.
     at_edge: no minimum lies within the sizes tried; `optimum` is then the end that does best.
     """
 

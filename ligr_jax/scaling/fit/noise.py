@@ -53,12 +53,14 @@ class Noise:
         edge = stats.t.ppf(0.5 * (1.0 + self.confidence), self.freedom)
 
         def short(shift: float) -> float:
-            found = stats.nct.sf(edge, self.freedom, shift) + stats.nct.cdf(
-                -edge, self.freedom, shift
-            )
+            found = stats.nct.sf(edge, self.freedom, shift)
+            found += stats.nct.cdf(-edge, self.freedom, shift)
             return float(found) - self.power
 
-        shift = optimize.brentq(short, 0.0, 10.0 * (edge + 1.0))
+        most = edge
+        while short(most) < 0:
+            most *= 1.5
+        shift = optimize.brentq(short, 0.0, most)
         return float(shift * self.pooled[0] * np.sqrt(2.0 / seeds))
 
     def to_json(self) -> dict[str, Any]:

@@ -46,6 +46,9 @@ def fit_power(
     floor: E where it is known (0, or an oracle's loss); None fits it.
     runs: names, for messages and the record. groups: a label per run; the bootstrap then draws
         whole groups (the seeds of one rung), as long as there are more groups than parameters.
+    Intervals are percentiles. On 12 simulated runs those of 90 % covered E, alpha, the gain and the
+        metric at ten times the largest compute 86 to 90 times of 100; amid the runs, where the fit
+        passes close to single points, only 76.
     Raises BadInput where no such law can be told from the points, saying why.
     """
     names = names_of(runs, compute)
