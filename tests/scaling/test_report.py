@@ -199,6 +199,15 @@ def test_odd_runs_are_reported_with_the_reason_for_what_is_missing(
     Page(page(found, [], lines))
 
 
+def test_one_pair_of_seeds_is_no_noise_floor(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for seed in (0, 1):
+        write_run(tmp_path / f"r{seed}", summary(rng, seed=seed, ne=0.8))
+    found = study(read_runs(tmp_path), resamples=20)
+    assert found.noise is None
+    assert any("add seeds" in note for note in found.notes)
+
+
 def test_dimensions_that_grow_together_are_not_told_apart(tmp_path: Path) -> None:
     found = study(read_runs(write_ladder(tmp_path / "s")), resamples=20)
     assert "grow together" in summary_lines(found)[0]

@@ -20,9 +20,11 @@ def noise(table: pl.DataFrame, metric: str) -> tuple[Noise | None, list[str]]:
     alike = shapes(table)
     try:
         found = noise_floor(column(table[rows], metric), [alike[i] for i in rows])
-        return found, list(found.warnings)
     except BadInput as e:
         return None, [f"no noise floor: {e}"]
+    if found.freedom < 2:
+        return None, ["no noise floor: two seeds of one shape say next to nothing; add seeds"]
+    return found, list(found.warnings)
 
 
 def repeated(table: pl.DataFrame) -> list[int]:
