@@ -56,8 +56,10 @@ def test_panels_name_what_runs_log_and_fits_arrive(
     assert {"figures/auc", "laws"} <= set(report.summary)
     # What the sweep varied, its actions and their cold-start slices are among them.
     assert {"config/model.depth", "validation/ne", "validation/click/auc"} <= summaries
-    slices = {n.split("/")[2] for n in summaries if n.count("/") == 3}
-    assert slices == {"cold_items", "cold_members"}
+    assert {n.split("/")[2] for n in summaries if n.count("/") == 3} == {
+        "cold_items",
+        "cold_members",
+    }
     assert [p["targetKey"] for p in panels if "targetKey" in p] == ["validation/ne"]
 
     (table,) = (json.loads(b) for n, b in report.files.items() if n.endswith(".table.json"))
