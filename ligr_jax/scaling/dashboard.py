@@ -102,7 +102,7 @@ def upload_report(directory: Path, entity: str, project: str) -> str:
         name=name,
         dir=str(directory),
         resume="allow",
-        notes="\n".join(numbers["lines"]),
+        notes="\n".join(numbers.get("lines", [])),
         settings=settings,
     ) as run:
         run.log({LAWS: table, **images})

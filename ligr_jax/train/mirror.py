@@ -8,8 +8,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import wandb
@@ -27,8 +30,8 @@ class WandbMirror:
     """Mirrors rows to W&B: online with a key, else into the run directory for a later `wandb sync`.
 
     Never asks and never waits for long: without a key, or with a server that does not answer within
-    seconds, it is offline. The client sends in a process of its own; a step pays for handing a row
-    over, nothing more.
+    seconds, it is offline. The client takes milliseconds for a row on a busy machine, so a thread
+    of its own hands rows over; a step pays for putting one into a queue.
 
     rows: those of metrics.jsonl at the start, up to the step the run goes on from.
     """
@@ -48,21 +51,27 @@ class WandbMirror:
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         self._seen = 0
+        self._waiting: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
+        self._sender = threading.Thread(target=self._send, daemon=True)
+        self._sender.start()
         for row in rows:
             self.log(row)
 
     def log(self, row: Mapping[str, Any]) -> None:
         self._seen += 1
         if self._seen > self._mirrored:
-            self._run.log(dict(row))
+            self._waiting.put(partial(self._run.log, dict(row)))
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """Final numbers under their own names, and `device_seconds`: panels cannot multiply."""
         device_seconds = summary["seconds"] * summary["devices"]
-        self._run.summary.update({**summary, "device_seconds": device_seconds})
+        final = {**summary, "device_seconds": device_seconds}
+        self._waiting.put(partial(self._run.summary.update, final))
 
     def close(self, status: int) -> None:
         """Waits for uploads, a minute at most; status: the exit status the run ends with."""
+        self._waiting.put(None)
+        self._sender.join()
         segment = Path(self._run.dir).parent
         if status == PREEMPTED:
             self._run.mark_preempting()  # a sweep gives it to an agent again
@@ -78,6 +87,10 @@ class WandbMirror:
         if self._run.offline:
             self._segments.append(segment.name)
         self._write_record(max(self._seen, self._mirrored))
+
+    def _send(self) -> None:
+        for call in iter(self._waiting.get, None):
+            call()
 
     def _drop_other_segments(self) -> None:
         """Removes offline segments, not yet synced, whose rows are sent again."""
