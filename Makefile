@@ -12,7 +12,7 @@ SWEEPS := $(patsubst %,sweeps/tiny/%.yaml,ladder seeds seq_len depth width)
 demo: .venv/installed
 	$(BIN)/ligr world --out $(WORLD)/log --members 3000 --seed 0
 	$(BIN)/ligr prepare $(WORLD)/log --out $(WORLD)/prepared
-	$(BIN)/ligr sweep $(SWEEPS) --data $(WORLD)/prepared --out $(DEMO)
+	$(BIN)/ligr sweep $(SWEEPS) --data $(WORLD)/prepared --out $(DEMO) --together 3
 	$(BIN)/ligr report $(DEMO)
 
 test: lint

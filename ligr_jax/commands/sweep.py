@@ -10,6 +10,7 @@ examples:
   ligr sweep sweeps/tiny/depth.yaml --data data/world/prepared --out runs/depth --dry-run
   ligr sweep sweeps/tiny/depth.yaml --data data/world/prepared --out runs/depth
   ligr sweep sweeps/tiny/{ladder,seeds}.yaml --data data/world/prepared --out runs/ladder
+  ligr sweep sweeps/tiny/seeds.yaml --data D --out runs/seeds --together 4
   ligr sweep sweeps/tiny/seeds.yaml --data D --out runs/seeds --only preset=demo-3 train.seed=1
   ligr sweep sweeps/tiny/depth.yaml --data D --out runs/quick train.steps=100
   ligr report runs/ladder
@@ -24,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, help="prepared data (ligr prepare)")
     parser.add_argument("--out", required=True, type=Path, help="directory of the runs")
     parser.add_argument("--jobs", type=int, default=1, help="points trained at a time (default 1)")
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=1,
+        metavar="K",
+        help="points that differ only in seed and rates, trained as one program (default 1)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the points and stop")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="WORD", help="points that match: name=value, run"
@@ -45,4 +53,4 @@ def run(args: argparse.Namespace) -> int:
     print(table_of(points), flush=True)
     if args.dry_run:
         return 0
-    return 0 if run_sweep(points, args.data, args.out, args.jobs, print) else 1
+    return 0 if run_sweep(points, args.data, args.out, args.jobs, print, args.together) else 1

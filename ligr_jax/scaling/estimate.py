@@ -16,6 +16,7 @@ from ligr_jax.data.records import Records
 from ligr_jax.nn.flops import Work, parameter_counts, train_flops
 from ligr_jax.nn.ligr import LiGR
 from ligr_jax.parallel.peak import peak_flops
+from ligr_jax.scaling.memory import activation_bytes
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.length import number_of_steps, work_of_a_row
 from ligr_jax.train.state import abstract_state, optimizer
@@ -30,7 +31,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Estimate:
     """steps, tokens and `flops_model` of a run; its parameters; bytes of its training state
-    (weights, tables, optimizer); seconds from its start to its summary, on this machine."""
+    (weights, tables, optimizer), and of a device that trains it (with gradients and activations;
+    tables whole, as without a mesh); seconds from its start to its summary, on this machine."""
 
     steps: int
     tokens: float
@@ -38,6 +40,7 @@ class Estimate:
     dense: int
     tables: int
     state_bytes: int
+    memory_bytes: int
     seconds: float
 
 
@@ -68,6 +71,8 @@ class Estimator:
         shape = (asdict(config.model), asdict(optim), config.data.seq_len)
         counts, size = self._once("state", shape, lambda: _state(config, self.records, plan))
         flops = train_flops(config.model, work)
+        on_cpu = jax.default_backend() == "cpu"
+        shared = -(-config.optim.batch // (config.optim.accumulate * jax.device_count()))
         speed = _SHARE * peak_flops(config.model.dtype) * jax.device_count()
         return Estimate(
             steps=steps,
@@ -76,6 +81,7 @@ class Estimator:
             dense=counts["dense"],
             tables=counts["tables"],
             state_bytes=size,
+            memory_bytes=size + 4 * counts["dense"] + activation_bytes(config, shared, on_cpu),
             seconds=_START + _STEP * steps + flops / speed,
         )
 

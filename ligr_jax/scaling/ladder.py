@@ -5,6 +5,7 @@ members. All else follows from it by the rules of its ladder:
 
     optim.batch   tokens of a batch / sequence length: a step sees as many tokens at every length
     model.heads   width / head width
+    learning rate of each matrix by width and depth (`ligr_jax.nn.transfer`)
     steps         one pass over the members, or `train.flops` where a budget is given
 
 `ligr train` and sweep files understand three names that are no fields of `Config`:
@@ -63,7 +64,12 @@ DEMO = Ladder(
         "model.action_token=actions_and_item",
         "model.position=relative_session",
         "model.table_init=0.02",
-        "optim.dense_lr=3e-3",
+        # The best rate of D = 16, and so of every rung (experiments/learning_rate.py).
+        "model.parametrization=mup",
+        "model.base_width=16",
+        "model.base_depth=2",
+        "model.base_heads=1",
+        "optim.dense_lr=4e-3",
         "eval.splits=validation",
         "train.checkpoint_every=500",
     ),
@@ -87,6 +93,10 @@ PAPER = Ladder(
     head_width=64,
     common=(
         "model.dtype=bfloat16",
+        "model.parametrization=mup",
+        "model.base_width=128",
+        "model.base_depth=8",
+        "model.base_heads=2",
         "optim.dense_lr=1e-3",
         "optim.table_lr=1e-2",
         "eval.splits=validation,test",

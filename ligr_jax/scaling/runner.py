@@ -1,5 +1,7 @@
 """Training the points of a sweep: processes of `ligr train`, several runners on one directory.
 
+Points that differ only in seed and rates can train as one program (`train.together`).
+
 Who trains a run holds its directory's lock, which the operating system frees when it dies. A runner
 takes points that nobody holds, waits for those that others hold, and takes them over where another
 runner was killed. Its children live in sessions of their own: killing the runner does not stop
@@ -22,6 +24,7 @@ from ligr_jax.scaling.foretell import foretell
 from ligr_jax.scaling.sweep import Point
 from ligr_jax.train.preemption import on_sigterm
 from ligr_jax.train.run import BUSY, PREEMPTED, held, load_summary
+from ligr_jax.train.together import groupable
 
 _LOOK_S = 0.5  # between looks at what a child wrote
 _WAIT_S = 2.0  # between looks at points that others hold
@@ -29,16 +32,20 @@ _WAIT_S = 2.0  # between looks at points that others hold
 Say = Callable[[str], None]
 
 
-def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, say: Say) -> bool:
-    """Trains every point that is not finished, `jobs` at a time; true if all of them are.
+def run_sweep(
+    points: Sequence[Point], data: Path, out: Path, jobs: int, say: Say, together: int = 1
+) -> bool:
+    """Trains every point that is not finished, in `jobs` processes; true if all of them are.
 
     points: the cheapest first. What the last will give is foretold before it starts.
+    together: so many points at most that differ only in seed and rates train as one program.
+
     A point that fails does not stop the others: its output is in `<point>/log.txt`, its last words
     in `<point>/error.txt`. SIGTERM lets the running points save themselves and starts no other.
     """
     out.mkdir(parents=True, exist_ok=True)
     _list(points, out)
-    board = _Board(points, data, out, say)
+    board = _Board(points, data, out, say, together)
     with on_sigterm(board.stop), ThreadPoolExecutor(jobs) as pool:
         workers = [pool.submit(board.work) for _ in range(jobs)]
         try:
@@ -67,12 +74,14 @@ def _list(points: Sequence[Point], out: Path) -> None:
 class _Board:
     """What is left, who has it, and how long it will take."""
 
-    def __init__(self, points: Sequence[Point], data: Path, out: Path, say: Say) -> None:
-        self._data, self._out, self._say = data, out, say
+    def __init__(
+        self, points: Sequence[Point], data: Path, out: Path, say: Say, together: int
+    ) -> None:
+        self._data, self._out, self._say, self._together = data, out, say, together
         self._lock = threading.Lock()
         self._number = {p.name: i + 1 for i, p in enumerate(points)}
         self._points, self._left = points, list(points)
-        self._running: dict[str, tuple[Point, float]] = {}
+        self._running: dict[str, tuple[float, float]] = {}  # when it began, seconds expected
         self._children: set[subprocess.Popen[bytes]] = set()
         self._elsewhere: set[str] = set()
         self._stopping = False
@@ -85,59 +94,86 @@ class _Board:
             child.terminate()
 
     def work(self) -> None:
-        """Trains one point after another until none is left."""
+        """Trains one group of points after another until none is left."""
         while not self._stopping:
-            point, others = self._take()
-            if point:
-                self._train(point)
+            group, others = self._take()
+            if group:
+                self._train(group)
             elif others:
                 time.sleep(_WAIT_S)
             else:
                 return
 
-    def _take(self) -> tuple[Point | None, bool]:
-        """The cheapest point that nobody trains; else whether other runners have some."""
+    def _take(self) -> tuple[list[Point], bool]:
+        """The cheapest points that nobody trains; else whether other runners have some."""
         with self._lock:
-            for point in list(self._left):
-                directory = self._out / point.name
-                if load_summary(directory):
-                    self._left.remove(point)
-                    again = point.name in self._elsewhere
-                    self._line(point, "finished by another runner" if again else "finished before")
-                elif not held(directory):
-                    self._left.remove(point)
-                    self._running[point.name] = (point, time.monotonic())
-                    return point, True
-                elif point.name not in self._elsewhere:
-                    self._elsewhere.add(point.name)
-                    self._line(point, "is being trained by another runner")
-            return None, bool(self._left)
+            free = [point for point in list(self._left) if self._is_free(point)]
+            if not free:
+                return [], bool(self._left)
+            first = groupable([p.config for p in free], self._together)[0]
+            group = [free[place] for place in first]
+            for point in group:
+                self._left.remove(point)
+            expected = sum(p.cost.seconds for p in group)
+            self._running[group[0].name] = (time.monotonic(), expected)
+            return group, True
 
-    def _train(self, point: Point) -> None:
+    def _is_free(self, point: Point) -> bool:
         directory = self._out / point.name
-        directory.mkdir(exist_ok=True)
-        if point is self._points[-1]:
+        if load_summary(directory):
+            self._left.remove(point)
+            again = point.name in self._elsewhere
+            self._line(point, "finished by another runner" if again else "finished before")
+            return False
+        if held(directory):
+            if point.name not in self._elsewhere:
+                self._elsewhere.add(point.name)
+                self._line(point, "is being trained by another runner")
+            return False
+        return True
+
+    def _train(self, group: list[Point]) -> None:
+        for point in group:
+            (self._out / point.name).mkdir(exist_ok=True)
+        first = self._out / group[0].name
+        if self._points[-1] in group:
             foretell(self._points, self._out, self._say)
         command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(self._data)]
-        command += ["--out", str(directory), *point.assignments]
-        status, last = self._relay(point, command, directory / "log.txt")
+        if len(group) == 1:
+            command += ["--out", str(first), *group[0].assignments]
+        else:
+            listed = [
+                {"out": str(self._out / p.name), "assignments": list(p.assignments)} for p in group
+            ]
+            write_atomically(first / "together.json", json.dumps(listed, indent=1) + "\n")
+            command += ["--together", str(first / "together.json")]
+        status, last = self._relay(group, command, first / "log.txt")
         with self._lock:
-            began = self._running.pop(point.name)[1]
+            began, expected = self._running.pop(group[0].name)
             if status == BUSY:  # another runner was faster
-                self._left.append(point)
+                self._left += group
                 return
-            if status == 0:
-                (directory / "error.txt").unlink(missing_ok=True)
+            done = [p for p in group if load_summary(self._out / p.name)]
+            if len(done) == len(group):
                 took = time.monotonic() - began
-                self._took, self._expected = self._took + took, self._expected + point.cost.seconds
-                self._line(point, f"finished in {clock(took)}{self._time_left()}")
-                return
-            error = f"exit status {status}: {last}" if status != PREEMPTED else "saved; run again"
-            write_atomically(directory / "error.txt", error + "\n")
-            self.failed[point.name] = error
-            self._line(point, f"FAILED ({error})")
+                self._took, self._expected = self._took + took, self._expected + expected
+                self._line(group[0], f"finished in {clock(took)}{self._time_left()}", group)
+            for point in done:
+                (self._out / point.name / "error.txt").unlink(missing_ok=True)
+            for point in group:
+                if point not in done:
+                    self._fail(point, status, last)
 
-    def _relay(self, point: Point, command: list[str], log: Path) -> tuple[int, str]:
+    def _fail(self, point: Point, status: int, last: str) -> None:
+        path = self._out / point.name / "error.txt"
+        error = f"exit status {status}: {last}" if status != PREEMPTED else "saved; run again"
+        if self._together > 1 and status == 1 and path.exists():  # of a group, each has its own
+            error = path.read_text().strip()
+        write_atomically(path, error + "\n")
+        self.failed[point.name] = error
+        self._line(point, f"FAILED ({error})")
+
+    def _relay(self, group: list[Point], command: list[str], log: Path) -> tuple[int, str]:
         """Runs a command, its output in `log`; shows its progress; returns status and last line."""
         with log.open("ab") as output:
             place = output.tell()
@@ -161,7 +197,7 @@ class _Board:
                     last = line.decode(errors="replace").strip() or last
                     if last.startswith(("step", "resuming", "checkpoint")):
                         with self._lock:
-                            self._line(point, last)
+                            self._line(group[0], last, group)
                 elif ended:
                     break
                 else:  # what it wrote before it ended is still to be read
@@ -170,16 +206,16 @@ class _Board:
         self._children.discard(child)
         return child.wait(), last
 
-    def _line(self, point: Point, text: str) -> None:
+    def _line(self, point: Point, text: str, group: Sequence[Point] = ()) -> None:
         what = " ".join(point.assignments[:2])
-        self._say(f"[{self._number[point.name]}/{len(self._number)}] {what}: {text}")
+        others = f" and {len(group) - 1} with it" if len(group) > 1 else ""
+        self._say(f"[{self._number[point.name]}/{len(self._number)}] {what}{others}: {text}")
 
     def _time_left(self) -> str:
         """How long the points left will take here, if they miss their estimates as others did."""
         waiting = sum(p.cost.seconds for p in self._left)
         scale = self._took / self._expected
         now = time.monotonic()
-        running = [max(0, p.cost.seconds * scale - (now - t)) for p, t in self._running.values()]
-        total = waiting * scale + sum(running)
-        width = max(1, len(running) + 1)
-        return f"; about {clock(total / width)} left for the sweep" if total else ""
+        running = [max(0, seconds * scale - (now - t)) for t, seconds in self._running.values()]
+        total = (waiting * scale + sum(running)) / (len(running) + 1)
+        return f"; about {clock(total)} left for the sweep" if total else ""

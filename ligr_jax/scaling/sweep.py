@@ -152,7 +152,7 @@ def seconds_of(summary: dict[str, Any]) -> float:
 
 def table_of(points: Sequence[Point]) -> str:
     """The points with what they will cost, as aligned text, and what all of them will."""
-    rows = [("run", "what", "steps", "tokens", "dense", "tables", "FLOPs", "state", "time")]
+    rows = [("run", "what", "steps", "tokens", "dense", "tables", "FLOPs", "memory", "time")]
     for p in points:
         c = p.cost
         rows.append(
@@ -164,7 +164,7 @@ def table_of(points: Sequence[Point]) -> str:
                 f"{c.dense:,}",
                 f"{c.tables:,}",
                 f"{c.flops:.2e}",
-                f"{c.state_bytes / 2**20:.1f} MiB",
+                f"{c.memory_bytes / 2**20:.0f} MiB",
                 clock(c.seconds),
             )
         )
