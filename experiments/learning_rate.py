@@ -39,8 +39,8 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.world.generate import WorldConfig, generate
 from ligr_jax.parallel.host import use_fast_allocator
-from ligr_jax.scaling.figures import STYLE, save_png
 from ligr_jax.scaling.ladder import configure
+from ligr_jax.scaling.report.style import STYLE, save_png
 from ligr_jax.train.evaluate import Evaluator
 from ligr_jax.train.program import Program
 from ligr_jax.train.state import init_state

@@ -66,7 +66,7 @@ def train(args: argparse.Namespace, names: Iterable[str]) -> None:
         ligr(["prepare", str(world / "log"), "--out", str(world / "prepared")])
     files = [str(ROOT / "sweeps" / "tiny" / f"{name}.yaml") for name in names]
     where = ["--data", str(world / "prepared"), "--out", str(args.out / "runs")]
-    if ligr(["sweep", *files, *where]):
+    if ligr(["sweep", *files, *where, "--together", "3"]):
         raise SystemExit("some points failed; run again")
 
 

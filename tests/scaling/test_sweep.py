@@ -114,7 +114,9 @@ def test_a_bad_point_fails_before_the_first_one_starts(prepared: Path) -> None:
         plan_points(grid("model.width=32", "model.width=31"), prepared)
 
 
+@pytest.mark.parametrize("together", [1, 2])
 def test_a_sweep_from_points_to_page(
+    together: int,
     prepared: Path,
     tmp_path: Path,
     child_env: dict[str, str],
@@ -126,7 +128,7 @@ def test_a_sweep_from_points_to_page(
     short = [*SMALL, "train.steps=10", "train.max_bad_steps=2"]
     points = plan_points(grid("optim.dense_lr=1e-3", "optim.dense_lr=1e30"), prepared, short)
     said: list[str] = []
-    assert run_sweep(points, prepared, tmp_path, jobs=2, say=said.append) is False
+    assert run_sweep(points, prepared, tmp_path, 2, said.append, together) is False
     good, bad = (next(p for p in points if f"={lr}" in p.assignments[0]) for lr in ("1e-3", "1e30"))
     assert any(line.startswith(f"failed: {bad.name}: ") for line in said)
     assert "steps in a row" in (tmp_path / bad.name / "error.txt").read_text()
@@ -135,12 +137,13 @@ def test_a_sweep_from_points_to_page(
     counted = json.loads((tmp_path / good.name / "summary.json").read_text())
     assert good.cost.flops == pytest.approx(counted["flops_model"], rel=0.02)
     assert good.cost.tokens == pytest.approx(counted["tokens"], rel=0.02)
+    assert counted["together"] == together
     took = counted["start_seconds"] + counted["seconds"] + counted["eval_seconds"]
     assert corrected([good], tmp_path)[0].cost.seconds == pytest.approx(took)
     listed = json.loads((tmp_path / "sweep.json").read_text())["points"]
     assert {p["run"] for p in listed} == {good.name, bad.name}
     again: list[str] = []
-    assert run_sweep([good], prepared, tmp_path, jobs=1, say=again.append) is True
+    assert run_sweep([good], prepared, tmp_path, 1, again.append) is True
     assert any("finished before" in line for line in again)
     assert main(["report", str(tmp_path)]) == 0
     assert "report.html" in capsys.readouterr().out
