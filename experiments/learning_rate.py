@@ -46,7 +46,7 @@ from ligr_jax.train.program import Program
 from ligr_jax.train.state import init_state
 from ligr_jax.train.step import make_step
 
-PARTS = {"width": (8, 16, 32, 64), "depth": (1, 2, 4, 8)}  # what grows, through which sizes
+PARTS = {"width": (8, 16, 32, 64, 128), "depth": (1, 2, 4, 8)}  # what grows, through which sizes
 BASE = {"width": 16, "depth": 2}
 RULES = ("standard", "mup")
 SETTINGS = (
@@ -200,23 +200,22 @@ def optimum(curve: Curve, draws: int = 0) -> np.ndarray:
 
 
 def table(part: str, results: Results) -> str:
-    """Per shape and rule the optimum, its interval, how far it moved, and the best mean NE."""
+    """Per shape and rule: the optimum, its interval, its ratio to the base's, the lowest NE."""
     lines = [
         "",
-        f"| rule | {part} | log2 of the best rate | 90 % | moved by | NE |",
+        f"| rule | {part} | log2 of the best rate | 90 % | times the base's | NE |",
         "|---" * 6 + "|",
     ]
+    at_base = optimum(results.curve(name(part, "standard", BASE[part])))[0]
     for rule in RULES:
-        first = None
         for size in PARTS[part]:
             curve = results.curve(name(part, rule, size))
             best, *drawn = optimum(curve, RESAMPLES)
             low, high = np.nanpercentile(drawn, (5, 95))
-            first = best if first is None else first
             lowest = min(np.mean(v) for v in curve.values())
             lines.append(
                 f"| {rule} | {size} | {best:.2f} | {low:.2f}, {high:.2f} "
-                f"| {2 ** (best - first):.2f} | {lowest:.5f} |"
+                f"| {2 ** (best - at_base):.2f} | {lowest:.5f} |"
             )
     return "\n".join(lines)
 
@@ -236,7 +235,10 @@ def figure(parts: list[str], results: Results) -> Figure:
 def _panel(axes: Axes, part: str, rule: str, results: Results) -> None:
     sizes = PARTS[part]
     for i, size in enumerate(sizes):
-        curve, color = results.curve(name(part, rule, size)), mpl.colormaps["viridis"](0.85 - i / 4)
+        curve, color = (
+            results.curve(name(part, rule, size)),
+            mpl.colormaps["viridis"](0.9 - 0.9 * i / len(sizes)),
+        )
         ne = [np.mean(v) for v in curve.values()]
         axes.plot(list(curve), ne, "o-", color=color, ms=3, lw=1.4, label=f"{size}")
         best, *drawn = optimum(curve, RESAMPLES)
