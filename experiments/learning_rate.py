@@ -40,7 +40,7 @@ from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.world.generate import WorldConfig, generate
 from ligr_jax.parallel.host import use_fast_allocator
 from ligr_jax.scaling.ladder import configure
-from ligr_jax.scaling.report.style import STYLE, save_png
+from ligr_jax.scaling.report.style import STYLE, save
 from ligr_jax.train.evaluate import Evaluator
 from ligr_jax.train.program import Program
 from ligr_jax.train.state import init_state
@@ -88,7 +88,7 @@ def main() -> None:
                 curve = search(runs, results, name(part, rule, size), start, args.seeds)
                 start = min(curve, key=lambda k: float(np.mean(curve[k])))
         print(table(part, results), flush=True)
-    save_png(figure(args.parts, results), args.figure)
+    save(figure(args.parts, results), args.figure)
     print(args.figure)
 
 
