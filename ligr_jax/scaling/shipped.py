@@ -78,7 +78,7 @@ def _tiny() -> dict[str, dict[str, Any]]:
     middle, upper = "demo-4", "demo-5"
     return {
         "ladder": grid(
-            "length, depth, width and members grow together (LiGR, figures 6-9)",
+            "length, depth, width and table width grow together (LiGR, figures 6-9)",
             {"preset": list(DEMO.presets()), "train.seed": 0},
         ),
         "seeds": grid(
@@ -105,7 +105,6 @@ def _tiny() -> dict[str, dict[str, Any]]:
             "equal budgets, spent on models of several widths",
             {
                 "preset": "demo-2",
-                "data.fraction": 1,
                 "model.width": [12, 16, 24, 32, 48, 64],
                 "train.flops": [3e10, 1e11, 3e11],
             },

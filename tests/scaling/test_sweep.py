@@ -72,10 +72,10 @@ def test_dials_follow_and_what_is_said_outright_wins(prepared: Path) -> None:
         config = configure(manifest, prepared, assignments)
         return config.optim.batch, config.model.heads, config.model.width
 
-    assert dials("preset=demo-4") == (16, 2, 32)
+    assert dials("preset=demo-4") == (16, 1, 24)
     assert dials("preset=demo-4", "data.seq_len=256", "model.width=64") == (4, 4, 64)
     assert dials("preset=demo-4", "change=model.width=48;optim.batch=5") == (5, 3, 48)
-    assert dials("preset=demo-4", "optim.batch=5", "batch_tokens=640") == (10, 2, 32)
+    assert dials("preset=demo-5", "optim.batch=5", "batch_tokens=960") == (10, 2, 32)
     with pytest.raises(ConfigError, match="no preset 'demo-99'"):
         dials("preset=demo-99")
     with pytest.raises(ConfigError, match="batch_tokens=many"):
