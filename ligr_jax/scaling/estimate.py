@@ -97,6 +97,7 @@ def _state(config: Config, records: Records, plan: Plan) -> tuple[dict[str, int]
     """Parameters by group, and bytes of the training state."""
     batch = Assembler(records, plan, config.model)(np.zeros(1, np.int64))
     tx = optimizer(config, 1, layout(config.model.tables))
-    state = abstract_state(LiGR(config.model), tx, batch)
+    # A scanned stack is traced once, whatever its depth, and has the same parameters.
+    state = abstract_state(LiGR(replace(config.model, unroll="no")), tx, batch)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     return parameter_counts(config.model, state.params), size
