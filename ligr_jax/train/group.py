@@ -207,7 +207,9 @@ class Group:
         host = jax.device_get(state)
         device = NamedSharding(self.program.mesh, P())
         for place, m in self.live.items():
-            own = jax.device_put(jax.tree.map(lambda x, k=place: x[k], host), device)
+            # Copied: a view may be of memory that the next step writes over.
+            own = jax.tree.map(lambda x, k=place: np.array(x[k]), host)
+            own = jax.device_put(own, device)
             m.record.save(number, own, self.batches[m.config.train.seed].get_state())
 
     def wait(self) -> None:
