@@ -22,7 +22,7 @@ from tests.batches import model_config, random_batch
 
 def problem(config: Config) -> tuple[LiGR, Optimizer, TrainState, object]:
     batch = random_batch([[[2, 2]]] * config.optim.batch, config.data.seq_len // 2)
-    model, tx = LiGR(config.model), optimizer(config.optim, 10, layout(config.model.tables))
+    model, tx = LiGR(config.model), optimizer(config, 10, layout(config.model.tables))
     return model, tx, abstract_state(model, tx, batch), batch
 
 
