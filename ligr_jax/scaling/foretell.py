@@ -1,6 +1,7 @@
 """The prediction of a sweep's largest run, written down before that run starts."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,21 +14,44 @@ from ligr_jax.scaling.fit.registered import register
 from ligr_jax.scaling.sweep import Point
 
 PREDICTION = "prediction.json"
+_FEWEST = 4  # budgets beside the largest
 _SAME = 0.98  # share of the largest budget above which a point is of that budget
 
 
-def foretell(points: Sequence[Point], out: Path, say: Callable[[str], None]) -> None:
-    """Writes OUT/prediction.json for the largest point from the finished ones of its sweeps.
+def largest_of_ladder(points: Sequence[Point]) -> Point | None:
+    """The run worth foretelling: the largest of the sweep in which most grows over most compute.
 
-    Other seeds of their shapes count too. Nothing is written where one is there already, where
-    several shapes share the largest budget (then no law in compute foretells one of them), or where
-    the finished runs allow no law; the reason is said.
+    None where no sweep grows in two dimensions at least, over budgets enough for a law.
     """
-    largest = max(points, key=lambda p: p.cost.flops)
-    rivals = {_shape(p) for p in points if p.cost.flops > _SAME * largest.cost.flops}
-    if (out / PREDICTION).exists() or len(rivals) > 1:
+    found: tuple[float, Point] | None = None
+    for sweep in dict.fromkeys(name for p in points for name in p.sweeps):
+        rungs = sorted((p for p in points if sweep in p.sweeps), key=lambda p: p.cost.flops)
+        sizes = [{_sizes(p)[i] for p in rungs} for i in range(len(_sizes(rungs[0])))]
+        alone = {_shape(p) for p in rungs if p.cost.flops > _SAME * rungs[-1].cost.flops}
+        budgets = {round(math.log(p.cost.flops) / 0.02) for p in rungs}
+        span = rungs[-1].cost.flops / rungs[0].cost.flops
+        together = sum(len(values) > 1 for values in sizes) > 1
+        if (
+            together
+            and len(alone) == 1
+            and len(budgets) > _FEWEST
+            and (not found or span > found[0])
+        ):
+            found = span, rungs[-1]
+    return found[1] if found else None
+
+
+def foretell(
+    largest: Point, points: Sequence[Point], out: Path, say: Callable[[str], None]
+) -> None:
+    """Writes OUT/prediction.json for the largest point of a ladder from the finished other rungs.
+
+    Other seeds of their shapes count too. Nothing is written where a prediction is there already,
+    or where the finished runs allow no law; the reason is said.
+    """
+    if (out / PREDICTION).exists():
         return
-    ladder = {_shape(p) for p in points if set(p.sweeps) & set(largest.sweeps)} - rivals
+    ladder = {_shape(p) for p in points if set(p.sweeps) & set(largest.sweeps)} - {_shape(largest)}
     found = [(p, _summary(out / p.name)) for p in points if _shape(p) in ladder]
     used = [(p, s) for p, s in found if s.get("validation/ne") and s.get("flops_model")]
     try:
@@ -47,6 +71,11 @@ def foretell(points: Sequence[Point], out: Path, say: Callable[[str], None]) -> 
         f"foretold before it starts: the largest run will have validation NE {said.predicted:.4f}, "
         f"{law.confidence:.0%} interval {said.low:.4f} to {said.high:.4f} ({law.points} runs)"
     )
+
+
+def _sizes(point: Point) -> tuple[int, ...]:
+    model = point.config.model
+    return point.config.data.seq_len, model.depth, model.width
 
 
 def _shape(point: Point) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.progress import clock
-from ligr_jax.scaling.foretell import foretell
+from ligr_jax.scaling.foretell import foretell, largest_of_ladder
 from ligr_jax.scaling.sweep import Point
 from ligr_jax.train.preemption import on_sigterm
 from ligr_jax.train.run import BUSY, PREEMPTED, held, load_summary
@@ -37,7 +37,7 @@ def run_sweep(
 ) -> bool:
     """Trains every point that is not finished, in `jobs` processes; true if all of them are.
 
-    points: the cheapest first. What the last will give is foretold before it starts.
+    points: the cheapest first. What the largest of a ladder will give is foretold before it starts.
     together: so many points at most that differ only in seed and rates train as one program.
 
     A point that fails does not stop the others: its output is in `<point>/log.txt`, its last words
@@ -81,6 +81,7 @@ class _Board:
         self._lock = threading.Lock()
         self._number = {p.name: i + 1 for i, p in enumerate(points)}
         self._points, self._left = points, list(points)
+        self._largest = largest_of_ladder(points)
         self._running: dict[str, tuple[float, float]] = {}  # when it began, seconds expected
         self._children: set[subprocess.Popen[bytes]] = set()
         self._elsewhere: set[str] = set()
@@ -136,8 +137,8 @@ class _Board:
         for point in group:
             (self._out / point.name).mkdir(exist_ok=True)
         first = self._out / group[0].name
-        if self._points[-1] in group:
-            foretell(self._points, self._out, self._say)
+        if self._largest in group:
+            foretell(self._largest, self._points, self._out, self._say)
         command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(self._data)]
         if len(group) == 1:
             command += ["--out", str(first), *group[0].assignments]

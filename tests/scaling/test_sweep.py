@@ -19,7 +19,7 @@ from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.scaling import shipped
 from ligr_jax.scaling.fit.registered import score
-from ligr_jax.scaling.foretell import foretell
+from ligr_jax.scaling.foretell import foretell, largest_of_ladder
 from ligr_jax.scaling.ladder import PRESETS, configure
 from ligr_jax.scaling.runner import run_sweep
 from ligr_jax.scaling.runs import read_metrics, read_runs
@@ -202,31 +202,36 @@ def test_a_runner_waits_for_a_point_that_another_trains(
     assert (tmp_path / points[0].name / "summary.json").exists()
 
 
-def test_the_largest_run_is_foretold_once_from_the_others(prepared: Path, tmp_path: Path) -> None:
+def test_the_largest_rung_is_foretold_once_from_the_others(prepared: Path, tmp_path: Path) -> None:
     """From the ladder and its other seeds; not from other sweeps, nor from the largest run."""
-    steps = [2, 4, 8, 16, 32, 64]
-    asked = [Asked(("ladder",), (f"train.steps={n}", "train.seed=0")) for n in steps]
-    asked += [Asked(("seeds",), (f"train.steps={n}", "train.seed=1")) for n in steps[:3]]
-    asked += [Asked(("depth",), ("train.steps=4", "model.depth=1"))]
-    points = plan_points(asked, prepared, [a for a in SMALL if "steps" not in a])
+    rungs = [(8, 1), (8, 2), (12, 2), (16, 2), (24, 2), (32, 2)]
+    ladder = [(f"model.width={w}", f"model.depth={d}") for w, d in rungs]
+    asked = [Asked(("ladder",), (*rung, "train.seed=0")) for rung in ladder]
+    asked += [Asked(("seeds",), (*rung, "train.seed=1")) for rung in ladder[:3]]
+    asked += [Asked(("width",), ("model.width=64",))]  # the largest, but of no ladder
+    fixed = [a for a in SMALL if not a.startswith(("model.width", "model.depth"))]
+    points = plan_points(asked, prepared, fixed)
+    largest = largest_of_ladder(points)
+    assert largest is not None
+    assert largest.config.model.width == 32
     for p in points:
         (tmp_path / p.name).mkdir()
-        ne = 0.7 + (p.cost.flops / 1e6) ** -0.2 if p is not points[-1] else 0.1
-        ne = ne if "depth" not in p.sweeps else 5.0
-        numbers = {"validation/ne": ne, "flops_model": p.cost.flops}
+        ne = 0.7 + (p.cost.flops / 1e6) ** -0.2 if p.sweeps != ("width",) else 5.0
+        numbers = {"validation/ne": 0.1 if p is largest else ne, "flops_model": p.cost.flops}
         (tmp_path / p.name / "summary.json").write_text(json.dumps(numbers))
     said: list[str] = []
-    foretell(points, tmp_path, said.append)
+    foretell(largest, points, tmp_path, said.append)
     written = (tmp_path / "prediction.json").read_text()
     assert score(tmp_path / "prediction.json", 0.0).predicted == pytest.approx(
-        0.7 + (points[-1].cost.flops / 1e6) ** -0.2, abs=1e-3
+        0.7 + (largest.cost.flops / 1e6) ** -0.2, abs=1e-3
     )
     assert len(json.loads(written)["law"]["runs"]) == 8
-    foretell(points, tmp_path, said.append)
+    foretell(largest, points, tmp_path, said.append)
     assert (tmp_path / "prediction.json").read_text() == written
-    foretell(points[:2], tmp_path / "other", said.append)
+    foretell(largest, points, tmp_path / "other", said.append)
     assert "no prediction" in said[-1]
     assert not (tmp_path / "other").exists()
+    assert largest_of_ladder(plan_points(asked[-1:], prepared, SMALL[1:])) is None
 
 
 def _wait(ready, process: subprocess.Popen[str] | None = None) -> None:
