@@ -17,10 +17,10 @@ Expected (21 November 2026, two AMD cores shared with others; NE and AUC of the 
     long dwell AUC     +0.015               +0.036 [+0.029, +0.055]    agrees, and is steeper
     contribution AUC   rises                +0.057 [+0.051, +0.077]    agrees
 
-    figures 10-12      alone                NE               long dwell AUC    contribution AUC
-    length 16 to 256   improves all         0.974 to 0.931   0.661 to 0.714    0.598 to 0.688   agrees
-    depth 1 to 8       not always           0.951 to 0.947   0.690 to 0.694    0.651 to 0.658   agrees
-    id width 4 to 64   not always           0.953 to 0.950   0.687 to 0.689    0.648 to 0.653   agrees
+    figures 10-12      paper          NE               long dwell AUC   contribution AUC
+    length 16 to 256   improves all   0.974 to 0.931   0.661 to 0.714   0.598 to 0.688     agrees
+    depth 1 to 8       not always     0.951 to 0.947   0.690 to 0.694   0.651 to 0.658     agrees
+    id width 4 to 64   not always     0.953 to 0.950   0.687 to 0.689   0.648 to 0.653     agrees
 
     Length improves in 11 of 12 steps and by ten times as much; depth and id width by as much as a
     seed, with steps back.
@@ -44,16 +44,16 @@ Expected (21 November 2026, two AMD cores shared with others; NE and AUC of the 
     long dwell         +0.20 %   +0.47 % [-0.60, +1.53]    open
     contribution       -0.04 %   +0.63 % [+0.12, +1.15]    differs
 
-    A.1, AUC in %            paper           click                  long dwell             contribution
-    SiLU attention           subpar          -2.10 [-3.50, -0.71]   -1.36 [-2.42, -0.30]   -2.18 [-2.70, -1.66]
-    sigmoid attention        subpar          -1.60 [-3.00, -0.20]   -1.31 [-2.38, -0.25]   -2.24 [-2.76, -1.73]
-    no feed-forward          minor drop      +0.36 [-1.04, +1.76]   +0.30 [-0.77, +1.36]   +0.48 [-0.04, +0.99]
-    no gate                  less stable     -1.30 [-2.69, +0.10]   -0.92 [-1.98, +0.14]   -1.22 [-1.74, -0.71]
-    learned positions        no difference   -0.05 [-1.45, +1.35]   +0.03 [-1.03, +1.10]   +0.02 [-0.49, +0.54]
-    no positions                             -0.08 [-1.48, +1.32]   -0.05 [-1.11, +1.01]   -0.03 [-0.54, +0.49]
-    no rank loss                             +0.87 [-0.53, +2.27]   +0.69 [-0.38, +1.75]   +0.71 [+0.20, +1.23]
-    sessions lag by one                      -3.28 [-4.68, -1.88]   -2.17 [-3.24, -1.11]   -3.98 [-4.49, -3.46]
-    plain causal mask                       +10.29 [+8.89, 11.69]   +7.40 [+6.33, +8.46]   +39.6 [+39.1, +40.2]
+    A.1, AUC in %         paper           click              long dwell         contribution
+    SiLU attention        subpar          -2.1 [-3.5, -0.7]  -1.4 [-2.4, -0.3]  -2.2 [-2.7, -1.7]
+    sigmoid attention     subpar          -1.6 [-3.0, -0.2]  -1.3 [-2.4, -0.2]  -2.2 [-2.8, -1.7]
+    no feed-forward       minor drop      +0.4 [-1.0, +1.8]  +0.3 [-0.8, +1.4]  +0.5 [-0.0, +1.0]
+    no gate               less stable     -1.3 [-2.7, +0.1]  -0.9 [-2.0, +0.1]  -1.2 [-1.7, -0.7]
+    learned positions     no difference   -0.1 [-1.4, +1.4]  +0.0 [-1.0, +1.1]  +0.0 [-0.5, +0.5]
+    no positions                          -0.1 [-1.5, +1.3]  -0.1 [-1.1, +1.0]  -0.0 [-0.5, +0.5]
+    no rank loss                          +0.9 [-0.5, +2.3]  +0.7 [-0.4, +1.8]  +0.7 [+0.2, +1.2]
+    sessions lag by one                   -3.3 [-4.7, -1.9]  -2.2 [-3.2, -1.1]  -4.0 [-4.5, -3.5]
+    plain causal mask                     +10.3 [+8.9, +11.7] +7.4 [+6.3, +8.5]  +39.6 [+39.1, +40.2]
 
     Both other activations are worse, positions do not matter, the gate helps: as in the paper. Of
     the feed-forward layers these small models do not need any. The causal mask's gain is a leak:
