@@ -56,10 +56,9 @@ Expected (21 November 2026, two AMD cores shared with others; NE and AUC of the 
     plain causal mask                     +10.3 [+8.9, +11.7] +7.4 [+6.3, +8.5]  +39.6 [+39.1, +40.2]
 
     Both other activations are worse, positions do not matter, the gate helps: as in the paper. Of
-    the feed-forward layers these small models do not need any. The causal mask's gain is a leak:
-    it reads what the member did to the same session's earlier items, which serving does not know,
-    and a contribution there gives the session away. With the pooled interval of three seeds,
-    table 4 cannot be told.
+    the feed-forward layers these small models need none. The causal mask's gain is a leak: it
+    reads what the member did to earlier items of the same session, which serving does not know,
+    and a contribution there gives the session away. Table 4 cannot be told from three seeds.
 
 Tables 2 to 4 and A.1 are of the middle rung as it was when they ran; SETTINGS keeps it. Time: 40
 minutes on two cores alone or so; it was not run alone.
