@@ -53,7 +53,7 @@ Expected (21 November 2026, two AMD cores shared with others; NE and AUC of the 
     no positions                          -0.1 [-1.5, +1.3]  -0.1 [-1.1, +1.0]  -0.0 [-0.5, +0.5]
     no rank loss                          +0.9 [-0.5, +2.3]  +0.7 [-0.4, +1.8]  +0.7 [+0.2, +1.2]
     sessions lag by one                   -3.3 [-4.7, -1.9]  -2.2 [-3.2, -1.1]  -4.0 [-4.5, -3.5]
-    plain causal mask                     +10.3 [+8.9, +11.7] +7.4 [+6.3, +8.5]  +39.6 [+39.1, +40.2]
+    plain causal mask                     +10.3 [+8.9, +11.7] +7.4 [+6.3, +8.5]  +40 [+39, +40]
 
     Both other activations are worse, positions do not matter, the gate helps: as in the paper. Of
     the feed-forward layers these small models need none. The causal mask's gain is a leak: it
