@@ -11,7 +11,7 @@ over the rounds. What a group costs over K times what a run costs alone, below 1
     cores       seconds that cores worked in it, which idle cores do not add to
     training    wall time of the steps, as the runs' summaries have it (`seconds`)
 
-Expected: TO BE MEASURED
+Expected: nothing yet. It has not run on a machine it had alone, and no number stands anywhere.
 """
 
 import argparse
