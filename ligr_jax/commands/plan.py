@@ -15,8 +15,6 @@ import argparse
 import json
 from pathlib import Path
 
-import polars as pl
-
 from ligr_jax.commands.fit import LOWER
 from ligr_jax.scaling.runs import read_runs
 
@@ -48,9 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints one plan; raises BadInput with the reason where there is none."""
     from ligr_jax.scaling.plan import Asked, make_plan, text, to_json
 
-    tables = [read_runs(path).table for path in args.runs]
     plan = make_plan(
-        pl.concat(tables, how="diagonal_relaxed"),
+        read_runs(*args.runs).table,
         Asked(
             flops=args.flops,
             metric=args.metric,

@@ -21,8 +21,8 @@ from ligr_jax.tables.layout import layout
 from ligr_jax.train.length import number_of_steps, work_of_a_row
 from ligr_jax.train.state import abstract_state, optimizer
 
-# Of small runs on two cores (README): seconds to start, compile and evaluate; seconds of a step
-# beside its FLOPs; share of the peak that those reach. Finished runs correct what comes of them.
+# First guesses, of the demo's runs on two cores: seconds to start, compile and evaluate; seconds of
+# a step beside its FLOPs; share of the peak those reach. Finished runs correct what comes of them.
 _START, _STEP, _SHARE = 12.0, 0.004, 0.3
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """Configurations from few dials: what grows with what, written down once.
 
-A rung is a size of the model: sequence length, depth, width D, table width E and share of the
-members. All else follows from it by the rules of its ladder:
+A rung is a size of the model: sequence length, depth, width D and table width E. All else follows
+from it by the rules of its ladder:
 
     optim.batch   tokens of a batch / sequence length: a step sees as many tokens at every length
     model.heads   width / head width
@@ -36,8 +36,8 @@ class Ladder:
     batch_tokens: int
     head_width: int
     common: tuple[str, ...]
-    # T, depth, width, table width, share of the members
-    rungs: tuple[tuple[int, int, int, int, float], ...]
+    # T, depth, width, table width
+    rungs: tuple[tuple[int, int, int, int], ...]
 
     def presets(self) -> dict[str, tuple[str, ...]]:
         """Assignments of every rung, by the name of its preset."""
@@ -50,9 +50,8 @@ class Ladder:
                 f"model.depth={depth}",
                 f"model.width={width}",
                 f"model.table_width={table}",
-                f"data.fraction={members}",
             )
-            for i, (t, depth, width, table, members) in enumerate(self.rungs)
+            for i, (t, depth, width, table) in enumerate(self.rungs)
         }
 
 
@@ -75,14 +74,14 @@ DEMO = Ladder(
     ),
     # Everything grows a little at every rung: a jump in T alone would be a step in the law.
     rungs=(
-        (16, 1, 8, 4, 1.0),
-        (24, 1, 12, 4, 1.0),
-        (32, 2, 16, 8, 1.0),
-        (48, 2, 20, 8, 1.0),
-        (64, 2, 24, 8, 1.0),
-        (96, 2, 32, 16, 1.0),
-        (128, 3, 40, 16, 1.0),
-        (192, 3, 48, 16, 1.0),
+        (16, 1, 8, 4),
+        (24, 1, 12, 4),
+        (32, 2, 16, 8),
+        (48, 2, 20, 8),
+        (64, 2, 24, 8),
+        (96, 2, 32, 16),
+        (128, 3, 40, 16),
+        (192, 3, 48, 16),
     ),
 )
 
@@ -104,12 +103,12 @@ PAPER = Ladder(
         "train.checkpoint_every=1000",
     ),
     rungs=(
-        (64, 2, 64, 8, 1.0),
-        (128, 4, 64, 16, 1.0),
-        (256, 6, 128, 32, 1.0),
-        (512, 8, 128, 32, 1.0),
-        (1024, 12, 192, 64, 1.0),
-        (2048, 16, 192, 64, 1.0),
+        (64, 2, 64, 8),
+        (128, 4, 64, 16),
+        (256, 6, 128, 32),
+        (512, 8, 128, 32),
+        (1024, 12, 192, 64),
+        (2048, 16, 192, 64),
     ),
 )
 

@@ -8,6 +8,7 @@ runner was killed. Its children live in sessions of their own: killing the runne
 them, and a new runner finds them at work.
 """
 
+import fcntl
 import json
 import os
 import subprocess
@@ -60,15 +61,17 @@ def run_sweep(
 
 
 def _list(points: Sequence[Point], out: Path) -> None:
-    """Adds the points to sweep.json, which keeps what earlier calls asked for."""
+    """Adds the points to sweep.json, which keeps what earlier calls and other runners asked for."""
     path = out / "sweep.json"
-    listed = json.loads(path.read_text())["points"] if path.exists() else []
-    known = {p["run"]: p for p in listed}
-    for point in points:
-        before = known.get(point.name, {"sweeps": []})
-        sweeps = dict.fromkeys((*before["sweeps"], *point.sweeps))
-        known[point.name] = point.to_json() | {"sweeps": list(sweeps)}
-    write_atomically(path, json.dumps({"points": list(known.values())}, indent=1) + "\n")
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        listed = json.loads(path.read_text())["points"] if path.exists() else []
+        known = {p["run"]: p for p in listed}
+        for point in points:
+            before = known.get(point.name, {}).get("sweeps", ())
+            sweeps = dict.fromkeys((*before, *point.sweeps))
+            known[point.name] = point.to_json() | {"sweeps": list(sweeps)}
+        write_atomically(path, json.dumps({"points": list(known.values())}, indent=1) + "\n")
 
 
 class _Board:
@@ -136,6 +139,7 @@ class _Board:
     def _train(self, group: list[Point]) -> None:
         for point in group:
             (self._out / point.name).mkdir(exist_ok=True)
+            (self._out / point.name / "error.txt").unlink(missing_ok=True)  # of an earlier try
         first = self._out / group[0].name
         if self._largest in group:
             foretell(self._largest, self._points, self._out, self._say)
@@ -159,8 +163,6 @@ class _Board:
                 took = time.monotonic() - began
                 self._took, self._expected = self._took + took, self._expected + expected
                 self._line(group[0], f"finished in {clock(took)}{self._time_left()}", group)
-            for point in done:
-                (self._out / point.name / "error.txt").unlink(missing_ok=True)
             for point in group:
                 if point not in done:
                     self._fail(point, status, last)
@@ -168,7 +170,7 @@ class _Board:
     def _fail(self, point: Point, status: int, last: str) -> None:
         path = self._out / point.name / "error.txt"
         error = f"exit status {status}: {last}" if status != PREEMPTED else "saved; run again"
-        if self._together > 1 and status == 1 and path.exists():  # of a group, each has its own
+        if path.exists():  # of a group, those that diverged have their own
             error = path.read_text().strip()
         write_atomically(path, error + "\n")
         self.failed[point.name] = error
