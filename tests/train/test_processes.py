@@ -14,6 +14,7 @@ from ligr_jax.parallel.processes import join_processes
 from ligr_jax.train.loop import train
 from ligr_jax.train.run import PREEMPTED
 from ligr_jax.train.track import read_rows
+from tests.conftest import QUICKLY
 from tests.train.runs import SMALL, small_config
 
 MIXED = "mesh.placement=column,item_id:row,surface:table,dwell_s:table"
@@ -27,7 +28,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """One of two processes with four devices each."""
     mine = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {QUICKLY}",
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": "2",
         "JAX_PROCESS_ID": str(index),
