@@ -2,16 +2,12 @@
 
 import gc
 import os
-from importlib.metadata import version
 from pathlib import Path
 
-# Laws hold for slow code as well: a training step compiles three times as fast.
-QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if version("jaxlib") < "0.11":  # the older emitters, which later ones do not know
-    QUICKLY += " --xla_cpu_use_fusion_emitters=false"
+from tests.xla import flags
 
 # Before anything imports JAX.
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICKLY}"
+os.environ["XLA_FLAGS"] = flags(devices=8)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["WANDB_MODE"] = "offline"
@@ -20,7 +16,7 @@ import pytest
 
 from tests.data.logs import write_log
 
-# Compiled programs and their traces are many objects that live long: seldom look through them.
+# Traces and compiled programs are many objects that live long: look through them seldom.
 gc.set_threshold(100_000, 20, 100)
 
 
@@ -41,5 +37,4 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def child_env() -> dict[str, str]:
     """Environment of child processes: that of the tests, with two devices."""
-    two = f"--xla_force_host_platform_device_count=2 {QUICKLY}"
-    return {**os.environ, "XLA_FLAGS": two, "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, "XLA_FLAGS": flags(devices=2), "PYTHONUNBUFFERED": "1"}

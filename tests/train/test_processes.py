@@ -14,8 +14,8 @@ from ligr_jax.parallel.processes import join_processes
 from ligr_jax.train.loop import train
 from ligr_jax.train.run import PREEMPTED
 from ligr_jax.train.track import read_rows
-from tests.conftest import QUICKLY
 from tests.train.runs import SMALL, small_config
+from tests.xla import flags
 
 MIXED = "mesh.placement=column,item_id:row,surface:table,dwell_s:table"
 SETTINGS = ("train.steps=60", "train.log_every=1", "train.checkpoint_every=25", MIXED)
@@ -28,7 +28,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """One of two processes with four devices each."""
     mine = {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {QUICKLY}",
+        "XLA_FLAGS": flags(devices=4),
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": "2",
         "JAX_PROCESS_ID": str(index),

@@ -2,16 +2,17 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 import pytest
 
-from ligr_jax.config import Config, OptimConfig
+from ligr_jax.config import Config, OptimConfig, digest
 from ligr_jax.data.pipeline import TrainBatch, plan_for, train_batches
 from ligr_jax.data.records import Records
-from ligr_jax.train.program import Program
+from ligr_jax.train.program import Program, key_data
 from ligr_jax.train.state import TrainState, schedule, split
 from ligr_jax.train.step import make_step
 from tests.train.runs import small_config
@@ -36,11 +37,21 @@ def at_start(config: Config, batch: TrainBatch) -> TrainState:
     return Program(config, 10).fresh(batch[0])
 
 
+_compiled: dict[str, tuple[Program, Any, Any]] = {}
+
+
 def steps(config: Config, batches: list[TrainBatch]) -> tuple[TrainState, list[float]]:
-    """State and losses after a step on each batch, which was made for as many devices."""
-    program = Program(config, 10)
-    state = program.fresh(batches[0][0])
-    step = program.compile(*program.put(*batches[0]))
+    """State and losses after a step on each batch, which was made for as many devices.
+
+    A configuration is compiled once.
+    """
+    batch = batches[0]
+    if digest(config) not in _compiled:
+        program = Program(config, 10)
+        fresh, step = program.compile_fresh(batch[0]), program.compile(*program.put(*batch))
+        _compiled[digest(config)] = program, fresh, step
+    program, fresh, step = _compiled[digest(config)]
+    state = fresh(key_data(config.train.seed), batch[0])
     losses = []
     for pair in batches:
         state, metrics = step(state, *program.put(*pair))
