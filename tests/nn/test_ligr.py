@@ -49,7 +49,7 @@ def batch() -> Batch:
 def reach(config: ModelConfig, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Size of d logit / d item token and d logit / d action token, [B, N, B, N] each."""
     jacobian = token_jacobian(config, random_params(config, batch), batch)
-    items, actions = (np.abs(np.asarray(j)).sum((2, 5)) for j in jacobian)
+    items, actions = (np.abs(np.asarray(j)).sum(-1) for j in jacobian)
     return items, actions
 
 
