@@ -13,8 +13,9 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
-from ligr_jax.nn.flops import Work, parameter_counts, train_flops
-from ligr_jax.nn.ligr import LiGR
+from ligr_jax.nn.flops import parameter_counts, train_flops
+from ligr_jax.nn.models import make_model
+from ligr_jax.nn.work import Work
 from ligr_jax.parallel.peak import peak_flops
 from ligr_jax.scaling.memory import activation_bytes
 from ligr_jax.tables.layout import layout
@@ -98,6 +99,6 @@ def _state(config: Config, records: Records, plan: Plan) -> tuple[dict[str, int]
     batch = Assembler(records, plan, config.model)(np.zeros(1, np.int64))
     tx = optimizer(config, 1, layout(config.model.tables))
     # A scanned stack is traced once, whatever its depth, and has the same parameters.
-    state = abstract_state(LiGR(replace(config.model, unroll="no")), tx, batch)
+    state = abstract_state(make_model(replace(config.model, unroll="no")), tx, batch)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     return parameter_counts(config.model, state.params), size
