@@ -22,10 +22,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
+from ligr_jax.nn import ligr
 from ligr_jax.nn.blocks import relative_bias
-from ligr_jax.nn.ligr import LiGR
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.transfer import growth
+from ligr_jax.nn.work import Work
 from ligr_jax.ops.attention import attend
 from ligr_jax.ops.masks import Mask
 
@@ -62,7 +63,15 @@ class TransductionUnit(nn.Module):
         return x + self.scale * out, None  # a scan's carry and (empty) output
 
 
-class HSTU(LiGR):
+class HSTU(ligr.LiGR):
     """LiGR's tokens, masks and heads around stacks of transduction units."""
 
     block: type[nn.Module] = TransductionUnit
+
+
+def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:
+    """`ligr_jax.nn.flops.forward_flops` of HSTU: LiGR's but for the matrices of a layer, D x 4D and
+    D x D."""
+    tokens = work.impressions * (2 * config.depth + config.set_depth)
+    own = {"attention_projections": tokens * 2 * 5 * config.width**2, "gates": 0.0, "ffn": 0.0}
+    return ligr.forward_flops(config, work) | own
