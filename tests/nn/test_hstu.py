@@ -8,7 +8,6 @@ import pytest
 from scipy.special import expit
 
 from ligr_jax.config import ModelConfig
-from ligr_jax.data.batch import Batch
 from ligr_jax.nn.hstu import TransductionUnit
 from ligr_jax.ops.attention import bucket_distance
 from ligr_jax.ops.masks import Mask, dense_mask, history_mask, session_mask
@@ -24,14 +23,14 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 
 def unit(
-    x: np.ndarray, p: Any, allowed: np.ndarray, rab: np.ndarray | float, heads: int
+    x: np.ndarray, p: Any, allowed: np.ndarray, rab: np.ndarray | float, heads: int, n: Any
 ) -> np.ndarray:
-    """Zhai et al. 2024, equations 2 to 4; their N is the length of the row."""
+    """Zhai et al. 2024, equations 2 to 4; n: what sums are divided by."""
     b, t, d = x.shape
     projected = silu(norm(x, p["norm"]) @ p["uvqk"]["kernel"] + p["uvqk"]["bias"])
     u, v, q, k = np.split(projected, 4, axis=-1)
     v, q, k = (np.moveaxis(a.reshape(b, t, heads, -1), 2, 1) for a in (v, q, k))
-    weights = silu(q @ k.swapaxes(-1, -2) + rab) / t * allowed[:, None]
+    weights = silu(q @ k.swapaxes(-1, -2) + rab) / n * allowed[:, None]
     mixed = np.moveaxis(weights @ v, 1, 2).reshape(b, t, d)
     return x + (norm(mixed, p["mixed_norm"]) * u) @ p["out"]["kernel"] + p["out"]["bias"]
 
@@ -58,6 +57,7 @@ def test_a_layer_is_its_published_equations_under_our_masks(implementation: str)
         if place is not None:
             apart = np.abs(place[:, :, None] - place[:, None, :])
             rab = np.moveaxis(exact["bias"][:, np.asarray(bucket_distance(apart, 32))], 0, 1)
-        wanted = unit(x.astype(np.float64), exact, np.asarray(dense_mask(mask)), rab, config.heads)
-        # Not by LN's epsilon alone would the two divisors differ.
-        np.testing.assert_allclose(out, wanted, atol=3e-3, rtol=1e-3)
+        allowed = np.asarray(dense_mask(mask))
+        keys = allowed.sum(-1)[:, None, :, None]
+        wanted = unit(x.astype(np.float64), exact, allowed, rab, config.heads, keys)
+        np.testing.assert_allclose(out, wanted, atol=1e-4, rtol=1e-4)

@@ -115,7 +115,7 @@ def wukong(config: ModelConfig, p: Any, batch: Batch) -> np.ndarray:
             for i in range(2):
                 crossed = first * affine(crossed, p["cross"][f"cross_{i}"]) + crossed
             h = np.concatenate([h, crossed])
-        z[at] = affine(norm(mlp(h, p["mlp"]), p["heads"]["norm"]), p["heads"]["logits"])
+        z[at] = affine(norm(mlp(h, p.get("mlp", {})), p["heads"]["norm"]), p["heads"]["logits"])
     return z
 
 
