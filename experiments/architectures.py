@@ -1,10 +1,10 @@
 """Which architecture learns most for its compute: LiGR, HSTU, Wukong, Wukong with two paths?
 
-    python experiments/architectures.py             tunes, trains and tells; what is finished is kept
+    python experiments/architectures.py             tunes, trains, tells; keeps what is finished
     python experiments/architectures.py --no-runs   only tells
 
 On a synthetic world of 1,500 members, one pass, the same rows, features, tables, heads and losses
-for all (LiGR 5.2 and A.2 do so on LinkedIn's feed). Three rungs of the demo's ladder, three seeds;
+for all (LiGR 5.1 and A.2 do so on LinkedIn's feed). Three rungs of the demo's ladder, three seeds;
 optim.dense_lr is each architecture's own best of powers of two at the middle rung, two seeds, on a
 grid that goes on until the best has neighbours. LiGR's and HSTU's rates then follow width and depth
 (`ligr_jax.nn.transfer`); Wukong has no such rules and keeps the middle rung's. Wukong's other sizes
@@ -116,7 +116,7 @@ def measured(table: pl.DataFrame, rates: Mapping[str, float]) -> None:
                 f"2^{np.log2(rates[arm]):.0f}",
                 f"{part['params/dense'][0]:,}",
                 f"{column(part, 'flops_model').mean():.2e}",
-                f"{column(part, 'train/seconds').mean():.0f}",
+                f"{column(part, 'seconds').mean():.0f}",
                 *(f"{mean:.4f} ± {reach[m]:.4f}" for mean, m in zip(means, METRICS)),
             )
         )

@@ -22,7 +22,7 @@ class ModelConfig:
     prior: tuple[float, ...] = ()  # base rate per action: where the output biases start
     kind: Literal["ligr", "hstu", "wukong"] = "ligr"  # `ligr_jax.nn.models`
     width: int = 64  # D
-    depth: int = 2  # historical layers
+    depth: int = 2  # historical layers; all of Wukong's
     set_depth: int = 1  # in-session set-wise layers, after the historical ones
     heads: int = 2  # H; a head is width / heads wide
     ffn: Literal["gelu", "swiglu", "none"] = "gelu"

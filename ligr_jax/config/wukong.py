@@ -7,7 +7,7 @@ from ligr_jax.config.errors import require
 
 @dataclass(frozen=True)
 class WukongConfig:
-    """A layer's outputs and their rank (Zhang et al. 2024, arXiv:2403.02545, table 1).
+    """A layer's outputs and their rank (Zhang et al. 2024, arXiv:2403.02545).
 
     Hidden widths are in units of `model.width`, so that they grow with it.
     """

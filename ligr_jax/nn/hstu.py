@@ -8,9 +8,9 @@ What differs from the published model:
 
 - The mask is LiGR's (`model.mask`), not the causal one, which shows an item the actions of its own
   session. The paper's model has no set-wise layers: that is `model.set_depth=0`. With them both
-  stacks have these layers, as where LiGR 5.2 compares the two.
-- n is the number of keys that the token sees, not the length of the padded row: what else is packed
-  in the row makes no difference. Since LN follows, no n does, beyond LN's epsilon.
+  stacks have these layers, as where LiGR 5.1 compares the two.
+- n is the number of keys that the token sees; in the authors' code, the length of the padded row. So
+  what else is packed in a row makes no difference. Since LN follows, no n does but by its epsilon.
 - rab is a table [H, buckets] of each layer, by distance in sessions or in hours (`model.position`);
   theirs is shared by the heads, one by distance in tokens plus one by the logarithm of seconds. A
   distance in tokens would show the display rank.

@@ -25,7 +25,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 def unit(
     x: np.ndarray, p: Any, allowed: np.ndarray, rab: np.ndarray | float, heads: int, n: Any
 ) -> np.ndarray:
-    """Zhai et al. 2024, equations 2 to 4; n: what sums are divided by."""
+    """Zhai et al. 2024, equations 1 to 3; n: what sums are divided by."""
     b, t, d = x.shape
     projected = silu(norm(x, p["norm"]) @ p["uvqk"]["kernel"] + p["uvqk"]["bias"])
     u, v, q, k = np.split(projected, 4, axis=-1)
