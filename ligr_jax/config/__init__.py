@@ -21,6 +21,7 @@ from ligr_jax.config.run import (
     TrackConfig,
     TrainConfig,
 )
+from ligr_jax.config.wukong import WukongConfig
 
 __all__ = [
     "PLACEMENTS",
@@ -35,6 +36,7 @@ __all__ = [
     "TableShape",
     "TrackConfig",
     "TrainConfig",
+    "WukongConfig",
     "difference",
     "digest",
     "flatten",
