@@ -159,7 +159,7 @@ def test_two_runners_share_a_sweep_and_one_takes_over_what_a_killed_one_left(
     file.write_text(yaml.safe_dump({"method": "grid", "parameters": values}))
     out = tmp_path / "runs"
     command = [sys.executable, "-m", "ligr_jax", "sweep", str(file), "--data", str(prepared)]
-    command += ["--out", str(out), *SMALL, "train.steps=400", "train.checkpoint_every=20"]
+    command += ["--out", str(out), *SMALL, "train.steps=200", "train.checkpoint_every=20"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     first = subprocess.Popen(command, env=child_env, start_new_session=True, **pipes)
     try:
@@ -181,7 +181,7 @@ def test_two_runners_share_a_sweep_and_one_takes_over_what_a_killed_one_left(
     for directory in (out / name for name in runs.table["run"]):
         steps = [row["step"] for row in read_metrics(directory)]
         assert len(set(steps[:-1])) == len(steps[:-1])  # the last row is the evaluation
-        assert (directory / "log.txt").read_text().count("step 400/400") == 1
+        assert (directory / "log.txt").read_text().count("step 200/200") == 1
 
 
 def test_a_runner_waits_for_a_point_that_another_trains(
