@@ -7,8 +7,8 @@ On a synthetic world of 1,500 members, one pass, the same rows, features, tables
 for all (LiGR 5.1 and A.2 do so on LinkedIn's feed). Three rungs of the demo's ladder, three seeds;
 optim.dense_lr is each architecture's own best of powers of two at the middle rung, two seeds, on a
 grid that goes on until the best has neighbours. LiGR's and HSTU's rates then follow width and depth
-(`ligr_jax.nn.transfer`); Wukong has no such rules and keeps the middle rung's. Wukong's other sizes
-are their defaults, in units of the rung's width: a rung costs it less than LiGR.
+(`ligr_jax.nn.transfer`); Wukong has no such rules and keeps the middle rung's. Its depth and width
+are the rung's, its other sizes their defaults, so that at one rung architectures differ in FLOPs.
 
 Told are validation NE and AUC beside FLOPs (flops_model), with 90 % intervals from the deviation of
 seeds, pooled over all cells; then each rival less LiGR, paired by rung and seed, and by the two
