@@ -1,0 +1,58 @@
+"""Content vectors of titled and tagged items without a model: hashed TF-IDF, randomly projected.
+
+Unlike the leading singular directions of such a matrix, which leave titles of rare words on one
+spot, a random projection keeps all distances (Johnson and Lindenstrauss 1984), so that distinct
+titles get distinct vectors, and codes.
+"""
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+from ligr_jax.data.sources.ids import hash_strings
+from ligr_jax.ops.hashing import mix64
+
+BUCKETS = 1 << 16
+SEED = 0
+
+
+def title_vectors(titles: pl.Series, tags: pl.Series, width: int) -> np.ndarray:
+    """float32 [items, W] of length 1, zeros for an item without title and tags.
+
+    Half of a vector's squared length is its title's (words, and trigrams of characters with word
+    ends marked), half its tags'. Terms weigh tf * (ln((1 + n) / (1 + df)) + 1), are hashed into
+    BUCKETS, and projected by a fixed Gaussian matrix: the same texts give the same vectors.
+
+    Args:
+        titles: of strings.
+        tags: lists of strings.
+    """
+    words = titles.fill_null("").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
+    blocks = [words, words.map_elements(_trigrams, pl.List(pl.String)), tags]
+    weights = np.sqrt([0.25, 0.25, 0.5])
+    out = np.zeros((len(titles), width), np.float32)
+    for number, (terms, weight) in enumerate(zip(blocks, weights)):
+        rng = np.random.default_rng([SEED, number])
+        projection = rng.standard_normal((BUCKETS, width), np.float32) / np.sqrt(width)
+        out += np.float32(weight) * (_tf_idf(terms) @ projection)
+    length = np.linalg.norm(out, axis=1, keepdims=True)
+    return out / np.maximum(length, np.float32(1e-12))
+
+
+def _trigrams(words: pl.Series) -> list[str]:
+    marked = [f"^{word}$" for word in words]
+    return [word[i : i + 3] for word in marked for i in range(len(word) - 2)]
+
+
+def _tf_idf(terms: pl.Series) -> sp.csr_array:
+    """float32 [items, BUCKETS] with rows of length 1, or zeros."""
+    terms = terms.fill_null([])
+    row = np.repeat(np.arange(len(terms)), terms.list.len().to_numpy())
+    flat = terms.filter(terms.list.len() > 0).explode(empty_as_null=False)
+    bucket = (mix64(hash_strings(flat)) % np.uint64(BUCKETS)).astype(np.int64)
+    counts = sp.csr_array((np.ones(len(row)), (row, bucket)), shape=(len(terms), BUCKETS))
+    counts.sum_duplicates()
+    df = np.bincount(counts.indices, minlength=BUCKETS)
+    weighted = (counts * (np.log((1 + len(terms)) / (1 + df)) + 1)).tocsr()
+    norm = np.sqrt(weighted.multiply(weighted).sum(axis=1))
+    return (sp.diags_array(1 / np.maximum(norm, 1e-12)) @ weighted).astype(np.float32).tocsr()
