@@ -1,7 +1,7 @@
-"""Do semantic ids replace item ids, as in table 5 of the LiGR paper, and what do they do for cold items?
+"""Do semantic ids replace item ids (LiGR 5.1, table 5), and what do they do for cold items?
 
-    python experiments/semantic_ids.py                     all of it, resumable, in runs/semantic_ids
-    python experiments/semantic_ids.py --data PREPARED     on data that has items with `content`
+    python experiments/semantic_ids.py                    all, resumable, in runs/semantic_ids
+    python experiments/semantic_ids.py --data PREPARED    on data whose items have `content`
 
 A world of 3,000 members and 20,000 items; a third of the validation impressions are of items with
 fewer than five train impressions (cold). The encoder, 3 x 32 codes, learns from the content vectors
@@ -144,9 +144,7 @@ def table5(table: pl.DataFrame) -> None:
     for arm, paper in PAPER.items():
         cells = []
         for task, theirs in zip(TASKS[1:], paper):
-            value, low, high = (
-                100 * x for x in differences(table, f"validation/{task}/auc")[arm]
-            )
+            value, low, high = (100 * x for x in differences(table, f"validation/{task}/auc")[arm])
             said = verdict(np.sign(theirs), low, high)
             cells += [f"{theirs:+} %", f"{value:+.2f} % [{low:+.2f}, {high:+.2f}] {said}"]
         rows.append((arm, *cells))

@@ -9,6 +9,7 @@ examples:
   ligr sid train data/prepared --out sid/kmeans --method rqkmeans    the baseline without a network
   ligr sid assign sid/model data/prepared --out sid/ids.parquet      item_id, c1, c2, c3
   ligr sid inspect sid/model data/prepared --out sid/page.html --titles movies.csv
+  ligr sid attach sid/ids.parquet data/prepared --out data/with_sid  features sid1, sid2, sid3
 
 Training goes on where it was interrupted when it is started again with the same arguments. New
 items get ids from the frozen model: `assign` with a source that holds them.
@@ -42,7 +43,7 @@ WHAT = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parts = parser.add_subparsers(dest="part", required=True, metavar="train|assign|inspect")
+    parts = parser.add_subparsers(dest="part", required=True, metavar="train|assign|inspect|attach")
     train = parts.add_parser("train", help="learn codes from item vectors")
     train.add_argument("source", metavar="SOURCE", type=Path)
     train.add_argument("--out", metavar="DIR", type=Path, required=True, help="made if needed")
@@ -71,13 +72,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--titles", metavar="FILE", type=Path, help="CSV or Parquet with columns to show"
     )
     inspect.add_argument("--id", metavar="COL", default="item_id", help="its id [%(default)s]")
+    attach = parts.add_parser("attach", help="make prepared data with the ids as features")
+    attach.add_argument("ids", metavar="FILE.parquet", type=Path, help="of `ligr sid assign`")
+    attach.add_argument("prepared", metavar="PREPARED", type=Path, help="data of the same items")
+    attach.add_argument("--out", metavar="NEW", type=Path, required=True)
+    attach.add_argument("--overwrite", action="store_true", help="replace NEW if made otherwise")
 
 
 def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.host import use_all_cores
 
     use_all_cores()
-    return {"train": _train, "assign": _assign, "inspect": _inspect}[args.part](args)
+    parts = {"train": _train, "assign": _assign, "inspect": _inspect, "attach": _attach}
+    return parts[args.part](args)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -104,6 +111,14 @@ def _assign(args: argparse.Namespace) -> int:
     print(f"{args.out}: ids of {rows:,} items by model {model.digest}")
     if without:
         print(f"{without:,} items have no content and got no ids")
+    return 0
+
+
+def _attach(args: argparse.Namespace) -> int:
+    from ligr_jax.data.prepare.attach import attach
+
+    manifest = attach(args.ids, args.prepared, args.out, args.overwrite, print)
+    print(f"{args.out}  digest {manifest.digest}\n  note: {manifest.notes[-1]}")
     return 0
 
 
