@@ -207,11 +207,10 @@ def default_features(columns: Mapping[str, ColumnStats]) -> dict[str, Feature]:
     features = {}
     for name, stats in columns.items():
         rows = min(2**20, max(16, int(1.25 * stats.distinct) + 2))
-        if stats.id_range:
-            direct = stats.id_range <= 2**20
-            features[name] = (
-                Feature(rows=stats.id_range + 1, lookup="direct") if direct else Feature(rows=10**6)
-            )
+        if stats.id_range > 2**20:
+            features[name] = Feature(rows=10**6)
+        elif stats.id_range:
+            features[name] = Feature(rows=stats.id_range + 1, lookup="direct")
         elif stats.kind == "categorical":
             features[name] = Feature(rows=rows, outcome=stats.outcome)
         elif stats.kind == "bag":

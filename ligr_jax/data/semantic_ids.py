@@ -38,7 +38,7 @@ class SemanticIds:
 
     k: codes of a level.
     levels: N.
-    model: digest of the model that gave them.
+    model: digest of the model that gave them, or "unknown".
     """
 
     path: Path
@@ -68,7 +68,7 @@ class SemanticIds:
                 f"{path}: metadata {CODES.decode()}={k!r}, the codes of a level, must be a whole "
                 f"number K >= 1 with K^{levels} < 2^63; {_MAKE}"
             )
-        return cls(path, int(k), levels, metadata.get(MODEL, b"").decode())
+        return cls(path, int(k), levels, metadata.get(MODEL, b"unknown").decode())
 
     def batches(self) -> Iterator[tuple[LogBatch, np.ndarray]]:
         """The table in file order: a batch, and the prefixes of its tuples, int64 [rows, N].

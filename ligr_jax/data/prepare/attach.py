@@ -103,7 +103,7 @@ def _by_item(table: SemanticIds, records: Records) -> np.ndarray:
                 f"{batch.frame['item_id'][at]} is there twice; leave one row per item"
             )
         out[:, row[here]] = prefixes[here].T
-    if (out == MISSING).all():
+    if (out[0] == MISSING).all():
         raise BadInput(
             f"{table.path}: none of its items is among the {len(item_ids):,} of "
             f"{records.directory}, e.g. {item_ids[:3].tolist()}; assign ids to that data's items: "
