@@ -65,7 +65,7 @@ def main() -> None:
     runs = args.out / "runs"
     train(attached(data, args.out / "sid"), runs)
     table = read_runs(runs).table.with_columns(
-        change=pl.col("run").replace_strict(names_of(runs)),
+        change=pl.col("run").replace_strict(arm_of(runs)),
         **{f"mean/{s}{m}": mean(s, m) for s in SLICES.values() for m in ("ne", "auc")},
     )
     print("\n## Table 5\n")
@@ -73,6 +73,8 @@ def main() -> None:
     for name, part in SLICES.items():
         print(f"\n## Impressions: {name}\n")
         arms(table, part)
+    print("\n## Semantic ids against item ids\n")
+    pairs(table)
 
 
 def world(directory: Path) -> Path:
@@ -124,19 +126,28 @@ def train(data: Path, runs: Path) -> None:
         raise SystemExit("some points failed; run again")
 
 
-def names_of(runs: Path) -> dict[str, str]:
-    """The arm of each run; the baseline is the change that `differences` calls none."""
+def arm_of(runs: Path) -> dict[str, str]:
+    """The arm of each run."""
     names = {f"model.features={','.join((*a, *REST))}": name for name, a in ARMS.items()}
     found = {}
     for point in json.loads((runs / "sweep.json").read_text())["points"]:
         given = dict(a.split("=", 1) for a in point["assignments"])
-        name = names[given["change"]]
-        found[point["run"]] = "none" if name == "baseline" else name
+        found[point["run"]] = names[given["change"]]
     return found
 
 
 def mean(part: str, metric: str) -> pl.Expr:
+    """Of the three tasks."""
     return pl.mean_horizontal(f"validation/{task}/{part}{metric}" for task in TASKS)
+
+
+def against(table: pl.DataFrame, base: str, metric: str) -> dict[str, tuple[float, ...]]:
+    """Relative changes of a metric from arm `base` to each other one, in per cent: mean, interval.
+
+    Of all arms, so that the deviation is pooled over all.
+    """
+    found = differences(table.with_columns(pl.col("change").replace(base, "none")), metric)
+    return {arm: tuple(100 * x for x in change) for arm, change in found.items()}
 
 
 def table5(table: pl.DataFrame) -> None:
@@ -144,26 +155,38 @@ def table5(table: pl.DataFrame) -> None:
     for arm, paper in PAPER.items():
         cells = []
         for task, theirs in zip(TASKS[1:], paper):
-            value, low, high = (100 * x for x in differences(table, f"validation/{task}/auc")[arm])
-            said = verdict(np.sign(theirs), low, high)
-            cells += [f"{theirs:+} %", f"{value:+.2f} % [{low:+.2f}, {high:+.2f}] {said}"]
+            ours = against(table, "baseline", f"validation/{task}/auc")[arm]
+            cells += [f"{theirs:+} %", f"{told(ours)} {verdict(np.sign(theirs), *ours[1:])}"]
         rows.append((arm, *cells))
     show(("AUC", "paper: long dwell", "ours", "paper: contribution", "ours"), rows)
 
 
 def arms(table: pl.DataFrame, part: str) -> None:
-    """Means over the three tasks and the seeds, and relative changes; parameters of tables."""
-    changes = {m: differences(table, f"mean/{part}{m}") for m in ("ne", "auc")}
+    """Means over the three tasks and the seeds, and changes from the baseline."""
+    changes = {m: against(table, "baseline", f"mean/{part}{m}") for m in ("ne", "auc")}
     rows = []
     for arm in ARMS:
-        here = table.filter(change="none" if arm == "baseline" else arm)
+        here = table.filter(change=arm)
         cells = []
         for metric, found in changes.items():
             cells.append(f"{column(here, f'mean/{part}{metric}').mean():.4f}")
-            value, low, high = (100 * x for x in found.get(arm, (0, 0, 0)))
-            cells.append(f"{value:+.2f} % [{low:+.2f}, {high:+.2f}]" if arm in found else "")
-        rows.append((arm, f"{int(column(here, 'tables')[0]):,}", *cells))
+            cells.append(told(found[arm]) if arm in found else "")
+        rows.append((arm, f"{int(column(here, 'params_tables')[0]):,}", *cells))
     show(("arm", "table parameters", "NE", "change", "AUC", "change"), rows)
+
+
+def pairs(table: pl.DataFrame) -> None:
+    """What semantic ids do where they are the only ids, against the item id and against neither."""
+    rows = []
+    for arm, base in (("only SID", "only id"), ("no id, add SID", "no id")):
+        for name, part in SLICES.items():
+            found = [told(against(table, base, f"mean/{part}{m}")[arm]) for m in ("ne", "auc")]
+            rows.append((f"{arm} against {base}", name, *found))
+    show(("arms", "impressions", "NE", "AUC"), rows)
+
+
+def told(change: tuple[float, ...]) -> str:
+    return "{:+.2f} % [{:+.2f}, {:+.2f}]".format(*change)
 
 
 def arguments() -> argparse.Namespace:
