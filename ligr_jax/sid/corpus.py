@@ -128,8 +128,7 @@ def _parquet(path: Path, column: str) -> Corpus:
                 )
         ids, width, row = [], 0, 1
         for batch in file.iter_batches(ROWS, columns=["item_id", column]):
-            where = f"{path}, row {row}"
-            ids.append(_ids(where, batch["item_id"]))
+            ids.append(item_ids(pl.Series(batch["item_id"]), f"{path}, column 'item_id'"))
             x = _vectors(path, row, column, batch[column], width)
             width = x.shape[1]
             scratch.write(x.tobytes())
@@ -142,12 +141,12 @@ def _parquet(path: Path, column: str) -> Corpus:
     return Corpus(np.concatenate(ids), vectors, digest_file(path))
 
 
-def _ids(where: str, values: pa.Array) -> np.ndarray:
+def item_ids(values: pl.Series, where: str, text: bool = False) -> np.ndarray:
+    """int64 ids as `ligr prepare` makes them (text: of a file without types)."""
     try:
-        ids = to_ids(pl.Series("item_id", values))
+        return to_ids(values, text)
     except TypeError as e:
-        raise BadInput(f"{where}, column 'item_id': {e}; give integers or strings") from e
-    return ids
+        raise BadInput(f"{where}: {e}; give integers or strings") from e
 
 
 def _vectors(path: Path, row: int, column: str, array: pa.Array, width: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """How good semantic ids are, over the whole corpus and never per batch."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -56,8 +57,16 @@ class Quality:
         return found
 
 
-def measure(model: SidModel, corpus: Corpus) -> tuple[Quality, np.ndarray, np.ndarray]:
-    """The quality of a model's codes, with ids int64 [items] and codes int32 [items, N]."""
+class Measured(NamedTuple):
+    """ids: int64 [items with content]; codes: int32 [items with content, N]."""
+
+    quality: Quality
+    ids: np.ndarray
+    codes: np.ndarray
+
+
+def measure(model: SidModel, corpus: Corpus) -> Measured:
+    """Codes the whole corpus and measures what came out."""
     _, variance = corpus.moments()
     ids, codes, prints, lost = [], [], [], 0.0
     for some, x, code, x_hat in model.code(corpus):
@@ -67,7 +76,7 @@ def measure(model: SidModel, corpus: Corpus) -> tuple[Quality, np.ndarray, np.nd
         lost += float(((x - x_hat) ** 2).sum(dtype=np.float64))
     every = np.concatenate(codes)
     spread = variance * corpus.width * len(corpus)
-    return (
+    return Measured(
         quality(
             every,
             np.array(prints, np.uint64),
