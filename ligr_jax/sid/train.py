@@ -3,6 +3,7 @@
 Killed at any moment and started again, it goes on from its checkpoint and ends with the same bits.
 """
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -97,7 +98,8 @@ def _advance(
         say(f"resuming at step {first} of {last}")
     progress, rows, stop = Progress(last, say), JsonLines(out, first), threading.Event()
     saved = time.monotonic()
-    with on_sigterm(stop.set):
+    with contextlib.ExitStack() as ended, on_sigterm(stop.set):
+        ended.callback(rows.close, 0)
         for number in range(first + 1, last + 1):
             state, metrics = training.update(number, state)
             if number % LOG_EVERY == 0 or number == last or config.method == "rqkmeans":
@@ -110,7 +112,6 @@ def _advance(
             if stop.is_set() and number < last:
                 say(f"stopped by SIGTERM at step {number}; the same command goes on from it")
                 raise Preempted(PREEMPTED)
-    rows.close(0)
     return state
 
 

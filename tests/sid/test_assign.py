@@ -16,20 +16,8 @@ from ligr_jax.sid.measure import quality
 from ligr_jax.sid.model import load_model
 from tests.sid.corpora import clusters, write_items
 
-TRAIN = [
-    "--levels",
-    "3",
-    "--codes",
-    "8",
-    "--batch",
-    "64",
-    "--steps",
-    "20",
-    "--latent",
-    "3",
-    "--hidden",
-    "16",
-]
+TRAIN = ["--levels", "3", "--codes", "8", "--batch", "64", "--steps", "20"]
+TRAIN += ["--latent", "3", "--hidden", "16"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -129,7 +130,7 @@ def test_a_pass_of_lloyd_never_raises_the_error(corpus: Corpus) -> None:
 
 def test_kmeans_ends_where_every_centroid_is_the_mean_of_its_rows() -> None:
     x = clusters(300, 2)
-    found = np.asarray(kmeans(x, 5, jax.random.key(0), iterations=50))
+    found = np.asarray(kmeans(jnp.asarray(x), 5, jax.random.key(0), iterations=50))
     nearest = ((x[:, None] - found) ** 2).sum(2).argmin(1)
     for k in range(5):
         np.testing.assert_allclose(x[nearest == k].mean(0), found[k], rtol=1e-4, atol=1e-4)
