@@ -29,7 +29,7 @@ WHAT = {
     "codes": "codes to choose from at each level",
     "seed": "another seed is another model",
     "batch": "items of a step",
-    "steps": "steps; passes over the corpus for each level with rqkmeans [2000; 20]",
+    "steps": "steps; passes over the corpus for each level with rqkmeans [1000; 20]",
     "latent": "width of the quantized vector",
     "hidden": "widths of the encoder's hidden layers",
     "rate": "highest learning rate",

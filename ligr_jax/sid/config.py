@@ -26,10 +26,10 @@ class SidConfig:
     codes: int = 1000
     seed: int = 0
     batch: int = 1024
-    steps: int = 0  # 0: 2,000 or 20
+    steps: int = 0  # 0: 1,000 or 20
     latent: int = 8
     hidden: tuple[int, ...] = (256, 128)  # of the encoder; the decoder's in reverse
-    rate: float = 1e-3
+    rate: float = 3e-3
     beta: float = 0.25
     gamma: float = 100.0
     temperature: float = 0.1
@@ -57,7 +57,7 @@ class SidConfig:
         if not all(width >= 1 for width in self.hidden):
             raise BadInput(f"hidden={self.hidden}; give widths of at least 1")
         if not self.steps:
-            object.__setattr__(self, "steps", 2000 if self.method == "rqvae" else 20)
+            object.__setattr__(self, "steps", 1000 if self.method == "rqvae" else 20)
 
     @property
     def updates(self) -> int:
