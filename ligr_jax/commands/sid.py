@@ -19,10 +19,9 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from ligr_jax.sid.config import SidConfig
+from ligr_jax.sid.config import CHOICES, SidConfig
 
 HAS_PARTS = True
-CHOICES = {"method": ("rqvae", "rqkmeans"), "quantization": ("levels", "sum")}
 WHAT = {
     "method": "learned (RQ-VAE), or k-means on the vectors",
     "levels": "codes of an item",

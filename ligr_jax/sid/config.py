@@ -6,6 +6,8 @@ from typing import Literal
 
 from ligr_jax.data.schema import BadInput
 
+CHOICES = {"method": ("rqvae", "rqkmeans"), "quantization": ("levels", "sum")}
+
 
 @dataclass(frozen=True)
 class SidConfig:
@@ -38,6 +40,9 @@ class SidConfig:
     dead: float = 0.1
 
     def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise BadInput(f"{name}={getattr(self, name)}; choose one of {', '.join(choices)}")
         for name, low, high in (
             ("levels", 1, 16),
             ("codes", 2, 2**20),

@@ -21,7 +21,7 @@ from ligr_jax.sid.model import SidModel
 
 MOST_ITEMS = 20_000  # on the page: more are slow to load; the first of each cluster are shown
 LONGEST = 120  # characters of a cell
-COMMON = 3  # values that describe a cluster
+COMMON, RARE, SAMPLE = 3, 0.2, 1000  # values that describe a cluster; from so many of its items
 
 
 def write_page(
@@ -68,6 +68,7 @@ def write_page(
         ),
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, page)
 
 
@@ -102,21 +103,23 @@ def _by_first_code(codes: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]
 
 def _cluster(found: Measured, columns: pl.DataFrame, rows: np.ndarray) -> dict[str, Any]:
     """Its code, number of items, and what most of them have in common."""
-    values: Counter[tuple[str, str]] = Counter()
+    values: Counter[str] = Counter()
+    some = rows[:: -(-len(rows) // SAMPLE)]
     for name in columns.columns:
-        for cell in columns[name].gather(rows):
-            values.update({(name, value) for value in cell.split("|") if value})
-    common = [
-        (f"{value}" if not value.lstrip("-").isdigit() else f"{name} {value}", count / len(rows))
-        for (name, value), count in values.most_common(COMMON)
-        if count > 1 and len(rows) > 1
-    ]
+        for cell in columns[name].gather(some):
+            values.update({_named(name, value) for value in cell.split("|") if value})
+    common = [(text, count / len(some)) for text, count in values.most_common(COMMON)]
     return {
         "code": int(found.codes[rows[0], 0]),
         "size": len(rows),
-        "common": [f"{text} {share:.0%}" for text, share in common],
+        "common": [f"{text} {share:.0%}" for text, share in common if share >= RARE],
         "rows": rows,
     }
+
+
+def _named(column: str, value: str) -> str:
+    """A number says nothing without its column."""
+    return f"{column} {value}" if value.lstrip("-").replace(".", "", 1).isdigit() else value
 
 
 def _level(codes: np.ndarray, level: int, found: Measured, k: int) -> str:

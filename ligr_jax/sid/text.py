@@ -5,7 +5,6 @@ spot, a random projection keeps all distances (Johnson and Lindenstrauss 1984), 
 titles get distinct vectors, and codes.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from ligr_jax.data.sources.files import read_whole
 from ligr_jax.data.sources.ids import hash_strings
 from ligr_jax.ops.hashing import mix64
 from ligr_jax.sid.corpus import item_ids
+from ligr_jax.sid.files import whole
 
 BUCKETS = 1 << 16
 SEED = 0
@@ -77,9 +77,8 @@ def write_title_vectors(
         lists = frame[tags] if frame[tags].dtype.is_nested() else frame[tags].str.split("|")
     ids = item_ids(frame[id_column], f"{table}, column '{id_column}'", batch.text)
     vectors = fixed_size_lists(title_vectors(frame[title], lists, width))
-    part = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    pq.write_table(pa.table({"item_id": ids, "content": vectors}), part)
-    os.replace(part, out)
+    with whole(out) as part:
+        pq.write_table(pa.table({"item_id": ids, "content": vectors}), part)
     return len(ids)
 
 
