@@ -86,9 +86,8 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.host import use_all_cores
 
     use_all_cores()
-    return {"vectors": _vectors, "train": _train, "assign": _assign, "inspect": _inspect}[
-        args.part
-    ](args)
+    parts = {"vectors": _vectors, "train": _train, "assign": _assign, "inspect": _inspect}
+    return parts[args.part](args)
 
 
 def _vectors(args: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
 """Items and their content vectors, on disk and memory-mapped: read in order or at random places.
 
 A source is a prepared directory, whose items.arrow is mapped as it lies, or a Parquet file with a
-column `item_id` and a column of vectors, which is copied once into an unnamed file and mapped.
+column `item_id` and a column of vectors, which is copied once into a nameless temporary file (in
+TMPDIR) and mapped.
 """
 
 import tempfile
@@ -109,8 +110,8 @@ def _prepared(directory: Path, column: str) -> Corpus:
             "items as a Parquet file with item_id"
         )
     array = batch[column]
-    vectors_VW = array.values.to_numpy().reshape(-1, array.type.list_size)
-    return Corpus(batch["item_id"].to_numpy(), vectors_VW, manifest.items.xxh64)
+    x = array.values.to_numpy().reshape(-1, array.type.list_size)
+    return Corpus(batch["item_id"].to_numpy(), x, manifest.items.xxh64)
 
 
 def _parquet(path: Path, column: str) -> Corpus:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -61,7 +61,7 @@ def write_page(
         levels="".join(
             _level(column, i, found, config.codes) for i, column in enumerate(found.codes.T)
         ),
-        note=escape(
+        note=(
             f"The first {shown:,} items of each are here, {len(items):,} of {len(order):,}."
             if len(items) < len(order)
             else ""
@@ -94,11 +94,11 @@ def read_columns(path: Path, id_column: str, ids: np.ndarray) -> pl.DataFrame:
     return wanted.join(there, on="", how="left", maintain_order="left").drop("").fill_null("")
 
 
-def _by_first_code(codes: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
+def _by_first_code(codes: np.ndarray, order: np.ndarray) -> Sequence[np.ndarray]:
     """Rows of each first code in use, in order of their tuples; the largest cluster first."""
     first = codes[order, 0]
     clusters = np.split(order, np.flatnonzero(np.diff(first)) + 1)
-    return iter(sorted(clusters, key=lambda rows: -len(rows)))
+    return sorted(clusters, key=len, reverse=True)
 
 
 def _cluster(found: Measured, columns: pl.DataFrame, rows: np.ndarray) -> dict[str, Any]:
@@ -133,10 +133,11 @@ def _level(codes: np.ndarray, level: int, found: Measured, k: int) -> str:
     return f"<figure>{_profile(counts)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _profile(counts: Sequence[int] | np.ndarray) -> str:
+def _profile(counts: np.ndarray) -> str:
+    """A falling staircase, and a line at its mean."""
     width, height = 300, 90
     at = np.arange(len(counts)) / len(counts) * width
-    tall = np.asarray(counts) / max(counts[0], 1) * height
+    tall = counts / counts[0] * height
     steps = " ".join(f"H{x:.1f}V{height - y:.1f}" for x, y in zip(at, tall))
     even = height - np.mean(tall)
     return (
