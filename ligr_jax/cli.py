@@ -21,12 +21,8 @@ COMMANDS = {
     "dashboard": "make the report's panels in W&B, and upload its fits",
 }
 
-STEPPING = (
-    "train",
-    "eval",
-    "sweep",
-    "sid",
-)  # commands that run a model, started with care for its speed
+# Commands that run a model, started with care for its speed.
+STEPPING = ("train", "eval", "sweep", "sid")
 
 OVERVIEW = """\
 from an impression log to a scaling law:

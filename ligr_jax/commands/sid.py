@@ -4,6 +4,7 @@ SOURCE is prepared data whose items have vectors, or a Parquet file with `item_i
 vectors, one length throughout; a vector of zeros means none, and such items get no ids.
 
 examples:
+  ligr sid vectors movies.csv --id movieId --tags genres --out items.parquet    from titles
   ligr sid train data/prepared --out sid/model                       RQ-VAE, 3 levels of 1,000 codes
   ligr sid train items.parquet --column embedding --out sid/model --levels 3 --codes 256
   ligr sid train data/prepared --out sid/kmeans --method rqkmeans    the baseline without a network
@@ -19,17 +20,16 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from ligr_jax.sid.config import SidConfig
+from ligr_jax.sid.config import CHOICES, SidConfig
 
 HAS_PARTS = True
-CHOICES = {"method": ("rqvae", "rqkmeans"), "quantization": ("levels", "sum")}
 WHAT = {
     "method": "learned (RQ-VAE), or k-means on the vectors",
     "levels": "codes of an item",
     "codes": "codes to choose from at each level",
     "seed": "another seed is another model",
     "batch": "items of a step",
-    "steps": "steps; passes over the corpus for each level with rqkmeans (4000; 20)",
+    "steps": "steps; passes over the corpus for each level with rqkmeans [1000; 20]",
     "latent": "width of the quantized vector",
     "hidden": "widths of the encoder's hidden layers",
     "rate": "highest learning rate",
@@ -43,7 +43,9 @@ WHAT = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parts = parser.add_subparsers(dest="part", required=True, metavar="train|assign|inspect|attach")
+    parts = parser.add_subparsers(
+        dest="part", required=True, metavar="vectors|train|assign|inspect|attach"
+    )
     train = parts.add_parser("train", help="learn codes from item vectors")
     train.add_argument("source", metavar="SOURCE", type=Path)
     train.add_argument("--out", metavar="DIR", type=Path, required=True, help="made if needed")
@@ -60,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             choices=CHOICES.get(field.name),
             help=WHAT[field.name] + told,
         )
+    vectors = parts.add_parser("vectors", help="make item vectors of titles and tags")
+    vectors.add_argument("table", metavar="FILE", type=Path, help="CSV or Parquet")
+    vectors.add_argument("--out", metavar="FILE.parquet", type=Path, required=True)
+    vectors.add_argument("--id", metavar="COL", default="item_id", help="[%(default)s]")
+    vectors.add_argument("--title", metavar="COL", default="title", help="[%(default)s]")
+    vectors.add_argument("--tags", metavar="COL", help="such as a|b|c, or lists")
+    vectors.add_argument("--width", type=int, default=64, help="[%(default)s]")
     assign = parts.add_parser("assign", help="write item_id -> codes as Parquet")
     inspect = parts.add_parser("inspect", help="measure the codes and draw a page of clusters")
     for part in (assign, inspect):
@@ -83,8 +92,15 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.host import use_all_cores
 
     use_all_cores()
-    parts = {"train": _train, "assign": _assign, "inspect": _inspect, "attach": _attach}
-    return parts[args.part](args)
+    return PARTS[args.part](args)
+
+
+def _vectors(args: argparse.Namespace) -> int:
+    from ligr_jax.sid.text import write_title_vectors
+
+    rows = write_title_vectors(args.table, args.out, args.id, args.title, args.tags, args.width)
+    print(f"{args.out}: vectors of {rows:,} items")
+    return 0
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -128,13 +144,28 @@ def _inspect(args: argparse.Namespace) -> int:
     from ligr_jax.sid.corpus import open_corpus
     from ligr_jax.sid.measure import measure
     from ligr_jax.sid.model import load_model
+    from ligr_jax.sid.page import read_columns, write_page
 
     model = load_model(args.model)
-    found, _, _ = measure(model, open_corpus(args.source, model.column))
-    as_json = json.dumps(dataclasses.asdict(found), indent=1)
-    print(as_json if args.json else "\n".join(found.lines()))
+    found = measure(model, open_corpus(args.source, model.column))
+    if args.out:
+        columns = read_columns(args.titles, args.id, found.ids) if args.titles else None
+        write_page(args.out, model, found, str(args.source), columns)
+    as_json = json.dumps(dataclasses.asdict(found.quality), indent=1)
+    print(as_json if args.json else "\n".join(found.quality.lines()))
+    if args.out and not args.json:
+        print(f"page: {args.out}")
     return 0
 
 
 def _widths(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(",") if part)
+
+
+PARTS = {
+    "vectors": _vectors,
+    "train": _train,
+    "assign": _assign,
+    "inspect": _inspect,
+    "attach": _attach,
+}

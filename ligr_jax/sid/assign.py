@@ -1,6 +1,5 @@
 """A table of semantic ids: item_id and a column for each level, written as it is made."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ligr_jax.sid.corpus import Corpus
+from ligr_jax.sid.files import whole
 from ligr_jax.sid.model import SidModel
 
 
@@ -25,16 +25,8 @@ def assign(model: SidModel, corpus: Corpus, out: Path) -> int:
     }
     fields = [("item_id", pa.int64()), *((f"c{i}", pa.int32()) for i in levels)]
     schema = pa.schema(fields, metadata=about)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    rows = 0
-    try:
-        with pq.ParquetWriter(part, schema) as writer:
-            for ids, _, codes, _ in model.code(corpus):
-                columns = [ids, *np.ascontiguousarray(codes.T)]
-                writer.write_batch(pa.record_batch(columns, schema=schema))
-                rows += len(ids)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
-    return rows
+    with whole(out) as part, pq.ParquetWriter(part, schema) as writer:
+        for ids, _, codes, _ in model.code(corpus):
+            columns = [ids, *np.ascontiguousarray(codes.T)]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+    return len(corpus)

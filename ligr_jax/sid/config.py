@@ -6,6 +6,8 @@ from typing import Literal
 
 from ligr_jax.data.schema import BadInput
 
+CHOICES = {"method": ("rqvae", "rqkmeans"), "quantization": ("levels", "sum")}
+
 
 @dataclass(frozen=True)
 class SidConfig:
@@ -26,18 +28,21 @@ class SidConfig:
     codes: int = 1000
     seed: int = 0
     batch: int = 1024
-    steps: int = 0  # 0: 4,000 or 20
+    steps: int = 0  # 0: 1,000 or 20
     latent: int = 8
     hidden: tuple[int, ...] = (256, 128)  # of the encoder; the decoder's in reverse
-    rate: float = 1e-3
+    rate: float = 3e-3
     beta: float = 0.25
-    gamma: float = 1.0
-    temperature: float = 1.0
+    gamma: float = 100.0
+    temperature: float = 0.1
     quantization: Literal["levels", "sum"] = "levels"
     decay: float = 0.99
     dead: float = 0.1
 
     def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise BadInput(f"{name}={getattr(self, name)}; choose one of {', '.join(choices)}")
         for name, low, high in (
             ("levels", 1, 16),
             ("codes", 2, 2**20),
@@ -57,7 +62,7 @@ class SidConfig:
         if not all(width >= 1 for width in self.hidden):
             raise BadInput(f"hidden={self.hidden}; give widths of at least 1")
         if not self.steps:
-            object.__setattr__(self, "steps", 4000 if self.method == "rqvae" else 20)
+            object.__setattr__(self, "steps", 1000 if self.method == "rqvae" else 20)
 
     @property
     def updates(self) -> int:

@@ -1,7 +1,8 @@
 """Items and their content vectors, on disk and memory-mapped: read in order or at random places.
 
 A source is a prepared directory, whose items.arrow is mapped as it lies, or a Parquet file with a
-column `item_id` and a column of vectors, which is copied once into an unnamed file and mapped.
+column `item_id` and a column of vectors, which is copied once into a nameless temporary file (in
+TMPDIR) and mapped.
 """
 
 import tempfile
@@ -109,8 +110,8 @@ def _prepared(directory: Path, column: str) -> Corpus:
             "items as a Parquet file with item_id"
         )
     array = batch[column]
-    vectors_VW = array.values.to_numpy().reshape(-1, array.type.list_size)
-    return Corpus(batch["item_id"].to_numpy(), vectors_VW, manifest.items.xxh64)
+    x = array.values.to_numpy().reshape(-1, array.type.list_size)
+    return Corpus(batch["item_id"].to_numpy(), x, manifest.items.xxh64)
 
 
 def _parquet(path: Path, column: str) -> Corpus:
@@ -128,8 +129,7 @@ def _parquet(path: Path, column: str) -> Corpus:
                 )
         ids, width, row = [], 0, 1
         for batch in file.iter_batches(ROWS, columns=["item_id", column]):
-            where = f"{path}, row {row}"
-            ids.append(_ids(where, batch["item_id"]))
+            ids.append(item_ids(pl.Series(batch["item_id"]), f"{path}, column 'item_id'"))
             x = _vectors(path, row, column, batch[column], width)
             width = x.shape[1]
             scratch.write(x.tobytes())
@@ -142,12 +142,12 @@ def _parquet(path: Path, column: str) -> Corpus:
     return Corpus(np.concatenate(ids), vectors, digest_file(path))
 
 
-def _ids(where: str, values: pa.Array) -> np.ndarray:
+def item_ids(values: pl.Series, where: str, text: bool = False) -> np.ndarray:
+    """int64 ids as `ligr prepare` makes them (text: of a file without types)."""
     try:
-        ids = to_ids(pl.Series("item_id", values))
+        return to_ids(values, text)
     except TypeError as e:
-        raise BadInput(f"{where}, column 'item_id': {e}; give integers or strings") from e
-    return ids
+        raise BadInput(f"{where}: {e}; give integers or strings") from e
 
 
 def _vectors(path: Path, row: int, column: str, array: pa.Array, width: int) -> np.ndarray:

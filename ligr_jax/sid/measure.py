@@ -1,6 +1,7 @@
 """How good semantic ids are, over the whole corpus and never per batch."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -56,21 +57,29 @@ class Quality:
         return found
 
 
-def measure(model: SidModel, corpus: Corpus) -> tuple[Quality, np.ndarray, np.ndarray]:
-    """The quality of a model's codes, with ids int64 [items] and codes int32 [items, N]."""
+class Measured(NamedTuple):
+    """ids: int64 [items with content]; codes: int32 [items with content, N]."""
+
+    quality: Quality
+    ids: np.ndarray
+    codes: np.ndarray
+
+
+def measure(model: SidModel, corpus: Corpus) -> Measured:
+    """Codes the whole corpus and measures what came out."""
     _, variance = corpus.moments()
     ids, codes, prints, lost = [], [], [], 0.0
     for some, x, code, x_hat in model.code(corpus):
         ids.append(some)
         codes.append(code)
-        prints += [xxhash.xxh3_64_intdigest(row.tobytes()) for row in x + np.float32(0)]  # no -0
+        prints.append(_fingerprints(x))
         lost += float(((x - x_hat) ** 2).sum(dtype=np.float64))
     every = np.concatenate(codes)
     spread = variance * corpus.width * len(corpus)
-    return (
+    return Measured(
         quality(
             every,
-            np.array(prints, np.uint64),
+            np.concatenate(prints),
             model.config.codes,
             lost / spread if spread else 0.0,
             len(corpus.ids) - len(corpus),
@@ -103,6 +112,12 @@ def quality(
         perplexity=tuple(_perplexity(share) for share in shares),
         error=error,
     )
+
+
+def _fingerprints(x: np.ndarray) -> np.ndarray:
+    """uint64 [B], equal where the vectors of x [B, W] are; -0 equals 0."""
+    rows = x + np.float32(0)
+    return np.array([xxhash.xxh3_64_intdigest(row.tobytes()) for row in rows], np.uint64)
 
 
 def _perplexity(share: np.ndarray) -> float:

@@ -7,7 +7,6 @@ model.json    configuration, width and column of the vectors, digest; written la
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.parallel.mesh import over_rows, put, replicated
 from ligr_jax.sid.config import SidConfig, from_plain
 from ligr_jax.sid.corpus import Corpus
+from ligr_jax.sid.files import load_arrays, save_arrays
 from ligr_jax.sid.mesh import data_mesh
 from ligr_jax.sid.quantize import quantize
 from ligr_jax.sid.rqvae import RQVAE
@@ -113,23 +113,6 @@ def load_model(directory: Path) -> SidModel:
             f"{about['digest']}; one of the two was replaced: train again"
         )
     return model
-
-
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a .npz file, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with part.open("wb") as file:
-        np.savez(file, **dict(arrays))  # type: ignore[arg-type]
-    os.replace(part, path)
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads a .npz file; raises `BadInput` where it is damaged."""
-    try:
-        with np.load(path) as file:
-            return {name: file[name] for name in file.files}
-    except Exception as e:  # zipfile and NumPy raise many things on a damaged file
-        raise BadInput(f"{path}: cannot be read ({e}); delete it and train again") from e
 
 
 Coder = Callable[[Mapping[str, Any], jax.Array], tuple[jax.Array, jax.Array]]

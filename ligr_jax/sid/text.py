@@ -5,12 +5,21 @@ spot, a random projection keeps all distances (Johnson and Lindenstrauss 1984), 
 titles get distinct vectors, and codes.
 """
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import scipy.sparse as sp
 
+from ligr_jax.data.prepare.shards import fixed_size_lists
+from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.files import read_whole
 from ligr_jax.data.sources.ids import hash_strings
 from ligr_jax.ops.hashing import mix64
+from ligr_jax.sid.corpus import item_ids
+from ligr_jax.sid.files import whole
 
 BUCKETS = 1 << 16
 SEED = 0
@@ -37,6 +46,40 @@ def title_vectors(titles: pl.Series, tags: pl.Series, width: int) -> np.ndarray:
         out += np.float32(weight) * (_tf_idf(terms) @ projection)
     length = np.linalg.norm(out, axis=1, keepdims=True)
     return out / np.maximum(length, np.float32(1e-12))
+
+
+def write_title_vectors(
+    table: Path, out: Path, id_column: str, title: str, tags: str | None, width: int
+) -> int:
+    """Writes item_id and `content` of a CSV or Parquet file as Parquet; returns the rows.
+
+    tags: a column of lists, or of text such as a|b|c.
+
+    Raises:
+        BadInput: no such file or column, ids or titles of another type, or a width below 1.
+    """
+    if width < 1:
+        raise BadInput(f"width={width}; give at least 1")
+    if not table.is_file():
+        raise BadInput(f"{table}: no such file")
+    batch = read_whole(table)
+    frame = batch.frame
+    for name in (id_column, title, *([tags] if tags else [])):
+        if name not in frame.columns:
+            raise BadInput(
+                f"{table}: no column '{name}' (there are {', '.join(frame.columns)}); --id, "
+                "--title and --tags name columns"
+            )
+    if frame[title].dtype != pl.String:
+        raise BadInput(f"{table}, column '{title}': {frame[title].dtype} values are no titles")
+    lists = pl.Series([[]] * len(frame), dtype=pl.List(pl.String))
+    if tags:
+        lists = frame[tags] if frame[tags].dtype.is_nested() else frame[tags].str.split("|")
+    ids = item_ids(frame[id_column], f"{table}, column '{id_column}'", batch.text)
+    vectors = fixed_size_lists(title_vectors(frame[title], lists, width))
+    with whole(out) as part:
+        pq.write_table(pa.table({"item_id": ids, "content": vectors}), part)
+    return len(ids)
 
 
 def _trigrams(words: pl.Series) -> list[str]:

@@ -3,6 +3,7 @@
 Killed at any moment and started again, it goes on from its checkpoint and ends with the same bits.
 """
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -19,7 +20,8 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.progress import Progress
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.corpus import Corpus
-from ligr_jax.sid.model import SidModel, load_arrays, load_model, save_arrays
+from ligr_jax.sid.files import load_arrays, save_arrays
+from ligr_jax.sid.model import SidModel, load_model
 from ligr_jax.sid.train_rqkmeans import RQKMeansTraining
 from ligr_jax.sid.train_rqvae import RQVAETraining
 from ligr_jax.train.loop import Preempted
@@ -28,11 +30,12 @@ from ligr_jax.train.run import PREEMPTED, claimed
 from ligr_jax.train.track import JsonLines
 
 SAVE_EVERY_S = 30.0
-LOG_EVERY = 50
 
 
 class Training(Protocol):
     """A method's state, a pytree of arrays, from its start to the model's arrays."""
+
+    log_every: int  # updates between rows of metrics
 
     def __init__(self, config: SidConfig, corpus: Corpus, mean: np.ndarray, scale: float) -> None:
         """mean [W], scale: what makes vectors standard."""
@@ -76,7 +79,7 @@ def train(
         mean, variance = corpus.moments()
         scale = np.sqrt(variance) or 1.0
         training = METHODS[config.method](config, corpus, mean, scale)
-        state = _advance(training, config, out, say, save_every_s)
+        state = _advance(training, config.updates, out, say, save_every_s)
         common: dict[str, np.ndarray] = {
             "mean": mean.astype(np.float32),
             "scale": np.asarray(scale, np.float32),
@@ -88,19 +91,20 @@ def train(
 
 
 def _advance(
-    training: Training, config: SidConfig, out: Path, say: Callable[[str], None], every_s: float
+    training: Training, last: int, out: Path, say: Callable[[str], None], every_s: float
 ) -> Any:
-    """The state after all updates."""
-    path, last = out / "checkpoint.npz", config.updates
+    """The state after update `last`."""
+    path = out / "checkpoint.npz"
     first, state = _restored(path, training)
     if first:
         say(f"resuming at step {first} of {last}")
     progress, rows, stop = Progress(last, say), JsonLines(out, first), threading.Event()
     saved = time.monotonic()
-    with on_sigterm(stop.set):
+    with contextlib.ExitStack() as ended, on_sigterm(stop.set):
+        ended.callback(rows.close, 0)
         for number in range(first + 1, last + 1):
             state, metrics = training.update(number, state)
-            if number % LOG_EVERY == 0 or number == last or config.method == "rqkmeans":
+            if number % training.log_every == 0 or number == last:
                 row = {k: float(v) for k, v in jax.device_get(metrics).items()}
                 rows.log({"step": number, **row})
                 progress.show(number, "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
@@ -110,7 +114,6 @@ def _advance(
             if stop.is_set() and number < last:
                 say(f"stopped by SIGTERM at step {number}; the same command goes on from it")
                 raise Preempted(PREEMPTED)
-    rows.close(0)
     return state
 
 

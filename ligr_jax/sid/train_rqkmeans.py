@@ -20,6 +20,8 @@ ROWS = 1 << 13  # read at a time
 class RQKMeansTraining:
     """See `ligr_jax.sid.train.Training`. The state is the codebooks, [N, K, W], 0 where not yet."""
 
+    log_every = 1
+
     def __init__(self, config: SidConfig, corpus: Corpus, mean: np.ndarray, scale: float) -> None:
         self.config, self.corpus, self.mean, self.scale = config, corpus, mean, scale
         self.mesh = data_mesh(ROWS)

@@ -1,6 +1,7 @@
 """RQ-VAE training: gradient steps on batches in an order that a seed fixes."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,8 @@ class State(NamedTuple):
 
 class RQVAETraining:
     """See `ligr_jax.sid.train.Training`."""
+
+    log_every = 50
 
     def __init__(self, config: SidConfig, corpus: Corpus, mean: np.ndarray, scale: float) -> None:
         self.config, self.corpus, self.mean, self.scale = config, corpus, mean, scale
@@ -66,12 +69,12 @@ class RQVAETraining:
         size, items = self.config.batch, len(self.corpus)
         places = np.arange((number - 1) * size, number * size)
         epochs = places // items
-        chosen = [self._order(e)[places[epochs == e] % items] for e in np.unique(epochs)]
+        chosen = [
+            _order(self.config.seed, int(e), items)[places[epochs == e] % items]
+            for e in np.unique(epochs)
+        ]
         x = self.corpus.take(np.concatenate(chosen))
         return ((x - self.mean) / self.scale).astype(np.float32)
-
-    def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.config.seed, epoch]).permutation(len(self.corpus))
 
     def update(self, number: int, state: State) -> tuple[State, Mapping[str, Any]]:
         x = put(self.batch(number), over_rows(self.mesh))
@@ -104,3 +107,8 @@ class RQVAETraining:
 
     def arrays(self, state: State) -> dict[str, np.ndarray]:
         return jax.device_get(flatten_dict(state.params, sep="/"))
+
+
+@lru_cache(maxsize=2)  # a batch may hold the end of an epoch and the start of the next
+def _order(seed: int, epoch: int, items: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(items)
