@@ -51,10 +51,11 @@ Expected (21 November 2026, two AMD cores shared with others; validation split):
 
 All six signs of table 5 are the paper's; only the loss of the other features is beyond chance. With
 a fifth of the rows, semantic ids tell as much as item ids, and about cold items more, by AUC. With
-them in its place the item id goes, and 77 % of the table parameters (the paper: 5.4 to 1.3 billion).
-But here it goes without them as well: beside the content vector neither adds what three seeds can
-see, and on cold items the item id does harm. Whether it would with many impressions of each item,
-or with a richer content than the world's, is not known from this.
+them in its place the item id goes, and 77 % of the table parameters (the paper: 5.4 to 1.3
+billion). But here it goes without them as well: beside the content vector neither adds what three
+seeds can see, and cold items gain as much by leaving the item id out as by semantic ids beside it.
+Whether that holds with many impressions of each item, or a richer content than the world's, is not
+known from this.
 
 Time: the sweep expects 8 minutes of training on two cores alone, which was not measured; on cores
 shared with about eight other processes it took 35.
