@@ -15,12 +15,14 @@ COMMANDS = {
     "sweep": "train every point of a sweep file",
     "fit": "fit a scaling law to finished runs",
     "plan": "say what to train next for a compute budget",
+    "sid": "learn semantic ids from item vectors, write them, look at them",
     "export": "write a run's tables for serving, in 32, 8 or 4 bits",
     "report": "draw a page and figures of a sweep",
     "dashboard": "make the report's panels in W&B, and upload its fits",
 }
 
-STEPPING = ("train", "eval", "sweep")  # commands that run a model, started with care for its speed
+# Commands that run a model, started with care for its speed.
+STEPPING = ("train", "eval", "sweep", "sid")
 
 OVERVIEW = """\
 from an impression log to a scaling law:
@@ -58,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
-    args = parser.parse_intermixed_args(words[1:])
+    # argparse cannot mix options into the arguments of a command that has parts.
+    has_parts = getattr(command, "HAS_PARTS", False)
+    args = (parser.parse_args if has_parts else parser.parse_intermixed_args)(words[1:])
     try:
         return int(command.run(args) or 0)
     except (ValueError, OSError) as e:  # BadInput, ConfigError and the disk speak for themselves

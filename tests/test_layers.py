@@ -19,6 +19,7 @@ LAYERS = (
     {"nn"},
     {"parallel"},
     {"train"},
+    {"sid"},
     {"serve"},
     {"scaling"},
     {"commands"},

@@ -200,12 +200,18 @@ def _cut(name: str, feature: Feature, stats: ColumnStats) -> Iterator[str]:
 def default_features(columns: Mapping[str, ColumnStats]) -> dict[str, Feature]:
     """Every column of the data; tables a quarter larger than the vocabulary, at most 2^20 rows.
 
-    Of a bag, the mean of its first `BAG_SIZE` ids or fewer.
+    Ids of a known range have a row each where it is at most 2^20, and are hashed into 10^6 rows
+    where it is larger: one and two codes of semantic ids, and three (LiGR 5.1). Of a bag, the mean
+    of its first `BAG_SIZE` ids or fewer.
     """
     features = {}
     for name, stats in columns.items():
         rows = min(2**20, max(16, int(1.25 * stats.distinct) + 2))
-        if stats.kind == "categorical":
+        if stats.id_range > 2**20:
+            features[name] = Feature(rows=10**6)
+        elif stats.id_range:
+            features[name] = Feature(rows=stats.id_range + 1, lookup="direct")
+        elif stats.kind == "categorical":
             features[name] = Feature(rows=rows, outcome=stats.outcome)
         elif stats.kind == "bag":
             size = min(BAG_SIZE, max(1, stats.longest))

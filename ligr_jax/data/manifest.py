@@ -4,7 +4,7 @@ A prepared directory is
 
     manifest.json                     this file's `Manifest`
     members-00000-of-00004.arrow ...  Arrow IPC files (uncompressed, one record batch each)
-    items.arrow                       optional: vectors and bags of items, one row per item
+    items.arrow                       optional: vectors, bags and semantic ids, one row per item
 
 A record of a members file is one member. Its scalars are `member_id` (int64) and `n_context`,
 `n_train`, `n_validation`, `n_test` (int32): the history in order is that many untimed context rows,
@@ -22,7 +22,8 @@ then the impressions of each split. Every other column is a list, all of a recor
     item_row      int32    row of items.arrow, -1 where there is none (only with items.arrow)
     p_<action>    float32  true probability (only where the log has it)
 
-Vectors and bags that the item table gives stand in items.arrow alone.
+Vectors and bags that the item table gives stand in items.arrow alone, and so do semantic ids
+(`sid1` ..., int64; see `ligr_jax.data.prepare.attach`).
 """
 
 import dataclasses
@@ -51,6 +52,8 @@ class ColumnStats:
         estimate within about 1 % above (`exact` says which).
     missing: share of rows without a value; of a bag, without an id.
     quantiles: `QUANTILES` equally spaced quantiles of the present values (numeric).
+    id_range: ids lie in 0..id_range-1, those of items to come too (categorical); 0 where they may
+        be any.
     longest: most ids of a bag in the whole log.
     places: shares of a bag column's ids that come first, second, ... in their bag, up to `PLACES`.
     """
@@ -60,6 +63,7 @@ class ColumnStats:
     width: int = 1
     distinct: int = 0
     exact: bool = True
+    id_range: int = 0
     missing: float = 0.0
     quantiles: tuple[float, ...] = ()
     longest: int = 0
@@ -108,7 +112,11 @@ class Manifest:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
-        return json.dumps({"format": "ligr-prepared", **dataclasses.asdict(self)}, indent=1)
+        raw = dataclasses.asdict(self)
+        for stats in raw["columns"].values():
+            if not stats["id_range"]:  # left out, so that data without one keep their digests
+                del stats["id_range"]
+        return json.dumps({"format": "ligr-prepared", **raw}, indent=1)
 
 
 def save_manifest(manifest: Manifest, directory: Path) -> None:

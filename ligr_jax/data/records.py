@@ -23,6 +23,7 @@ class Records:
         offsets: int64 [members + 1]; member m owns impressions offsets[m] .. offsets[m + 1].
         counts: int32 [members, 4]: context, train, validation, test impressions, in that order.
         member_ids: int64 [members].
+        items: the item table, one row per item by increasing `item_id`; None where there is none.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -45,9 +46,9 @@ class Records:
         self.member_ids = np.concatenate([b["member_id"].to_numpy() for b in batches])
         self._items: dict[str, np.ndarray] = {}
         self._item_bags: dict[str, Bags] = {}
-        if self.manifest.items:
-            table = self._open(self.manifest.items.file)
-            columns = {n: table[n] for n in table.schema.names if n != "item_id"}
+        self.items = self._open(self.manifest.items.file) if self.manifest.items else None
+        if self.items is not None:
+            columns = {n: self.items[n] for n in self.items.schema.names if n != "item_id"}
             self._items, self._item_bags = _numbers(columns), _bags(columns)
 
     def __len__(self) -> int:
@@ -61,7 +62,7 @@ class Records:
     def take(self, column: str, index: np.ndarray) -> np.ndarray:
         """Values of `column` at impression numbers `index`, of any shape; vectors add an axis."""
         if column in self._items:
-            return _take_item(self._items[column], self.take("item_row", index))
+            return _of_items(self._items[column], self.take("item_row", index))
         first = self._columns[0][column]
         out = np.empty(index.shape + first.shape[1:], first.dtype)
         for s, here in self._by_shard(index):
@@ -102,6 +103,13 @@ class Records:
             return np.zeros(values.shape, np.int64)
         wanted, inverse = np.unique(values, return_inverse=True)
         counts = np.zeros(len(wanted), np.int64)
+        for ids in self._train_values(column):
+            at = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
+            counts += np.bincount(at[wanted[at] == ids], minlength=len(wanted))
+        return counts[inverse].reshape(values.shape)
+
+    def _train_values(self, column: str) -> Iterator[np.ndarray]:
+        """A column's values in the train split's rows, shard by shard."""
         first = 0
         for columns, shard in zip(self._columns, self.manifest.shards):
             members = slice(first, first + shard.members)
@@ -110,10 +118,10 @@ class Records:
             context, train = self.counts[members, 0], self.counts[members, 1]
             runs = np.stack([context, train, self.counts[members, 2:].sum(1)], 1)
             in_train = np.repeat(np.tile([False, True, False], shard.members), runs.ravel())
-            ids = columns[column][in_train]
-            at = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
-            counts += np.bincount(at[wanted[at] == ids], minlength=len(wanted))
-        return counts[inverse].reshape(values.shape)
+            if column in self._items:
+                yield _of_items(self._items[column], columns["item_row"][in_train])
+            else:
+                yield columns[column][in_train]
 
     def _by_shard(self, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """The shards that hold `index`, each with a mask of what it holds."""
@@ -155,8 +163,8 @@ def _values(array: pa.Array) -> np.ndarray:
     return array.to_numpy()
 
 
-def _take_item(vectors: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Vectors by item row; zeros where an item has none."""
-    out = vectors[np.maximum(row, 0)]
-    out[row < 0] = 0
+def _of_items(values: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Vectors or ids by item row; zeros or `MISSING` where the row is -1."""
+    out = values[np.maximum(row, 0)]
+    out[row < 0] = MISSING if values.dtype == np.int64 else 0
     return out

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ligr_jax.data.prepare.items import item_table
 from ligr_jax.data.prepare.measure import TRAIN, ColumnMeasure, SplitMeasure
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.partition import ROW, Spill, number_of_partitions, partition_log
+from ligr_jax.data.prepare.publish import Progress
 from ligr_jax.data.prepare.shards import (
     Histories,
     bag_column,
@@ -27,8 +28,6 @@ from ligr_jax.data.prepare.splits import split_edges
 from ligr_jax.data.schema import RANDOM, TIME, WEIGHT, BadInput
 from ligr_jax.data.sources.files import digest_file
 from ligr_jax.data.sources.source import Source
-
-Progress = Callable[[str], None]
 
 
 class Build:

@@ -47,10 +47,7 @@ class ItemTable:
 
     def find(self, item_ids: np.ndarray) -> np.ndarray:
         """Index of each item in the table, -1 where it is not there."""
-        if not len(self.ids):
-            return np.full(item_ids.shape, -1)
-        at = np.minimum(np.searchsorted(self.ids, item_ids), len(self.ids) - 1)
-        return np.where(self.ids[at] == item_ids, at, -1)
+        return find(self.ids, item_ids)
 
     def scalar(self, name: str, at: np.ndarray) -> np.ndarray:
         """Feature `name` of the items at `at`, missing where that is -1."""
@@ -68,6 +65,14 @@ class ItemTable:
         arrays = {k: arrow(v if kept.all() else v[kept]) for k, v in columns.items()}
         write_batch(pa.RecordBatch.from_pydict(arrays), path)
         return Shard(path.name, int(kept.sum()), 0, digest_file(path))
+
+
+def find(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each of `wanted` stands in increasing `ids`, -1 where it does not."""
+    if not len(ids):
+        return np.full(wanted.shape, -1)
+    at = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    return np.where(ids[at] == wanted, at, -1)
 
 
 def item_table(source: Source) -> ItemTable | None:

@@ -1,0 +1,109 @@
+"""Do semantic ids tell items apart and use all their codes, on titles and on a synthetic world?
+
+python experiments/semantic_ids_quality.py --movies ml-latest-small/movies.csv
+python experiments/semantic_ids_quality.py --parts world --seeds 2
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ligr_jax.atomic import write_atomically
+from ligr_jax.parallel.host import use_all_cores, use_fast_allocator
+
+PARTS = ("movielens", "world")
+CODES = {"movielens": 256, "world": 1000}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", default="movielens,world")
+    parser.add_argument("--movies", type=Path, help="movies.csv of a MovieLens archive")
+    parser.add_argument("--items", type=int, default=100_000, help="of the world [%(default)s]")
+    parser.add_argument("--seeds", type=int, default=5, help="of RQ-VAE [%(default)s]")
+    parser.add_argument("--steps", type=int, default=0, help="of RQ-VAE [its default]")
+    parser.add_argument("--work", type=Path, default=Path("data/semantic_ids_quality"))
+    args = parser.parse_args()
+    parts = args.parts.split(",")
+    if not set(parts) <= set(PARTS):
+        parser.error(f"--parts {args.parts}: choose of {','.join(PARTS)}")
+    if "movielens" in parts and args.movies is None:
+        parser.error("movielens needs --movies FILE")
+    use_all_cores()
+    args.work.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        source = movie_vectors(args) if part == "movielens" else world(args)
+        found = {"rqvae": [], "rqkmeans": []}  # type: dict[str, list[dict[str, Any]]]
+        for seed in range(args.seeds):
+            found["rqvae"].append(trained(args, part, source, "rqvae", seed))
+        found["rqkmeans"].append(trained(args, part, source, "rqkmeans", 0))
+        write_atomically(args.work / f"{part}.json", json.dumps(found, indent=1) + "\n")
+        print(table(part, found))
+
+
+def movie_vectors(args: argparse.Namespace) -> Path:
+    from ligr_jax.sid.text import write_title_vectors
+
+    out = args.work / "movies.parquet"
+    write_title_vectors(args.movies, out, "movieId", "title", "genres", 64)
+    return out
+
+
+def world(args: argparse.Namespace) -> Path:
+    """A prepared world whose members are few: its items matter here."""
+    from ligr_jax.data.prepare.options import PrepareOptions
+    from ligr_jax.data.prepare.prepare import prepare
+    from ligr_jax.data.sources.canonical import canonical_source
+    from ligr_jax.data.world.generate import WorldConfig, generate
+
+    log, out = args.work / f"log-{args.items}", args.work / f"prepared-{args.items}"
+    if not (out / "manifest.json").exists():
+        generate(WorldConfig(members=200, items=args.items), log)
+        prepare(canonical_source(log), out, PrepareOptions())
+    return out
+
+
+def trained(
+    args: argparse.Namespace, part: str, source: Path, method: str, seed: int
+) -> dict[str, Any]:
+    """The quality of one model, which is trained unless it is there."""
+    from ligr_jax.sid.config import SidConfig
+    from ligr_jax.sid.corpus import open_corpus
+    from ligr_jax.sid.measure import measure
+    from ligr_jax.sid.train import train
+
+    steps = args.steps if method == "rqvae" else 0
+    config = SidConfig(method=method, codes=CODES[part], seed=seed, steps=steps)  # type: ignore[arg-type]
+    corpus = open_corpus(source, "content")
+    out = args.work / f"{part}-{len(corpus)}-{method}-{config.steps}-{seed}"
+    model = train(config, corpus, "content", out)
+    found = measure(model, corpus).quality
+    print(f"{out.name}: " + "; ".join(found.lines()), flush=True)
+    return dataclasses.asdict(found)
+
+
+def table(part: str, found: dict[str, list[dict[str, Any]]]) -> str:
+    """Least and most over the seeds."""
+    levels = range(1, 1 + len(found["rqvae"][0]["used"]))
+    columns = ["unique", "bucket", "used", *(f"perplexity {i}" for i in levels), "error lost"]
+    lines = [f"{part}, 3 x {CODES[part]}".ljust(22) + "".join(f"{c:>18}" for c in columns)]
+    for method, each in found.items():
+        values = [
+            [f["unique"], f["bucket"], min(f["used"]), *f["perplexity"], f["error"]] for f in each
+        ]
+        cells = []
+        for low, high in zip(np.min(values, 0), np.max(values, 0)):
+            cells.append(f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}")
+        lines.append(f"{method} ({len(each)})".ljust(22) + "".join(f"{c:>18}" for c in cells))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    use_fast_allocator()
+    main()

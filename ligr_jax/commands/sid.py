@@ -1,0 +1,171 @@
+"""Semantic ids: content vectors as short tuples of codes that similar items share.
+
+SOURCE is prepared data whose items have vectors, or a Parquet file with `item_id` and a column of
+vectors, one length throughout; a vector of zeros means none, and such items get no ids.
+
+examples:
+  ligr sid vectors movies.csv --id movieId --tags genres --out items.parquet    from titles
+  ligr sid train data/prepared --out sid/model                       RQ-VAE, 3 levels of 1,000 codes
+  ligr sid train items.parquet --column embedding --out sid/model --levels 3 --codes 256
+  ligr sid train data/prepared --out sid/kmeans --method rqkmeans    the baseline without a network
+  ligr sid assign sid/model data/prepared --out sid/ids.parquet      item_id, c1, c2, c3
+  ligr sid inspect sid/model data/prepared --out sid/page.html --titles movies.csv
+  ligr sid attach sid/ids.parquet data/prepared --out data/with_sid  features sid1, sid2, sid3
+
+Training goes on where it was interrupted when it is started again with the same arguments. New
+items get ids from the frozen model: `assign` with a source that holds them.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from ligr_jax.sid.config import CHOICES, SidConfig
+
+HAS_PARTS = True
+WHAT = {
+    "method": "learned (RQ-VAE), or k-means on the vectors",
+    "levels": "codes of an item",
+    "codes": "codes to choose from at each level",
+    "seed": "another seed is another model",
+    "batch": "items of a step",
+    "steps": "steps; passes over the corpus for each level with rqkmeans [1000; 20]",
+    "latent": "width of the quantized vector",
+    "hidden": "widths of the encoder's hidden layers",
+    "rate": "highest learning rate",
+    "beta": "weight of the commitment loss",
+    "gamma": "weight of the FLOPs regularizer, for even use of codes",
+    "temperature": "softness of the regularizer's assignments",
+    "quantization": "loss of each level, or of their sum as LiGR writes it",
+    "decay": "of the average that tells unused codes",
+    "dead": "share of even use under which a code is replaced",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parts = parser.add_subparsers(
+        dest="part", required=True, metavar="vectors|train|assign|inspect|attach"
+    )
+    train = parts.add_parser("train", help="learn codes from item vectors")
+    train.add_argument("source", metavar="SOURCE", type=Path)
+    train.add_argument("--out", metavar="DIR", type=Path, required=True, help="made if needed")
+    train.add_argument("--column", default="content", help="of the vectors [%(default)s]")
+    default = SidConfig()
+    for field in dataclasses.fields(SidConfig):
+        value = getattr(default, field.name)
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        told = "" if field.name == "steps" else f" [{shown}]"
+        train.add_argument(
+            f"--{field.name}",
+            type=_widths if isinstance(value, tuple) else type(value),
+            default=0 if field.name == "steps" else value,
+            choices=CHOICES.get(field.name),
+            help=WHAT[field.name] + told,
+        )
+    vectors = parts.add_parser("vectors", help="make item vectors of titles and tags")
+    vectors.add_argument("table", metavar="FILE", type=Path, help="CSV or Parquet")
+    vectors.add_argument("--out", metavar="FILE.parquet", type=Path, required=True)
+    vectors.add_argument("--id", metavar="COL", default="item_id", help="[%(default)s]")
+    vectors.add_argument("--title", metavar="COL", default="title", help="[%(default)s]")
+    vectors.add_argument("--tags", metavar="COL", help="such as a|b|c, or lists")
+    vectors.add_argument("--width", type=int, default=64, help="[%(default)s]")
+    assign = parts.add_parser("assign", help="write item_id -> codes as Parquet")
+    inspect = parts.add_parser("inspect", help="measure the codes and draw a page of clusters")
+    for part in (assign, inspect):
+        part.add_argument("model", metavar="DIR", type=Path, help="of `ligr sid train`")
+        part.add_argument("source", metavar="SOURCE", type=Path)
+    assign.add_argument("--out", metavar="FILE.parquet", type=Path, required=True)
+    inspect.add_argument("--out", metavar="PAGE.html", type=Path)
+    inspect.add_argument("--json", action="store_true", help="print the measures as JSON")
+    inspect.add_argument(
+        "--titles", metavar="FILE", type=Path, help="CSV or Parquet with columns to show"
+    )
+    inspect.add_argument("--id", metavar="COL", default="item_id", help="its id [%(default)s]")
+    attach = parts.add_parser("attach", help="make prepared data with the ids as features")
+    attach.add_argument("ids", metavar="FILE.parquet", type=Path, help="of `ligr sid assign`")
+    attach.add_argument("prepared", metavar="PREPARED", type=Path, help="data of the same items")
+    attach.add_argument("--out", metavar="NEW", type=Path, required=True)
+    attach.add_argument("--overwrite", action="store_true", help="replace NEW if made otherwise")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ligr_jax.parallel.host import use_all_cores
+
+    use_all_cores()
+    return PARTS[args.part](args)
+
+
+def _vectors(args: argparse.Namespace) -> int:
+    from ligr_jax.sid.text import write_title_vectors
+
+    rows = write_title_vectors(args.table, args.out, args.id, args.title, args.tags, args.width)
+    print(f"{args.out}: vectors of {rows:,} items")
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from ligr_jax.sid.corpus import open_corpus
+    from ligr_jax.sid.train import train
+
+    config = SidConfig(**{f.name: getattr(args, f.name) for f in dataclasses.fields(SidConfig)})
+    corpus = open_corpus(args.source, args.column)
+    print(f"{args.source}: {len(corpus):,} items with vectors of {corpus.width} numbers")
+    model = train(config, corpus, args.column, args.out)
+    print(f"{args.out}: model {model.digest}")
+    return 0
+
+
+def _assign(args: argparse.Namespace) -> int:
+    from ligr_jax.sid.assign import assign
+    from ligr_jax.sid.corpus import open_corpus
+    from ligr_jax.sid.model import load_model
+
+    model = load_model(args.model)
+    corpus = open_corpus(args.source, model.column)
+    rows = assign(model, corpus, args.out)
+    without = len(corpus.ids) - rows
+    print(f"{args.out}: ids of {rows:,} items by model {model.digest}")
+    if without:
+        print(f"{without:,} items have no content and got no ids")
+    return 0
+
+
+def _attach(args: argparse.Namespace) -> int:
+    from ligr_jax.data.prepare.attach import attach
+
+    manifest = attach(args.ids, args.prepared, args.out, args.overwrite, print)
+    print(f"{args.out}  digest {manifest.digest}\n  note: {manifest.notes[-1]}")
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    import json
+
+    from ligr_jax.sid.corpus import open_corpus
+    from ligr_jax.sid.measure import measure
+    from ligr_jax.sid.model import load_model
+    from ligr_jax.sid.page import read_columns, write_page
+
+    model = load_model(args.model)
+    found = measure(model, open_corpus(args.source, model.column))
+    if args.out:
+        columns = read_columns(args.titles, args.id, found.ids) if args.titles else None
+        write_page(args.out, model, found, str(args.source), columns)
+    as_json = json.dumps(dataclasses.asdict(found.quality), indent=1)
+    print(as_json if args.json else "\n".join(found.quality.lines()))
+    if args.out and not args.json:
+        print(f"page: {args.out}")
+    return 0
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(",") if part)
+
+
+PARTS = {
+    "vectors": _vectors,
+    "train": _train,
+    "assign": _assign,
+    "inspect": _inspect,
+    "attach": _attach,
+}

@@ -1,0 +1,59 @@
+"""k-means by Lloyd's iterations, on a sample in memory; and residual k-means, level by level."""
+
+import jax
+import jax.numpy as jnp
+
+from ligr_jax.sid.quantize import squared_distances
+
+INIT_ROWS = 32  # sampled for each code, to begin with
+INIT_ITERATIONS = 10
+
+
+def kmeans(x: jax.Array, k: int, key: jax.Array, iterations: int = INIT_ITERATIONS) -> jax.Array:
+    """Centroids [k, d] of x [n, d], from k random rows of it; an empty one takes another row."""
+    n = len(x)
+    start, refill = jax.random.split(key)
+
+    def lloyd(i: jax.Array, centroids: jax.Array) -> jax.Array:
+        sums, counts, _ = sums_and_counts(x, jnp.ones(n), centroids)
+        others = x[jax.random.choice(jax.random.fold_in(refill, i), n, (k,), replace=n < k)]
+        return means(sums, counts, others)
+
+    first = x[jax.random.choice(start, n, (k,), replace=n < k)]
+    return jax.lax.fori_loop(0, iterations, lloyd, first)
+
+
+def residual_kmeans(z: jax.Array, levels: int, k: int, key: jax.Array) -> jax.Array:
+    """Codebooks [levels, k, d]: k-means of z [n, d], then of what each level leaves over."""
+    codebooks = []
+    for level in range(levels):
+        codebooks.append(kmeans(z, k, jax.random.fold_in(key, level)))
+        z = z - codebooks[-1][nearest_of(z, codebooks[-1])]
+    return jnp.stack(codebooks)
+
+
+def nearest_of(x: jax.Array, centroids: jax.Array) -> jax.Array:
+    """Number of the centroid nearest to each row of x, [B]."""
+    return jnp.argmin(squared_distances(x, centroids), axis=1)
+
+
+def sums_and_counts(
+    x: jax.Array, weight: jax.Array, centroids: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Per centroid, sum and number of its rows of x [B, d]; and the summed squared distances.
+
+    weight: [B], 0 for rows that only fill a batch.
+    """
+    distances = squared_distances(x, centroids)
+    nearest = jnp.argmin(distances, axis=1)
+    k = len(centroids)
+    return (
+        jax.ops.segment_sum(x * weight[:, None], nearest, k),
+        jax.ops.segment_sum(weight, nearest, k),
+        (weight * distances.min(1)).sum(),
+    )
+
+
+def means(sums: jax.Array, counts: jax.Array, others: jax.Array) -> jax.Array:
+    """sums / counts; where that is nothing, the row of `others`."""
+    return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], others)

@@ -1,0 +1,140 @@
+"""A trained model of semantic ids: a frozen function from vectors to codes, in a directory.
+
+model.npz     its arrays, by name
+model.json    configuration, width and column of the vectors, digest; written last
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+from ligr_jax.atomic import write_atomically
+from ligr_jax.data.schema import BadInput
+from ligr_jax.parallel.mesh import over_rows, put, replicated
+from ligr_jax.sid.config import SidConfig, from_plain
+from ligr_jax.sid.corpus import Corpus
+from ligr_jax.sid.files import load_arrays, save_arrays
+from ligr_jax.sid.mesh import data_mesh
+from ligr_jax.sid.quantize import quantize
+from ligr_jax.sid.rqvae import RQVAE
+
+ROWS = 1 << 13  # coded at a time
+
+
+@dataclass(frozen=True)
+class SidModel:
+    """
+    width, column: of the content vectors.
+    arrays: `mean` [W] and `scale` [], which make vectors standard, and the method's own.
+    """
+
+    config: SidConfig
+    width: int
+    column: str
+    arrays: Mapping[str, np.ndarray]
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hex digits over everything that decides an item's codes."""
+        about = {"config": dataclasses.asdict(self.config), "width": self.width}
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        for name in sorted(self.arrays):
+            digest.update(name.encode() + np.ascontiguousarray(self.arrays[name]).tobytes())
+        return digest.hexdigest()[:12]
+
+    def code(
+        self, corpus: Corpus
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """Codes all items with content, in order, a block at a time.
+
+        Yields ids int64 [B], vectors float32 [B, W], codes int32 [B, N] and the reconstructions of
+        the vectors, float32 [B, W].
+
+        Raises:
+            BadInput: vectors of another width than the model's.
+        """
+        if corpus.width != self.width:
+            raise BadInput(
+                f"column '{self.column}' holds vectors of {corpus.width} numbers where the model "
+                f"was trained on {self.width}; give the vectors it was trained on, or train another"
+            )
+        mesh = data_mesh(ROWS)
+        arrays = put(dict(self.arrays), replicated(mesh))
+        run = jax.jit(_coder(self.config, self.width))
+        for ids, x in corpus.batches(ROWS):
+            full = np.zeros((ROWS, self.width), np.float32)  # one shape: the program compiles once
+            full[: len(x)] = x
+            codes, x_hat = jax.device_get(run(arrays, put(full, over_rows(mesh))))
+            yield ids, x, codes[: len(x)], x_hat[: len(x)]
+
+    def save(self, directory: Path) -> None:
+        """Writes the model; a directory with a model.json is complete."""
+        save_arrays(directory / "model.npz", self.arrays)
+        about = {
+            "format": "ligr-semantic-ids",
+            "digest": self.digest,
+            "width": self.width,
+            "column": self.column,
+            "config": dataclasses.asdict(self.config),
+        }
+        write_atomically(directory / "model.json", json.dumps(about, indent=1) + "\n")
+
+
+def load_model(directory: Path) -> SidModel:
+    """Reads what `SidModel.save` wrote.
+
+    Raises:
+        BadInput: no finished model there, or one that has changed since it was written.
+    """
+    path = directory / "model.json"
+    if not path.is_file():
+        raise BadInput(
+            f"{directory} holds no finished model (model.json); "
+            f"`ligr sid train SOURCE --out {directory}` makes one, or goes on with it"
+        )
+    about = json.loads(path.read_text())
+    if about.get("format") != "ligr-semantic-ids":
+        raise BadInput(f"{path}: not a model of semantic ids; `ligr sid train` makes one")
+    arrays = load_arrays(directory / "model.npz")
+    model = SidModel(from_plain(about["config"]), about["width"], about["column"], arrays)
+    if model.digest != about["digest"]:
+        raise BadInput(
+            f"{directory}/model.npz: digest {model.digest}, where model.json says "
+            f"{about['digest']}; one of the two was replaced: train again"
+        )
+    return model
+
+
+Coder = Callable[[Mapping[str, Any], jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def _coder(config: SidConfig, width: int) -> Coder:
+    """The program: arrays and vectors [B, W] to codes [B, N] and reconstructions [B, W]."""
+
+    def rqvae(arrays: Mapping[str, Any], x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        names = {tuple(k.split("/")): v for k, v in arrays.items() if k not in ("mean", "scale")}
+        out: Any = RQVAE(config, width).apply({"params": unflatten_dict(names)}, x)
+        return out.quantized.codes, out.x_hat
+
+    def rqkmeans(arrays: Mapping[str, Any], x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        quantized = quantize(x, arrays["codebooks"])
+        return quantized.codes, quantized.chosen.sum(0)
+
+    method = {"rqvae": rqvae, "rqkmeans": rqkmeans}[config.method]
+
+    def code(arrays: Mapping[str, Any], x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean, scale = jnp.asarray(arrays["mean"]), jnp.asarray(arrays["scale"])
+        codes, x_hat = method(arrays, (x - mean) / scale)
+        return codes, x_hat * scale + mean
+
+    return code

@@ -1,0 +1,153 @@
+"""The loop: a corpus and a configuration in, a directory with a model out.
+
+Killed at any moment and started again, it goes on from its checkpoint and ends with the same bits.
+"""
+
+import contextlib
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from ligr_jax.atomic import write_atomically
+from ligr_jax.data.schema import BadInput
+from ligr_jax.progress import Progress
+from ligr_jax.sid.config import SidConfig
+from ligr_jax.sid.corpus import Corpus
+from ligr_jax.sid.files import load_arrays, save_arrays
+from ligr_jax.sid.model import SidModel, load_model
+from ligr_jax.sid.train_rqkmeans import RQKMeansTraining
+from ligr_jax.sid.train_rqvae import RQVAETraining
+from ligr_jax.train.loop import Preempted
+from ligr_jax.train.preemption import on_sigterm
+from ligr_jax.train.run import PREEMPTED, claimed
+from ligr_jax.train.track import JsonLines
+
+SAVE_EVERY_S = 30.0
+
+
+class Training(Protocol):
+    """A method's state, a pytree of arrays, from its start to the model's arrays."""
+
+    log_every: int  # updates between rows of metrics
+
+    def __init__(self, config: SidConfig, corpus: Corpus, mean: np.ndarray, scale: float) -> None:
+        """mean [W], scale: what makes vectors standard."""
+
+    def fresh(self) -> Any: ...
+
+    def put(self, state: Any) -> Any:
+        """A state of host arrays, on the devices."""
+
+    def update(self, number: int, state: Any) -> tuple[Any, Mapping[str, Any]]:
+        """Update `number`, counted from 1; returns metrics beside the state."""
+
+    def arrays(self, state: Any) -> dict[str, np.ndarray]: ...
+
+
+METHODS: dict[str, type[Training]] = {"rqvae": RQVAETraining, "rqkmeans": RQKMeansTraining}
+
+
+def train(
+    config: SidConfig,
+    corpus: Corpus,
+    column: str,
+    out: Path,
+    say: Callable[[str], None] = print,
+    save_every_s: float = SAVE_EVERY_S,
+) -> SidModel:
+    """Trains to the end and saves; a finished model is returned as it is.
+
+    Raises:
+        BadInput: `out` holds a model of another configuration or corpus.
+        Busy: another process is training there.
+        Preempted: SIGTERM; everything is saved.
+    """
+    with claimed(out):
+        _adopt(
+            out, {"config": dataclasses.asdict(config), "column": column, "items": corpus.digest}
+        )
+        if (out / "model.json").exists():
+            say(f"{out} is finished; nothing to do")
+            return load_model(out)
+        mean, variance = corpus.moments()
+        scale = np.sqrt(variance) or 1.0
+        training = METHODS[config.method](config, corpus, mean, scale)
+        state = _advance(training, config.updates, out, say, save_every_s)
+        common: dict[str, np.ndarray] = {
+            "mean": mean.astype(np.float32),
+            "scale": np.asarray(scale, np.float32),
+        }
+        model = SidModel(config, corpus.width, column, common | training.arrays(state))
+        model.save(out)
+        (out / "checkpoint.npz").unlink(missing_ok=True)
+        return model
+
+
+def _advance(
+    training: Training, last: int, out: Path, say: Callable[[str], None], every_s: float
+) -> Any:
+    """The state after update `last`."""
+    path = out / "checkpoint.npz"
+    first, state = _restored(path, training)
+    if first:
+        say(f"resuming at step {first} of {last}")
+    progress, rows, stop = Progress(last, say), JsonLines(out, first), threading.Event()
+    saved = time.monotonic()
+    with contextlib.ExitStack() as ended, on_sigterm(stop.set):
+        ended.callback(rows.close, 0)
+        for number in range(first + 1, last + 1):
+            state, metrics = training.update(number, state)
+            if number % training.log_every == 0 or number == last:
+                row = {k: float(v) for k, v in jax.device_get(metrics).items()}
+                rows.log({"step": number, **row})
+                progress.show(number, "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+            if stop.is_set() or time.monotonic() - saved >= every_s:
+                _save(path, number, state)
+                saved = time.monotonic()
+            if stop.is_set() and number < last:
+                say(f"stopped by SIGTERM at step {number}; the same command goes on from it")
+                raise Preempted(PREEMPTED)
+    return state
+
+
+def _save(path: Path, number: int, state: Any) -> None:
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
+    named = {jax.tree_util.keystr(place): leaf for place, leaf in leaves}
+    save_arrays(path, {"number": np.array(number), **named})
+
+
+def _restored(path: Path, training: Training) -> tuple[int, Any]:
+    """How many updates are done, and the state after them."""
+    fresh = training.fresh()
+    if not path.exists():
+        return 0, fresh
+    saved = load_arrays(path)
+    state = jax.tree_util.tree_map_with_path(
+        lambda place, _: saved[jax.tree_util.keystr(place)], fresh
+    )
+    return int(saved["number"]), training.put(state)
+
+
+def _adopt(out: Path, about: dict[str, Any]) -> None:
+    """Writes training.json, or checks that the one there is the same."""
+    path, text = out / "training.json", json.dumps(about, indent=1) + "\n"
+    if not path.exists():
+        write_atomically(path, text)
+        return
+    there, here = json.loads(path.read_text()), json.loads(text)
+    old, new = ({**x.pop("config"), **x} for x in (there, here))
+    changed = [
+        f"  {k}: there {old.get(k)!r}, asked {v!r}" for k, v in new.items() if old.get(k) != v
+    ]
+    if changed:
+        raise BadInput(
+            f"{out} holds another training:\n" + "\n".join(changed) + "\n"
+            "choose another --out, or give the same values to go on with that one"
+        )

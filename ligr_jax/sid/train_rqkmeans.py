@@ -1,0 +1,85 @@
+"""RQ-KMeans: Lloyd's iterations over the whole corpus, one level after the other; no network."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ligr_jax.parallel.mesh import over_rows, put, replicated
+from ligr_jax.sid.config import SidConfig
+from ligr_jax.sid.corpus import Corpus
+from ligr_jax.sid.kmeans import INIT_ROWS, kmeans, means, nearest_of, sums_and_counts
+from ligr_jax.sid.mesh import data_mesh
+
+ROWS = 1 << 13  # read at a time
+
+
+class RQKMeansTraining:
+    """See `ligr_jax.sid.train.Training`. The state is the codebooks, [N, K, W], 0 where not yet."""
+
+    log_every = 1
+
+    def __init__(self, config: SidConfig, corpus: Corpus, mean: np.ndarray, scale: float) -> None:
+        self.config, self.corpus, self.mean, self.scale = config, corpus, mean, scale
+        self.mesh = data_mesh(ROWS)
+        self.key = jax.random.key(config.seed)
+
+    def fresh(self) -> jax.Array:
+        shape = (self.config.levels, self.config.codes, self.corpus.width)
+        return self.put(np.zeros(shape, np.float32))
+
+    def put(self, state: Any) -> jax.Array:
+        return put(state, replicated(self.mesh))
+
+    def update(self, number: int, state: jax.Array) -> tuple[jax.Array, Mapping[str, Any]]:
+        """One pass over the corpus; the first of a level begins with k-means of a sample."""
+        level, iteration = divmod(number - 1, self.config.steps)
+        key = jax.random.fold_in(self.key, number)
+        sample = _left_over(jnp.asarray(self._sample(level)), state, level)
+        if iteration == 0:
+            state = state.at[level].set(kmeans(sample, self.config.codes, key))
+        totals: Any = 0.0, 0.0, 0.0
+        for x, weight in self._batches():
+            found = _pass(put(x, over_rows(self.mesh)), weight, state, level)
+            totals = [a + b for a, b in zip(totals, found)]
+        sums, counts, error = totals
+        others = jax.random.choice(key, sample, (len(counts),))
+        state = state.at[level].set(means(sums, counts, others))
+        share = error / len(self.corpus) / self.corpus.width
+        return state, {"level": level + 1, "error": share, "empty": (counts == 0).sum()}
+
+    def _sample(self, level: int) -> np.ndarray:
+        items = len(self.corpus)
+        rng = np.random.default_rng([self.config.seed, level])
+        rows = min(items, INIT_ROWS * self.config.codes)
+        return self._standard(self.corpus.take(np.sort(rng.permutation(items)[:rows])))
+
+    def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Standard vectors, and 1 for each, 0 for what fills the last batch."""
+        for _, x in self.corpus.batches(ROWS):
+            full, weight = np.zeros((ROWS, x.shape[1]), np.float32), np.zeros(ROWS, np.float32)
+            full[: len(x)], weight[: len(x)] = self._standard(x), 1
+            yield full, weight
+
+    def _standard(self, x: np.ndarray) -> np.ndarray:
+        return ((x - self.mean) / self.scale).astype(np.float32)
+
+    def arrays(self, state: jax.Array) -> dict[str, np.ndarray]:
+        return {"codebooks": jax.device_get(state)}
+
+
+@partial(jax.jit, static_argnums=3)
+def _pass(
+    x: jax.Array, weight: jax.Array, codebooks: jax.Array, level: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return sums_and_counts(_left_over(x, codebooks, level), weight, codebooks[level])
+
+
+def _left_over(x: jax.Array, codebooks: jax.Array, level: int) -> jax.Array:
+    """What the levels before `level` leave of x [B, W]."""
+    for codebook in codebooks[:level]:
+        x = x - codebook[nearest_of(x, codebook)]
+    return x

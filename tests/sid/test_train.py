@@ -1,0 +1,152 @@
+"""Training: the same numbers after a kill, on any number of devices, and from the same seed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ligr_jax.data.schema import BadInput
+from ligr_jax.sid.config import SidConfig
+from ligr_jax.sid.corpus import Corpus, open_corpus
+from ligr_jax.sid.kmeans import kmeans
+from ligr_jax.sid.measure import measure
+from ligr_jax.sid.model import SidModel, load_model
+from ligr_jax.sid.train import METHODS, train
+from ligr_jax.train.loop import Preempted
+from tests.sid.corpora import clusters, write_items
+
+SMALL: dict[str, Any] = {"levels": 2, "codes": 8, "batch": 64, "latent": 3, "hidden": (16,)}
+STEPS = {"rqvae": 12, "rqkmeans": 6}
+
+
+def small(method: str, **changes: Any) -> SidConfig:
+    return SidConfig(**{**SMALL, "method": method, "steps": STEPS[method], **changes})
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_items(tmp_path_factory.mktemp("items") / "items.parquet", clusters())
+
+
+@pytest.fixture(scope="module")
+def corpus(items: Path) -> Corpus:
+    return open_corpus(items, "content")
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SidModel]:
+    """A model of each method, trained without interruption."""
+    out = tmp_path_factory.mktemp("whole")
+    return {m: train(small(m), corpus, "content", out / m) for m in METHODS}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("signalled", [False, True])
+def test_a_training_that_was_stopped_ends_with_the_same_bits(
+    corpus: Corpus,
+    whole: dict[str, SidModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    signalled: bool,
+) -> None:
+    update = METHODS[method].update
+
+    def interrupted(self: Any, number: int, state: Any) -> Any:
+        if number == 5 and signalled:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif number == 5:
+            raise KeyboardInterrupt
+        return update(self, number, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(METHODS[method], "update", interrupted)
+        with pytest.raises(Preempted if signalled else KeyboardInterrupt):
+            train(small(method), corpus, "content", tmp_path, save_every_s=0)
+    assert not (tmp_path / "model.json").exists()
+    said: list[str] = []
+    model = train(small(method), corpus, "content", tmp_path, said.append)
+    assert f"resuming at step {5 if signalled else 4}" in said[0]
+    assert model.digest == whole[method].digest == load_model(tmp_path).digest
+    assert train(small(method), corpus, "content", tmp_path, said.append).digest == model.digest
+    assert "nothing to do" in said[-1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_device_gives_the_numbers_of_eight(
+    items: Path,
+    whole: dict[str, SidModel],
+    child_env: dict[str, str],
+    tmp_path: Path,
+    method: str,
+) -> None:
+    assert jax.device_count() == 8
+    command = [sys.executable, "-m", "ligr_jax", "sid", "train", str(items)]
+    command += ["--out", str(tmp_path), "--method", method]
+    for name, value in {**SMALL, "hidden": "16", "steps": STEPS[method]}.items():
+        command += [f"--{name}", str(value)]
+    one = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "LIGR_ALLOCATOR": "none"}
+    subprocess.run(command, check=True, env={**child_env, **one}, capture_output=True)
+    alone = load_model(tmp_path)
+    assert alone.config == whole[method].config
+    # All together: Adam divides by moments, and enlarges the rounding of a tiny gradient's.
+    one_device, eight = (
+        np.concatenate([m.arrays[name].ravel() for name in sorted(m.arrays)])
+        for m in (alone, whole[method])
+    )
+    assert np.linalg.norm(one_device - eight) < 2e-4 * np.linalg.norm(eight)
+
+
+def test_seeds_decide(corpus: Corpus, whole: dict[str, SidModel], tmp_path: Path) -> None:
+    again = train(small("rqvae"), corpus, "content", tmp_path / "again")
+    other = train(small("rqvae", seed=1), corpus, "content", tmp_path / "other")
+    assert again.digest == whole["rqvae"].digest != other.digest
+
+
+def test_training_lowers_the_error_and_keeps_all_codes_in_use(
+    corpus: Corpus, whole: dict[str, SidModel], tmp_path: Path
+) -> None:
+    """From codebooks that k-means placed in untrained latents; 2 x 8 codes for twelve clusters."""
+    longer = train(small("rqvae", steps=400, rate=5e-3), corpus, "content", tmp_path)
+    before, after = (measure(m, corpus).quality for m in (whole["rqvae"], longer))
+    assert after.error < 0.3 < before.error
+    assert after.used == (1.0, 1.0)
+
+
+def test_a_pass_of_lloyd_never_raises_the_error(corpus: Corpus) -> None:
+    mean, variance = corpus.moments()
+    training = METHODS["rqkmeans"](small("rqkmeans"), corpus, mean, float(np.sqrt(variance)))
+    state, errors = training.fresh(), []
+    for number in range(1, 2 * STEPS["rqkmeans"] + 1):
+        state, metrics = training.update(number, state)
+        assert int(metrics["empty"]) == 0
+        errors.append(float(metrics["error"]))
+    assert errors[0] < 1
+    assert (np.diff(errors) < 1e-6).all()  # the second level begins where the first ends
+
+
+def test_kmeans_ends_where_every_centroid_is_the_mean_of_its_rows() -> None:
+    x = clusters(300, 2)
+    found = np.asarray(kmeans(jnp.asarray(x), 5, jax.random.key(0), iterations=50))
+    nearest = ((x[:, None] - found) ** 2).sum(2).argmin(1)
+    for k in range(5):
+        np.testing.assert_allclose(x[nearest == k].mean(0), found[k], rtol=1e-4, atol=1e-4)
+
+
+def test_another_training_in_the_directory_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    train(small("rqkmeans", steps=1), corpus, "content", tmp_path)
+    with pytest.raises(BadInput, match="codes: there 8, asked 9"):
+        train(small("rqkmeans", steps=1, codes=9), corpus, "content", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("levels", 0), ("codes", 1), ("decay", 1.0)])
+def test_impossible_configurations_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(BadInput, match=f"{name}={value}; give"):
+        small("rqvae", **{name: value})
