@@ -119,7 +119,7 @@ def _cluster(found: Measured, columns: pl.DataFrame, rows: np.ndarray) -> dict[s
 
 def _named(column: str, value: str) -> str:
     """A number says nothing without its column."""
-    return f"{column} {value}" if value.lstrip("-").replace(".", "", 1).isdigit() else value
+    return f"{column}={value}" if value.lstrip("-").replace(".", "", 1).isdigit() else value
 
 
 def _level(codes: np.ndarray, level: int, found: Measured, k: int) -> str:
