@@ -240,6 +240,7 @@ WIDER, DEEPER = {"width": 256, "heads": 16}, {"depth": 8}
         ("hstu", WIDER, 8**-0.1, 8**0.1),
         ("hstu", DEEPER, 4**-0.5, 4**0.2),  # its layers' changes agree less: they add up to less
     ],
+    ids=["wider", "deeper", "hstu, wider", "hstu, deeper"],
 )
 def test_steps_change_every_layer_of_a_large_model_as_they_change_the_bases(
     kind: str, larger: dict[str, int], least: float, most: float
