@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ligr_jax.nn.linear import Linear
-from ligr_jax.nn.mlp import MLP
+from ligr_jax.nn.mlp import MLP, mlp_flops
 
 LOSSES = "losses"  # collection of variables: terms a module adds to the training loss
 
@@ -177,3 +177,28 @@ class PLE(nn.Module):
                 mixed.append(mix(nn.softmax(gate(h.astype(jnp.float32))), experts))
             inputs = mixed
         return jnp.stack(inputs, axis=-2)
+
+
+def sparse_flops(width: int, count: int, chosen: int, widths: Sequence[int], gated: bool) -> int:
+    """Of the matrix products of `SparseExperts` on one example of `width` numbers."""
+    experts = count * mlp_flops(width, widths, gated)
+    return experts + 2 * 2 * width * count + 2 * chosen * count + 2 * count * widths[-1]
+
+
+def mmoe_flops(width: int, tasks: int, count: int, widths: Sequence[int], gated: bool) -> int:
+    """Of the matrix products of `MMoE` on one example of `width` numbers."""
+    mixing = 2 * tasks * count * (width + widths[-1])
+    return count * mlp_flops(width, widths, gated) + mixing
+
+
+def ple_flops(
+    width: int, tasks: int, count: int, shared: int, widths: Sequence[int], levels: int, gated: bool
+) -> int:
+    """Of the matrix products of `PLE` on one example of `width` numbers."""
+    total, experts = 0, tasks * count + shared
+    for level in range(levels):
+        mixed = tasks * (count + shared) + experts * (level < levels - 1)
+        # The last level's shared experts read the shared part below, as the others their own.
+        total += experts * mlp_flops(width, widths, gated) + 2 * mixed * (width + widths[-1])
+        width = widths[-1]
+    return total

@@ -15,7 +15,7 @@ class MLP(nn.Module):
     The gate is GateNet's of hidden layers (Huang et al. 2020, arXiv:2007.03519): G is square. It
     starts as lecun_normal like W, hence about half open. LiRank's large MLP is (3500,) * 4.
 
-    widths: of the hidden layers, in order; the last is the output's. None: the identity.
+    widths: of the hidden layers, in order; the last is the output's. Empty: the identity.
     """
 
     widths: Sequence[int]
@@ -33,3 +33,12 @@ class MLP(nn.Module):
                 x = x * nn.sigmoid(gate(x))
             x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
         return x
+
+
+def mlp_flops(width: int, widths: Sequence[int], gated: bool) -> int:
+    """Of the matrix products of an `MLP` on one example of `width` numbers."""
+    total = 0
+    for out in widths:
+        total += 2 * width * out + 2 * out * out * gated
+        width = out
+    return total

@@ -4,6 +4,7 @@ One group of all actions is hard sharing; a group for each action is a tower per
 groups click with long dwell, and the contributions.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -15,27 +16,20 @@ from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.mlp import MLP
 
 
-def log_odds(rates: Sequence[float]) -> np.ndarray:
+def log_odds(rates: Sequence[float]) -> tuple[float, ...]:
     """log(p / (1 - p)) of base rates inside (0, 1): where the biases of logits start."""
-    p = np.asarray(rates)
-    return np.log(p / (1 - p))
+    return tuple(math.log(p / (1 - p)) for p in rates)
 
 
-class Logits(nn.Module):
-    """A linear map to logits whose weights start at zero: fresh, it says `start` of everything."""
-
-    start: Sequence[float]
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x: [..., D]; returns float32 [..., len(start)]."""
-        return Linear(
-            len(self.start),
-            use_bias=True,
-            kernel_init=nn.initializers.zeros_init(),
-            bias_init=lambda *_: jnp.asarray(self.start, jnp.float32),
-            name="logits",
-        )(x)
+def logits_layer(start: Sequence[float], name: str) -> Linear:
+    """A map to len(start) logits: its weights are zero at first, so it says `start` of all."""
+    return Linear(
+        len(start),
+        use_bias=True,
+        kernel_init=nn.initializers.zeros_init(),
+        bias_init=lambda *_: jnp.asarray(start, jnp.float32),
+        name=name,
+    )
 
 
 class Towers(nn.Module):
@@ -66,5 +60,5 @@ class Towers(nn.Module):
         for i, (group, x) in enumerate(zip(self.groups, inputs, strict=True)):
             tower = MLP(self.widths, self.gated, self.dropout, self.dtype, name=f"tower_{i}")
             start = tuple(self.start[action] for action in group)
-            logits.append(Logits(start, name=f"logits_{i}")(tower(x, deterministic)))
+            logits.append(logits_layer(start, f"logits_{i}")(tower(x, deterministic)))
         return jnp.concatenate(logits, axis=-1)[..., np.argsort(order)]

@@ -48,14 +48,14 @@ def test_fresh_it_is_the_identity_with_or_without_features() -> None:
 
 def test_on_one_feature_it_becomes_isotonic_regression() -> None:
     """On the true rates, scikit-learn's fit is the rates themselves; buckets of 0.25 come within
-    0.01 of it, but for the bucket in which the step is."""
+    0.02 of it, but for the bucket in which the step is."""
     y = true_rate(Z)
     module = IsotonicCalibration(step=0.25)
     logits = np.asarray(module.apply(trained(module, Z, y), Z[:, None]))[:, 0]
     reference = IsotonicRegression(out_of_bounds="clip").fit(Z, y).predict(Z)
     gap = np.abs(1 / (1 + np.exp(-logits)) - reference)
     away = np.abs(Z + 1) > 0.5
-    assert gap[away].max() < 0.01
+    assert gap[away].max() < 0.02
     assert gap.mean() < 0.005
 
 

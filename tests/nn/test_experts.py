@@ -112,9 +112,6 @@ def test_the_losses_spread_the_load() -> None:
     p = module.init(jax.random.key(0), x, real)["params"]
     p["gate"]["kernel"] = p["gate"]["kernel"].at[:, 0].set(1.0)
 
-    def shares(p: Any) -> np.ndarray:
-        return np.bincount(np.argmax(x[0] @ p["gate"]["kernel"], -1), minlength=4) / 256
-
     def loss(p: Any, key: jax.Array) -> jax.Array:
         _, sown = module.apply(
             {"params": p}, x, real, False, rngs={"dropout": key}, mutable=[LOSSES]
@@ -126,8 +123,8 @@ def test_the_losses_spread_the_load() -> None:
         gradient = jax.grad(loss)(p, jax.random.key(i))
         return jax.tree.map(lambda a, g: a - 0.05 * g, p, gradient)
 
-    assert shares(p).max() > 0.95
-    assert shares(jax.lax.fori_loop(0, 200, step, p)).max() < 0.6
+    assert loss(p, jax.random.key(0)) > 3
+    assert loss(jax.lax.fori_loop(0, 200, step, p), jax.random.key(0)) < 0.1
 
 
 def test_mmoe_gives_each_task_its_mixture() -> None:
