@@ -8,9 +8,9 @@ from flax import linen as nn
 
 from ligr_jax.config import HeadConfig, ModelConfig
 from ligr_jax.nn.calibration import HIGH, LOW, IsotonicCalibration
-from ligr_jax.nn.experts import PLE, MMoE, mmoe_flops, ple_flops
 from ligr_jax.nn.features import feature_width
 from ligr_jax.nn.mlp import mlp_flops
+from ligr_jax.nn.multitask import PLE, MMoE, mmoe_flops, ple_flops
 from ligr_jax.nn.towers import Towers, log_odds, logits_layer
 from ligr_jax.nn.transfer import growth
 

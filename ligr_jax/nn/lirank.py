@@ -54,8 +54,8 @@ class LiRank(nn.Module):
         c, r, dtype = self.config, self.config.lirank, jnp.dtype(self.config.dtype)
         embedded: Embedded = Tables(c, name=TABLES)(batch.ids)
         if r.wide:
-            rows, effect = jnp.split(embedded[r.wide], [-len(c.actions)], axis=-1)
-            embedded = {**embedded, r.wide: rows}
+            rows, effects = embedded[r.wide], len(c.actions)
+            embedded = {**embedded, r.wide: rows[..., :-effects]}
         parts = feature_parts(c, batch, embedded, outcome=False)
         if not parts:
             raise ValueError("model.features declares no item feature; declare at least one")
@@ -78,7 +78,7 @@ class LiRank(nn.Module):
             of_towers = (c.groups, base_logits(c), widths, c.head.gated, c.dropout, dtype)
             logits = Towers(*of_towers, name="towers")(inputs, deterministic)
         if r.wide:
-            logits = RandomEffect(name="wide")(logits, effect)
+            logits = RandomEffect(name="wide")(logits, rows[..., -effects:])
         return calibrated(c, logits, parts)
 
     def _of_group(self, group: int, x0: jax.Array, deterministic: bool) -> jax.Array:

@@ -44,6 +44,9 @@ class HistoryEncoder(nn.Module):
     sessions (`history_windows`) keep actions of a session from its own impressions. The paper names
     no positions; the order of steps is in the last ones, which stand side by side.
 
+    Every candidate has its window encoded beside it: memory is linear in N x L, times D and, of
+    attention in short windows, times heads x L.
+
     last: how many of the newest steps are flattened; the paper's are five.
     """
 

@@ -12,14 +12,13 @@ from scipy.stats import norm
 
 from ligr_jax.nn.experts import (
     LOSSES,
-    PLE,
-    MMoE,
     SparseExperts,
     chance_of_choice,
     squared_variation,
     top_softmax,
 )
 from ligr_jax.nn.mlp import MLP
+from ligr_jax.nn.multitask import PLE, MMoE
 
 D, F = 6, 4
 RNG = np.random.default_rng(0)
