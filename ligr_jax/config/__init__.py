@@ -23,6 +23,7 @@ from ligr_jax.config.run import (
     TrackConfig,
     TrainConfig,
 )
+from ligr_jax.config.wukong import WukongConfig
 
 __all__ = [
     "PLACEMENTS",
@@ -39,6 +40,7 @@ __all__ = [
     "TableShape",
     "TrackConfig",
     "TrainConfig",
+    "WukongConfig",
     "difference",
     "digest",
     "flatten",

@@ -57,7 +57,11 @@ def value_and_gradient(
 
 
 def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """d logits / d tokens for item and action tokens, [B, N, A, B, N, D] each."""
+    """d z / d tokens for item and action tokens, [B, N, B, N, D] each.
+
+    z: a random sum of the logits of all actions, [B, N]: what reaches one of them reaches it.
+    """
+    weights = np.random.default_rng(0).normal(size=len(config.actions))
 
     def function(item: jax.Array, action: jax.Array) -> jax.Array:
         def shift(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -70,7 +74,7 @@ def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.
             return out
 
         with nn.intercept_methods(shift):
-            return jnp.asarray(make_model(config).apply({"params": params}, batch))
+            return jnp.asarray(make_model(config).apply({"params": params}, batch)) @ weights
 
     zero = jnp.zeros((*batch.member.shape, config.width))
     return jax.jit(jax.jacrev(function, argnums=(0, 1)), compiler_options=QUICKLY)(zero, zero)

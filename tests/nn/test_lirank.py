@@ -153,6 +153,7 @@ def test_fresh_it_says_base_rates_and_every_parameter_learns(
 MODELS = {
     **{name: config_of(ranker) for name, ranker in RANKERS.items()},
     **{f"ligr, {name}": model_config(head=head, unroll="yes") for name, head in HEADS.items()},
+    "wukong, mmoe": model_config(kind="wukong", set_depth=0, unroll="yes", head=MMOE),
 }
 
 

@@ -155,7 +155,7 @@ def test_two_runners_share_a_sweep_and_one_takes_over_what_a_killed_one_left(
 ) -> None:
     """No point is trained twice, and the run in progress goes on from its checkpoint."""
     file = tmp_path / "two.yaml"
-    values = {"optim.dense_lr": {"values": [1e-3, 2e-3, 3e-3]}}
+    values = {"optim.dense_lr": {"values": [1e-3, 2e-3]}}
     file.write_text(yaml.safe_dump({"method": "grid", "parameters": values}))
     out = tmp_path / "runs"
     command = [sys.executable, "-m", "ligr_jax", "sweep", str(file), "--data", str(prepared)]
@@ -176,7 +176,7 @@ def test_two_runners_share_a_sweep_and_one_takes_over_what_a_killed_one_left(
         first.communicate()
     assert second.returncode == 0, said
     runs = read_runs(out)
-    assert len(runs.table) == 3
+    assert len(runs.table) == 2
     assert "resuming at step" in (run / "log.txt").read_text()
     for directory in (out / name for name in runs.table["run"]):
         steps = [row["step"] for row in read_metrics(directory)]
