@@ -12,7 +12,7 @@ from sklearn.isotonic import IsotonicRegression
 from ligr_jax.nn.calibration import IsotonicCalibration
 from ligr_jax.ops import metrics
 
-Z = np.linspace(-4, 4, 4001, dtype=np.float32)
+Z = np.linspace(-4, 4, 801, dtype=np.float32)
 
 
 def true_rate(z: np.ndarray) -> np.ndarray:
@@ -21,9 +21,9 @@ def true_rate(z: np.ndarray) -> np.ndarray:
 
 
 def trained(module: IsotonicCalibration, z: np.ndarray, y: np.ndarray, *features: Any) -> Any:
-    """Parameters after 600 full-batch steps of Adam on the cross-entropy."""
+    """Parameters after 1,500 full-batch steps of Adam on the cross-entropy."""
     params = module.init(jax.random.key(0), z[:, None], *features)
-    tx = optax.adam(optax.cosine_decay_schedule(0.05, 600))
+    tx = optax.adam(optax.cosine_decay_schedule(0.05, 1500))
 
     def loss(p: Any) -> jax.Array:
         f = jnp.asarray(module.apply(p, z[:, None], *features))[:, 0]
@@ -35,7 +35,7 @@ def trained(module: IsotonicCalibration, z: np.ndarray, y: np.ndarray, *features
         updates, state = tx.update(jax.grad(loss)(p), state)
         return optax.apply_updates(p, updates), state
 
-    return jax.lax.fori_loop(0, 600, step, (params, tx.init(params)))[0]
+    return jax.lax.fori_loop(0, 1500, step, (params, tx.init(params)))[0]
 
 
 def test_fresh_it_is_the_identity_with_or_without_features() -> None:
@@ -48,27 +48,27 @@ def test_fresh_it_is_the_identity_with_or_without_features() -> None:
 
 def test_on_one_feature_it_becomes_isotonic_regression() -> None:
     """On the true rates, scikit-learn's fit is the rates themselves; buckets of 0.25 come within
-    0.02 of it, but for the bucket in which the step is."""
+    0.01 of it, but for the bucket in which the step is."""
     y = true_rate(Z)
     module = IsotonicCalibration(step=0.25)
     logits = np.asarray(module.apply(trained(module, Z, y), Z[:, None]))[:, 0]
     reference = IsotonicRegression(out_of_bounds="clip").fit(Z, y).predict(Z)
     gap = np.abs(1 / (1 + np.exp(-logits)) - reference)
     away = np.abs(Z + 1) > 0.5
-    assert gap[away].max() < 0.02
+    assert gap[away].max() < 0.01
     assert gap.mean() < 0.005
 
 
 def test_it_calibrates_and_keeps_the_order() -> None:
     rng = np.random.default_rng(1)
-    z = rng.normal(0, 1.5, 20000).astype(np.float32)
+    z = rng.normal(0, 1.5, 10000).astype(np.float32)
     y = (rng.random(len(z)) < true_rate(z)).astype(np.float32)
     module = IsotonicCalibration()
     logits = np.asarray(module.apply(trained(module, z[::2], y[::2]), z[:, None]))[:, 0]
     # Of the half it was not trained on.
     before, after = (metrics.expected_calibration_error(s[1::2], y[1::2]) for s in (z, logits))
     assert before > 0.1
-    assert after < 0.03  # sampling alone leaves about 0.016 in 20 bins of 500
+    assert after < 0.04  # sampling alone leaves about 0.02 in 20 bins of 250
     order = np.argsort(z)
     assert (np.diff(logits[order]) > -1e-5).all()
     ranked = metrics.auc(z[1::2], y[1::2])

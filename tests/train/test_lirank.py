@@ -19,6 +19,7 @@ from tests.train.runs import SMALL, small_config
 
 FEED = (
     "preset=lirank-feed",
+    "model.features.age_days.kind=numeric",
     "model.head.widths=16",
     "model.lirank.history=6",
     "model.lirank.history_width=4",
@@ -48,8 +49,9 @@ def test_the_preset_trains_and_is_measured(finished: Path) -> None:
     assert summary is not None
     assert 0.5 < summary["validation/ne"] < 1.1
     assert not summary["beats_oracle"]
-    state = restore(finished)[1]
-    for x in jax.tree.leaves(state.stats):
+    stats = jax.tree.leaves(restore(finished)[1].stats)
+    assert len(stats) == 2
+    for x in stats:
         assert np.isfinite(x).all()
         assert not np.isin(x, (0, 1)).any()  # where they start
 
@@ -97,10 +99,9 @@ def test_statistics_are_means_over_micro_batches_and_a_bad_step_leaves_them(
     batches.close()
     state = program.fresh(batch)
     step = program.compile(*program.put(batch, lists))
-    names = [n for n, f in config.model.features.items() if f.kind == "numeric" and not f.outcome]
-    (name,) = names
-    there = ~np.isnan(batch.numeric[name]) & (batch.member > 0)
-    means = [batch.numeric[name][i::parts][there[i::parts]].mean() for i in range(parts)]
+    age = batch.numeric["age_days"]
+    there = ~np.isnan(age) & (batch.member > 0)
+    means = [age[i::parts][there[i::parts]].mean() for i in range(parts)]
     after, _ = step(state, *program.put(batch, lists))
     moved = np.asarray(after.stats["batch_norm"]["mean"])
     np.testing.assert_allclose(moved, [0.01 * np.mean(means)], rtol=1e-4)
