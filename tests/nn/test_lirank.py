@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -168,6 +169,15 @@ def test_forward_count_is_every_matrix_product_of_the_traced_model(name: str) ->
     assert sum(products(traced.jaxpr)) == sum(forward_flops(config, work).values())
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_float32_whatever_the_activations(name: str, batch: Batch) -> None:
+    model = make_model(dataclasses.replace(MODELS[name], dtype="bfloat16"))
+    variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+    logits = jax.eval_shape(model.apply, variables, batch)
+    assert logits.dtype == jnp.float32
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
 @pytest.mark.parametrize("head", HEADS.values(), ids=list(HEADS))
 def test_heads_serve_ligr_too(head: HeadConfig, batch: Batch) -> None:
     """Fresh they say base rates; disturbed, each impression and action its own."""
@@ -183,9 +193,14 @@ def test_heads_serve_ligr_too(head: HeadConfig, batch: Batch) -> None:
 def test_statistics_move_in_training_alone(batch: Batch) -> None:
     config = config_of(RANKERS["feed"])
     model, (fresh, _) = make_model(config), ready(config, batch)
-    rngs = {"dropout": jax.random.key(0)}
-    _, left = model.apply(fresh, batch, False, rngs=rngs, mutable=[STATISTICS])
-    _, same = model.apply(fresh, batch, mutable=[STATISTICS])
+
+    @partial(jax.jit, compiler_options=QUICKLY)
+    def both(variables: Any) -> tuple[Any, Any]:
+        rngs = {"dropout": jax.random.key(0)}
+        trained = model.apply(variables, batch, False, rngs=rngs, mutable=[STATISTICS])
+        return trained[1], model.apply(variables, batch, mutable=[STATISTICS])[1]
+
+    left, same = both(fresh)
     age = batch.numeric["age"][batch.member > 0]
     expected = 0.01 * age.mean()
     np.testing.assert_allclose(left[STATISTICS]["batch_norm"]["mean"], expected, rtol=1e-4)
