@@ -87,6 +87,24 @@ def test_together_each_run_has_the_statistics_it_has_alone(
     assert one["validation/ne"] == pytest.approx(whole["validation/ne"], rel=1e-3)
 
 
+def test_a_mesh_has_the_statistics_of_one_device(prepared: Path) -> None:
+    """They are of the whole global batch, not of each device's part."""
+    found = []
+    for mesh in ("mesh.data=1", "mesh.data=4"):
+        config = small_config(prepared, *FEED, *PLAIN, mesh)
+        program, records = Program(config, 10), Records(prepared)
+        plan = plan_for(records, config, "train")
+        batches = train_batches(records, plan, config, program.process)
+        batch, lists = next(batches)
+        batches.close()
+        step = program.compile(*program.put(batch, lists))
+        found.append(step(program.fresh(batch), *program.put(batch, lists)))
+    (one, loss), (several, same) = found
+    assert float(loss["loss"]) == pytest.approx(float(same["loss"]), rel=1e-5)
+    for x, y in zip(jax.tree.leaves(one.stats), jax.tree.leaves(several.stats), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_statistics_are_means_over_micro_batches_and_a_bad_step_leaves_them(
     prepared: Path, parts: int
