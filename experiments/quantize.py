@@ -200,7 +200,7 @@ def model(out: Path) -> None:
     for method, bits in cases:
         read = {k: METHODS[method](x, bits) if method else x for k, x in held.items()}
         off = np.mean([np.sqrt(np.mean((read[k] - x) ** 2)) / x.std() for k, x in held.items()])
-        numbers = evaluator({**dense, TABLES: read}, "validation")
+        numbers = evaluator(state._replace(params={**dense, TABLES: read}), "validation")
         ne, auc = numbers["validation/ne"], numbers["validation/auc"]
         reference = ne if reference is None else reference
         name = f"{method}, {bits} bits" if method else "float32"

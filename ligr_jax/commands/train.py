@@ -9,6 +9,7 @@ examples:
   ligr train --data data/world/prepared --out runs/deep model.depth=8 model.width=128 model.heads=4
   ligr train --data data/world/prepared --out runs/ids model.features=item_id,actor_id
   ligr train --data data/world/prepared --out runs/long --preset demo-7 train.seed=1
+  ligr train --data data/world/prepared --out runs/rival --preset lirank-feed
   ligr train --data data/world/prepared --show optim.batch=64
   ligr train --data data/world/prepared --plan mesh.data=2 mesh.model=4
   ligr train --data data/world/prepared --out runs/split mesh.model=8 mesh.placement=column

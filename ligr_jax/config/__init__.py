@@ -10,6 +10,8 @@ where the dataclass is made, with the values and the remedy.
 from ligr_jax.config.dotted import difference, digest, flatten, from_json, override, to_json
 from ligr_jax.config.errors import ConfigError
 from ligr_jax.config.features import Feature, TableShape
+from ligr_jax.config.head import HeadConfig
+from ligr_jax.config.lirank import LiRankConfig
 from ligr_jax.config.model import ModelConfig
 from ligr_jax.config.run import (
     PLACEMENTS,
@@ -30,6 +32,8 @@ __all__ = [
     "DataConfig",
     "EvalConfig",
     "Feature",
+    "HeadConfig",
+    "LiRankConfig",
     "MeshConfig",
     "ModelConfig",
     "OptimConfig",

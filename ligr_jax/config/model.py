@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from ligr_jax.config.errors import require
 from ligr_jax.config.features import Feature, TableShape
+from ligr_jax.config.head import HeadConfig, action_groups
+from ligr_jax.config.lirank import LiRankConfig
 from ligr_jax.config.wukong import WukongConfig
 
 
@@ -20,7 +22,7 @@ class ModelConfig:
     features: Mapping[str, Feature] = field(default_factory=dict)
     actions: tuple[str, ...] = ("click",)
     prior: tuple[float, ...] = ()  # base rate per action: where the output biases start
-    kind: Literal["ligr", "hstu", "wukong"] = "ligr"  # `ligr_jax.nn.models`
+    kind: Literal["ligr", "hstu", "wukong", "lirank"] = "ligr"  # `ligr_jax.nn.models`
     width: int = 64  # D
     depth: int = 2  # historical layers; all of Wukong's
     set_depth: int = 1  # in-session set-wise layers, after the historical ones
@@ -49,6 +51,8 @@ class ModelConfig:
     remat: bool = False  # recompute a block's activations in the backward pass
     unroll: Literal["auto", "yes", "no"] = "auto"  # auto: layers unrolled on CPU, scanned elsewhere
     implementation: Literal["auto", "dense", "blocked", "gpu", "tpu"] = "auto"  # of attention
+    head: HeadConfig = field(default_factory=HeadConfig)
+    lirank: LiRankConfig = field(default_factory=LiRankConfig)
     wukong: WukongConfig = field(default_factory=WukongConfig)
 
     def __post_init__(self) -> None:
@@ -83,6 +87,7 @@ class ModelConfig:
             "model.depth=0 and model.set_depth=0 leave no layer; set one of them",
         )
         self._check_kind()
+        self._check_head()
         self._check_shared_tables()
 
     def table_of(self, name: str) -> str:
@@ -97,6 +102,12 @@ class ModelConfig:
 
     def _shape(self, feature: Feature) -> TableShape:
         return TableShape(feature.rows, feature.width or self.table_width)
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the actions that share a tower, by tower."""
+        feed = self.kind == "lirank" and self.lirank.variant == "feed"
+        return action_groups(self.actions, self.head.groups, feed)
 
     def _check_kind(self) -> None:
         """What is of LiGR alone must not seem to change a rival."""
@@ -119,6 +130,46 @@ class ModelConfig:
                 self.parametrization == "standard",
                 f"model.parametrization={self.parametrization} has no rules for "
                 "model.kind=wukong; set it to standard and tune optim.dense_lr at each size",
+            )
+        if self.kind == "lirank":
+            self._check_lirank()
+
+    def _check_head(self) -> None:
+        head = self.head
+        action_groups(self.actions, head.groups, feed=False)
+        for name in head.calibration_features:
+            require(
+                name in self.features and not self.features[name].outcome,
+                f"model.head.calibration_features: '{name}' is no item feature of this model",
+            )
+        require(
+            self.parametrization == "standard" or head == HeadConfig(),
+            f"model.head.kind={head.kind}, model.head.calibration={head.calibration}: "
+            "model.parametrization=mup has rules for a plain linear head alone; set it to standard",
+        )
+
+    def _check_lirank(self) -> None:
+        variant, head, wide = self.lirank.variant, self.head, self.lirank.wide
+        require(
+            variant == "feed" or head.kind in ("linear", "mlp"),
+            f"model.lirank.variant={variant} has layers for each group of actions, no experts that "
+            f"they share; set model.head.kind=mlp or linear, not {head.kind}",
+        )
+        require(
+            self.parametrization == "standard",
+            f"model.parametrization={self.parametrization} has no rules for model.kind=lirank; "
+            "set it to standard",
+        )
+        if wide:
+            feature = self.features.get(wide)
+            require(
+                feature is not None and feature.has_table and not feature.outcome,
+                f"model.lirank.wide={wide} is no item feature with a table",
+            )
+            require(
+                self.tables[self.table_of(wide)].width > len(self.actions),
+                f"model.lirank.wide={wide}: its last {len(self.actions)} columns are effects, so "
+                "its table must be wider; raise model.table_width",
             )
 
     def _check_shared_tables(self) -> None:

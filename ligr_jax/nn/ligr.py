@@ -2,14 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.blocks import Block, Stack
-from ligr_jax.nn.features import ActionTokens, ItemTokens, feature_widths
-from ligr_jax.nn.linear import Linear
+from ligr_jax.nn.features import ActionTokens, ItemTokens, feature_parts, feature_widths
+from ligr_jax.nn.heads import Heads, calibrated, calibration_flops, heads_flops
 from ligr_jax.nn.transfer import HISTORY, SETWISE, growth
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.masks import history_mask, session_mask
@@ -55,37 +54,13 @@ class LiGR(nn.Module):
             history = Stack(c, c.depth, 1 / grown.depth, self.block, name=HISTORY)
             h = history(h, mask, _distance_axis(c, batch), deterministic)
         h = h[:, 0::2]
-        logits = Heads(c, name="heads")(h)
+        logits = Heads(c, name="heads")(h, deterministic)
         if c.set_depth:
             mask = session_mask(batch.member, batch.session)
             setwise = Stack(c, c.set_depth, 1 / grown.set_depth, self.block, name=SETWISE)
             h = setwise(h, mask, None, deterministic)
-            logits += Heads(c, adds=True, name="setwise_heads")(h)
-        return logits
-
-
-class Heads(nn.Module):
-    """One logit per action from a normalized token; starts at the actions' base rates.
-
-    adds: the head's logits are added to another's: they start at zero.
-    """
-
-    config: ModelConfig
-    adds: bool = False
-
-    @nn.compact
-    def __call__(self, h: jax.Array) -> jax.Array:
-        c = self.config
-        x = nn.LayerNorm(dtype=jnp.float32, name="norm")(h)
-        prior = np.asarray(c.prior or [0.5] * len(c.actions))
-        bias = np.log(prior / (1 - prior)) * (not self.adds)
-        return Linear(
-            len(c.actions),
-            use_bias=True,
-            kernel_init=nn.initializers.zeros_init(),
-            bias_init=lambda *_: jnp.asarray(bias, jnp.float32),
-            name="logits",
-        )(x / growth(c).width)
+            logits += Heads(c, adds=True, name="setwise_heads")(h, deterministic)
+        return calibrated(c, logits, feature_parts(c, batch, embedded, outcome=False))
 
 
 def _distance_axis(config: ModelConfig, batch: Batch) -> jax.Array | None:
@@ -109,7 +84,7 @@ def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:
     ffn = 2 * {"gelu": 2, "swiglu": 3, "none": 0}[config.ffn] * d * f
     tokens = {"history": 2 * n * config.depth, "setwise": n * config.set_depth}
     layers = tokens["history"] + tokens["setwise"]
-    heads = 2 * d * a * (1 + (config.set_depth > 0))
+    heads = heads_flops(config, d) * (1 + (config.set_depth > 0)) + calibration_flops(config)
     return {
         "inputs": n * 2 * d * (item + outcome + 2 * a + 1),
         "attention_projections": layers * attention,

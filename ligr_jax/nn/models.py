@@ -6,7 +6,7 @@ from typing import NamedTuple
 from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
-from ligr_jax.nn import hstu, ligr, wukong
+from ligr_jax.nn import hstu, ligr, lirank, wukong
 from ligr_jax.nn.work import Work
 
 
@@ -22,6 +22,7 @@ MODELS = {
     "ligr": Kind(ligr.LiGR, ligr.forward_flops),
     "hstu": Kind(hstu.HSTU, hstu.forward_flops),
     "wukong": Kind(wukong.Wukong, wukong.forward_flops),
+    "lirank": Kind(lirank.LiRank, lirank.forward_flops),
 }
 
 

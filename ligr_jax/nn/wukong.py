@@ -36,8 +36,8 @@ from ligr_jax.nn.features import (
     feature_width,
     feature_widths,
 )
+from ligr_jax.nn.heads import Heads, calibrated, calibration_flops, heads_flops
 from ligr_jax.nn.history import SPANS, pooled_history
-from ligr_jax.nn.ligr import Heads
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.work import Work
 from ligr_jax.tables.table import TABLES, Tables
@@ -70,7 +70,7 @@ class Wukong(nn.Module):
             numbers = jnp.concatenate([parts[name] for name in elements], axis=-1).astype(dtype)
             x = jnp.concatenate([x, Cross(dtype, name="cross")(numbers)], axis=-1)
         x = MLP(tuple(c.width * w for w in c.wukong.head), dtype, name="mlp")(x)
-        return Heads(c, name="heads")(x)
+        return calibrated(c, Heads(c, name="heads")(x, deterministic), parts)
 
 
 class Projections(nn.Module):
@@ -174,7 +174,8 @@ def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:
         "compress": sum(n * d * w.compress_outputs for n in sizes),
         "residual": sum(n * d * outputs for n in sizes if n != outputs),
         "cross": _CROSSES * crossed**2,
-        "heads": _chain([*hidden, a]),
+        "heads": _chain(hidden)
+        + (heads_flops(config, hidden[-1]) + calibration_flops(config)) // 2,
     }
     return {part: 2 * work.impressions * products for part, products in per_impression.items()}
 

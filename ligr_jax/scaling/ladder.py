@@ -26,6 +26,7 @@ from pathlib import Path
 from ligr_jax.config import Config, ConfigError, DataConfig, ModelConfig, override
 from ligr_jax.data.assemble import check_columns, default_features
 from ligr_jax.data.manifest import Manifest
+from ligr_jax.scaling.lirank import LIRANK
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ PAPER = Ladder(
     ),
 )
 
-PRESETS: dict[str, tuple[str, ...]] = DEMO.presets() | PAPER.presets()
+PRESETS: dict[str, tuple[str, ...]] = DEMO.presets() | PAPER.presets() | LIRANK
 
 
 def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] = ()) -> Config:

@@ -21,6 +21,7 @@ from ligr_jax.data.distinct import Distinct
 from ligr_jax.data.pipeline import eval_batches, plan_for
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
+from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.ops import metrics
 from ligr_jax.parallel.processes import gathered, own_rows
 from ligr_jax.tables.exchange import look_up
@@ -45,16 +46,17 @@ class Predictions:
 
 
 class Evaluator:
-    """Measures parameters on a split; compiles once, plans once."""
+    """Measures a state on a split, its batch statistics frozen; compiles once, plans once."""
 
     def __init__(self, program: Program, records: Records) -> None:
         self.records, self.config, self._program = records, program.config, program
         layout, model = program.layout, program.model
 
-        def logits(params: Any, batch: Batch, lists: dict[str, Distinct]) -> Any:
-            dense, tables = split(params)
+        def logits(state: TrainState, batch: Batch, lists: dict[str, Distinct]) -> Any:
+            dense, tables = split(state.params)
             rows = look_up(layout, tables, {t: d.own for t, d in lists.items()})
-            return model.apply({"params": dense, ROWS: {TABLES: rows}}, batch)
+            given = {"params": dense, STATISTICS: state.stats, ROWS: {TABLES: rows}}
+            return model.apply(given, batch)
 
         self.apply = jax.jit(logits)
         self._plans: dict[str, Plan] = {}
@@ -74,14 +76,14 @@ class Evaluator:
         return self._program.like(padding(np.array([-1])))
 
     def __call__(
-        self, params: Any, split: str, progress: Callable[[int, int], None] | None = None
+        self, state: TrainState, split: str, progress: Callable[[int, int], None] | None = None
     ) -> dict[str, Any]:
         """Metrics of `split`, flat: `<split>/<action>/ne`, `oracle/<split>/...`, ..."""
-        predictions = self.predict(params, split, progress)
+        predictions = self.predict(state, split, progress)
         return measure(predictions, self.records, self.config, split)
 
     def predict(
-        self, params: Any, split: str, progress: Callable[[int, int], None] | None = None
+        self, state: TrainState, split: str, progress: Callable[[int, int], None] | None = None
     ) -> Predictions:
         """Logits of every target of `split`, ordered by impression number."""
         plan = self.plan(split)
@@ -90,7 +92,7 @@ class Evaluator:
             self.records, plan, self.config, self._program.process
         ):
             with jax.set_mesh(self._program.mesh):
-                logits = self.apply(params, *self._program.put(batch, lists))
+                logits = self.apply(state, *self._program.put(batch, lists))
             if parts:  # the one before, while this one is computed
                 parts[-1] = (*parts[-1][:3], own_rows(parts[-1][3]))
             parts.append((index, batch.weight > 0, batch.labels, logits))
@@ -108,7 +110,7 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Metrics of the newest checkpoint of a run directory on `split`; arguments as in `restore`."""
     evaluator, state = restore(run, data, batch, assignments)
-    return evaluator(state.params, split)
+    return evaluator(state, split)
 
 
 def restore(

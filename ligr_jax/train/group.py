@@ -84,7 +84,7 @@ class Group:
             (key_data(m.config.train.seed), Hyper.of(m.config.optim)) for m in members
         )
         self.evaluator = Evaluator(program, records)
-        # Jitted for all devices: the parameters of every run, a batch of all.
+        # Jitted for all devices: the states of every run, a batch of all.
         self.logits = self._on_devices(self.evaluator.apply, (RUNS, P(), P()))
         self.progress = Progress(steps, say)
 
@@ -182,16 +182,16 @@ class Group:
             self.progress.show(number, f"{note}  {speed:,.0f} tok/s")
 
     def evaluate(self, number: int, state: TrainState) -> None:
-        for place, numbers in self._measured(state.params, "validation").items():
+        for place, numbers in self._measured(state, "validation").items():
             self.live[place].record.evaluated(number, numbers)
 
-    def _measured(self, params: Any, split: str) -> dict[int, dict[str, Any]]:
+    def _measured(self, state: TrainState, split: str) -> dict[int, dict[str, Any]]:
         """Metrics of a split by place in the stack; every batch is read once, for all runs."""
         plan, config = self.evaluator.plan(split), self.program.config
         shared = NamedSharding(self.mesh, P())
         parts: list[tuple[Any, Any, Any, Any]] = []
         for index, batch, lists in eval_batches(self.records, plan, config, self.program.process):
-            logits = self.logits(params, *jax.device_put((batch, lists), shared))
+            logits = self.logits(state, *jax.device_put((batch, lists), shared))
             if parts:  # the one before, while this one is computed
                 parts[-1] = (*parts[-1][:3], np.asarray(parts[-1][3]))
             parts.append((index, batch.weight > 0, batch.labels, logits))
@@ -220,7 +220,7 @@ class Group:
         """Evaluates the final states, and writes a summary for each."""
         began = time.perf_counter()
         splits = splits_to_measure(self.config, self.records)
-        measured = [self._measured(state.params, split) for split in splits]
+        measured = [self._measured(state, split) for split in splits]
         seconds, bad_steps = time.perf_counter() - began, jax.device_get(state.bad_total)
         # XLA counts what one device does.
         of_device = (self.step_fn.cost_analysis() or {}).get("flops")

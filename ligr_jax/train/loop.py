@@ -188,7 +188,7 @@ class Trainer:
             self.progress.show(number, note)
 
     def evaluate(self, number: int, state: TrainState) -> None:
-        self.record.evaluated(number, self.evaluator(state.params, "validation"))
+        self.record.evaluated(number, self.evaluator(state, "validation"))
 
     def save(self, number: int, state: TrainState) -> None:
         self.record.save(number, state, self.batches.get_state())
@@ -201,7 +201,7 @@ class Trainer:
         began = time.perf_counter()
         splits = splits_to_measure(self.config, self.records)
         return self.record.finish(
-            [self.evaluator(state.params, split) for split in splits],
+            [self.evaluator(state, split) for split in splits],
             time.perf_counter() - began,
             self.plan.packing,
             int(state.bad_total),

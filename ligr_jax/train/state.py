@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from ligr_jax.config import Config, ModelConfig, OptimConfig
 from ligr_jax.data.batch import Batch
+from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.nn.transfer import multipliers
 from ligr_jax.tables.create import create
 from ligr_jax.tables.exchange import update
@@ -23,13 +24,18 @@ OptState = Any
 
 
 class TrainState(NamedTuple):
-    """step: steps taken, bad ones included; bad_in_row, bad_total: non-finite ones, not applied."""
+    """step: steps taken, bad ones included; bad_in_row, bad_total: non-finite ones, not applied.
+
+    stats: statistics of batches (`ligr_jax.nn.batch_norm`), as a step left them; empty for models
+        that have none.
+    """
 
     step: jax.Array
     params: Params
     opt_state: OptState
     bad_in_row: jax.Array
     bad_total: jax.Array
+    stats: Any
 
 
 def schedule(config: OptimConfig, peak: float | jax.Array, steps: int) -> optax.Schedule:
@@ -176,11 +182,12 @@ def row_rule(config: OptimConfig) -> RowRule | None:
 
 def init_state(model: nn.Module, tx: Optimizer, batch: Batch, key: jax.Array) -> TrainState:
     """A fresh state; jit it with output shardings to create it where it will live."""
-    params, _ = split(model.init(key, batch)["params"])
+    fresh = model.init(key, batch)
+    params, _ = split(fresh["params"])
     if tx.layout.arrays:
         params[TABLES] = create(tx.layout, key, model.config.table_init)
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, tx.init(params), zero, zero)
+    return TrainState(zero, params, tx.init(params), zero, zero, fresh.get(STATISTICS, {}))
 
 
 def abstract_state(model: nn.Module, tx: Optimizer, batch: Batch) -> TrainState:

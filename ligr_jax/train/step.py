@@ -1,7 +1,7 @@
 """One training step: a pure function `(state, batch, lists) -> (state, metrics)`."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec
 
 from ligr_jax.config import Config
 from ligr_jax.data.batch import Batch
+from ligr_jax.nn.batch_norm import STATISTICS
+from ligr_jax.nn.experts import LOSSES
 from ligr_jax.ops.losses import attention_rank_loss, binary_cross_entropy, session_numbers
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
 from ligr_jax.tables.exchange import agree, look_up, merge
@@ -32,6 +34,9 @@ def make_step(
     devices, so splitting it changes nothing but rounding. Where tables train sparsely, the batch's
     ids are places in `lists`, and gradients are taken with respect to the rows listed alone.
 
+    What modules sow into `losses` is added; it and the new statistics of batches are means over
+    micro-batches, which a split does change.
+
     key: of dropout, by default that of `train.seed`.
     """
     key = jax.random.key(config.train.seed) if key is None else key
@@ -49,20 +54,28 @@ def make_step(
             dense, rows = weights
             if config.mesh.fsdp:
                 dense = jax.lax.with_sharding_constraint(dense, PartitionSpec())
-            given = {"params": dense, **({ROWS: {TABLES: rows}} if rows else {})}
-            rngs = {"dropout": part_key}
-            logits = model.apply(given, part, deterministic=False, rngs=rngs)
-            sums, _ = _sums(cast(jax.Array, logits), part)
+            given = {"params": dense, STATISTICS: state.stats}
+            given |= {ROWS: {TABLES: rows}} if rows else {}
+            logits, left = model.apply(
+                given,
+                part,
+                deterministic=False,
+                rngs={"dropout": part_key},
+                mutable=[STATISTICS, LOSSES],
+            )
+            sums, _ = _sums(logits, part)
             means = jax.tree.map(lambda s, n: s / jnp.maximum(n, 1e-9), sums, counts)
             loss = means["bce"].sum() + config.optim.rank_weight * means["rank"].sum()
-            return loss, means
+            loss += sum(jax.tree.leaves(left.get(LOSSES, {}))) / parts
+            stats = jax.tree.map(lambda s: s / parts, left.get(STATISTICS, {}))
+            return loss, (means, stats)
 
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         keys = jax.random.split(jax.random.fold_in(key, state.step), parts)
         if parts == 1:
-            (loss, means), grads = gradient((weights, looked_up), batch, keys[0])
+            (loss, (means, stats)), grads = gradient((weights, looked_up), batch, keys[0])
         else:
-            (loss, means), grads = _accumulate(gradient, (weights, looked_up), batch, keys)
+            (loss, (means, stats)), grads = _accumulate(gradient, (weights, looked_up), batch, keys)
         if looked_up:
             grads = (grads[0], merge(tx.layout, grads[1], lists))
         norm = optax.tree.norm(grads)
@@ -74,6 +87,7 @@ def make_step(
             opt_state=opt_state,
             bad_in_row=jnp.where(good, 0, state.bad_in_row + 1),
             bad_total=state.bad_total + ~good,
+            stats=jax.tree.map(lambda s, old: jnp.where(good, s, old), stats, state.stats),
         )
         return new, _metrics(config, batch, loss, means, norm, new)
 

@@ -1,0 +1,81 @@
+"""Cross layers: products of the input's features with what a layer found in them.
+
+    low-rank cross (DCNv2)    out = x0 * (U V^T x + b) + x
+    with attention            out = x0 * (U (S v) + b) + x,   S = softmax(q k^T / tau)
+    residual (LiRank, 3.3)    the two in parallel, with one skip
+
+V: D x r, U: r x D; q, k, v are low-rank maps of x, each of r numbers. S is r x r for each example:
+it mixes rank channels, never examples, and with S = I the layer is the low-rank cross.
+Sources: DCNv2, Wang et al. 2021, arXiv:2008.13535 (eq. 1, low rank in 4.2); LiRank, 3.3, figure 3.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ligr_jax.nn.linear import Linear
+
+
+def channel_scores(q: jax.Array, k: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """S = softmax(q k^T / temperature) of rank channels: float32 [..., r] twice -> [..., r, r]."""
+    products = q.astype(jnp.float32)[..., :, None] * k.astype(jnp.float32)[..., None, :]
+    return jax.nn.softmax(products / temperature, axis=-1)
+
+
+class LowRankCross(nn.Module):
+    """x0 * (U V^T x + b) + x."""
+
+    rank: int
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x0: jax.Array, x: jax.Array) -> jax.Array:
+        """x0: the input of the first layer, x: of this one; both [..., D], as is the result."""
+        low = Linear(self.rank, dtype=self.dtype, name="v")(x)
+        return x0 * Linear(x0.shape[-1], use_bias=True, dtype=self.dtype, name="u")(low) + x
+
+
+class AttentionCross(nn.Module):
+    """x0 * (U (S v) + b) + x.
+
+    temperature: tau, where it starts.
+    learned: tau is a parameter (its logarithm, so that it stays positive).
+    scores: (q, k, tau) -> S.
+    """
+
+    rank: int
+    temperature: float = 1.0
+    learned: bool = True
+    dtype: jnp.dtype = jnp.dtype("float32")
+    scores: Callable[[jax.Array, jax.Array, jax.Array | float], jax.Array] = channel_scores
+
+    @nn.compact
+    def __call__(self, x0: jax.Array, x: jax.Array) -> jax.Array:
+        """Shapes as in `LowRankCross`."""
+        q, k, v = (Linear(self.rank, dtype=self.dtype, name=name)(x) for name in "qkv")
+        tau: jax.Array | float = self.temperature
+        if self.learned:
+            start = nn.initializers.constant(jnp.log(self.temperature))
+            tau = jnp.exp(self.param("log_temperature", start, (), jnp.float32))
+        mixed = jnp.einsum("...ij,...j->...i", self.scores(q, k, tau).astype(v.dtype), v)
+        return x0 * Linear(x0.shape[-1], use_bias=True, dtype=self.dtype, name="u")(mixed) + x
+
+
+class ResidualCross(nn.Module):
+    """The low-rank cross and the one with attention in parallel: both products added to x."""
+
+    rank: int
+    temperature: float = 1.0
+    learned: bool = True
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x0: jax.Array, x: jax.Array) -> jax.Array:
+        """Shapes as in `LowRankCross`."""
+        plain = LowRankCross(self.rank, self.dtype, name="cross")(x0, x)
+        attention = AttentionCross(
+            self.rank, self.temperature, self.learned, self.dtype, name="attention"
+        )
+        return plain + attention(x0, x) - x

@@ -1,0 +1,89 @@
+"""The calibration layer learns isotonic regression, and leaves the order of logits alone."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn.isotonic import IsotonicRegression
+
+from ligr_jax.nn.calibration import IsotonicCalibration
+from ligr_jax.ops import metrics
+
+Z = np.linspace(-4, 4, 801, dtype=np.float32)
+
+
+def true_rate(z: np.ndarray) -> np.ndarray:
+    """Far from sigmoid(z), monotone, with a step: what a badly calibrated score may hide."""
+    return 0.05 + 0.5 / (1 + np.exp(-3 * (z - 1))) + 0.2 * (z > -1)
+
+
+def trained(module: IsotonicCalibration, z: np.ndarray, y: np.ndarray, *features: Any) -> Any:
+    """Parameters after 1,500 full-batch steps of Adam on the cross-entropy."""
+    params = module.init(jax.random.key(0), z[:, None], *features)
+    tx = optax.adam(optax.cosine_decay_schedule(0.05, 1500))
+
+    def loss(p: Any) -> jax.Array:
+        f = jnp.asarray(module.apply(p, z[:, None], *features))[:, 0]
+        return jnp.mean(jax.nn.softplus(f) - f * y)
+
+    @jax.jit
+    def step(_: Any, carry: Any) -> Any:
+        p, state = carry
+        updates, state = tx.update(jax.grad(loss)(p), state)
+        return optax.apply_updates(p, updates), state
+
+    return jax.lax.fori_loop(0, 1500, step, (params, tx.init(params)))[0]
+
+
+def test_fresh_it_is_the_identity_with_or_without_features() -> None:
+    logits = np.random.default_rng(0).uniform(-17, 8, (6, 5, 3)).astype(np.float32)
+    for features in ((), (np.ones((6, 5, 4), np.float32),)):
+        module = IsotonicCalibration()
+        params = module.init(jax.random.key(0), logits, *features)
+        np.testing.assert_allclose(module.apply(params, logits, *features), logits, atol=1e-5)
+
+
+def test_on_one_feature_it_becomes_isotonic_regression() -> None:
+    """On the true rates, scikit-learn's fit is the rates themselves; buckets of 0.25 come within
+    0.01 of it, but for the bucket in which the step is."""
+    y = true_rate(Z)
+    module = IsotonicCalibration(step=0.25)
+    logits = np.asarray(module.apply(trained(module, Z, y), Z[:, None]))[:, 0]
+    reference = IsotonicRegression(out_of_bounds="clip").fit(Z, y).predict(Z)
+    gap = np.abs(1 / (1 + np.exp(-logits)) - reference)
+    away = np.abs(Z + 1) > 0.5
+    assert gap[away].max() < 0.01
+    assert gap.mean() < 0.005
+
+
+def test_it_calibrates_and_keeps_the_order() -> None:
+    rng = np.random.default_rng(1)
+    z = rng.normal(0, 1.5, 10000).astype(np.float32)
+    y = (rng.random(len(z)) < true_rate(z)).astype(np.float32)
+    module = IsotonicCalibration()
+    logits = np.asarray(module.apply(trained(module, z[::2], y[::2]), z[:, None]))[:, 0]
+    # Of the half it was not trained on.
+    before, after = (metrics.expected_calibration_error(s[1::2], y[1::2]) for s in (z, logits))
+    assert before > 0.1
+    assert after < 0.04  # sampling alone leaves about 0.02 in 20 bins of 250
+    order = np.argsort(z)
+    assert (np.diff(logits[order]) > -1e-5).all()
+    ranked = metrics.auc(z[1::2], y[1::2])
+    assert metrics.auc(logits[1::2], y[1::2]) == pytest.approx(ranked, abs=0.005)
+
+
+def test_groups_of_features_get_curves_of_their_own() -> None:
+    """Two devices whose rates differ: one curve cannot serve both, one each can."""
+    device = np.arange(len(Z)) % 2
+    rate = np.where(device, true_rate(Z), true_rate(Z) / 3)
+    one_hot = np.eye(2, dtype=np.float32)[device]
+    module = IsotonicCalibration()
+    params = trained(module, Z, rate, one_hot)
+    logits = np.asarray(module.apply(params, Z[:, None], one_hot))[:, 0]
+    gap = np.abs(1 / (1 + np.exp(-logits)) - rate)
+    assert gap[np.abs(Z + 1) > 0.5].max() < 0.03
+    for d in (0, 1):
+        assert (np.diff(logits[device == d]) > -1e-5).all()

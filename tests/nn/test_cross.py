@@ -1,0 +1,77 @@
+"""Cross layers against their equations in NumPy."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from ligr_jax.nn.cross import AttentionCross, LowRankCross, ResidualCross
+
+D, R = 7, 3
+RNG = np.random.default_rng(0)
+X0, X = (RNG.normal(size=(4, 5, D)).astype(np.float32) for _ in range(2))
+
+
+def fresh(module: nn.Module, seed: int = 0) -> Any:
+    """Parameters with biases and temperatures that are not at their start."""
+    params = module.init(jax.random.key(seed), X0, X)["params"]
+    noise = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: p + 0.3 * noise.normal(size=p.shape).astype(np.float32), params)
+
+
+def product(x0: np.ndarray, low: np.ndarray, u: Any) -> np.ndarray:
+    return x0 * (low @ u["kernel"] + u["bias"])
+
+
+def attention(p: Any, x0: np.ndarray, x: np.ndarray, tau: float) -> np.ndarray:
+    """x0 * (U (S v) + b), one example after another."""
+    out = np.zeros_like(x0)
+    for place in np.ndindex(x.shape[:-1]):
+        q, k, v = (x[place] @ p[name]["kernel"] for name in "qkv")
+        e = np.exp(np.outer(q, k) / tau)
+        s = e / e.sum(1, keepdims=True)
+        out[place] = product(x0[place], s @ v, p["u"])
+    return out
+
+
+def test_low_rank_cross_is_its_equation() -> None:
+    p = fresh(LowRankCross(R))
+    expected = product(X0, X @ p["v"]["kernel"], p["u"]) + X
+    np.testing.assert_allclose(LowRankCross(R).apply({"params": p}, X0, X), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_attention_mixes_rank_channels_by_its_equation(learned: bool) -> None:
+    module = AttentionCross(R, temperature=1.7, learned=learned)
+    p = fresh(module)
+    assert ("log_temperature" in p) == learned
+    tau = float(np.exp(p["log_temperature"])) if learned else 1.7
+    expected = attention(p, X0, X, tau) + X
+    np.testing.assert_allclose(module.apply({"params": p}, X0, X), expected, atol=1e-5)
+
+
+def test_with_the_identity_as_scores_it_is_the_low_rank_cross() -> None:
+    module = AttentionCross(R, learned=False, scores=lambda q, k, tau: jnp.eye(R))
+    p = fresh(module)
+    plain = LowRankCross(R).apply({"params": {"v": p["v"], "u": p["u"]}}, X0, X)
+    np.testing.assert_allclose(module.apply({"params": p}, X0, X), plain, atol=1e-6)
+
+
+def test_residual_cross_adds_both_products_to_one_skip() -> None:
+    module = ResidualCross(R)
+    p = fresh(module)
+    tau = float(np.exp(p["attention"]["log_temperature"]))
+    plain = product(X0, X @ p["cross"]["v"]["kernel"], p["cross"]["u"])
+    expected = plain + attention(p["attention"], X0, X, tau) + X
+    np.testing.assert_allclose(module.apply({"params": p}, X0, X), expected, atol=1e-5)
+
+
+def test_no_example_reaches_another() -> None:
+    module = ResidualCross(R)
+    p = fresh(module)
+    both = jax.jacrev(lambda x: module.apply({"params": p}, X0[0], x))(X[0])  # [5, D, 5, D]
+    reach = np.abs(np.asarray(both)).sum((1, 3))
+    np.testing.assert_array_equal(reach > 0, np.eye(5, dtype=bool))

@@ -1,0 +1,154 @@
+"""Mixtures of experts against NumPy, and the laws of the sparse one's gate and losses."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from scipy.special import softmax
+from scipy.stats import norm
+
+from ligr_jax.nn.experts import (
+    LOSSES,
+    SparseExperts,
+    chance_of_choice,
+    squared_variation,
+    top_softmax,
+)
+from ligr_jax.nn.mlp import MLP
+from ligr_jax.nn.multitask import PLE, MMoE
+
+D, F = 6, 4
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3, 5, D)).astype(np.float32)
+REAL = np.arange(5) < np.array([5, 3, 0])[:, None]
+
+
+def disturbed(variables: Any, seed: int = 0) -> Any:
+    noise = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda p: p + 0.3 * noise.normal(size=p.shape).astype(np.float32), variables
+    )
+
+
+def params_of(module: nn.Module, *args: Any) -> Any:
+    return disturbed(module.init(jax.random.key(0), *args)["params"])
+
+
+def network(p: Any, x: np.ndarray, gated: bool = False) -> np.ndarray:
+    """An MLP in NumPy."""
+    for i in range(sum(name.startswith("layer") for name in p)):
+        x = np.maximum(x @ p[f"layer_{i}"]["kernel"] + p[f"layer_{i}"]["bias"], 0)
+        if gated:
+            x = x / (1 + np.exp(-(x @ p[f"gate_{i}"]["kernel"] + p[f"gate_{i}"]["bias"])))
+    return x
+
+
+def experts(p: Any, x: np.ndarray) -> np.ndarray:
+    count = p["networks"]["layer_0"]["bias"].shape[0]
+    each = [jax.tree.map(lambda a, e=e: np.asarray(a[e]), p["networks"]) for e in range(count)]
+    return np.stack([network(q, x) for q in each], axis=-2)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_mlp_is_relu_layers_each_through_its_gate(gated: bool) -> None:
+    module = MLP((8, F), gated)
+    p = params_of(module, X)
+    np.testing.assert_allclose(module.apply({"params": p}, X), network(p, X, gated), atol=1e-5)
+
+
+def test_sparse_experts_mix_the_k_best_by_their_softmax() -> None:
+    module = SparseExperts(count=5, chosen=2, widths=(8, F))
+    p = params_of(module, X, REAL)
+    scores = X @ p["gate"]["kernel"]
+    outputs = experts(p["experts"], X)
+    expected = np.zeros((*X.shape[:-1], F))
+    for place in np.ndindex(X.shape[:-1]):
+        best = np.argsort(-scores[place])[:2]
+        expected[place] = softmax(scores[place][best]) @ outputs[place][best]
+    np.testing.assert_allclose(module.apply({"params": p}, X, REAL), expected, atol=1e-5)
+
+
+def test_its_losses_are_the_papers_and_leave_padding_out() -> None:
+    module = SparseExperts(count=4, chosen=2, widths=(F,), balance=0.3)
+    p = params_of(module, X, REAL)
+
+    def losses(x: np.ndarray) -> dict[str, float]:
+        rngs = {"dropout": jax.random.key(1)}
+        _, sown = module.apply({"params": p}, x, REAL, False, rngs=rngs, mutable=[LOSSES])
+        return {name: float(value) for name, (value,) in sown[LOSSES].items()}
+
+    found = losses(X)
+    assert found.keys() == {"importance", "load"}
+    assert min(found.values()) > 0
+    padded = np.where(REAL[..., None], X, 99.0).astype(np.float32)
+    assert losses(padded) == pytest.approx(found, rel=1e-5)
+    gates = np.array([[0.7, 0.3, 0.0], [0.0, 0.4, 0.6]])
+    expected = gates.sum(0).var() / gates.sum(0).mean() ** 2
+    assert float(squared_variation(jnp.asarray(gates.sum(0)))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_chance_of_a_choice_is_how_often_it_is_made() -> None:
+    """Eq. 8 of the paper's appendix, with its sorting written out, and by drawing again."""
+    clean, noise, drawn = RNG.normal(size=5), RNG.uniform(0.3, 1.5, 5), RNG.normal(size=5)
+    given = np.asarray(chance_of_choice(*(jnp.asarray(a) for a in (clean, noise, drawn)), 2))
+    for i in range(5):
+        others = np.sort(np.delete(drawn, i))[::-1]
+        assert given[i] == pytest.approx(norm.cdf((clean[i] - others[1]) / noise[i]), abs=1e-5)
+        again = np.tile(drawn, (20000, 1))
+        again[:, i] = clean[i] + noise[i] * RNG.normal(size=20000)
+        chosen = np.asarray(top_softmax(jnp.asarray(again), 2))[:, i] > 0
+        assert chosen.mean() == pytest.approx(given[i], abs=0.02)
+
+
+def test_the_losses_spread_the_load() -> None:
+    """From a gate that sends nearly all to one expert, descent on the losses alone evens it out."""
+    module = SparseExperts(count=4, chosen=1, widths=(F,), balance=1.0)
+    x = np.abs(np.random.default_rng(2).normal(size=(1, 256, D))).astype(np.float32)
+    real = np.ones((1, 256), bool)
+    p = module.init(jax.random.key(0), x, real)["params"]
+    p["gate"]["kernel"] = p["gate"]["kernel"].at[:, 0].set(1.0)
+
+    def loss(p: Any, key: jax.Array) -> jax.Array:
+        _, sown = module.apply(
+            {"params": p}, x, real, False, rngs={"dropout": key}, mutable=[LOSSES]
+        )
+        return sum(jax.tree.leaves(sown), jnp.zeros(()))
+
+    @jax.jit
+    def step(i: Any, p: Any) -> Any:
+        gradient = jax.grad(loss)(p, jax.random.key(i))
+        return jax.tree.map(lambda a, g: a - 0.05 * g, p, gradient)
+
+    assert loss(p, jax.random.key(0)) > 3
+    assert loss(jax.lax.fori_loop(0, 200, step, p), jax.random.key(0)) < 0.1
+
+
+def test_mmoe_gives_each_task_its_mixture() -> None:
+    module = MMoE(tasks=3, count=4, widths=(8, F))
+    p = params_of(module, X)
+    weights = softmax((X @ p["gates"]["kernel"]).reshape(3, 5, 3, 4), axis=-1)
+    expected = np.einsum("...TE,...EF->...TF", weights, experts(p["experts"], X))
+    np.testing.assert_allclose(module.apply({"params": p}, X), expected, atol=1e-5)
+
+
+def test_ple_mixes_own_and_shared_experts_level_by_level() -> None:
+    module = PLE(tasks=2, count=2, shared=3, widths=(F,), levels=2)
+    p = params_of(module, X)
+
+    def level(number: int, inputs: list[np.ndarray], parts: list[str]) -> list[np.ndarray]:
+        names = [f"level_{number}_{part}" for part in ("task_0", "task_1", "shared")]
+        outputs = [experts(p[f"{n}_experts"], h) for n, h in zip(names, inputs)]
+        groups = [[outputs[0], outputs[2]], [outputs[1], outputs[2]], outputs]
+        mixed = []
+        for name, h, group in zip(names[: len(parts)], inputs, groups):
+            weights = softmax(h @ p[f"{name}_gate"]["kernel"], axis=-1)
+            mixed.append(np.einsum("...E,...EF->...F", weights, np.concatenate(group, -2)))
+        return mixed
+
+    first = level(0, [X] * 3, ["task_0", "task_1", "shared"])
+    expected = np.stack(level(1, first, ["task_0", "task_1"]), axis=-2)
+    np.testing.assert_allclose(module.apply({"params": p}, X), expected, atol=1e-5)
+    assert "level_1_shared_gate" not in p

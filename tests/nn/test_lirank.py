@@ -1,0 +1,234 @@
+"""Laws of LiRank's rankers and of heads by configuration."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ligr_jax.config import ConfigError, HeadConfig, LiRankConfig, ModelConfig, override
+from ligr_jax.config.run import Config
+from ligr_jax.data.batch import Batch
+from ligr_jax.nn.batch_norm import STATISTICS
+from ligr_jax.nn.flops import forward_flops
+from ligr_jax.nn.models import make_model
+from ligr_jax.nn.work import Work
+from tests.batches import ACTIONS, model_config, random_batch
+from tests.nn.models import QUICKLY
+from tests.nn.test_flops import products
+
+N = 12
+PACKED = [[[2, 3, 1], [1, 2]], [[3, 1, 2, 2]], []]
+HISTORY = {"history": 6, "history_width": 4, "history_last": 3}
+RATES = (0.3, 0.1, 0.02)
+SMALL = {"rank": 3, **HISTORY}
+CALIBRATED = {"calibration": True, "calibration_step": 1.0}
+MLP = HeadConfig("mlp", widths=(7,), gated=True, **CALIBRATED)
+FEATURED = dataclasses.replace(MLP, groups=("share+click", "like"), calibration_features=("tag",))
+MMOE = HeadConfig("mmoe", widths=(6,), experts=3, expert_widths=(5,), gated=True)
+PLE = HeadConfig("ple", widths=(), experts=2, expert_widths=(5, 4), levels=2)
+RANKERS = {
+    "feed": (LiRankConfig(wide="item_id", **SMALL), MLP),
+    "feed, sparse experts": (LiRankConfig(mlp=(8,), experts=4, **SMALL), FEATURED),
+    "feed, mmoe": (LiRankConfig(mlp=(9, 8), residual=False, **SMALL), MMOE),
+    "feed, ple, no history": (LiRankConfig(history=0, rank=3), PLE),
+    "ads": (LiRankConfig("ads", mlp=(8, 6), gated=False, **SMALL), MLP),
+    "jobs": (LiRankConfig("jobs", residual=False, batch_norm=False, **SMALL), HeadConfig()),
+}
+HEADS = {"mlp": FEATURED, "mmoe": MMOE, "ple": PLE, "calibrated": HeadConfig(**CALIBRATED)}
+
+
+def config_of(ranker: tuple[LiRankConfig, HeadConfig]) -> ModelConfig:
+    lirank, head = ranker
+    return model_config(kind="lirank", lirank=lirank, head=head, prior=RATES)
+
+
+_compiled: dict[str, tuple[Any, Callable[..., Any]]] = {}
+
+
+def ready(config: ModelConfig, batch: Batch) -> tuple[Any, Callable[..., Any]]:
+    """Fresh variables, and the model under jit; made once for each configuration."""
+    if repr(config) not in _compiled:
+        model = make_model(config)
+        init = jax.jit(model.init, compiler_options=QUICKLY)
+        apply = jax.jit(model.apply, compiler_options=QUICKLY)
+        _compiled[repr(config)] = (init(jax.random.key(0), batch), apply)
+    return _compiled[repr(config)]
+
+
+def noisy(config: ModelConfig, batch: Batch) -> tuple[Any, Callable[..., Any]]:
+    """As `ready`, with variables of which none is zero."""
+    fresh, apply = ready(config, batch)
+    rng = np.random.default_rng(0)
+    noise = jax.tree.map(lambda p: np.abs(rng.normal(size=p.shape)).astype(np.float32), fresh)
+    return jax.tree.map(lambda p, e: np.asarray(p) + 0.2 * e, fresh, noise), apply
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    return random_batch(PACKED, N, unknown=0.1)
+
+
+@pytest.fixture(params=RANKERS.values(), ids=list(RANKERS))
+def config(request: pytest.FixtureRequest) -> ModelConfig:
+    return config_of(request.param)
+
+
+def test_an_impression_knows_itself_and_earlier_sessions(config: ModelConfig, batch: Batch) -> None:
+    """Other answers from its session on, other items after and beside it, strangers and padding
+    change no bit of its logits; what it may read does change them."""
+    variables, apply = noisy(config, batch)
+    known = np.asarray(apply(variables, batch))
+    rng = np.random.default_rng(1)
+    labels = rng.integers(-1, 2, batch.labels.shape).astype(np.int8)
+    items = rng.integers(0, 50, batch.member.shape).astype(np.int32)
+    dwell = rng.integers(0, 5, batch.member.shape).astype(np.int32)
+
+    def changed(answers: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Logits where some impressions have other answers, some are other items."""
+        ids = {
+            "item_id": np.where(others, items, batch.ids["item_id"]),
+            "dwell": np.where(answers, dwell, batch.ids["dwell"]),
+        }
+        answered = np.where(answers[..., None], labels, batch.labels)
+        given = batch._replace(labels=answered, ids={**batch.ids, **ids})
+        return np.asarray(apply(variables, given))
+
+    reached = 0
+    for r, i in np.argwhere(batch.member > 0):
+        earlier, itself = np.zeros((2, *batch.member.shape), bool)
+        mine = batch.member[r] == batch.member[r, i]
+        earlier[r] = mine & (batch.session[r] < batch.session[r, i])
+        itself[r, i] = True
+        unread = changed(~earlier, ~(earlier | itself))
+        np.testing.assert_array_equal(unread[r, i], known[r, i])
+        read = changed(earlier, earlier)
+        moved = (read[r, i] != known[r, i]).any()
+        assert not moved or (earlier.any() and config.lirank.history)
+        reached += moved
+    assert (reached > 0) == (config.lirank.history > 0)
+
+
+def test_a_member_packed_with_strangers_has_the_logits_it_has_alone(
+    config: ModelConfig, batch: Batch
+) -> None:
+    variables, apply = noisy(config, batch)
+    packed = np.asarray(apply(variables, batch))
+    for row, member in ((0, 1), (0, 2), (1, 1)):
+        here = np.flatnonzero(batch.member[row] == member)
+        index = np.pad(here, (0, N - len(here)))
+        real = np.arange(N) < len(here)
+        alone = jax.tree.map(lambda x, at=(row, index): np.asarray(x)[at][None], batch)
+        alone = alone._replace(member=real[None].astype(np.int32), session=alone.session * real)
+        alone = jax.tree.map(lambda x: np.repeat(x, 3, 0), alone)
+        ours = np.asarray(apply(variables, alone))[0, : len(here)]
+        np.testing.assert_allclose(ours, packed[row, here], atol=2e-4)
+
+
+def test_fresh_it_says_base_rates_and_every_parameter_learns(
+    config: ModelConfig, batch: Batch
+) -> None:
+    fresh, apply = ready(config, batch)
+    given = 1 / (1 + np.exp(-np.asarray(apply(fresh, batch))))
+    np.testing.assert_allclose(given, np.broadcast_to(RATES, given.shape), rtol=1e-3)
+    model = make_model(config)
+
+    def loss(params: Any, stats: Any) -> jax.Array:
+        rngs = {"dropout": jax.random.key(1)}
+        z, left = model.apply({"params": params, **stats}, batch, False, rngs=rngs, mutable=True)
+        return jnp.sum(z**2) + sum(jax.tree.leaves(left.get("losses", {})))
+
+    variables = dict(noisy(config, batch)[0])
+    params = variables.pop("params")
+    gradient = jax.jit(jax.grad(loss), compiler_options=QUICKLY)(params, variables)
+    for path, g in jax.tree_util.tree_leaves_with_path(gradient):
+        assert np.isfinite(g).all(), path
+        read = config.lirank.history or "dwell" not in jax.tree_util.keystr(path)
+        assert np.any(g) == bool(read), path
+
+
+MODELS = {
+    **{name: config_of(ranker) for name, ranker in RANKERS.items()},
+    **{f"ligr, {name}": model_config(head=head, unroll="yes") for name, head in HEADS.items()},
+    "wukong, mmoe": model_config(kind="wukong", set_depth=0, unroll="yes", head=MMOE),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_forward_count_is_every_matrix_product_of_the_traced_model(name: str) -> None:
+    config, n = MODELS[name], 8
+    batch = random_batch([[[n]]] * 2, n)
+    model = make_model(config)
+    variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+    traced = jax.make_jaxpr(lambda v: model.apply(v, batch))(variables)
+    work = Work(2 * n, 2 * (2 * n) ** 2, 2 * n**2)
+    assert sum(products(traced.jaxpr)) == sum(forward_flops(config, work).values())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_float32_whatever_the_activations(name: str, batch: Batch) -> None:
+    model = make_model(dataclasses.replace(MODELS[name], dtype="bfloat16"))
+    variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+    logits = jax.eval_shape(model.apply, variables, batch)
+    assert logits.dtype == jnp.float32
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=list(HEADS))
+def test_heads_serve_ligr_too(head: HeadConfig, batch: Batch) -> None:
+    """Fresh they say base rates; disturbed, each impression and action its own."""
+    config = model_config(head=head, prior=RATES, depth=1, set_depth=1, unroll="no")
+    fresh, apply = ready(config, batch)
+    given = 1 / (1 + np.exp(-np.asarray(apply(fresh, batch))))
+    np.testing.assert_allclose(given, np.broadcast_to(RATES, given.shape), rtol=1e-3)
+    variables, apply = noisy(config, batch)
+    real = np.asarray(apply(variables, batch))[batch.member > 0]
+    assert len(np.unique(real)) == real.size
+
+
+def test_statistics_move_in_training_alone(batch: Batch) -> None:
+    config = config_of(RANKERS["feed"])
+    model, (fresh, _) = make_model(config), ready(config, batch)
+
+    @partial(jax.jit, compiler_options=QUICKLY)
+    def both(variables: Any) -> tuple[Any, Any]:
+        rngs = {"dropout": jax.random.key(0)}
+        trained = model.apply(variables, batch, False, rngs=rngs, mutable=[STATISTICS])
+        return trained[1], model.apply(variables, batch, mutable=[STATISTICS])[1]
+
+    left, same = both(fresh)
+    age = batch.numeric["age"][batch.member > 0]
+    expected = 0.01 * age.mean()
+    np.testing.assert_allclose(left[STATISTICS]["batch_norm"]["mean"], expected, rtol=1e-4)
+    assert float(same[STATISTICS]["batch_norm"]["mean"][0]) == 0
+
+
+def test_feed_groups_clicks_and_contributions_by_name() -> None:
+    actions = ("like", "click", "comment", "long_dwell")
+    groups = {"feed": ((1, 3), (0, 2)), "jobs": ((0,), (1,), (2,), (3,))}
+    for variant, expected in groups.items():
+        config = ModelConfig(actions=actions, kind="lirank", lirank=LiRankConfig(variant))
+        assert config.groups == expected
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["model.head.groups=click+like"], "must hold each of model.actions=click,like,share once"),
+        (["model.lirank.variant=ads"], "set model.lirank.mlp, e.g. to 128,128"),
+        (["model.lirank.variant=jobs", "model.head.kind=ple"], "no experts that"),
+        (["model.lirank.experts=2", "model.lirank.mlp=8", "model.lirank.chosen=3"], "chosen=3 of"),
+        (["model.lirank.wide=age"], "wide=age is no item feature with a table"),
+        (["model.lirank.history=4"], "history_last=5 steps of model.lirank.history=4"),
+        (["model.parametrization=mup"], "no rules for model.kind=lirank"),
+        (["model.head.calibration_features=tag"], "model.head.calibration=false; set it to true"),
+    ],
+)
+def test_what_cannot_be_is_refused(assignments: list[str], said: str) -> None:
+    start = Config(model=model_config(actions=ACTIONS))
+    with pytest.raises(ConfigError, match=said):
+        override(start, ["model.kind=lirank", *assignments])

@@ -1,0 +1,90 @@
+"""The history encoder: its equations in NumPy, and what of a row may reach an impression."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from ligr_jax.nn.transact import HistoryEncoder
+from ligr_jax.ops.windows import Windows, history_windows
+from tests.batches import random_batch
+
+N, L, I, J = 12, 6, 3, 2
+D = 2 * I + J
+BATCH = random_batch([[[2, 3, 1, 2], [1, 2]], [[3, 1, 2, 2, 4]], []], N)
+RNG = np.random.default_rng(0)
+ITEMS, ACTIONS = (RNG.normal(size=(3, N, w)).astype(np.float32) for w in (I, J))
+MODULE = HistoryEncoder(heads=2)
+WINDOWS = history_windows(BATCH.member, BATCH.session, L)
+
+
+@pytest.fixture(scope="module")
+def params() -> Any:
+    fresh = MODULE.init(jax.random.key(0), ITEMS, ACTIONS, WINDOWS)["params"]
+    return jax.tree.map(lambda p: p + 0.2 * RNG.normal(size=p.shape).astype(np.float32), fresh)
+
+
+def norm(p: Any, x: np.ndarray) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+
+
+def encoded(params: Any, h: np.ndarray) -> np.ndarray:
+    """Two post-norm layers over the steps of one window, [steps, D]."""
+    for i in range(2):
+        p = params[f"layer_{i}"]
+        q, k, v = (x.reshape(-1, 2, D // 2) for x in np.split(h @ p["qkv"]["kernel"], 3, -1))
+        weights = softmax(np.einsum("THK,SHK->HTS", q, k) / np.sqrt(D / 2), axis=-1)
+        out = np.einsum("HTS,SHK->THK", weights, v).reshape(-1, D) @ p["out"]["kernel"]
+        h = norm(p["attention_norm"], h + out)
+        up = np.maximum(h @ p["up"]["kernel"] + p["up"]["bias"], 0)
+        h = norm(p["ffn_norm"], h + up @ p["down"]["kernel"] + p["down"]["bias"])
+    return h
+
+
+def test_it_is_the_encoder_of_each_window_then_its_maximum_and_last_five(params: Any) -> None:
+    given = np.asarray(MODULE.apply({"params": params}, ITEMS, ACTIONS, WINDOWS))
+    assert params["layer_0"]["up"]["kernel"].shape == (D, D // 2)
+    for r, i in np.ndindex(3, N):
+        places = np.asarray(WINDOWS.place[r, i])[np.asarray(WINDOWS.there[r, i])]
+        expected = np.zeros((6, D))
+        if len(places):
+            candidate = np.broadcast_to(ITEMS[r, i], (len(places), I))
+            h = encoded(
+                params, np.concatenate([ITEMS[r, places], ACTIONS[r, places], candidate], -1)
+            )
+            expected[0] = h.max(0)
+            expected[1 : 1 + min(5, len(h))] = h[:5]
+        np.testing.assert_allclose(given[r, i], expected.ravel(), atol=2e-5)
+
+
+def test_only_the_windows_and_the_candidate_reach_an_impression(params: Any) -> None:
+    """The Jacobian is zero elsewhere: no session's own actions, no stranger, no padding."""
+
+    def features(items: jax.Array, actions: jax.Array) -> jax.Array:
+        return MODULE.apply({"params": params}, items, actions, WINDOWS).sum(-1)
+
+    jacobian = jax.jit(jax.jacrev(features, argnums=(0, 1)))(ITEMS, ACTIONS)
+    items, actions = (np.abs(np.asarray(j)).sum(-1) > 0 for j in jacobian)
+    inside = np.zeros((3, N, 3, N), bool)
+    for r, i in np.ndindex(3, N):
+        member, session = BATCH.member[r], BATCH.session[r]
+        earlier = (member == member[i]) & (session < session[i]) & (member[i] > 0)
+        inside[r, i, r, np.flatnonzero(earlier)[-L:]] = True
+    np.testing.assert_array_equal(actions, inside)
+    own = np.eye(3 * N, dtype=bool).reshape(inside.shape) & inside.any((2, 3))[..., None, None]
+    np.testing.assert_array_equal(items, inside | own)
+
+
+def test_gradients_are_finite_where_there_is_no_history(params: Any) -> None:
+    empty = Windows(WINDOWS.place * 0, WINDOWS.there & False)
+    gradient = jax.grad(lambda p: MODULE.apply({"params": p}, ITEMS, ACTIONS, empty).sum())(params)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+
+
+def test_windows_shorter_than_the_steps_that_are_flattened_are_refused() -> None:
+    short = history_windows(BATCH.member, BATCH.session, 4)
+    with pytest.raises(ValueError, match="no last=5"):
+        MODULE.init(jax.random.key(0), ITEMS, ACTIONS, short)

@@ -1,0 +1,129 @@
+"""LiRank's rankers through the loop: batch statistics are part of a run's state."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ligr_jax.cli import main
+from ligr_jax.data.pipeline import plan_for, train_batches
+from ligr_jax.data.records import Records
+from ligr_jax.train.evaluate import restore
+from ligr_jax.train.loop import train
+from ligr_jax.train.program import Program
+from ligr_jax.train.run import load_config, load_summary
+from ligr_jax.train.together import train_together
+from tests.train.runs import SMALL, small_config
+
+FEED = (
+    "preset=lirank-feed",
+    "model.features.age_days.kind=numeric",
+    "model.head.widths=16",
+    "model.lirank.history=6",
+    "model.lirank.history_width=4",
+    "model.lirank.rank=4",
+    "model.lirank.mlp=8",
+    "model.lirank.experts=3",
+    "train.steps=20",
+    "mesh.data=1",
+)
+# Without dropout or noise a step is a function of its batch alone.
+PLAIN = ("model.lirank.experts=0", "optim.table_optimizer=adamw", "optim.warmup=0")
+
+
+@pytest.fixture(scope="module")
+def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run by the command."""
+    out = tmp_path_factory.mktemp("runs") / "feed"
+    preset = ["--preset", FEED[0].partition("=")[2]]
+    assert (
+        main(["train", "--data", str(prepared), "--out", str(out), *preset, *SMALL, *FEED[1:]]) == 0
+    )
+    return out
+
+
+def test_the_preset_trains_and_is_measured(finished: Path) -> None:
+    summary = load_summary(finished)
+    assert summary is not None
+    assert 0.5 < summary["validation/ne"] < 1.1
+    assert not summary["beats_oracle"]
+    stats = jax.tree.leaves(restore(finished)[1].stats)
+    assert len(stats) == 2
+    for x in stats:
+        assert np.isfinite(x).all()
+        assert not np.isin(x, (0, 1)).any()  # where they start
+
+
+def test_a_resumed_run_ends_with_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(finished, again)
+    (again / "summary.json").unlink()
+    shutil.rmtree(again / "checkpoints" / "20")
+    said: list[str] = []
+    train(load_config(again), again, said.append)
+    assert "resuming at step 10 of 20" in said
+    ours, theirs = (restore(run)[1] for run in (again, finished))
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_together_each_run_has_the_statistics_it_has_alone(
+    finished: Path, prepared: Path, tmp_path: Path
+) -> None:
+    given = [*SMALL, *FEED]
+    configs = [small_config(prepared, *given, f"train.seed={seed}") for seed in (0, 1)]
+    outs = [tmp_path / "a", tmp_path / "b"]
+    train_together(configs, outs, lambda _: None)
+    alone, ours, other = (restore(run)[1] for run in (finished, *outs))
+    for x, y in zip(jax.tree.leaves(ours.stats), jax.tree.leaves(alone.stats), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4)
+    for x, y in zip(jax.tree.leaves(ours.stats), jax.tree.leaves(other.stats), strict=True):
+        assert not np.array_equal(x, y)
+    one, whole = load_summary(outs[0]), load_summary(finished)
+    assert one is not None
+    assert whole is not None
+    assert one["validation/ne"] == pytest.approx(whole["validation/ne"], rel=1e-3)
+
+
+def test_a_mesh_has_the_statistics_of_one_device(prepared: Path) -> None:
+    """They are of the whole global batch, not of each device's part."""
+    found = []
+    for mesh in ("mesh.data=1", "mesh.data=4"):
+        config = small_config(prepared, *FEED, *PLAIN, mesh)
+        program, records = Program(config, 10), Records(prepared)
+        plan = plan_for(records, config, "train")
+        batches = train_batches(records, plan, config, program.process)
+        batch, lists = next(batches)
+        batches.close()
+        step = program.compile(*program.put(batch, lists))
+        found.append(step(program.fresh(batch), *program.put(batch, lists)))
+    (one, loss), (several, same) = found
+    assert float(loss["loss"]) == pytest.approx(float(same["loss"]), rel=1e-5)
+    for x, y in zip(jax.tree.leaves(one.stats), jax.tree.leaves(several.stats), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_statistics_are_means_over_micro_batches_and_a_bad_step_leaves_them(
+    prepared: Path, parts: int
+) -> None:
+    config = small_config(prepared, *FEED, *PLAIN, f"optim.accumulate={parts}")
+    program = Program(config, 10)
+    records = Records(prepared)
+    batches = train_batches(records, plan_for(records, config, "train"), config, program.process)
+    batch, lists = next(batches)
+    batches.close()
+    state = program.fresh(batch)
+    step = program.compile(*program.put(batch, lists))
+    age = batch.numeric["age_days"]
+    there = ~np.isnan(age) & (batch.member > 0)
+    means = [age[i::parts][there[i::parts]].mean() for i in range(parts)]
+    after, _ = step(state, *program.put(batch, lists))
+    moved = np.asarray(after.stats["batch_norm"]["mean"])
+    np.testing.assert_allclose(moved, [0.01 * np.mean(means)], rtol=1e-4)
+    bad = batch._replace(vectors={k: np.full_like(v, np.inf) for k, v in batch.vectors.items()})
+    last, metrics = step(after, *program.put(bad, lists))
+    assert int(metrics["bad_total"]) == 1
+    np.testing.assert_array_equal(last.stats["batch_norm"]["mean"], moved)
