@@ -1,5 +1,6 @@
 """Cross layers: products of the input's features with what a layer found in them.
 
+    cross (DCNv2)             out = x0 * (W x + b) + x
     low-rank cross (DCNv2)    out = x0 * (U V^T x + b) + x
     with attention            out = x0 * (U (S v) + b) + x,   S = softmax(q k^T / tau)
     residual (LiRank, 3.3)    the two in parallel, with one skip
@@ -24,6 +25,17 @@ def channel_scores(q: jax.Array, k: jax.Array, temperature: jax.Array | float) -
     return jax.nn.softmax(products / temperature, axis=-1)
 
 
+class Cross(nn.Module):
+    """x0 * (W x + b) + x."""
+
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x0: jax.Array, x: jax.Array) -> jax.Array:
+        """x0: the input of the first layer, x: of this one; both [..., D], as is the result."""
+        return x0 * Linear(x0.shape[-1], use_bias=True, dtype=self.dtype, name="w")(x) + x
+
+
 class LowRankCross(nn.Module):
     """x0 * (U V^T x + b) + x."""
 
@@ -32,7 +44,7 @@ class LowRankCross(nn.Module):
 
     @nn.compact
     def __call__(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        """x0: the input of the first layer, x: of this one; both [..., D], as is the result."""
+        """Shapes as in `Cross`."""
         low = Linear(self.rank, dtype=self.dtype, name="v")(x)
         return x0 * Linear(x0.shape[-1], use_bias=True, dtype=self.dtype, name="u")(low) + x
 
@@ -53,7 +65,7 @@ class AttentionCross(nn.Module):
 
     @nn.compact
     def __call__(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        """Shapes as in `LowRankCross`."""
+        """Shapes as in `Cross`."""
         q, k, v = (Linear(self.rank, dtype=self.dtype, name=name)(x) for name in "qkv")
         tau: jax.Array | float = self.temperature
         if self.learned:
@@ -73,7 +85,7 @@ class ResidualCross(nn.Module):
 
     @nn.compact
     def __call__(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        """Shapes as in `LowRankCross`."""
+        """Shapes as in `Cross`."""
         plain = LowRankCross(self.rank, self.dtype, name="cross")(x0, x)
         attention = AttentionCross(
             self.rank, self.temperature, self.learned, self.dtype, name="attention"

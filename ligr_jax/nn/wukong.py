@@ -29,6 +29,7 @@ from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
+from ligr_jax.nn.cross import Cross
 from ligr_jax.nn.features import (
     ActionTokens,
     ItemTokens,
@@ -39,6 +40,7 @@ from ligr_jax.nn.features import (
 from ligr_jax.nn.heads import Heads, calibrated, calibration_flops, heads_flops
 from ligr_jax.nn.history import SPANS, pooled_history
 from ligr_jax.nn.linear import Linear
+from ligr_jax.nn.mlp import MLP
 from ligr_jax.nn.work import Work
 from ligr_jax.tables.table import TABLES, Tables
 
@@ -68,8 +70,11 @@ class Wukong(nn.Module):
         x = x.reshape(*x.shape[:2], -1)
         if c.wukong.dual_path:
             numbers = jnp.concatenate([parts[name] for name in elements], axis=-1).astype(dtype)
-            x = jnp.concatenate([x, Cross(dtype, name="cross")(numbers)], axis=-1)
-        x = MLP(tuple(c.width * w for w in c.wukong.head), dtype, name="mlp")(x)
+            crossed = numbers
+            for i in range(_CROSSES):
+                crossed = Cross(dtype, name=f"cross_{i}")(numbers, crossed)
+            x = jnp.concatenate([x, crossed], axis=-1)
+        x = MLP([c.width * w for w in c.wukong.head], dtype=dtype, name="mlp")(x)
         return calibrated(c, Heads(c, name="heads")(x, deterministic), parts)
 
 
@@ -118,7 +123,7 @@ class Layer(nn.Module):
         fm = jnp.einsum("BNnD,BNDk->BNnk", x, projected, preferred_element_type=jnp.float32)
         flat = fm.reshape(*x.shape[:2], -1)
         flat = nn.LayerNorm(dtype=dtype, name="fm_norm")(flat)
-        flat = MLP(tuple(c.width * width for width in w.mlp), dtype, name="mlp")(flat)
+        flat = MLP([c.width * width for width in w.mlp], dtype=dtype, name="mlp")(flat)
         flat = Linear(w.fm_outputs * c.width, use_bias=True, dtype=dtype, name="mlp_out")(flat)
         machines = flat.reshape(*x.shape[:2], w.fm_outputs, c.width)
 
@@ -128,33 +133,6 @@ class Layer(nn.Module):
         if out.shape != x.shape:
             x = Linear(out.shape[2], dtype=dtype, name="residual")(columns).swapaxes(-1, -2)
         return nn.LayerNorm(dtype=dtype, name="norm")(out + x)
-
-
-class MLP(nn.Module):
-    """Hidden layers with ReLU."""
-
-    widths: tuple[int, ...]
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for i, width in enumerate(self.widths):
-            x = nn.relu(Linear(width, use_bias=True, dtype=self.dtype, name=f"hidden_{i}")(x))
-        return x
-
-
-class Cross(nn.Module):
-    """Two cross layers of DCNv2 over [B, N, W]."""
-
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, first: jax.Array) -> jax.Array:
-        x = first
-        for i in range(_CROSSES):
-            cross = Linear(first.shape[-1], use_bias=True, dtype=self.dtype, name=f"cross_{i}")
-            x = first * cross(x) + x
-        return x
 
 
 def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:

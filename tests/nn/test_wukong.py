@@ -63,7 +63,7 @@ def affine(x: np.ndarray, p: Any) -> np.ndarray:
 
 def mlp(x: np.ndarray, p: Any) -> np.ndarray:
     for i in range(len(p)):
-        x = np.maximum(affine(x, p[f"hidden_{i}"]), 0)
+        x = np.maximum(affine(x, p[f"layer_{i}"]), 0)
     return x
 
 
@@ -113,7 +113,7 @@ def wukong(config: ModelConfig, p: Any, batch: Batch) -> np.ndarray:
         if dual:
             first = crossed = np.concatenate([parts[n][at] for n in parts if n != "content"])
             for i in range(2):
-                crossed = first * affine(crossed, p["cross"][f"cross_{i}"]) + crossed
+                crossed = first * affine(crossed, p[f"cross_{i}"]["w"]) + crossed
             h = np.concatenate([h, crossed])
         z[at] = affine(norm(mlp(h, p.get("mlp", {})), p["heads"]["norm"]), p["heads"]["logits"])
     return z
