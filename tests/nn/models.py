@@ -15,14 +15,6 @@ from ligr_jax.nn.features import ActionTokens, ItemTokens
 from ligr_jax.nn.models import make_model
 from ligr_jax.ops.losses import binary_cross_entropy
 
-# Laws hold for slow code as well: compile four times as fast.
-QUICKLY = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    # The older, faster to compile, which JAX 0.11 no longer has.
-    **({"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}),
-}
-
 _compiled: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
@@ -77,9 +69,9 @@ def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.
             return jnp.asarray(make_model(config).apply({"params": params}, batch)) @ weights
 
     zero = jnp.zeros((*batch.member.shape, config.width))
-    return jax.jit(jax.jacrev(function, argnums=(0, 1)), compiler_options=QUICKLY)(zero, zero)
+    return jax.jit(jax.jacrev(function, argnums=(0, 1)))(zero, zero)
 
 
 def _once(what: str, config: ModelConfig, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` under jit, traced and compiled once per configuration and shape."""
-    return _compiled.setdefault((what, repr(config)), jax.jit(function, compiler_options=QUICKLY))
+    return _compiled.setdefault((what, repr(config)), jax.jit(function))

@@ -11,7 +11,6 @@ from ligr_jax.config import ModelConfig
 from ligr_jax.nn.blocks import Block
 from ligr_jax.ops.masks import dense_mask, history_mask
 from tests.batches import model_config, random_batch
-from tests.nn.models import QUICKLY
 
 
 def norm(x: np.ndarray, p: Any) -> np.ndarray:
@@ -55,7 +54,7 @@ def test_a_block_is_its_two_equations(ffn: str, gate: str) -> None:
     shapes = jax.eval_shape(Block(config).init, jax.random.key(0), h, mask, None, True)["params"]
     params = jax.tree.map(lambda s: 0.4 * rng.normal(size=s.shape).astype(np.float32), shapes)
 
-    apply = jax.jit(Block(config).apply, static_argnums=4, compiler_options=QUICKLY)
+    apply = jax.jit(Block(config).apply, static_argnums=4)
     out, _ = apply({"params": params}, h, mask, None, True)
     exact = jax.tree.map(lambda p: p.astype(np.float64), params)
     wanted = block(h.astype(np.float64), exact, np.asarray(dense_mask(mask)), config)

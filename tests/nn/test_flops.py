@@ -14,7 +14,6 @@ from ligr_jax.nn.flops import compute_axes, forward_flops, parameter_counts, tra
 from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
 from tests.batches import model_config, random_batch
-from tests.nn.models import QUICKLY
 
 ROWS = 2
 # Wide enough for matrix products to outweigh the elementwise work that XLA counts as well.
@@ -82,7 +81,7 @@ def test_training_count_is_xlas_within_three_percent(shape: tuple[int, dict[str,
     def loss(p: Any, b: Batch) -> jax.Array:
         return jnp.sum(jnp.asarray(make_model(config).apply(p, b)))
 
-    step = jax.jit(jax.value_and_grad(loss), compiler_options=QUICKLY)
+    step = jax.jit(jax.value_and_grad(loss))
     compiled = step.lower(params, batch).compile()
     assert train_flops(config, work) == pytest.approx(compiled.cost_analysis()["flops"], rel=0.03)
 

@@ -12,7 +12,6 @@ from ligr_jax.nn.hstu import TransductionUnit
 from ligr_jax.ops.attention import bucket_distance
 from ligr_jax.ops.masks import Mask, dense_mask, history_mask, session_mask
 from tests.batches import model_config, random_batch
-from tests.nn.models import QUICKLY
 from tests.nn.test_blocks import norm
 
 BATCH = random_batch([[[2, 3, 1]], [[1, 2], [3]]], 6)
@@ -47,7 +46,7 @@ def test_a_layer_is_its_published_equations_under_our_masks(implementation: str)
     config = model_config(kind="hstu", implementation=implementation)
     history = (history_mask(BATCH.member, BATCH.session), np.repeat(BATCH.session, 2, axis=1), 12)
     setwise = (session_mask(BATCH.member, BATCH.session), None, 6)
-    apply = jax.jit(TransductionUnit(config).apply, static_argnums=4, compiler_options=QUICKLY)
+    apply = jax.jit(TransductionUnit(config).apply, static_argnums=4)
     for mask, place, length in (history, setwise):
         x = np.random.default_rng(0).normal(size=(2, length, config.width)).astype(np.float32)
         params = parameters_of(config, x, mask, place)

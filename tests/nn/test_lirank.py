@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +17,6 @@ from ligr_jax.nn.flops import forward_flops
 from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
 from tests.batches import ACTIONS, model_config, random_batch
-from tests.nn.models import QUICKLY
 from tests.nn.test_flops import products
 
 N = 12
@@ -54,8 +52,8 @@ def ready(config: ModelConfig, batch: Batch) -> tuple[Any, Callable[..., Any]]:
     """Fresh variables, and the model under jit; made once for each configuration."""
     if repr(config) not in _compiled:
         model = make_model(config)
-        init = jax.jit(model.init, compiler_options=QUICKLY)
-        apply = jax.jit(model.apply, compiler_options=QUICKLY)
+        init = jax.jit(model.init)
+        apply = jax.jit(model.apply)
         _compiled[repr(config)] = (init(jax.random.key(0), batch), apply)
     return _compiled[repr(config)]
 
@@ -144,7 +142,7 @@ def test_fresh_it_says_base_rates_and_every_parameter_learns(
 
     variables = dict(noisy(config, batch)[0])
     params = variables.pop("params")
-    gradient = jax.jit(jax.grad(loss), compiler_options=QUICKLY)(params, variables)
+    gradient = jax.jit(jax.grad(loss))(params, variables)
     for path, g in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.isfinite(g).all(), path
         read = config.lirank.history or "dwell" not in jax.tree_util.keystr(path)
@@ -194,7 +192,7 @@ def test_statistics_move_in_training_alone(batch: Batch) -> None:
     config = config_of(RANKERS["feed"])
     model, (fresh, _) = make_model(config), ready(config, batch)
 
-    @partial(jax.jit, compiler_options=QUICKLY)
+    @jax.jit
     def both(variables: Any) -> tuple[Any, Any]:
         rngs = {"dropout": jax.random.key(0)}
         trained = model.apply(variables, batch, False, rngs=rngs, mutable=[STATISTICS])

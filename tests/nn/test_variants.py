@@ -12,7 +12,7 @@ from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.ligr import LiGR
 from tests.batches import FEATURES, model_config, random_batch
-from tests.nn.models import QUICKLY, logits, random_params, value_and_gradient
+from tests.nn.models import logits, random_params, value_and_gradient
 
 N = 8
 
@@ -23,7 +23,7 @@ def batch() -> Batch:
 
 
 def fresh_params(config: ModelConfig, batch: Batch) -> Any:
-    init = jax.jit(LiGR(config).init, compiler_options=QUICKLY)
+    init = jax.jit(LiGR(config).init)
     return init(jax.random.key(0), batch)["params"]
 
 
@@ -106,7 +106,7 @@ def test_dropout_is_off_where_deterministic_and_follows_its_key_elsewhere(batch:
         z = LiGR(config).apply({"params": params}, batch, deterministic=False, rngs=rngs)
         return jnp.asarray(z)
 
-    noisy = jax.jit(noisy, compiler_options=QUICKLY)
+    noisy = jax.jit(noisy)
     a, again, b = (noisy(jax.random.key(k)) for k in (1, 1, 2))
     np.testing.assert_array_equal(a, again)
     assert not np.allclose(a, b)

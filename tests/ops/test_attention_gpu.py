@@ -58,8 +58,7 @@ def make_qkv(
 def with_gradients(attend: Attention) -> Callable[[Arrays, jax.Array], list[jax.Array]]:
     """The output, and the gradients of q, k and v."""
 
-    # Kernels run once, but take long to compile.
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     def run(qkv: Arrays, d_out: jax.Array) -> list[jax.Array]:
         out, pull = jax.vjp(attend, *qkv)
         return [out, *pull(d_out.astype(out.dtype))]

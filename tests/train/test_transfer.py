@@ -19,7 +19,7 @@ from ligr_jax.ops.losses import binary_cross_entropy
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.state import Optimizer, optimizer, split
 from tests.batches import model_config, random_batch
-from tests.nn.models import QUICKLY, logits, random_params
+from tests.nn.models import logits, random_params
 
 BATCH = random_batch([[[4] * 4]] * 8, 16)
 STEPS = 6
@@ -77,7 +77,7 @@ def dense_ones(model: ModelConfig) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_at_the_base_shape_both_parametrizations_are_one_bit_for_bit(kind: str) -> None:
     standard, mup = (
-        jax.jit(functools.partial(train, model_of(rule, kind=kind)), compiler_options=QUICKLY)(0)
+        jax.jit(functools.partial(train, model_of(rule, kind=kind)))(0)
         for rule in ("standard", "mup")
     )
     jax.tree.map(np.testing.assert_array_equal, standard, mup)
@@ -157,7 +157,7 @@ def test_rates_epsilons_and_decay_are_those_of_the_table() -> None:
 def test_fresh_embeddings_of_actions_have_one_size_at_every_width() -> None:
     for rule, deviation in (("mup", 32**-0.5), ("standard", 256**-0.5)):
         init = functools.partial(make_model(model_of(rule, width=256)).init, batch=BATCH)
-        params = jax.jit(init, compiler_options=QUICKLY)(jax.random.key(0))["params"]
+        params = jax.jit(init)(jax.random.key(0))["params"]
         assert np.std(params["actions"]["actions"]["kernel"]) == pytest.approx(deviation, rel=0.1)
         gate = params["history"]["layers"]["gated_ffn"]["gate"]["kernel"]
         assert np.std(gate) == pytest.approx(256**-0.5, rel=0.1)
@@ -224,7 +224,7 @@ def changes(rule: str, **shape: Any) -> dict[str, float]:
             for kind in before
         }
 
-    run = jax.jit(squares, compiler_options=QUICKLY)
+    run = jax.jit(squares)
     seeds = [run(seed) for seed in range(2)]
     return {kind: float(np.sqrt(np.mean([s[kind] for s in seeds]))) for kind in seeds[0]}
 
