@@ -1,4 +1,4 @@
-"""Which architecture learns most for its compute: LiGR, HSTU, Wukong, Wukong with two paths?
+"""Which architecture learns most for its compute: LiGR, HSTU, Wukong, LiRank?
 
     python experiments/architectures.py             tunes, trains, tells; keeps what is finished
     python experiments/architectures.py --no-runs   only tells
@@ -31,6 +31,7 @@ from ligr_jax.scaling.fit import compare
 from ligr_jax.scaling.runs import column, read_runs
 from ligr_jax.scaling.shipped import RIVALS, grid
 
+LARGER = {"ligr": ["demo-7"], "hstu": ["demo-7"]}
 METRICS = ("ne", "long_dwell/auc", "contribution/auc")
 FIRST = range(-10, -5)  # log2 of the rates
 SEEDS = {"tuning": (0, 1), "measuring": (0, 1, 2)}
@@ -43,7 +44,11 @@ def main() -> None:
     out = args.out / "measured"
     if not args.no_runs:
         sweeps = {
-            arm: {"preset": args.rungs, "train.seed": SEEDS["measuring"], "optim.dense_lr": rate}
+            arm: {
+                "preset": [*args.rungs, *LARGER.get(arm, [])],
+                "train.seed": SEEDS["measuring"],
+                "optim.dense_lr": rate,
+            }
             for arm, rate in rates.items()
         }
         train(args, out, sweeps)

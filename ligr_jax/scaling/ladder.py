@@ -5,18 +5,21 @@ from it by the rules of its ladder:
 
     optim.batch   tokens of a batch / sequence length: a step sees as many tokens at every length
     model.heads   width / head width
+    LiRank's      rank as the width, towers a multiple of it, the history half as wide and a quarter
+      sizes       of a row's impressions long: its encoder runs anew for every candidate
     learning rate of each matrix by width and depth (`ligr_jax.nn.transfer`)
     steps         one pass over the members, or `train.flops` where a budget is given
 
-`ligr train` and sweep files understand three names that are no fields of `Config`:
+`ligr train` and sweep files understand some names that are no fields of `Config`:
 
     preset=demo-4            a rung with all its rules
     change=NAME=V;NAME=V     several assignments as one value, so that a sweep can vary them as one
                              thing; `change=none` changes nothing
-    batch_tokens=1024        the batch by its tokens; head_width=16: the heads by their width
+    batch_tokens=1024        the batch by its tokens; head_width=16: the heads by their width;
+                             lirank=4: sizes of LiRank, whose towers are 4 times the width
 
-A preset's assignments come first, then a change's, then what is given beside them; batch_tokens and
-head_width are applied last, to the length and width that resulted.
+A preset's assignments come first, then a change's, then what is given beside them; these three are
+applied last, to the length and width that resulted.
 """
 
 from collections.abc import Iterable
@@ -137,7 +140,7 @@ def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] =
     if dials:
         # Heads are set aside while widths are read, which they may not divide yet.
         shape = override(config, [*plain, "model.heads=1"] if "head_width" in dials else plain)
-        plain += [_follow(shape, name, value) for name, value in dials.items()]
+        plain += [a for name, value in dials.items() for a in _follow(shape, name, value)]
     config = override(config, plain)
     check_columns(config.model, manifest)
     return config
@@ -166,18 +169,36 @@ def _resolve(given: list[str]) -> tuple[list[str], dict[str, int]]:
         else:
             plain.append(assignment)
             # Said outright, a number no longer follows.
-            dials = {k: v for k, v in dials.items() if _FOLLOWERS[k] != name}
+            dials = {k: v for k, v in dials.items() if name not in _FOLLOWERS[k]}
     return plain, dials
 
 
 # Dial -> what follows from it.
-_FOLLOWERS = {"batch_tokens": "optim.batch", "head_width": "model.heads"}
+_FOLLOWERS = {
+    "batch_tokens": ("optim.batch",),
+    "head_width": ("model.heads",),
+    "lirank": (
+        "model.head.widths",
+        "model.lirank.rank",
+        "model.lirank.history",
+        "model.lirank.history_width",
+    ),
+}
 
 
-def _follow(config: Config, dial: str, value: int) -> str:
-    if dial == "batch_tokens":
-        return f"optim.batch={max(1, value // config.data.seq_len)}"
-    return f"model.heads={max(1, config.model.width // value)}"
+def _follow(config: Config, dial: str, value: int) -> list[str]:
+    seq_len, width = config.data.seq_len, config.model.width
+    values: dict[str, tuple[object, ...]] = {
+        "batch_tokens": (max(1, value // seq_len),),
+        "head_width": (max(1, width // value),),
+        "lirank": (
+            f"{value * width},{value * width}",
+            width,
+            max(8, seq_len // 8),
+            max(8, width // 4 * 2),
+        ),
+    }
+    return [f"{name}={v}" for name, v in zip(_FOLLOWERS[dial], values[dial])]
 
 
 def _prior(rate: float) -> float:

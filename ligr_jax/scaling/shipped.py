@@ -20,11 +20,16 @@ SEEDS = (0, 1, 2)
 
 # Rivals, and LiGR without what sets it apart.
 WUKONG = "model.kind=wukong;model.set_depth=0;model.parametrization=standard"
+LIRANK = (
+    "model.kind=lirank;model.set_depth=0;model.parametrization=standard;"
+    "model.head.kind=mlp;model.head.gated=true;lirank=4"
+)
 RIVALS = {
     "ligr": "none",
     "hstu": "model.kind=hstu",
     "wukong": WUKONG,
     "wukong_dual": f"{WUKONG};model.wukong.dual_path=true",  # A.2
+    "lirank": LIRANK,
 }
 ARCHITECTURES = (
     *RIVALS.values(),
