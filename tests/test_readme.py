@@ -9,12 +9,13 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_the_code_runs() -> None:
-    fits, library = (
+    fits, library, layers = (
         run(code) for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     )
     low, high = fits["law"].intervals["alpha"]  # type: ignore[attr-defined]
     assert low < 0.12 < high
     assert library["logits"].shape == (2, 6, 2)  # type: ignore[attr-defined]
+    assert layers["shapes"]["HistoryEncoder"] == (2, 6, 144)  # type: ignore[index]
 
 
 def run(code: str) -> dict[str, object]:
