@@ -1,7 +1,37 @@
 """Do semantic ids tell items apart and use all their codes, on titles and on a synthetic world?
 
-python experiments/semantic_ids_quality.py --movies ml-latest-small/movies.csv
-python experiments/semantic_ids_quality.py --parts world --seeds 2
+    python experiments/semantic_ids_quality.py --movies ml-latest-small/movies.csv
+    python experiments/semantic_ids_quality.py --parts world --seeds 2
+
+RQ-VAE with its defaults (latent 8, 1,000 steps of 1,024 items) from several seeds, beside residual
+k-means of equal size (20 passes a level), on MovieLens' 9,742 titles and genres as 64 numbers
+(`ligr sid vectors`) with 3 x 256 codes, and on the 32-wide vectors of a world's 100,000 items with
+3 x 1,000. All measures are over the whole corpus, in which no two vectors are equal:
+
+    unique        share of vectors whose tuple no other vector has
+    bucket        most vectors on one tuple
+    used          share of codes that some item has, least of the levels
+    perplexity    exp of the entropy of a level's codes
+    error lost    sum |x - x_hat|^2 / sum |x - mean|^2
+
+Expected, least to most over seeds (21 November 2026, two AMD cores, shared):
+
+    movielens, 3 x 256  unique            bucket  used  perplexity of each level      error lost
+    rqvae (5)           0.9953 to 0.9984  2       1     247-248  255      254-255     0.488-0.490
+    rqkmeans (1)        0.9894            3       1     215      209      188         0.356
+    world, 3 x 1000
+    rqvae (5)           0.9994 to 0.9995  2       1     952-961  992-993  988-989     0.413-0.415
+    rqkmeans (1)        0.9999            2       1     955      956      951         0.203
+
+No seed collapses, and every code is used. Residual k-means reconstructs better on both: it has no
+latent of 8 numbers to go through. Eight principal components alone, not quantized, lose 0.587 of
+the variance of the titles and 0.487 of the world's; with a latent of 32, RQ-VAE loses 0.409 on the
+titles (one seed). What RQ-VAE gains is even use. That comes from the FLOPs regularizer: with gamma
+1 and temperature 1 (800 steps at a rate of 1e-3, one seed, titles without their year) the first
+level's perplexity was 155, with gamma 100 and temperature 0.1 it was 239.
+
+Time: about half an hour at a fraction of two busy cores; not measured alone. Started again, it
+goes on where it was.
 """
 
 import argparse
@@ -39,10 +69,10 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     for part in parts:
         source = movie_vectors(args) if part == "movielens" else world(args)
-        found = {"rqvae": [], "rqkmeans": []}  # type: dict[str, list[dict[str, Any]]]
-        for seed in range(args.seeds):
-            found["rqvae"].append(trained(args, part, source, "rqvae", seed))
-        found["rqkmeans"].append(trained(args, part, source, "rqkmeans", 0))
+        found = {
+            "rqvae": [trained(args, part, source, "rqvae", seed) for seed in range(args.seeds)],
+            "rqkmeans": [trained(args, part, source, "rqkmeans", 0)],
+        }
         write_atomically(args.work / f"{part}.json", json.dumps(found, indent=1) + "\n")
         print(table(part, found))
 

@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ligr_jax.sid.quantize import squared_distances
 
+Array = jax.Array | np.ndarray
 INIT_ROWS = 32  # sampled for each code, to begin with
 INIT_ITERATIONS = 10
 
@@ -54,6 +56,6 @@ def sums_and_counts(
     )
 
 
-def means(sums: jax.Array, counts: jax.Array, others: jax.Array) -> jax.Array:
+def means(sums: Array, counts: Array, others: Array) -> jax.Array:
     """sums / counts; where that is nothing, the row of `others`."""
     return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], others)

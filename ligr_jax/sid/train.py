@@ -100,10 +100,13 @@ def _advance(
         say(f"resuming at step {first} of {last}")
     progress, rows, stop = Progress(last, say), JsonLines(out, first), threading.Event()
     saved = time.monotonic()
+    metrics: Mapping[str, Any] = {}
     with contextlib.ExitStack() as ended, on_sigterm(stop.set):
         ended.callback(rows.close, 0)
         for number in range(first + 1, last + 1):
+            before = metrics
             state, metrics = training.update(number, state)
+            jax.block_until_ready(before)  # two updates at a time: a CPU has few threads
             if number % training.log_every == 0 or number == last:
                 row = {k: float(v) for k, v in jax.device_get(metrics).items()}
                 rows.log({"step": number, **row})

@@ -43,13 +43,16 @@ class RQKMeansTraining:
             state = state.at[level].set(kmeans(sample, self.config.codes, key))
         totals: Any = 0.0, 0.0, 0.0
         for x, weight in self._batches():
-            found = _pass(put(x, over_rows(self.mesh)), weight, state, level)
-            totals = [a + b for a, b in zip(totals, found)]
+            found = _sums(put(x, over_rows(self.mesh)), weight, state, level)
+            # To the host, in float64. On a CPU it must wait here: programs with collectives that
+            # run side by side starve each other of threads.
+            totals = [a + np.float64(b) for a, b in zip(totals, jax.device_get(found))]
         sums, counts, error = totals
-        others = jax.random.choice(key, sample, (len(counts),))
-        state = state.at[level].set(means(sums, counts, others))
+        others = jax.device_get(jax.random.choice(key, sample, (len(counts),)))
+        codebook = means(sums, counts, others)
         share = error / len(self.corpus) / self.corpus.width
-        return state, {"level": level + 1, "error": share, "empty": (counts == 0).sum()}
+        metrics = {"level": level + 1, "error": share, "empty": (counts == 0).sum()}
+        return state.at[level].set(codebook), metrics
 
     def _sample(self, level: int) -> np.ndarray:
         items = len(self.corpus)
@@ -72,7 +75,7 @@ class RQKMeansTraining:
 
 
 @partial(jax.jit, static_argnums=3)
-def _pass(
+def _sums(
     x: jax.Array, weight: jax.Array, codebooks: jax.Array, level: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     return sums_and_counts(_left_over(x, codebooks, level), weight, codebooks[level])
