@@ -5,7 +5,7 @@
     with attention            out = x0 * (U (S v) + b) + x,   S = softmax(q k^T / tau)
     residual (LiRank, 3.3)    the two in parallel, with one skip
 
-V: D x r, U: r x D; q, k, v are low-rank maps of x, each of r numbers. S is r x r for each example:
+V and U: D x r; q, k, v are low-rank maps of x, each of r numbers. S is r x r for each example:
 it mixes rank channels, never examples, and with S = I the layer is the low-rank cross.
 Sources: DCNv2, Wang et al. 2021, arXiv:2008.13535 (eq. 1, low rank in 4.2); LiRank, 3.3, figure 3.
 """
