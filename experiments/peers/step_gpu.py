@@ -9,7 +9,8 @@ import numpy as np
 from ligr_jax.config import Config, DataConfig, Feature, MeshConfig, ModelConfig, OptimConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.distinct import DistinctRows
-from ligr_jax.nn.flops import Work, train_flops
+from ligr_jax.nn.flops import train_flops
+from ligr_jax.nn.work import Work
 from ligr_jax.parallel.peak import peak_flops
 from ligr_jax.train.program import Program
 from peers.attention_jax import hello

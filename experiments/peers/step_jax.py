@@ -16,7 +16,8 @@ from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.world.generate import WorldConfig, generate
-from ligr_jax.nn.flops import Work, parameter_counts, train_flops
+from ligr_jax.nn.flops import parameter_counts, train_flops
+from ligr_jax.nn.work import Work
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.loop import Trainer
 from peers.attention_jax import hello

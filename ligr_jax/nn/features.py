@@ -37,6 +37,16 @@ def feature_vector(
     return jnp.concatenate(parts, axis=-1) if parts else None
 
 
+def feature_widths(config: ModelConfig, outcome: bool) -> list[int]:
+    """Numbers of each feature in `feature_vector`."""
+    widths = {"vector": lambda f: f.width, "numeric": lambda _: 2}
+    return [
+        (f.width or config.table_width) if f.has_table else widths[f.kind](f)
+        for f in config.features.values()
+        if f.outcome == outcome
+    ]
+
+
 class ItemTokens(nn.Module):
     """x_i: one projection of the concatenated item features to width D."""
 

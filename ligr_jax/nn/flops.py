@@ -8,53 +8,19 @@ flops_model   matrix products the model must do: 2 x multiply-adds of projection
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from ligr_jax.config import ModelConfig
+from ligr_jax.nn.models import MODELS
+from ligr_jax.nn.work import Work
 from ligr_jax.tables.table import is_table
-
-
-@dataclass(frozen=True)
-class Work:
-    """What went through a model: impressions, and allowed pairs of one layer of each kind."""
-
-    impressions: float = 0.0
-    history_pairs: float = 0.0
-    set_pairs: float = 0.0
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(
-            self.impressions + other.impressions,
-            self.history_pairs + other.history_pairs,
-            self.set_pairs + other.set_pairs,
-        )
 
 
 def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:
     """Floating-point operations of the forward pass, by part of the model."""
-    d, f, a = config.width, config.ffn_width, len(config.actions)
-    n = work.impressions
-    item = sum(_input_width(config, outcome=False))
-    outcome = sum(_input_width(config, outcome=True))
-    # Per token of one layer; an attention pair costs 2K for q k and 2K for p v, in each head.
-    sublayers = 1 if config.ffn == "none" else 2
-    attention, gates = 2 * 4 * d * d, 2 * d * d * sublayers * (config.gate == "sigmoid")
-    ffn = 2 * {"gelu": 2, "swiglu": 3, "none": 0}[config.ffn] * d * f
-    tokens = {"history": 2 * n * config.depth, "setwise": n * config.set_depth}
-    layers = tokens["history"] + tokens["setwise"]
-    heads = 2 * d * a * (1 + (config.set_depth > 0))
-    return {
-        "inputs": n * 2 * d * (item + outcome + 2 * a + 1),
-        "attention_projections": layers * attention,
-        "history_pairs": 4 * d * work.history_pairs * config.depth,
-        "set_pairs": 4 * d * work.set_pairs * config.set_depth,
-        "gates": layers * gates,
-        "ffn": layers * ffn,
-        "heads": n * heads,
-    }
+    return MODELS[config.kind].forward_flops(config, work)
 
 
 def train_flops(config: ModelConfig, work: Work) -> float:
@@ -84,15 +50,6 @@ def compute_axes(config: ModelConfig, dense_parameters: int, work: Work) -> dict
         "flops_6nd": 6.0 * dense_parameters * tokens,
         "flops_model": train_flops(config, work),
     }
-
-
-def _input_width(config: ModelConfig, outcome: bool) -> list[int]:
-    widths = {"vector": lambda f: f.width, "numeric": lambda _: 2}
-    return [
-        (f.width or config.table_width) if f.has_table else widths[f.kind](f)
-        for f in config.features.values()
-        if f.outcome == outcome
-    ]
 
 
 def _group(names: list[str]) -> str:

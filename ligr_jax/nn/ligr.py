@@ -8,9 +8,10 @@ from flax import linen as nn
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.blocks import Stack
-from ligr_jax.nn.features import ActionTokens, ItemTokens
+from ligr_jax.nn.features import ActionTokens, ItemTokens, feature_widths
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.transfer import HISTORY, SETWISE, growth
+from ligr_jax.nn.work import Work
 from ligr_jax.ops.masks import history_mask, session_mask
 from ligr_jax.tables.table import TABLES, Tables
 
@@ -91,3 +92,27 @@ def _distance_axis(config: ModelConfig, batch: Batch) -> jax.Array | None:
     if config.position == "relative_time":
         return jnp.repeat(batch.time, 2, axis=1)
     return None
+
+
+def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:
+    """`ligr_jax.nn.flops.forward_flops` of LiGR."""
+    d, f, a = config.width, config.ffn_width, len(config.actions)
+    n = work.impressions
+    item = sum(feature_widths(config, outcome=False))
+    outcome = sum(feature_widths(config, outcome=True))
+    # Per token of one layer; an attention pair costs 2K for q k and 2K for p v, in each head.
+    sublayers = 1 if config.ffn == "none" else 2
+    attention, gates = 2 * 4 * d * d, 2 * d * d * sublayers * (config.gate == "sigmoid")
+    ffn = 2 * {"gelu": 2, "swiglu": 3, "none": 0}[config.ffn] * d * f
+    tokens = {"history": 2 * n * config.depth, "setwise": n * config.set_depth}
+    layers = tokens["history"] + tokens["setwise"]
+    heads = 2 * d * a * (1 + (config.set_depth > 0))
+    return {
+        "inputs": n * 2 * d * (item + outcome + 2 * a + 1),
+        "attention_projections": layers * attention,
+        "history_pairs": 4 * d * work.history_pairs * config.depth,
+        "set_pairs": 4 * d * work.set_pairs * config.set_depth,
+        "gates": layers * gates,
+        "ffn": layers * ffn,
+        "heads": n * heads,
+    }

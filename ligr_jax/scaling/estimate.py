@@ -13,8 +13,9 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
-from ligr_jax.nn.flops import Work, parameter_counts, train_flops
-from ligr_jax.nn.ligr import LiGR
+from ligr_jax.nn.flops import parameter_counts, train_flops
+from ligr_jax.nn.models import make_model
+from ligr_jax.nn.work import Work
 from ligr_jax.parallel.peak import peak_flops
 from ligr_jax.scaling.memory import activation_bytes
 from ligr_jax.tables.layout import layout
@@ -73,6 +74,12 @@ class Estimator:
         flops = train_flops(config.model, work)
         on_cpu = jax.default_backend() == "cpu"
         shared = -(-config.optim.batch // (config.optim.accumulate * jax.device_count()))
+        if config.model.kind == "ligr":
+            kept = activation_bytes(config, shared, on_cpu)
+        else:
+            kept = self._once(
+                "kept", (shape, shared), lambda: traced_bytes(config, self.records, plan, shared)
+            )
         speed = _SHARE * peak_flops(config.model.dtype) * jax.device_count()
         return Estimate(
             steps=steps,
@@ -81,7 +88,7 @@ class Estimator:
             dense=counts["dense"],
             tables=counts["tables"],
             state_bytes=size,
-            memory_bytes=size + 4 * counts["dense"] + activation_bytes(config, shared, on_cpu),
+            memory_bytes=size + 4 * counts["dense"] + kept,
             seconds=_START + _STEP * steps + flops / speed,
         )
 
@@ -98,6 +105,22 @@ def _state(config: Config, records: Records, plan: Plan) -> tuple[dict[str, int]
     batch = Assembler(records, plan, config.model)(np.zeros(1, np.int64))
     tx = optimizer(config, 1, layout(config.model.tables))
     # A scanned stack is traced once, whatever its depth, and has the same parameters.
-    state = abstract_state(LiGR(replace(config.model, unroll="no")), tx, batch)
+    state = abstract_state(make_model(replace(config.model, unroll="no")), tx, batch)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     return parameter_counts(config.model, state.params), size
+
+
+def traced_bytes(config: Config, records: Records, plan: Plan, rows: int) -> int:
+    """Bytes that the backward pass of any kind of model reads of the forward one over `rows` rows.
+
+    As traced: compilers fuse and recompute, and kernels of the model itself are not told apart from
+    what it computes, so this is more than they allocate.
+    """
+    one = Assembler(records, plan, config.model)(np.zeros(1, np.int64))
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), one)
+    model = make_model(config.model)
+    params = jax.eval_shape(lambda b: model.init(jax.random.key(0), b), batch)
+    backward = jax.eval_shape(
+        lambda p, b: jax.vjp(lambda q: model.apply(q, b), p)[1], params, batch
+    )
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(backward))

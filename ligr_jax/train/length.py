@@ -8,7 +8,8 @@ import numpy as np
 from ligr_jax.config import Config
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
-from ligr_jax.nn.flops import Work, train_flops
+from ligr_jax.nn.flops import train_flops
+from ligr_jax.nn.work import Work
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
 
 _SAMPLED = 16_384  # impressions: enough to know the pairs of a row within about one percent

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ligr_jax.config import Config
-from ligr_jax.nn.flops import Work, compute_axes
+from ligr_jax.nn.flops import compute_axes
+from ligr_jax.nn.work import Work
 from ligr_jax.parallel.peak import peak_flops
 
 _COUNTED = ("impressions", "targets", "history_pairs", "set_pairs")

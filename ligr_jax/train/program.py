@@ -10,7 +10,7 @@ from ligr_jax.config import Config
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.distinct import Distinct
 from ligr_jax.data.pipeline import Process
-from ligr_jax.nn.ligr import LiGR
+from ligr_jax.nn.models import make_model
 from ligr_jax.parallel.mesh import make_mesh, of_lists, over_rows, put, replicated, shardings
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.plan import TablePlan, plan_tables
@@ -50,7 +50,7 @@ class Program:
             config.mesh.placement,
         )
         self.layout: Layout = self.plan.layout
-        self.model = LiGR(config.model)
+        self.model = make_model(config.model)
         self.tx = optimizer(config, steps, self.layout)
 
     def put(self, batch: Batch, lists: dict[str, Distinct]) -> tuple[Batch, dict[str, Distinct]]:

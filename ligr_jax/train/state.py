@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
 from ligr_jax.config import Config, ModelConfig, OptimConfig
 from ligr_jax.data.batch import Batch
-from ligr_jax.nn.ligr import LiGR
 from ligr_jax.nn.transfer import multipliers
 from ligr_jax.tables.create import create
 from ligr_jax.tables.exchange import update
@@ -174,7 +174,7 @@ def row_rule(config: OptimConfig) -> RowRule | None:
     return None if name == "adamw" else RULES[name]()
 
 
-def init_state(model: LiGR, tx: Optimizer, batch: Batch, key: jax.Array) -> TrainState:
+def init_state(model: nn.Module, tx: Optimizer, batch: Batch, key: jax.Array) -> TrainState:
     """A fresh state; jit it with output shardings to create it where it will live."""
     params, _ = split(model.init(key, batch)["params"])
     if tx.layout.arrays:
@@ -183,6 +183,6 @@ def init_state(model: LiGR, tx: Optimizer, batch: Batch, key: jax.Array) -> Trai
     return TrainState(zero, params, tx.init(params), zero, zero)
 
 
-def abstract_state(model: LiGR, tx: Optimizer, batch: Batch) -> TrainState:
+def abstract_state(model: nn.Module, tx: Optimizer, batch: Batch) -> TrainState:
     """Shapes and types of `init_state`'s result; nothing is computed."""
     return jax.eval_shape(lambda b: init_state(model, tx, b, jax.random.key(0)), batch)

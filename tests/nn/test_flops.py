@@ -10,8 +10,9 @@ import pytest
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
-from ligr_jax.nn.flops import Work, compute_axes, forward_flops, parameter_counts, train_flops
+from ligr_jax.nn.flops import compute_axes, forward_flops, parameter_counts, train_flops
 from ligr_jax.nn.ligr import LiGR
+from ligr_jax.nn.work import Work
 from tests.batches import model_config, random_batch
 from tests.nn.models import QUICKLY
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ligr_jax.config import Config, DataConfig, OptimConfig, flatten, override
-from ligr_jax.nn.flops import Work, compute_axes
+from ligr_jax.nn.flops import compute_axes
+from ligr_jax.nn.work import Work
 from ligr_jax.scaling.memory import dense_parameters
 from tests.batches import model_config
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ligr_jax.cli import main
@@ -96,6 +97,16 @@ def test_a_table_copied_elsewhere_gives_the_same_plan(runs: Path, tmp_path: Path
     assert there.trained
     assert here.trained.config == there.trained.config
     assert here.predicted == there.predicted
+
+
+def test_runs_of_rivals_do_not_change_ligrs_plan(runs: Path) -> None:
+    table = read_runs(runs).table
+    rivals = table.with_columns(
+        pl.lit("hstu").alias("config/model.kind"), pl.lit(0.1).alias("validation/ne")
+    )
+    plan = make_plan(pl.concat([table, rivals]), Asked(BUDGET, resamples=300))
+    assert plan.predicted == make_plan(table, Asked(BUDGET, resamples=300)).predicted
+    assert "another kind" in plan.warnings[0]
 
 
 def test_other_peoples_runs_get_as_far_as_their_columns_go(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ligr_jax.scaling.plan.shape import usable
 from ligr_jax.scaling.plan.trained import Trained, train_plan
 from ligr_jax.scaling.runs import column
 
+KIND = "config/model.kind"
 REACH = 1.5  # decades beyond the largest run that are still answered
 
 
@@ -93,18 +94,25 @@ def make_plan(table: pl.DataFrame, asked: Asked) -> Plan:
 
 
 def _sound(table: pl.DataFrame, asked: Asked) -> tuple[pl.DataFrame, list[str]]:
-    """Runs without leaks and diverged ones, and what was left out."""
+    """LiGR's runs without leaks and diverged ones, and what was left out."""
     if table.is_empty():
         raise BadInput("no finished runs: nothing to plan from")
     leaks = np.zeros(len(table), bool)
     if "beats_oracle" in table.columns:
         leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False).to_numpy()
-    lost = ~np.isfinite(column(table, asked.metric)) & ~leaks
+    rivals = np.zeros(len(table), bool)
+    if KIND in table.columns:
+        rivals = (table[KIND].fill_null("ligr") != "ligr").to_numpy()
+    lost = ~np.isfinite(column(table, asked.metric)) & ~leaks & ~rivals
     names, notes = table["run"].to_numpy(), []
-    for mask, why in ((leaks, "beats the oracle, look for a leak"), (lost, f"no {asked.metric}")):
+    for mask, why in (
+        (leaks, "beats the oracle, look for a leak"),
+        (rivals, "of another kind of model: plans are LiGR's"),
+        (lost, f"no {asked.metric}"),
+    ):
         if mask.any():
             notes.append(f"left out ({why}): {', '.join(names[mask])}")
-    table = table.filter(~(leaks | lost))
+    table = table.filter(~(leaks | rivals | lost))
     if table.is_empty():
         raise BadInput(f"no usable runs; {'; '.join(notes)}")
     compute = column(table, asked.axis)

@@ -18,7 +18,8 @@ def request_flops(model: ModelConfig, seq_len: int, candidates: int) -> float:
 
     A candidate is one token, which sees the T tokens and itself; set-wise, all C.
     """
-    from ligr_jax.nn.flops import Work, forward_flops
+    from ligr_jax.nn.flops import forward_flops
+    from ligr_jax.nn.work import Work
 
     t, c = seq_len, candidates
     total = 0.0

@@ -43,7 +43,8 @@ def measured_pairs(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config])
 
     rows: with `flops_model` and `impressions`; configs: of the same runs.
     """
-    from ligr_jax.nn.flops import Work, forward_flops
+    from ligr_jax.nn.flops import forward_flops
+    from ligr_jax.nn.work import Work
 
     linear = [sum(forward_flops(c.model, Work(1.0)).values()) for c in configs]
     total = np.array([r["flops_model"] / (3 * r["impressions"]) for r in rows])
@@ -70,7 +71,8 @@ def measured_pairs(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config])
 
 def per_impression(model: ModelConfig, seq_len: int, pairs: Pairs) -> dict[str, float]:
     """The analytic compute axes of training on one impression."""
-    from ligr_jax.nn.flops import Work, compute_axes
+    from ligr_jax.nn.flops import compute_axes
+    from ligr_jax.nn.work import Work
     from ligr_jax.scaling.memory import dense_parameters
 
     work = Work(1.0, pairs.at(seq_len), pairs.setwise)

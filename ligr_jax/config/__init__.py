@@ -1,0 +1,44 @@
+"""One frozen value holds a whole run: `Config`, overridden by dotted names, flat for trackers.
+
+    config = override(Config(), ["model.depth=4", "optim.dense_lr=3e-4"])
+
+The same names serve the command line, sweep files and the tracker's run config. A name or value
+that does not fit fails at once, with the nearest valid names; a combination that cannot work fails
+where the dataclass is made, with the values and the remedy.
+"""
+
+from ligr_jax.config.dotted import difference, digest, flatten, from_json, override, to_json
+from ligr_jax.config.errors import ConfigError
+from ligr_jax.config.features import Feature, TableShape
+from ligr_jax.config.model import ModelConfig
+from ligr_jax.config.run import (
+    PLACEMENTS,
+    Config,
+    DataConfig,
+    EvalConfig,
+    MeshConfig,
+    OptimConfig,
+    TrackConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "PLACEMENTS",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "EvalConfig",
+    "Feature",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "TableShape",
+    "TrackConfig",
+    "TrainConfig",
+    "difference",
+    "digest",
+    "flatten",
+    "from_json",
+    "override",
+    "to_json",
+]

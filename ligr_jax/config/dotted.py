@@ -1,0 +1,152 @@
+"""A configuration as dotted names: flat, overridden, compared, saved, told apart."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from ligr_jax.config.errors import ConfigError, require
+from ligr_jax.config.run import Config
+
+# Where a run computes and how it is watched does not change what it computes.
+_NOT_IN_DIGEST = ("data.dir", "data.workers", "mesh.", "track.")
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> plain value, in field order; tuples stay tuples."""
+    flat: dict[str, Any] = {}
+    for name, value in _children(config):
+        if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def digest(config: Config) -> str:
+    """Twelve hex digits over all that changes a run's numbers: the name of its directory."""
+    flat = {k: v for k, v in flatten(config).items() if not k.startswith(_NOT_IN_DIGEST)}
+    text = json.dumps(flat, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def difference(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted names whose values differ and matter, with both values (None where absent)."""
+    flat_a, flat_b = flatten(a), flatten(b)
+    return {
+        k: (flat_a.get(k), flat_b.get(k))
+        for k in flat_a | flat_b
+        if flat_a.get(k) != flat_b.get(k) and not k.startswith(_NOT_IN_DIGEST)
+    }
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """The inverse of `to_json`."""
+    return _build(Config, json.loads(text))
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """Applies `dotted.name=value` assignments.
+
+    Values are read by the field's type; tuples are comma-separated. A mapping takes a subset of its
+    keys (`model.features=item_id,actor_id`), or one field of one (`model.features.tag.rows=9`).
+    All assignments are applied before the result is checked, so their order does not matter.
+
+    Raises:
+        ConfigError: unknown name (the nearest are shown), ill-typed value, impossible combination.
+    """
+    tree = dataclasses.asdict(config)
+    pairs = []
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        require(bool(equals), f"'{assignment}' is not name=value, e.g. model.depth=4")
+        pairs.append((name.lstrip("-"), text))
+    # Deepest names first: a field of an entry is set before a subset may leave the entry out.
+    for name, text in sorted(pairs, key=lambda pair: -pair[0].count(".")):
+        _assign(config, tree, name, text)
+    return _build(Config, tree)
+
+
+def _assign(config: Config, tree: dict[str, Any], name: str, text: str) -> None:
+    node, owner, path = tree, config, name.split(".")
+    for part in path[:-1]:
+        if part not in node or not isinstance(node[part], dict):
+            raise _unknown(name, config)
+        node = node[part]
+        owner = owner[part] if isinstance(owner, Mapping) else getattr(owner, part)
+    leaf = path[-1]
+    if leaf not in node or isinstance(owner, Mapping):
+        raise _unknown(name, config)
+    if isinstance(node[leaf], dict):  # a mapping: keep the named keys
+        require(not dataclasses.is_dataclass(getattr(owner, leaf)), f"{name} is a group of fields")
+        keys = [k for k in text.split(",") if k]
+        missing = [k for k in keys if k not in node[leaf]]
+        require(not missing, f"{name}={text}: no {missing}; there are {list(node[leaf])}")
+        node[leaf] = {k: node[leaf][k] for k in keys}
+    else:
+        node[leaf] = _parse(text, typing.get_type_hints(type(owner))[leaf], name)
+
+
+def _unknown(name: str, config: Config) -> ConfigError:
+    names = list(flatten(config))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    leaf = name.rpartition(".")[2]
+    near += [n for n in names if n.rpartition(".")[2] == leaf and n not in near]
+    return ConfigError(f"unknown name '{name}'; nearest: {', '.join(near) or ', '.join(names)}")
+
+
+def _parse(text: str, kind: Any, name: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        choices = typing.get_args(kind)
+        shown = ", ".join(c or "''" for c in choices)
+        require(text in choices, f"{name}={text}: choose one of {shown}")
+        return text
+    if origin is tuple:
+        item = typing.get_args(kind)[0]
+        return tuple(_parse(part, item, name) for part in text.split(",") if part)
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind is int:
+            return int(text) if text.lstrip("-").isdigit() else _whole(float(text))
+        return kind(text)
+    except (ValueError, KeyError, OverflowError) as e:
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, kind)
+        raise ConfigError(f"{name}={text}: expected {wanted}") from e
+
+
+def _whole(value: float) -> int:  # 1e6 is a fine way to write an integer
+    if value != int(value):
+        raise ValueError(value)
+    return int(value)
+
+
+def _children(node: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        return node.items()
+    return ((f.name, getattr(node, f.name)) for f in dataclasses.fields(node))
+
+
+def _build(kind: Any, raw: Any) -> Any:
+    """Nested plain values (from `asdict` or JSON) -> the dataclass, tuples restored."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        unknown = [k for k in raw if k not in hints]
+        require(not unknown, f"{kind.__name__} has no fields {unknown}")  # type: ignore[union-attr]
+        return kind(**{k: _build(hints[k], v) for k, v in raw.items()})  # type: ignore[operator]
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        return tuple(raw)
+    if origin is not None and origin is not Literal and not isinstance(origin, types.UnionType):
+        item = typing.get_args(kind)[1]
+        return {k: _build(item, v) for k, v in raw.items()}
+    return raw

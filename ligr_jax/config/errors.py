@@ -1,0 +1,10 @@
+"""What is raised where a configuration cannot work."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work: the message names the field, the value and the remedy."""
+
+
+def require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
