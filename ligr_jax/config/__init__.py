@@ -20,6 +20,7 @@ from ligr_jax.config.run import (
     OptimConfig,
     TrackConfig,
     TrainConfig,
+    WarmConfig,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "TableShape",
     "TrackConfig",
     "TrainConfig",
+    "WarmConfig",
     "difference",
     "digest",
     "flatten",
