@@ -55,6 +55,7 @@ import argparse
 import importlib.util
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -177,9 +178,12 @@ def whole_steps(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str,
 
 def simulated(env: dict[str, str]) -> dict[str, Worker]:
     """A process for each mesh, with so many simulated devices."""
-    flag = "--xla_force_host_platform_device_count={}"
+    # Of two such flags the last one counts.
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count={}"
     return {
-        f"{d} x {m}": Worker(sys.executable, "tables_jax", {**env, "XLA_FLAGS": flag.format(d * m)})
+        f"{d} x {m}": Worker(
+            sys.executable, "tables_jax", {**env, "XLA_FLAGS": flags.format(d * m)}
+        )
         for d, m in MESHES
     }
 

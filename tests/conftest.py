@@ -1,10 +1,13 @@
-"""Shared by all tests: eight simulated devices, a compilation cache, a small prepared log."""
+"""Shared by all tests: eight simulated devices, quick compilation, a small prepared log."""
 
+import gc
 import os
 from pathlib import Path
 
+from tests.xla import flags
+
 # Before anything imports JAX.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = flags(devices=8)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["WANDB_MODE"] = "offline"
@@ -12,6 +15,9 @@ os.environ["WANDB_MODE"] = "offline"
 import pytest
 
 from tests.data.logs import write_log
+
+# Traces and compiled programs are many objects that live long: look through them seldom.
+gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture(scope="session")
@@ -31,5 +37,4 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def child_env() -> dict[str, str]:
     """Environment of child processes: that of the tests, with two devices."""
-    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **two}
+    return {**os.environ, "XLA_FLAGS": flags(devices=2), "PYTHONUNBUFFERED": "1"}

@@ -22,6 +22,7 @@ from ligr_jax.config.run import (
     TrainConfig,
     WarmConfig,
 )
+from ligr_jax.config.wukong import WukongConfig
 
 __all__ = [
     "PLACEMENTS",
@@ -37,6 +38,7 @@ __all__ = [
     "TrackConfig",
     "TrainConfig",
     "WarmConfig",
+    "WukongConfig",
     "difference",
     "digest",
     "flatten",

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from ligr_jax.config.errors import require
 from ligr_jax.config.features import Feature, TableShape
+from ligr_jax.config.wukong import WukongConfig
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class ModelConfig:
     features: Mapping[str, Feature] = field(default_factory=dict)
     actions: tuple[str, ...] = ("click",)
     prior: tuple[float, ...] = ()  # base rate per action: where the output biases start
-    kind: Literal["ligr"] = "ligr"  # `ligr_jax.nn.models`
+    kind: Literal["ligr", "hstu", "wukong"] = "ligr"  # `ligr_jax.nn.models`
     width: int = 64  # D
-    depth: int = 2  # historical layers
+    depth: int = 2  # historical layers; all of Wukong's
     set_depth: int = 1  # in-session set-wise layers, after the historical ones
     heads: int = 2  # H; a head is width / heads wide
     ffn: Literal["gelu", "swiglu", "none"] = "gelu"
@@ -48,6 +49,7 @@ class ModelConfig:
     remat: bool = False  # recompute a block's activations in the backward pass
     unroll: Literal["auto", "yes", "no"] = "auto"  # auto: layers unrolled on CPU, scanned elsewhere
     implementation: Literal["auto", "dense", "blocked", "gpu", "tpu"] = "auto"  # of attention
+    wukong: WukongConfig = field(default_factory=WukongConfig)
 
     def __post_init__(self) -> None:
         bases = ("base_width", "base_depth", "base_set_depth", "base_heads")
@@ -80,6 +82,7 @@ class ModelConfig:
             self.depth + self.set_depth > 0,
             "model.depth=0 and model.set_depth=0 leave no layer; set one of them",
         )
+        self._check_kind()
         self._check_shared_tables()
 
     def table_of(self, name: str) -> str:
@@ -94,6 +97,29 @@ class ModelConfig:
 
     def _shape(self, feature: Feature) -> TableShape:
         return TableShape(feature.rows, feature.width or self.table_width)
+
+    def _check_kind(self) -> None:
+        """What is of LiGR alone must not seem to change a rival."""
+        if self.kind == "ligr":
+            return
+        for name in ("ffn", "gate", "attention"):
+            value, default = getattr(self, name), getattr(ModelConfig, name)
+            require(
+                value == default,
+                f"model.{name}={value} is of LiGR's block, which model.kind={self.kind} does not "
+                f"have; leave it at {default}",
+            )
+        if self.kind == "wukong":
+            require(
+                self.depth >= 1 and self.set_depth == 0,
+                f"model.kind=wukong has layers of one kind, got model.depth={self.depth} and "
+                f"model.set_depth={self.set_depth}; set depth >= 1 and set_depth=0",
+            )
+            require(
+                self.parametrization == "standard",
+                f"model.parametrization={self.parametrization} has no rules for "
+                "model.kind=wukong; set it to standard and tune optim.dense_lr at each size",
+            )
 
     def _check_shared_tables(self) -> None:
         """Features of one table must mean the same by its rows."""

@@ -53,15 +53,22 @@ class Attention(nn.Module):
         qkv = Linear(3 * c.width, dtype=dtype, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, c.heads, -1), -3, 0)
         q /= growth(c).head_width ** 0.5
-        bias = None
-        if place is not None:
-            shape = (c.heads, RELATIVE_BUCKETS)
-            table = self.param("bias", nn.initializers.zeros_init(), shape, jnp.float32)
-            bias = RelativeBias(table, place)
+        bias = relative_bias(self, c, place)
         out = attend(
             q, k, v, mask, activation=c.attention, bias=bias, implementation=c.implementation
         )
         return Linear(c.width, dtype=dtype, name="out")(out.reshape(x.shape))
+
+
+def relative_bias(
+    module: nn.Module, config: ModelConfig, place: jax.Array | None
+) -> RelativeBias | None:
+    """The parameter `bias` of a layer, a table that starts at zero; None without a place."""
+    if place is None:
+        return None
+    shape = (config.heads, RELATIVE_BUCKETS)
+    table = module.param("bias", nn.initializers.zeros_init(), shape, jnp.float32)
+    return RelativeBias(table, place)
 
 
 class FeedForward(nn.Module):
@@ -105,11 +112,14 @@ class Stack(nn.Module):
 
     Scanning keeps compile time flat in depth; on CPU it costs 16-60 % of a step, so there `auto`
     unrolls. A checkpoint serves either.
+
+    block: the kind of layer, with the fields and the signature of `Block`.
     """
 
     config: ModelConfig
     depth: int
     scale: float = 1.0
+    block: type[nn.Module] = Block
 
     @nn.compact
     def __call__(
@@ -117,7 +127,9 @@ class Stack(nn.Module):
     ) -> jax.Array:
         c = self.config
         unrolled = c.unroll == "yes" or (c.unroll == "auto" and jax.default_backend() == "cpu")
-        block = nn.remat(Block, prevent_cse=unrolled, static_argnums=(4,)) if c.remat else Block
+        block = self.block
+        if c.remat:
+            block = nn.remat(block, prevent_cse=unrolled, static_argnums=(4,))
         layers = nn.scan(
             block,
             variable_axes={"params": 0},

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ligr_jax.config import ModelConfig
+from ligr_jax.config import Feature, ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.transfer import growth
@@ -22,29 +22,39 @@ def feature_vector(
     Tables give E numbers, vectors W, a number two: its normalized value, and whether it is missing.
     None where no such feature is declared.
     """
-    parts = []
+    parts = feature_parts(config, batch, embedded, outcome)
+    return jnp.concatenate(list(parts.values()), axis=-1) if parts else None
+
+
+def feature_parts(
+    config: ModelConfig, batch: Batch, embedded: Embedded, outcome: bool
+) -> dict[str, jax.Array]:
+    """The parts of `feature_vector` by feature, in sorted order: float32 [B, N, width] each."""
+    parts = {}
     for name, feature in sorted(config.features.items()):
         if feature.outcome != outcome:
             continue
         if feature.has_table:
-            parts.append(embedded[name])
+            parts[name] = embedded[name]
         elif feature.kind == "vector":
-            parts.append(batch.vectors[name].astype(jnp.float32))
+            parts[name] = batch.vectors[name].astype(jnp.float32)
         else:
             value = batch.numeric[name]
             missing = jnp.isnan(value)
-            parts.append(jnp.stack([jnp.where(missing, 0.0, value), missing], axis=-1))
-    return jnp.concatenate(parts, axis=-1) if parts else None
+            parts[name] = jnp.stack([jnp.where(missing, 0.0, value), missing], axis=-1)
+    return parts
 
 
 def feature_widths(config: ModelConfig, outcome: bool) -> list[int]:
     """Numbers of each feature in `feature_vector`."""
-    widths = {"vector": lambda f: f.width, "numeric": lambda _: 2}
-    return [
-        (f.width or config.table_width) if f.has_table else widths[f.kind](f)
-        for f in config.features.values()
-        if f.outcome == outcome
-    ]
+    return [feature_width(config, f) for f in config.features.values() if f.outcome == outcome]
+
+
+def feature_width(config: ModelConfig, feature: Feature) -> int:
+    """Numbers of one feature."""
+    if feature.has_table:
+        return feature.width or config.table_width
+    return feature.width if feature.kind == "vector" else 2
 
 
 class ItemTokens(nn.Module):

@@ -58,4 +58,4 @@ def _group(names: list[str]) -> str:
     for part, group in (("attention", "attention"), ("ffn", "ffn"), ("gate", "gates")):
         if part in names:
             return group
-    return {"items": "inputs", "actions": "inputs"}.get(names[0], names[0])
+    return "inputs" if names[0] in ("items", "actions", "tokens") else names[0]

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
-from ligr_jax.nn.blocks import Stack
+from ligr_jax.nn.blocks import Block, Stack
 from ligr_jax.nn.features import ActionTokens, ItemTokens, feature_widths
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.transfer import HISTORY, SETWISE, growth
@@ -24,9 +24,12 @@ class LiGR(nn.Module):
     set-wise layers, in which the items of a session see each other. No action of a session can
     reach a logit of the same session. The set-wise logits are added to the point-wise ones, so that
     serving may score many candidates point-wise and only the best of them set-wise.
+
+    block: the layer of both stacks.
     """
 
     config: ModelConfig
+    block: type[nn.Module] = Block
 
     @nn.compact
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
@@ -49,13 +52,13 @@ class LiGR(nn.Module):
         h = nn.Dropout(c.dropout)(h.reshape(b, 2 * n, c.width), deterministic=deterministic)
         if c.depth:
             mask = history_mask(batch.member, batch.session, c.mask)
-            history = Stack(c, c.depth, 1 / grown.depth, name=HISTORY)
+            history = Stack(c, c.depth, 1 / grown.depth, self.block, name=HISTORY)
             h = history(h, mask, _distance_axis(c, batch), deterministic)
         h = h[:, 0::2]
         logits = Heads(c, name="heads")(h)
         if c.set_depth:
             mask = session_mask(batch.member, batch.session)
-            setwise = Stack(c, c.set_depth, 1 / grown.set_depth, name=SETWISE)
+            setwise = Stack(c, c.set_depth, 1 / grown.set_depth, self.block, name=SETWISE)
             h = setwise(h, mask, None, deterministic)
             logits += Heads(c, adds=True, name="setwise_heads")(h)
         return logits

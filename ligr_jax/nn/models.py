@@ -6,7 +6,7 @@ from typing import NamedTuple
 from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
-from ligr_jax.nn import ligr
+from ligr_jax.nn import hstu, ligr, wukong
 from ligr_jax.nn.work import Work
 
 
@@ -20,6 +20,8 @@ class Kind(NamedTuple):
 
 MODELS = {
     "ligr": Kind(ligr.LiGR, ligr.forward_flops),
+    "hstu": Kind(hstu.HSTU, hstu.forward_flops),
+    "wukong": Kind(wukong.Wukong, wukong.forward_flops),
 }
 
 

@@ -18,9 +18,16 @@ from ligr_jax.scaling.ladder import DEMO, PAPER
 Axes = Mapping[str, Sequence[Any] | str | int]
 SEEDS = (0, 1, 2)
 
-# Plain form of model, by name: LiGR without what sets it apart.
+# Rivals, and LiGR without what sets it apart.
+WUKONG = "model.kind=wukong;model.set_depth=0;model.parametrization=standard"
+RIVALS = {
+    "ligr": "none",
+    "hstu": "model.kind=hstu",
+    "wukong": WUKONG,
+    "wukong_dual": f"{WUKONG};model.wukong.dual_path=true",  # A.2
+}
 ARCHITECTURES = (
-    "none",  # LiGR
+    *RIVALS.values(),
     "model.gate=none",  # the pre-norm transformer
     "model.gate=none;model.mask=causal;model.set_depth=0",  # and without LiGR's masks
     "model.depth=0;model.set_depth=3",  # in-session attention alone, as SetRank
@@ -114,7 +121,7 @@ def _tiny() -> dict[str, dict[str, Any]]:
             {"preset": middle, "data.fraction": [0.06, 0.12, 0.25, 0.5, 1.0], "train.seed": 0},
         ),
         "architecture": grid(
-            "LiGR, and the plain forms that its configuration holds, on one ladder",
+            "LiGR, its rivals, and the plain forms that its configuration holds, on one ladder",
             {"preset": ["demo-2", "demo-4", upper], "change": ARCHITECTURES, "train.seed": SEEDS},
         ),
         "ablations": grid(
@@ -172,7 +179,7 @@ def _paper() -> dict[str, dict[str, Any]]:
             {"preset": middle, "data.fraction": [0.03, 0.1, 0.3, 1.0], "train.seed": 0},
         ),
         "architecture": grid(
-            "LiGR, and the plain forms that its configuration holds, on one ladder",
+            "LiGR, its rivals, and the plain forms that its configuration holds, on one ladder",
             {"preset": rungs[1:5], "change": ARCHITECTURES, "train.seed": SEEDS},
         ),
         "ablations": grid(

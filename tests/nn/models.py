@@ -12,7 +12,7 @@ from flax import linen as nn
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.features import ActionTokens, ItemTokens
-from ligr_jax.nn.ligr import LiGR
+from ligr_jax.nn.models import make_model
 from ligr_jax.ops.losses import binary_cross_entropy
 
 # Laws hold for slow code as well: compile four times as fast.
@@ -28,7 +28,7 @@ _compiled: dict[tuple[str, str], Callable[..., Any]] = {}
 
 def random_params(config: ModelConfig, batch: Batch, scale: float = 0.3) -> Any:
     """Fresh parameters plus noise, so that none is zero; equal names get equal noise."""
-    shapes = jax.eval_shape(LiGR(config).init, jax.random.key(0), batch)["params"]
+    shapes = jax.eval_shape(make_model(config).init, jax.random.key(0), batch)["params"]
 
     def noisy(path: Any, p: jax.ShapeDtypeStruct) -> jax.Array:
         name = jax.tree_util.keystr(path)
@@ -40,7 +40,7 @@ def random_params(config: ModelConfig, batch: Batch, scale: float = 0.3) -> Any:
 
 
 def logits(config: ModelConfig, params: Any, batch: Batch) -> jax.Array:
-    return _once("logits", config, LiGR(config).apply)({"params": params}, batch)
+    return _once("logits", config, make_model(config).apply)({"params": params}, batch)
 
 
 def value_and_gradient(
@@ -49,7 +49,7 @@ def value_and_gradient(
     """(cross-entropy summed over actions, logits), and the former's gradient by the parameters."""
 
     def loss(p: Any, b: Batch) -> tuple[jax.Array, jax.Array]:
-        z = jnp.asarray(LiGR(config).apply({"params": p}, b))
+        z = jnp.asarray(make_model(config).apply({"params": p}, b))
         total, weight = binary_cross_entropy(z, b.labels, b.weight)
         return (total / weight).sum(), z
 
@@ -57,7 +57,11 @@ def value_and_gradient(
 
 
 def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """d logits / d tokens for item and action tokens, [B, N, A, B, N, D] each."""
+    """d z / d tokens for item and action tokens, [B, N, B, N, D] each.
+
+    z: a random sum of the logits of all actions, [B, N]: what reaches one of them reaches it.
+    """
+    weights = np.random.default_rng(0).normal(size=len(config.actions))
 
     def function(item: jax.Array, action: jax.Array) -> jax.Array:
         def shift(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -70,7 +74,7 @@ def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.
             return out
 
         with nn.intercept_methods(shift):
-            return jnp.asarray(LiGR(config).apply({"params": params}, batch))
+            return jnp.asarray(make_model(config).apply({"params": params}, batch)) @ weights
 
     zero = jnp.zeros((*batch.member.shape, config.width))
     return jax.jit(jax.jacrev(function, argnums=(0, 1)), compiler_options=QUICKLY)(zero, zero)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ligr_jax.config import ModelConfig
+from ligr_jax.config import ModelConfig, WukongConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.flops import compute_axes, forward_flops, parameter_counts, train_flops
-from ligr_jax.nn.ligr import LiGR
+from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
 from tests.batches import model_config, random_batch
 from tests.nn.models import QUICKLY
@@ -26,6 +26,18 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
     "no ffn, long": (96, {"width": 192, "heads": 2, "depth": 2, "set_depth": 1, "ffn": "none"}),
     "set-wise alone": (64, {"width": 256, "heads": 4, "depth": 0, "set_depth": 3}),
     "wide ffn": (32, {"width": 128, "heads": 2, "depth": 2, "set_depth": 1, "ffn_factor": 8.0}),
+    "hstu": (32, {"kind": "hstu", "width": 256, "heads": 4, "depth": 3, "set_depth": 1}),
+    "wukong": (64, {"kind": "wukong", "width": 96, "depth": 3, "set_depth": 0}),
+    "wukong, dual path": (
+        32,
+        {
+            "kind": "wukong",
+            "width": 128,
+            "depth": 2,
+            "set_depth": 0,
+            "wukong": WukongConfig(5, 7, 4, mlp=(8, 8), head=(), dual_path=True),
+        },
+    ),
 }
 
 
@@ -33,7 +45,7 @@ def problem(n: int, changes: dict[str, Any]) -> tuple[ModelConfig, Batch, Any, W
     """A model, its batch and parameters' shapes, and the work of today's dense attention."""
     config = model_config(unroll="yes", **changes)
     batch = random_batch([[[n]]] * ROWS, n)
-    params = jax.eval_shape(LiGR(config).init, jax.random.key(0), batch)
+    params = jax.eval_shape(make_model(config).init, jax.random.key(0), batch)
     return config, batch, params, Work(ROWS * n, ROWS * (2 * n) ** 2, ROWS * n**2)
 
 
@@ -57,7 +69,7 @@ def test_forward_count_is_every_matrix_product_of_the_traced_model(
     config, batch, params, work = problem(*shape)
 
     def forward(p: Any) -> Any:
-        return LiGR(config).apply(p, batch)
+        return make_model(config).apply(p, batch)
 
     traced = jax.make_jaxpr(forward)(params)
     assert sum(products(traced.jaxpr)) == sum(forward_flops(config, work).values())
@@ -68,7 +80,7 @@ def test_training_count_is_xlas_within_three_percent(shape: tuple[int, dict[str,
     config, batch, params, work = problem(*shape)
 
     def loss(p: Any, b: Batch) -> jax.Array:
-        return jnp.sum(jnp.asarray(LiGR(config).apply(p, b)))
+        return jnp.sum(jnp.asarray(make_model(config).apply(p, b)))
 
     step = jax.jit(jax.value_and_grad(loss), compiler_options=QUICKLY)
     compiled = step.lower(params, batch).compile()

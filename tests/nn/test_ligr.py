@@ -1,4 +1,4 @@
-"""Laws of LiGR: what may reach a logit and what may not, on stacks of both kinds of layers."""
+"""Laws of LiGR and its rivals: what may reach a logit and what may not, on stacks of layers."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ligr_jax.config import ModelConfig
+from ligr_jax.config import ModelConfig, WukongConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.ops.attention import blocked
 from tests.batches import model_config, random_batch
@@ -26,6 +26,13 @@ VARIANTS = {
         "implementation": "blocked",
         "attention": "silu",
         "position": "relative_session",
+    },
+    "hstu": {"kind": "hstu", "position": "relative_time"},
+    "wukong": {"kind": "wukong", "set_depth": 0},
+    "wukong, dual path": {
+        "kind": "wukong",
+        "set_depth": 0,
+        "wukong": WukongConfig(dual_path=True),
     },
 }
 
@@ -49,7 +56,7 @@ def batch() -> Batch:
 def reach(config: ModelConfig, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Size of d logit / d item token and d logit / d action token, [B, N, B, N] each."""
     jacobian = token_jacobian(config, random_params(config, batch), batch)
-    items, actions = (np.abs(np.asarray(j)).sum((2, 5)) for j in jacobian)
+    items, actions = (np.abs(np.asarray(j)).sum(-1) for j in jacobian)
     return items, actions
 
 
@@ -69,28 +76,38 @@ def test_no_action_reaches_a_logit_of_its_own_or_an_earlier_session(
     batch: Batch, variant: dict[str, object]
 ) -> None:
     """The Jacobian is exactly zero there, and nowhere else among actions of the same member."""
-    items, actions = reach(scanned(**variant), batch)
-    related, before, _ = pairs(batch)
+    config = scanned(**variant)
+    items, actions = reach(config, batch)
+    related, before, same = pairs(batch)
     np.testing.assert_array_equal(actions > 0, related & (before > 0))
     # Items of the session itself are served together: set-wise layers see them both ways.
+    own = before == 0 if config.set_depth else same
     real = (batch.member > 0)[..., None, None]
-    np.testing.assert_array_equal((items > 0) & real, related & (before >= 0))
+    np.testing.assert_array_equal((items > 0) & real, related & ((before > 0) | own))
 
 
-def test_without_setwise_layers_an_item_sees_no_other_of_its_session(batch: Batch) -> None:
-    items, actions = reach(scanned(set_depth=0), batch)
+@pytest.mark.parametrize("kind", ["ligr", "hstu"])
+def test_without_setwise_layers_an_item_sees_no_other_of_its_session(
+    batch: Batch, kind: str
+) -> None:
+    items, actions = reach(scanned(kind=kind, set_depth=0), batch)
     related, before, same = pairs(batch)
     real = (batch.member > 0)[..., None, None]
     np.testing.assert_array_equal((items > 0) & real, related & ((before > 0) | same))
     np.testing.assert_array_equal(actions > 0, related & (before > 0))
 
 
-def test_a_lag_of_one_session_hides_the_newest(batch: Batch) -> None:
-    items, actions = reach(scanned(mask="session_lag"), batch)
-    related, before, _ = pairs(batch)
+@pytest.mark.parametrize(
+    "shape", [{}, {"kind": "hstu"}, {"kind": "wukong", "set_depth": 0}], ids=str
+)
+def test_a_lag_of_one_session_hides_the_newest(batch: Batch, shape: dict[str, object]) -> None:
+    config = scanned(mask="session_lag", **shape)
+    items, actions = reach(config, batch)
+    related, before, same = pairs(batch)
+    own = before == 0 if config.set_depth else same
     real = (batch.member > 0)[..., None, None]
     np.testing.assert_array_equal(actions > 0, related & (before > 1))
-    np.testing.assert_array_equal((items > 0) & real, related & ((before > 1) | (before == 0)))
+    np.testing.assert_array_equal((items > 0) & real, related & ((before > 1) | own))
 
 
 def test_the_plain_causal_mask_leaks_actions_of_the_same_session(batch: Batch) -> None:
@@ -123,12 +140,20 @@ def altered(batch: Batch, session: int) -> Iterator[Batch]:
     )
 
 
-@pytest.mark.parametrize("implementation", ["dense", "blocked", "gpu", "tpu"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        *({"implementation": i} for i in ("dense", "blocked", "gpu", "tpu")),
+        {"kind": "hstu"},
+        {"kind": "wukong", "set_depth": 0},
+    ],
+    ids=lambda variant: "-".join(map(str, variant.values())),
+)
 @pytest.mark.parametrize("mask", ["session", "causal"])
 def test_logits_are_bit_identical_whatever_comes_later(
-    batch: Batch, mask: str, implementation: str
+    batch: Batch, mask: str, variant: dict[str, object]
 ) -> None:
-    config = scanned(mask=mask, implementation=implementation)
+    config = scanned(mask=mask, **variant)
     batch = jax.tree.map(lambda x: np.asarray(x), batch)
     params = random_params(config, batch)
     known = np.asarray(logits(config, params, batch))

@@ -19,11 +19,13 @@ from ligr_jax.train.program import Program
 from ligr_jax.train.state import TrainState, split
 from tests.train.runs import small_config
 
-MESHES = ((8, 1), (4, 2), (2, 4), (1, 8))
 MIXED = ("column", "item_id:row", "surface:table", "dwell_s:table", "age_days:replicated")
-PLACEMENTS = (("replicated",), ("column",), ("row",), ("table",), MIXED)
-# On one axis all placements are the same.
-PLACED = [(m, p) for m, p in product(MESHES, PLACEMENTS) if m[1] > 1 or p == ("replicated",)]
+# Every mesh with every placement of a table, and one with each placement of all tables.
+PLACED = [
+    ((8, 1), ("replicated",)),
+    *product([(4, 2), (2, 4), (1, 8)], [MIXED]),
+    *product([(2, 4)], [("replicated",), ("column",), ("row",), ("table",)]),
+]
 # Neither these widths nor the rows of the tables divide by 4 or 8.
 UNEVEN = ("model.table_width=10", "model.features.item_id.width=7")
 Tree = dict[str, Any]

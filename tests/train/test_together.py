@@ -37,7 +37,7 @@ RATES = (
     ("optim.dense_lr=4e-3", "optim.weight_decay=0.1"),
     ("optim.table_lr=0.1", "optim.dense_lr=2e-3"),
 )
-RUNS = {"seeds": SEEDS, "rates": RATES}
+RUNS = tuple((*seed, *rates) for seed, rates in zip(SEEDS, RATES))
 
 
 def quiet(_: str) -> None: ...
@@ -52,13 +52,13 @@ def configs_of(prepared: Path, runs: Sequence[Sequence[str]], *common: str) -> l
     return [small_config(prepared, *(common or COMMON), *given) for given in runs]
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(scope="module")
 def trained(
-    request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+    prepared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[Config], list[Path]]:
-    """Three runs, trained together."""
-    folder = tmp_path_factory.mktemp(request.param)
-    configs = configs_of(prepared, RUNS[request.param])
+    """Three runs of different seeds and rates, trained together."""
+    folder = tmp_path_factory.mktemp("together")
+    configs = configs_of(prepared, RUNS)
     outs = [folder / str(i) for i in range(len(configs))]
     train_together(configs, outs, quiet)
     return configs, outs
@@ -101,7 +101,7 @@ def assert_same_numbers(run: Path, reference: Path) -> None:
     leaves = [jax.tree_util.tree_leaves_with_path(state_of(r)) for r in (run, reference)]
     for (path, x), (_, y) in zip(*leaves, strict=True):
         apart, size = np.linalg.norm(np.asarray(x) - np.asarray(y)), np.linalg.norm(np.asarray(y))
-        assert apart <= 1e-5 * size + 1e-7, path
+        assert apart <= 1e-5 * size + 1e-6, path
 
 
 def assert_same_bits(run: Path, reference: Path) -> None:
@@ -184,6 +184,7 @@ def test_runs_move_between_training_alone_and_together(
 
 
 def test_steps_that_are_not_finite_are_one_runs_alone(prepared: Path, tmp_path: Path) -> None:
+    """Of two runs of one seed, which share their batches."""
     wild = ("optim.dense_lr=1e30", "optim.table_lr=1e30")
     configs = configs_of(prepared, [(), wild], *SHORT, "train.max_bad_steps=1000")
     together, apart = ([tmp_path / f"{name}{i}" for i in range(2)] for name in ("group", "lone"))
@@ -247,12 +248,12 @@ def test_rates_and_seeds_are_arguments_of_the_program(prepared: Path, tmp_path: 
     """Other ones do not compile again."""
 
     lone = small_config(prepared, *SHORT, "mesh.data=1")
+    records, program = Records(prepared), Program(lone)
+    plan = plan_for(records, lone, "train")
+    state = program.fresh(Assembler(records, plan, lone.model)(np.array([-1])))
 
-    def program_of(*runs: Sequence[str]) -> str:
+    def program_of(runs: Sequence[Sequence[str]]) -> str:
         configs = configs_of(prepared, runs, *SHORT)
-        records, program = Records(configs[0].data.dir), Program(lone)
-        plan = plan_for(records, lone, "train")
-        state = program.fresh(Assembler(records, plan, lone.model)(np.array([-1])))
         members = [
             Member(c, Record(c, tmp_path, 8, program.layout, quiet), state, {"next_index": 0})
             for c in configs
@@ -260,9 +261,10 @@ def test_rates_and_seeds_are_arguments_of_the_program(prepared: Path, tmp_path: 
         group = Group(members, program, records, 8, quiet)
         return group.lowered(group.stacked(m.state for m in members)).as_text()
 
-    assert program_of(*RATES[:2]) == program_of(*RATES[1:])
-    assert program_of(*SEEDS[:2]) == program_of(*SEEDS[1:])
-    assert program_of(*SEEDS[:2]) != program_of(*RATES[:2])  # a batch each, a batch for all
+    a_batch_each, a_batch_for_all = program_of(RUNS[:2]), program_of(RATES[:2])
+    assert program_of(RUNS[1:]) == a_batch_each
+    assert program_of(RATES[1:]) == a_batch_for_all
+    assert a_batch_each != a_batch_for_all
 
 
 def test_groups_differ_in_nothing_but_seeds_and_rates(prepared: Path) -> None:

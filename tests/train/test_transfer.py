@@ -11,10 +11,10 @@ import pytest
 from flax import linen as nn
 
 from ligr_jax.config import Config, ConfigError, ModelConfig, OptimConfig
-from ligr_jax.nn import blocks
-from ligr_jax.nn.blocks import Attention, Block, FeedForward, Stack
-from ligr_jax.nn.ligr import LiGR
+from ligr_jax.nn import blocks, hstu
+from ligr_jax.nn.blocks import FeedForward, Stack
 from ligr_jax.nn.linear import Linear
+from ligr_jax.nn.models import make_model
 from ligr_jax.ops.losses import binary_cross_entropy
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.state import Optimizer, optimizer, split
@@ -24,6 +24,7 @@ from tests.nn.models import QUICKLY, logits, random_params
 BATCH = random_batch([[[4] * 4]] * 8, 16)
 STEPS = 6
 DECAY = 0.1
+KINDS = ("ligr", "hstu")
 
 
 def model_of(rule: str, **shape: Any) -> ModelConfig:
@@ -50,7 +51,7 @@ def train(model: ModelConfig, seed: int | jax.Array) -> tuple[Any, Any, Any]:
     tx = optimizer_of(model, "adamw")
 
     def loss(params: Any) -> jax.Array:
-        z = jnp.asarray(LiGR(model).apply({"params": params}, BATCH))
+        z = jnp.asarray(make_model(model).apply({"params": params}, BATCH))
         total, weight = binary_cross_entropy(z, BATCH.labels, BATCH.weight)
         return (total / weight).sum()
 
@@ -60,22 +61,23 @@ def train(model: ModelConfig, seed: int | jax.Array) -> tuple[Any, Any, Any]:
         updates, state = tx.dense.update(clipped, state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    params = LiGR(model).init(jax.random.key(seed), BATCH)["params"]
+    params = make_model(model).init(jax.random.key(seed), BATCH)["params"]
     (after, state), _ = jax.lax.scan(step, (params, tx.dense.init(params)), length=STEPS)
     return params, after, state
 
 
 def dense_ones(model: ModelConfig) -> Any:
     """Kernels of ones; zero for all other dense parameters."""
-    shapes = jax.eval_shape(LiGR(model).init, jax.random.key(0), BATCH)["params"]
+    shapes = jax.eval_shape(make_model(model).init, jax.random.key(0), BATCH)["params"]
     return jax.tree_util.tree_map_with_path(
         lambda path, p: jnp.full(p.shape, float(path[-1].key == "kernel")), split(shapes)[0]
     )
 
 
-def test_at_the_base_shape_both_parametrizations_are_one_bit_for_bit() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_the_base_shape_both_parametrizations_are_one_bit_for_bit(kind: str) -> None:
     standard, mup = (
-        jax.jit(functools.partial(train, model_of(rule)), compiler_options=QUICKLY)(0)
+        jax.jit(functools.partial(train, model_of(rule, kind=kind)), compiler_options=QUICKLY)(0)
         for rule in ("standard", "mup")
     )
     jax.tree.map(np.testing.assert_array_equal, standard, mup)
@@ -154,7 +156,7 @@ def test_rates_epsilons_and_decay_are_those_of_the_table() -> None:
 
 def test_fresh_embeddings_of_actions_have_one_size_at_every_width() -> None:
     for rule, deviation in (("mup", 32**-0.5), ("standard", 256**-0.5)):
-        init = functools.partial(LiGR(model_of(rule, width=256)).init, batch=BATCH)
+        init = functools.partial(make_model(model_of(rule, width=256)).init, batch=BATCH)
         params = jax.jit(init, compiler_options=QUICKLY)(jax.random.key(0))["params"]
         assert np.std(params["actions"]["actions"]["kernel"]) == pytest.approx(deviation, rel=0.1)
         gate = params["history"]["layers"]["gated_ffn"]["gate"]["kernel"]
@@ -184,17 +186,17 @@ def activations(model: ModelConfig, params: Any) -> dict[str, list[jax.Array]]:
         if isinstance(module, Stack):
             stack, (h, *rest) = str(module.name), args
             layers = module.variables["params"]["layers"]
-            block = Block(module.config, module.scale, parent=None)
+            block = module.block(module.config, module.scale, parent=None)
             for i in range(module.depth):
                 own = jax.tree.map(lambda p, i=i: p[i], layers)
                 h, _ = block.apply({"params": own}, h, *rest)
             note("residual stream", h)
             return h
         out = call(*args, **kwargs)
-        if isinstance(module, FeedForward | Attention):
-            note(type(module).__name__, out)
-        elif isinstance(module, Linear) and module.name == "gate":
-            note("gate logits", out)
+        if isinstance(module, FeedForward):
+            note("feed-forward", out)
+        elif isinstance(module, Linear) and module.name in ("gate", "out", "uvqk"):
+            note(module.name, out)
         return out
 
     attend = blocks.attend
@@ -205,12 +207,13 @@ def activations(model: ModelConfig, params: Any) -> dict[str, list[jax.Array]]:
 
     with pytest.MonkeyPatch.context() as patch, nn.intercept_methods(record):
         patch.setattr(blocks, "attend", attend_and_record)
-        z = jnp.asarray(LiGR(model).apply({"params": params}, BATCH))
+        patch.setattr(hstu, "attend", attend_and_record)
+        z = jnp.asarray(make_model(model).apply({"params": params}, BATCH))
     return {**found, "logits": [z]}
 
 
 @functools.cache
-def changes(rule: str, **shape: int) -> dict[str, float]:
+def changes(rule: str, **shape: Any) -> dict[str, float]:
     """RMS over layers and two seeds of how far a few steps moved each kind of activation."""
     model = model_of(rule, **shape)
 
@@ -226,25 +229,33 @@ def changes(rule: str, **shape: int) -> dict[str, float]:
     return {kind: float(np.sqrt(np.mean([s[kind] for s in seeds]))) for kind in seeds[0]}
 
 
+WIDER, DEEPER = {"width": 256, "heads": 16}, {"depth": 8}
+
+
 @pytest.mark.parametrize(
-    ("larger", "flat"),
-    [({"width": 256, "heads": 16}, 8**0.1), ({"depth": 8}, 4**0.2)],
-    ids=["eight times as wide", "four times as deep"],
+    ("kind", "larger", "least", "most"),
+    [
+        ("ligr", WIDER, 8**-0.1, 8**0.1),
+        ("ligr", DEEPER, 4**-0.2, 4**0.2),
+        ("hstu", WIDER, 8**-0.1, 8**0.1),
+        ("hstu", DEEPER, 4**-0.5, 4**0.2),  # its layers' changes agree less: they add up to less
+    ],
 )
 def test_steps_change_every_layer_of_a_large_model_as_they_change_the_bases(
-    larger: dict[str, int], flat: float
+    kind: str, larger: dict[str, int], least: float, most: float
 ) -> None:
     """Slopes of log RMS against log size are below 0.1 in width and 0.2 in depth."""
-    base = changes("mup")
-    for kind, rms in changes("mup", **larger).items():
-        assert 1 / flat < rms / base[kind] < flat, kind
-    standard = changes("standard", **larger)
-    for kind in ("history residual stream", "history gate logits"):
-        assert standard[kind] / base[kind] > 2, kind
+    base = changes("mup", kind=kind)
+    for what, rms in changes("mup", kind=kind, **larger).items():
+        assert least < rms / base[what] < most, what
+    standard = changes("standard", kind=kind, **larger)
+    for what in ("history residual stream", "history gate" if kind == "ligr" else "history uvqk"):
+        assert standard[what] / base[what] > 2, what
 
 
-def test_scores_of_wide_heads_move_no_further_than_the_bases() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_of_wide_heads_move_no_further_than_the_bases(kind: str) -> None:
     """K eight times the base's: by 1 / K^1/2 alone, they would."""
-    base, kind = changes("mup"), "history scores"
-    assert changes("mup", width=256)[kind] < base[kind]
-    assert changes("standard", width=256)[kind] / base[kind] > 2
+    base, what = changes("mup", kind=kind), "history scores"
+    assert changes("mup", kind=kind, width=256)[what] < base[what]
+    assert changes("standard", kind=kind, width=256)[what] / base[what] > 2

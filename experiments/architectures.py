@@ -1,0 +1,175 @@
+"""Which architecture learns most for its compute: LiGR, HSTU, Wukong, Wukong with two paths?
+
+    python experiments/architectures.py             tunes, trains, tells; keeps what is finished
+    python experiments/architectures.py --no-runs   only tells
+
+On a synthetic world of 1,500 members, one pass, the same rows, features, tables, heads and losses
+for all (LiGR 5.1 and A.2 do so on LinkedIn's feed). Three rungs of the demo's ladder, three seeds;
+optim.dense_lr is each architecture's own best of powers of two at the middle rung, two seeds, on a
+grid that goes on until the best has neighbours. LiGR's and HSTU's rates then follow width and depth
+(`ligr_jax.nn.transfer`); Wukong has no such rules and keeps the middle rung's. Its depth and width
+are the rung's, its other sizes their defaults, so that at one rung architectures differ in FLOPs.
+
+Told are validation NE and AUC beside FLOPs (flops_model), with 90 % intervals from the deviation of
+seeds, pooled over all cells; then each rival less LiGR, paired by rung and seed, and by the two
+laws of NE at equal FLOPs.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import yaml
+from scipy import stats
+
+from ligr_jax.atomic import write_atomically
+from ligr_jax.cli import main as ligr
+from ligr_jax.scaling.fit import compare
+from ligr_jax.scaling.runs import column, read_runs
+from ligr_jax.scaling.shipped import RIVALS, grid
+
+METRICS = ("ne", "long_dwell/auc", "contribution/auc")
+FIRST = range(-10, -5)  # log2 of the rates
+SEEDS = {"tuning": (0, 1), "measuring": (0, 1, 2)}
+SETTINGS = ("eval.splits=validation", "track.wandb=off")
+
+
+def main() -> None:
+    args = arguments()
+    rates = {arm: tuned(args, arm) for arm in RIVALS}
+    out = args.out / "measured"
+    if not args.no_runs:
+        sweeps = {
+            arm: {"preset": args.rungs, "train.seed": SEEDS["measuring"], "optim.dense_lr": rate}
+            for arm, rate in rates.items()
+        }
+        train(args, out, sweeps)
+    table = read_runs(out).table
+    print("\n## Measured, mean of the seeds\n")
+    measured(table, rates)
+    print("\n## Less LiGR\n")
+    compared(table)
+
+
+def tuned(args: argparse.Namespace, arm: str) -> float:
+    """The best rate of the middle rung, with worse ones on both sides."""
+    out, rung = args.out / "tuning" / arm, args.rungs[len(args.rungs) // 2]
+    exponents = FIRST
+    while True:
+        rates = [2.0**k for k in exponents]
+        if not args.no_runs:
+            axes = {"preset": rung, "train.seed": SEEDS["tuning"], "optim.dense_lr": rates}
+            train(args, out, {arm: axes})
+        mean = (
+            read_runs(out)
+            .table.group_by("config/optim.dense_lr")
+            .agg(pl.col("validation/ne").mean())
+        )
+        ne = dict(mean.iter_rows())
+        best = min(ne, key=lambda rate: ne[rate])
+        at = ", ".join(f"2^{np.log2(rate):.0f} {ne[rate]:.4f}" for rate in sorted(ne))
+        if args.no_runs or min(rates) < best < max(rates):
+            print(f"{arm}: NE by rate {at}", flush=True)
+            return best
+        first, last = exponents[0] - (best == min(rates)), exponents[-1] + (best == max(rates))
+        exponents = range(first, last + 1)
+
+
+def train(args: argparse.Namespace, out: Path, sweeps: Mapping[str, Mapping[str, Any]]) -> None:
+    """Sweeps of these axes by architecture; what is finished is not trained again."""
+    world = args.out / "world"
+    if not (world / "prepared" / "manifest.json").exists():
+        members = ["--members", str(args.members), "--seed", "0"]
+        ligr(["world", "--out", str(world / "log"), *members])
+        ligr(["prepare", str(world / "log"), "--out", str(world / "prepared")])
+    files = []
+    for arm, axes in sweeps.items():
+        sweep = {"name": arm, **grid(f"{arm} on one ladder", {"change": RIVALS[arm], **axes})}
+        files.append(args.out / "sweeps" / f"{arm}.yaml")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(files[-1], yaml.safe_dump(sweep, sort_keys=False))
+    where = ["--data", str(world / "prepared"), "--out", str(out), "--together", "10"]
+    if ligr(["sweep", *map(str, files), *SETTINGS, *where]):
+        raise SystemExit("some points failed; run again")
+
+
+def measured(table: pl.DataFrame, rates: Mapping[str, float]) -> None:
+    """Every architecture at every rung."""
+    rungs = ["config/data.seq_len", "config/model.width"]
+    cells = [
+        (arm, part)
+        for arm in RIVALS
+        for part in table.filter(sweep=arm).partition_by(rungs, maintain_order=True)
+    ]
+    cells.sort(key=lambda cell: (list(RIVALS).index(cell[0]), cell[1]["flops_model"][0]))
+    reach = {m: half_width([column(part, f"validation/{m}") for _, part in cells]) for m in METRICS}
+    rows = []
+    for arm, part in cells:
+        means = (column(part, f"validation/{m}").mean() for m in METRICS)
+        rows.append(
+            (
+                arm,
+                f"T {part[rungs[0]][0]}, D {part[rungs[1]][0]}",
+                f"2^{np.log2(rates[arm]):.0f}",
+                f"{part['params/dense'][0]:,}",
+                f"{column(part, 'flops_model').mean():.2e}",
+                f"{column(part, 'seconds').mean():.0f}",
+                *(f"{mean:.4f} ± {reach[m]:.4f}" for mean, m in zip(means, METRICS)),
+            )
+        )
+    show(("", "rung", "rate", "dense", "FLOPs", "s", "NE", "long dwell AUC", "contrib. AUC"), rows)
+
+
+def half_width(cells: Sequence[np.ndarray]) -> float:
+    """Half the 90 % interval of a cell's mean, by the deviation of seeds in all cells."""
+    free = sum(len(values) - 1 for values in cells)
+    pooled = np.sqrt(sum(((values - values.mean()) ** 2).sum() for values in cells) / free)
+    seeds = min(map(len, cells))
+    return float(stats.t.ppf(0.95, free) * pooled / np.sqrt(seeds))
+
+
+def compared(table: pl.DataFrame) -> None:
+    """Each rival less LiGR."""
+    pairs = [
+        f"{t}/{seed}"
+        for t, seed in table.select("config/data.seq_len", "config/train.seed").iter_rows()
+    ]
+    rows = []
+    for metric in METRICS:
+        found = compare(
+            column(table, "flops_model"),
+            column(table, f"validation/{metric}"),
+            table["sweep"].to_list(),
+            pairs=pairs,
+            baseline="ligr",
+        )
+        for c in found:
+            what = "rung and seed" if c.kind == "paired" else f"laws, at {c.at:.1e} FLOPs"
+            interval = f"{c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]"
+            rows.append((metric, c.arm, what, interval, "; ".join(c.warnings)))
+    show(("metric", "", "by", "difference, 90 %", ""), rows)
+
+
+def show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/architectures"), help="[%(default)s]")
+    add("--members", type=int, default=1500, help="of the world [%(default)s]")
+    add("--rungs", nargs="+", default=["demo-1", "demo-3", "demo-5"], help="[%(default)s]")
+    add("--no-runs", action="store_true", help="only tell what is there")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
