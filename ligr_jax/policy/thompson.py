@@ -12,8 +12,8 @@ Both sums are carried from one training to the next, and sums of several workers
     statistics = statistics + LinearStatistics.of(phi, y)
     shown = choose(statistics.posterior(precision=1.0, noise=0.3), candidates, rng)
 
-A sum holds for the features it was taken of. Once the network itself has moved far, old sums speak
-of other features: start anew.
+Features of a model are those of `ligr_jax.train.last_layer`; its biases are a column of ones. A sum
+holds for the features it was taken of: once the network itself has moved far, start anew.
 """
 
 from dataclasses import dataclass
