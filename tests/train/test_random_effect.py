@@ -72,7 +72,8 @@ def test_yesterdays_posterior_stands_in_for_yesterdays_impressions() -> None:
     first = fit(z[:10_000], y[:10_000], item[:10_000])
     both = fit(z[10_000:], y[10_000:], item[10_000:], prior=first)
     np.testing.assert_allclose(both.effect, whole.effect, atol=0.02)
-    np.testing.assert_allclose(both.precision, whole.precision, rtol=0.05)
+    # Yesterday's curvature is that of yesterday's mode.
+    np.testing.assert_allclose(both.precision, whole.precision, rtol=0.15)
     nothing = fit(z[:0], y[:0], item[:0], prior=first)
     np.testing.assert_allclose(nothing.effect, first.effect)
 
