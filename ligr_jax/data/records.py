@@ -68,7 +68,7 @@ class Records:
     def _cut(self, edges: tuple[int, ...]) -> None:
         """Counts, and the manifest's splits, of other times: histories being in order of time, it
         is enough to know how many impressions of a member are before each of them."""
-        members, splits = len(self.member_ids), tuple(self.manifest.splits)
+        members = len(self.member_ids)
         place = np.searchsorted(np.array(edges), self.column("timestamp_ms"), side="right")
         member = np.repeat(np.arange(members), np.diff(self.offsets))
         sizes = np.bincount(member * 5 + place, minlength=5 * members).reshape(members, 5)
@@ -90,7 +90,7 @@ class Records:
                     if known[a, k]
                 },
             )
-            for k, name in enumerate(splits, 1)
+            for k, name in enumerate(self.manifest.splits, 1)
         }
         self.manifest = dataclasses.replace(self.manifest, splits=stats)
 

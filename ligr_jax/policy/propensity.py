@@ -42,12 +42,10 @@ class ResponseWeights:
         Args:
             position: from 0; response: 1, 0, or negative where unknown; is_random: 1 for random.
         """
-        place, answer = self._checked(position), np.asarray(response)
+        place = np.minimum(_positions(position), len(self.table) - 1)
+        answer = np.asarray(response)
         fixed = (np.asarray(is_random) == 1) | (answer < 0)
         return np.where(fixed, 1, self.table[place, (answer > 0).astype(int)]).astype(np.float32)
-
-    def _checked(self, position: ArrayLike) -> NDArray[np.int64]:
-        return np.minimum(_positions(position), len(self.table) - 1)
 
 
 def response_weights(
