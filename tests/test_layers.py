@@ -13,7 +13,7 @@ ROOT = Path(ligr_jax.__file__).parent
 # Lower layers first; `atomic` and `progress` are leaves that anyone may use.
 LAYERS = (
     {"ligr_jax", "atomic", "progress"},
-    {"config", "ops"},
+    {"config", "ops", "policy"},
     {"data"},
     {"tables"},
     {"nn"},
@@ -27,8 +27,9 @@ LAYERS = (
     {"__main__"},
 )
 # What reads data or results runs where there is no accelerator, and starts fast.
-WITHOUT_JAX = ("atomic", "config", "progress", "data", "ops.hashing", "ops.metrics")
+WITHOUT_JAX = ("atomic", "config", "progress", "data", "ops.hashing", "ops.metrics", "policy")
 WITHOUT_JAX += tuple(f"scaling.{m}" for m in ("fit", "runs", "report"))
+POLICIES = ("propensity", "replay", "thompson")
 ACCELERATOR = {"jax", "flax", "optax", "orbax"}
 
 
@@ -117,9 +118,10 @@ def test_importing_them_loads_no_jax() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_fits_need_numpy_and_scipy_alone() -> None:
-    """They are read where there are tables of runs and nothing else of ours."""
-    outside = reached("ligr_jax.scaling.fit") - sys.stdlib_module_names
+@pytest.mark.parametrize("name", ["scaling.fit", *(f"policy.{m}" for m in POLICIES)])
+def test_fits_and_policies_need_numpy_and_scipy_alone(name: str) -> None:
+    """They are read where there are tables of runs, or a log, and nothing else of ours."""
+    outside = reached(f"ligr_jax.{name}") - sys.stdlib_module_names
     assert outside <= {"numpy", "scipy"}
 
 

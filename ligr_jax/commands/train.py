@@ -14,6 +14,12 @@ examples:
   ligr train --data data/world/prepared --plan mesh.data=2 mesh.model=4
   ligr train --data data/world/prepared --out runs/split mesh.model=8 mesh.placement=column
   ligr train --data data/world/prepared --together group.json --preset demo-4
+  ligr train --data data/world/prepared --out runs/day-1 --warm-start runs/day-0 \
+      --cold-weights runs/cold data.edges=T0,T1,T2,T2 train.warm.strength=10
+
+`--warm-start` goes on from the weights of another run: a day's data alone, told by its times in
+milliseconds (train begins and ends, validation ends, test ends), with earlier days as history;
+`train.warm.*` hold the weights to those of that run and of one trained from nothing.
 
 `--together` trains several runs as one program, which small models gain by. They may differ in
 train.seed, optim.dense_lr, optim.table_lr and optim.weight_decay. The file lists them:
@@ -44,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--show", action="store_true", help="print the configuration and stop")
     where.add_argument("--plan", action="store_true", help="print where tables go, and stop")
     parser.add_argument("--preset", metavar="NAME", help="a named starting point, e.g. demo-4")
+    parser.add_argument("--warm-start", type=Path, metavar="RUN", help="go on from this run")
+    parser.add_argument("--cold-weights", type=Path, metavar="RUN", help="trained from nothing")
     parser.add_argument("assignments", nargs="*", metavar="name=value", help="e.g. model.depth=4")
 
 
@@ -58,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.scaling.ladder import configure
 
     preset = [f"preset={args.preset}"] if args.preset else []
-    manifest, common = load_manifest(args.data), [*preset, *args.assignments]
+    manifest, common = load_manifest(args.data), [*preset, *_warm(args), *args.assignments]
     if args.together:
         from ligr_jax.train.together import train_together
 
@@ -84,6 +92,15 @@ def run(args: argparse.Namespace) -> int:
     if is_first():
         _show(summary, config)
     return 0
+
+
+def _warm(args: argparse.Namespace) -> list[str]:
+    from ligr_jax.config import ConfigError
+    from ligr_jax.train.incremental import warm_assignments
+
+    if args.cold_weights and not args.warm_start:
+        raise ConfigError("--cold-weights goes with --warm-start, the run to go on from")
+    return warm_assignments(args.warm_start, args.cold_weights) if args.warm_start else []
 
 
 def _show(summary: dict[str, Any], config: "Config", name: str = "") -> None:

@@ -22,6 +22,7 @@ from ligr_jax.config.run import (
     OptimConfig,
     TrackConfig,
     TrainConfig,
+    WarmConfig,
 )
 from ligr_jax.config.wukong import WukongConfig
 
@@ -40,6 +41,7 @@ __all__ = [
     "TableShape",
     "TrackConfig",
     "TrainConfig",
+    "WarmConfig",
     "WukongConfig",
     "difference",
     "digest",

@@ -13,7 +13,14 @@ from ligr_jax.config.errors import ConfigError, require
 from ligr_jax.config.run import Config
 
 # Where a run computes and how it is watched does not change what it computes.
-_NOT_IN_DIGEST = ("data.dir", "data.workers", "mesh.", "track.")
+_NOT_IN_DIGEST = (
+    "data.dir",
+    "data.workers",
+    "mesh.",
+    "track.",
+    "train.warm.run",
+    "train.warm.cold_run",
+)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -18,6 +18,9 @@ class DataConfig:
     seq_len: int = 256  # T: tokens of a row, two per impression
     context: float = 0.5  # share of a row kept for earlier history where a member has more
     fraction: float = 1.0  # of the members, for data scaling
+    # Where train begins and ends, and where validation and test end, in ms, in place of the times
+    # that `ligr prepare` cut at: a day of a log, say. What is earlier is history.
+    edges: tuple[int, ...] = ()
     workers: int = 0  # loader processes; 0 reads in threads of this process
 
     def __post_init__(self) -> None:
@@ -28,6 +31,15 @@ class DataConfig:
         require(0 <= self.context < 1, f"data.context={self.context} must be in [0, 1)")
         require(0 < self.fraction <= 1, f"data.fraction={self.fraction} must be in (0, 1]")
         require(self.workers >= 0, f"data.workers={self.workers} must be >= 0")
+        require(
+            not self.edges
+            or (
+                len(self.edges) == 4
+                and self.edges[0] >= 0
+                and list(self.edges) == sorted(self.edges)
+            ),
+            f"data.edges={self.edges} must be four times in ms, none before the one ahead of it",
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,36 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class WarmConfig:
+    """Training that goes on from earlier runs (LiRank 3.6; `ligr_jax.train.incremental`)."""
+
+    run: str = ""  # run directory of w_{t-1}, the newest weights
+    cold_run: str = ""  # run directory of w_0, trained from nothing
+    digest: str = ""  # of both configurations, filled in
+    cold_weight: float = 0.0  # alpha: the share of w_0 in the start and in the penalty
+    strength: float = 0.0  # lambda: how hard the penalty holds the weights; 0 for no penalty
+    examples: int = 4096  # impressions that tell which weights each of the runs relies on
+
+    def __post_init__(self) -> None:
+        require(self.strength >= 0, f"train.warm.strength={self.strength} must be >= 0")
+        require(
+            0 <= self.cold_weight <= 1,
+            f"train.warm.cold_weight={self.cold_weight} must be in [0, 1]",
+        )
+        require(self.examples >= 1, f"train.warm.examples={self.examples} must be >= 1")
+        require(
+            bool(self.run) or not (self.strength or self.cold_run),
+            f"train.warm.strength={self.strength} and train.warm.cold_run={self.cold_run!r} need "
+            "train.warm.run, the run to go on from",
+        )
+        require(
+            bool(self.cold_run) or not self.cold_weight,
+            f"train.warm.cold_weight={self.cold_weight} needs train.warm.cold_run, the run trained "
+            "from nothing",
+        )
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How long, how often, and when to give up."""
 
@@ -106,6 +148,7 @@ class TrainConfig:
     checkpoint_every: int = 200
     keep: int = 2  # newest checkpoints kept
     max_bad_steps: int = 10  # non-finite steps in a row after which the run stops
+    warm: WarmConfig = field(default_factory=WarmConfig)
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, f"train.epochs={self.epochs} must be > 0")

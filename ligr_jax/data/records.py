@@ -4,6 +4,7 @@ Impressions of all shards are numbered through in file order, so one integer nam
 a slice names a stretch of a member's history. Nothing is read before it is asked for.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ligr_jax.data.bags import Bags
-from ligr_jax.data.manifest import MISSING, Manifest, load_manifest
+from ligr_jax.data.manifest import MISSING, Manifest, SplitStats, load_manifest
 from ligr_jax.data.schema import BadInput
 
 
@@ -19,16 +20,20 @@ class Records:
     """A prepared directory, open for reading.
 
     Attributes:
-        manifest: what the directory holds.
+        manifest: what the directory holds; its splits are those that `edges` made.
+        digest: of the manifest as it was written.
         offsets: int64 [members + 1]; member m owns impressions offsets[m] .. offsets[m + 1].
         counts: int32 [members, 4]: context, train, validation, test impressions, in that order.
         member_ids: int64 [members].
         items: the item table, one row per item by increasing `item_id`; None where there is none.
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: str | Path, edges: tuple[int, ...] = ()) -> None:
+        """edges: where train begins and ends and where validation and test end, in ms, in place of
+        the times the directory was prepared with. Its columns' statistics stay as they are."""
+        self.directory, self.edges = Path(directory), edges
         self.manifest: Manifest = load_manifest(self.directory)
+        self.digest = self.manifest.digest
         batches = [self._open(s.file) for s in self.manifest.shards]
         lists = [_list_columns(b) for b in batches]
         self._columns = [_numbers(columns) for columns in lists]
@@ -50,14 +55,45 @@ class Records:
         if self.items is not None:
             columns = {n: self.items[n] for n in self.items.schema.names if n != "item_id"}
             self._items, self._item_bags = _numbers(columns), _bags(columns)
+        if edges:
+            self._cut(edges)
 
     def __len__(self) -> int:
         """Number of impressions, untimed context included."""
         return int(self._starts[-1])
 
-    def __reduce__(self) -> tuple[type["Records"], tuple[Path]]:
+    def __reduce__(self) -> tuple[type["Records"], tuple[Path, tuple[int, ...]]]:
         """A loader process opens the directory anew instead of receiving a copy of the data."""
-        return Records, (self.directory,)
+        return Records, (self.directory, self.edges)
+
+    def _cut(self, edges: tuple[int, ...]) -> None:
+        """Counts, and the manifest's splits, of other times: histories being in order of time, it
+        is enough to know how many impressions of a member are before each of them."""
+        members = len(self.member_ids)
+        place = np.searchsorted(np.array(edges), self.column("timestamp_ms"), side="right")
+        member = np.repeat(np.arange(members), np.diff(self.offsets))
+        sizes = np.bincount(member * 5 + place, minlength=5 * members).reshape(members, 5)
+        self.counts = sizes[:, :4].astype(np.int32)  # what is after the last one is in no split
+        known, positive = np.zeros((2, len(self.manifest.actions), 5), np.int64)
+        for a, action in enumerate(self.manifest.actions):
+            labels = self.column(action)
+            known[a] = np.bincount(place[labels >= 0], minlength=5)
+            positive[a] = np.bincount(place[labels == 1], minlength=5)
+        stats = {
+            name: SplitStats(
+                start_ms=edges[k - 1],
+                end_ms=edges[k],
+                impressions=int(sizes[:, k].sum()),
+                members=int((sizes[:, k] > 0).sum()),
+                positive_rate={
+                    action: int(positive[a, k]) / int(known[a, k])
+                    for a, action in enumerate(self.manifest.actions)
+                    if known[a, k]
+                },
+            )
+            for k, name in enumerate(self.manifest.splits, 1)
+        }
+        self.manifest = dataclasses.replace(self.manifest, splits=stats)
 
     def take(self, column: str, index: np.ndarray) -> np.ndarray:
         """Values of `column` at impression numbers `index`, of any shape; vectors add an axis."""
@@ -116,7 +152,8 @@ class Records:
             first += shard.members
             # Runs of (context, train, later) impressions, member by member.
             context, train = self.counts[members, 0], self.counts[members, 1]
-            runs = np.stack([context, train, self.counts[members, 2:].sum(1)], 1)
+            length = np.diff(self.offsets)[members]
+            runs = np.stack([context, train, length - context - train], 1)
             in_train = np.repeat(np.tile([False, True, False], shard.members), runs.ravel())
             if column in self._items:
                 yield _of_items(self._items[column], columns["item_row"][in_train])

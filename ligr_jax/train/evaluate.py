@@ -50,6 +50,7 @@ class Evaluator:
 
     def __init__(self, program: Program, records: Records) -> None:
         self.records, self.config, self._program = records, program.config, program
+        self.model = program.model
         layout, model = program.layout, program.model
 
         def logits(state: TrainState, batch: Batch, lists: dict[str, Distinct]) -> Any:
@@ -131,10 +132,10 @@ def restore(
     if others:
         raise ConfigError(f"{others[0]}: only mesh.* of a trained run can be changed")
     config = override(config, assignments)
-    records = Records(data or config.data.dir)
-    if records.manifest.digest != config.data.digest:
+    records = Records(data or config.data.dir, config.data.edges)
+    if records.digest != config.data.digest:
         raise ConfigError(
-            f"{records.directory} has digest {records.manifest.digest}, the run was trained on "
+            f"{records.directory} has digest {records.digest}, the run was trained on "
             f"{config.data.digest}; pass the data it was trained on with --data"
         )
     changed = dataclasses.replace(config.eval, batch=batch or config.eval.batch)

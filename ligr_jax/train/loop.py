@@ -21,6 +21,7 @@ from ligr_jax.data.records import Records
 from ligr_jax.parallel.processes import is_first, stop_agreed
 from ligr_jax.progress import Progress
 from ligr_jax.train.evaluate import Evaluator
+from ligr_jax.train.incremental import warm_start
 from ligr_jax.train.length import steps_of
 from ligr_jax.train.preemption import on_sigterm
 from ligr_jax.train.program import Program
@@ -50,7 +51,7 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
         if done:
             say(f"{out} is finished; nothing to do")
             return done
-        records = Records(config.data.dir)
+        records = Records(config.data.dir, config.data.edges)
         return Trainer(config, records, out, say).run()
 
 
@@ -166,7 +167,10 @@ class Trainer:
         flops_xla = per_device * self.mesh.size if per_device else None
         restored = self.record.restore(self.program.like(example[0]))
         if restored is None:
-            return self.program.fresh(example[0]), compiled, flops_xla
+            state = self.program.fresh(example[0])
+            if self.config.train.warm.run:
+                state = warm_start(self.config, self.program.layout, state, self.say)
+            return state, compiled, flops_xla
         state, place = restored
         self.batches.set_state(place)
         return state, compiled, flops_xla

@@ -45,7 +45,7 @@ class Program:
             _ids_of_a_device(config, self.mesh.size),
             self.mesh.shape["data"],
             self.mesh.shape["model"],
-            row_rule(config.optim),
+            row_rule(config),
             int(config.mesh.table_gib * 2**30) or _memory_for_tables(),
             config.mesh.placement,
         )

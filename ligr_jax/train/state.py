@@ -18,6 +18,7 @@ from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.placements import Lists
 from ligr_jax.tables.sparse import RULES, RowRule
 from ligr_jax.tables.table import TABLES, is_table
+from ligr_jax.train.anchor import anchored, anchored_rows
 
 Params = Any
 OptState = Any
@@ -145,8 +146,9 @@ def optimizer(run: Config, steps: int, layout: Layout, hyper: Hyper | None = Non
             lambda path, _: "table" if is_table(path) else "dense", params
         )
 
-    table_rate, rule = schedule(config, hyper.table_lr, steps), row_rule(config)
+    table_rate, rule = schedule(config, hyper.table_lr, steps), row_rule(run)
     dense = optax.chain(
+        *([anchored(run.train.warm.strength)] if run.train.warm.strength else []),
         _scale_by_adam(run.model),
         optax.add_decayed_weights(hyper.weight_decay, matrices),
         optax.scale_by_learning_rate(schedule(config, hyper.dense_lr, steps)),
@@ -174,10 +176,12 @@ def _scale_by_adam(config: ModelConfig) -> optax.GradientTransformation:
     return optax.GradientTransformation(adam.init, update)
 
 
-def row_rule(config: OptimConfig) -> RowRule | None:
+def row_rule(config: Config) -> RowRule | None:
     """The tables' optimizer; None where they train as dense weights do."""
-    name = config.table_optimizer
-    return None if name == "adamw" else RULES[name]()
+    name, strength = config.optim.table_optimizer, config.train.warm.strength
+    if name == "adamw":
+        return None
+    return anchored_rows(RULES[name](), strength) if strength else RULES[name]()
 
 
 def init_state(model: nn.Module, tx: Optimizer, batch: Batch, key: jax.Array) -> TrainState:

@@ -57,6 +57,8 @@ def why_alone(config: Config) -> str:
             f"mesh.model={config.mesh.model} splits tables over devices, and runs trained together "
             "keep theirs whole; set mesh.model=1 or train it alone"
         )
+    if config.train.warm.run:
+        return "train.warm.run: a run that goes on from another trains alone"
     if config.mesh.fsdp:
         return (
             "mesh.fsdp=true splits weights over devices, and runs trained together keep theirs "
@@ -124,7 +126,7 @@ def _require_alike(configs: Sequence[Config], outs: Sequence[Path]) -> None:
 
 def _train(runs: Sequence[tuple[Config, Path]], say: Say) -> dict[Path, str]:
     """Trains runs from where each of them is; last words of those that failed."""
-    records = Records(runs[0][0].data.dir)
+    records = Records(runs[0][0].data.dir, runs[0][0].data.edges)
     for line in crowded_tables(runs[0][0].model, records.manifest):
         say(line)
     # Other seeds pack, and with data.fraction choose, other rows: a step more or less.

@@ -8,8 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ligr_jax.data.plan import make_plan
+from ligr_jax.data.prepare.options import PrepareOptions
+from ligr_jax.data.prepare.prepare import prepare
+from ligr_jax.data.prepare.splits import SplitTimes
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.canonical import canonical_source
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +100,37 @@ def test_a_missing_file_is_a_clear_error(prepared: Path, tmp_path: Path) -> None
         Records(tmp_path / "copy")
     with pytest.raises(BadInput, match=r"holds no manifest.json.*ligr prepare"):
         Records(tmp_path)
+
+
+def test_other_edges_cut_as_preparing_with_them_would(
+    records: Records, prepared: Path, tmp_path: Path
+) -> None:
+    first, end = records.manifest.splits["train"].start_ms, records.manifest.splits["test"].end_ms
+    cuts = [first + k * (end - first) // 5 for k in (2, 3)]
+    options = PrepareOptions(shard_rows=1000, splits=SplitTimes(*cuts))
+    prepare(canonical_source(prepared.parent / "log"), tmp_path / "cut", options)
+    other, found = Records(tmp_path / "cut"), Records(prepared, (first, *cuts, end))
+    np.testing.assert_array_equal(found.counts, other.counts)
+    assert found.manifest.splits == other.manifest.splits
+    assert found.manifest.columns == records.manifest.columns
+    assert found.digest == records.digest
+
+
+def test_a_window_of_time_is_trained_on_with_all_before_it_as_history(
+    records: Records, prepared: Path
+) -> None:
+    first, end = records.manifest.splits["train"].start_ms, records.manifest.splits["test"].end_ms
+    edges = tuple(first + k * (end - first) // 5 for k in (1, 2, 3, 3))
+    day = pickle.loads(pickle.dumps(Records(prepared, edges)))
+    time = day.column("timestamp_ms")
+    plan = make_plan(day, "train", capacity=32)
+    index, _, target = plan.gather(np.arange(len(plan)))
+    expected = np.flatnonzero((time >= edges[0]) & (time < edges[1]))
+    np.testing.assert_array_equal(np.sort(index[target]), expected)
+    assert (time[index[(index >= 0) & ~target]] < edges[1]).all()
+    assert (time[index[index >= 0]] < edges[0]).any()
+    assert len(make_plan(day, "test", capacity=32)) == 0
+    items = day.column("item_id")
+    np.testing.assert_array_equal(
+        day.train_counts("item_id", np.arange(30)), np.bincount(items[expected], minlength=30)
+    )

@@ -1,0 +1,28 @@
+"""What a model's last layers read: the features of a Bayesian last layer (`policy.thompson`)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ligr_jax.data.batch import Batch
+
+
+def last_layer_features(model: nn.Module, params: Any, batch: Batch) -> jax.Array:
+    """phi, float32 [B, N, P]: what the layers named `logits` read, side by side.
+
+    An action's logit is phi times its column of their kernels, one below the other, plus their
+    biases: LiGR has two, of the historical and of the set-wise stack, so that P = 2 D.
+    """
+    read: list[jax.Array] = []
+
+    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if context.module.name == "logits" and context.method_name == "__call__":
+            read.append(args[0])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        model.apply({"params": params}, batch)
+    return jnp.concatenate(read, axis=-1).astype(jnp.float32)
