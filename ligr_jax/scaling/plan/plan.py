@@ -20,7 +20,8 @@ from ligr_jax.scaling.plan.shape import usable
 from ligr_jax.scaling.plan.trained import Trained, train_plan
 from ligr_jax.scaling.runs import column
 
-KIND = "config/model.kind"
+# What plans count: the kind of model and of head.
+PLAIN = {"config/model.kind": "ligr", "config/model.head.kind": "linear"}
 REACH = 1.5  # decades beyond the largest run that are still answered
 
 
@@ -101,13 +102,13 @@ def _sound(table: pl.DataFrame, asked: Asked) -> tuple[pl.DataFrame, list[str]]:
     if "beats_oracle" in table.columns:
         leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False).to_numpy()
     rivals = np.zeros(len(table), bool)
-    if KIND in table.columns:
-        rivals = (table[KIND].fill_null("ligr") != "ligr").to_numpy()
+    for name in PLAIN.keys() & set(table.columns):
+        rivals |= (table[name].fill_null(PLAIN[name]) != PLAIN[name]).to_numpy()
     lost = ~np.isfinite(column(table, asked.metric)) & ~leaks & ~rivals
     names, notes = table["run"].to_numpy(), []
     for mask, why in (
         (leaks, "beats the oracle, look for a leak"),
-        (rivals, "of another kind of model: plans are LiGR's"),
+        (rivals, "another kind of model or head: plans are of LiGR with its own"),
         (lost, f"no {asked.metric}"),
     ):
         if mask.any():
