@@ -18,7 +18,7 @@ ten-thousandths, with 90 % intervals (Student's) over the seeds. `start` is rest
 measuring the Fisher information. The columns of the data are described by the first 53 days; all
 arms and days share one model, its tables and its optimizer.
 
-Expected (21 November 2026, two AMD cores that eight or more other processes shared, two seeds):
+Expected (21 November 2026, --seeds 2, two AMD cores that eight other processes or more shared):
 
                       NE       less by, 90 %     AUC       more by, 90 %  targets  steps  start
     never         0.9748       +0.0 (+0, +0)  0.6148       +0.0 (+0, +0)        0   0.0s   0.0s
@@ -26,12 +26,12 @@ Expected (21 November 2026, two AMD cores that eight or more other processes sha
     warm          0.9750     -2.0 (-35, +31)  0.6160    +11.9 (-40, +64)    1,512   0.6s  15.0s
     incremental   0.9746     +2.3 (-15, +20)  0.6160    +11.7 (-25, +48)    1,512   1.1s  24.7s
 
-Two seeds tell nothing apart: no arm's difference leaves zero. A day trains on 1.7 % of the
-impressions, and its steps take 3 to 5 % of the time of training anew, as in the paper (-96 %); at
-this size restoring, compiling and the Fisher information take longer than either. Retraining gains
-nothing over a model of yesterday here, so that there is little for a day's data to add. Lambda,
-alpha and the rates of a day are first guesses; the paper tuned the first two. The time on two
-quiet cores was not measured.
+Two seeds tell nothing apart: every interval holds zero. Training anew gains nothing over the model
+of day 0 here, so that there is little for a day's data to add. A day has 1.7 % of the impressions,
+and its steps take 3 to 5 % of the time of training anew (the paper: -96 %); but with restoring,
+compiling and the Fisher information a day takes 25.8 s, hardly less than the 29.5 s of all days.
+Lambda, alpha and the rates of a day are first guesses; the paper tuned the first two. A third seed,
+and the time on two quiet cores, were not measured.
 """
 
 import argparse
