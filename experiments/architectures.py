@@ -7,15 +7,15 @@ On a synthetic world of 1,500 members, one pass, the same rows, features, tables
 for all (LiGR 5.1 and A.2 do so on LinkedIn's feed). Three rungs of the demo's ladder, three seeds;
 optim.dense_lr is each architecture's own best of powers of two at the middle rung, two seeds, on a
 grid that goes on until the best has neighbours. LiGR's and HSTU's rates then follow width and depth
-(`ligr_jax.nn.transfer`); Wukong and LiRank have no such rules and keep the middle rung's. Their other
-sizes follow the rung's width, and a rung costs them several times what it costs LiGR: so LiGR and
-HSTU have a larger rung besides, and the laws are compared at equal FLOPs.
+(`ligr_jax.nn.transfer`); Wukong and LiRank have no such rules and keep the middle rung's. Their
+other sizes follow the rung's width, and a rung costs them several times what it costs LiGR: so LiGR
+and HSTU have a larger rung besides, and the laws are compared at equal FLOPs.
 
 Told are validation NE and AUC beside FLOPs (flops_model), with 90 % intervals from the deviation of
 seeds, pooled over all cells; then each rival less LiGR, paired by rung and seed, and by the two
 laws of NE at equal FLOPs.
 
-Expected (21 November 2026, two AMD cores; NE +- 0.0026, long dwell +- 0.018, contribution +- 0.007):
+Expected (21 November 2026, two AMD cores; NE +- 0.0026, long dwell 0.018, contribution 0.007):
 
                       rate     dense     FLOPs       NE   long dwell AUC   contribution AUC
     LiGR     demo-1   2^-7     5,324   1.5e+10   0.9829           0.6425             0.5899
