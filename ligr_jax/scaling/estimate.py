@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -48,8 +49,9 @@ class Estimate:
 class Estimator:
     """Estimates the points of a sweep; what they share is found once."""
 
-    def __init__(self, records: Records) -> None:
-        self.records = records
+    def __init__(self, data: Path) -> None:
+        """data: the prepared directory."""
+        self._data = data
         self._known: dict[str, Any] = {}
 
     def __call__(self, config: Config) -> Estimate:
@@ -59,18 +61,20 @@ class Estimator:
             ValueError: shapes do not fit, or the train split is empty.
         """
         rows = (asdict(config.data), config.train.seed if config.data.fraction < 1 else 0)
-        plan: Plan = self._once("plan", rows, lambda: plan_for(self.records, config, "train"))
+        edges = config.data.edges
+        records = self._once("records", edges, lambda: Records(self._data, edges))
+        plan: Plan = self._once("plan", rows, lambda: plan_for(records, config, "train"))
         if not len(plan):
-            raise ValueError(f"{self.records.directory}: the train split has no impressions")
+            raise ValueError(f"{self._data}: the train split has no impressions")
         row: Work = self._once(
-            "work", (rows, config.model.mask), lambda: work_of_a_row(config, self.records, plan)
+            "work", (rows, config.model.mask), lambda: work_of_a_row(config, records, plan)
         )
         steps = number_of_steps(config, plan, row)
         work = Work(*(x * steps * config.optim.batch for x in astuple(row)))
         # Rates change no shape, and a sweep may have many.
         optim = replace(config.optim, dense_lr=1.0, table_lr=1.0)
         shape = (asdict(config.model), asdict(optim), config.data.seq_len)
-        counts, size = self._once("state", shape, lambda: _state(config, self.records, plan))
+        counts, size = self._once("state", shape, lambda: _state(config, records, plan))
         flops = train_flops(config.model, work)
         on_cpu = jax.default_backend() == "cpu"
         shared = -(-config.optim.batch // (config.optim.accumulate * jax.device_count()))
@@ -78,7 +82,7 @@ class Estimator:
             kept = activation_bytes(config, shared, on_cpu)
         else:
             kept = self._once(
-                "kept", (shape, shared), lambda: traced_bytes(config, self.records, plan, shared)
+                "kept", (shape, shared), lambda: traced_bytes(config, records, plan, shared)
             )
         speed = _SHARE * peak_flops(config.model.dtype) * jax.device_count()
         return Estimate(

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from ligr_jax.config import Config, ConfigError, digest
-from ligr_jax.data.records import Records
+from ligr_jax.data.manifest import load_manifest
 from ligr_jax.progress import clock
 from ligr_jax.scaling.estimate import Estimate, Estimator
 from ligr_jax.scaling.ladder import configure
@@ -94,11 +94,11 @@ def plan_points(asked: Sequence[Asked], data: Path, extra: Sequence[str] = ()) -
     Raises:
         ConfigError: a point that cannot run, named by its assignments.
     """
-    estimator, points = Estimator(Records(data)), dict[str, Point]()
+    estimator, manifest, points = Estimator(data), load_manifest(data), dict[str, Point]()
     for each in asked:
         given = (*each.assignments, *extra)
         try:
-            config = configure(estimator.records.manifest, data, given)
+            config = configure(manifest, data, given)
             point = Point(each.sweeps, given, config, estimator(config))
         except (ValueError, TypeError) as e:
             raise ConfigError(f"point {' '.join(given)}: {e}") from e
