@@ -1,3 +1,77 @@
+"""Do LiRank's ablations (tables 1, 6 and 8, section 5.3) come out on a small synthetic world?
+
+    python experiments/lirank_ablation.py                    all, resumable, in runs/lirank_ablation
+    python experiments/lirank_ablation.py --data PREPARED    on data prepared before
+
+A world of 3,000 members, a fifth of them trained on (325 steps of 512 impressions), three seeds.
+Half of the steps are warm-up, as in the paper (6.2). A change is relative, taken seed by seed; its
+90 % interval is Student's, the deviation pooled over its table, as in experiments/ligr_paper.py.
+`agrees`: our sign is the paper's and the interval excludes zero, or the paper has no change and the
+interval holds zero; `open`: it holds zero; `differs`: it excludes zero on the other side.
+
+What is ours to read into the paper: each line of table 6 is one change of one baseline, that of
+tables 1 and 9, save the sparse mixture, which joins the line above it; the baseline knows no id and
+nothing of the member, and has one tower of two layers, 32 wide, for all tasks. Large: four layers,
+128 wide. Low rank: 16; the full rank of table 8 is as wide as the input. TransAct reads 8
+impressions (the paper's 100). Ids are 16 wide (30). Groups are the two towers of 3.1; Ads has three
+groups for its three chargeabilities.
+
+Left out, and why:
+    contribution rate of replay    the world does not shuffle the top of a session; AUC stands for
+                                   it, of smaller relative changes by nature: compare signs
+    IDs + quantization (table 8)   is not of training: experiments/quantize.py
+    Job Search (5.3)               the world has one surface's worth of tasks: JYMBII's stands here
+    tables of A.8                  JYMBII's is not printed in the paper
+    incremental (tables 4, 5)      is of training; table 9, longer histories, is of length alone
+
+Expected (21 November 2026, two AMD cores shared with others; AUC of the validation split):
+
+    table 1, over one tower  paper  click             long dwell        contribution
+    grouping                 +0.75  -0.2 [-0.3, -0.1] +0.2 [+0.0, +0.3] -0.9 [-2.3, +0.4]open
+    MMoE                     +1.19  +0.3 [+0.2, +0.4] +0.5 [+0.4, +0.6] +0.4 [-0.9, +1.8]open
+    PLE                      +1.34  +0.2 [+0.1, +0.3] +0.6 [+0.5, +0.7] +0.9 [-0.5, +2.2]open
+
+    table 6, over the same   paper  click             long dwell        contribution
+    IDs                      +1.89  +0.4 [+0.2, +0.7] +0.3 [-0.2, +0.7] +0.1 [-0.6, +0.8]open
+    isotonic                 +1.08  -0.0 [-0.3, +0.2] -0.0 [-0.5, +0.4] -0.1 [-0.8, +0.6]open
+    LMLP                     +1.23  +1.1 [+0.9, +1.4] +0.2 [-0.2, +0.7] +1.7 [+1.0, +2.4]agrees
+    gating                   +1.00  -0.3 [-0.6, -0.1] -0.0 [-0.5, +0.4] -0.7 [-1.4, +0.0]open
+    grouping                 +0.75  -0.2 [-0.5, +0.0] +0.2 [-0.3, +0.6] -0.9 [-1.6, -0.2]differs
+    LDCNv2                   +1.26  -1.0 [-1.2, -0.8] -1.2 [-1.6, -0.7] -0.7 [-1.4, +0.0]open
+    TransAct                 +1.66  +7.3 [+7.1, +7.6] +2.2 [+1.8, +2.7] +10.2 [+9.5, +10.9]agrees
+    RDCN                     +2.15  -0.5 [-0.7, -0.3] -0.3 [-0.8, +0.1] -0.2 [-0.9, +0.5]open
+    LDCNv2+LMLP+TransAct     +3.45  not in this run
+    RDCN+LMLP+TransAct       +3.62  not in this run
+    RDCN+LMLP+TransAct+sMoE  +4.14  not in this run
+
+    table 8, over an MLP     paper  click             long dwell        contribution
+    IDs                      +1.27  +0.6 [+0.3, +0.9] +0.4 [+0.2, +0.5] +0.6 [+0.3, +1.0]agrees
+    IDs+DCNv2                +1.45  not in this run
+    IDs+LDCNv2               +1.37  +0.2 [-0.0, +0.5] +0.0 [-0.1, +0.2] -0.1 [-0.5, +0.2]open
+    IDs+isotonic             +1.39  +0.6 [+0.3, +0.9] +0.3 [+0.2, +0.5] +0.6 [+0.2, +0.9]agrees
+    IDs+LDCNv2+isotonic      +1.47  +0.2 [-0.0, +0.5] +0.0 [-0.1, +0.2] -0.2 [-0.6, +0.1]open
+    IDs+TransAct             +2.20  not in this run
+
+    5.3, over no ids         paper  click             long dwell        contribution
+    IDs+LDCNv2               +2.10  +0.0 [-0.2, +0.3] +0.1 [-0.3, +0.5] -1.0 [-2.1, +0.1]open
+    IDs+LDCNv2+gating         none  -0.7 [-1.0, -0.4] -0.3 [-0.6, -0.0] -1.3 [-2.4, -0.1]differs
+    IDs+LDCNv2+QR             none  -0.0 [-0.3, +0.2] -0.1 [-0.4, +0.1] -0.4 [-1.5, +0.8]agrees
+
+The verdict is of the task the table judges: contribution for Feed, click for Ads and Jobs. Ids help
+Ads and large layers Feed, as in the paper; MMoE and PLE lead the towers by group in its order, at 7
+and 15 times the dense parameters (the paper: 3 to 10), open on contribution but beyond chance on
+click and long dwell. Low-rank crosses lose on Feed; gates lose on Jobs, where the paper saw no
+change. With AUCs of 0.54 to 0.64 these are models of few steps: whether crosses and gates would
+gain with more is not known from this, nor whether a shorter warm-up would help. QR hashing costs
+nothing that three seeds show, on a fifth of the rows.
+
+The isotonic layer's changes of calibration error are within chance: of click, -5 % [-13, +3] on
+Feed, +3 % [-14, +21] on Ads; observed over expected moves by 0.005 at most (the paper: +1.84 %).
+
+Time: about 45 s of wall for the three seeds of an arm, 19 minutes for all, at low priority beside
+other work; alone it was not measured.
+"""
+
 import argparse
 import json
 from pathlib import Path
@@ -153,9 +227,11 @@ def main() -> None:
     if not args.no_runs:
         train(args.data or world(args.out / "world"), runs)
     table = read_runs(runs).table.with_columns(change=pl.col("run").replace_strict(arm_of(runs)))
+    finished = set(table["change"])
     for title, (judged, lines) in TABLES.items():
         print(f"\n## {title}\n")
-        ablations(table, judged, lines)
+        known = {arm: at for arm, at in lines.items() if {arm, at[0]} <= finished}
+        ablations(table, judged, known)
     print("\n## What the isotonic layer does to calibration\n")
     calibration(table)
 
@@ -212,6 +288,8 @@ def calibration(table: pl.DataFrame) -> None:
     here = table.filter(pl.col("change").is_in({*CALIBRATED, *CALIBRATED.values()}))
     rows = []
     for arm, base in CALIBRATED.items():
+        if not {arm, base} <= set(here["change"]):
+            continue
         for task in TASKS:
             change = told(against(here, base, f"validation/{task}/ece")[arm])
             cells = []
