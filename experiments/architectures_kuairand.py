@@ -8,6 +8,19 @@ trained to 4 May, one pass. optim.dense_lr is each architecture's best of a few 
 mean NE of the four actions, one seed; then three seeds with it, read on 6 May. All are 32 wide.
 LiGR's shape was chosen on 5 May before (one layer), the rivals' was not: two layers of HSTU and
 Wukong, LiRank's sizes as in `ligr_jax.scaling.ladder`.
+
+Expected (21 November 2026, two AMD cores beside other work; mean and deviation of three seeds):
+
+              rate    dense     FLOPs   click AUC         click NE          long_dwell AUC
+    LiGR     0.003   35,428   2.2e+11   0.7507 ± 0.0008   0.8516 ± 0.0012   0.7526 ± 0.0003
+    HSTU    0.0015   31,620   2.1e+11   0.7485 ± 0.0008   0.8547 ± 0.0014   0.7513 ± 0.0006
+    Wukong   0.003  189,556   1.3e+12   0.7488 ± 0.0008   0.8532 ± 0.0006   0.7520 ± 0.0003
+    LiRank 0.00075  384,414   4.4e+12   0.7436 ± 0.0005   0.8594 ± 0.0001   0.7444 ± 0.0004
+
+LiGR is first, by one to three deviations of a seed, at a sixth of Wukong's FLOPs. The grids are
+short: LiGR's and Wukong's best rate is the highest tried, LiRank's the lowest.
+
+Time: 19 minutes beside other work.
 """
 
 import argparse
