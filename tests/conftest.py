@@ -8,8 +8,9 @@ from tests.xla import flags
 
 # Before anything imports JAX.
 os.environ["XLA_FLAGS"] = flags(devices=8)
-cache = Path(__file__).parents[1] / ".pytest_cache" / "xla"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache / os.environ.get("PYTEST_XDIST_WORKER", ""))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    Path(__file__).parents[1] / ".pytest_cache" / os.environ.get("PYTEST_XDIST_WORKER", "xla")
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["WANDB_MODE"] = "offline"
 
