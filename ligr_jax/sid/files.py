@@ -1,25 +1,12 @@
-"""Binary files that are whole or not there, and arrays in them."""
+"""Arrays in files that are whole or not there."""
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from ligr_jax.atomic import whole
 from ligr_jax.data.schema import BadInput
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, renamed to `path` at the end, or removed on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
+from ligr_jax.atomic import whole
 from ligr_jax.data.prepare.shards import fixed_size_lists
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.files import read_whole
 from ligr_jax.data.sources.ids import hash_strings
 from ligr_jax.ops.hashing import mix64
 from ligr_jax.sid.corpus import item_ids
-from ligr_jax.sid.files import whole
 
 BUCKETS = 1 << 16
 SEED = 0
@@ -77,6 +77,7 @@ def write_title_vectors(
         lists = frame[tags] if frame[tags].dtype.is_nested() else frame[tags].str.split("|")
     ids = item_ids(frame[id_column], f"{table}, column '{id_column}'", batch.text)
     vectors = fixed_size_lists(title_vectors(frame[title], lists, width))
+    out.parent.mkdir(parents=True, exist_ok=True)
     with whole(out) as part:
         pq.write_table(pa.table({"item_id": ids, "content": vectors}), part)
     return len(ids)

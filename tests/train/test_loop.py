@@ -118,7 +118,9 @@ def test_sigterm_saves_and_asks_to_be_run_again(
 
 
 # Where orbax gives up at the first damaged array, others still on their way find its loop closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"
+)
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(
     prepared: Path, finished: Path, tmp_path: Path
 ) -> None:
