@@ -86,7 +86,9 @@ class HistoryEncoder(nn.Module):
             layer = EncoderLayer(self.heads, self.dropout, self.dtype, name=f"layer_{i}")
             h = layer(h, mask, deterministic)
         h = jnp.where(there[..., None], h, 0)
-        pooled = jnp.where(there[..., None], h, -jnp.inf).max(axis=1)
-        pooled = jnp.where(there[:, :1], pooled, 0)
+        # Not max: its gradient looks for what equals the maximum, and code that computes h twice may
+        # round it differently, find nothing, and divide by none.
+        largest = jnp.argmax(jnp.where(there[..., None], h, -jnp.inf), axis=1, keepdims=True)
+        pooled = jnp.take_along_axis(h, largest, axis=1)[:, 0]
         newest = h[:, : self.last].reshape(b * n, -1)
         return jnp.concatenate([pooled, newest], axis=-1).reshape(b, n, -1)
