@@ -67,9 +67,10 @@ def warm_start(
     _refuse(config)
     warm = config.train.warm
     mean, weighted, importance, rows = None, None, None, None
-    for run, share in ((warm.run, 1 - warm.cold_weight), (warm.cold_run, warm.cold_weight)):
-        if not share:
-            continue
+    shares = {warm.run: 1 - warm.cold_weight}  # on the first day both may be one run
+    if warm.cold_weight:
+        shares[warm.cold_run] = shares.get(warm.cold_run, 0) + warm.cold_weight
+    for run, share in shares.items():
         evaluator, state = restore(Path(run), batch=1, assignments=_ONE_DEVICE)
         _require_same_model(config, evaluator.config, run)
         weights = jax.device_get(state.params)

@@ -161,19 +161,18 @@ class Trainer:
     def _start(self) -> tuple[TrainState, Callable[..., Any], float | None]:
         """The state, restored or fresh, and the compiled step with XLA's count of its FLOPs."""
         example = self.program.put(*peek(self.batches))
-        compiled = self.program.compile(*example)
-        # XLA counts what one device does.
-        per_device = (compiled.cost_analysis() or {}).get("flops")
-        flops_xla = per_device * self.mesh.size if per_device else None
         restored = self.record.restore(self.program.like(example[0]))
         if restored is None:
             state = self.program.fresh(example[0])
             if self.config.train.warm.run:
                 state = warm_start(self.config, self.program.layout, state, self.say)
-            return state, compiled, flops_xla
-        state, place = restored
-        self.batches.set_state(place)
-        return state, compiled, flops_xla
+        else:
+            state, place = restored
+            self.batches.set_state(place)
+        compiled = self.program.compile(*example)
+        # XLA counts what one device does.
+        per_device = (compiled.cost_analysis() or {}).get("flops")
+        return state, compiled, per_device * self.mesh.size if per_device else None
 
     def _on_sigterm(self, stop: threading.Event) -> contextlib.AbstractContextManager[None]:
         """Of several processes, JAX hears it, and they stop together."""
