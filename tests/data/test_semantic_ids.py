@@ -162,6 +162,9 @@ def test_complete_output_is_reused_and_another_is_refused(
     with pytest.raises(BadInput, match=r"prepared otherwise.*semantic_ids.*--overwrite"):
         attach(other, prepared, out)
     assert attach(other, prepared, out, overwrite=True).digest != made.digest
+    (out / "items.arrow").unlink()
+    with pytest.raises(BadInput, match=r"items\.arrow is gone.*--overwrite"):
+        attach(other, prepared, out)
     with pytest.raises(BadInput, match=r"has .*'sid1'.* already"):
         attach(ids, attached, tmp_path / "twice")
     with pytest.raises(BadInput, match="is the prepared data itself"):
