@@ -141,6 +141,9 @@ def test_the_flops_regularizer_is_least_at_even_use_and_has_a_gradient() -> None
     noise = 0.1 * jnp.asarray(rng.standard_normal((8, D)), jnp.float32)
     assert flops_regularizer(even + noise, apart, 1.0) == pytest.approx(1 / K, abs=1e-3)
     assert flops_regularizer(uneven + noise, apart, 1.0) == pytest.approx(1.0, abs=1e-3)
+    for seed in range(3):  # every residual on a code: distances of zero, but for rounding
+        own = jnp.asarray(np.random.default_rng(seed).standard_normal((64, 6)), jnp.float32)
+        assert flops_regularizer(own, own, 0.1) == pytest.approx(1 / 64, rel=0.2)
     books = jnp.asarray(rng.standard_normal((K, D)), jnp.float32)
     value = flops_regularizer(r, books, 1.0)
     assert 1 / K < value < 1
