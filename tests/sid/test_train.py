@@ -149,6 +149,15 @@ def test_kmeans_ends_where_every_centroid_is_the_mean_of_its_rows() -> None:
         np.testing.assert_allclose(x[nearest == k].mean(0), found[k], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_fewer_items_than_codes(tmp_path: Path, method: str) -> None:
+    few = open_corpus(write_items(tmp_path / "items.parquet", clusters(5)), "content")
+    found = measure(train(small(method), few, "content", tmp_path / "model"), few).quality
+    assert (found.items, found.unique) == (5, 1.0)
+    assert max(found.used) <= 5 / 8
+    assert method == "rqvae" or abs(found.error) < 1e-9
+
+
 def test_another_training_in_the_directory_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     train(small("rqkmeans", steps=1), corpus, "content", tmp_path)
     with pytest.raises(BadInput, match="codes: there 8, asked 9"):
