@@ -19,6 +19,7 @@ from ligr_jax.sid.kmeans import kmeans
 from ligr_jax.sid.measure import measure
 from ligr_jax.sid.model import SidModel, load_model
 from ligr_jax.sid.train import METHODS, train
+from ligr_jax.sid.train_rqvae import RQVAETraining, State
 from ligr_jax.train.loop import Preempted
 from tests.sid.corpora import clusters, write_items
 
@@ -127,6 +128,32 @@ def test_training_lowers_the_error_and_keeps_all_codes_in_use(
     before, after = (measure(m, corpus).quality for m in (whole["rqvae"], longer))
     assert after.error < 0.3 < before.error
     assert after.used == (1.0, 1.0)
+
+
+def test_a_dead_code_starts_anew(corpus: Corpus) -> None:
+    """A step puts it on a residual of its level, without its moments; others' use is averaged."""
+    mean, variance = corpus.moments()
+    training = RQVAETraining(small("rqvae"), corpus, mean, float(np.sqrt(variance)))
+    state = training.fresh()
+    params = {**state.params, "codebooks": state.params["codebooks"].at[1, 3].set(1e3)}
+    adam, *rest = state.opt_state
+    mu, nu = (jax.tree.map(jnp.ones_like, params) for _ in range(2))  # the step donates both
+    use = np.ones((2, 8), np.float32)
+    use[1, 3] = 0.05
+    out: Any = training.model.apply({"params": params}, training.batch(1))
+    codes, residuals = np.asarray(out.quantized.codes), np.asarray(out.quantized.residuals)
+    state = State(params, (adam._replace(mu=mu, nu=nu), *rest), jnp.asarray(use))
+    new, metrics = training.update(1, training.put(state))
+    assert metrics["reset"] == 1
+    moved = np.asarray(new.params["codebooks"][1, 3])
+    assert np.abs(residuals[1] - moved).max(1).min() < 1e-4
+    dead = np.zeros((2, 8), bool)
+    dead[1, 3] = True
+    for moments in (new.opt_state[0].mu, new.opt_state[0].nu):
+        np.testing.assert_array_equal((moments["codebooks"] == 0).all(-1), dead)
+    share = np.stack([np.bincount(level, minlength=8) for level in codes.T]) / 64 * 8
+    expected = np.where(dead, 1, 0.99 * use + 0.01 * share)
+    np.testing.assert_allclose(new.usage, expected, rtol=1e-5)
 
 
 def test_a_pass_of_lloyd_never_raises_the_error(corpus: Corpus) -> None:
