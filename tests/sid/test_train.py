@@ -15,7 +15,7 @@ import pytest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.corpus import Corpus, open_corpus
-from ligr_jax.sid.kmeans import kmeans
+from ligr_jax.sid.kmeans import kmeans, nearest_of, residual_kmeans
 from ligr_jax.sid.measure import measure
 from ligr_jax.sid.model import SidModel, load_model
 from ligr_jax.sid.train import METHODS, train
@@ -156,6 +156,28 @@ def test_a_dead_code_starts_anew(corpus: Corpus) -> None:
     np.testing.assert_allclose(new.usage, expected, rtol=1e-5)
 
 
+def test_an_epoch_has_every_item_once_and_the_next_another_order(corpus: Corpus) -> None:
+    training = RQVAETraining(small("rqvae"), corpus, np.zeros(corpus.width), 1.0)
+    rows = np.concatenate([training.batch(number) for number in range(1, 20)])
+    first, second = rows[:600], rows[600:1200]
+    for epoch in (first, second):
+        np.testing.assert_array_equal(np.unique(epoch, axis=0), np.unique(corpus.vectors, axis=0))
+    assert (first != second).any(1).mean() > 0.9
+
+
+def test_moments_and_the_error_are_numpys(whole: dict[str, SidModel], corpus: Corpus) -> None:
+    x = np.random.default_rng(0).standard_normal((40_000, 3)) + np.arange(40_000)[:, None] / 1e4
+    mean, variance = Corpus(np.arange(40_000), x.astype(np.float32), "").moments()
+    np.testing.assert_allclose(mean, x.mean(0), rtol=1e-6)
+    assert variance == pytest.approx(x.var(0).mean(), rel=1e-6)
+    model, x = whole["rqkmeans"], np.asarray(corpus.vectors, np.float64)
+    found = measure(model, corpus)
+    books = model.arrays["codebooks"]
+    x_hat = sum(book[code] for book, code in zip(books, found.codes.T))
+    lost = x - (x_hat * model.arrays["scale"] + model.arrays["mean"])
+    assert found.quality.error == pytest.approx((lost**2).sum() / ((x - x.mean(0)) ** 2).sum())
+
+
 def test_a_pass_of_lloyd_never_raises_the_error(corpus: Corpus) -> None:
     mean, variance = corpus.moments()
     training = METHODS["rqkmeans"](small("rqkmeans"), corpus, mean, float(np.sqrt(variance)))
@@ -174,6 +196,14 @@ def test_kmeans_ends_where_every_centroid_is_the_mean_of_its_rows() -> None:
     nearest = ((x[:, None] - found) ** 2).sum(2).argmin(1)
     for k in range(5):
         np.testing.assert_allclose(x[nearest == k].mean(0), found[k], rtol=1e-4, atol=1e-4)
+
+
+def test_a_level_clusters_what_the_one_before_left() -> None:
+    left, errors = jnp.asarray(clusters(300, 2)), []
+    for book in residual_kmeans(left, 2, 5, jax.random.key(0)):
+        left = left - book[nearest_of(left, book)]
+        errors.append(float((left**2).sum()))
+    assert errors[1] < errors[0] / 2
 
 
 @pytest.mark.parametrize("method", METHODS)
