@@ -203,7 +203,7 @@ def test_a_level_clusters_what_the_one_before_left() -> None:
     for book in residual_kmeans(left, 2, 5, jax.random.key(0)):
         left = left - book[nearest_of(left, book)]
         errors.append(float((left**2).sum()))
-    assert errors[1] < errors[0] / 2
+    assert errors[1] < errors[0] / 3
 
 
 @pytest.mark.parametrize("method", METHODS)
