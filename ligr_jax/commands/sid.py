@@ -147,9 +147,11 @@ def _inspect(args: argparse.Namespace) -> int:
     from ligr_jax.sid.page import read_columns, write_page
 
     model = load_model(args.model)
-    found = measure(model, open_corpus(args.source, model.column))
+    corpus = open_corpus(args.source, model.column)
+    ids = corpus.ids[corpus.rows]
+    columns = read_columns(args.titles, args.id, ids) if args.titles else None
+    found = measure(model, corpus)
     if args.out:
-        columns = read_columns(args.titles, args.id, found.ids) if args.titles else None
         write_page(args.out, model, found, str(args.source), columns)
     as_json = json.dumps(dataclasses.asdict(found.quality), indent=1)
     print(as_json if args.json else "\n".join(found.quality.lines()))

@@ -68,8 +68,21 @@ class DwellCounts:
 
     @classmethod
     def of(cls, dwell: ArrayLike, cluster: ArrayLike, size: int) -> "DwellCounts":
-        """dwell: seconds [N], NaN where not recorded (left out); size: number of clusters."""
+        """
+        Args:
+            dwell: seconds [N], NaN where not recorded (left out).
+            cluster: [N], in 0 .. size - 1.
+
+        Raises:
+            ValueError: a cluster is outside.
+        """
         seconds, number = np.asarray(dwell, np.float64), np.asarray(cluster, np.int64)
+        wrong = np.flatnonzero((number < 0) | (number >= size))
+        if len(wrong):
+            raise ValueError(
+                f"cluster[{wrong[0]}]={number[wrong[0]]} is outside 0..{size - 1}; number clusters "
+                "from 0, and give a size that holds them all"
+            )
         known = ~np.isnan(seconds)
         place = number[known] * _BUCKETS + _bucket(seconds[known])
         return cls(np.bincount(place, minlength=size * _BUCKETS).reshape(size, _BUCKETS))
@@ -117,24 +130,25 @@ class LongDwell:
         """Labels impressions of one day, and counts them for the next one.
 
         Returns int8 [N]: 1 for long, 0 for not, -1 where the dwell was not recorded or no day was
-        before. After a gap of days the newest one before it is what there is.
+        before. After a gap of days, or days without any dwell, the newest one before it is what
+        there is.
 
         Raises:
-            ValueError: the day is before one that was added.
+            ValueError: the day is before one that was added, or a cluster is not in 0..size-1.
         """
         if self._day is not None and day < self._day:
             raise ValueError(f"day {day} comes after day {self._day}; add days in order")
-        if self._day is not None and day > self._day:
+        counts = DwellCounts.of(dwell, cluster, self.size)
+        if self._day is not None and day > self._day and self._counts.counts.any():
             self._limits = self._counts.thresholds(self.percentile, self.least)
             self._counts = self._nothing()
         self._day = day
-        self._counts += DwellCounts.of(dwell, cluster, self.size)
+        self._counts += counts
         seconds = np.asarray(dwell, np.float64)
         if self._limits is None:
             return np.full(len(seconds), UNKNOWN, np.int8)
         limit = self._limits[np.asarray(cluster, np.int64)]
-        unknown = np.isnan(seconds) | np.isnan(limit)
-        return np.where(unknown, UNKNOWN, seconds > limit).astype(np.int8)
+        return np.where(np.isnan(seconds), UNKNOWN, seconds > limit).astype(np.int8)
 
     def _nothing(self) -> DwellCounts:
         return DwellCounts(np.zeros((self.size, _BUCKETS), np.int64))

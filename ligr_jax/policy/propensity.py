@@ -40,11 +40,12 @@ class ResponseWeights:
         """The weight of each impression, [N]; 1 where it was random or the response is unknown.
 
         Args:
-            position: from 0; response: 1, 0, or negative where unknown; is_random: 1 for random.
+            position: from 0; is_random: 1 for random.
+            response: 1, 0, or negative or NaN where unknown.
         """
         place = np.minimum(_positions(position), len(self.table) - 1)
         answer = np.asarray(response)
-        fixed = (np.asarray(is_random) == 1) | (answer < 0)
+        fixed = (np.asarray(is_random) == 1) | ~(answer >= 0)
         return np.where(fixed, 1, self.table[place, (answer > 0).astype(int)]).astype(np.float32)
 
 
@@ -59,7 +60,7 @@ def response_weights(
 
     Args, the first three [N]:
         position: from 0.
-        response: 1, 0, or negative where unknown (left out).
+        response: 1, 0, or negative or NaN where unknown (left out).
         is_random: 1 where the order was random.
         positions: so many have weights of their own; those after the last are one.
         smoothing: impressions at the traffic's mean rate that are added to each position of both.

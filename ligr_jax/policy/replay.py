@@ -92,7 +92,7 @@ def replay(
         confidence: of the interval.
 
     Raises:
-        ValueError: no slate matches, or a reward is neither 0 nor 1.
+        ValueError: no slate matches, a reward is neither 0 nor 1, or a score is not a number.
     """
     score, reward = np.asarray(score, np.float64), np.asarray(reward, np.float64)
     wrong = np.flatnonzero((reward != 0) & (reward != 1))
@@ -101,6 +101,9 @@ def replay(
             f"reward[{wrong[0]}]={reward[wrong[0]]}: rewards are 0 or 1; leave out rows whose "
             "label nobody recorded"
         )
+    wrong = np.flatnonzero(np.isnan(score))
+    if len(wrong):
+        raise ValueError(f"score[{wrong[0]}]=nan: a slate with it has no first; score every item")
     _, group = np.unique(np.asarray(slate), return_inverse=True)
     size = np.bincount(group)
     best = np.full(len(size), -np.inf)
@@ -140,9 +143,9 @@ def wilson(rate: float, trials: float, confidence: float = 0.95) -> tuple[float,
 
 
 def _effective(weight: Floats, residual: Floats, member: NDArray, rate: float) -> float:
-    """rate (1 - rate) over the ratio's variance between members."""
+    """rate (1 - rate) over the ratio's variance between members, and at most what the weights stand
+    for: members that earn alike, or a single one, show no variance."""
     _, who = np.unique(member, return_inverse=True)
     variance = (np.bincount(who, weight * residual) ** 2).sum() / weight.sum() ** 2
-    if variance <= 0:  # all matches earned alike: only weights tell how many they stand for
-        return float(weight.sum() ** 2 / (weight**2).sum())
-    return float(rate * (1 - rate) / variance)
+    most = weight.sum() ** 2 / (weight**2).sum()  # Kish 1965
+    return float(min(most, rate * (1 - rate) / variance) if variance else most)

@@ -105,8 +105,15 @@ def laplace(
         offset: [N], a logit that stays as it is, e.g. the network's bias.
 
     Raises:
+        ValueError: a target is neither 0 nor 1.
         ArithmeticError: no mode after `steps` steps.
     """
+    wrong = np.flatnonzero((y != 0) & (y != 1))
+    if len(wrong):
+        raise ValueError(
+            f"y[{wrong[0]}]={y[wrong[0]]}: targets are 0 or 1; leave out rows whose label nobody "
+            "recorded"
+        )
     w = prior.mean.copy()
     value = _logistic_loss(prior, phi, y, offset, w)
     for _ in range(steps):

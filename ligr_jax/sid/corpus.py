@@ -43,10 +43,10 @@ class Corpus:
     @cached_property
     def rows(self) -> np.ndarray:
         """int64: rows with content. A vector of zeros is that of an item without any."""
-        blocks = range(0, len(self.vectors), ROWS)
-        return np.concatenate(
-            [first + np.flatnonzero(self.vectors[first : first + ROWS].any(1)) for first in blocks]
-        )
+        has = np.zeros(len(self.vectors), bool)
+        for first in range(0, len(has), ROWS):
+            has[first : first + ROWS] = self.vectors[first : first + ROWS].any(1)
+        return np.flatnonzero(has)
 
     def __len__(self) -> int:
         """Number of items with content."""

@@ -73,7 +73,7 @@ def measure(model: SidModel, corpus: Corpus) -> Measured:
         ids.append(some)
         codes.append(code)
         prints.append(_fingerprints(x))
-        lost += float(((x - x_hat) ** 2).sum(dtype=np.float64))
+        lost += float(np.square(x - x_hat, dtype=np.float64).sum())
     every = np.concatenate(codes)
     spread = variance * corpus.width * len(corpus)
     return Measured(

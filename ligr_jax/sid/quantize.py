@@ -41,7 +41,8 @@ def quantize(z: jax.Array, codebooks: jax.Array) -> Quantized:
 def squared_distances(x: jax.Array, codebook: jax.Array) -> jax.Array:
     """|x - e_k|^2, [B, K], of x [B, d] and codebook [K, d]; full float32 on every device."""
     dot = jnp.matmul(x, codebook.T, precision=jax.lax.Precision.HIGHEST)
-    return (x**2).sum(1)[:, None] - 2 * dot + (codebook**2).sum(1)
+    # Near zero the difference is rounding alone, of either sign.
+    return jnp.maximum((x**2).sum(1)[:, None] - 2 * dot + (codebook**2).sum(1), 0)
 
 
 def straight_through(z: jax.Array, chosen: jax.Array) -> jax.Array:

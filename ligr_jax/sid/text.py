@@ -56,7 +56,7 @@ def write_title_vectors(
     tags: a column of lists, or of text such as a|b|c.
 
     Raises:
-        BadInput: no such file or column, ids or titles of another type, or a width below 1.
+        BadInput: no such file or column, ids, titles or tags of another type, or a width below 1.
     """
     if width < 1:
         raise BadInput(f"width={width}; give at least 1")
@@ -74,7 +74,14 @@ def write_title_vectors(
         raise BadInput(f"{table}, column '{title}': {frame[title].dtype} values are no titles")
     lists = pl.Series([[]] * len(frame), dtype=pl.List(pl.String))
     if tags:
-        lists = frame[tags] if frame[tags].dtype.is_nested() else frame[tags].str.split("|")
+        kind = frame[tags].dtype
+        if kind not in (pl.String, pl.List(pl.String)):
+            raise BadInput(
+                f"{table}, column '{tags}': {kind} values are no tags; give text such as a|b|c, or "
+                "lists of text"
+            )
+        lists = frame[tags].str.split("|") if kind == pl.String else frame[tags]
+        lists = lists.list.eval(pl.element().filter(pl.element() != ""))
     ids = item_ids(frame[id_column], f"{table}, column '{id_column}'", batch.text)
     vectors = fixed_size_lists(title_vectors(frame[title], lists, width))
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -128,12 +128,11 @@ def _save(path: Path, number: int, state: Any) -> None:
 
 def _restored(path: Path, training: Training) -> tuple[int, Any]:
     """How many updates are done, and the state after them."""
-    fresh = training.fresh()
     if not path.exists():
-        return 0, fresh
+        return 0, training.fresh()
     saved = load_arrays(path)
     state = jax.tree_util.tree_map_with_path(
-        lambda place, _: saved[jax.tree_util.keystr(place)], fresh
+        lambda place, _: saved[jax.tree_util.keystr(place)], jax.eval_shape(training.fresh)
     )
     return int(saved["number"]), training.put(state)
 

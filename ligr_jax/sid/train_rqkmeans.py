@@ -37,10 +37,11 @@ class RQKMeansTraining:
     def update(self, number: int, state: jax.Array) -> tuple[jax.Array, Mapping[str, Any]]:
         """One pass over the corpus; the first of a level begins with k-means of a sample."""
         level, iteration = divmod(number - 1, self.config.steps)
-        key = jax.random.fold_in(self.key, number)
-        sample = _left_over(jnp.asarray(self._sample(level)), state, level)
+        k = self.config.codes
         if iteration == 0:
-            state = state.at[level].set(kmeans(sample, self.config.codes, key))
+            sample = self._sample(INIT_ROWS * k, number, state, level)
+            key = jax.random.fold_in(self.key, number)
+            state = state.at[level].set(kmeans(sample, k, key))
         totals: Any = 0.0, 0.0, 0.0
         for x, weight in self._batches():
             found = _sums(put(x, over_rows(self.mesh)), weight, state, level)
@@ -48,17 +49,18 @@ class RQKMeansTraining:
             # run side by side starve each other of threads.
             totals = [a + np.float64(b) for a, b in zip(totals, jax.device_get(found))]
         sums, counts, error = totals
-        others = jax.device_get(jax.random.choice(key, sample, (len(counts),)))
-        codebook = means(sums, counts, others)
+        others = jnp.resize(self._sample(k, number, state, level), (k, self.corpus.width))
+        codebook = means(sums, counts, jax.device_get(others))
         share = error / len(self.corpus) / self.corpus.width
         metrics = {"level": level + 1, "error": share, "empty": (counts == 0).sum()}
         return state.at[level].set(codebook), metrics
 
-    def _sample(self, level: int) -> np.ndarray:
-        items = len(self.corpus)
-        rng = np.random.default_rng([self.config.seed, level])
-        rows = min(items, INIT_ROWS * self.config.codes)
-        return self._standard(self.corpus.take(np.sort(rng.permutation(items)[:rows])))
+    def _sample(self, rows: int, number: int, codebooks: jax.Array, level: int) -> jax.Array:
+        """What is left over of `rows` random items, or of all."""
+        rng = np.random.default_rng([self.config.seed, number])
+        places = rng.permutation(len(self.corpus))[:rows]
+        x = self._standard(self.corpus.take(np.sort(places)))
+        return _left_over(jnp.asarray(x), codebooks, level)
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Standard vectors, and 1 for each, 0 for what fills the last batch."""
@@ -81,6 +83,7 @@ def _sums(
     return sums_and_counts(_left_over(x, codebooks, level), weight, codebooks[level])
 
 
+@partial(jax.jit, static_argnums=2)
 def _left_over(x: jax.Array, codebooks: jax.Array, level: int) -> jax.Array:
     """What the levels before `level` leave of x [B, W]."""
     for codebook in codebooks[:level]:

@@ -15,6 +15,9 @@ def last_layer_features(model: nn.Module, params: Any, batch: Batch) -> jax.Arra
 
     An action's logit is phi times its column of their kernels, one below the other, plus their
     biases: LiGR has two, of the historical and of the set-wise stack, so that P = 2 D.
+
+    Raises:
+        ValueError: heads of other kinds, whose actions have layers of their own.
     """
     read: list[jax.Array] = []
 
@@ -25,4 +28,9 @@ def last_layer_features(model: nn.Module, params: Any, batch: Batch) -> jax.Arra
 
     with nn.intercept_methods(note):
         model.apply({"params": params}, batch)
+    if not read:
+        raise ValueError(
+            "the model has no layer `logits` that all actions share; train one with "
+            "model.head.kind=linear"
+        )
     return jnp.concatenate(read, axis=-1).astype(jnp.float32)

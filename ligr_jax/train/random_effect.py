@@ -36,22 +36,19 @@ class RandomEffects:
 
     items: ids, sorted, [V].
     effect, precision: [V, A].
-    elsewhere: lambda, the precision of an item not among them, whose effect is 0.
     """
 
     items: NDArray
     effect: Floats
     precision: Floats
-    elsewhere: float
 
     def of(self, item: ArrayLike) -> Floats:
         """Effects [N, A] of the items of impressions [N]."""
         return self._take(self.effect, np.asarray(item), 0.0)
 
-    def prior(self, items: NDArray) -> tuple[Floats, Floats]:
-        """Means and precisions [V, A] for `items`."""
-        precision = self._take(self.precision, items, self.elsewhere)
-        return self._take(self.effect, items, 0.0), precision
+    def prior(self, items: NDArray, otherwise: float) -> tuple[Floats, Floats]:
+        """Means and precisions [V, A] for `items`: 0 and `otherwise` for those not among them."""
+        return self._take(self.effect, items, 0.0), self._take(self.precision, items, otherwise)
 
     def _take(self, values: Floats, item: NDArray, otherwise: float) -> Floats:
         out = np.full((len(item), values.shape[1]), otherwise)
@@ -77,11 +74,12 @@ def fit(
         labels: 1, 0, or negative where unknown (left out), [N, A].
         item: ids, [N].
         precision: lambda = 1 / variance of the effects, for items that `prior` does not have.
-        weight: of impressions, [N].
+        weight: of impressions, [N], at least 0.
         prior: what was fitted on earlier impressions, other ones than these.
 
     Raises:
-        ValueError: `precision` is not above 0, or a logit is not finite.
+        ValueError: `precision` is not above 0, or a logit or weight is not finite, or a weight is
+            below 0.
     """
     z, y, ids = np.asarray(logits, np.float64), np.asarray(labels), np.asarray(item)
     if precision <= 0:
@@ -89,16 +87,22 @@ def fit(
     if not np.isfinite(z).all():
         row, action = np.argwhere(~np.isfinite(z))[0]
         raise ValueError(f"logits[{row}, {action}]={z[row, action]}: logits must be finite")
-    before = prior or RandomEffects(ids[:0], z[:0], z[:0], precision)
+    given = np.ones(len(z)) if weight is None else np.asarray(weight, np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(given) & (given >= 0)))
+    if len(wrong):
+        raise ValueError(
+            f"weight[{wrong[0]}]={given[wrong[0]]}: weights must be finite and at least 0"
+        )
+    before = prior or RandomEffects(ids[:0], z[:0], z[:0])
     items, place = np.unique(np.concatenate([before.items, ids]), return_inverse=True)
-    mean, strength = before.prior(items)
-    w = np.where(y >= 0, 1.0 if weight is None else np.asarray(weight, np.float64)[:, None], 0.0)
+    mean, strength = before.prior(items, precision)
+    w = np.where(y >= 0, given[:, None], 0.0)
     fitted = [
         _fit(z[:, a], y[:, a] > 0, w[:, a], place[len(before.items) :], mean[:, a], strength[:, a])
         for a in range(z.shape[1])
     ]
     effect, curvature = (np.stack(columns, 1) for columns in zip(*fitted))
-    return RandomEffects(items, effect, curvature, before.elsewhere)
+    return RandomEffects(items, effect, curvature)
 
 
 def _fit(

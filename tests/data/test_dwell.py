@@ -72,6 +72,11 @@ def test_unseen_clusters_fall_back_to_all_and_gaps_to_the_newest_day() -> None:
     # Cluster 2 had nothing on day 4, and takes the median of all, 64.
     found = stream.add(9, [2.0, 2, 2, 66, np.nan], [0, 1, 2, 2, 0])
     assert found.tolist() == [1, 0, 0, 1, -1]
+    # A day on which no dwell was recorded is a gap.
+    assert stream.add(10, [np.nan], [0]).tolist() == [-1]
+    assert stream.add(11, [1.0, 65], [0, 2]).tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"cluster\[1\]=3 is outside 0\.\.2"):
+        stream.add(11, [1.0, 1], [0, 3])
     assert LongDwell(1).add(0, [], []).tolist() == []
 
 

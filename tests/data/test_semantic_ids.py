@@ -3,6 +3,7 @@
 import errno
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.semantic_ids import CODES, MODEL, prefix_ids
 from ligr_jax.data.sources.canonical import canonical_source
+from ligr_jax.data.sources.files import read_items
 from ligr_jax.ops.hashing import hash_rows
 from tests.data.logs import ACTIONS, write_log
 
@@ -162,6 +164,9 @@ def test_complete_output_is_reused_and_another_is_refused(
     with pytest.raises(BadInput, match=r"prepared otherwise.*semantic_ids.*--overwrite"):
         attach(other, prepared, out)
     assert attach(other, prepared, out, overwrite=True).digest != made.digest
+    (out / "items.arrow").unlink()
+    with pytest.raises(BadInput, match=r"items\.arrow is gone.*--overwrite"):
+        attach(other, prepared, out)
     with pytest.raises(BadInput, match=r"has .*'sid1'.* already"):
         attach(ids, attached, tmp_path / "twice")
     with pytest.raises(BadInput, match="is the prepared data itself"):
@@ -200,6 +205,11 @@ def bad(table: pl.DataFrame, column: str, value: int | None) -> pl.DataFrame:
         (lambda t: bad(t, "c3", None), K, r"row 20, column 'c3': value None"),
         (lambda t: bad(t, "item_id", None), K, r"row 20, column 'item_id': value None"),
         (lambda t: bad(t, "item_id", t.row(3)[0]), K, r"row 20, column 'item_id': value \d+ is .*"),
+        (
+            lambda t: bad(t, "item_id", t.row(18)[0]),
+            K,
+            r"row 20, column 'item_id': value \d+ is .*",
+        ),
         (lambda t: t.with_columns(item_id=pl.col("item_id") + 100), K, "none of its items.*30"),
         (lambda t: t.drop("item_id"), K, "no column 'item_id'"),
         (lambda t: t.drop("c2"), K, "no column 'c2' among"),
@@ -210,8 +220,16 @@ def bad(table: pl.DataFrame, column: str, value: int | None) -> pl.DataFrame:
     ],
 )
 def test_a_bad_table_is_a_clear_error(
-    prepared: Path, table: pl.DataFrame, tmp_path: Path, change, k: object, message: str
+    prepared: Path,
+    table: pl.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change,
+    k: object,
+    message: str,
 ) -> None:
+    few = partial(read_items, batch_rows=7)  # a row and its double stand in one batch, or in two
+    monkeypatch.setattr("ligr_jax.data.semantic_ids.read_items", few)
     in_data_first = table.sort(pl.col("item_id") >= 30)
     ids = write_ids(tmp_path / "ids.parquet", change(in_data_first), k)
     with pytest.raises(BadInput, match=message) as error:

@@ -89,6 +89,7 @@ def test_smoothed_by_hand() -> None:
     np.testing.assert_allclose(found.table[:, 1], rates[0] / rates[1])
     np.testing.assert_allclose(found.table[:, 0], (1 - rates[0]) / (1 - rates[1]))
     assert found([9, 0], [0, -1], [0, 0]).tolist() == pytest.approx([found.table[1, 0], 1])
+    assert found([0], [np.nan], [0]).tolist() == [1]  # a null of a log's column
     with pytest.raises(ValueError, match="0 of 0 impressions of random traffic"):
         response_weights([0, 1], [0, 1], [0, 0])
     with pytest.raises(ValueError, match=r"position\[1\]=-1"):

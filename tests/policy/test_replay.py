@@ -68,6 +68,8 @@ def test_counted_by_hand() -> None:
         replay([0, 1], [0, 0], [0, 1], [0, 0], [0, 0])
     with pytest.raises(ValueError, match=r"reward\[1\]=-1"):
         replay([0, 1], [0, 0], [0, 1], [0, -1], [0, 0])
+    with pytest.raises(ValueError, match=r"score\[1\]=nan"):
+        replay([0, np.nan], [0, 0], [0, 1], [0, 0], [0, 0])
 
 
 def test_wilson_is_scipys_and_members_matches_go_together() -> None:
@@ -90,6 +92,15 @@ def test_wilson_is_scipys_and_members_matches_go_together() -> None:
     assert wilson(0.0, 10)[0] == 0
     nothing = replay(score, slate, place, 0 * reward, slate)
     assert nothing.effective == n
+
+
+def test_a_single_member_does_not_make_a_rate_certain() -> None:
+    """Its residuals sum to zero, but for rounding."""
+    slate, place, _, score, reward, member = simulated(np.random.default_rng(4), 30)
+    found = replay(score, slate, place, reward, 0 * member)
+    assert 0 < found.rate < 1
+    assert found.effective <= found.matched
+    assert found.high - found.low > 0.1
 
 
 def test_random_slates_are_the_random_rows_of_sessions() -> None:

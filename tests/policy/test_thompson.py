@@ -95,6 +95,8 @@ def test_laplace_survives_separable_data_and_a_far_start() -> None:
     found = laplace(Gaussian(np.array([-9.0]), np.array([[1e-3]])), phi, (phi[:, 0] > 0) * 1.0)
     assert found.mean[0] > 0
     assert np.isfinite(found.precision).all()
+    with pytest.raises(ValueError, match=r"y\[1\]=-1"):
+        laplace(found, phi[:2], np.array([1, -1]))
 
 
 def regret(explore: bool, seed: int, items: int = 10, requests: int = 20_000) -> float:

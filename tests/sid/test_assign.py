@@ -11,7 +11,7 @@ import pytest
 from ligr_jax.cli import main
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
-from ligr_jax.sid.corpus import open_corpus
+from ligr_jax.sid.corpus import Corpus, open_corpus
 from ligr_jax.sid.measure import quality
 from ligr_jax.sid.model import load_model
 from tests.sid.corpora import clusters, write_items
@@ -138,3 +138,8 @@ def test_bad_vectors_are_refused_where_they_stand(kind: str, tmp_path: Path) -> 
     pq.write_table(table, tmp_path / "items.parquet")
     with pytest.raises(BadInput, match=words):
         open_corpus(tmp_path / "items.parquet", "content")
+
+
+def test_a_corpus_may_be_empty() -> None:
+    """Prepared data whose items all lack content; `open_corpus` then says so."""
+    assert len(Corpus(np.zeros(0, np.int64), np.zeros((0, 3), np.float32), "")) == 0

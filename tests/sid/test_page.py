@@ -14,7 +14,7 @@ import pytest
 from ligr_jax.cli import main
 from ligr_jax.data.schema import BadInput
 from ligr_jax.sid.page import read_columns
-from ligr_jax.sid.text import title_vectors
+from ligr_jax.sid.text import title_vectors, write_title_vectors
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "ml_latest_small" / "movies.csv"
 BROWSER = next(
@@ -106,6 +106,17 @@ def test_titles_are_joined_by_id_and_missing_ones_are_empty(movies: Path) -> Non
         read_columns(movies, "item_id", np.array([20]))
 
 
+@pytest.mark.usefixtures("page")
+def test_titles_are_checked_before_the_corpus_is_coded(
+    movies: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr("ligr_jax.sid.model.SidModel.code")
+    model, items = movies.parent / "model", movies.parent / "items.parquet"
+    words = ["sid", "inspect", model, items, "--titles", movies.parent / "none.csv"]
+    assert main([*map(str, words)]) == 1
+    assert "none.csv: no such file" in capsys.readouterr().err
+
+
 def test_vectors_are_near_where_titles_and_tags_are() -> None:
     titles = pl.Series(["Toy Story", "toy story 2", "Alien", "Aliens", "Heat", None])
     tags = pl.Series([["Kids"], ["Kids"], ["Horror"], ["Horror"], ["Crime"], []])
@@ -116,6 +127,19 @@ def test_vectors_are_near_where_titles_and_tags_are() -> None:
     assert 0.5 < near[2, 3] < near[0, 1]  # "alien" and "aliens" share trigrams, not words
     assert np.abs(near[4, :4]).max() < 0.2
     np.testing.assert_array_equal(title_vectors(titles, tags, 256), x)
+
+
+def test_empty_tags_are_none_and_tags_are_text(tmp_path: Path) -> None:
+    table, out = tmp_path / "items.parquet", tmp_path / "out.parquet"
+    columns = {"item_id": [1, 2, 3], "title": [None, "Heat", "Heat"], "year": [1, 2, 3]}
+    frame = pl.DataFrame({**columns, "tags": ["", "Crime", "|Crime|"]})
+    frame.write_parquet(table)
+    write_title_vectors(table, out, "item_id", "title", "tags", 8)
+    none, one, same = pl.read_parquet(out)["content"].to_list()
+    assert none == [0] * 8
+    assert one == same != none
+    with pytest.raises(BadInput, match=r"items.parquet, column 'year': Int64 values are no tags"):
+        write_title_vectors(table, out, "item_id", "title", "year", 8)
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"no MovieLens in {REAL.parent}")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.quantize import Quantized, quantize, straight_through
@@ -141,11 +142,27 @@ def test_the_flops_regularizer_is_least_at_even_use_and_has_a_gradient() -> None
     noise = 0.1 * jnp.asarray(rng.standard_normal((8, D)), jnp.float32)
     assert flops_regularizer(even + noise, apart, 1.0) == pytest.approx(1 / K, abs=1e-3)
     assert flops_regularizer(uneven + noise, apart, 1.0) == pytest.approx(1.0, abs=1e-3)
+    for seed in range(3):  # every residual on a code: distances of zero, but for rounding
+        own = jnp.asarray(np.random.default_rng(seed).standard_normal((64, 6)), jnp.float32)
+        assert flops_regularizer(own, own, 0.1) == pytest.approx(1 / 64, rel=0.2)
     books = jnp.asarray(rng.standard_normal((K, D)), jnp.float32)
     value = flops_regularizer(r, books, 1.0)
     assert 1 / K < value < 1
     for slope in jax.grad(flops_regularizer, argnums=(0, 1))(r, books, 1.0):
         assert np.abs(slope).max() > 1e-3
+
+
+def test_the_regularizer_of_every_level_enters_the_loss(x: np.ndarray, params: Tree) -> None:
+    config = SidConfig(**{**LINEAR, "gamma": 7.0}, temperature=0.5)
+    books, z = np.asarray(params["codebooks"]), x[:, :D]
+    out = Output(jnp.asarray(x), jnp.asarray(z), quantize(jnp.asarray(z), jnp.asarray(books)))
+    total = 0.0
+    for residual, book in zip(np.asarray(out.quantized.residuals), books):
+        distances = ((residual[:, None] - book) ** 2).sum(2)
+        p = softmax(-distances / (0.5 * distances.min(1).mean()), axis=1)
+        total += (p.mean(0) ** 2).sum()
+    found = loss_parts(config, jnp.asarray(books), jnp.asarray(x), out)
+    assert found["flops"] == pytest.approx(7 * total, rel=1e-4)
 
 
 def test_reset_takes_residuals_of_the_codes_own_level() -> None:

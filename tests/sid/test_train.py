@@ -15,10 +15,11 @@ import pytest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.corpus import Corpus, open_corpus
-from ligr_jax.sid.kmeans import kmeans
+from ligr_jax.sid.kmeans import kmeans, nearest_of, residual_kmeans
 from ligr_jax.sid.measure import measure
 from ligr_jax.sid.model import SidModel, load_model
 from ligr_jax.sid.train import METHODS, train
+from ligr_jax.sid.train_rqvae import RQVAETraining, State
 from ligr_jax.train.loop import Preempted
 from tests.sid.corpora import clusters, write_items
 
@@ -72,7 +73,16 @@ def test_a_training_that_was_stopped_ends_with_the_same_bits(
             train(small(method), corpus, "content", tmp_path, save_every_s=0)
     assert not (tmp_path / "model.json").exists()
     said: list[str] = []
-    model = train(small(method), corpus, "content", tmp_path, said.append)
+    fresh = METHODS[method].fresh
+
+    def shapes(self: Any) -> Any:
+        state = fresh(self)
+        assert all(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(state))
+        return state
+
+    with monkeypatch.context() as patch:  # the start is not computed again
+        patch.setattr(METHODS[method], "fresh", shapes)
+        model = train(small(method), corpus, "content", tmp_path, said.append)
     assert f"resuming at step {5 if signalled else 4}" in said[0]
     assert model.digest == whole[method].digest == load_model(tmp_path).digest
     assert train(small(method), corpus, "content", tmp_path, said.append).digest == model.digest
@@ -120,6 +130,54 @@ def test_training_lowers_the_error_and_keeps_all_codes_in_use(
     assert after.used == (1.0, 1.0)
 
 
+def test_a_dead_code_starts_anew(corpus: Corpus) -> None:
+    """A step puts it on a residual of its level, without its moments; others' use is averaged."""
+    mean, variance = corpus.moments()
+    training = RQVAETraining(small("rqvae"), corpus, mean, float(np.sqrt(variance)))
+    state = training.fresh()
+    params = {**state.params, "codebooks": state.params["codebooks"].at[1, 3].set(1e3)}
+    adam, *rest = state.opt_state
+    mu, nu = (jax.tree.map(jnp.ones_like, params) for _ in range(2))  # the step donates both
+    use = np.ones((2, 8), np.float32)
+    use[1, 3] = 0.05
+    out: Any = training.model.apply({"params": params}, training.batch(1))
+    codes, residuals = np.asarray(out.quantized.codes), np.asarray(out.quantized.residuals)
+    state = State(params, (adam._replace(mu=mu, nu=nu), *rest), jnp.asarray(use))
+    new, metrics = training.update(1, training.put(state))
+    assert metrics["reset"] == 1
+    moved = np.asarray(new.params["codebooks"][1, 3])
+    assert np.abs(residuals[1] - moved).max(1).min() < 1e-4
+    dead = np.zeros((2, 8), bool)
+    dead[1, 3] = True
+    for moments in (new.opt_state[0].mu, new.opt_state[0].nu):
+        np.testing.assert_array_equal((moments["codebooks"] == 0).all(-1), dead)
+    share = np.stack([np.bincount(level, minlength=8) for level in codes.T]) / 64 * 8
+    expected = np.where(dead, 1, 0.99 * use + 0.01 * share)
+    np.testing.assert_allclose(new.usage, expected, rtol=1e-5)
+
+
+def test_an_epoch_has_every_item_once_and_the_next_another_order(corpus: Corpus) -> None:
+    training = RQVAETraining(small("rqvae"), corpus, np.zeros(corpus.width), 1.0)
+    rows = np.concatenate([training.batch(number) for number in range(1, 20)])
+    first, second = rows[:600], rows[600:1200]
+    for epoch in (first, second):
+        np.testing.assert_array_equal(np.unique(epoch, axis=0), np.unique(corpus.vectors, axis=0))
+    assert (first != second).any(1).mean() > 0.9
+
+
+def test_moments_and_the_error_are_numpys(whole: dict[str, SidModel], corpus: Corpus) -> None:
+    x = np.random.default_rng(0).standard_normal((40_000, 3)) + np.arange(40_000)[:, None] / 1e4
+    mean, variance = Corpus(np.arange(40_000), x.astype(np.float32), "").moments()
+    np.testing.assert_allclose(mean, x.mean(0), rtol=1e-6)
+    assert variance == pytest.approx(x.var(0).mean(), rel=1e-6)
+    model, x = whole["rqkmeans"], np.asarray(corpus.vectors, np.float64)
+    found = measure(model, corpus)
+    books = model.arrays["codebooks"]
+    x_hat = sum(book[code] for book, code in zip(books, found.codes.T))
+    lost = x - (x_hat * model.arrays["scale"] + model.arrays["mean"])
+    assert found.quality.error == pytest.approx((lost**2).sum() / ((x - x.mean(0)) ** 2).sum())
+
+
 def test_a_pass_of_lloyd_never_raises_the_error(corpus: Corpus) -> None:
     mean, variance = corpus.moments()
     training = METHODS["rqkmeans"](small("rqkmeans"), corpus, mean, float(np.sqrt(variance)))
@@ -138,6 +196,23 @@ def test_kmeans_ends_where_every_centroid_is_the_mean_of_its_rows() -> None:
     nearest = ((x[:, None] - found) ** 2).sum(2).argmin(1)
     for k in range(5):
         np.testing.assert_allclose(x[nearest == k].mean(0), found[k], rtol=1e-4, atol=1e-4)
+
+
+def test_a_level_clusters_what_the_one_before_left() -> None:
+    left, errors = jnp.asarray(clusters(300, 2)), []
+    for book in residual_kmeans(left, 2, 5, jax.random.key(0)):
+        left = left - book[nearest_of(left, book)]
+        errors.append(float((left**2).sum()))
+    assert errors[1] < errors[0] / 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fewer_items_than_codes(tmp_path: Path, method: str) -> None:
+    few = open_corpus(write_items(tmp_path / "items.parquet", clusters(5)), "content")
+    found = measure(train(small(method), few, "content", tmp_path / "model"), few).quality
+    assert (found.items, found.unique) == (5, 1.0)
+    assert max(found.used) <= 5 / 8
+    assert method == "rqvae" or abs(found.error) < 1e-9
 
 
 def test_another_training_in_the_directory_is_refused(corpus: Corpus, tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def test_yesterdays_posterior_stands_in_for_yesterdays_impressions() -> None:
     np.testing.assert_allclose(both.precision, whole.precision, rtol=0.15)
     nothing = fit(z[:0], y[:0], item[:0], prior=first)
     np.testing.assert_allclose(nothing.effect, first.effect)
+    # `precision` is of the items that yesterday did not see.
+    seen = item < 100
+    halves = fit(z[seen], y[seen], item[seen], precision=1.0)
+    joined = fit(z[~seen], y[~seen], item[~seen], precision=9.0, prior=halves)
+    alone = fit(z[~seen], y[~seen], item[~seen], precision=9.0)
+    np.testing.assert_allclose(joined.of(alone.items), alone.effect)
+    np.testing.assert_allclose(joined.of(halves.items), halves.effect)
 
 
 def test_an_item_without_traffic_has_no_effect_and_bad_input_is_refused() -> None:
@@ -84,6 +91,9 @@ def test_an_item_without_traffic_has_no_effect_and_bad_input_is_refused() -> Non
     assert fit(z[:0], y[:0], item[:0]).of([3]).tolist() == [[0, 0]]
     with pytest.raises(ValueError, match="precision=0"):
         fit(z, y, item, precision=0)
+    for bad in (-1.0, np.nan):
+        with pytest.raises(ValueError, match=rf"weight\[2\]={bad}"):
+            fit(z, y, item, weight=np.where(np.arange(50) == 2, bad, 1.0))
     z[3, 1] = np.nan
     with pytest.raises(ValueError, match=r"logits\[3, 1\]=nan"):
         fit(z, y, item)

@@ -59,14 +59,18 @@ def _move(manifest: Manifest, work: Path, out: Path) -> None:
     (out / "manifest.json").unlink(missing_ok=True)
     for old in [*out.glob("members-*.arrow"), out / "items.arrow"]:
         old.unlink(missing_ok=True)
-    for shard in [*manifest.shards, *([manifest.items] if manifest.items else [])]:
-        os.replace(work / shard.file, out / shard.file)
+    for file in _files(manifest):
+        os.replace(work / file, out / file)
     save_manifest(manifest, out)
+
+
+def _files(manifest: Manifest) -> list[str]:
+    return [s.file for s in (*manifest.shards, manifest.items) if s is not None]
 
 
 def _refuse_difference(existing: Manifest, made_by: Mapping[str, Any], out: Path) -> None:
     differences = list(_differences(existing.source, made_by))
-    differences += [f"{s.file} is gone" for s in existing.shards if not (out / s.file).is_file()]
+    differences += [f"{file} is gone" for file in _files(existing) if not (out / file).is_file()]
     if differences:
         raise BadInput(
             f"{out} was prepared otherwise: {'; '.join(differences[:5])}. Choose another --out, or "
