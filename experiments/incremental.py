@@ -35,9 +35,10 @@ and the time on two quiet cores, were not measured.
 """
 
 import argparse
+import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.prepare.splits import SplitTimes
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.canonical import canonical_source
-from ligr_jax.data.world.config import DAY, START_MS, WorldConfig
+from ligr_jax.data.world.config import DAY, START_MS, Planted, WorldConfig
 from ligr_jax.data.world.generate import generate
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.evaluate import Evaluator, restore
@@ -61,7 +62,7 @@ from ligr_jax.train.incremental import warm_assignments
 from ligr_jax.train.loop import train
 from ligr_jax.train.program import Program
 
-COLD_DAYS, DAYS = 53, 6
+COLD_DAYS, TUNED_DAYS, DAYS = 53, 3, 6
 ARMS = ("never", "cold", "warm", "incremental")
 MODEL = (
     "model.actions=click,long_dwell,like",
@@ -74,7 +75,7 @@ MODEL = (
     "model.position=relative_session",
     "model.table_init=0.02",
     "data.seq_len=32",
-    "optim.batch=8",
+    "batch_tokens=1024",
     "eval.splits=validation",
     "eval.batch=64",
     "mesh.data=1",
@@ -83,75 +84,113 @@ MODEL = (
     "train.checkpoint_every=100000",
     "train.warm.examples=1024",
 )
+COLD_RATE = "optim.dense_lr=4e-3"
+# Of a day's training. The first two, together, then the others with them, are each the best of
+# these by the days before those that are told of.
+RATES = {"optim.dense_lr": (3e-4, 1e-3, 3e-3), "optim.table_lr": (0.02, 0.05, 0.1)}
+HOLD = {"train.warm.strength": (10, 50, 250), "train.warm.cold_weight": (0, 0.1, 0.3, 0.6)}
 PAPER = """the paper, against its cold start: feed contributions +1.02 % and training time -96 %
 (21 days, then 6 of one day each); ads CTR, AUC +0.18 % and -96 % (14 days, then 4 halves of one)"""
+
+Found = dict[str, float]
+Grid = Mapping[str, tuple[float, ...]]
 
 
 def main() -> None:
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
-    # A day's program is compiled once for all days and seeds.
+    # A day's program is compiled once for all seeds.
     jax.config.update("jax_compilation_cache_dir", str(args.out / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     data = args.out / "prepared"
-    generate(WorldConfig(members=args.members), args.out / "log")
+    world = WorldConfig(members=args.members, items=1000, planted=Planted(quality=1.0))
+    generate(world, args.out / "log")
     cut = SplitTimes(day_end(COLD_DAYS), day_end(COLD_DAYS + 1))
     prepare(canonical_source(args.out / "log"), data, PrepareOptions(splits=cut))
     began = time.perf_counter()
+    rates, held = tuned(Line(data, args.out / "tuning", 0, COLD_DAYS - TUNED_DAYS))
     results = list[dict[str, Any]]()
     for seed in range(args.seeds):
-        for arm, day, found in one_seed(args, data, seed):
-            results.append({"seed": seed, "arm": arm, "day": day, **found})
+        line = Line(data, args.out / f"seed-{seed}", seed, COLD_DAYS)
+        days = {
+            "never": line.never(),
+            "cold": line.anew(),
+            "warm": line.go_on("warm", DAYS, rates),
+            "incremental": line.go_on("incremental", DAYS, held, hold=True),
+        }
+        for arm, found in days.items():
+            results += [{"seed": seed, "arm": arm, "day": k, **f} for k, f in enumerate(found, 1)]
         write_atomically(args.out / "incremental.json", json.dumps(results, indent=1) + "\n")
         print(table(results), flush=True)
     print(f"\n{PAPER}\n\n{time.perf_counter() - began:.0f} s in all")
 
 
-def one_seed(
-    args: argparse.Namespace, data: Path, seed: int
-) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """Every arm's model on every day: how it does on the next one, and what it took."""
-    runs = args.out / "runs" / f"seed-{seed}"
-    cold = (f"train.steps={args.cold_steps}", "optim.dense_lr=4e-3")
-    daily = (f"train.steps={args.day_steps}", f"optim.dense_lr={args.day_lr}")
-    daily = (*daily, f"optim.table_lr={args.day_table_lr}", "optim.warmup=0.2")
-    hold = (f"train.warm.strength={args.strength}", f"train.warm.cold_weight={args.cold_weight}")
+class Line:
+    """Runs of one seed that follow on one cold start; what is finished is not trained again."""
 
-    def run(name: str, first: int, day: int, *assignments: str) -> dict[str, float]:
-        """Trains on days first < d <= day, where that is not done already."""
-        config = configured(data, seed, first, day, *assignments)
-        summary = train(config, runs / name, lambda _: None)
+    def __init__(self, data: Path, out: Path, seed: int, cold_days: int) -> None:
+        self.data, self.out, self.seed, self.cold_days = data, out, seed, cold_days
+        found = self._run("cold-0", 0, cold_days, COLD_RATE)
+        print(f"{out.name}: cold start, NE {found['ne']:.4f}, {found['seconds']:.1f} s", flush=True)
+
+    def never(self) -> list[Found]:
+        """The cold start, on every day."""
+        _, state = restore(self.out / "cold-0")
+        found = []
+        for k in range(1, DAYS + 1):
+            config = self._config(0, self.cold_days + k, COLD_RATE)
+            evaluator = Evaluator(Program(config), Records(self.data, config.data.edges))
+            found.append(quality(evaluator(state, "validation")))
+        return found
+
+    def anew(self) -> list[Found]:
+        """Trained each day on all days so far."""
+        days = range(1, DAYS + 1)
+        return [self._run(f"cold-{k}", 0, self.cold_days + k, COLD_RATE) for k in days]
+
+    def go_on(
+        self, name: str, days: int, settings: tuple[str, ...], hold: bool = False
+    ) -> list[Found]:
+        """Trained on each day's impressions, from the weights of the day before."""
+        cold = before = self.out / "cold-0"
+        found = []
+        for day in range(self.cold_days + 1, self.cold_days + days + 1):
+            warm = warm_assignments(before, cold if hold else None)
+            run = f"{name}-{day - self.cold_days}"
+            found.append(self._run(run, day - 1, day, "optim.warmup=0.2", *warm, *settings))
+            before = self.out / run
+        return found
+
+    def _run(self, name: str, first: int, day: int, *assignments: str) -> Found:
+        summary = train(self._config(first, day, *assignments), self.out / name, lambda _: None)
         cost = {key: summary[key] for key in ("targets", "seconds", "start_seconds")}
         return {**quality(summary), **cost}
 
-    first = run("cold-0", 0, COLD_DAYS, *cold)
-    print(f"seed {seed}: cold start, NE {first['ne']:.4f}, {first['seconds']:.1f} s", flush=True)
-    start = runs / "cold-0"
-    for k in range(1, DAYS + 1):
-        day = COLD_DAYS + k
-        yield "never", k, never(configured(data, seed, 0, day, *cold), start)
-        yield "cold", k, run(f"cold-{k}", 0, day, *cold)
-        for arm, more in (("warm", ()), ("incremental", hold)):
-            before = start if k == 1 else runs / f"{arm}-{k - 1}"
-            warm = warm_assignments(before, start if more else None)
-            yield arm, k, run(f"{arm}-{k}", day - 1, day, *daily, *warm, *more)
+    def _config(self, first: int, day: int, *assignments: str) -> Config:
+        """Trained on days first < d <= day, measured on the next."""
+        edges = ",".join(str(day_end(d)) for d in (first, day, day + 1, day + 1))
+        given = [*MODEL, f"train.seed={self.seed}", f"data.edges={edges}", *assignments]
+        return configure(load_manifest(self.data), self.data, given)
 
 
-def configured(data: Path, seed: int, first: int, day: int, *assignments: str) -> Config:
-    """Trained on days first < d <= day, measured on the next."""
-    edges = ",".join(str(day_end(d)) for d in (first, day, day + 1, day + 1))
-    given = [*MODEL, f"train.seed={seed}", f"data.edges={edges}", *assignments]
-    return configure(load_manifest(data), data, given)
+def tuned(line: Line) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The best rates of a day, and with these the best lambda and alpha."""
+
+    def best(grid: Grid, *settings: str, hold: bool) -> tuple[str, ...]:
+        ne = {}
+        for values in itertools.product(*grid.values()):
+            tried = (*settings, *(f"{k}={v}" for k, v in zip(grid, values, strict=True)))
+            name = "-".join(a.partition("=")[2] for a in tried)
+            found = line.go_on(name, TUNED_DAYS, tried, hold)
+            ne[tried] = float(np.mean([f["ne"] for f in found]))
+            print(f"tuning: {' '.join(tried)}  NE {ne[tried]:.4f}", flush=True)
+        return min(ne, key=ne.__getitem__)
+
+    rates = best(RATES, hold=False)
+    return rates, best(HOLD, *rates, hold=True)
 
 
-def never(config: Config, run: Path) -> dict[str, float]:
-    """A run that knows nothing of the last days, on the next one."""
-    _, state = restore(run)
-    records = Records(config.data.dir, config.data.edges)
-    return quality(Evaluator(Program(config), records)(state.params, "validation"))
-
-
-def quality(found: dict[str, Any]) -> dict[str, float]:
+def quality(found: dict[str, Any]) -> Found:
     return {"ne": found["validation/ne"], "auc": found["validation/auc"]}
 
 
@@ -166,17 +205,26 @@ def table(results: list[dict[str, Any]]) -> str:
         of = [[r.get(key, 0) for r in results if (r["seed"], r["arm"]) == (s, arm)] for s in seeds]
         return np.mean(of, axis=1)
 
+    def gains(arm: str, base: str) -> list[str]:
+        return [
+            interval(1e4 * sign * (means(arm, key) - means(base, key)))
+            for key, sign in (("ne", -1), ("auc", 1))
+        ]
+
     lines = [
         f"{'':12} {'NE':>7} {'less by, 90 %':>19} {'AUC':>7} {'more by, 90 %':>19} "
         f"{'targets':>8} {'steps':>6} {'start':>6}"
     ]
     for arm in ARMS:
-        cells = [f"{arm:12}"]
-        for key, sign in (("ne", -1), ("auc", 1)):
-            gain = sign * (means(arm, key) - means("never", key))
-            cells.append(f"{means(arm, key).mean():7.4f} {interval(1e4 * gain):>19}")
+        ne, auc = gains(arm, "never")
+        quality = (
+            f"{means(arm, 'ne').mean():7.4f} {ne:>19} {means(arm, 'auc').mean():7.4f} {auc:>19}"
+        )
         cost = [means(arm, key).mean() for key in ("targets", "seconds", "start_seconds")]
-        lines.append(" ".join([*cells, f"{cost[0]:8,.0f} {cost[1]:5.1f}s {cost[2]:5.1f}s"]))
+        lines.append(f"{arm:12} {quality} {cost[0]:8,.0f} {cost[1]:5.1f}s {cost[2]:5.1f}s")
+    for base in ("cold", "warm"):
+        ne, auc = gains("incremental", base)
+        lines.append(f"incremental against {base}: NE less by {ne}, AUC more by {auc}")
     return "\n".join(lines)
 
 
@@ -193,14 +241,8 @@ def arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/incremental"), help="where all goes [%(default)s]")
-    add("--members", type=int, default=1000, help="of the world [%(default)s]")
+    add("--members", type=int, default=3000, help="of the world [%(default)s]")
     add("--seeds", type=int, default=3, help="[%(default)s]")
-    add("--strength", type=float, default=50.0, help="lambda [%(default)s]")
-    add("--cold-weight", type=float, default=0.1, help="alpha [%(default)s]")
-    add("--cold-steps", type=int, default=1200, help="of a cold start [%(default)s]")
-    add("--day-steps", type=int, default=24, help="of a day [%(default)s]")
-    add("--day-lr", type=float, default=1e-3, help="of dense weights, for a day [%(default)s]")
-    add("--day-table-lr", type=float, default=1e-2, help="of tables, for a day [%(default)s]")
     return parser.parse_args()
 
 

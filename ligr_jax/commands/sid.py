@@ -20,6 +20,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from ligr_jax.data.schema import BadInput
 from ligr_jax.sid.config import CHOICES, SidConfig
 
 HAS_PARTS = True
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
 def _vectors(args: argparse.Namespace) -> int:
     from ligr_jax.sid.text import write_title_vectors
 
+    _keep(args.table, args.out)
     rows = write_title_vectors(args.table, args.out, args.id, args.title, args.tags, args.width)
     print(f"{args.out}: vectors of {rows:,} items")
     return 0
@@ -120,6 +122,7 @@ def _assign(args: argparse.Namespace) -> int:
     from ligr_jax.sid.corpus import open_corpus
     from ligr_jax.sid.model import load_model
 
+    _keep(args.source, args.out)
     model = load_model(args.model)
     corpus = open_corpus(args.source, model.column)
     rows = assign(model, corpus, args.out)
@@ -128,6 +131,11 @@ def _assign(args: argparse.Namespace) -> int:
     if without:
         print(f"{without:,} items have no content and got no ids")
     return 0
+
+
+def _keep(source: Path, out: Path) -> None:
+    if out.resolve() == source.resolve():
+        raise BadInput(f"--out {out} would replace what it is made from; choose another")
 
 
 def _attach(args: argparse.Namespace) -> int:

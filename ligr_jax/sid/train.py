@@ -65,7 +65,7 @@ def train(
     """Trains to the end and saves; a finished model is returned as it is.
 
     Raises:
-        BadInput: `out` holds a model of another configuration or corpus.
+        BadInput: `out` holds a model of another configuration or corpus, or something else.
         Busy: another process is training there.
         Preempted: SIGTERM; everything is saved.
     """
@@ -141,6 +141,8 @@ def _adopt(out: Path, about: dict[str, Any]) -> None:
     """Writes training.json, or checks that the one there is the same."""
     path, text = out / "training.json", json.dumps(about, indent=1) + "\n"
     if not path.exists():
+        if (out / "metrics.jsonl").exists():
+            raise BadInput(f"{out} holds something else, a run perhaps; choose another --out")
         write_atomically(path, text)
         return
     there, here = json.loads(path.read_text()), json.loads(text)

@@ -219,9 +219,16 @@ def test_another_training_in_the_directory_is_refused(corpus: Corpus, tmp_path: 
     train(small("rqkmeans", steps=1), corpus, "content", tmp_path)
     with pytest.raises(BadInput, match="codes: there 8, asked 9"):
         train(small("rqkmeans", steps=1, codes=9), corpus, "content", tmp_path)
+    (run := tmp_path / "run").mkdir()
+    (run / "metrics.jsonl").write_text("what it measured")
+    with pytest.raises(BadInput, match="holds something else"):
+        train(small("rqkmeans", steps=1), corpus, "content", run)
+    assert (run / "metrics.jsonl").read_text() == "what it measured"
 
 
 @pytest.mark.parametrize(("name", "value"), [("levels", 0), ("codes", 1), ("decay", 1.0)])
 def test_impossible_configurations_are_refused(name: str, value: Any) -> None:
     with pytest.raises(BadInput, match=f"{name}={value}; give"):
         small("rqvae", **{name: value})
+    with pytest.raises(BadInput, match="below 2"):
+        small("rqvae", codes=2**16, levels=4)
