@@ -86,7 +86,9 @@ class HistoryEncoder(nn.Module):
             layer = EncoderLayer(self.heads, self.dropout, self.dtype, name=f"layer_{i}")
             h = layer(h, mask, deterministic)
         h = jnp.where(there[..., None], h, 0)
-        pooled = jnp.where(there[..., None], h, -jnp.inf).max(axis=1)
-        pooled = jnp.where(there[:, :1], pooled, 0)
+        # The gradient of `max` asks which steps equal it, and is 0 / 0 where XLA computes them once
+        # more with other rounding; a place is chosen once.
+        place = jnp.where(there[..., None], h, -jnp.inf).argmax(axis=1, keepdims=True)
+        pooled = jnp.where(jnp.arange(length)[:, None] == place, h, 0).sum(axis=1)
         newest = h[:, : self.last].reshape(b * n, -1)
         return jnp.concatenate([pooled, newest], axis=-1).reshape(b, n, -1)

@@ -66,12 +66,7 @@ def test_only_the_windows_and_the_candidate_reach_an_impression(params: Any) -> 
     def features(items: jax.Array, actions: jax.Array) -> jax.Array:
         return MODULE.apply({"params": params}, items, actions, WINDOWS).sum(-1)
 
-    # Compiled without LLVM's optimization, as tests are, XLA:CPU makes NaN of this Jacobian alone:
-    # neither eagerly nor in a gradient.
-    optimized = {"xla_backend_optimization_level": 2}
-    jacobian = jax.jit(jax.jacrev(features, argnums=(0, 1)), compiler_options=optimized)(
-        ITEMS, ACTIONS
-    )
+    jacobian = jax.jit(jax.jacrev(features, argnums=(0, 1)))(ITEMS, ACTIONS)
     items, actions = (np.abs(np.asarray(j)).sum(-1) > 0 for j in jacobian)
     inside = np.zeros((3, N, 3, N), bool)
     for r, i in np.ndindex(3, N):
