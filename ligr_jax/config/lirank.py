@@ -87,6 +87,11 @@ class LiRankConfig:
                 f"variant=feed, not of variant={self.variant}; set experts=0",
             )
         require(
+            self.variant != "jobs" or not self.mlp,
+            f"model.lirank.mlp={','.join(map(str, self.mlp))}: variant=jobs has no hidden layers "
+            "but its towers'; leave it empty and set model.head.kind=mlp and model.head.widths",
+        )
+        require(
             bool(self.mlp) or self.variant != "ads",
             "model.lirank.variant=ads has an MLP beside each group's crosses; set "
             "model.lirank.mlp, e.g. to 128,128",

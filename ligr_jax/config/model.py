@@ -171,6 +171,14 @@ class ModelConfig:
                 f"model.lirank.wide={wide}: its last {len(self.actions)} columns are effects, so "
                 "its table must be wider; raise model.table_width",
             )
+            table = self.table_of(wide)
+            others = [n for n, f in self.features.items() if f.has_table and n != wide]
+            sharing = [n for n in others if self.table_of(n) == table]
+            require(
+                not sharing,
+                f"model.lirank.wide={wide}: {','.join(sharing)} would read its effects as an "
+                f"embedding, sharing the table '{table}'; change model.features.{wide}.table",
+            )
 
     def _check_shared_tables(self) -> None:
         """Features of one table must mean the same by its rows."""

@@ -64,15 +64,16 @@ class AttentionCross(nn.Module):
     scores: Callable[[jax.Array, jax.Array, jax.Array | float], jax.Array] = channel_scores
 
     @nn.compact
-    def __call__(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        """Shapes as in `Cross`."""
+    def __call__(self, x0: jax.Array, x: jax.Array, skip: jax.Array | None = None) -> jax.Array:
+        """Shapes as in `Cross`; skip: what the product is added to, by default x."""
         q, k, v = (Linear(self.rank, dtype=self.dtype, name=name)(x) for name in "qkv")
         tau: jax.Array | float = self.temperature
         if self.learned:
             start = nn.initializers.constant(jnp.log(self.temperature))
             tau = jnp.exp(self.param("log_temperature", start, (), jnp.float32))
         mixed = jnp.einsum("...ij,...j->...i", self.scores(q, k, tau).astype(v.dtype), v)
-        return x0 * Linear(x0.shape[-1], use_bias=True, dtype=self.dtype, name="u")(mixed) + x
+        product = x0 * Linear(x0.shape[-1], use_bias=True, dtype=self.dtype, name="u")(mixed)
+        return product + (x if skip is None else skip)
 
 
 class ResidualCross(nn.Module):
@@ -90,4 +91,4 @@ class ResidualCross(nn.Module):
         attention = AttentionCross(
             self.rank, self.temperature, self.learned, self.dtype, name="attention"
         )
-        return plain + attention(x0, x) - x
+        return attention(x0, x, plain)

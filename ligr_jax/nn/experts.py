@@ -14,6 +14,8 @@ from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.mlp import MLP, mlp_flops
 
 LOSSES = "losses"  # collection of variables: terms a module adds to the training loss
+# The paper's code adds it too: as noise goes to 0, gradients of the load become 0 / 0.
+_LEAST_NOISE = 1e-2
 
 
 class Experts(nn.Module):
@@ -45,7 +47,7 @@ def mix(weights: jax.Array, outputs: jax.Array) -> jax.Array:
 class SparseExperts(nn.Module):
     """y = sum_i G(x)_i expert_i(x), where G is not zero for `chosen` of the `count` experts alone.
 
-        H(x)_i = (x W)_i + normal * softplus((x R)_i)      the noise in training only
+        H(x)_i = (x W)_i + normal * (softplus((x R)_i) + 0.01)      the noise in training only
         G(x)   = softmax over the `chosen` largest H(x)
 
     Both losses of the paper keep the load even: `balance` times the squared coefficients of
@@ -80,7 +82,8 @@ class SparseExperts(nn.Module):
         zeros = nn.initializers.zeros_init()
         x32 = x.astype(jnp.float32)
         clean = Linear(self.count, kernel_init=zeros, name="gate")(x32)
-        noise = nn.softplus(Linear(self.count, kernel_init=zeros, name="noise")(x32))
+        raw = Linear(self.count, kernel_init=zeros, name="noise")(x32)
+        noise = nn.softplus(raw) + _LEAST_NOISE
         drawn = clean
         if not deterministic:
             drawn += noise * jax.random.normal(self.make_rng("dropout"), clean.shape)

@@ -60,7 +60,7 @@ class SidConfig:
             if not low <= value <= high:
                 raise BadInput(f"{name}={value}; give a number from {low:,} to {high:,}")
         if self.codes**self.levels >= 2**63:  # a tuple is to be one id
-            raise BadInput(f"codes={self.codes}, levels={self.levels}; keep codes^levels below 2^63")
+            raise BadInput(f"codes={self.codes}, levels={self.levels}: keep codes^levels < 2^63")
         if not all(width >= 1 for width in self.hidden):
             raise BadInput(f"hidden={self.hidden}; give widths of at least 1")
         if not self.steps:

@@ -6,7 +6,8 @@
 from w = alpha w_0 + (1 - alpha) w_{t-1}, where w_0 is the model trained from nothing, w_{t-1} the
 newest one, and H the diagonal empirical Fisher of each on its own training data. Both terms
 together are one quadratic, up to a constant: importance H = alpha H_0 + (1 - alpha) H_{t-1} about
-the mean of w_0 and w_{t-1} weighted by their parts of it (`ligr_jax.train.anchor`).
+the mean of w_0 and w_{t-1} weighted by their parts of it (`ligr_jax.train.anchor`). Statistics of
+batches start as the mixture of both runs' too, and nothing holds them.
 
 The rest is the training of any run: its data are the impressions between `data.edges`, with all
 that came before as history. A row optimizer's accumulators go on from w_{t-1}, since they tell how
@@ -30,6 +31,7 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.distinct import DistinctRows
 from ligr_jax.data.pipeline import plan_for
+from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.tables.exchange import look_up
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
@@ -66,7 +68,7 @@ def warm_start(
     """
     _refuse(config)
     warm = config.train.warm
-    mean, weighted, importance, rows = None, None, None, None
+    mean, stats, weighted, importance, rows = None, None, None, None, None
     shares = {warm.run: 1 - warm.cold_weight}  # on the first day both may be one run
     if warm.cold_weight:
         shares[warm.cold_run] = shares.get(warm.cold_run, 0) + warm.cold_weight
@@ -75,11 +77,12 @@ def warm_start(
         _require_same_model(config, evaluator.config, run)
         weights = jax.device_get(state.params)
         mean = _add(mean, share, weights)
+        stats = _add(stats, share, jax.device_get(state.stats))
         if run == warm.run:
             rows = _accumulators(config, evaluator, state)
         if warm.strength:
             say(f"measuring which weights {run} relies on")
-            h = fisher(evaluator, state.params, warm.examples, config.train.seed)
+            h = fisher(evaluator, state, warm.examples, config.train.seed)
             importance = _add(importance, share, h)
             weighted = _add(weighted, share, jax.tree.map(np.multiply, h, weights))
         del state, weights
@@ -91,10 +94,10 @@ def warm_start(
             importance,
             mean,
         )
-    return _placed(layout, fresh, mean, importance, center, rows)
+    return _placed(layout, fresh, mean, stats, importance, center, rows)
 
 
-def fisher(evaluator: Evaluator, params: Any, examples: int, seed: int) -> Weights:
+def fisher(evaluator: Evaluator, state: TrainState, examples: int, seed: int) -> Weights:
     """The diagonal empirical Fisher information of a run on its training data.
 
         H = sum_n w_n (dl_n / dw)^2 / sum_n w_n
@@ -104,7 +107,7 @@ def fisher(evaluator: Evaluator, params: Any, examples: int, seed: int) -> Weigh
     impression, and is left out. Of a table, rows that no sampled impression reaches have 0.
 
     Args:
-        evaluator: of the run, on one device; params: its parameters there.
+        evaluator: of the run, on one device; state: the run's there.
         examples: about how many impressions to take, by whole rows of the plan drawn at random.
 
     Returns:
@@ -115,12 +118,12 @@ def fisher(evaluator: Evaluator, params: Any, examples: int, seed: int) -> Weigh
     rng = np.random.default_rng(seed)
     assemble = Assembler(records, plan, config.model)
     lists = DistinctRows(config.model, merge=False)
-    total = jax.tree.map(jnp.zeros_like, params)
+    total = jax.tree.map(jnp.zeros_like, state.params)
     add = jax.jit(partial(_add_squares, evaluator), donate_argnums=0)
     seen = 0.0
     for row in rng.permutation(len(plan)):
         batch, distinct = lists(assemble(np.array([row])))
-        total = add(total, params, batch, {t: d.own for t, d in distinct.items()})
+        total = add(total, state, batch, {t: d.own for t, d in distinct.items()})
         seen += float(batch.weight.sum())
         examples -= int((batch.weight > 0).sum())
         if examples <= 0:
@@ -129,14 +132,14 @@ def fisher(evaluator: Evaluator, params: Any, examples: int, seed: int) -> Weigh
 
 
 def _add_squares(
-    evaluator: Evaluator, total: Any, params: Any, batch: Batch, own: dict[str, jax.Array]
+    evaluator: Evaluator, total: Any, state: TrainState, batch: Batch, own: dict[str, jax.Array]
 ) -> Any:
     """The total with each impression's weighted squared gradient added; one row of a plan."""
-    dense, tables = split(params)
+    dense, tables = split(state.params)
     rows = look_up(evaluator.layout, tables, own)
 
     def losses(weights: Any) -> jax.Array:  # [N]
-        variables = {"params": weights[0], ROWS: {TABLES: weights[1]}}
+        variables = {"params": weights[0], STATISTICS: state.stats, ROWS: {TABLES: weights[1]}}
         z = evaluator.model.apply(variables, batch)[0].astype(jnp.float32)
         y = batch.labels[0]
         return jnp.where(y >= 0, jax.nn.softplus(z) - z * (y > 0), 0).sum(-1)
@@ -214,7 +217,13 @@ def _accumulators(config: Config, evaluator: Evaluator, state: TrainState) -> An
 
 
 def _placed(
-    layout: Layout, fresh: TrainState, weights: Any, importance: Any, center: Any, rows: Any
+    layout: Layout,
+    fresh: TrainState,
+    weights: Any,
+    stats: Any,
+    importance: Any,
+    center: Any,
+    rows: Any,
 ) -> TrainState:
     """Host trees, tables by name, as a state that lives where `fresh` does."""
 
@@ -237,5 +246,5 @@ def _placed(
             name: s._replace(importance=h[name], center=c[name])
             for name, s in opt_state["rows"].items()
         }
-    warm = fresh._replace(params=params, opt_state=opt_state)
+    warm = fresh._replace(params=params, opt_state=opt_state, stats=stats)
     return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), warm, fresh)

@@ -139,7 +139,8 @@ def optimizer(run: Config, steps: int, layout: Layout, hyper: Hyper | None = Non
     hyper = hyper or Hyper.of(config)
 
     def matrices(params: Params) -> Params:
-        return jax.tree.map(lambda p: p.ndim > 1, params)
+        # By name: layers of a stack, experts and curves of calibration stack vectors in 2-D arrays.
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
     def labels(params: Params) -> Params:
         return jax.tree_util.tree_map_with_path(

@@ -69,6 +69,17 @@ def test_residual_cross_adds_both_products_to_one_skip() -> None:
     np.testing.assert_allclose(module.apply({"params": p}, X0, X), expected, atol=1e-5)
 
 
+def test_in_bfloat16_the_skip_is_rounded_twice_at_most() -> None:
+    """Once for each product added: not a second x that is taken off again."""
+    rng = np.random.default_rng(0)
+    x0, x = (jnp.asarray(rng.uniform(1, 1.2, (500, D)), jnp.bfloat16) for _ in range(2))
+    exact, short = ResidualCross(R), ResidualCross(R, dtype=jnp.dtype("bfloat16"))
+    p = jax.tree.map(lambda p: p / 4, fresh(exact))
+    given = np.asarray(short.apply({"params": p}, x0, x), np.float32)
+    wanted = np.asarray(exact.apply({"params": p}, *(v.astype(jnp.float32) for v in (x0, x))))
+    assert np.abs(given - wanted).max() < 1.2 * 2**-7
+
+
 def test_no_example_reaches_another() -> None:
     module = ResidualCross(R)
     p = fresh(module)

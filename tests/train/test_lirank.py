@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from ligr_jax.cli import main
+from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.pipeline import plan_for, train_batches
 from ligr_jax.data.records import Records
 from ligr_jax.train.evaluate import restore
+from ligr_jax.train.incremental import warm_assignments, warm_start
 from ligr_jax.train.loop import train
 from ligr_jax.train.program import Program
 from ligr_jax.train.run import load_config, load_summary
+from ligr_jax.train.state import split
 from ligr_jax.train.together import train_together
 from tests.train.runs import SMALL, small_config
 
@@ -85,6 +88,35 @@ def test_together_each_run_has_the_statistics_it_has_alone(
     assert one is not None
     assert whole is not None
     assert one["validation/ne"] == pytest.approx(whole["validation/ne"], rel=1e-3)
+
+
+def test_incremental_training_goes_on_from_the_statistics_too(
+    finished: Path, prepared: Path
+) -> None:
+    """Also measuring what to hold, which reads the earlier run's statistics."""
+    asked = ("train.warm.strength=1", "train.warm.cold_weight=0.5", "train.warm.examples=20")
+    config = small_config(prepared, *FEED, *warm_assignments(finished, finished), *asked)
+    program, records = Program(config, 20), Records(prepared)
+    plan = plan_for(records, config, "train")
+    fresh = program.fresh(Assembler(records, plan, config.model)(np.arange(8)))
+    warm = warm_start(config, program.layout, fresh, lambda _: None)
+    earlier = restore(finished)[1]
+    for x, y in zip(jax.tree.leaves(warm.stats), jax.tree.leaves(earlier.stats), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+def test_weight_decay_is_of_matrices_alone(prepared: Path) -> None:
+    """Not of curves of calibration, whose slopes of 1 say nothing, nor of experts' stacked biases:
+    both are 2-D arrays too."""
+    config = small_config(prepared, *FEED, "optim.weight_decay=0.1")
+    program = Program(config, 10)
+    batch = Assembler(Records(prepared), plan_for(Records(prepared), config, "train"), config.model)
+    shapes, _ = split(program.like(batch(np.arange(8))).params)
+    ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
+    still = jax.tree.map(np.zeros_like, ones)
+    moved, _ = program.tx.dense.update(still, program.tx.dense.init(ones), ones)
+    for path, x in jax.tree_util.tree_leaves_with_path(moved):
+        assert np.any(x) == (path[-1].key == "kernel"), path
 
 
 def test_a_mesh_has_the_statistics_of_one_device(prepared: Path) -> None:
