@@ -24,7 +24,7 @@ class LiRankConfig:
         `history_layers`, of `history_heads`, on items and actions `history_width` wide each; the
         `history_last` newest steps are flattened.
     wide: a feature with a table, usually the item's id, of which the last columns, one for each
-        action, are added to the logits (3.9); "" for none.
+        action, start as zero and are added to the logits (3.9); "" for none.
     """
 
     variant: Literal["feed", "ads", "jobs"] = "feed"

@@ -100,6 +100,12 @@ class ModelConfig:
         shapes = {self.table_of(n): self._shape(f) for n, f in self.features.items() if f.has_table}
         return dict(sorted(shapes.items()))
 
+    @property
+    def effects(self) -> dict[str, int]:
+        """By table, how many of its last columns are added to logits: they start as zero."""
+        wide = self.lirank.wide if self.kind == "lirank" else ""
+        return {self.table_of(wide): len(self.actions)} if wide else {}
+
     def _shape(self, feature: Feature) -> TableShape:
         return TableShape(feature.rows, feature.width or self.table_width)
 

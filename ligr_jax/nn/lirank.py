@@ -36,7 +36,6 @@ from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.mlp import MLP, mlp_flops
 from ligr_jax.nn.towers import Towers
 from ligr_jax.nn.transact import HistoryEncoder
-from ligr_jax.nn.wide import RandomEffect
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.windows import history_windows
 from ligr_jax.tables.table import TABLES, Tables
@@ -78,7 +77,8 @@ class LiRank(nn.Module):
             of_towers = (c.groups, base_logits(c), widths, c.head.gated, c.dropout, dtype)
             logits = Towers(*of_towers, name="towers")(inputs, deterministic)
         if r.wide:
-            logits = RandomEffect(name="wide")(logits, rows[..., -effects:])
+            # p = sigmoid(logit(model) + random effect), 3.9: a wide part that sees the item alone
+            logits += rows[..., -effects:]
         return calibrated(c, logits, parts)
 
     def _of_group(self, group: int, x0: jax.Array, deterministic: bool) -> jax.Array:

@@ -1,6 +1,7 @@
 """Embedding tables: V rows of E columns each, row 0 for "missing", looked up for all features."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ class Tables(nn.Module):
     """Every table of a model, float32 [V, E] by name, and what the features find in them.
 
     Fresh rows are normal with standard deviation `table_init`, 0 for E^-1/2: rows that few
-    impressions train stay near what they start as, and small ones say little.
+    impressions train stay near what they start as, and small ones say little. Columns that are
+    effects start as zero.
     """
 
     config: ModelConfig
@@ -38,13 +40,17 @@ class Tables(nn.Module):
             if self.has_variable(ROWS, name):
                 lists[name] = self.get_variable(ROWS, name)
             else:
-                init = nn.initializers.normal(stddev=c.table_init or width**-0.5)
-                lists[name] = self.param(name, init, (rows, width), jnp.float32)[None]
+                init = partial(_fresh, c.table_init or width**-0.5, c.effects.get(name, 0))
+                lists[name] = self.param(name, init, (rows, width))[None]
         return {
             name: embed(lists[c.table_of(name)], ids[name], feature.combine)
             for name, feature in c.features.items()
             if feature.has_table
         }
+
+
+def _fresh(stddev: float, effects: int, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    return stddev * jax.random.normal(key, shape).at[:, shape[1] - effects :].set(0)
 
 
 def embed(lists: jax.Array, ids: jax.Array, combine: str = "") -> jax.Array:

@@ -10,11 +10,14 @@ from flax import linen as nn
 from ligr_jax.data.batch import Batch
 
 
-def last_layer_features(model: nn.Module, params: Any, batch: Batch) -> jax.Array:
+def last_layer_features(model: nn.Module, variables: Any, batch: Batch) -> jax.Array:
     """phi, float32 [B, N, P]: what the layers named `logits` read, side by side.
 
     An action's logit is phi times its column of their kernels, one below the other, plus their
     biases: LiGR has two, of the historical and of the set-wise stack, so that P = 2 D.
+
+    Args:
+        variables: of the model: its parameters, and statistics where it has any.
 
     Raises:
         ValueError: heads of other kinds, whose actions have layers of their own.
@@ -27,7 +30,7 @@ def last_layer_features(model: nn.Module, params: Any, batch: Batch) -> jax.Arra
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
-        model.apply({"params": params}, batch)
+        model.apply(variables, batch)
     if not read:
         raise ValueError(
             "the model has no layer `logits` that all actions share; train one with "

@@ -190,7 +190,7 @@ def init_state(model: nn.Module, tx: Optimizer, batch: Batch, key: jax.Array) ->
     fresh = model.init(key, batch)
     params, _ = split(fresh["params"])
     if tx.layout.arrays:
-        params[TABLES] = create(tx.layout, key, model.config.table_init)
+        params[TABLES] = create(tx.layout, key, model.config.table_init, model.config.effects)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, tx.init(params), zero, zero, fresh.get(STATISTICS, {}))
 

@@ -127,6 +127,19 @@ def test_a_member_packed_with_strangers_has_the_logits_it_has_alone(
         np.testing.assert_allclose(ours, packed[row, here], atol=2e-4)
 
 
+def test_effects_of_an_item_are_added_to_its_logits_and_start_as_zero(batch: Batch) -> None:
+    config = config_of((LiRankConfig(wide="item_id", **SMALL), HeadConfig()))
+    fresh, apply = ready(config, batch)
+    table = np.asarray(fresh["params"]["tables"]["item_id"])
+    effects = np.zeros_like(table)
+    effects[:, -len(ACTIONS) :] = np.random.default_rng(0).normal(size=(len(table), len(ACTIONS)))
+    assert not (table * (effects != 0)).any()
+    tables = {**fresh["params"]["tables"], "item_id": table + effects}
+    raised = {**fresh, "params": {**fresh["params"], "tables": tables}}
+    expected = effects[batch.ids["item_id"], -len(ACTIONS) :]
+    np.testing.assert_allclose(apply(raised, batch) - apply(fresh, batch), expected, atol=1e-5)
+
+
 def test_fresh_it_says_base_rates_and_every_parameter_learns(
     config: ModelConfig, batch: Batch
 ) -> None:

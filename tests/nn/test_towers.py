@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from ligr_jax.nn.towers import Towers, log_odds
-from ligr_jax.nn.wide import RandomEffect
 
 X = np.random.default_rng(0).normal(size=(2, 3, 6)).astype(np.float32)
 RATES = (0.1, 0.4, 0.02, 0.3)
@@ -30,12 +29,3 @@ def test_a_tower_hears_nothing_of_another_groups_input() -> None:
 def test_groups_must_hold_every_action_once(groups: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(ValueError, match="must hold each of 4 actions"):
         Towers(groups, log_odds(RATES)).init(jax.random.key(0), (X, X))
-
-
-def test_a_random_effect_is_added_to_the_logit_and_starts_silent() -> None:
-    module, logits, effect = RandomEffect(), X[..., :4], X[..., 2:]
-    params = module.init(jax.random.key(0), logits, effect)
-    np.testing.assert_array_equal(module.apply(params, logits, effect), logits)
-    params = {"params": {"gain": np.arange(4.0)}}
-    given = module.apply(params, logits, effect)
-    np.testing.assert_allclose(given, logits + np.arange(4) * effect, rtol=1e-6)

@@ -17,7 +17,7 @@ def test_logits_are_linear_in_the_features() -> None:
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     params = tree.unflatten([x + jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)])
-    phi = last_layer_features(model, params, batch)
+    phi = last_layer_features(model, {"params": params}, batch)
     heads = [params[name]["logits"] for name in ("heads", "setwise_heads")]
     kernel = np.concatenate([h["kernel"] for h in heads])
     logits = phi @ kernel + sum(h["bias"] for h in heads)
@@ -27,6 +27,6 @@ def test_logits_are_linear_in_the_features() -> None:
 def test_heads_without_a_common_layer_are_refused() -> None:
     config = model_config(depth=1, head=HeadConfig(kind="mlp", widths=(4,)))
     model, batch = make_model(config), random_batch([[[2, 1], [3]], [[1]]], 8)
-    params = model.init(jax.random.key(0), batch)["params"]
+    variables = model.init(jax.random.key(0), batch)
     with pytest.raises(ValueError, match=r"no layer `logits`.*model\.head\.kind=linear"):
-        last_layer_features(model, params, batch)
+        last_layer_features(model, variables, batch)

@@ -119,6 +119,20 @@ def test_weight_decay_is_of_matrices_alone(prepared: Path) -> None:
         assert np.any(x) == (path[-1].key == "kernel"), path
 
 
+@pytest.mark.parametrize("mesh", ["mesh.model=1", "mesh.model=2;mesh.placement=column"])
+def test_effects_of_items_start_as_zero_wherever_tables_lie(prepared: Path, mesh: str) -> None:
+    assignments = (*FEED, "model.lirank.wide=item_id", *mesh.split(";"))
+    config = small_config(prepared, *assignments)
+    program, records = Program(config, 10), Records(prepared)
+    batches = train_batches(records, plan_for(records, config, "train"), config, program.process)
+    batch, _ = next(batches)
+    batches.close()
+    tables = split(program.fresh(batch).params)[1]
+    rows = np.asarray(program.layout.unpack(tables)["item_id"])
+    assert rows[:, : -len(config.model.actions)].all()
+    assert not rows[:, -len(config.model.actions) :].any()
+
+
 def test_a_mesh_has_the_statistics_of_one_device(prepared: Path) -> None:
     """They are of the whole global batch, not of each device's part."""
     found = []
