@@ -137,6 +137,12 @@ class ModelConfig:
                 f"model.parametrization={self.parametrization} has no rules for "
                 "model.kind=wukong; set it to standard and tune optim.dense_lr at each size",
             )
+            require(
+                not self.wukong.dual_path
+                or any(f.kind != "numeric" and not f.outcome for f in self.features.values()),
+                "model.wukong.dual_path=True takes numbers out of the layers, and no other item "
+                "feature is left for them; set it to False or declare one",
+            )
         if self.kind == "lirank":
             self._check_lirank()
 

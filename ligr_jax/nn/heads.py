@@ -99,5 +99,8 @@ def calibration_flops(config: ModelConfig) -> int:
     """Of `calibrated`, for the logits of one impression: the map of calibration features."""
     head = config.head
     buckets = round((HIGH - LOW) / head.calibration_step)
-    width = sum(feature_width(config, config.features[n]) for n in head.calibration_features)
+    width = sum(
+        feature_width(config, config.features[n]) - config.effects.get(config.table_of(n), 0)
+        for n in head.calibration_features
+    )
     return 2 * width * len(config.actions) * buckets

@@ -30,7 +30,10 @@ FEATURED = dataclasses.replace(MLP, groups=("share+click", "like"), calibration_
 MMOE = HeadConfig("mmoe", widths=(6,), experts=3, expert_widths=(5,), gated=True)
 PLE = HeadConfig("ple", widths=(), experts=2, expert_widths=(5, 4), levels=2)
 RANKERS = {
-    "feed": (LiRankConfig(wide="item_id", **SMALL), MLP),
+    "feed": (
+        LiRankConfig(wide="item_id", **SMALL),
+        dataclasses.replace(MLP, calibration_features=("item_id",)),
+    ),
     "feed, sparse experts": (LiRankConfig(mlp=(8,), experts=4, **SMALL), FEATURED),
     "feed, mmoe": (LiRankConfig(mlp=(9, 8), residual=False, **SMALL), MMOE),
     "feed, ple, no history": (LiRankConfig(history=0, rank=3), PLE),

@@ -155,6 +155,10 @@ def test_a_far_stranger_does_not_blur_a_members_history() -> None:
         ({"depth": 0}, r"model.depth=0 and model.set_depth=0"),
         ({"parametrization": "mup"}, r"model.parametrization=mup has no rules .* tune optim.dense"),
         ({"gate": "none"}, r"model.gate=none is of LiGR's block, .* leave it at sigmoid"),
+        (
+            {"wukong": WukongConfig(dual_path=True), "features": {"age": FEATURES["age"]}},
+            r"model.wukong.dual_path=True takes numbers out",
+        ),
         ({"kind": "hstu", "attention": "silu"}, r"model.attention=silu .* leave it at softmax"),
     ],
 )
