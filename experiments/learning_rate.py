@@ -161,11 +161,11 @@ class Runs:
         if self._compiled is None:
             self._compiled = self._compile(next(self._batches(0)))
         fresh, step, evaluate = self._compiled
-        state = None
+        state: Any = None
         for batch, lists in batches:
             state = fresh(batch, seed) if state is None else state
             state, _ = step(jnp.float32(2.0**rate), state, batch, lists)
-        return float(evaluate(state.params, "validation")["validation/ne"])
+        return float(evaluate(state, "validation")["validation/ne"])
 
     def _batches(self, seed: int) -> Any:
         train = dataclasses.replace(self.config.train, seed=seed)
