@@ -181,7 +181,9 @@ class Runs:
             dense = optax.chain(program.tx.dense, optax.scale(rate))
             return dataclasses.replace(program.tx, dense=dense)
 
-        fresh = jax.jit(lambda batch, seed: init_state(program.model, tx(1.0), batch, seed))
+        fresh = jax.jit(
+            lambda batch, seed: init_state(program.model, tx(1.0), batch, jax.random.key(seed))
+        )
         step = jax.jit(
             lambda rate, *args: make_step(program.model, tx(rate), self.config)(*args),
             donate_argnums=1,
