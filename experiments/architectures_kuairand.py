@@ -35,7 +35,7 @@ from ligr_jax.atomic import write_atomically
 from ligr_jax.cli import main as ligr
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.scaling.runs import column, read_runs
-from ligr_jax.scaling.shipped import RIVALS, grid
+from ligr_jax.scaling.shipped import RIVALS, Axes, grid
 
 ARMS = {arm: RIVALS[arm] for arm in ("ligr", "hstu", "wukong", "lirank")}
 ARMS["hstu"] += ";model.depth=2"
@@ -58,7 +58,7 @@ def main() -> None:
     tell(args.out / "runs", rates)
 
 
-def train(args: argparse.Namespace, prepared: Path, axes: dict[str, dict[str, object]]) -> None:
+def train(args: argparse.Namespace, prepared: Path, axes: dict[str, Axes]) -> None:
     """A sweep of each architecture; what is finished is not trained again."""
     positive = load_manifest(prepared).splits["train"].positive_rate
     prior = ",".join(f"{positive[a]:.6f}" for a in ACTIONS)

@@ -121,8 +121,8 @@ def cases(sizes: Sizes) -> list[Case]:
 
     history = itertools.product(("history",), sizes.lengths, sizes.widths, (1, 4))
     in_session = itertools.product(("in_session",), (sizes.at,), sizes.widths, (1,))
-    rate = itertools.product(("history", "in_session"), *((x,) for x in sizes.rate), (1,))
-    return [case(*dials) for dials in (*history, *in_session, *rate)]
+    rate = ((kind, *sizes.rate, 1) for kind in ("history", "in_session"))
+    return list(itertools.starmap(case, itertools.chain(history, in_session, rate)))
 
 
 def race_attention(args: argparse.Namespace, sizes: Sizes, env: dict[str, str]) -> Results:

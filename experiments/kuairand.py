@@ -45,6 +45,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def main() -> None:
     prepared = prepare_days(args.data, args.out / "prepared")
     rows = read_rows(prepared)
     results = {
-        name: [once(args.out / f"{name.replace(' ', '_')}.json", lambda f=f: f(rows))]
+        name: [once(args.out / f"{name.replace(' ', '_')}.json", partial(f, rows))]
         for name, f in BASELINES.items()
     }
     print(markdown(results), flush=True)
@@ -205,13 +206,15 @@ def earlier_counts(rows: Rows, keys: Sequence[np.ndarray]) -> Iterator[tuple[str
     first_of_key, first_of_day = (
         np.maximum.accumulate(np.where(new, place, 0)) for new in (new_key, new_day)
     )
+
+    def earlier(event: np.ndarray) -> np.ndarray:
+        before = np.cumsum(event[order]) - event[order]
+        count = np.empty(len(order))
+        count[order] = before[first_of_day] - before[first_of_key]
+        return count
+
     for action, label in rows.labels.items():
-        counts = []
-        for event in (label[order] > 0, label[order] >= 0):
-            before = np.cumsum(event) - event
-            counts.append(np.empty(len(order)))
-            counts[-1][order] = before[first_of_day] - before[first_of_key]
-        yield action, *counts
+        yield action, earlier(label > 0), earlier(label >= 0)
 
 
 def rates_baseline(rows: Rows) -> dict[str, float]:
@@ -219,8 +222,10 @@ def rates_baseline(rows: Rows) -> dict[str, float]:
 
     The strength of the smoothing is chosen on 5 May, per action.
     """
-    video = {a: c for a, *c in earlier_counts(rows, [rows.columns["item_id"]])}
-    author = {a: c for a, *c in earlier_counts(rows, [rows.columns["actor_id"]])}
+    video, author = (
+        {a: (positives, known) for a, positives, known in earlier_counts(rows, [rows.columns[key]])}
+        for key in ("item_id", "actor_id")
+    )
 
     def scores(action: str, strength: float) -> np.ndarray:
         mean = rows.labels[action][rows.splits["train"]].mean()
@@ -279,7 +284,7 @@ def trees_baseline(rows: Rows) -> dict[str, float]:
 
 def chosen(rows: Rows, scores: Callable[[str], Iterable[np.ndarray]]) -> dict[str, float]:
     """Both days' metrics of each action's candidate of the lowest entropy on 5 May."""
-    out = {}
+    out: dict[str, float] = {}
     for action in ACTIONS:
         best = min(scores(action), key=lambda z: measure(rows, action, z, "validation")["ne"])
         for split in ("validation", "test"):

@@ -161,7 +161,7 @@ class Runs:
         if self._compiled is None:
             self._compiled = self._compile(next(self._batches(0)))
         fresh, step, evaluate = self._compiled
-        state = None
+        state: Any = None
         for batch, lists in batches:
             state = fresh(batch, seed) if state is None else state
             state, _ = step(jnp.float32(2.0**rate), state, batch, lists)
@@ -181,7 +181,9 @@ class Runs:
             dense = optax.chain(program.tx.dense, optax.scale(rate))
             return dataclasses.replace(program.tx, dense=dense)
 
-        fresh = jax.jit(lambda batch, seed: init_state(program.model, tx(1.0), batch, seed))
+        fresh = jax.jit(
+            lambda batch, seed: init_state(program.model, tx(1.0), batch, jax.random.key(seed))
+        )
         step = jax.jit(
             lambda rate, *args: make_step(program.model, tx(rate), self.config)(*args),
             donate_argnums=1,

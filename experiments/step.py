@@ -36,6 +36,7 @@ Time: 4 and 6 minutes.
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def main() -> None:
         answer = theirs.ask("start", folder=str(folder), started=started, batches=BATCHES)
         require_agreement(started, answer)
         samples |= {
-            f"PyTorch, {t}": lambda t=t: theirs.ask("steps", tables=t, count=args.steps)
+            f"PyTorch, {t}": partial(theirs.ask, "steps", tables=t, count=args.steps)
             for t in TORCH_TABLES
         }
         samples["matmul, PyTorch"] = lambda: theirs.ask("matmul")

@@ -106,8 +106,8 @@ def race(args: argparse.Namespace, env: dict[str, str]) -> dict[str, dict[str, l
         samples: dict[str, Any] = {}
         for kind in ("rowwise", "host") + ("dense",) * (v <= DENSE_UP_TO):
             samples[kind] = contestant(ours, kind, law, v, args.lookups)
-        for kind in TORCH if theirs else ():
-            samples[kind] = contestant(theirs, kind, law, v, args.lookups)
+        if theirs:
+            samples |= {kind: contestant(theirs, kind, law, v, args.lookups) for kind in TORCH}
         alternate(samples, 2)  # compiles and warms
         seconds[f"{law} {v}"] = times = alternate(samples, args.rounds)
         cells = (f"{1e3 * quartiles(times[k])[1]:.1f}" if k in times else "" for k in COLUMNS)

@@ -144,9 +144,9 @@ def settings(rows: int) -> list[str]:
     return [f"{k}={v}" for k, v in (SETTINGS | {"model.features.item_id.rows": rows}).items()]
 
 
-def step_times(data: Path, rounds: int) -> dict[int, list[float]]:
+def step_times(data: Path, rounds: int) -> dict[str, list[float]]:
     """Seconds a step by rows of the item table, in turns; batches are made before the clock."""
-    contestants = {rows: stepper(data, rows) for rows in ROWS}
+    contestants = {str(rows): stepper(data, rows) for rows in ROWS}
     alternate(contestants, 2)
     return alternate(contestants, rounds)
 

@@ -2,26 +2,27 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ligr_jax.config import Config, override
-from ligr_jax.ops.attention import attend
+from ligr_jax.ops.attention import Implementation, attend
 from ligr_jax.ops.masks import dense_mask, history_mask, session_mask
 from ligr_jax.parallel.mesh import make_mesh, over_rows
 from peers.cases import Case, qkvg, rows
 from peers.workers import Calls, loaded_allocator, serve
 
-JAX_NN = ("xla", "cudnn")  # forms that are jax.nn's; all others are implementations of `attend`
+JaxNN = Literal["xla", "cudnn"]  # `jax.nn.dot_product_attention`, with the dense mask
+Form = Implementation | JaxNN  # the others are `attend`'s
 
 
 def main() -> None:
     calls = Calls(jax.block_until_ready, queued=jax.default_backend() != "cpu")
 
-    def prepare(key: str, case: dict[str, Any], form: str, backward: bool) -> None:
+    def prepare(key: str, case: dict[str, Any], form: Form, backward: bool) -> None:
         call, arrays = jitted(Case(**case), form, backward)
         calls.add(key, lambda: call(*arrays))
 
@@ -29,15 +30,14 @@ def main() -> None:
         """Writes the output and the gradients, of the first rows."""
         np.savez(path, *(np.asarray(x[:rows], np.float32) for x in calls.result(key)))
 
-    commands = {
-        "hello": hello,
-        "prepare": prepare,
-        "sample": calls.sample,
-        "save": save,
-        "forget": calls.forget,
-        "temporaries": temporaries,
-    }
-    serve(commands)
+    serve(
+        hello=hello,
+        prepare=prepare,
+        sample=calls.sample,
+        save=save,
+        forget=calls.forget,
+        temporaries=temporaries,
+    )
 
 
 def hello() -> str:
@@ -46,38 +46,38 @@ def hello() -> str:
     return f"JAX {jax.__version__}, {where}, preloaded allocator: {loaded_allocator()}"
 
 
-def temporaries(case: dict[str, Any], form: str) -> int:
+def temporaries(case: dict[str, Any], form: Form) -> int:
     """Bytes XLA sets aside for one forward and backward call, over all devices; nothing is run."""
     call, arrays = jitted(Case(**case), form, backward=True)
     analysis = call.lower(*arrays).compile().memory_analysis()
     return analysis.temp_size_in_bytes * jax.sharding.get_mesh().size
 
 
-def jitted(case: Case, form: str, backward: bool) -> tuple[Any, tuple[Any, ...]]:
+def jitted(case: Case, form: Form, backward: bool) -> tuple[Any, tuple[Any, ...]]:
     """The call, and its arguments: the batch is split over all devices."""
     mesh = make_mesh(override(Config(), [f"optim.batch={case.batch}"]))
     jax.set_mesh(mesh)
     make = history_mask if case.kind == "history" else session_mask
-    mask = make(*rows(case))
-    seen = jax.jit(dense_mask)(mask)[:, None] if form in JAX_NN else mask
+    mask = make(*map(jnp.asarray, rows(case)))
+    seen = jax.jit(dense_mask)(mask)[:, None] if form in get_args(JaxNN) else mask
     cast = [x.astype(jnp.dtype(case.dtype)) for x in qkvg(case)]
     arguments = jax.device_put((*cast, seen), over_rows(mesh))
     step = functools.partial(both_ways if backward else forward, form)
     return jax.jit(step), arguments
 
 
-def forward(form: str, q: Any, k: Any, v: Any, g: Any, mask: Any) -> tuple[jax.Array]:
+def forward(form: Form, q: Any, k: Any, v: Any, g: Any, mask: Any) -> tuple[jax.Array]:
     return (attention(form)(q, k, v, mask),)
 
 
-def both_ways(form: str, q: Any, k: Any, v: Any, g: Any, mask: Any) -> tuple[jax.Array, ...]:
+def both_ways(form: Form, q: Any, k: Any, v: Any, g: Any, mask: Any) -> tuple[jax.Array, ...]:
     """Output and gradients of queries, keys and values."""
     out, pull = jax.vjp(lambda *qkv: attention(form)(*qkv, mask), q, k, v)
     return out, *pull(g)
 
 
-def attention(form: str) -> Callable[..., jax.Array]:
-    if form in JAX_NN:
+def attention(form: Form) -> Callable[..., jax.Array]:
+    if form == "xla" or form == "cudnn":
         return lambda q, k, v, mask: jax.nn.dot_product_attention(
             q, k, v, mask=mask, implementation=form
         )

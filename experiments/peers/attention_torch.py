@@ -32,14 +32,7 @@ def main() -> None:
         if queued:
             torch.cuda.empty_cache()
 
-    commands = {
-        "hello": hello,
-        "prepare": prepare,
-        "sample": calls.sample,
-        "save": save,
-        "forget": forget,
-    }
-    serve(commands)
+    serve(hello=hello, prepare=prepare, sample=calls.sample, save=save, forget=forget)
 
 
 def hello() -> str:

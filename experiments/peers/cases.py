@@ -1,6 +1,7 @@
 """Inputs of an attention call, from a seed: the same arrays for every contestant. NumPy alone."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,14 +13,13 @@ class Case:
     kind: `history` over interleaved item and action tokens, `in_session` over item tokens.
     session: mean tokens of a session; lengths are uniform between half of it and one and a half.
     members: packed in a row, T / members tokens each.
-    dtype: `float32` or `bfloat16`.
     """
 
     kind: str
     tokens: int
     session: int
     members: int
-    dtype: str
+    dtype: Literal["float32", "bfloat16"]
     batch: int = 8
     heads: int = 4
     width: int = 64

@@ -37,15 +37,14 @@ def main() -> None:
         calls.add(key, lambda: product(a, b))
         return 2.0 * size**3
 
-    commands = {
-        "hello": hello,
-        "peak": lambda: peak_flops("bfloat16"),
-        "prepare": prepare,
-        "prepare_product": prepare_product,
-        "sample": calls.sample,
-        "forget": calls.forget,
-    }
-    serve(commands)
+    serve(
+        hello=hello,
+        peak=lambda: peak_flops("bfloat16"),
+        prepare=prepare,
+        prepare_product=prepare_product,
+        sample=calls.sample,
+        forget=calls.forget,
+    )
 
 
 ONE = MeshConfig(data=1)
@@ -63,8 +62,8 @@ def steps(
         mesh=mesh,
     )
     program = Program(config, steps=1000)
-    lists = DistinctRows(config.model, program.process.devices)
-    batch, lists = program.put(*lists(random_batch(case, table_rows)))
+    distinct_rows = DistinctRows(config.model, program.process.devices)
+    batch, lists = program.put(*distinct_rows(random_batch(case, table_rows)))
     state, step = program.fresh(batch), program.compile(batch, lists)
 
     def call() -> Any:

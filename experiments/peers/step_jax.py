@@ -48,7 +48,8 @@ class Side:
         params = jax.tree.map(jax.device_put, randomized(fresh.params), shardings(fresh.params))
         np.savez(folder / "params.npz", **by_path(params))
         counts = parameter_counts(self.config.model, params)
-        self.state, self.work = fresh._replace(params=params), []
+        self.state = fresh._replace(params=params)
+        self.work: list[Work] = []
         first = self._read(self._dispatch(pairs[0]))
         batch = pairs[0][0]
         full = Work(impressions=batch.member.size)  # padding is multiplied too
@@ -103,7 +104,7 @@ def configured(folder: Path, impressions: int, settings: list[str]) -> Config:
     # Members about as long as a row, so that rows hold one or few of them.
     world = WorldConfig(members=max(16, impressions // row), sessions=max(2.0, row / SESSION))
     generate(world, folder / "log")
-    manifest = prepare(open_source(folder / "log"), folder / "prepared", PrepareOptions(), str)
+    manifest = prepare(open_source(folder / "log"), folder / "prepared", PrepareOptions())
     return configure(manifest, folder / "prepared", settings)
 
 
@@ -126,7 +127,7 @@ def shardings(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.sharding, tree)
 
 
-def by_path(tree: Any) -> dict[str, np.ndarray]:
+def by_path(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {"/".join(str(p.key) for p in path): np.asarray(leaf) for path, leaf in leaves}
 
@@ -136,15 +137,14 @@ def main() -> None:
     square = jnp.ones((2048, 2048), jnp.float32)
     product = jax.jit(jnp.dot)
     calls.add("matmul", lambda: product(square, square))
-    commands = {
-        "hello": hello,
-        "matmul": lambda: calls.sample("matmul"),
-        "start": side.start,
-        "steps": side.steps,
-        "flops": side.flops,
-        "close": side.close,
-    }
-    serve(commands)
+    serve(
+        hello=hello,
+        matmul=lambda: calls.sample("matmul"),
+        start=side.start,
+        steps=side.steps,
+        flops=side.flops,
+        close=side.close,
+    )
 
 
 if __name__ == "__main__":

@@ -112,13 +112,12 @@ def main() -> None:
     side, calls = Side(), Calls(lambda _: None, queued=False)
     square = torch.ones(2048, 2048)
     calls.add("matmul", lambda: square @ square)
-    commands = {
-        "hello": hello,
-        "matmul": lambda: calls.sample("matmul"),
-        "start": side.start,
-        "steps": side.steps,
-    }
-    serve(commands)
+    serve(
+        hello=hello,
+        matmul=lambda: calls.sample("matmul"),
+        start=side.start,
+        steps=side.steps,
+    )
 
 
 if __name__ == "__main__":

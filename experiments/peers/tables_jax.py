@@ -55,8 +55,7 @@ def main() -> None:
         jax.block_until_ready(calls[kind]())
         return time.perf_counter() - began
 
-    commands = {"hello": hello, "prepare": prepare, "prepare_step": prepare_step}
-    serve({**commands, "sample": sample})
+    serve(hello=hello, prepare=prepare, prepare_step=prepare_step, sample=sample)
 
 
 def rowwise(
@@ -95,21 +94,23 @@ def rowwise(
         {t: NamedSharding(mesh, s) for t, (_, s) in where.items()},
     )
     kept = [*jax.jit(fresh, out_shardings=shardings)()]
-    turn = []
+    placed = []
     for batch in batches:
         lists, place = distinct(batch.reshape(n, -1), rows)
         given = {"id": jax.device_put(lists, Distinct(parts, whole, parts))}
-        turn.append((given, jax.device_put(place, parts)))
+        placed.append((given, jax.device_put(place, parts)))
     g = jax.device_put(upstream.reshape(n, -1, WIDTH), parts)
     with jax.set_mesh(mesh):
-        compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*kept, *turn[0], g).compile()
-    batch = itertools.cycle(turn)
+        compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*kept, *placed[0], g).compile()
+    turn = itertools.cycle(placed)
 
     def call() -> Any:
-        *kept[:], out = compiled(*kept, *next(batch), g)
+        *kept[:], out = compiled(*kept, *next(turn), g)
         return kept, out
 
-    sent = sum(c.sent for c in collectives(compiled.as_text()))
+    hlo = compiled.as_text()
+    assert hlo is not None
+    sent = sum(c.sent for c in collectives(hlo))
     return call, {"planned": plan.sent, "sent": sent}
 
 

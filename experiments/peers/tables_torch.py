@@ -53,7 +53,7 @@ def main() -> None:
         calls[kind]()
         return time.perf_counter() - began
 
-    serve({"hello": hello, "prepare": prepare, "sample": sample})
+    serve(hello=hello, prepare=prepare, sample=sample)
 
 
 def steps(

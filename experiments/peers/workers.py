@@ -84,7 +84,7 @@ def _busy_seconds() -> float:
     return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def serve(commands: Mapping[str, Callable[..., Any]]) -> None:
+def serve(**commands: Callable[..., Any]) -> None:
     """Answers requests until standard input ends; what else is printed goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
