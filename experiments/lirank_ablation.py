@@ -91,7 +91,7 @@ from ligr_jax.scaling.runs import column, read_runs
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
-    "data.fraction": 0.2,
+    "data.fraction": 0.5,
     "data.seq_len": 64,
     "batch_tokens": 1024,
     "model.table_width": 16,
