@@ -1,5 +1,7 @@
 """k-means by Lloyd's iterations, on a sample in memory; and residual k-means, level by level."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,15 +11,23 @@ from ligr_jax.sid.quantize import squared_distances
 Array = jax.Array | np.ndarray
 INIT_ROWS = 32  # sampled for each code, to begin with
 INIT_ITERATIONS = 10
+_BLOCK = 2**12  # rows of a sample whose distances to all centroids are held at a time
 
 
 def kmeans(x: jax.Array, k: int, key: jax.Array, iterations: int = INIT_ITERATIONS) -> jax.Array:
     """Centroids [k, d] of x [n, d], from k random rows of it; an empty one takes another row."""
-    n = len(x)
+    n, d = x.shape
     start, refill = jax.random.split(key)
+    block = min(n, _BLOCK)
+    blocks = jnp.pad(x, ((0, -n % block), (0, 0))).reshape(-1, block, d)
+    there = (jnp.arange(blocks.size // d) < n).astype(x.dtype).reshape(-1, block)
 
     def lloyd(i: jax.Array, centroids: jax.Array) -> jax.Array:
-        sums, counts, _ = sums_and_counts(x, jnp.ones(n), centroids)
+        def add(total: Any, part: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, sums_and_counts(*part, centroids)), None
+
+        nothing = jnp.zeros((k, d)), jnp.zeros(k), jnp.zeros(())
+        (sums, counts, _), _ = jax.lax.scan(add, nothing, (blocks, there))
         others = x[jax.random.choice(jax.random.fold_in(refill, i), n, (k,), replace=n < k)]
         return means(sums, counts, others)
 
@@ -30,7 +40,8 @@ def residual_kmeans(z: jax.Array, levels: int, k: int, key: jax.Array) -> jax.Ar
     codebooks = []
     for level in range(levels):
         codebooks.append(kmeans(z, k, jax.random.fold_in(key, level)))
-        z = z - codebooks[-1][nearest_of(z, codebooks[-1])]
+        book = codebooks[-1]
+        z = z - jax.lax.map(lambda x, e=book: e[nearest_of(x[None], e)[0]], z, batch_size=_BLOCK)
     return jnp.stack(codebooks)
 
 

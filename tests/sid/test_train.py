@@ -190,8 +190,9 @@ def test_a_pass_of_lloyd_never_raises_the_error(corpus: Corpus) -> None:
     assert (np.diff(errors) < 1e-6).all()  # the second level begins where the first ends
 
 
-def test_kmeans_ends_where_every_centroid_is_the_mean_of_its_rows() -> None:
-    x = clusters(300, 2)
+@pytest.mark.parametrize("rows", [300, 5_000])  # of one block, and of a block and a part
+def test_kmeans_ends_where_every_centroid_is_the_mean_of_its_rows(rows: int) -> None:
+    x = clusters(rows, 2)
     found = np.asarray(kmeans(jnp.asarray(x), 5, jax.random.key(0), iterations=50))
     nearest = ((x[:, None] - found) ** 2).sum(2).argmin(1)
     for k in range(5):
