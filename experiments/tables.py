@@ -206,9 +206,10 @@ def ratios(seconds: dict[str, dict[str, list[float]]]) -> Iterator[str]:
             low, middle, high = ratio(times[kind], times["rowwise"])
             yield f"{case}: {kind} / rowwise {middle:.2f} [{low:.2f}, {high:.2f}]"
     for law in ("zipf", "uniform"):
-        small, *_, large = (times["rowwise"] for case, times in seconds.items() if law in case)
-        grown = quartiles(large)[1] / quartiles(small)[1]
-        yield f"{law}: rowwise at the largest V over the smallest {grown:.2f}"
+        of_law = [times["rowwise"] for case, times in seconds.items() if law in case]
+        if len(of_law) > 1:
+            grown = quartiles(of_law[-1])[1] / quartiles(of_law[0])[1]
+            yield f"{law}: rowwise at the largest V over the smallest {grown:.2f}"
 
 
 def arguments() -> argparse.Namespace:

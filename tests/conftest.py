@@ -22,6 +22,11 @@ from tests.data.logs import write_log
 gc.set_threshold(100_000, 20, 100)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs and their children first, small things last: two processes end together."""
+    items.sort(key=lambda item: str(item.path), reverse=True)
+
+
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared directory: 3,000 impressions of 60 members, with vectors and the truth."""
