@@ -130,9 +130,7 @@ def on_meshes(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, A
     )
     workers = simulated(env)
     found = []
-    for placement, v in itertools.product(
-        PLACEMENTS, (min(args.rows), min(max(args.rows), MESH_ROWS))
-    ):
+    for placement, v in itertools.product(PLACEMENTS, fewest_and_most(args.rows)):
         samples, sent = {}, {}
         for (data, model), (key, worker) in zip(MESHES, workers.items()):
             mesh = {"data": data, "model": model, "placement": placement}
@@ -160,7 +158,7 @@ def whole_steps(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str,
         "|\n" + "|---" * (1 + len(MESHES)) + "|",
     )
     workers, found = simulated(env), []
-    for v in (min(args.rows), min(max(args.rows), MESH_ROWS)):
+    for v in fewest_and_most(args.rows):
         samples = {}
         for (data, model), (key, worker) in zip(MESHES, workers.items()):
             mesh = {"data": data, "model": model, "placement": "column"}
@@ -196,6 +194,11 @@ OTHERS = ("perfect_hash.py", "quantize.py", "ten_million.py")
 def contestant(side: Worker, kind: str, law: str, rows: int, count: int) -> Callable[[], float]:
     side.ask("prepare", kind=kind, law=law, rows=rows, count=count)
     return lambda: side.ask("sample", kind=kind)
+
+
+def fewest_and_most(rows: list[int]) -> list[int]:
+    """What is measured on a mesh too; one number where they are one."""
+    return sorted({min(rows), min(max(rows), MESH_ROWS)})
 
 
 def ratios(seconds: dict[str, dict[str, list[float]]]) -> Iterator[str]:

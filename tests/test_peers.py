@@ -51,7 +51,7 @@ def test_the_race_of_tables_runs(tmp_path: Path) -> None:
     report = json.loads(out.read_text())
     assert set(report["race"]) == {"zipf 200", "uniform 200"}
     assert all(set(times) == {"rowwise", "host", "dense"} for times in report["race"].values())
-    assert len(report["mesh"]) == 8
+    assert len(report["mesh"]) == 4
     assert [case["rows"] for case in report["step"]] == [200]
     sent = [b for case in report["mesh"] for b in case["bytes"].values()]
     # Beside them, the loss is summed.
