@@ -80,7 +80,7 @@ def warm_start(
         stats = _add(stats, share, jax.device_get(state.stats))
         if run == warm.run:
             rows = _accumulators(config, evaluator, state)
-        if warm.strength:
+        if warm.strength and share:
             say(f"measuring which weights {run} relies on")
             h = fisher(evaluator, state, warm.examples, config.train.seed)
             importance = _add(importance, share, h)

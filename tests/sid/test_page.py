@@ -142,6 +142,18 @@ def test_empty_tags_are_none_and_tags_are_text(tmp_path: Path) -> None:
         write_title_vectors(table, out, "item_id", "title", "year", 8)
 
 
+def test_what_vectors_and_ids_are_made_from_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "movies.csv"
+    table.write_text("item_id,title\n1,Heat\n")
+    again = tmp_path / "other" / ".." / "movies.csv"
+    for words in (["vectors", table], ["assign", tmp_path / "model", table]):
+        assert main(["sid", *map(str, words), "--out", str(again)]) == 1
+        assert "would replace what it is made from" in capsys.readouterr().err
+        assert table.read_text() == "item_id,title\n1,Heat\n"
+
+
 @pytest.mark.skipif(not REAL.is_file(), reason=f"no MovieLens in {REAL.parent}")
 def test_movies_of_distinct_titles_get_distinct_vectors(tmp_path: Path) -> None:
     out = tmp_path / "items.parquet"
