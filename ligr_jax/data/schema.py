@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ligr_jax.atomic import write_atomically
+
 Kind = Literal["categorical", "bag", "numeric", "vector"]
 
 MEMBER, TIME, SESSION, WEIGHT, RANDOM = (
@@ -92,7 +94,7 @@ class LogSchema:
 def save_schema(schema: LogSchema, directory: Path) -> None:
     """Writes `schema` as DIRECTORY/log.json."""
     text = json.dumps(dataclasses.asdict(schema), indent=1)
-    (directory / "log.json").write_text(text + "\n")
+    write_atomically(directory / "log.json", text + "\n")
 
 
 def load_schema(directory: Path) -> LogSchema:

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from ligr_jax.data.manifest import MISSING, load_manifest
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.sources.files import digest_file
 from ligr_jax.data.sources.ids import to_ids
+from ligr_jax.digests import digest_file
 
 ROWS = 1 << 14  # read at a time
 

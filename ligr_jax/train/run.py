@@ -9,6 +9,8 @@ summary.json     final numbers, flat; written last
 import contextlib
 import fcntl
 import json
+import os
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ligr_jax.train.track import finite
 
 PREEMPTED = 85  # exit status for "saved, run me again": a scheduler must see a failure to requeue
 BUSY = 75
+LOCK = ".lock"
 
 
 class Busy(RuntimeError):
@@ -29,29 +32,43 @@ class Busy(RuntimeError):
 
 @contextlib.contextmanager
 def claimed(directory: Path) -> Iterator[None]:
-    """Holds the directory for this process; the lock dies with it, even by SIGKILL.
+    """Hold the directory for this process; the lock is freed when it ends, even by SIGKILL.
+
+    DIRECTORY/.lock says which host and process hold it.
 
     Raises:
         Busy: another process holds it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
+    with (directory / LOCK).open("a+") as lock:  # not emptied before it is ours
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            raise Busy(f"{directory}: another process is training this run") from e
+            raise Busy(
+                f"{directory}: another process is training this run ({_owner(directory)})"
+            ) from e
+        lock.truncate(0)
+        lock.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
+        lock.flush()
         yield
 
 
+def _owner(directory: Path) -> str:
+    """What the holder of the lock wrote; a release before this one wrote nothing."""
+    text = (directory / LOCK).read_text(errors="replace").strip()
+    return text or "its host and process are not known"
+
+
 def held(directory: Path) -> bool:
-    """Whether a process holds the directory now."""
-    if not (directory / ".lock").exists():
-        return False
+    """Whether a process holds the directory now; needs no permission to write."""
     try:
-        with claimed(directory):
-            return False
-    except Busy:
+        with (directory / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
+    return False
 
 
 def adopt(directory: Path, config: Config, write: bool = True) -> None:

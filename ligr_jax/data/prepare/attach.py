@@ -23,8 +23,9 @@ from ligr_jax.data.prepare.shards import write_batch
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.semantic_ids import SemanticIds
-from ligr_jax.data.sources.files import describe_file, digest_file
+from ligr_jax.data.sources.files import describe_file
 from ligr_jax.data.sources.ids import to_ids
+from ligr_jax.digests import digest_file
 
 _CHUNK = 1 << 20  # impressions looked at together
 

@@ -26,8 +26,8 @@ from ligr_jax.data.prepare.shards import (
 )
 from ligr_jax.data.prepare.splits import split_edges
 from ligr_jax.data.schema import RANDOM, TIME, WEIGHT, BadInput
-from ligr_jax.data.sources.files import digest_file
 from ligr_jax.data.sources.source import Source
+from ligr_jax.digests import digest_file
 
 
 class Build:

@@ -13,9 +13,9 @@ from ligr_jax.data.bags import Bags
 from ligr_jax.data.manifest import MISSING, Shard
 from ligr_jax.data.prepare.shards import arrow, write_batch
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.sources.files import digest_file
 from ligr_jax.data.sources.source import Items, Source
 from ligr_jax.data.sources.validate import canonical_items
+from ligr_jax.digests import digest_file
 
 Parts = list[dict[str, Any]]  # columns by name, of consecutive rows
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ligr_jax.atomic import sync
 from ligr_jax.data.manifest import Manifest, load_manifest, save_manifest
 from ligr_jax.data.schema import BadInput
 
@@ -60,6 +61,7 @@ def _move(manifest: Manifest, work: Path, out: Path) -> None:
     for old in [*out.glob("members-*.arrow"), out / "items.arrow"]:
         old.unlink(missing_ok=True)
     for file in _files(manifest):
+        sync(work / file)  # the manifest is on disk after all that it names
         os.replace(work / file, out / file)
     save_manifest(manifest, out)
 

@@ -14,10 +14,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
-import xxhash
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.source import ROW_DIGEST, LogBatch, OnBadRow
+from ligr_jax.digests import digest_file
 
 SUFFIXES = (".parquet", ".csv")
 CSV_BLOCK = 4 << 20  # bytes parsed at a time
@@ -31,15 +31,6 @@ def table_files(directory: Path) -> list[Path]:
 def describe_file(path: Path) -> dict[str, Any]:
     """Name, size in bytes and xxh64 (hex) of the content."""
     return {"name": path.name, "bytes": path.stat().st_size, "xxh64": digest_file(path)}
-
-
-def digest_file(path: Path) -> str:
-    """xxh64 of a file's bytes, as 16 hex digits."""
-    digest = xxhash.xxh64()
-    with path.open("rb") as f:
-        while chunk := f.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def column_names(path: Path, delimiter: str = ",") -> list[str]:

@@ -22,7 +22,6 @@ import dataclasses
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
@@ -33,6 +32,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ligr_jax.atomic import sync, write_atomically
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.world.block import block_table
 from ligr_jax.data.world.catalog import build_catalog, item_tables
@@ -104,9 +104,7 @@ def generate(
         for done, _ in enumerate(written, config.blocks - len(todo) + 1):
             if progress is not None:
                 progress(done, config.blocks)
-    with tempfile.TemporaryDirectory(dir=out) as temporary:
-        save_schema(schema, Path(temporary))
-        os.replace(Path(temporary) / "log.json", out / "log.json")
+    save_schema(schema, out)
     return schema
 
 
@@ -147,6 +145,7 @@ def _write_tables(tables: Iterable[pa.Table], path: Path, dictionary: list[str])
     ) as writer:
         for table in itertools.chain([first], rest):
             writer.write_table(table, ROW_GROUP)
+    sync(temporary)
     os.replace(temporary, path)
 
 
@@ -175,9 +174,7 @@ def _claim(config: WorldConfig, out: Path) -> None:
     if (out / "log.json").exists() or any(out.glob("*.parquet")):
         raise BadInput(f"{out} holds a log that is no world; give another directory")
     out.mkdir(parents=True, exist_ok=True)
-    temporary = out / ".world.json.partial"
-    temporary.write_text(json.dumps(ours, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(ours, indent=1) + "\n")
 
 
 def _differences(theirs: Any, ours: Any, where: str = "") -> Iterator[str]:

@@ -1,0 +1,75 @@
+"""Digests that show whether a file is what was written, and JSON files that carry their own."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from ligr_jax.atomic import write_atomically
+
+DIGEST = "digest"  # the key of a JSON object that holds the digest of the other keys
+_BLOCK = 2**22  # bytes read at a time
+
+
+class DamagedFile(ValueError):
+    """A file is not what was written: the message names the file, the damage and the remedy."""
+
+
+def digest_file(path: Path) -> str:
+    """xxh64 of a file's bytes, as 16 hex digits."""
+    digest = xxhash.xxh64()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with the digest of its content under `DIGEST`."""
+    sealed = {**content, DIGEST: _digest(content)}
+    write_atomically(path, json.dumps(sealed, indent=1) + "\n")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON object, without its digest; a file without one, from elsewhere, is accepted.
+
+    Args:
+        remedy: what the user can do where the file is damaged, the end of the message.
+
+    Raises:
+        DamagedFile: the file is empty, not UTF-8, not JSON, not an object, or its values are not
+            those that were written.
+        OSError: the file cannot be read.
+    """
+    raw = path.read_bytes()
+    if not raw.strip(b"\0 \t\r\n"):
+        raise DamagedFile(f"{path}: the file is empty, as a crash leaves it; {remedy}")
+    try:
+        content = json.loads(raw.decode())
+    except UnicodeDecodeError as e:
+        raise DamagedFile(f"{path}: not UTF-8 at byte {e.start}; {remedy}") from e
+    except (ValueError, RecursionError) as e:
+        raise DamagedFile(f"{path}: not JSON ({e}); {remedy}") from e
+    if not isinstance(content, dict):
+        raise DamagedFile(f"{path}: a JSON {_kind(content)}, not an object; {remedy}")
+    saved = content.pop(DIGEST, None)
+    if saved is not None and saved != _digest(content):
+        raise DamagedFile(
+            f'{path}: values have changed since the file was written ("{DIGEST}" is {saved!r}, '
+            f"the values give {_digest(content)!r}); {remedy}"
+        )
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """16 hex digits over the content as JSON, whatever the order of keys."""
+    plain = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
+    return kinds.get(type(value), "null")
