@@ -36,7 +36,7 @@ from ligr_jax.scaling.fit import (
     fit_surface,
     leave_out_budgets,
     leave_out_largest,
-    register,
+    preregister,
 )
 from ligr_jax.scaling.runs import column, read_runs, shapes
 
@@ -160,9 +160,11 @@ def _register(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> None
         point = [float(v) for v in args.at.split(",")]
     except (AttributeError, ValueError):
         raise BadInput(f"--at {args.at}: give C, or N,D, of the run to predict") from None
-    told = register(args.register, law, point, args.metric)
+    prediction = preregister(args.register, law, point, args.metric)
     print(
-        f"{args.register}: {told.predicted:.5g}, {told.low:.5g} to {told.high:.5g}", file=sys.stderr
+        f"{args.register}: {prediction.predicted:.5g}, "
+        f"{prediction.low:.5g} to {prediction.high:.5g}",
+        file=sys.stderr,
     )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.progress import clock
-from ligr_jax.scaling.foretell import foretell, largest_of_ladder
+from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.sweep import Point
 from ligr_jax.train.preemption import on_sigterm
 from ligr_jax.train.run import BUSY, PREEMPTED, held, load_summary
@@ -38,7 +38,7 @@ def run_sweep(
 ) -> bool:
     """Trains every point that is not finished, in `jobs` processes; true if all of them are.
 
-    points: the cheapest first. What the largest of a ladder will give is foretold before it starts.
+    points: the cheapest first. The NE of a ladder's largest run is predicted before it starts.
     together: so many points at most that differ only in seed and rates train as one program.
 
     A point that fails does not stop the others: its output is in `<point>/log.txt`, its last words
@@ -142,7 +142,7 @@ class _Board:
             (self._out / point.name / "error.txt").unlink(missing_ok=True)  # of an earlier try
         first = self._out / group[0].name
         if self._largest in group:
-            foretell(self._largest, self._points, self._out, self._say)
+            predict_largest(self._largest, self._points, self._out, self._say)
         command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(self._data)]
         if len(group) == 1:
             command += ["--out", str(first), *group[0].assignments]

@@ -1,4 +1,4 @@
-"""Known laws come back, optima are global, intervals cover, bad input is refused."""
+"""Fits recover known laws, optima are global, intervals cover, bad input is refused."""
 
 import numpy as np
 import pytest
@@ -40,13 +40,13 @@ def power_objective(theta, x, y, w):
 @pytest.mark.parametrize("e", [0.0, 0.5, 0.84])
 @pytest.mark.parametrize("alpha", [0.02, 0.15, 0.5])
 def test_exact_law_is_recovered(e, alpha):
-    found = fit_power(C, law(C, e=e, alpha=alpha), floor=0.0 if e == 0 else None, resamples=0)
-    assert found.params["alpha"] == pytest.approx(alpha, rel=1e-4)
-    assert found.params["E"] == pytest.approx(e, abs=1e-3)
-    assert found.params["A"] == pytest.approx(0.12 * 1e12**alpha, rel=2e-2)
+    fitted = fit_power(C, law(C, e=e, alpha=alpha), floor=0.0 if e == 0 else None, resamples=0)
+    assert fitted.params["alpha"] == pytest.approx(alpha, rel=1e-4)
+    assert fitted.params["E"] == pytest.approx(e, abs=1e-3)
+    assert fitted.params["A"] == pytest.approx(0.12 * 1e12**alpha, rel=2e-2)
 
 
-def test_noisy_law_lies_in_its_interval_and_one_outlier_hardly_moves_it():
+def test_intervals_contain_the_law_and_one_outlier_moves_the_fit_little():
     y = noisy(0)
     clean = fit_power(C, y, resamples=200)
     for name, true in (("alpha", 0.22), ("E", 0.75)):
@@ -103,7 +103,7 @@ def test_ninety_percent_interval_covers_about_ninety_percent():
     assert 0.85 <= hits / trials <= 0.95
 
 
-def test_interval_of_a_line_through_eight_runs_covers_too():
+def test_interval_of_a_line_through_eight_runs_covers_about_ninety_percent():
     c, hits = np.geomspace(1e12, 1e16, 8), 0
     for seed in range(200):
         y = 0.7 + 0.01 * np.log10(c) + 2e-3 * np.random.default_rng(seed).normal(size=8)
@@ -112,7 +112,7 @@ def test_interval_of_a_line_through_eight_runs_covers_too():
     assert 0.85 <= hits / 200 <= 0.95
 
 
-def test_line_and_its_gain_have_the_sign_of_what_is_better():
+def test_gain_of_a_line_is_positive_for_an_improvement():
     y = 0.7 + 0.01 * np.log10(C / 1e12)
     rises = fit_line(C, y, resamples=50)
     assert rises.params["slope"] == pytest.approx(0.01)
@@ -123,7 +123,7 @@ def test_line_and_its_gain_have_the_sign_of_what_is_better():
     ] == pytest.approx(-0.01)
 
 
-def test_groups_are_drawn_whole_and_draws_repeat():
+def test_groups_are_drawn_together_and_draws_are_reproducible():
     groups = np.repeat(["a", "b", "c", "d", "e", "f"], 2)
     counts, units, _ = resample(C, groups, 3, 100, 0)
     assert units == 6
@@ -139,14 +139,14 @@ def test_left_out_budgets_are_predicted_and_covered():
     assert all(r.compute >= C[-2] and r.covered and abs(r.error) < 5e-3 for r in rows)
 
 
-def test_what_the_data_cannot_tell_is_said():
+def test_unidentified_parameters_give_warnings():
     c = np.geomspace(1e12, 1e13, 6)
-    found = fit_power(c, noisy(0, c, noise=5e-3), resamples=100)
-    assert any("not identified" in w for w in found.warnings)
-    passing = fit_power(c[::2], law(c[::2]), resamples=100)
-    assert passing.intervals == {}
-    assert np.isnan(passing.predict(1e14)[1])
-    assert any("no intervals" in w for w in passing.warnings)
+    short_range = fit_power(c, noisy(0, c, noise=5e-3), resamples=100)
+    assert any("not identified" in w for w in short_range.warnings)
+    interpolating = fit_power(c[::2], law(c[::2]), resamples=100)
+    assert interpolating.intervals == {}
+    assert np.isnan(interpolating.predict(1e14)[1])
+    assert any("no intervals" in w for w in interpolating.warnings)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_degenerate_input_is_refused_with_the_reason(compute, metric, message):
         fit_power(compute, metric, runs=list("abcd")[: len(compute)])
 
 
-def test_saturating_curve_is_the_power_law_of_what_is_missing():
+def test_saturating_curve_is_the_power_law_of_the_gap_to_one():
     auc = 0.82 - 0.15 * (C / 1e12) ** -0.22
     exact = fit_saturating(C, auc, resamples=0)
     assert exact.params["ceiling"] == pytest.approx(0.82, abs=1e-3)

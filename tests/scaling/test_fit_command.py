@@ -1,4 +1,4 @@
-"""`ligr fit` on other people's tables: every form, as words and as JSON."""
+"""`ligr fit` on tables of runs: every form, as text and as JSON."""
 
 import json
 
@@ -56,6 +56,6 @@ def test_prediction_is_registered_once(table, capsys, tmp_path):
     assert main([*words, "--at", "1e22"]) == 0
     assert json.loads((tmp_path / "next.json").read_text())["metric"] == "loss"
     assert main([*words, "--at", "1e22"]) == 1
-    assert "registered there already" in capsys.readouterr().err
+    assert "already registered" in capsys.readouterr().err
     assert main([*words, "--at", "much"]) == 1
     assert "--at much" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Architectures compared: pairs take common noise out; laws give back the multiplier made in."""
+"""Comparison of architectures: pairs remove common noise; laws recover the compute multiplier."""
 
 import numpy as np
 import pytest
@@ -12,15 +12,16 @@ ARMS = ["old"] * len(C) + ["new"] * len(C)
 
 
 def runs(seed=0, noise=1e-3, times=3.0, common=0.0):
-    """Losses of two arms on one ladder; `new` does what `old` does with `times` its compute."""
+    """Losses of two arms on one ladder; `new` equals `old` at `times` the compute."""
     rng = np.random.default_rng(seed)
     shared = common * rng.normal(size=len(C))
     loss = [0.7 + 0.15 * (k * C / 1e12) ** -0.2 for k in (1.0, times)]
     return np.concatenate([y * np.exp(shared + noise * rng.normal(size=len(C))) for y in loss])
 
 
-def test_pairs_take_out_the_noise_they_share():
-    y, labels = runs(noise=1e-4, common=0.02), [*range(len(C))] * 2
+def test_pairs_remove_common_noise():
+    y = runs(noise=1e-4, common=0.02)
+    labels = [*range(len(C))] * 2
     paired, law = compare(np.tile(C, 2), y, ARMS, pairs=labels, resamples=50)
     off = y[len(C) :] - y[: len(C)]
     expected = stats.ttest_1samp(off, 0).confidence_interval(0.9)
@@ -30,7 +31,7 @@ def test_pairs_take_out_the_noise_they_share():
     assert paired.high - paired.low < 0.5 * (law.high - law.low)
 
 
-def test_multiplier_of_exact_laws_is_the_one_they_were_made_with():
+def test_multiplier_of_exact_laws_is_recovered():
     (law,) = compare(np.tile(C, 2), runs(noise=0), ARMS, resamples=0)
     assert law.kind == "law"
     assert law.at == pytest.approx(1e16)
@@ -63,7 +64,7 @@ def test_a_metric_the_baseline_never_reaches_has_no_finite_multiplier():
     assert 0 <= back.multiplier[0] < 1e-3
 
 
-def test_pairs_of_unequal_compute_are_told():
+def test_pairs_of_unequal_compute_give_a_warning():
     c = np.concatenate([C, 2 * C])
     paired, _ = compare(c, runs(), ARMS, pairs=[*range(len(C))] * 2, resamples=0)
     assert any("differ in compute by up to 100%" in w for w in paired.warnings)
@@ -72,11 +73,11 @@ def test_pairs_of_unequal_compute_are_told():
 @pytest.mark.parametrize(
     ("arms", "pairs", "baseline", "message"),
     [
-        (["a"] * 4, None, None, "give one of two arms"),
-        (["a", "a", "b", "b"], None, "c", "baseline 'c' among arms"),
+        (["a"] * 4, None, None, "there must be two arms or more"),
+        (["a", "a", "b", "b"], None, "c", "baseline 'c', arms"),
         (["a", "a", "b", "b"], [1, 1, 1, 2], None, "names two runs of one arm"),
         (["a", "a", "b", "b"], [1, 2, 3, 4], None, "share fewer than two pairs, and .* has no law"),
-        (["a", "a", "b"], None, None, "one each per run"),
+        (["a", "a", "b"], None, None, "one arm and one pair label per run"),
     ],
 )
 def test_bad_input_is_refused_with_the_reason(arms, pairs, baseline, message):

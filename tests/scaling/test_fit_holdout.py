@@ -1,4 +1,4 @@
-"""Every form extrapolates to what it left out; registered predictions stay as written."""
+"""Every form predicts the runs left out of the fit; a written prediction is never overwritten."""
 
 import json
 
@@ -13,7 +13,7 @@ from ligr_jax.scaling.fit import (
     fit_saturating,
     fit_surface,
     leave_out_largest,
-    register,
+    preregister,
     score,
 )
 
@@ -51,38 +51,39 @@ def test_left_out_runs_are_predicted_and_covered(fit, scales, metric, options):
         assert row.covered, row
 
 
-def test_more_budgets_than_there_are_cannot_be_left_out():
-    with pytest.raises(BadInput, match="leaving 12 of 12 budgets out: give 1 to 11"):
+def test_at_least_one_budget_must_remain():
+    with pytest.raises(BadInput, match="cannot leave out 12 of 12 budgets: give 1 to 11"):
         leave_out_largest(fit_line, C, AUC, k=12)
 
 
-def test_registered_prediction_is_scored_and_never_rewritten(tmp_path):
-    path, law = tmp_path / "next.json", fit_power(C[:-1], 1 - AUC[:-1], resamples=100)
-    told = register(path, law, C[-1], "error", run="r12")
-    found = json.loads(path.read_text())
-    assert found["law"]["runs"] == list(law.runs)
-    assert found["law"]["objective"] == law.objective
-    assert found["law"]["version"] == law.version
-    assert found["registered"].endswith("+00:00")
+def test_registered_prediction_is_scored_and_never_overwritten(tmp_path):
+    path = tmp_path / "next.json"
+    law = fit_power(C[:-1], 1 - AUC[:-1], resamples=100)
+    prediction = preregister(path, law, C[-1], "error", run="r12")
+    written = json.loads(path.read_text())
+    assert written["law"]["runs"] == list(law.runs)
+    assert written["law"]["objective"] == law.objective
+    assert written["law"]["version"] == law.version
+    assert written["registered"].endswith("+00:00")
     row = score(path, 1 - AUC[-1])
-    assert (row.run, row.compute, row.predicted) == ("r12", C[-1], told.predicted)
+    assert (row.run, row.compute, row.predicted) == ("r12", C[-1], prediction.predicted)
     assert row.covered
     assert not score(path, 2.0).covered
-    with pytest.raises(BadInput, match="registered there already"):
-        register(path, law, C[-1], "error")
-    assert json.loads(path.read_text()) == found
+    with pytest.raises(BadInput, match="a prediction is already registered"):
+        preregister(path, law, C[-1], "error")
+    assert json.loads(path.read_text()) == written
 
 
 def test_surface_is_registered_at_parameters_and_data(tmp_path):
     law = fit_surface(N, D, surface(D), resamples=20)
-    told = register(tmp_path / "p.json", law, (1e10, 1e12), "loss")
-    assert told.compute == pytest.approx(6e22)
+    prediction = preregister(tmp_path / "p.json", law, (1e10, 1e12), "loss")
+    assert prediction.compute == pytest.approx(6e22)
     assert score(tmp_path / "p.json", 2.0).predicted == pytest.approx(law.predict(1e10, 1e12)[0])
     with pytest.raises(BadInput, match="has 1 values"):
-        register(tmp_path / "q.json", law, 1e22, "loss")
+        preregister(tmp_path / "q.json", law, 1e22, "loss")
 
 
-def test_a_file_that_is_no_prediction_is_refused(tmp_path):
+def test_file_that_is_not_a_prediction_is_refused(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     for path in (tmp_path / "x.json", tmp_path / "none.json"):
         with pytest.raises(BadInput, match="not a registered prediction"):

@@ -1,4 +1,4 @@
-"""Iso-FLOP minima: the exponent of a known surface, coverage, edges flagged, refusals."""
+"""Iso-FLOP fits: the exponent of a known surface, coverage, minima at the edge, bad input."""
 
 import json
 
@@ -19,7 +19,7 @@ def best(compute):
 
 
 def grid(seed=0, noise=0.0, sizes=5, budgets=BUDGETS, shift=0.0):
-    """Sizes four-fold either side of the best at each budget, moved `shift` decades from it."""
+    """Sizes from a quarter to four times the best of each budget, shifted by `shift` decades."""
     compute = np.repeat(budgets, sizes)
     n = best(compute) * 10 ** (np.tile(np.linspace(-0.6, 0.6, sizes), len(budgets)) + shift)
     loss = E + A * n**-ALPHA + B * (compute / 6 / n) ** -BETA
@@ -70,7 +70,7 @@ def test_seeds_of_one_size_are_one_cell():
     assert both.intervals["exponent"] == pytest.approx(single.intervals["exponent"], abs=2e-3)
 
 
-def test_largest_budget_is_predicted_from_the_rest():
+def test_largest_budget_is_predicted_from_the_others():
     (row,) = leave_out_budgets(*grid(1, noise=1e-3), resamples=200)
     assert row.compute == pytest.approx(BUDGETS[-1])
     assert row.covered
@@ -94,7 +94,7 @@ def test_degenerate_input_is_refused_with_the_reason(data, message):
         fit_isoflop(*data)
 
 
-def test_three_sizes_a_budget_have_no_intervals():
+def test_three_sizes_per_budget_give_no_intervals():
     law = fit_isoflop(*grid(sizes=3), resamples=50)
     assert law.intervals == {}
     assert np.isnan(law.predict(1e22)[1])

@@ -1,4 +1,4 @@
-"""The noise floor: known standard deviations, and power as the tables of the t test have it."""
+"""Noise floor: known standard deviations, and power as in published tables of the t test."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_deviation_is_pooled_over_scales_with_chi_square_intervals():
 
 
 @pytest.mark.parametrize(("seeds", "published"), [(20, 0.909), (64, 0.499), (17, 0.991)])
-def test_detectable_difference_is_that_of_the_tables(seeds, published):
+def test_detectable_difference_equals_published_tables(seeds, published):
     """Cohen's d at 5 % two-sided and 80 % power: 20, 64 and 17 a group (G*Power, statsmodels)."""
     rng = np.random.default_rng(0)
     metric = rng.normal(size=2 * seeds)
@@ -27,7 +27,7 @@ def test_detectable_difference_is_that_of_the_tables(seeds, published):
     assert noise.detectable(seeds) / noise.pooled[0] == pytest.approx(published, abs=1e-3)
 
 
-def test_a_difference_that_large_is_found_as_often_as_promised():
+def test_detectable_difference_is_detected_with_the_stated_power():
     rng, seeds = np.random.default_rng(0), 5
     noise = noise_floor([0.0, 2.0] * 4, [0, 0, 1, 1, 2, 2, 3, 3])
     shift = noise.detectable(seeds) / noise.pooled[0]
@@ -44,7 +44,7 @@ def test_ninety_percent_interval_covers_ninety_percent():
     assert 0.85 <= hits / 200 <= 0.95
 
 
-def test_scales_of_unequal_noise_are_not_silently_pooled():
+def test_scales_of_unequal_noise_give_a_warning():
     rng = np.random.default_rng(0)
     metric = np.concatenate([rng.normal(size=8), 20 * rng.normal(size=8)])
     assert any("differ in noise" in w for w in noise_floor(metric, [0] * 8 + [1] * 8).warnings)

@@ -1,4 +1,4 @@
-"""The surface over parameters and data: global optima, known surfaces back, coverage, refusals."""
+"""Surface over parameters and data: known surfaces, global optima, coverage, bad input."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def surface(n, d):
 
 
 def points(seed, m=240, noise=0.01, outliers=0):
-    """Runs of the published character: sizes and budgets log-uniform, lognormal noise."""
+    """Runs like those of Hoffmann et al.: log-uniform sizes and budgets, lognormal noise."""
     rng = np.random.default_rng(seed)
     n = np.exp(rng.uniform(np.log(4e7), np.log(1.6e10), m))
     compute = np.exp(rng.uniform(np.log(6e18), np.log(3e21), m))
@@ -29,7 +29,7 @@ def points(seed, m=240, noise=0.01, outliers=0):
 
 
 def summed_huber(theta, n, d, loss, w=1.0):
-    """The published objective, written out: theta (5, ...) = a, b, e, log alpha, log beta."""
+    """The published objective; theta (5, ...) = a, b, e, log alpha, log beta."""
     a, b, e, alpha, beta = (t[..., None] for t in (*theta[:3], *np.exp(theta[3:])))
     terms = [a - alpha * np.log(n), b - beta * np.log(d), e]
     r = np.abs(np.logaddexp(np.logaddexp(*terms[:2]), terms[2]) - np.log(loss))
@@ -117,22 +117,22 @@ def test_ninety_percent_intervals_cover_about_ninety_percent():
         assert 0.85 <= count / trials <= 0.95, (name, count / trials)
 
 
-def test_best_shape_is_where_the_loss_is_least():
+def test_optimal_shape_minimizes_the_loss():
     law = fit_surface(*points(4), resamples=40)
-    found = law.optimal([1e21, 1e24])
+    best = law.optimal([1e21, 1e24])
     for k, compute in enumerate((1e21, 1e24)):
 
         def loss(z, compute=compute):
             return float(law.predict(10**z, compute / 6 / 10**z)[0])
 
         least = minimize_scalar(loss, bounds=(7, 13), method="bounded", options={"xatol": 1e-9})
-        assert np.log10(found["n"][0][k]) == pytest.approx(least.x, abs=1e-4)
-        assert found["loss"][0][k] == pytest.approx(least.fun, rel=1e-9)
-        assert found["n"][0][k] * found["d"][0][k] * 6 == pytest.approx(compute)
-        assert found["n"][1][k] < found["n"][0][k] < found["n"][2][k]
+        assert np.log10(best["n"][0][k]) == pytest.approx(least.x, abs=1e-4)
+        assert best["loss"][0][k] == pytest.approx(least.fun, rel=1e-9)
+        assert best["n"][0][k] * best["d"][0][k] * 6 == pytest.approx(compute)
+        assert best["n"][1][k] < best["n"][0][k] < best["n"][2][k]
 
 
-def test_worth_of_repeated_data():
+def test_effective_data_of_repeats():
     assert effective_data(100.0, 100.0, 15.4) == 100.0
     assert effective_data(50.0, 100.0, 15.4) == 50.0
     assert effective_data(400.0, 100.0, 1e9) == pytest.approx(400.0)
@@ -156,27 +156,27 @@ def test_decay_of_repeats_is_recovered():
     assert law.predict(1e10, 4e11)[0] < law.predict(1e10, 4e11, unique=1e10)[0]
 
 
-def test_outliers_hardly_move_it():
-    clean, soiled = (fit_surface(*points(6, noise=0.003, outliers=k), resamples=0) for k in (0, 8))
-    assert soiled.params["a"] == pytest.approx(clean.params["a"], abs=0.01)
-    assert soiled.params["E"] == pytest.approx(clean.params["E"], abs=0.02)
+def test_outliers_move_the_fit_little():
+    clean, dirty = (fit_surface(*points(6, noise=0.003, outliers=k), resamples=0) for k in (0, 8))
+    assert dirty.params["a"] == pytest.approx(clean.params["a"], abs=0.01)
+    assert dirty.params["E"] == pytest.approx(clean.params["E"], abs=0.02)
 
 
-def test_what_the_data_cannot_tell_is_said():
+def test_unidentified_parameters_give_warnings():
     rng = np.random.default_rng(0)
     n = np.geomspace(4e7, 1.6e10, 30)
-    d = 20 * n * np.exp(0.03 * rng.normal(size=30))  # nearly tied: only its own line is known
+    d = 20 * n * np.exp(0.03 * rng.normal(size=30))  # nearly tied to n: only one line is observed
     law = fit_surface(n, d, surface(n, d) * np.exp(0.005 * rng.normal(size=30)), resamples=60)
     assert any("not identified" in w for w in law.warnings)
     (on, _), low, high = law.predict([2e9, 1e10], [4e10, 8e9])
     assert on == pytest.approx(surface(2e9, 4e10), rel=0.01)
     assert high[1] - low[1] > 5 * (high[0] - low[0])
-    passing = fit_surface(*points(0, m=5, noise=0), resamples=100)
-    assert passing.intervals == {}
-    assert any("no intervals" in w for w in passing.warnings)
+    interpolating = fit_surface(*points(0, m=5, noise=0), resamples=100)
+    assert interpolating.intervals == {}
+    assert any("no intervals" in w for w in interpolating.warnings)
 
 
-def test_groups_are_drawn_whole_and_json_is_complete():
+def test_groups_are_drawn_together_and_json_is_complete():
     n, d, loss = points(7, m=40)
     names, groups = [f"r{i}" for i in range(40)], np.repeat(np.arange(20), 2)
     law = fit_surface(n, d, loss, runs=names, groups=groups, resamples=20)
@@ -200,7 +200,7 @@ N, D = np.geomspace(1e7, 1e9, 6), np.array([3e9, 1e9, 9e9, 2e9, 8e9, 4e9])
     ("change", "message"),
     [
         (lambda n, d, y: (n[:4], d[:4], y[:4]), "4 runs cannot determine 5"),
-        (lambda n, d, y: (n, 20 * n, y), "d is tied to n .* cannot be told apart"),
+        (lambda n, d, y: (n, 20 * n, y), "d is tied to n .* cannot be separated"),
         (lambda n, d, y: (n, 1e18 / n, y), "one compute budget"),
         (lambda n, d, y: (n, np.where(n > 1e8, 1e9, 2e9), y), "2 distinct values of d"),
         (lambda n, d, y: (n, d, y * 0 + 2), "nothing to fit"),
@@ -216,7 +216,7 @@ def test_degenerate_input_is_refused_with_the_reason(change, message):
         fit_surface(n, d, loss, runs=list("abcdef")[: len(n)])
 
 
-def test_repeats_are_refused_where_there_are_none():
+def test_unique_without_repeats_is_refused():
     n, d, loss = points(0, m=20)
     with pytest.raises(BadInput, match="leave `unique` out"):
         fit_surface(n, d, loss, unique=d)

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit import fit_power, register
+from ligr_jax.scaling.fit import fit_power, preregister
 from ligr_jax.scaling.report.arms import architectures, rungs
 from ligr_jax.scaling.report.budgets import frontier, iso_flop_grid
 from ligr_jax.scaling.report.dimensions import gains, lines
@@ -125,7 +125,7 @@ def test_a_prediction_written_before_the_run_is_scored_once_it_has_finished(tmp_
     compute = np.geomspace(1e10, 1e12, 6)
     law = fit_power(compute, ladder_ne(compute), resamples=50)
     target = summary(np.random.default_rng(0), length=160, width=160, ne=0.0)
-    register(tmp_path / "prediction.json", law, target["flops_model"], "validation/ne")
+    preregister(tmp_path / "prediction.json", law, target["flops_model"], "validation/ne")
     write_run(tmp_path / "small", summary(np.random.default_rng(0), ne=0.9))
     assert registered(read_runs(tmp_path), "validation/ne") == []
     target["validation/ne"] = observed = float(ladder_ne(target["flops_model"])) + 0.05

@@ -19,8 +19,8 @@ from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.scaling import shipped
 from ligr_jax.scaling.fit.registered import score
-from ligr_jax.scaling.foretell import foretell, largest_of_ladder
 from ligr_jax.scaling.ladder import PRESETS, configure
+from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.runner import run_sweep
 from ligr_jax.scaling.runs import read_metrics, read_runs
 from ligr_jax.scaling.sweep import Asked, corrected, only, plan_points, read_sweep
@@ -202,7 +202,7 @@ def test_a_runner_waits_for_a_point_that_another_trains(
     assert (tmp_path / points[0].name / "summary.json").exists()
 
 
-def test_the_largest_rung_is_foretold_once_from_the_others(prepared: Path, tmp_path: Path) -> None:
+def test_largest_rung_is_predicted_once_from_the_others(prepared: Path, tmp_path: Path) -> None:
     """From the ladder and its other seeds; not from other sweeps, nor from the largest run."""
     rungs = [(8, 1), (8, 2), (12, 2), (16, 2), (24, 2), (32, 2)]
     ladder = [(f"model.width={w}", f"model.depth={d}") for w, d in rungs]
@@ -220,15 +220,15 @@ def test_the_largest_rung_is_foretold_once_from_the_others(prepared: Path, tmp_p
         numbers = {"validation/ne": 0.1 if p is largest else ne, "flops_model": p.cost.flops}
         (tmp_path / p.name / "summary.json").write_text(json.dumps(numbers))
     said: list[str] = []
-    foretell(largest, points, tmp_path, said.append)
+    predict_largest(largest, points, tmp_path, said.append)
     written = (tmp_path / "prediction.json").read_text()
     assert score(tmp_path / "prediction.json", 0.0).predicted == pytest.approx(
         0.7 + (largest.cost.flops / 1e6) ** -0.2, abs=1e-3
     )
     assert len(json.loads(written)["law"]["runs"]) == 8
-    foretell(largest, points, tmp_path, said.append)
+    predict_largest(largest, points, tmp_path, said.append)
     assert (tmp_path / "prediction.json").read_text() == written
-    foretell(largest, points, tmp_path / "other", said.append)
+    predict_largest(largest, points, tmp_path / "other", said.append)
     assert "no prediction" in said[-1]
     assert not (tmp_path / "other").exists()
     assert largest_of_ladder(plan_points(asked[-1:], prepared, SMALL[1:])) is None

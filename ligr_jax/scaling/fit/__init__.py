@@ -1,14 +1,14 @@
-"""Laws fitted to tables of runs, with bootstrap intervals. NumPy and SciPy only; no JAX.
+"""Scaling laws fitted to tables of runs, with bootstrap intervals. NumPy and SciPy only; no JAX.
 
-    fit_power       L(C) = E + A C^-alpha             what a loss does with compute
-    fit_saturating  ceiling - A C^-alpha              what AUC does over many decades
-    fit_line        level + slope log10 C             and over the few one can afford
-    fit_surface     E + A N^-alpha + B D^-beta        with parameters and data, repeated or not
-    fit_isoflop     size_opt = coefficient C^exponent through the minima of each compute budget
+    fit_power       L(C) = E + A C^-alpha             a loss against compute
+    fit_saturating  ceiling - A C^-alpha              AUC against compute, over many decades
+    fit_line        level + slope log10 C             AUC against compute, over a few decades
+    fit_surface     E + A N^-alpha + B D^-beta        a loss against parameters and data
+    fit_isoflop     size_opt = coefficient C^exponent the best size at each compute budget
 
-Each takes arrays with one value per run and returns estimates with intervals that predict.
-`leave_out_largest` and `register` test the predictions, `noise_floor` says what differences are
-worth reading, `compare` sets architectures side by side.
+Each function takes arrays with one value per run and returns a law: parameters, intervals, and a
+`predict` method with prediction intervals. `leave_out_largest` and `preregister` test predictions,
+`noise_floor` estimates the smallest detectable difference, `compare` compares architectures.
 """
 
 from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, budgets, resample
@@ -19,7 +19,7 @@ from ligr_jax.scaling.fit.law import Law
 from ligr_jax.scaling.fit.line import fit_line
 from ligr_jax.scaling.fit.noise import Noise, noise_floor
 from ligr_jax.scaling.fit.power import fit_power, fit_saturating
-from ligr_jax.scaling.fit.registered import register, score
+from ligr_jax.scaling.fit.registered import preregister, score
 from ligr_jax.scaling.fit.surface import SurfaceLaw, effective_data, fit_surface
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
     "leave_out_budgets",
     "leave_out_largest",
     "noise_floor",
-    "register",
+    "preregister",
     "resample",
     "score",
 ]

@@ -1,4 +1,4 @@
-"""Resampling of runs, by whole groups where seeds share one, and intervals from the resamples."""
+"""Bootstrap over runs, or over groups of runs, and percentile intervals from the resamples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,20 @@ from scipy import stats
 Array = NDArray[np.float64]
 Levels = NDArray[np.int64]
 CONFIDENCE = 0.90
-SAME_BUDGET = 0.02  # runs within 2 % of compute are one budget
+SAME_BUDGET = 0.02  # runs whose compute differs by at most 2 % have the same budget
 
 
 def budgets(compute: ArrayLike) -> Levels:
-    """Index of each run's budget, smallest first; runs within 2 % of compute share one."""
+    """Return the index of each run's compute budget, 0 for the smallest.
+
+    Consecutive runs (sorted by compute) that differ by at most 2 % share a budget.
+
+    Args:
+        compute: FLOPs of each run, shape (n,).
+
+    Returns:
+        Budget indices, int64, shape (n,).
+    """
     c = np.asarray(compute, np.float64)
     order = np.argsort(c, kind="stable")
     index = np.empty(len(c), np.int64)
@@ -25,9 +34,20 @@ def budgets(compute: ArrayLike) -> Levels:
 def resample(
     compute: Array, groups: Sequence[Any] | None, free: int, resamples: int, seed: int
 ) -> tuple[Array, int, list[str]]:
-    """Bootstrap as weights: counts (resamples, runs), number of units drawn, notes.
+    """Draw bootstrap resamples, represented as a weight per run.
 
-    A resample with fewer distinct budgets than free parameters determines nothing and is redrawn.
+    A resample with fewer distinct budgets than free parameters cannot be fitted and is redrawn.
+
+    Args:
+        compute: FLOPs of each run, shape (n,).
+        groups: a label per run; runs with equal labels are drawn together. None: single runs.
+        free: number of parameters of the law.
+        resamples: number of resamples R.
+        seed: seed of the random generator.
+
+    Returns:
+        Counts of each run in each resample, shape (R, n); the number of units drawn (groups or
+        runs); warnings. Counts have shape (0, n) if there are too few units for intervals.
     """
     return resample_levels([(budgets(compute), free)], groups, free, resamples, seed)
 
@@ -39,37 +59,57 @@ def resample_levels(
     resamples: int,
     seed: int,
 ) -> tuple[Array, int, list[str]]:
-    """As `resample`, redrawn until every (level of each run, least number of levels) is met."""
-    n, notes = len(needed[0][0]), []
+    """Draw resamples as `resample` does, with several conditions on a valid resample.
+
+    Args:
+        needed: pairs (level of each run, least number of distinct levels in a resample), e.g. one
+            for distinct sizes and one for distinct data. A resample that misses one is redrawn.
+        groups: as in `resample`.
+        free: as in `resample`.
+        resamples: as in `resample`.
+        seed: as in `resample`.
+
+    Returns:
+        As `resample`.
+    """
+    n = len(needed[0][0])
+    notes = []
+    # With as many parameters as groups every resample of groups is degenerate: use single runs.
     labels = np.arange(n) if groups is None else np.array([str(g) for g in groups])
     unit = np.unique(labels, return_inverse=True)[1]
     if unit.max() + 1 <= free < n:
         unit = np.arange(n)
-        notes.append("too few groups to resample whole ones: single runs were resampled instead")
+        notes.append("too few groups to resample groups: single runs were resampled instead")
     units = int(unit.max()) + 1
     if resamples and units <= free:
-        notes.append(f"{units} points and {free} parameters: the law passes through, no intervals")
+        notes.append(
+            f"{units} points and {free} parameters: the law interpolates the points, no intervals"
+        )
         return np.zeros((0, n)), units, notes
     if units < free + 3:
-        notes.append(f"only {units} runs or groups: the intervals are indicative at best")
-    rng, total = np.random.default_rng(seed), 0
+        notes.append(f"only {units} runs or groups: the intervals are rough")
+    # Rejection sampling: draw blocks of `resamples` and keep the valid ones until there are enough.
+    rng = np.random.default_rng(seed)
+    total = 0
     kept = [np.zeros((0, units))]
     while total < resamples:
         drawn = rng.multinomial(units, np.full(units, 1 / units), size=resamples).astype(float)
         for level, least in needed:
-            has = np.zeros((units, level.max() + 1))
-            has[unit, level] = 1
-            drawn = drawn[((drawn @ has) > 0).sum(1) >= least]
-        kept, total = [*kept, drawn], total + len(drawn)
+            has_level = np.zeros((units, level.max() + 1))
+            has_level[unit, level] = 1
+            drawn = drawn[((drawn @ has_level) > 0).sum(1) >= least]
+        kept.append(drawn)
+        total += len(drawn)
     return np.concatenate(kept)[:resamples][:, unit], units, notes
 
 
 def tails(confidence: float, freedom: int | None = None) -> tuple[float, float]:
-    """The two quantiles of the draws that bound an interval.
+    """Return the two quantile levels that bound a bootstrap interval.
 
-    Plain percentiles, or, given the degrees of freedom that the noise was judged by, the expanded
-    percentiles of Hesterberg 2015 (The American Statistician 69:4, section 3.2): so far out that
-    the interval has Student's width, and still never leaves the range of the draws.
+    Without `freedom` these are plain percentiles. With `freedom`, the degrees of freedom of the
+    noise estimate, they are the expanded percentiles of Hesterberg 2015 (The American Statistician
+    69:4, section 3.2): the interval gets the width of Student's t instead of the normal's, and
+    stays within the range of the draws.
     """
     tail = 0.5 * (1.0 - confidence)
     if freedom:

@@ -1,4 +1,4 @@
-"""Architectures compared: run against run where they are paired, law against law at equal FLOPs."""
+"""Comparison of architectures: paired runs, and fitted laws at equal FLOPs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +14,27 @@ from ligr_jax.scaling.fit.law import CURVES, Law, checked, interval, names_of
 from ligr_jax.scaling.fit.line import fit_line
 from ligr_jax.scaling.fit.power import fit_power
 
-FAR = 700.0  # log of a multiplier that stands for: never
+NEVER = 700.0  # log multiplier that represents infinity (exp(700) is near the largest float64)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm less the baseline, in metric units, with its interval.
+    """Difference `arm - baseline` in metric units, with its interval.
 
-    kind: paired: the mean over runs that differ in the arm alone, Student's interval; law: what the
-        two arms' laws say `at` so many FLOPs, the most that both have seen.
-    multiplier: times the baseline's compute for the metric that this arm has at `at`, with its
-        interval; infinite where the baseline's law never gets there. None where paired.
+    Attributes:
+        arm: label of the architecture compared.
+        baseline: label of the baseline.
+        kind: "paired" is the mean difference over pairs of runs that differ only in the arm;
+            "law" is the difference between the two fitted laws at `at` FLOPs.
+        at: FLOPs of the comparison of laws: the largest compute both arms have. None if paired.
+        difference: the estimate.
+        low: lower end of the interval: Student's t for pairs; bootstrap of both laws, each
+            resampled independently, for laws.
+        high: upper end of the interval.
+        multiplier: factor on the baseline's compute at which the baseline's law reaches the metric
+            of this arm at `at`, with low and high. Infinite if it never does. None if paired.
+        pairs: number of pairs; 0 for laws.
+        warnings: what limits the comparison.
     """
 
     arm: str
@@ -50,110 +60,180 @@ def compare(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Every arm against the baseline: paired where two pairs or more are shared, and by laws.
+    """Compare every arm with the baseline by pairs (if there are two or more) and by laws.
 
-    compute, metric: of each run, on one axis for all. arms: a label per run (the architecture).
-    pairs: a label per run, equal for runs of two arms that differ in the arm alone (same rung and
-        seed). baseline: an arm; the first one where it is not given.
-    The laws are `fit_power` where the baseline's metric falls with compute, else `fit_line`.
-    Raises BadInput for an unknown baseline, one arm, and where an arm can be compared in neither
-    way.
+    The laws are `fit_power` if the baseline's metric falls with compute, else `fit_line`.
+
+    Args:
+        compute: FLOPs of each run, shape (n,), on one axis for all arms.
+        metric: metric of each run, shape (n,).
+        arms: architecture of each run, n labels.
+        pairs: n labels, equal for two runs that differ only in the arm (same rung and seed). None
+            compares laws only.
+        baseline: label of the baseline; default: the first arm.
+        resamples: bootstrap resamples of each law; 0 gives no intervals of laws.
+        confidence: coverage of the intervals.
+        seed: seed of the bootstrap.
+
+    Returns:
+        For each arm except the baseline, up to two comparisons: paired, then by laws.
+
+    Raises:
+        BadInput: fewer than two arms, an unknown baseline, a pair label used twice in one arm, or
+            an arm with neither two pairs nor a law.
     """
     y, c = checked(names_of((), compute), metric, compute=compute)
-    of = np.array([str(a) for a in arms])
+    arm_of_run = np.array([str(a) for a in arms])
     labels = np.array([""] * len(y) if pairs is None else [str(p) for p in pairs])
-    if not len(of) == len(labels) == len(y):
-        raise BadInput(f"{len(of)} arms, {len(labels)} pairs, {len(y)} runs: one each per run")
-    names = list(dict.fromkeys(of.tolist()))
+    if not len(arm_of_run) == len(labels) == len(y):
+        raise BadInput(
+            f"{len(arm_of_run)} arms, {len(labels)} pairs, {len(y)} runs: "
+            "give one arm and one pair label per run"
+        )
+    names = list(dict.fromkeys(arm_of_run.tolist()))
     base = names[0] if baseline is None else str(baseline)
     if base not in names or len(names) < 2:
-        raise BadInput(f"baseline {base!r} among arms {names}: give one of two arms or more")
-    falls = np.cov(np.log(c[of == base]), y[of == base])[0, 1] < 0
+        raise BadInput(
+            f"baseline {base!r}, arms {names}: there must be two arms or more, and the baseline "
+            "must be one of them"
+        )
+    # A power law needs a metric that falls with compute; the baseline decides for all arms, because
+    # only laws of the same form can be inverted against each other.
+    is_baseline = arm_of_run == base
+    falls = np.cov(np.log(c[is_baseline]), y[is_baseline])[0, 1] < 0
     fit = fit_power if falls else fit_line
     laws: dict[str, Law] = {}
-    lawless: dict[str, str] = {}
-    for k, arm in enumerate(names):  # a seed each: two arms' draws are independent
-        mine = of == arm
+    no_law: dict[str, str] = {}
+    for k, arm in enumerate(names):
+        in_arm = arm_of_run == arm
+        # Each arm gets its own seed, so that the draws of two arms are independent.
         try:
             laws[arm] = fit(
-                c[mine], y[mine], resamples=resamples, confidence=confidence, seed=seed + k
+                c[in_arm], y[in_arm], resamples=resamples, confidence=confidence, seed=seed + k
             )
         except BadInput as e:
-            lawless[arm] = f"{arm} has no law ({e})"
-    found: list[Comparison] = []
+            no_law[arm] = f"{arm} has no law ({e})"
+    # An arm without a law is still compared by its pairs; only an arm with neither is an error.
+    comparisons: list[Comparison] = []
     for arm in (n for n in names if n != base):
-        both = (of == arm), (of == base)
-        one = None if pairs is None else _paired(arm, base, both, c, y, labels, confidence)
-        if one:
-            found.append(one)
-        reasons = [lawless[a] for a in (arm, base) if a in lawless]
+        masks = (arm_of_run == arm), is_baseline
+        paired = None if pairs is None else _paired(arm, base, masks, c, y, labels, confidence)
+        if paired:
+            comparisons.append(paired)
+        reasons = [no_law[a] for a in (arm, base) if a in no_law]
         if not reasons:
-            found.append(_by_law(arm, base, laws[arm], laws[base], confidence))
-        elif not one:
+            comparisons.append(_by_law(arm, base, laws[arm], laws[base], confidence))
+        elif not paired:
             raise BadInput(f"{arm} and {base} share fewer than two pairs, and {reasons[0]}")
-    return found
+    return comparisons
 
 
 def _paired(
     arm: str,
     base: str,
-    both: tuple[Array, Array],
+    masks: tuple[Array, Array],
     c: Array,
     y: Array,
     labels: Array,
     confidence: float,
 ) -> Comparison | None:
-    first, second = ({p: i for i, p in zip(np.flatnonzero(m), labels[m])} for m in both)
-    for kept, mine in zip((first, second), both):
-        if len(kept) < mine.sum():
-            twice = [p for p in kept if (labels[mine] == p).sum() > 1]
+    """Compare pairs of runs; None if the arms share fewer than two pairs.
+
+    Args:
+        arm: label of the arm.
+        base: label of the baseline.
+        masks: runs of the arm, and runs of the baseline, each bool (n,).
+        c: FLOPs of each run, (n,).
+        y: metric of each run, (n,).
+        labels: pair label of each run, (n,).
+        confidence: coverage of the interval.
+    """
+    in_arm, in_base = ({p: i for i, p in zip(np.flatnonzero(m), labels[m])} for m in masks)
+    for by_label, mask in zip((in_arm, in_base), masks):
+        if len(by_label) < mask.sum():
+            twice = [p for p in by_label if (labels[mask] == p).sum() > 1]
             raise BadInput(
                 f"pair {twice[0]!r} names two runs of one arm; add the seed to the label"
             )
-    shared = [p for p in first if p in second]
+    shared = [p for p in in_arm if p in in_base]
     if len(shared) < 2:
         return None
-    i, j = [first[p] for p in shared], [second[p] for p in shared]
+    i = [in_arm[p] for p in shared]
+    j = [in_base[p] for p in shared]
     off = y[i] - y[j]
     half = stats.t.ppf(0.5 * (1.0 + confidence), len(off) - 1) * off.std(ddof=1) / len(off) ** 0.5
-    apart, notes = float(np.abs(np.log(c[i] / c[j])).max()), []
+    notes = []
+    apart = float(np.abs(np.log(c[i] / c[j])).max())
     if apart > SAME_BUDGET:
-        notes.append(f"paired runs differ in compute by up to {np.expm1(apart):.0%}: see the laws")
+        notes.append(
+            f"paired runs differ in compute by up to {np.expm1(apart):.0%}: "
+            "use the comparison of laws"
+        )
     mean = float(off.mean())
     return Comparison(
-        arm, base, "paired", None, mean, mean - half, mean + half, None, len(off), tuple(notes)
+        arm=arm,
+        baseline=base,
+        kind="paired",
+        at=None,
+        difference=mean,
+        low=mean - half,
+        high=mean + half,
+        multiplier=None,
+        pairs=len(off),
+        warnings=tuple(notes),
     )
 
 
-def _by_law(arm: str, base: str, mine: Law, theirs: Law, confidence: float) -> Comparison:
-    at = min(mine.compute[1], theirs.compute[1])
-    count = min(len(mine.draws), len(theirs.draws))
-    value = _against(mine, theirs, mine.theta[None], theirs.theta[None], at)[0]
-    draws = _against(mine, theirs, mine.draws[:count], theirs.draws[:count], at)
+def _by_law(arm: str, base: str, arm_law: Law, base_law: Law, confidence: float) -> Comparison:
+    """Compare two laws at the largest compute that both have."""
+    compute = min(arm_law.compute[1], base_law.compute[1])
+    count = min(len(arm_law.draws), len(base_law.draws))
+    value = _against(arm_law, base_law, arm_law.theta[None], base_law.theta[None], compute)[0]
+    draws = _against(arm_law, base_law, arm_law.draws[:count], base_law.draws[:count], compute)
     low, high = interval(draws, confidence)
-    notes = [f"{name}: {w}" for name, law in ((arm, mine), (base, theirs)) for w in law.warnings]
-    if at < max(mine.compute[0], theirs.compute[0]):
-        notes.append(f"the arms share no range of compute: one law is extended to {at:.3g} FLOPs")
+    laws = ((arm, arm_law), (base, base_law))
+    notes = [f"{name}: {w}" for name, law in laws for w in law.warnings]
+    if compute < max(arm_law.compute[0], base_law.compute[0]):
+        notes.append(
+            f"the arms have no range of compute in common: one law is extrapolated to "
+            f"{compute:.3g} FLOPs"
+        )
     times, least, most = (
-        float(np.exp(v)) if v < FAR else np.inf for v in (value[1], low[1], high[1])
+        float(np.exp(v)) if v < NEVER else np.inf for v in (value[1], low[1], high[1])
     )
     return Comparison(
-        arm, base, "law", at, float(value[0]), float(low[0]), float(high[0]),
-        (times, least, most), 0, tuple(notes),
-    )  # fmt: skip
+        arm=arm,
+        baseline=base,
+        kind="law",
+        at=compute,
+        difference=float(value[0]),
+        low=float(low[0]),
+        high=float(high[0]),
+        multiplier=(times, least, most),
+        pairs=0,
+        warnings=tuple(notes),
+    )
 
 
-def _against(mine: Law, theirs: Law, draws: Array, others: Array, at: float) -> Array:
-    """Difference at `at` FLOPs, and log of the multiplier (FAR: never), of each draw (R, 2)."""
-    curve, x = CURVES[mine.form].value, np.log(at)
-    value = curve(draws, np.array([x - mine.centre]))[:, 0]
-    other = curve(others, np.array([x - theirs.centre]))[:, 0]
+def _against(
+    arm_law: Law, base_law: Law, arm_draws: Array, base_draws: Array, compute: float
+) -> Array:
+    """Return the difference at `compute` FLOPs and the log multiplier of each draw, (R, 2).
+
+    The log multiplier is NEVER if the baseline's law never reaches the arm's metric.
+    """
+    curve = CURVES[arm_law.form].value
+    x = np.log(compute)
+    value = curve(arm_draws, np.array([x - arm_law.centre]))[:, 0]
+    other = curve(base_draws, np.array([x - base_law.centre]))[:, 0]
+    # Invert the baseline's law at the arm's metric.
     with np.errstate(divide="ignore", invalid="ignore"):
-        if theirs.form == "power":
-            a, u, e = others.T
-            reached = (a - np.log(value - np.exp(e))) / np.exp(u)  # NaN below the floor
+        if base_law.form == "power":
+            a, log_alpha, e = base_draws.T
+            reached = (a - np.log(value - np.exp(e))) / np.exp(log_alpha)  # NaN below the floor
         else:
-            reached = np.where(others[:, 1] > 0, (value - others[:, 0]) / others[:, 1], np.nan)
+            level, slope = base_draws.T
+            reached = np.where(slope > 0, (value - level) / slope, np.nan)
             reached = reached * np.log(10.0)
-    far = np.nan_to_num(reached + theirs.centre - x, nan=FAR, posinf=FAR)
-    return np.stack([value - other, np.clip(far, -FAR, FAR)], 1)
+    log_multiplier = np.nan_to_num(reached + base_law.centre - x, nan=NEVER, posinf=NEVER)
+    return np.stack([value - other, np.clip(log_multiplier, -NEVER, NEVER)], 1)

@@ -1,8 +1,9 @@
-"""The best size at each compute budget, and its power law (Hoffmann et al. 2022, section 3.2).
+"""Best size at each compute budget, and its power law (Hoffmann et al. 2022, section 3.2).
 
-At one budget the metric is a parabola in log10 size, fitted by least squares; its minimum is that
-budget's best size. A straight line in logs through the minima gives size_opt = coefficient
-C^exponent. A minimum outside the sizes tried is no minimum: it is flagged and left out.
+At each budget the metric is modelled as a parabola in log10 size, fitted by least squares; its
+minimum is the best size of that budget. A straight line in logs through the minima gives
+size_opt = coefficient C^exponent. A budget whose minimum is outside the sizes tried is flagged and
+excluded from the power law.
 """
 
 from collections.abc import Sequence
@@ -28,12 +29,19 @@ from ligr_jax.scaling.fit.law import (
 
 @dataclass(frozen=True)
 class Budget:
-    """One compute budget: the best size there, with interval, and the metric at it.
+    """One compute budget and its best size.
 
-    curve: (c0, c1, c2), metric = c0 + c1 z + c2 z^2 with z = log10 size.
-    low, high: of the parabola's minimum, which is not quite the true curve's: they covered it in
-        83 % of 200 simulated sweeps (5 sizes, 4 budgets), the exponent's 90 % interval in 93 %.
-    at_edge: no minimum lies within the sizes tried; `optimum` is then the end that does best.
+    Attributes:
+        compute: FLOPs.
+        optimum: best size; if `at_edge`, the better end of the sizes tried.
+        low: lower end of the interval of the parabola's minimum. The minimum of the true curve
+            differs slightly: 90 % intervals covered it in 83 % of 200 simulated sweeps (5 sizes,
+            4 budgets); the exponent's 90 % interval covered in 93 %.
+        high: upper end of that interval.
+        metric: metric of the parabola at `optimum`.
+        curve: (c0, c1, c2), metric = c0 + c1 z + c2 z^2 with z = log10 size.
+        at_edge: the parabola has no minimum within the sizes tried.
+        runs: names of the runs of this budget.
     """
 
     compute: float
@@ -48,9 +56,22 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class IsoFlop:
-    """The power law through the minima: params and intervals of exponent and coefficient.
+    """Power law through the minima of the budgets.
 
-    freedom: degrees of freedom of the residuals of all parabolas.
+    Attributes:
+        params: `exponent` and `coefficient`.
+        intervals: interval of each at `confidence`; empty without resamples.
+        confidence: nominal coverage of the intervals.
+        objective: sum of squared residuals of all parabolas.
+        points: number of runs.
+        resamples: number of bootstrap resamples used.
+        budgets: the budgets, smallest first.
+        runs: names of the runs.
+        warnings: what the data do not determine.
+        version: version of the estimators.
+        form: "isoflop".
+        freedom: residual degrees of freedom of all parabolas.
+        draws: (R, 2), log10 coefficient and exponent of each resample.
     """
 
     params: dict[str, float]
@@ -65,49 +86,59 @@ class IsoFlop:
     version: str = VERSION
     form: str = "isoflop"
     freedom: int = field(repr=False)
-    draws: Array = field(repr=False, compare=False)  # (R, 2): log10 coefficient, exponent
+    draws: Array = field(repr=False, compare=False)
 
     def predict(self, compute: ArrayLike) -> tuple[Array, Array, Array]:
-        """The best size at `compute` FLOPs (any shape), low and high; NaN without draws."""
-        shape, x = np.shape(compute), np.log10(np.asarray(compute, np.float64)).ravel()
+        """Return the best size at `compute` FLOPs, low and high, each of the shape of `compute`.
+
+        The interval is for the law's best size. It is NaN without resamples.
+        """
+        shape = np.shape(compute)
+        x = np.log10(np.asarray(compute, np.float64)).ravel()
         value = self.params["coefficient"] * 10 ** (self.params["exponent"] * x)
         size = 10 ** (self.draws[:, :1] + self.draws[:, 1:] * x)
         low, high = interval(size, self.confidence, self.freedom)
         return value.reshape(shape), low.reshape(shape), high.reshape(shape)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the draws, as plain JSON values."""
+        """Return all fields except the draws as plain JSON values."""
         hidden = {"freedom", "draws"}
-        found = {k: v for k, v in vars(self).items() if k not in hidden}
-        return plain(found | {"budgets": [vars(b) for b in self.budgets]})
+        shown = {k: v for k, v in vars(self).items() if k not in hidden}
+        return plain(shown | {"budgets": [vars(b) for b in self.budgets]})
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """The runs of one budget by cell (size, or group of seeds), and their parabola."""
+    """Runs of one budget, averaged per cell (a single run, or a group of seeds)."""
 
-    z: Array  # log10 size
-    weight: Array  # runs in the cell
-    metric: Array
+    z: Array  # mean log10 size of each cell
+    weight: Array  # number of runs of each cell
+    metric: Array  # mean metric of each cell
 
     def solve(self, metric: Array) -> tuple[Array, Array]:
-        """Coefficients (..., 3) about the mean of z, and leverage, for metrics (..., cells)."""
-        root, t = np.sqrt(self.weight), self.z - self.z.mean()
+        """Fit parabolas to metrics (..., cells).
+
+        Returns:
+            Coefficients (..., 3) of 1, t, t^2 with t = z - mean z, and the leverage of each cell.
+        """
+        root = np.sqrt(self.weight)
+        t = self.z - self.z.mean()
         design = np.stack([np.ones_like(t), t, t * t], 1) * root[:, None]
         q, r = np.linalg.qr(design)
         return np.linalg.solve(r, ((metric * root) @ q)[..., None])[..., 0], (q * q).sum(1)
 
     def value(self, c: Array) -> Array:
+        """Return the parabolas with coefficients c (..., 3) at the cells, (..., cells)."""
         t = self.z - self.z.mean()
         return c[..., :1] + c[..., 1:2] * t + c[..., 2:] * t * t
 
     def vertex(self, c: Array) -> Array:
-        """log10 of the best size; NaN where it is not within the sizes tried."""
-        bent = c[..., 2] > 0
-        at = -0.5 * c[..., 1] / np.where(bent, c[..., 2], 1.0)
+        """Return log10 of the best size; NaN if it is not within the sizes tried."""
+        convex = c[..., 2] > 0
+        minimum = -0.5 * c[..., 1] / np.where(convex, c[..., 2], 1.0)
         t = self.z - self.z.mean()
-        inside = bent & (at > t.min()) & (at < t.max())
-        return np.where(inside, at + self.z.mean(), np.nan)
+        inside = convex & (minimum > t.min()) & (minimum < t.max())
+        return np.where(inside, minimum + self.z.mean(), np.nan)
 
 
 def fit_isoflop(
@@ -121,26 +152,45 @@ def fit_isoflop(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> IsoFlop:
-    """The best size against compute, from runs of several sizes at each of several budgets.
+    """Fit the power law of the best size against compute.
 
-    budget: FLOPs of each run; within 2 % they are one budget. size: parameters, or whatever is
-        traded against data. metric: lower is better.
-    groups: a label per run; runs of a budget that share one (seeds) are one cell, drawn whole.
-    Intervals: a parabola through few sizes cannot be resampled by runs, so the sizes stay and the
-        residuals of all budgets, over sqrt(1 - leverage), are drawn anew with random signs; the
-        percentiles are expanded to Student's width (see `bootstrap.tails`). So noise is taken to
-        be alike at all budgets, and what a parabola misses of the true curve counts as noise.
-    Raises BadInput for a budget of fewer than three sizes, and for fewer than two inner minima.
+    The intervals of exponent, coefficient and `predict` come from a residual bootstrap: with few
+    sizes per budget, runs cannot be resampled, so the sizes stay fixed and the residuals of all
+    budgets, divided by sqrt(1 - leverage), are redrawn with random signs. Percentiles are expanded
+    to the width of Student's t (see `bootstrap.tails`). This assumes that the noise is equal at all
+    budgets, and it counts the misfit of the parabolas as noise.
+
+    Args:
+        budget: FLOPs of each run, (n,); runs that differ by at most 2 % share a budget.
+        size: number of parameters, or another size traded against data, (n,).
+        metric: metric of each run, lower is better, (n,).
+        runs: names of the runs.
+        groups: a label per run; runs of a budget with equal labels (seeds) are averaged and
+            resampled together.
+        resamples: number of bootstrap resamples; 0 gives no intervals.
+        confidence: nominal coverage of the intervals.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The law and the best size of each budget.
+
+    Raises:
+        BadInput: a budget has fewer than three sizes, fewer than two budgets have a minimum within
+            their sizes, or a value is not finite or a scale not positive.
     """
     names = names_of(runs, budget)
     y, c, s = checked(names, metric, budget=budget, size=size)
     refuse_few(len(y), 3)
     refuse_constant(y)
-    of = budgets(c)
+
+    # One parabola per budget. Seeds of one size are averaged first, so that they do not count as
+    # degrees of freedom of the curve.
+    index = budgets(c)
     labels = np.arange(len(y)) if groups is None else np.array([str(g) for g in groups])
-    compute = np.array([np.exp(np.log(c[of == k]).mean()) for k in range(of.max() + 1)])
+    compute = np.array([np.exp(np.log(c[index == k]).mean()) for k in range(index.max() + 1)])
     cells = [
-        _cells(compute[k], s[of == k], y[of == k], labels[of == k]) for k in range(len(compute))
+        _cells(compute[k], s[index == k], y[index == k], labels[index == k])
+        for k in range(len(compute))
     ]
     solved = [cell.solve(cell.metric) for cell in cells]
     optima = np.array([cell.vertex(c) for cell, (c, _) in zip(cells, solved)])
@@ -150,24 +200,31 @@ def fit_isoflop(
             f"{inner.sum()} of {len(cells)} budgets have their minimum within the sizes tried; a "
             "power law needs 2: add larger or smaller sizes"
         )
-    x = np.log10(compute)
+
+    # Residual bootstrap of the minima. With three sizes per budget every parabola interpolates its
+    # points and the residuals, which are zero, carry no information on the noise.
     freedom = sum(len(cell.z) for cell in cells) - 3 * len(cells)
-    drawn = _redrawn(cells, solved, resamples, seed)
+    optima_draws = _resample_optima(cells, solved, resamples, seed)
     notes = []
     if freedom == 0 and resamples:
-        drawn = drawn[:0]
-        notes.append("three sizes a budget: every parabola passes through, no intervals")
+        optima_draws = optima_draws[:0]
+        notes.append("three sizes per budget: the parabolas interpolate the points, no intervals")
     edge = [f"{v:.3g}" for v in compute[~inner]]
     if edge:
         notes.append(
-            f"the minimum is at the edge of the sizes tried at {', '.join(edge)} FLOPs; left out: "
-            "add sizes there"
+            f"the minimum is at the edge of the sizes tried at {', '.join(edge)} FLOPs; these "
+            "budgets are left out: add sizes there"
         )
-    usable = drawn[:, inner]
+
+    # The power law, through the minima of the data and of each resample. A resample may push the
+    # minimum of a budget out of the sizes tried: the line then uses the remaining budgets.
+    usable = optima_draws[:, inner]
     usable = usable[np.isfinite(usable).sum(1) >= 2]
-    if len(usable) < 0.95 * len(drawn):
-        notes.append(f"only {len(usable)} of {len(drawn)} resamples have two minima to join")
-    theta, draws = _line(x[inner], optima[None, inner])[0], _line(x[inner], usable)
+    if len(usable) < 0.95 * len(optima_draws):
+        notes.append(f"only {len(usable)} of {len(optima_draws)} resamples have two minima or more")
+    x = np.log10(compute)
+    theta = _line(x[inner], optima[None, inner])[0]
+    draws = _line(x[inner], usable)
 
     def named(t: Array) -> dict[str, Array]:
         return {"exponent": t[..., 1], "coefficient": 10 ** t[..., 0]}
@@ -183,8 +240,13 @@ def fit_isoflop(
         resamples=len(draws),
         budgets=tuple(
             _budget(
-                compute[k], cells[k], solved[k][0], drawn[:, k], confidence, freedom,
-                tuple(n for n, b in zip(names, of) if b == k),
+                compute=compute[k],
+                cells=cells[k],
+                c=solved[k][0],
+                draws=optima_draws[:, k],
+                confidence=confidence,
+                freedom=freedom,
+                runs=tuple(n for n, b in zip(names, index) if b == k),
             )
             for k in range(len(cells))
         ),
@@ -192,10 +254,11 @@ def fit_isoflop(
         warnings=tuple(notes),
         freedom=freedom,
         draws=draws,
-    )  # fmt: skip
+    )
 
 
 def _cells(compute: float, size: Array, metric: Array, labels: Array) -> _Cells:
+    """Average the runs of one budget per label; raise BadInput for fewer than three sizes."""
     index, weight = np.unique(labels, return_inverse=True, return_counts=True)[1:]
     if len(set(size)) < 3 or len(weight) < 3:
         raise BadInput(
@@ -203,33 +266,35 @@ def _cells(compute: float, size: Array, metric: Array, labels: Array) -> _Cells:
             "a parabola needs 3"
         )
     z = np.bincount(index, np.log10(size)) / weight
-    return _Cells(z, weight.astype(float), np.bincount(index, metric) / weight)
+    return _Cells(z=z, weight=weight.astype(float), metric=np.bincount(index, metric) / weight)
 
 
-def _redrawn(
+def _resample_optima(
     cells: Sequence[_Cells], solved: Sequence[tuple[Array, Array]], resamples: int, seed: int
 ) -> Array:
-    """log10 of the best size of every resample and budget (R, budgets); NaN where not inside."""
+    """Return log10 of the best size per resample and budget (R, budgets); NaN if at the edge."""
     pairs = list(zip(cells, solved))
-    off = [
+    scaled_residuals = [
         np.sqrt(q.weight / np.maximum(1.0 - leverage, 1e-9)) * (q.metric - q.value(c))
         for q, (c, leverage) in pairs
     ]
-    rng, pool = np.random.default_rng(seed), np.concatenate(off)
-    found = []
+    pool = np.concatenate(scaled_residuals)
+    rng = np.random.default_rng(seed)
+    optima = []
     for q, (c, _) in pairs:
         noise = rng.choice(pool, (resamples, len(q.z))) * rng.choice([-1, 1], (resamples, len(q.z)))
-        found.append(q.vertex(q.solve(q.value(c) + noise / np.sqrt(q.weight))[0]))
-    return np.stack(found, 1)
+        optima.append(q.vertex(q.solve(q.value(c) + noise / np.sqrt(q.weight))[0]))
+    return np.stack(optima, 1)
 
 
 def _line(x: Array, y: Array) -> Array:
-    """Intercept and slope (R, 2) by least squares of every row of y (R, k) without its NaNs."""
-    there = np.isfinite(y)
-    count = np.maximum(there.sum(1, keepdims=True), 1)
-    y = np.where(there, y, 0.0)
-    mean_x, mean_y = (there * x).sum(1, keepdims=True) / count, y.sum(1, keepdims=True) / count
-    t = there * (x - mean_x)
+    """Fit a line to every row of y (R, k), ignoring NaN; return intercept and slope (R, 2)."""
+    valid = np.isfinite(y)
+    count = np.maximum(valid.sum(1, keepdims=True), 1)
+    y = np.where(valid, y, 0.0)
+    mean_x = (valid * x).sum(1, keepdims=True) / count
+    mean_y = y.sum(1, keepdims=True) / count
+    t = valid * (x - mean_x)
     slope = (t * (y - mean_y)).sum(1) / (t * t).sum(1)
     return np.stack([mean_y[:, 0] - slope * mean_x[:, 0], slope], 1)
 
@@ -238,15 +303,18 @@ def _budget(
     compute: float,
     cells: _Cells,
     c: Array,
-    drawn: Array,
+    draws: Array,
     confidence: float,
     freedom: int,
     runs: tuple[str, ...],
 ) -> Budget:
-    at, middle = float(cells.vertex(c)), cells.z.mean()
-    edge = not np.isfinite(at)
-    best = cells.z[np.argmin(cells.value(c))] if edge else at
-    low, high = interval(drawn[np.isfinite(drawn)][: 0 if edge else None], confidence, freedom)
+    """Return the best size of one budget with its interval, from the draws of the minimum (R,)."""
+    vertex = float(cells.vertex(c))
+    middle = cells.z.mean()
+    edge = not np.isfinite(vertex)
+    best = cells.z[np.argmin(cells.value(c))] if edge else vertex
+    low, high = interval(draws[np.isfinite(draws)][: 0 if edge else None], confidence, freedom)
+    # `c` is about the mean of z; the record has the polynomial in z.
     t = best - middle
     curve = (c[0] - c[1] * middle + c[2] * middle**2, c[1] - 2 * c[2] * middle, c[2])
     return Budget(

@@ -1,4 +1,4 @@
-"""What a fit gives: estimates with intervals, and predictions. And what every fit refuses."""
+"""Results of a fit: estimates, intervals, predictions; and the input checks common to all fits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -11,25 +11,55 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.bootstrap import Array, budgets, tails
 from ligr_jax.scaling.fit.powers import log_sum
 
-VERSION = "1"  # of the estimators: changes whenever the same runs would give other numbers
+VERSION = "1"  # version of the estimators: changes when equal runs would give different numbers
 
 
 def power_curve(theta: Array, x: Array) -> Array:
-    """E + A C^-alpha at theta (..., 3) = (a, log alpha, e) and centred log compute x (n)."""
+    """Return E + A C^-alpha, shape (..., n).
+
+    Args:
+        theta: (..., 3), a = log A (of centred compute), log alpha, e = log E.
+        x: centred log compute, (n,).
+    """
     flat = np.exp(log_sum(theta.reshape(-1, 3), [x])[0])
     return flat.reshape(*theta.shape[:-1], len(x))
 
 
 def line_curve(theta: Array, x: Array) -> Array:
-    """level + slope x / log 10 at theta (..., 2) = (level, slope), slope per decade."""
+    """Return level + slope x / log 10, shape (..., n).
+
+    Args:
+        theta: (..., 2), level and slope per decade.
+        x: centred log compute, (n,).
+    """
     return theta[..., :1] + theta[..., 1:] * x / np.log(10.0)
+
+
+def saturating_curve(theta: Array, x: Array) -> Array:
+    """Return ceiling - A C^-alpha = 1 - `power_curve`."""
+    return 1.0 - power_curve(theta, x)
+
+
+def _add_log_residual(y: Array, r: Array) -> Array:
+    return y * np.exp(r)
+
+
+def _add_residual(y: Array, r: Array) -> Array:
+    return y + r
+
+
+def _add_log_residual_to_gap(y: Array, r: Array) -> Array:
+    return 1 - (1 - y) * np.exp(r)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A form in one scale: the metric from theta and x, and the metric of a run off by a residual.
+    """A law in compute.
 
-    `off` undoes `residual`: both work on any shapes that broadcast.
+    Attributes:
+        value: metric from theta (..., p) and centred log compute (n,).
+        off: metric of a run from the law's metric and the run's residual, which is of the metric
+            (line), of its logarithm (power), or of the logarithm of 1 - metric (saturating).
     """
 
     value: Callable[[Array, Array], Array]
@@ -37,20 +67,32 @@ class Curve:
 
 
 CURVES = {
-    "power": Curve(power_curve, lambda y, r: y * np.exp(r)),
-    "line": Curve(line_curve, lambda y, r: y + r),
-    "saturating": Curve(lambda t, x: 1.0 - power_curve(t, x), lambda y, r: 1 - (1 - y) * np.exp(r)),
+    "power": Curve(value=power_curve, off=_add_log_residual),
+    "line": Curve(value=line_curve, off=_add_residual),
+    "saturating": Curve(value=saturating_curve, off=_add_log_residual_to_gap),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """What was estimated, how surely, from which runs.
+    """Estimates of a law, their intervals, and the runs they come from.
 
-    params, intervals: estimates, and the interval of each at `confidence` (none without resamples).
-    objective: sum of Huber terms of log residuals; of a line, the sum of squares.
-    units: what the bootstrap drew: runs, or groups of runs. free: number of fitted parameters.
-    theta, draws, residuals: the estimate in its own coordinates, which `predict` reads.
+    Attributes:
+        form: name of the law.
+        params: estimates by name.
+        intervals: bootstrap interval of each estimate; empty without resamples.
+        confidence: nominal coverage of the intervals.
+        objective: sum of Huber terms of log residuals; for a line, the sum of squares.
+        points: number of runs.
+        units: number of units the bootstrap draws: runs, or groups of runs.
+        resamples: number of resamples used.
+        runs: names of the runs.
+        warnings: what the runs do not determine.
+        free: number of fitted parameters.
+        version: version of the estimators.
+        theta: estimate in the coordinates of the search, (p,).
+        draws: estimates of the resamples in those coordinates, (R, p).
+        residuals: residual of each run, (n,).
     """
 
     form: str
@@ -70,44 +112,69 @@ class Fitted:
     residuals: Array = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the arrays, as plain JSON values (NaN and infinity become null)."""
+        """Return all fields except arrays as plain JSON values; NaN and infinity become null."""
         return plain({f.name: getattr(self, f.name) for f in fields(self) if f.repr})
 
     def spread(self, run_noise: bool) -> Array:
-        """Residuals a further run may have: each one seen, widened because the fit has seen it."""
-        wider = np.sqrt(self.points / max(1, self.points - self.free))
-        return self.residuals * wider if run_noise else np.zeros(1)
+        """Return possible residuals of a further run: (n,), or a single zero without run noise.
+
+        They are the residuals of the fit times sqrt(n / (n - parameters)), because a fit makes the
+        residuals of its own points smaller than those of a new point.
+        """
+        inflation = np.sqrt(self.points / max(1, self.points - self.free))
+        return self.residuals * inflation if run_noise else np.zeros(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Law(Fitted):
-    """A metric against compute.
+    """Law of a metric against compute.
 
-    params: power: E, A, alpha; saturating: ceiling, A, alpha; line: level (at the mean of log C),
-    slope (per decade). All: gain_per_decade, the improvement over the last decade of compute seen,
-    in metric units. compute: the range seen, FLOPs.
+    `params` has E, A, alpha (power); ceiling, A, alpha (saturating); or level (at the mean of
+    log C) and slope per decade (line). All have gain_per_decade, the improvement over the last
+    decade of compute of the runs, in metric units.
+
+    Attributes:
+        compute: smallest and largest compute of the runs, FLOPs.
+        centre: mean of log compute.
     """
 
     compute: tuple[float, float]
     centre: float = field(repr=False)
 
     def predict(self, compute: ArrayLike, run_noise: bool = False) -> tuple[Array, Array, Array]:
-        """Value, low and high at `compute` FLOPs (any shape); low and high are NaN without draws.
+        """Predict the metric at `compute` FLOPs.
 
-        The interval is of the law; with `run_noise` of one further run: every draw takes every
-        residual, widened by sqrt(n / (n - parameters)) because the fit has seen them.
+        Args:
+            compute: FLOPs, any shape.
+            run_noise: False: the interval covers the law, i.e. the mean over runs. True: it covers
+                the metric of one further run; every draw of the law is combined with every
+                residual (see `spread`).
+
+        Returns:
+            Value, low and high, each of the shape of `compute`. Low and high are NaN without
+            resamples.
         """
         shape = np.shape(compute)
         x = np.log(np.asarray(compute, np.float64)).ravel() - self.centre
         curve = CURVES[self.form]
-        value, draws = curve.value(self.theta, x), curve.value(self.draws, x)
+        value = curve.value(self.theta, x)
+        draws = curve.value(self.draws, x)
         noisy = curve.off(draws[:, None], self.spread(run_noise)[:, None])
         low, high = interval(noisy.reshape(-1, x.size), self.confidence)
         return value.reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
 def interval(draws: Array, confidence: float, freedom: int | None = None) -> tuple[Array, Array]:
-    """Low and high over the first axis (see `bootstrap.tails`); NaN without draws."""
+    """Return low and high quantiles over the first axis (see `bootstrap.tails`).
+
+    Args:
+        draws: (R, ...).
+        confidence: nominal coverage.
+        freedom: degrees of freedom of the noise estimate, for expanded percentiles.
+
+    Returns:
+        Low and high, each of the shape of one draw; NaN if R = 0.
+    """
     if not len(draws):
         nan = np.full(draws.shape[1:], np.nan)
         return nan, nan.copy()
@@ -122,7 +189,18 @@ def estimates(
     confidence: float,
     freedom: int | None = None,
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """What `named` reads off the estimate, and its intervals over the draws (none without)."""
+    """Return named estimates and their intervals.
+
+    Args:
+        named: maps theta (..., p) to named quantities (...).
+        theta: the estimate, (p,).
+        draws: estimates of the resamples, (R, p).
+        confidence: nominal coverage.
+        freedom: see `interval`.
+
+    Returns:
+        The quantities of theta, and the interval of each over the draws (empty if R = 0).
+    """
     params = {k: float(v) for k, v in named(theta).items()}
     if not len(draws):
         return params, {}
@@ -131,7 +209,7 @@ def estimates(
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: tuples are lists, NaN and infinity null, NumPy's numbers numbers."""
+    """Convert to JSON values: tuples become lists, NaN and infinity become None."""
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -141,53 +219,67 @@ def plain(value: Any) -> Any:
     return value
 
 
-def names_of(runs: Sequence[str], like: ArrayLike) -> tuple[str, ...]:
-    """The runs' names, or their numbers."""
-    return tuple(runs) or tuple(f"#{i}" for i in range(np.size(like)))
+def names_of(runs: Sequence[str], values: ArrayLike) -> tuple[str, ...]:
+    """Return the names of the runs; "#0", "#1", ... (one per value) if none are given."""
+    return tuple(runs) or tuple(f"#{i}" for i in range(np.size(values)))
 
 
 def checked(names: tuple[str, ...], metric: ArrayLike, **scales: ArrayLike) -> list[Array]:
-    """The metric and the scales (compute, n, d ...) as float64, one value each per run.
+    """Convert the metric and the scales to float64 and check them.
 
-    Raises BadInput, naming the run: metrics must be finite, scales positive.
+    Args:
+        names: names of the runs.
+        metric: one value per run.
+        **scales: named scales (compute, n, d, ...), one value per run.
+
+    Returns:
+        The metric, then the scales in the order given, each of shape (n,).
+
+    Raises:
+        BadInput: a shape is wrong, a metric is not finite, or a scale is not positive. The message
+            names the run.
     """
     y = np.asarray(metric, np.float64)
-    found = {name: np.asarray(values, np.float64) for name, values in scales.items()}
-    if y.ndim != 1 or any(v.shape != (len(names),) for v in (y, *found.values())):
-        shapes = ", ".join(f"{k} {v.shape}" for k, v in found.items())
-        raise BadInput(f"{shapes}, metric {y.shape}, {len(names)} runs: one each per run")
+    arrays = {name: np.asarray(values, np.float64) for name, values in scales.items()}
+    if y.ndim != 1 or any(v.shape != (len(names),) for v in (y, *arrays.values())):
+        shapes = ", ".join(f"{k} {v.shape}" for k, v in arrays.items())
+        raise BadInput(
+            f"{shapes}, metric {y.shape}, {len(names)} runs: give one value of each per run"
+        )
     for i, name in enumerate(names):
-        for scale, values in found.items():
+        for scale, values in arrays.items():
             if not np.isfinite(values[i]) or values[i] <= 0:
                 unit = " number of FLOPs" if scale == "compute" else " number"
                 raise BadInput(f"run {name}: {scale} {values[i]:g} is not a positive{unit}")
         if not np.isfinite(y[i]):
             raise BadInput(f"run {name}: metric is {y[i]:g}; leave diverged runs out")
-    return [y, *found.values()]
+    return [y, *arrays.values()]
 
 
 def refuse_few(runs: int, needed: int) -> None:
-    """Raises BadInput where there are fewer runs than parameters."""
+    """Raise BadInput if there are fewer runs than parameters."""
     if runs < needed:
         raise BadInput(f"{runs} runs cannot determine {needed} parameters; add runs")
 
 
 def refuse_constant(y: Array) -> None:
-    """Raises BadInput where the metric does not move."""
+    """Raise BadInput if the metric is equal in all runs."""
     if np.ptp(y) <= 1e-12 * np.abs(y).max():
         raise BadInput(f"the metric is {y[0]:g} in every run: nothing to fit")
 
 
 def refuse_one_budget(c: Array, needed: int) -> None:
-    """Raises BadInput where the distinct budgets are fewer than the parameters."""
-    found = int(budgets(c).max()) + 1
-    if found == 1:
-        raise BadInput(f"all {len(c)} runs have one compute budget ({c[0]:g}): no law in compute")
-    if found < needed:
-        raise BadInput(f"{found} budgets cannot determine {needed} parameters; add budgets")
+    """Raise BadInput if there are fewer distinct budgets than parameters."""
+    count = int(budgets(c).max()) + 1
+    if count == 1:
+        raise BadInput(
+            f"all {len(c)} runs have one compute budget ({c[0]:g}): a law needs several budgets"
+        )
+    if count < needed:
+        raise BadInput(f"{count} budgets cannot determine {needed} parameters; add budgets")
 
 
 def refuse_no_logarithm(names: tuple[str, ...], y: Array) -> None:
-    """Raises BadInput where a metric that must be positive is not."""
+    """Raise BadInput if a metric is not positive."""
     if np.any(y <= 0):
         raise BadInput(f"run {names[int(np.argmin(y))]}: metric {y.min():g} <= 0 has no logarithm")

@@ -1,4 +1,4 @@
-"""The noise floor: what seeds alone do to a metric, and what difference shows above it."""
+"""Noise floor: the variation of a metric between seeds, and the smallest detectable difference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,14 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array
 from ligr_jax.scaling.fit.law import checked, names_of, plain
 
-UNEQUAL = 0.01  # of Bartlett's test: a smaller p says that the scales do not share one noise
+UNEQUAL = 0.01  # p of Bartlett's test below which the scales are said to differ in noise
 
 
 class Scale(NamedTuple):
-    """Runs of one group (one shape, several seeds): standard deviation and its interval."""
+    """Standard deviation of one group of runs (one shape, several seeds), with its interval.
+
+    `n` is the number of runs, `mean` the mean metric, `low` and `high` the interval of `sd`.
+    """
 
     group: str
     n: int
@@ -28,10 +31,17 @@ class Scale(NamedTuple):
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviation between seeds, in metric units.
+    """Standard deviation of a metric between seeds, in metric units.
 
-    scales: one per group of two seeds or more. pooled: (sd, low, high) over them, with `freedom`
-    degrees of freedom. Intervals are chi-square's, for normal noise.
+    Intervals are chi-square intervals of the standard deviation and assume normal noise.
+
+    Attributes:
+        scales: one entry per group with two seeds or more.
+        pooled: (sd, low, high) pooled over the groups.
+        freedom: degrees of freedom of the pooled standard deviation.
+        confidence: coverage of the intervals, and 1 - level of the test in `detectable`.
+        power: power of the test in `detectable`.
+        warnings: reasons not to use the pooled value.
     """
 
     scales: tuple[Scale, ...]
@@ -42,29 +52,36 @@ class Noise:
     warnings: tuple[str, ...]
 
     def detectable(self, seeds: int) -> float:
-        """The least true difference between two means of `seeds` runs each that a test would show.
+        """Return the smallest detectable true difference between two means of `seeds` runs each.
 
-        Student's two-sided test at level 1 - confidence on the pooled sd and its degrees of freedom
-        finds a difference this large with probability `power` (noncentral t; with a noise study of
-        two groups of `seeds` runs it is the usual power analysis of the two-sample t test).
+        A two-sided t test at level 1 - confidence, with the pooled standard deviation and its
+        degrees of freedom, detects this difference with probability `power` (noncentral t). For a
+        noise study of two groups of `seeds` runs this is the usual power analysis of the two-sample
+        t test.
+
+        Args:
+            seeds: runs per mean, at least 1.
+
+        Returns:
+            The difference, in metric units.
         """
         if seeds < 1:
             raise BadInput(f"seeds={seeds}: a mean needs one run or more")
-        edge = stats.t.ppf(0.5 * (1.0 + self.confidence), self.freedom)
+        critical = stats.t.ppf(0.5 * (1.0 + self.confidence), self.freedom)
 
-        def short(shift: float) -> float:
-            found = stats.nct.sf(edge, self.freedom, shift)
-            found += stats.nct.cdf(-edge, self.freedom, shift)
-            return float(found) - self.power
+        def excess_power(shift: float) -> float:
+            power = stats.nct.sf(critical, self.freedom, shift)
+            power += stats.nct.cdf(-critical, self.freedom, shift)
+            return float(power) - self.power
 
-        most = edge
-        while short(most) < 0:
-            most *= 1.5
-        shift = optimize.brentq(short, 0.0, most)
+        upper = critical
+        while excess_power(upper) < 0:
+            upper *= 1.5
+        shift = optimize.brentq(excess_power, 0.0, upper)
         return float(shift * self.pooled[0] * np.sqrt(2.0 / seeds))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return all fields as plain JSON values."""
         return plain(vars(self) | {"scales": [s._asdict() for s in self.scales]})
 
 
@@ -75,33 +92,47 @@ def noise_floor(
     confidence: float = CONFIDENCE,
     power: float = 0.8,
 ) -> Noise:
-    """The noise of seeds at every scale, and pooled.
+    """Estimate the standard deviation between seeds, per group and pooled.
 
-    metric: one per run. groups: a label per run, equal for runs that differ in their seed alone.
-    power: wanted probability to detect, between 1 - confidence and 1.
-    Raises BadInput where no group has two runs, or they are equal to the last digit.
+    Args:
+        metric: metric of each run, (n,).
+        groups: n labels, equal for runs that differ only in their seed.
+        confidence: coverage of the intervals.
+        power: probability of detection that `Noise.detectable` uses, in (1 - confidence, 1).
+
+    Returns:
+        The noise of each group with two runs or more, and the pooled noise.
+
+    Raises:
+        BadInput: no group has two runs, all groups have equal metrics, or an argument is invalid.
     """
     (y,) = checked(names_of((), metric), metric)
     labels = np.array([str(g) for g in groups])
     if len(labels) != len(y):
-        raise BadInput(f"{len(labels)} groups for {len(y)} runs: one each per run")
+        raise BadInput(f"{len(labels)} groups for {len(y)} runs: give one group label per run")
     if not 1.0 - confidence < power < 1.0:
         raise BadInput(f"power={power:g} is outside ({1.0 - confidence:g}, 1)")
     parts = {g: y[labels == g] for g in dict.fromkeys(labels.tolist())}
     seeded = {g: part for g, part in parts.items() if len(part) > 1}
     if not seeded:
-        raise BadInput(f"none of {len(parts)} groups has two runs: train a second seed of some")
+        raise BadInput(
+            f"none of {len(parts)} groups has two runs: train a second seed of at least one"
+        )
     freedom = sum(len(part) - 1 for part in seeded.values())
     squares = {g: float(((part - part.mean()) ** 2).sum()) for g, part in seeded.items()}
     square = sum(squares.values())
     if square == 0:
-        raise BadInput("seeds give equal metrics: is the seed used, or one run listed twice?")
+        raise BadInput(
+            "seeds give equal metrics: check that the seed is used and no run is listed twice"
+        )
     notes = []
     if len(seeded) < len(parts):
-        notes.append(f"{len(parts) - len(seeded)} groups of one run say nothing of noise")
+        notes.append(f"{len(parts) - len(seeded)} groups have one run and are ignored")
     varying = [part for part in seeded.values() if np.ptp(part) > 0]
     if len(varying) > 1 and stats.bartlett(*varying).pvalue < UNEQUAL:
-        notes.append("the scales differ in noise (Bartlett): read them singly, not pooled")
+        notes.append(
+            "the scales differ in noise (Bartlett's test): use each one's, not the pooled value"
+        )
     return Noise(
         scales=tuple(
             Scale(g, len(p), float(p.mean()), *_sd(squares[g], len(p) - 1, confidence))
@@ -116,8 +147,8 @@ def noise_floor(
 
 
 def _sd(square: float, freedom: int, confidence: float) -> tuple[float, float, float]:
-    """Standard deviation of a sum of squares, with its chi-square interval."""
+    """Return the standard deviation from a sum of squares, and its chi-square interval."""
     tail = 0.5 * (1.0 - confidence)
-    over: Array = stats.chi2.ppf([1.0 - tail, tail], freedom)
-    low, high = np.sqrt(square / over)
+    quantiles: Array = stats.chi2.ppf([1.0 - tail, tail], freedom)
+    low, high = np.sqrt(square / quantiles)
     return float(np.sqrt(square / freedom)), float(low), float(high)

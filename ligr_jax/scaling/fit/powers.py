@@ -1,8 +1,8 @@
-"""Sums of falling powers: L = sum_k A_k X_k^-alpha_k + E, in the log-sum-exp parametrization.
+"""Sums of decreasing powers: L = sum_k A_k X_k^-alpha_k + E, in the log-sum-exp parametrization.
 
 theta = (a_1 .. a_K, log alpha_1 .. log alpha_K, e): L = sum_k exp(a_k - alpha_k x_k) + exp(e), with
-x_k the log of the k-th scale (compute; or parameters and data) less its mean, which takes the
-correlation out of a_k and alpha_k.
+x_k the log of the k-th scale (compute; or parameters and data) minus its mean. Subtracting the mean
+removes the correlation between a_k and alpha_k.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-ALPHA = (1e-3, 3.0)  # bounds of the search; an interval that reaches one is reported
-LOG_ZERO = 14.0  # a term below exp(-14) of the best metric is zero
+ALPHA = (1e-3, 3.0)  # bounds of the search; an interval that reaches one gives a warning
+LOG_ZERO = 14.0  # a term below exp(-14) of the best metric counts as zero
 
 
 def log_sum(theta: Array, x: Sequence[Array]) -> tuple[Array, Array]:
-    """log L (B, n) and its derivatives (B, 2K + 1, n) at theta (B, 2K + 1); x_k (n) or (B, n)."""
+    """Return log L, shape (B, n), and its derivatives, (B, 2K + 1, n).
+
+    Args:
+        theta: parameters, (B, 2K + 1).
+        x: K centred log scales, each (n,) or (B, n).
+    """
     k = len(x)
     slopes = [np.exp(theta[:, k + i, None]) * x[i] for i in range(k)]
     terms = [np.exp(theta[:, i, None] - slopes[i]) for i in range(k)]
@@ -31,7 +36,13 @@ def log_sum(theta: Array, x: Sequence[Array]) -> tuple[Array, Array]:
 
 
 def box(y: Array, floor: float | None = None, terms: int = 1) -> tuple[Array, Array]:
-    """Bounds of the search for log metrics y; both equal in e where the floor is given."""
+    """Return lower and upper bounds of theta, each (2 terms + 1,).
+
+    Args:
+        y: log metrics, (n,).
+        floor: E if it is known; then both bounds of e equal its log.
+        terms: number of powers K.
+    """
     zero = y.min() - LOG_ZERO
     low = np.array([zero] * terms + [np.log(ALPHA[0])] * terms + [zero])
     high = np.array([y.max() + 1.0] * terms + [np.log(ALPHA[1])] * terms + [y.max()])
@@ -41,5 +52,5 @@ def box(y: Array, floor: float | None = None, terms: int = 1) -> tuple[Array, Ar
 
 
 def unlog(log: Array, zero: float) -> Array:
-    """exp(log), but 0 where the search ended at the bound that stands for zero."""
+    """Return exp(log), but 0 where the search ended at `zero`, the bound that represents zero."""
     return np.where(log <= zero, 0.0, np.exp(np.minimum(log, 700.0)))

@@ -1,4 +1,4 @@
-"""A prediction written down before the run that tests it, and its score afterwards."""
+"""Preregistered predictions: written to a file before the run starts, scored after it finishes."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from ligr_jax.scaling.fit.law import Law, plain
 from ligr_jax.scaling.fit.surface import SurfaceLaw
 
 
-def register(
+def preregister(
     path: str | Path,
     law: Law | SurfaceLaw,
     point: float | Sequence[float],
@@ -21,27 +21,40 @@ def register(
     *,
     run: str = "",
 ) -> LeftOut:
-    """Writes what `law` predicts of `metric` for a further run at `point`, with its interval.
+    """Write the law's prediction of `metric` for a future run, with its interval, as JSON.
 
-    point: FLOPs, for a law in compute; (n, d) or (n, d, unique) for a surface. run: its name.
-    The file also holds the law (version, parameters, objective, runs used) and the time in UTC.
-    Returns the prediction, whose observed value is NaN as yet.
-    Raises BadInput where the file exists: a prediction that can be rewritten predicts nothing.
+    The file also contains the law (version, parameters, objective, runs used) and the time in UTC.
+
+    Args:
+        path: file to write; it must not exist, because a prediction that can be overwritten after
+            the run proves nothing.
+        law: fitted law.
+        point: FLOPs of the future run for a law in compute; (n, d) or (n, d, unique) for a surface.
+        metric: name of the metric.
+        run: name of the future run.
+
+    Returns:
+        The prediction; its observed value is NaN. The interval is for one further run.
+
+    Raises:
+        BadInput: the file exists, or `point` has the wrong number of values.
     """
     path = Path(path)
     if path.exists():
-        raise BadInput(f"{path}: a prediction is registered there already; give another name")
-    where = [float(v) for v in (point if isinstance(point, Sequence) else (point,))]
-    wanted = (2, 3) if isinstance(law, SurfaceLaw) else (1,)
-    if len(where) not in wanted:
-        raise BadInput(f"point {where} has {len(where)} values; a {law.form} law takes {wanted}")
-    compute = where[0] if len(where) == 1 else FLOPS_PER * where[0] * where[1]
+        raise BadInput(f"{path}: a prediction is already registered there; give another name")
+    scales = [float(v) for v in (point if isinstance(point, Sequence) else (point,))]
+    valid_lengths = (2, 3) if isinstance(law, SurfaceLaw) else (1,)
+    if len(scales) not in valid_lengths:
+        raise BadInput(
+            f"point {scales} has {len(scales)} values; a {law.form} law takes {valid_lengths}"
+        )
+    compute = scales[0] if len(scales) == 1 else FLOPS_PER * scales[0] * scales[1]
     predict: Callable[..., tuple[Array, Array, Array]] = law.predict
-    value, low, high = (float(v) for v in predict(*where, run_noise=True))
+    value, low, high = (float(v) for v in predict(*scales, run_noise=True))
     numbers = {
         "run": run,
         "metric": metric,
-        "point": where,
+        "point": scales,
         "compute": compute,
         "predicted": value,
         "low": low,
@@ -51,19 +64,37 @@ def register(
         "law": law.to_json(),
     }
     write_atomically(path, json.dumps(plain(numbers), indent=1) + "\n")
-    return LeftOut(run, compute, float("nan"), value, low, high)
+    return LeftOut(
+        run=run, compute=compute, observed=float("nan"), predicted=value, low=low, high=high
+    )
 
 
 def score(path: str | Path, observed: float) -> LeftOut:
-    """The registered prediction against what the run gave.
+    """Compare a registered prediction with the metric that the run reached.
 
-    Raises BadInput for a file that is no registered prediction.
+    Args:
+        path: file written by `preregister`.
+        observed: metric of the finished run.
+
+    Returns:
+        The prediction with its outcome.
+
+    Raises:
+        BadInput: the file is missing or is not a registered prediction.
     """
     try:
-        found = json.loads(Path(path).read_text())
-        spans = [float("nan") if found[k] is None else float(found[k]) for k in ("low", "high")]
+        written = json.loads(Path(path).read_text())
+        # A law without resamples has no interval: it is NaN in memory and null in JSON.
+        low, high = (
+            float("nan") if written[k] is None else float(written[k]) for k in ("low", "high")
+        )
         return LeftOut(
-            str(found["run"]), float(found["compute"]), observed, float(found["predicted"]), *spans
+            run=str(written["run"]),
+            compute=float(written["compute"]),
+            observed=observed,
+            predicted=float(written["predicted"]),
+            low=low,
+            high=high,
         )
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise BadInput(f"{path}: not a registered prediction ({e!r})") from e

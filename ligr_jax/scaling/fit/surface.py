@@ -1,9 +1,9 @@
-"""Loss against parameters and data: L(N, D) = E + A N^-alpha + B D^-beta, data repeated or not.
+"""Loss against parameters and data: L(N, D) = E + A N^-alpha + B D^-beta.
 
-Fitted as in Hoffmann et al. 2022 (appendix D.2): the SUM over runs of Huber (delta 1e-3) of
-LSE(a - alpha log N, b - beta log D, e) - log L. Data that are seen more than once count for less:
-D becomes U + U R_D (1 - exp(-R / R_D)) with U distinct data and R = D / U - 1 repeats, as in
-Muennighoff et al. 2023 (section 3.1; the parameters N are taken as they are).
+Fitted as in Hoffmann et al. 2022 (appendix D.2): minimize the sum over runs of Huber (delta 1e-3)
+of LSE(a - alpha log N, b - beta log D, e) - log L. Repeated data count for less: D becomes
+U + U R_D (1 - exp(-R / R_D)) with U distinct data and R = D / U - 1 repeats, as in Muennighoff et
+al. 2023 (section 3.1). Unlike there, N is not corrected for excess parameters.
 """
 
 from collections.abc import Sequence
@@ -40,9 +40,17 @@ Estimate = tuple[Array, Array, Array]  # value, low, high
 
 
 def effective_data(d: ArrayLike, unique: ArrayLike, decay: float) -> Array:
-    """What d data are worth, `unique` of them distinct: U + U R_D (1 - exp(-R / R_D)).
+    """Return the amount of distinct data that d data, with repeats, are worth.
 
-    decay: R_D, the repeats over which the worth of one more falls by e. Same units as d.
+    U + U R_D (1 - exp(-R / R_D)) with R = d / U - 1.
+
+    Args:
+        d: data seen, any shape.
+        unique: distinct data among them (U), in the units of d.
+        decay: R_D, the number of repeats over which the value of one more repeat falls by e.
+
+    Returns:
+        Effective data, in the units of d.
     """
     seen = np.minimum(d, unique)
     return np.asarray(seen * (1.0 - decay * np.expm1(-(d / seen - 1.0) / decay)))
@@ -50,19 +58,23 @@ def effective_data(d: ArrayLike, unique: ArrayLike, decay: float) -> Array:
 
 @dataclass(frozen=True)
 class _Points:
-    """Runs as the search sees them: centred log scales, and repeats where data are repeated."""
+    """Log scales of the runs, and their repeats if data are repeated."""
 
     log_n: Array
-    log_d: Array  # of distinct data where they are repeated
-    repeats: Array | None
+    log_d: Array  # log of distinct data
+    repeats: Array | None  # d / unique - 1; None: every run sees its data once
 
     def centred(self, centre: tuple[float, float]) -> "_Points":
         return replace(self, log_n=self.log_n - centre[0], log_d=self.log_d - centre[1])
 
     def log_loss(self, theta: Array) -> tuple[Array, Array]:
-        """log L (B, n), derivatives (B, p, n); theta = a, b, log alpha, log beta, e[, log R_D]."""
+        """Return log L (B, n) and its derivatives (B, p, n).
+
+        theta (B, p) = a, b, log alpha, log beta, e, and log R_D if data are repeated.
+        """
         if self.repeats is None:
             return log_sum(theta, [self.log_n, self.log_d])
+        # log D_effective = log U + log(1 + R_D (1 - exp(-R / R_D))); chain rule for log R_D.
         decay = np.exp(theta[:, 5:])
         fading = np.exp(-self.repeats / decay)
         extra = decay * (1.0 - fading)
@@ -74,11 +86,15 @@ class _Points:
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceLaw(Fitted):
-    """A loss against parameters and data.
+    """Law of a loss against parameters and data.
 
-    params: E, A, B, alpha, beta; a = beta / (alpha + beta), the exponent of the best N in compute;
-    b = alpha / (alpha + beta), that of the best D; and R_D where data were repeated.
-    n, d: the ranges seen.
+    `params` has E, A, B, alpha, beta; a = beta / (alpha + beta), the exponent of the best N in
+    compute; b = alpha / (alpha + beta), the exponent of the best D; and R_D if data are repeated.
+
+    Attributes:
+        n: smallest and largest number of parameters of the runs.
+        d: smallest and largest amount of data of the runs.
+        centre: means of log n and log d.
     """
 
     n: tuple[float, float]
@@ -88,10 +104,17 @@ class SurfaceLaw(Fitted):
     def predict(
         self, n: ArrayLike, d: ArrayLike, unique: ArrayLike | None = None, run_noise: bool = False
     ) -> Estimate:
-        """Loss at n parameters and d data (shapes broadcast), low and high; NaN without draws.
+        """Predict the loss.
 
-        unique: distinct data among d; all, where it is not given. The interval is of the law, or
-        with `run_noise` of one further run (see `Law.predict`).
+        Args:
+            n: parameters; the shapes of n, d and unique broadcast.
+            d: data seen.
+            unique: distinct data among d; None: all.
+            run_noise: False: the interval covers the law. True: it covers one further run (see
+                `Law.predict`).
+
+        Returns:
+            Loss, low and high, of the common shape. Low and high are NaN without resamples.
         """
         n, d, unique = np.broadcast_arrays(n, d, d if unique is None else unique)
         points = _points(n.ravel(), d.ravel(), unique.ravel() if "R_D" in self.params else None)
@@ -102,27 +125,37 @@ class SurfaceLaw(Fitted):
         return value.reshape(n.shape), low.reshape(n.shape), high.reshape(n.shape)
 
     def optimal(self, compute: ArrayLike, flops_per: float = 6.0) -> dict[str, Estimate]:
-        """The N and D of least loss at `compute` = flops_per N D FLOPs, and that loss.
+        """Return the N and D of lowest loss at a compute budget, and that loss.
 
-        Closed form (Hoffmann et al. 2022, equation 4) for data that are not repeated.
+        Closed form (Hoffmann et al. 2022, equation 4), for data that are not repeated.
+
+        Args:
+            compute: FLOPs, any shape; compute = flops_per N D.
+            flops_per: training FLOPs per parameter and datum.
+
+        Returns:
+            "n", "d" and "loss", each as value, low and high of the shape of `compute`. The
+            intervals cover the optimum of the law.
         """
         shape = np.shape(compute)
         total = np.log(np.asarray(compute, np.float64).ravel() / flops_per)
-        found = [self._best(theta, total) for theta in (self.theta[None], self.draws)]
-        answer = {}
+        estimate = self._best(self.theta[None], total)
+        draws = self._best(self.draws, total)
+        optimum = {}
         for k, name in enumerate(("n", "d", "loss")):
-            low, high = self._interval(np.exp(found[1][k]))
-            value = np.exp(found[0][k][0])
-            answer[name] = (value.reshape(shape), low.reshape(shape), high.reshape(shape))
-        return answer
+            low, high = self._interval(np.exp(draws[k]))
+            value = np.exp(estimate[k][0])
+            optimum[name] = (value.reshape(shape), low.reshape(shape), high.reshape(shape))
+        return optimum
 
     def _best(self, theta: Array, total: Array) -> tuple[Array, Array, Array]:
-        """Logs of N, D and loss (B, m) of least loss where log N + log D = total (m)."""
+        """Return logs of N, D and loss, each (B, m), at the optimum for log N + log D = total."""
         log_n, log_d = self.centre
         a, b, u, v = (theta[:, i, None] for i in range(4))
-        alpha, beta = np.exp(u), np.exp(v)
+        alpha = np.exp(u)
+        beta = np.exp(v)
         x = total - log_n - log_d
-        best = (u + a - v - b + beta * x) / (alpha + beta)  # log N less its centre
+        best = (u + a - v - b + beta * x) / (alpha + beta)  # log N minus its centre
         log_l, _ = log_sum(theta[:, :5], [best, x - best])
         return log_n + best, log_d + x - best, log_l
 
@@ -142,14 +175,31 @@ def fit_surface(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> SurfaceLaw:
-    """L = E + A N^-alpha + B D^-beta by summed Huber (delta 1e-3) of log residuals.
+    """Fit L = E + A N^-alpha + B D^-beta by a summed Huber loss (delta 1e-3) of log residuals.
 
-    n: parameters of each run. d: data seen (tokens, impressions). loss: positive.
-    unique: distinct data, in units of d; D is then the effective data, and R_D is fitted too.
-    runs, groups, resamples: as in `fit_power`.
-    Intervals are percentiles. In 200 simulated sweeps those of 90 % covered exponents, predictions
-        and best sizes 87 to 96 % of the time with 36 to 120 runs; 95 to 98 % with 20.
-    Raises BadInput where no such surface can be told from the points, saying why.
+    Intervals are bootstrap percentiles. In 200 simulated sweeps, nominal 90 % intervals covered the
+    exponents, predictions and best sizes in 87 to 96 % of cases with 36 to 120 runs, and in 95 to
+    98 % with 20 runs.
+
+    Args:
+        n: parameters of each run, shape (runs,).
+        d: data seen by each run (tokens, impressions), (runs,).
+        loss: positive loss of each run, (runs,).
+        unique: distinct data of each run, in the units of d; D is then the effective data, and R_D
+            is fitted too.
+        runs: as in `fit_power`.
+        groups: as in `fit_power`.
+        resamples: as in `fit_power`.
+        confidence: as in `fit_power`.
+        seed: as in `fit_power`.
+
+    Returns:
+        The law.
+
+    Raises:
+        BadInput: the runs do not determine the surface (too few runs, fewer than three distinct n
+            or d, d tied to n, no repeated data although `unique` is given), or a value is invalid.
+            The message gives the reason.
     """
     names = names_of(runs, n)
     y, n, d = checked(names, loss, n=n, d=d)
@@ -159,29 +209,40 @@ def fit_surface(
     refuse_constant(y)
     refuse_no_logarithm(names, y)
     _refuse_unidentified(n, d, u)
+
+    # Centred logs: centring removes the correlation between A and alpha, and between B and beta.
     y = np.log(y)
     points = _points(n, d, u)
     centre = (float(points.log_n.mean()), float(points.log_d.mean()))
-    points, zero = points.centred(centre), y.min() - LOG_ZERO
+    points = points.centred(centre)
+    zero = y.min() - LOG_ZERO
     low, high = box(y, terms=2)
     if u is not None:
-        low, high = np.append(low, np.log(DECAY[0])), np.append(high, np.log(DECAY[1]))
+        low = np.append(low, np.log(DECAY[0]))
+        high = np.append(high, np.log(DECAY[1]))
 
     def residuals(theta: Array) -> tuple[Array, Array]:
         log_l, jac = points.log_loss(theta)
         return log_l - y, jac
 
+    # The objective has several local minima, so the search starts from a grid of exponents.
     grid = np.clip(_starts(points, np.exp(y)), low, high)
     theta, objective, ends = minimise(residuals, grid, len(y), low, high)
+
+    # Bootstrap. A resample must contain three sizes and three amounts of data, and as many distinct
+    # runs as parameters, or its minimum is arbitrary. Its refit starts from one candidate in each
+    # combination of small, medium and large exponents, so that it can leave the full fit's valley.
     levels = [(budgets(n), 3), (budgets(d), 3), (np.arange(len(y)), free)]
     counts, units, notes = resample_levels(levels, groups, free, resamples, seed)
     library = np.concatenate([grid, ends])
     bands = np.digitize(library[:, 2:4], np.log([0.2, 0.7])) @ [1, 3]
     draws = refit(residuals, library, bands, theta, counts, low, high)
 
+    # The search is in centred logs; the parameters reported are those of the law in N and D.
     def named(t: Array) -> dict[str, Array]:
-        alpha, beta = np.exp(t[..., 2]), np.exp(t[..., 3])
-        found = {
+        alpha = np.exp(t[..., 2])
+        beta = np.exp(t[..., 3])
+        values = {
             "E": unlog(t[..., 4], zero),
             "A": unlog(t[..., 0], zero) * np.exp(np.minimum(alpha * centre[0], 500.0)),
             "B": unlog(t[..., 1], zero) * np.exp(np.minimum(beta * centre[1], 500.0)),
@@ -190,7 +251,7 @@ def fit_surface(
             "a": beta / (alpha + beta),
             "b": alpha / (alpha + beta),
         }
-        return found if u is None else found | {"R_D": np.exp(t[..., 5])}
+        return values if u is None else values | {"R_D": np.exp(t[..., 5])}
 
     params, spans = estimates(named, theta, draws, confidence)
     law = SurfaceLaw(
@@ -217,33 +278,40 @@ def fit_surface(
 
 def _points(n: Array, d: Array, unique: Array | None) -> _Points:
     if unique is None:
-        return _Points(np.log(n), np.log(d), None)
+        return _Points(log_n=np.log(n), log_d=np.log(d), repeats=None)
     seen = np.minimum(d, unique)
-    return _Points(np.log(n), np.log(seen), d / seen - 1.0)
+    return _Points(log_n=np.log(n), log_d=np.log(seen), repeats=d / seen - 1.0)
 
 
 def _refuse_unidentified(n: Array, d: Array, unique: Array | None) -> None:
-    """Raises BadInput where the runs lie so that no surface can be told, however many they are."""
+    """Raise BadInput if the values of n, d and unique do not determine the surface."""
     for name, scale in (("n", n), ("d", d)):
-        found = int(budgets(scale).max()) + 1
-        if found < 3:
+        distinct = int(budgets(scale).max()) + 1
+        if distinct < 3:
             raise BadInput(
-                f"the runs have {found} distinct values of {name}; its two parameters and E need 3"
+                f"the runs have {distinct} distinct values of {name}; its two parameters and E "
+                "need 3"
             )
-    x, z = np.log(n) - np.log(n).mean(), np.log(d) - np.log(d).mean()
+    # If log d is a linear function of log n, only one curve on the surface is observed.
+    x = np.log(n) - np.log(n).mean()
+    z = np.log(d) - np.log(d).mean()
     slope = (x @ z) / (x @ x)
     if np.abs(z - slope * x).max() < SAME_BUDGET:
         what = "all runs have one compute budget n d" if slope < 0 else "the surface is one curve"
         raise BadInput(
-            f"d is tied to n (d ~ n^{slope:.3g} in every run): {what}, so N and D cannot be told "
-            "apart; add runs that vary one alone"
+            f"d is tied to n (d ~ n^{slope:.3g} in every run): {what}, so the effects of N and D "
+            "cannot be separated; add runs that vary only one of them"
         )
     if unique is not None and np.all(d <= unique * (1 + SAME_BUDGET)):
         raise BadInput("no run sees its data twice (d <= unique): leave `unique` out")
 
 
 def _starts(points: _Points, loss: Array) -> Array:
-    """Given both exponents (and R_D) the loss is linear in A, B, E: the best of them on a grid."""
+    """Return starts on a grid of exponents (and R_D), (S, p).
+
+    For given exponents (and R_D) the loss is linear in A, B and E, which nonnegative least squares
+    solves.
+    """
     exponents = np.geomspace(0.03, 2.0, 7)
     decays: tuple[float, ...] = (np.nan,) if points.repeats is None else (1.0, 5.0, 25.0)
     rows = []
@@ -254,14 +322,14 @@ def _starts(points: _Points, loss: Array) -> Array:
         for alpha in exponents:
             for beta in exponents:
                 columns = np.exp(-alpha * points.log_n), np.exp(-beta * x_d), np.ones(len(loss))
-                found, _ = nnls(np.stack(columns, 1) / loss[:, None], np.ones(len(loss)))
-                a, b, e = np.log(np.maximum(found, 1e-30))
+                solution, _ = nnls(np.stack(columns, 1) / loss[:, None], np.ones(len(loss)))
+                a, b, e = np.log(np.maximum(solution, 1e-30))
                 rows.append([a, b, np.log(alpha), np.log(beta), e, np.log(decay)])
     return np.array(rows)[:, : 5 if points.repeats is None else 6]
 
 
 def _notes(law: SurfaceLaw, best: float) -> list[str]:
-    """What the points cannot tell, in words."""
+    """Return warnings about parameters that the runs do not determine."""
     notes = []
     limits = {"alpha": ALPHA, "beta": ALPHA, "R_D": DECAY}
     for name in (k for k in limits if k in law.params):

@@ -1,0 +1,99 @@
+"""Prediction of a sweep's largest run, written to a file before that run starts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ligr_jax.config import digest
+from ligr_jax.data.schema import BadInput
+from ligr_jax.scaling.fit import budgets, fit_power
+from ligr_jax.scaling.fit.registered import preregister
+from ligr_jax.scaling.sweep import Point
+from ligr_jax.train.run import load_summary
+
+PREDICTION = "prediction.json"
+_FEWEST = 4  # budgets a ladder needs in addition to the largest one
+
+
+def largest_of_ladder(points: Sequence[Point]) -> Point | None:
+    """Return the largest run of the ladder that spans the largest range of compute.
+
+    A ladder is a sweep in which at least two of seq_len, depth and width vary, with at least five
+    budgets and a single shape at the largest one.
+
+    Args:
+        points: points of one or more sweeps.
+
+    Returns:
+        The run to predict; None if no sweep is a ladder.
+    """
+    by_span: dict[float, Point] = {}  # ratio of the largest to the smallest compute
+    for sweep in dict.fromkeys(name for p in points for name in p.sweeps):
+        rungs = sorted((p for p in points if sweep in p.sweeps), key=_flops)
+        index = budgets([_flops(p) for p in rungs])
+        largest_shapes = {_shape(p) for p, budget in zip(rungs, index) if budget == index.max()}
+        growing = sum(len(set(sizes)) > 1 for sizes in zip(*map(_sizes, rungs)))
+        if growing > 1 and len(largest_shapes) == 1 and index.max() >= _FEWEST:
+            by_span[_flops(rungs[-1]) / _flops(rungs[0])] = rungs[-1]
+    return by_span[max(by_span)] if by_span else None
+
+
+def predict_largest(
+    largest: Point, points: Sequence[Point], out: Path, say: Callable[[str], None]
+) -> None:
+    """Fit the finished rungs of a ladder and write `prediction.json` for its largest run.
+
+    Other seeds of the rungs are used too. No file is written if one exists, if the largest run has
+    started, or if the finished runs do not determine a law; `say` gets the reason.
+
+    Args:
+        largest: the run to predict, from `largest_of_ladder`.
+        points: all points of the sweeps.
+        out: directory of the sweeps' runs, where the file is written.
+        say: receives one line of text.
+    """
+    if (out / PREDICTION).exists():
+        return
+    if (out / largest.name / "metrics.jsonl").exists():
+        say("no prediction of the largest run: it has started")
+        return
+    # Shapes of the ladder, without the largest: its other seeds would reveal the result.
+    ladder = {_shape(p) for p in points if set(p.sweeps) & set(largest.sweeps)} - {_shape(largest)}
+    summaries = [(p, load_summary(out / p.name) or {}) for p in points if _shape(p) in ladder]
+    # A run that beats the oracle has a leak; a run without NE has not finished.
+    sound = [(p, s) for p, s in summaries if not s.get("beats_oracle")]
+    used = [(p, s) for p, s in sound if s.get("validation/ne") and s.get("flops_model")]
+    try:
+        law = fit_power(
+            [s["flops_model"] for _, s in used],
+            [s["validation/ne"] for _, s in used],
+            runs=[p.name for p, _ in used],
+            groups=[_shape(p) for p, _ in used],
+        )
+        prediction = preregister(
+            out / PREDICTION, law, _flops(largest), "validation/ne", run=largest.name
+        )
+    except BadInput as e:
+        say(f"no prediction of the largest run: {e}")
+        return
+    say(
+        f"predicted validation NE of the largest run (not yet started): "
+        f"{prediction.predicted:.4f}, {law.confidence:.0%} interval {prediction.low:.4f} to "
+        f"{prediction.high:.4f} ({law.points} runs)"
+    )
+
+
+def _flops(point: Point) -> float:
+    return point.cost.flops
+
+
+def _sizes(point: Point) -> tuple[int, ...]:
+    """Return the sizes that a ladder varies."""
+    model = point.config.model
+    return point.config.data.seq_len, model.depth, model.width
+
+
+def _shape(point: Point) -> str:
+    """Return a digest of the configuration that is equal for points that differ only in seed."""
+    config = point.config
+    return digest(replace(config, train=replace(config.train, seed=0)))
