@@ -18,6 +18,10 @@ class DamagedFile(ValueError):
     """A file is not what was written: the message names the file, the damage and the remedy."""
 
 
+class ChangedFile(DamagedFile):
+    """A digest proves that a file is not what was written."""
+
+
 def digest_file(path: Path) -> str:
     """xxh64 of a file's bytes, as 16 hex digits."""
     digest = xxhash.xxh64()
@@ -29,7 +33,7 @@ def digest_file(path: Path) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with the digest of its content under `DIGEST`."""
-    sealed = {**content, DIGEST: _digest(content)}
+    sealed = {**content, DIGEST: digest_json(content)}
     write_atomically(path, json.dumps(sealed, indent=1) + "\n")
 
 
@@ -56,15 +60,15 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DamagedFile(f"{path}: a JSON {_kind(content)}, not an object; {remedy}")
     saved = content.pop(DIGEST, None)
-    if saved is not None and saved != _digest(content):
-        raise DamagedFile(
+    if saved is not None and saved != digest_json(content):
+        raise ChangedFile(
             f'{path}: values have changed since the file was written ("{DIGEST}" is {saved!r}, '
-            f"the values give {_digest(content)!r}); {remedy}"
+            f"the values give {digest_json(content)!r}); {remedy}"
         )
     return content
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def digest_json(content: Mapping[str, Any]) -> str:
     """16 hex digits over the content as JSON, whatever the order of keys."""
     plain = json.loads(json.dumps(content))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

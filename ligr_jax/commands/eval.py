@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="prepared data (default: where the run had it)")
     parser.add_argument("--batch", type=int, default=0, help="rows at a time")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
     parser.add_argument(
         "assignments", nargs="*", metavar="mesh.name=value", help="e.g. mesh.model=4"
     )
@@ -34,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.train.evaluate import evaluate_run
     from ligr_jax.train.track import finite
 
-    numbers = evaluate_run(args.run, args.split, args.data, args.batch, args.assignments)
+    numbers = evaluate_run(
+        args.run, args.split, args.data, args.batch, args.assignments, step=args.step
+    )
     print(json.dumps(finite(numbers), indent=1) if args.json else _table(numbers, args.split))
     return 1 if numbers.get("beats_oracle") else 0
 

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, default=32, choices=(32, 8, 4), help="[%(default)s]")
     parser.add_argument("--overwrite", action="store_true", help="replace a finished export")
     parser.add_argument("--data", type=Path, help="prepared data (default: where the run had it)")
+    parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
     parser.add_argument(
         "assignments", nargs="*", metavar="mesh.name=value", help="e.g. mesh.model=4"
     )
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = load_config(args.run)
     require_free(args.out, args.overwrite)  # before anything is restored
-    evaluator, state = restore(args.run, args.data, assignments=args.assignments)
+    evaluator, state = restore(args.run, args.data, assignments=args.assignments, step=args.step)
     about = {"directory": str(args.run), "digest": digest(config), "step": int(state.step)}
     sources = tables(evaluator.layout, state)
     index = export(sources, args.out, args.bits, about, args.overwrite)

@@ -108,14 +108,19 @@ def evaluate_run(
     data: Path | None = None,
     batch: int = 0,
     assignments: Sequence[str] = (),
+    step: int | None = None,
 ) -> dict[str, Any]:
     """Metrics of the newest checkpoint of a run directory on `split`; arguments as in `restore`."""
-    evaluator, state = restore(run, data, batch, assignments)
+    evaluator, state = restore(run, data, batch, assignments, step)
     return evaluator(state, split)
 
 
 def restore(
-    run: Path, data: Path | None = None, batch: int = 0, assignments: Sequence[str] = ()
+    run: Path,
+    data: Path | None = None,
+    batch: int = 0,
+    assignments: Sequence[str] = (),
+    step: int | None = None,
 ) -> tuple[Evaluator, TrainState]:
     """The newest checkpoint of a run directory, and what measures it.
 
@@ -124,6 +129,11 @@ def restore(
         batch: rows at a time, default the run's.
         assignments: of `mesh.*`, e.g. `mesh.model=4`; by default the mesh is the run's, where there
             are as many devices.
+        step: of the checkpoint, default the newest.
+
+    Raises:
+        ConfigError: the run has no checkpoint, or its data are not there.
+        CheckpointError: the checkpoint is damaged, cannot be read or does not fit config.json.
     """
     config = load_config(run)
     if max(config.mesh.data, 1) * config.mesh.model > jax.device_count():
@@ -143,7 +153,7 @@ def restore(
     program = Program(config)
     evaluator = Evaluator(program, records)
     checkpoints = Checkpoints(run / "checkpoints", config.train.keep, program.layout)
-    restored = checkpoints.restore(evaluator.state_like())
+    restored = checkpoints.read(evaluator.state_like(), step)
     if restored is None:
         raise ConfigError(f"{run} has no checkpoint; train it first")
     return evaluator, restored[0]

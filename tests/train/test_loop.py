@@ -17,8 +17,9 @@ from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
-from ligr_jax.train.checkpoint import Checkpoints, digest_of
+from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator, evaluate_run
+from ligr_jax.train.leaf_digests import digest_of
 from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import TrainingDiverged
@@ -26,14 +27,6 @@ from ligr_jax.train.run import PREEMPTED, Busy, claimed, load_config, load_summa
 from ligr_jax.train.state import TrainState
 from ligr_jax.train.track import read_rows
 from tests.train.runs import SMALL, small_config
-
-
-@pytest.fixture(scope="module")
-def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run never interrupted."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    train(small_config(prepared), out, lambda _: None)
-    return out
 
 
 def state_of(run: Path) -> TrainState:

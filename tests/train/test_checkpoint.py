@@ -1,0 +1,154 @@
+"""Checkpoints: damage is proved by digests, and set aside by the trainer alone."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ligr_jax.data.records import Records
+from ligr_jax.tables.layout import Layout
+from ligr_jax.train.checkpoint import Checkpoints
+from ligr_jax.train.checkpoint_files import CheckpointError, DamagedCheckpoint, require_intact
+from ligr_jax.train.evaluate import Evaluator, evaluate_run
+from ligr_jax.train.program import Program
+from ligr_jax.train.run import load_config
+from ligr_jax.train.state import TrainState
+
+pytestmark = pytest.mark.filterwarnings(  # what orbax leaves where it gives up at a damaged array
+    "ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def like(finished: Path) -> tuple[TrainState, Layout]:
+    config = load_config(finished)
+    program = Program(config)
+    return Evaluator(program, Records(config.data.dir)).state_like(), program.layout
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A run with checkpoints 30 and 40."""
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def content(run: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+def one_of_each_class(step: Path) -> list[str]:
+    """One file of each class that a checkpoint holds; of data files one for each directory."""
+    files = sorted(
+        p.relative_to(step) for item in ("state", "meta") for p in step.glob(f"{item}/**/*")
+    )
+    chosen = {
+        str(f.parent if f.parent.name == "d" else f): str(f) for f in files if (step / f).is_file()
+    }
+    return list(chosen.values())
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_damage_is_proved_and_set_aside_by_the_trainer_alone(
+    run: Path, like: tuple[TrainState, Layout], damage: Callable[[Path], None]
+) -> None:
+    step = run / "checkpoints" / "40"
+    for name in one_of_each_class(step):
+        saved = (step / name).read_bytes()
+        damage(step / name)
+        before = content(run)
+        with pytest.raises(CheckpointError) as refused:  # a reader: no other step in its place
+            Checkpoints(run / "checkpoints", 2, like[1]).read(like[0])
+        for words in ("checkpoint 40 is damaged", name, "--step 30", "remove", "summary.json"):
+            assert words in str(refused.value)
+        assert content(run) == before
+        said: list[str] = []
+        restored = Checkpoints(run / "checkpoints", 2, like[1], said.append).restore(like[0])
+        assert restored is not None
+        assert int(restored[0].step) == 30
+        aside = run / "checkpoints" / "40.damaged"
+        assert str(aside) in said[0]
+        assert (aside / name).read_bytes() != saved
+        aside.rename(step)
+        (step / name).write_bytes(saved)
+
+
+def test_a_file_that_is_missing_proves_nothing(run: Path, like: tuple[TrainState, Layout]) -> None:
+    """It may be back in a moment, on a network's disk: nobody moves the step."""
+    step = run / "checkpoints" / "40"
+    checkpoints = Checkpoints(run / "checkpoints", 2, like[1])
+    for name in one_of_each_class(step):
+        saved = (step / name).read_bytes()
+        (step / name).unlink()
+        before = content(run)
+        for restore in (checkpoints.read, checkpoints.restore):
+            with pytest.raises(CheckpointError, match=f"checkpoint 40 cannot be read.*{name}"):
+                restore(like[0])
+        assert content(run) == before
+        (step / name).write_bytes(saved)
+    assert checkpoints.read(like[0]) is not None
+
+
+def test_a_checkpoint_without_digests_of_its_files_is_checked_by_those_of_its_leaves(
+    run: Path, like: tuple[TrainState, Layout]
+) -> None:
+    """As earlier releases saved them."""
+    step = run / "checkpoints" / "40"
+    (step / "digests.json").unlink()
+    checkpoints = Checkpoints(run / "checkpoints", 2, like[1])
+    assert checkpoints.read(like[0]) is not None
+    for data in (step / "state" / "ocdbt.process_0" / "d").iterdir():
+        flip(data)
+    with pytest.raises(CheckpointError, match=r"checkpoint 40 is damaged.*differs from what was"):
+        checkpoints.read(like[0])
+
+
+def test_sealed_files_are_all_that_a_step_needs(run: Path) -> None:
+    for step in ("30", "40"):
+        require_intact(run / "checkpoints" / step)
+    saved = json.loads((run / "checkpoints" / "40" / "digests.json").read_text())["files"]
+    assert {"meta/metadata", "state/manifest.ocdbt", "state/_METADATA"} <= set(saved)
+    flip(run / "checkpoints" / "40" / "state" / "_METADATA")
+    with pytest.raises(DamagedCheckpoint, match=r"_METADATA has xxh64 \w+, \w+ was written"):
+        require_intact(run / "checkpoints" / "40")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("width", 16, r"leaf .*\[.*\] in the checkpoint and float32 \[.*\] by the configuration"),
+        ("table_width", 8, r"table actor_id is \[\d+, 4\] in the checkpoint and \[\d+, 8\]"),
+        ("depth", 3, r"leaf .* is float32 \[2, .*\] in the checkpoint and float32 \[3, "),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused_and_kept(
+    run: Path, name: str, value: int, words: str
+) -> None:
+    config = json.loads((run / "config.json").read_text())
+    config.pop("digest", None)
+    config["model"][name] = value
+    (run / "config.json").write_text(json.dumps(config))
+    before = content(run)
+    with pytest.raises(CheckpointError, match=words):
+        evaluate_run(run, "test")
+    assert content(run) == before
+
+
+def test_an_older_step_is_measured_where_it_is_asked_for(run: Path) -> None:
+    before = content(run)
+    assert evaluate_run(run, "test", step=30)["test/ne"] != evaluate_run(run, "test")["test/ne"]
+    with pytest.raises(CheckpointError, match=r"no checkpoint 35; it has \[30, 40\]"):
+        evaluate_run(run, "test", step=35)
+    assert content(run) == before
