@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from ligr_jax.errors import LigrError
 from ligr_jax.parallel.host import use_fast_allocator
 
 COMMANDS = {
@@ -65,16 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = (parser.parse_args if has_parts else parser.parse_intermixed_args)(words[1:])
     try:
         return int(command.run(args) or 0)
-    except (ValueError, OSError) as e:  # BadInput, ConfigError and the disk speak for themselves
+    except LigrError as e:
+        print(f"ligr {words[0]}: {e}", file=sys.stderr)
+        return e.exit_status
+    except OSError as e:
+        if e.filename is None:  # no file of the user's: a bug
+            raise
         print(f"ligr {words[0]}: {e}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    except RuntimeError as e:
-        if type(e).__module__.startswith("ligr_jax"):
-            print(f"ligr {words[0]}: {e}", file=sys.stderr)
-            return getattr(e, "exit_status", 1)
-        raise
 
 
 if __name__ == "__main__":

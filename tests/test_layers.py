@@ -10,9 +10,9 @@ import pytest
 import ligr_jax
 
 ROOT = Path(ligr_jax.__file__).parent
-# Lower layers first; `atomic`, `digests` and `progress` are leaves that anyone may use.
+# Lower layers first; `atomic`, `digests`, `errors` and `progress` are leaves that anyone may use.
 LAYERS = (
-    {"ligr_jax", "atomic", "digests", "progress"},
+    {"ligr_jax", "atomic", "digests", "errors", "progress"},
     {"config", "ops", "policy"},
     {"data"},
     {"tables"},
@@ -27,8 +27,8 @@ LAYERS = (
     {"__main__"},
 )
 # What reads data or results runs where there is no accelerator, and starts fast.
-WITHOUT_JAX = ("atomic", "config", "digests", "progress", "data", "ops.hashing", "ops.metrics")
-WITHOUT_JAX += ("policy",)
+WITHOUT_JAX = ("atomic", "config", "data", "digests", "errors", "ops.hashing", "ops.metrics")
+WITHOUT_JAX += ("policy", "progress")
 WITHOUT_JAX += tuple(f"scaling.{m}" for m in ("fit", "runs", "report"))
 POLICIES = ("propensity", "replay", "thompson")
 ACCELERATOR = {"jax", "flax", "optax", "orbax"}

@@ -1,7 +1,9 @@
 """What is raised where a configuration cannot work."""
 
+from ligr_jax.errors import LigrError
 
-class ConfigError(ValueError):
+
+class ConfigError(LigrError, ValueError):
     """A configuration that cannot work: the message names the field, the value and the remedy."""
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ligr_jax.atomic import write_atomically
+from ligr_jax.errors import LigrError
 
 Kind = Literal["categorical", "bag", "numeric", "vector"]
 
@@ -38,8 +39,8 @@ RESERVED = (MEMBER, TIME, SESSION, WEIGHT, RANDOM)
 UNKNOWN = -1  # label of an action nobody recorded: masked wherever it is read, never a zero
 
 
-class BadInput(ValueError):
-    """Input its bringer must mend: the message names file, row, column, value and remedy."""
+class BadInput(LigrError, ValueError):
+    """Invalid user input: the message names file, row, column, value and remedy."""
 
 
 @dataclass(frozen=True)

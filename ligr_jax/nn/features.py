@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ligr_jax.config import Feature, ModelConfig
+from ligr_jax.config import ConfigError, Feature, ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.transfer import growth
@@ -68,7 +68,7 @@ class ItemTokens(nn.Module):
         c = self.config
         features = feature_vector(c, batch, embedded, outcome=False)
         if features is None:
-            raise ValueError("model.features declares no item feature; declare at least one")
+            raise ConfigError("model.features declares no item feature; declare at least one")
         return Linear(c.width, use_bias=True, dtype=jnp.dtype(c.dtype), name="projection")(features)
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ligr_jax.config import ModelConfig
+from ligr_jax.config import ConfigError, ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.batch_norm import MaskedBatchNorm
 from ligr_jax.nn.cross import LowRankCross, ResidualCross
@@ -57,7 +57,7 @@ class LiRank(nn.Module):
             embedded = {**embedded, r.wide: rows[..., :-effects]}
         parts = feature_parts(c, batch, embedded, outcome=False)
         if not parts:
-            raise ValueError("model.features declares no item feature; declare at least one")
+            raise ConfigError("model.features declares no item feature; declare at least one")
         if r.batch_norm:
             parts = _normalized(c, batch, parts, deterministic)
         x0 = jnp.concatenate(list(parts.values()), axis=-1).astype(dtype)

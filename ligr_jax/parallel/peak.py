@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ligr_jax.data.schema import BadInput
+
 
 class Device(NamedTuple):
     """One device of a kind.
@@ -39,18 +41,18 @@ def find_device(name: str) -> Device:
     """The device of a name such as `h200`, `tpu-v5e`, or `cpu`: this machine, measured.
 
     Raises:
-        ValueError: no such device; the nearest names are shown.
+        BadInput: no such device; the nearest names are shown.
     """
     check_name(name)
     return _this_machine() if name == "cpu" else DEVICES[name]
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError with the nearest names where `find_device` would; measures nothing."""
+    """Raises BadInput with the nearest names where `find_device` would; measures nothing."""
     names = [*DEVICES, "cpu"]
     if name not in names:
         near = difflib.get_close_matches(name.lower(), names, 3, 0.4)
-        raise ValueError(f"no device '{name}'; nearest: {', '.join(near or names)}")
+        raise BadInput(f"no device '{name}'; nearest: {', '.join(near or names)}")
 
 
 def name_of(kind: str) -> str | None:

@@ -16,6 +16,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ligr_jax.data.schema import BadInput
+
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
@@ -23,13 +25,13 @@ def join_processes() -> None:
     """Joins the processes of this run, if there are several. Call it before JAX has devices.
 
     Raises:
-        ValueError: the environment names a coordinator without saying how many processes there are
+        BadInput: the environment names a coordinator without saying how many processes there are
             and which one this is.
     """
     if _ADDRESS in os.environ:
         missing = [name for name in (_COUNT, _INDEX) if not os.environ.get(name, "").isdigit()]
         if missing:
-            raise ValueError(f"{_ADDRESS} is set, but {missing[0]} is not a number; set it too")
+            raise BadInput(f"{_ADDRESS} is set, but {missing[0]} is not a number; set it too")
         jax.distributed.initialize(
             os.environ[_ADDRESS], int(os.environ[_COUNT]), int(os.environ[_INDEX])
         )

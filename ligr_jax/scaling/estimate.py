@@ -14,6 +14,7 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
+from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.flops import parameter_counts, train_flops
 from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
@@ -58,14 +59,14 @@ class Estimator:
         """Shape-checks the whole run; nothing of the model is computed.
 
         Raises:
-            ValueError: shapes do not fit, or the train split is empty.
+            BadInput: the train split is empty.
         """
         rows = (asdict(config.data), config.train.seed if config.data.fraction < 1 else 0)
         edges = config.data.edges
         records = self._once("records", edges, lambda: Records(self._data, edges))
         plan: Plan = self._once("plan", rows, lambda: plan_for(records, config, "train"))
         if not len(plan):
-            raise ValueError(f"{self._data}: the train split has no impressions")
+            raise BadInput(f"{self._data}: the train split has no impressions")
         row: Work = self._once(
             "work", (rows, config.model.mask), lambda: work_of_a_row(config, records, plan)
         )

@@ -16,6 +16,7 @@ import yaml
 
 from ligr_jax.config import Config, ConfigError, digest
 from ligr_jax.data.manifest import load_manifest
+from ligr_jax.errors import LigrError
 from ligr_jax.progress import clock
 from ligr_jax.scaling.estimate import Estimate, Estimator
 from ligr_jax.scaling.ladder import configure
@@ -100,7 +101,7 @@ def plan_points(asked: Sequence[Asked], data: Path, extra: Sequence[str] = ()) -
         try:
             config = configure(manifest, data, given)
             point = Point(each.sweeps, given, config, estimator(config))
-        except (ValueError, TypeError) as e:
+        except LigrError as e:
             raise ConfigError(f"point {' '.join(given)}: {e}") from e
         before = points.get(point.name)
         if before:

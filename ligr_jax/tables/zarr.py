@@ -20,13 +20,14 @@ from typing import Any
 import tensorstore as ts
 
 from ligr_jax.atomic import write_atomically
+from ligr_jax.errors import LigrError
 
 SHARD_ROWS, CHUNK_ROWS = 65_536, 512
 INDEX = "index.json"
 _MARK = "ligr_export"
 
 
-class ExportError(ValueError):
+class ExportError(LigrError, ValueError):
     """An export that cannot be made or opened as asked."""
 
 

@@ -21,6 +21,7 @@ from ligr_jax.data.distinct import Distinct
 from ligr_jax.data.pipeline import eval_batches, plan_for
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
+from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.ops import metrics
 from ligr_jax.parallel.processes import gathered, own_rows
@@ -209,7 +210,7 @@ def _all_metrics(
     score: np.ndarray, label: np.ndarray, member: np.ndarray, session: np.ndarray
 ) -> dict[str, float]:
     if not len(label):
-        raise ValueError("the split holds no labelled target; choose other split boundaries")
+        raise BadInput("the split holds no labelled target; choose other split boundaries")
     return {
         "ne": metrics.normalized_entropy(score, label),
         "auc": metrics.auc(score, label),

@@ -8,6 +8,7 @@ import numpy as np
 from ligr_jax.config import Config
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
+from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.flops import train_flops
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
@@ -47,9 +48,12 @@ def steps_of(config: Config, records: Records, plan: Plan) -> int:
     """Steps of a run over a plan.
 
     Raises:
-        ValueError: the plan has no rows.
+        BadInput: the plan has no rows.
     """
     if not len(plan):
-        raise ValueError(f"{records.directory}: the train split has no impressions")
+        raise BadInput(
+            f"{records.directory}: the train split has no impressions; choose other data.edges, or "
+            "other split boundaries of `ligr prepare`"
+        )
     row = work_of_a_row(config, records, plan) if config.train.flops else Work()
     return number_of_steps(config, plan, row)

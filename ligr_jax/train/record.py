@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from ligr_jax.config import Config, flatten
+from ligr_jax.errors import LigrError
 from ligr_jax.nn.flops import compute_axes, parameter_counts
 from ligr_jax.parallel.processes import is_first
 from ligr_jax.tables.layout import Layout
@@ -22,7 +23,7 @@ from ligr_jax.train.state import TrainState, schedule
 from ligr_jax.train.track import tracking
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(LigrError, RuntimeError):
     """Too many non-finite steps in a row; none of them was applied."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config, ConfigError, difference, from_json, to_json
+from ligr_jax.errors import LigrError
 from ligr_jax.train.track import finite
 
 PREEMPTED = 85  # exit status for "saved, run me again": a scheduler must see a failure to requeue
@@ -24,7 +25,7 @@ BUSY = 75
 LOCK = ".lock"
 
 
-class Busy(RuntimeError):
+class Busy(LigrError, RuntimeError):
     """Another process is writing to the run directory."""
 
     exit_status = BUSY

@@ -1,5 +1,6 @@
 """The command line teaches, and refuses in words."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,12 @@ from pathlib import Path
 import pytest
 
 from ligr_jax.cli import COMMANDS, main
+from ligr_jax.config import ConfigError
+from ligr_jax.data.schema import BadInput
+from ligr_jax.errors import LigrError
+from ligr_jax.tables.zarr import DamagedTable, ExportError
+from ligr_jax.train.record import TrainingDiverged
+from ligr_jax.train.run import BUSY, Busy
 
 
 def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,6 +58,34 @@ def test_data_that_is_not_there_is_refused(
 ) -> None:
     assert main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
     assert "ligr prepare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bug", [ValueError("shapes"), KeyError("x"), OSError("no file")])
+def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch, bug: Exception) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise bug
+
+    monkeypatch.setattr("ligr_jax.commands.report.run", run)
+    with pytest.raises(type(bug)):
+        main(["report", "runs"])
+
+
+def test_an_error_of_the_user_is_one_line_with_its_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise Busy("runs/first: another process is training this run")
+
+    monkeypatch.setattr("ligr_jax.commands.report.run", run)
+    assert main(["report", "runs"]) == BUSY
+    said = capsys.readouterr().err
+    assert said == "ligr report: runs/first: another process is training this run\n"
+
+
+def test_all_errors_of_the_package_share_one_base() -> None:
+    for kind in (BadInput, ConfigError, ExportError, DamagedTable, Busy, TrainingDiverged):
+        assert issubclass(kind, LigrError)
+        assert issubclass(kind, ValueError | RuntimeError)  # handlers of earlier releases
 
 
 def test_importing_the_package_starts_nothing() -> None:

@@ -5,6 +5,7 @@ import shlex
 from typing import Any
 
 from ligr_jax.config import flatten
+from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import Law
 from ligr_jax.scaling.plan.plan import Plan
 from ligr_jax.scaling.plan.rule import Growth, Interval
@@ -54,9 +55,9 @@ def text(plan: Plan) -> str:
 
 
 def command(plan: Plan) -> str:
-    """`ligr train ...` for the planned run; raises ValueError where the runs do not allow one."""
+    """`ligr train ...` for the planned run; raises BadInput where the runs do not allow one."""
     if plan.trained is None:
-        raise ValueError("these runs do not record their configuration, so no command can be made")
+        raise BadInput("these runs do not record their configuration, so no command can be made")
     return shlex.join(["ligr", "train", "--runs", str(plan.asked.out), *plan.trained.words])
 
 
