@@ -185,8 +185,8 @@ def read_rows(prepared: Path) -> Rows:
         member=np.repeat(np.arange(len(records.member_ids)), np.diff(records.offsets)),
         day=np.where(time_ms < 0, -1, (time_ms + 8 * HOUR_MS) // (24 * HOUR_MS)),
         splits={k: (s.start_ms <= time_ms) & (time_ms < s.end_ms) for k, s in stats.items()},
-        columns={c: records.column(c) for c in (*VIDEO, *USER, *CONTEXT, *NUMERIC)},
-        labels={a: records.column(a) for a in ACTIONS},
+        columns={c: records.feature(c) for c in (*VIDEO, *USER, *CONTEXT, *NUMERIC)},
+        labels={a: records.label(a) for a in ACTIONS},
     )
 
 

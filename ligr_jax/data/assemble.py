@@ -40,11 +40,11 @@ class Assembler:
         ids, numeric, vectors = {}, {}, {}
         for name, (feature, quantiles) in self.features.items():
             if feature.bag:
-                raw = self.records.take_bags(name, at, feature.bag_size)
+                raw = self.records.bag(name, at, feature.bag_size)
                 present = np.where(here[..., None], raw, MISSING)
                 ids[name] = bag_rows(present, name, feature)
                 continue
-            raw = self.records.take(name, at)
+            raw = self.records.feature(name, at)
             if feature.kind == "vector":
                 vectors[name] = np.where(here[..., None], raw, np.float32(0))
             elif feature.kind == "numeric":
@@ -53,7 +53,7 @@ class Assembler:
                 ids[name] = np.where(here, quantiles.bucket(raw, feature.rows), 0)
             else:
                 ids[name] = table_rows(np.where(here, raw, MISSING), name, feature)
-        labels = np.stack([self.records.take(a, at) for a in self.actions], -1)
+        labels = np.stack([self.records.label(a, at) for a in self.actions], -1)
         return Batch(
             member=window,
             session=self._session(at, window),

@@ -10,20 +10,24 @@ A record of a members file is one member. Its scalars are `member_id` (int64) an
 `n_train`, `n_validation`, `n_test` (int32): the history in order is that many untimed context rows,
 then the impressions of each split. Every other column is a list, all of a record equally long:
 
-    timestamp_ms  int64    -1 in untimed context rows
-    session       int32    counted from 0 in the member; an untimed context row is its own session
-    weight        float32  1 where the log has none
-    is_random     int8     0, 1, or -1 where the log does not say
-    <action>      int8     0, 1, or -1 where unknown
-    <categorical> int64    integers as they are, strings by xxh64 (seed 0); MISSING where null
-    <bag>         large_list<int64>, such ids in the log's order, null ones dropped
-    <numeric>     float32  NaN where missing
-    <vector>      fixed_size_list<float32>
-    item_row      int32    row of items.arrow, -1 where there is none (only with items.arrow)
-    p_<action>    float32  true probability (only where the log has it)
+    timestamp_ms   int64    -1 in untimed context rows
+    session        int32    counted from 0 in the member; an untimed context row is its own session
+    weight         float32  1 where the log has none
+    is_random      int8     0, 1, or -1 where the log does not say
+    item_row       int32    row of items.arrow, -1 where there is none (only with items.arrow)
+    action:<name>  int8     0, 1, or -1 where unknown
+    truth:<action> float32  true probability (only where the log has it)
+    feature:<name>          by its kind:
+      categorical  int64    integers as they are, strings by xxh64 (seed 0); MISSING where null
+      bag          large_list<int64>, such ids in the log's order, null ones dropped
+      numeric      float32  NaN where missing
+      vector       fixed_size_list<float32>
 
-Vectors and bags that the item table gives stand in items.arrow alone, and so do semantic ids
-(`sid1` ..., int64; see `ligr_jax.data.prepare.attach`).
+Vectors and bags that the item table gives are in items.arrow alone, by `item_id`, and so are
+semantic ids (`feature:sid1` ..., int64; see `ligr_jax.data.prepare.attach`).
+
+Format version 1 had the users' names without their role (`like`, `p_like`). It is still read; a
+name that stood for two columns there is refused.
 """
 
 import dataclasses
@@ -34,10 +38,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ligr_jax.atomic import write_atomically
+from ligr_jax.data import columns as names
 from ligr_jax.data.schema import BadInput, Kind
+from ligr_jax.digests import DamagedFile, read_json, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, FORMAT_VERSION)
 SPLITS = ("train", "validation", "test")
 MISSING = -(2**63)  # a categorical id nobody recorded
 QUANTILES = 33  # equally spaced, minimum and maximum included
@@ -111,24 +117,35 @@ class Manifest:
         """Twelve hex digits over the whole manifest: equal digests mean equal data."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
-    def to_json(self) -> str:
+    @property
+    def user_columns(self) -> list[str]:
+        """The columns of the log and its item table, as files of this version name them."""
+        truth = [names.truth(a) for a in self.actions] if self.truth else []
+        features = [names.feature(n) for n in self.columns]
+        return [*(names.action(a) for a in self.actions), *features, *truth]
+
+    def content(self) -> dict[str, Any]:
+        """The manifest as JSON has it."""
         raw = dataclasses.asdict(self)
         for stats in raw["columns"].values():
             if not stats["id_range"]:  # left out, so that data without one keep their digests
                 del stats["id_range"]
-        return json.dumps({"format": "ligr-prepared", **raw}, indent=1)
+        return {"format": "ligr-prepared", **raw}
+
+    def to_json(self) -> str:
+        return json.dumps(self.content(), indent=1)
 
 
 def save_manifest(manifest: Manifest, directory: Path) -> None:
-    """Writes DIRECTORY/manifest.json, last: a directory with a manifest is complete."""
-    write_atomically(directory / "manifest.json", manifest.to_json() + "\n")
+    """Write DIRECTORY/manifest.json, last: a directory with a manifest is complete."""
+    write_json(directory / "manifest.json", manifest.content())
 
 
 def load_manifest(directory: Path) -> Manifest:
-    """Reads DIRECTORY/manifest.json.
+    """Read DIRECTORY/manifest.json.
 
     Raises:
-        BadInput: no manifest there, or one of another format version.
+        BadInput: no manifest there, a damaged or changed one, or one of another format version.
     """
     path = Path(directory) / "manifest.json"
     if not path.is_file():
@@ -136,16 +153,30 @@ def load_manifest(directory: Path) -> Manifest:
             f"{directory} holds no manifest.json; make one: `ligr prepare SOURCE --out {directory}`"
         )
     try:
-        raw = json.loads(path.read_text())
-    except json.JSONDecodeError as e:
-        raise BadInput(f"{path}: not JSON ({e}); prepare the data again") from e
+        raw = read_json(path, "prepare the data again")
+    except DamagedFile as e:
+        raise BadInput(str(e)) from e
     if raw.pop("format", None) != "ligr-prepared":
         raise BadInput(f"{path}: not a manifest of prepared data; make one with `ligr prepare`")
-    if raw.get("version") != FORMAT_VERSION:
+    if raw.get("version") not in READABLE:
         raise BadInput(
-            f"{path}: format version {raw.get('version')}, this release reads {FORMAT_VERSION}; "
-            "run `ligr prepare` again on the source"
+            f"{path}: format version {raw.get('version')}, this release reads "
+            f"{' and '.join(map(str, READABLE))}; run `ligr prepare` again on the source"
         )
+    try:
+        manifest = _manifest(raw)
+    except (KeyError, TypeError, AttributeError) as e:
+        raise BadInput(f"{path}: not a complete manifest ({e}); prepare the data again") from e
+    twice = names.ambiguous(manifest.user_columns) if manifest.version == 1 else []
+    if twice:
+        raise BadInput(
+            f"{path}: an earlier release prepared this data and stored two columns under each of "
+            f"the names {twice}, so that one replaced the other; run `ligr prepare` again"
+        )
+    return manifest
+
+
+def _manifest(raw: dict[str, Any]) -> Manifest:
     raw["actions"] = tuple(raw["actions"])
     raw["notes"] = tuple(raw["notes"])
     raw["columns"] = {k: _column_stats(v) for k, v in raw["columns"].items()}

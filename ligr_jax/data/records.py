@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from ligr_jax.data.bags import Bags
+from ligr_jax.data.columns import action as action_column
+from ligr_jax.data.columns import feature, stored, truth
 from ligr_jax.data.manifest import MISSING, Manifest, SplitStats, load_manifest
 from ligr_jax.data.schema import BadInput
 
@@ -35,7 +37,7 @@ class Records:
         self.manifest: Manifest = load_manifest(self.directory)
         self.digest = self.manifest.digest
         batches = [self._open(s.file) for s in self.manifest.shards]
-        lists = [_list_columns(b) for b in batches]
+        lists = [self._named(_list_columns(b)) for b in batches]
         self._columns = [_numbers(columns) for columns in lists]
         self._bags = [_bags(columns) for columns in lists]
         sizes = np.array([s.impressions for s in self.manifest.shards], np.int64)
@@ -53,7 +55,8 @@ class Records:
         self._item_bags: dict[str, Bags] = {}
         self.items = self._open(self.manifest.items.file) if self.manifest.items else None
         if self.items is not None:
-            columns = {n: self.items[n] for n in self.items.schema.names if n != "item_id"}
+            names = [n for n in self.items.schema.names if n != "item_id"]
+            columns = self._named({n: self.items[n] for n in names})
             self._items, self._item_bags = _numbers(columns), _bags(columns)
         if edges:
             self._cut(edges)
@@ -76,7 +79,7 @@ class Records:
         self.counts = sizes[:, :4].astype(np.int32)  # what is after the last one is in no split
         known, positive = np.zeros((2, len(self.manifest.actions), 5), np.int64)
         for a, action in enumerate(self.manifest.actions):
-            labels = self.column(action)
+            labels = self.label(action)
             known[a] = np.bincount(place[labels >= 0], minlength=5)
             positive[a] = np.bincount(place[labels == 1], minlength=5)
         stats = {
@@ -95,8 +98,28 @@ class Records:
         }
         self.manifest = dataclasses.replace(self.manifest, splits=stats)
 
+    def feature(self, name: str, index: np.ndarray | None = None) -> np.ndarray:
+        """Values of a feature at impression numbers `index`, of any shape; None: of all.
+
+        Vectors add an axis. Of a bag, see `bag`.
+        """
+        return self._at(feature(name), index)
+
+    def label(self, action: str, index: np.ndarray | None = None) -> np.ndarray:
+        """int8 labels of an action, as `feature`: 1, 0, or `UNKNOWN`."""
+        return self._at(action_column(action), index)
+
+    def truth(self, action: str, index: np.ndarray | None = None) -> np.ndarray:
+        """float32 true probabilities of an action, as `feature`; only where the log has them."""
+        return self._at(truth(action), index)
+
+    def _at(self, column: str, index: np.ndarray | None) -> np.ndarray:
+        if index is None and column not in self._items:
+            return self.column(column)
+        return self.take(column, np.arange(len(self)) if index is None else index)
+
     def take(self, column: str, index: np.ndarray) -> np.ndarray:
-        """Values of `column` at impression numbers `index`, of any shape; vectors add an axis."""
+        """Values of one of the format's own columns (`session`, `weight`, ...) at `index`."""
         if column in self._items:
             return _of_items(self._items[column], self.take("item_row", index))
         first = self._columns[0][column]
@@ -105,11 +128,12 @@ class Records:
             out[here] = self._columns[s][column][index[here] - self._starts[s]]
         return out
 
-    def take_bags(self, column: str, index: np.ndarray, size: int) -> np.ndarray:
-        """The first `size` ids of a bag column at impression numbers `index`, then `MISSING`.
+    def bag(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
+        """The first `size` ids of a feature of bags at impression numbers `index`, then `MISSING`.
 
         Returns int64 [*index.shape, size].
         """
+        column = feature(name)
         if column in self._item_bags:
             row = self.take("item_row", index)
             out = np.full((*index.shape, size), MISSING)
@@ -121,7 +145,7 @@ class Records:
         return out
 
     def column(self, name: str) -> np.ndarray:
-        """A whole column; copies where there are several shards."""
+        """A whole column of the format's own; copies where there are several shards."""
         parts = [c[name] for c in self._columns]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -133,16 +157,25 @@ class Records:
             ends.append(first + 1 + np.flatnonzero(session[1:] != session[:-1]))
         return np.unique(np.concatenate(ends))
 
-    def train_counts(self, column: str, values: np.ndarray) -> np.ndarray:
-        """How often each of `values` occurs in the train split's rows; int64, shape of `values`."""
+    def train_counts(self, name: str, values: np.ndarray) -> np.ndarray:
+        """How often a feature has each of `values` in the train split; int64, shape of `values`."""
         if not values.size:
             return np.zeros(values.shape, np.int64)
         wanted, inverse = np.unique(values, return_inverse=True)
         counts = np.zeros(len(wanted), np.int64)
-        for ids in self._train_values(column):
+        for ids in self._train_values(feature(name)):
             at = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
             counts += np.bincount(at[wanted[at] == ids], minlength=len(wanted))
         return counts[inverse].reshape(values.shape)
+
+    def item_train_counts(self) -> np.ndarray:
+        """Impressions of the train split by row of the item table, int64 [items + 1]; the last
+        counts those without a row."""
+        rows = self.items.num_rows if self.items is not None else 0
+        counts = np.zeros(rows + 1, np.int64)
+        for row in self._train_values("item_row"):
+            counts += np.bincount(np.where(row < 0, rows, row), minlength=rows + 1)
+        return counts
 
     def _train_values(self, column: str) -> Iterator[np.ndarray]:
         """A column's values in the train split's rows, shard by shard."""
@@ -159,6 +192,12 @@ class Records:
                 yield _of_items(self._items[column], columns["item_row"][in_train])
             else:
                 yield columns[column][in_train]
+
+    def _named(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+        """Columns of a file by their names in this format version."""
+        version = self.manifest.version
+        renamed = {stored(column, version): column for column in self.manifest.user_columns}
+        return {renamed.get(name, name): array for name, array in columns.items()}
 
     def _by_shard(self, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """The shards that hold `index`, each with a mask of what it holds."""

@@ -12,13 +12,17 @@ has to write these columns as Parquet or CSV:
     p_<action>     float, optional   the action's true probability (synthetic worlds only)
     <feature>      see `Column`      any number of them, declared by a `LogSchema`
 
+Actions and features may have any name. A feature may be one of the columns above (`member_id`);
+`weight` and `is_random` are then a feature alone.
+
 A directory that holds Parquet or CSV files in this form plus `log.json` (a `LogSchema`, written by
 `save_schema`) is a complete canonical log.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -84,12 +88,24 @@ class LogSchema:
     def __post_init__(self) -> None:
         if not self.actions:
             raise BadInput("a log needs at least one action column (actions is empty)")
-        names = [*self.actions, *self.columns]
-        clash = sorted({n for n in names if names.count(n) > 1 or n in RESERVED})
-        if clash:
-            raise BadInput(f"column names used twice or reserved: {clash}; rename them")
+        for role, names in (("action", self.actions), ("feature", list(self.columns))):
+            _check_names(role, names)
         if "item_id" in self.columns and self.columns["item_id"].kind == "bag":
             raise BadInput("item_id is a bag; an impression is of one item: name the bag otherwise")
+
+
+def _check_names(role: str, names: Sequence[str]) -> None:
+    """Any name is good that can be typed and shown, and told from the others."""
+    stripped = [name.strip() for name in names]
+    for name, bare in zip(names, stripped):
+        if not bare:
+            raise BadInput(f"{role} {name!r}: the name is empty; rename the column")
+        if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+            raise BadInput(f"{role} {name!r}: the name has control characters; rename the column")
+        if stripped.count(bare) > 1:
+            raise BadInput(
+                f"{role} {name!r}: the name is there twice, spaces at its ends aside; rename one"
+            )
 
 
 def save_schema(schema: LogSchema, directory: Path) -> None:

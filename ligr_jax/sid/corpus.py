@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ligr_jax.data.columns import feature, stored
 from ligr_jax.data.manifest import MISSING, load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.ids import to_ids
@@ -104,12 +105,13 @@ def _prepared(directory: Path, column: str) -> Corpus:
         )
     path = directory / manifest.items.file
     batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    if column not in batch.schema.names:
+    name = stored(feature(column), manifest.version)
+    if name not in batch.schema.names:
         raise BadInput(
             f"{path}: no column '{column}': it is a vector of impressions; give the vectors of "
             "items as a Parquet file with item_id"
         )
-    array = batch[column]
+    array = batch[name]
     x = array.values.to_numpy().reshape(-1, array.type.list_size)
     return Corpus(batch["item_id"].to_numpy(), x, manifest.items.xxh64)
 

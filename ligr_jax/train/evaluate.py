@@ -192,7 +192,7 @@ def measure(
                 out[f"{key}/{name}/auc"] = metrics.auc(score[here], label[here])
                 out[f"{key}/{name}/ne"] = metrics.normalized_entropy(score[here], label[here])
         if records.manifest.truth:
-            truth = records.take(f"p_{action}", predictions.impression[known]).astype(np.float64)
+            truth = records.truth(action, predictions.impression[known]).astype(np.float64)
             best = np.log(truth) - np.log1p(-truth)
             perfect = _all_metrics(best, label, member[known], session[known])
             out |= _named(f"oracle/{key}", perfect)
@@ -243,6 +243,6 @@ def _groups(
     session += member * (int(session.max(initial=0)) + 1)
     cold = {"cold_members": records.counts[member, 1] < cold_below}
     if "item_id" in records.manifest.columns:
-        seen = records.train_counts("item_id", records.take("item_id", impression))
+        seen = records.train_counts("item_id", records.feature("item_id", impression))
         cold["cold_items"] = seen < cold_below
     return member, session, cold

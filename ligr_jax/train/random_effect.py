@@ -13,7 +13,7 @@ The fit is also a posterior, N(b_i, 1 / precision_i): given as the next prior, o
 be read again. With predictions of a split, rows being impression numbers:
 
     predictions = evaluator.predict(params, "validation")
-    item = records.take("item_id", predictions.impression)
+    item = records.feature("item_id", predictions.impression)
     effects = fit(predictions.logits, predictions.labels, item)
     final = predictions.logits + effects.of(item)
 """

@@ -1,10 +1,13 @@
 """Small canonical logs on disk, for tests of everything that reads prepared data."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
+from ligr_jax.data.columns import stored
 from ligr_jax.data.schema import Column, LogSchema, save_schema
 
 DAY_MS = 86_400_000
@@ -72,3 +75,14 @@ def write_log(
         directory,
     )
     return log
+
+
+def read_arrow(path: Path) -> pa.RecordBatch:
+    """A file of a prepared directory, its columns named as those of the log."""
+    batch = pa.ipc.open_file(path.read_bytes()).get_batch(0)
+    names = [stored(name, version=1) for name in batch.schema.names]
+    return pa.RecordBatch.from_arrays(batch.columns, names)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return read_arrow(path).to_pylist()

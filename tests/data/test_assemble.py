@@ -82,16 +82,16 @@ def test_labels_ids_and_weights_are_the_logs(
     real = index >= 0
     at = index[real]
     for a, action in enumerate(MODEL.actions):
-        np.testing.assert_array_equal(batch.labels[..., a][real], records.column(action)[at])
-    np.testing.assert_array_equal(batch.ids["item_id"][real], 1 + records.column("item_id")[at])
+        np.testing.assert_array_equal(batch.labels[..., a][real], records.label(action)[at])
+    np.testing.assert_array_equal(batch.ids["item_id"][real], 1 + records.feature("item_id")[at])
     for name in ("actor_id", "surface"):
-        rows = hash_rows(records.column(name)[at], FEATURES[name].rows)
+        rows = hash_rows(records.feature(name)[at], FEATURES[name].rows)
         np.testing.assert_array_equal(batch.ids[name][real], rows)
         assert batch.ids[name][real].min() >= 1
         assert batch.ids[name].max() < FEATURES[name].rows
     is_target = plan.gather(np.append(np.arange(len(plan)), -1))[2]
     np.testing.assert_array_equal(batch.weight, is_target)
-    np.testing.assert_array_equal(batch.vectors["content"][real], records.take("content", at))
+    np.testing.assert_array_equal(batch.vectors["content"][real], records.feature("content", at))
 
 
 def test_sessions_and_hours_count_from_the_start_of_each_window(
@@ -117,7 +117,9 @@ class _Made:
     def take(self, name: str, index: np.ndarray) -> np.ndarray:
         return self.columns[name][index]
 
-    def take_bags(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
+    feature = label = take
+
+    def bag(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
         flat = np.array([i for b in self.bags[name] for i in b], np.int64)
         bags = Bags.of(np.array([len(b) for b in self.bags[name]]), flat)
         return bags.padded(index, size)

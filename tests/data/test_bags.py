@@ -107,15 +107,15 @@ def test_prepared_bags_are_the_logs_and_the_item_tables(tmp_path: Path, csv: boo
     index = np.random.default_rng(0).integers(0, n, (8, 30))
     item = log["item_id"].to_numpy()[row]
     for size in (1, 4, 128):
-        taken = records.take_bags("words", index, size), records.take_bags("tags", index, size)
+        taken = records.bag("words", index, size), records.bag("tags", index, size)
         for at in np.ndindex(index.shape):
             ours, theirs = words[row[index[at]]], tags[item[index[at]]]
             for found, bag_ in zip(taken, (ours, theirs)):
                 assert found[at].tolist() == (hashed(bag_) + [MISSING] * size)[:size]
         for one, first in (("first_word", taken[0]), ("first_tag", taken[1])):
-            np.testing.assert_array_equal(records.take(one, index), first[..., 0])
+            np.testing.assert_array_equal(records.feature(one, index), first[..., 0])
     has_vector = np.array([c is not None for c in content])[item]
-    assert (records.take("content", np.arange(n)).any(1) == has_vector).all()
+    assert (records.feature("content", np.arange(n)).any(1) == has_vector).all()
 
     check_statistics(manifest, "words", words)
     check_statistics(manifest, "tags", [tags[i] for i in log["item_id"]])
@@ -148,7 +148,7 @@ def test_context_without_the_column_has_empty_bags(tmp_path: Path) -> None:
         ),
     )
     prepare(source, tmp_path, PrepareOptions(fractions=(1, 0, 0)))
-    taken = Records(tmp_path).take_bags("words", np.arange(3), 2)
+    taken = Records(tmp_path).bag("words", np.arange(3), 2)
     assert taken.tolist() == [[MISSING] * 2, hashed(["a", "b"]), [*hashed(["c"]), MISSING]]
 
 
@@ -161,7 +161,7 @@ def test_an_item_table_whose_bags_are_all_empty(tmp_path: Path) -> None:
     save_schema(LogSchema(("click",), schema, items="items.parquet"), tmp_path / "log")
     options = PrepareOptions(fractions=(1, 0, 0))
     assert prepare(canonical_source(tmp_path / "log"), tmp_path / "out", options).items
-    taken = Records(tmp_path / "out").take_bags("tags", np.zeros((2, 1), np.int64), 3)
+    taken = Records(tmp_path / "out").bag("tags", np.zeros((2, 1), np.int64), 3)
     assert (taken == np.full((2, 1, 3), MISSING)).all()
 
 

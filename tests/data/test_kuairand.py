@@ -12,6 +12,7 @@ from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.formats import open_source
+from tests.data.logs import read_arrow
 
 SLICE = Path(__file__).parents[2].parent / "shared" / "data" / "kuairand_pure"
 needs_slice = pytest.mark.skipif(not SLICE.is_dir(), reason=f"no slice of KuaiRand in {SLICE}")
@@ -52,7 +53,7 @@ def write_csv_layout(directory: Path) -> None:
 def columns_of(directory: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     """Flat columns of a prepared directory of one shard."""
     (shard,) = manifest.shards
-    batch = pa.ipc.open_file((directory / shard.file).read_bytes()).get_batch(0)
+    batch = read_arrow(directory / shard.file)
     flat = {
         f.name: batch[f.name].flatten().to_numpy() for f in batch.schema if pa.types.is_list(f.type)
     }

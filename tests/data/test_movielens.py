@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pytest
 
 from ligr_jax.data.manifest import MISSING
@@ -18,6 +17,7 @@ from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.ids import to_ids
 from ligr_jax.data.sources.movielens import CONTENT_WIDTH
 from ligr_jax.data.sources.text_vectors import text_vectors
+from tests.data.logs import read_arrow, read_rows
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "ml_latest_small"
 
@@ -56,8 +56,8 @@ def test_both_layouts_prepare_to_the_same_rows(tmp_path: Path) -> None:
         out = tmp_path / f"{name}-out"
         manifest = prepare(open_source(tmp_path / name), out, PrepareOptions(fractions=(1, 0, 0)))
         assert "no shown-and-ignored rows" in manifest.notes[0]
-        batch = pa.ipc.open_file((out / manifest.shards[0].file).read_bytes()).get_batch(0)
-        made.append((batch.to_pylist(), manifest.shards, manifest.items))
+        rows = read_rows(out / manifest.shards[0].file)
+        made.append((rows, manifest.shards, manifest.items))
     assert made[0] == made[1]
     first = made[0][0][0]
     assert first["timestamp_ms"] == [978300760000] * 2
@@ -67,7 +67,7 @@ def test_both_layouts_prepare_to_the_same_rows(tmp_path: Path) -> None:
     assert first["rating"] == [4.0, 3.5]
     assert first["year"] == [1995.0] * 2
     records = Records(out)
-    genres = records.take_bags("genres", np.arange(len(records)), 3)
+    genres = records.bag("genres", np.arange(len(records)), 3)
     words = pl.Series([["Animation", "Comedy"], ["Crime", "Comedy"], ["Animation", "Comedy"]])
     assert genres[:, :2].tolist() == [to_ids(w).tolist() for w in words]
     assert (genres[:, 2] == MISSING).all()
@@ -102,7 +102,7 @@ def test_real_ratings_equal_direct_counts(tmp_path: Path) -> None:
     assert manifest.columns["item_id"].distinct == ratings["movieId"].n_unique()
     assert manifest.items is not None
     assert manifest.items.members == 9_742
-    items = pa.ipc.open_file((tmp_path / "items.arrow").read_bytes()).get_batch(0)
+    items = read_arrow(tmp_path / "items.arrow")
     vectors = items["content"].flatten().to_numpy().reshape(-1, CONTENT_WIDTH)
     assert np.isfinite(vectors).all()
     assert vectors.std(axis=0).min() > 0.01

@@ -159,7 +159,9 @@ def test_evaluation_reads_every_target_once_in_batches_of_one_shape(
             assert lists.keys() == config.model.tables.keys()
             seen.append(index[batch.weight > 0])
             real = index >= 0
-            np.testing.assert_array_equal(batch.labels[real, 0], records.take("click", index[real]))
+            np.testing.assert_array_equal(
+                batch.labels[real, 0], records.label("click", index[real])
+            )
     assert len(lengths) == 1
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), wanted)
 

@@ -27,7 +27,7 @@ from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.source import Items, LogBatch, Source
-from tests.data.logs import ACTIONS, START_MS, write_log
+from tests.data.logs import ACTIONS, START_MS, read_arrow, read_rows, write_log
 
 GAP_MS = 1_000
 
@@ -38,9 +38,8 @@ def read_members(directory: Path, manifest: Manifest) -> dict[int, dict]:
     for shard in manifest.shards:
         data = (directory / shard.file).read_bytes()
         assert xxhash.xxh64_hexdigest(data) == shard.xxh64
-        reader = pa.ipc.open_file(data)
-        assert reader.num_record_batches == 1
-        rows = reader.get_batch(0).to_pylist()
+        assert pa.ipc.open_file(data).num_record_batches == 1
+        rows = read_rows(directory / shard.file)
         assert [r["member_id"] for r in rows] == sorted(r["member_id"] for r in rows)
         assert len(rows) == shard.members
         assert sum(len(r["timestamp_ms"]) for r in rows) == shard.impressions
@@ -223,7 +222,7 @@ def test_item_table_is_joined_by_item(tmp_path: Path) -> None:
     table.write_parquet(tmp_path / "log" / "items.parquet")
     manifest = prepare(canonical_source(tmp_path / "log"), tmp_path / "out")
     assert manifest.items is not None
-    items = pa.ipc.open_file((tmp_path / "out" / "items.arrow").read_bytes()).get_batch(0)
+    items = read_arrow(tmp_path / "out" / "items.arrow")
     vectors = dict(zip(items["item_id"].to_pylist(), items["content"].to_pylist()))
     assert vectors == {i: v for i, v in table.select("item_id", "content").iter_rows() if v}
     for record in read_members(tmp_path / "out", manifest).values():

@@ -38,10 +38,13 @@ def log(prepared: Path, records: Records) -> pl.DataFrame:
 
 def test_every_column_is_the_logs_in_order(records: Records, log: pl.DataFrame) -> None:
     assert len(records) == len(log)
-    for name in ("timestamp_ms", "item_id", "click", "like"):
-        np.testing.assert_array_equal(records.column(name), log[name].to_numpy())
+    time = records.column("timestamp_ms")
+    np.testing.assert_array_equal(time, log["timestamp_ms"].to_numpy())
+    np.testing.assert_array_equal(records.feature("item_id"), log["item_id"].to_numpy())
+    for action in ("click", "like"):
+        np.testing.assert_array_equal(records.label(action), log[action].to_numpy())
     np.testing.assert_array_equal(
-        records.column("age_days"), log["age_days"].to_numpy().astype(np.float32)
+        records.feature("age_days"), log["age_days"].to_numpy().astype(np.float32)
     )
     sizes = log.group_by("m").len().sort("m")["len"].to_numpy()
     np.testing.assert_array_equal(np.diff(records.offsets), sizes)
@@ -54,14 +57,16 @@ def test_take_reads_across_shards_in_any_shape_and_order(
     records: Records, log: pl.DataFrame, prepared: Path
 ) -> None:
     index = np.random.default_rng(0).integers(0, len(records), (17, 5))
-    np.testing.assert_array_equal(records.take("item_id", index), log["item_id"].to_numpy()[index])
+    np.testing.assert_array_equal(
+        records.feature("item_id", index), log["item_id"].to_numpy()[index]
+    )
     items = pl.read_parquet(prepared.parent / "log" / "items.parquet")
     vectors = np.array(items.sort("item_id")["content"].to_list(), np.float32)
-    taken = records.take("content", index)
+    taken = records.feature("content", index)
     np.testing.assert_array_equal(taken, vectors[log["item_id"].to_numpy()[index]])
     empty = np.zeros((0, 5), np.int64)
-    assert records.take("item_id", empty).shape == (0, 5)
-    assert records.take("content", empty).shape == (0, 5, 4)
+    assert records.feature("item_id", empty).shape == (0, 5)
+    assert records.feature("content", empty).shape == (0, 5, 4)
 
 
 def test_train_counts_are_the_logs(records: Records, log: pl.DataFrame) -> None:
@@ -77,7 +82,7 @@ def test_a_loader_process_opens_the_files_itself(records: Records) -> None:
     sent = pickle.dumps(records)
     assert len(sent) < 1000
     opened = pickle.loads(sent)
-    np.testing.assert_array_equal(opened.column("click"), records.column("click"))
+    np.testing.assert_array_equal(opened.label("click"), records.label("click"))
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.999])
@@ -130,7 +135,7 @@ def test_a_window_of_time_is_trained_on_with_all_before_it_as_history(
     assert (time[index[(index >= 0) & ~target]] < edges[1]).all()
     assert (time[index[index >= 0]] < edges[0]).any()
     assert len(make_plan(day, "test", capacity=32)) == 0
-    items = day.column("item_id")
+    items = day.feature("item_id")
     np.testing.assert_array_equal(
         day.train_counts("item_id", np.arange(30)), np.bincount(items[expected], minlength=30)
     )

@@ -80,12 +80,12 @@ def test_prefixes_number_the_tuples() -> None:
 
 def test_every_impression_has_the_prefixes_of_its_item(attached: Path, table: pl.DataFrame) -> None:
     records = Records(attached)
-    item = records.column("item_id")
+    item = records.feature("item_id")
     index = np.random.default_rng(0).integers(0, len(records), (17, 5))
     edge = records.manifest.splits["train"].end_ms
     in_train = records.column("timestamp_ms") < edge
     for name, wanted in expected(table, item).items():
-        taken = records.take(name, index)
+        taken = records.feature(name, index)
         assert taken.dtype == np.int64
         np.testing.assert_array_equal(taken, wanted[index])
         assert (taken == MISSING).any()
@@ -105,7 +105,7 @@ def test_the_rest_is_the_data_attached_to(prepared: Path, attached: Path) -> Non
     old, new = Records(prepared), Records(attached)
     everything = np.arange(len(old))
     for name in old.manifest.columns:
-        np.testing.assert_array_equal(old.take(name, everything), new.take(name, everything))
+        np.testing.assert_array_equal(old.feature(name, everything), new.feature(name, everything))
     for shard in new.manifest.shards:
         assert os.path.samefile(prepared / shard.file, attached / shard.file)
     assert "id_range" not in (prepared / "manifest.json").read_text()
@@ -128,7 +128,7 @@ def test_features_are_looked_up_by_prefix(attached: Path, table: pl.DataFrame) -
     batch = Assembler(records, plan, ModelConfig(features=features, actions=ACTIONS))(rows)
     index = plan.gather(rows)[0]
     real = index >= 0
-    wanted = expected(table, records.column("item_id")[index[real]])
+    wanted = expected(table, records.feature("item_id")[index[real]])
     for name, ids in wanted.items():
         direct = features[name].lookup == "direct"
         there = ids + 1 if direct else hash_rows(ids, 10**6)

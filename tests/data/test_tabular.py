@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 import pytest
 
 from ligr_jax.commands import prepare as command
@@ -12,6 +11,7 @@ from ligr_jax.data.manifest import Manifest, load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.tabular import TableColumns
+from tests.data.logs import read_rows
 
 START_MS = 1_650_000_000_000
 
@@ -45,8 +45,7 @@ FULL = [*MAPPED, *DECLARED, "--outcome", "dwell"]
 
 def prepared(directory: Path) -> tuple[Manifest, list[dict]]:
     manifest = load_manifest(directory)
-    data = (directory / manifest.shards[0].file).read_bytes()
-    return manifest, pa.ipc.open_file(data).get_batch(0).to_pylist()
+    return manifest, read_rows(directory / manifest.shards[0].file)
 
 
 def test_csv_and_parquet_by_mapping(tmp_path: Path) -> None:

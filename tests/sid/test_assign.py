@@ -72,7 +72,7 @@ def test_prepared_data_is_a_source(prepared: Path, tmp_path: Path) -> None:
     table = assigned(model, prepared, tmp_path / "ids.parquet")
     assert records.manifest.items is not None
     assert 0 < len(table) <= records.manifest.items.members
-    assert set(table["item_id"].to_pylist()) <= set(records.column("item_id").tolist())
+    assert set(table["item_id"].to_pylist()) <= set(records.feature("item_id").tolist())
 
 
 def test_vectors_of_another_width_are_refused(

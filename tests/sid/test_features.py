@@ -68,7 +68,7 @@ def test_a_new_item_is_read_by_its_content(model: Path, tmp_path: Path) -> None:
                 renamed.write_parquet(log / file)
         logs.append(attached(model, log))
     known, new = (Records(log) for log in logs)
-    assert (known.column("item_id") == OLD).sum() == (new.column("item_id") == NEW).sum() > 0
+    assert (known.feature("item_id") == OLD).sum() == (new.feature("item_id") == NEW).sum() > 0
     a, b = (batch_of(log) for log in logs)
     assert set(a.ids) == {"sid1", "sid2", "sid3"}
     for name, rows in a.ids.items():
@@ -83,8 +83,8 @@ def test_an_item_without_content_has_no_semantic_id(model: Path, tmp_path: Path)
     empty = pl.when(pl.col("item_id") == OLD).then(pl.col("content") * 0).otherwise("content")
     items.with_columns(content=empty).write_parquet(tmp_path / "log" / "items.parquet")
     records = Records(attached(model, tmp_path / "log"))
-    ids = records.take("sid1", np.arange(len(records)))
-    np.testing.assert_array_equal(ids == MISSING, records.column("item_id") == OLD)
+    ids = records.feature("sid1", np.arange(len(records)))
+    np.testing.assert_array_equal(ids == MISSING, records.feature("item_id") == OLD)
 
 
 def test_labels_do_not_move_the_encoder(model: Path, tmp_path: Path) -> None:

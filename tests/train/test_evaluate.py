@@ -31,7 +31,7 @@ test_targets.__test__ = False  # type: ignore[attr-defined]
 
 def predictions(records: Records, logits: np.ndarray) -> Predictions:
     targets = test_targets(records)
-    labels = np.stack([records.take(a, targets) for a in records.manifest.actions], 1)
+    labels = np.stack([records.label(a, targets) for a in records.manifest.actions], 1)
     return Predictions(targets, logits.astype(np.float32), labels)
 
 
@@ -63,7 +63,7 @@ def test_the_oracle_is_measured_and_a_model_that_beats_it_is_flagged(
     prepared: Path, records: Records
 ) -> None:
     targets = test_targets(records)
-    truth = np.stack([records.take(f"p_{a}", targets) for a in records.manifest.actions], 1).astype(
+    truth = np.stack([records.truth(a, targets) for a in records.manifest.actions], 1).astype(
         np.float64
     )
     logits = np.log(truth) - np.log1p(-truth)
@@ -81,7 +81,7 @@ def test_cold_slices_are_those_with_few_train_impressions(prepared: Path, record
     targets = test_targets(records)
     config = small_config(prepared, "eval.cold_below=80")
     out = measure(predictions(records, np.zeros((len(targets), 2))), records, config, "test")
-    ids, counts = records.column("item_id"), records.counts
+    ids, counts = records.feature("item_id"), records.counts
     split = np.concatenate([np.repeat([0, 1, 2, 3], row) for row in counts])
     seen = {i: int(n) for i, n in zip(*np.unique(ids[split == 1], return_counts=True))}
     cold = sum(seen.get(i, 0) < 80 for i in ids[targets])

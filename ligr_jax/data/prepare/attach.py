@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ligr_jax.data.columns import feature, stored
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest, Shard
 from ligr_jax.data.prepare.items import find
 from ligr_jax.data.prepare.publish import Progress, published
@@ -48,7 +49,7 @@ def attach(
     """
     table, records, say = SemanticIds.open(ids), Records(prepared), progress or (lambda _: None)
     names = [f"sid{level}" for level in range(1, table.levels + 1)]
-    there = [n for n in names if n in {*records.manifest.columns, *records.manifest.actions}]
+    there = [n for n in names if n in records.manifest.columns]
     if there:
         raise BadInput(f"{prepared} has {there} already; attach to the data without them")
     if out.resolve() == prepared.resolve():
@@ -125,7 +126,8 @@ def _write_items(columns: Mapping[str, np.ndarray], records: Records, path: Path
     """The item table with the columns; what it had is written from the mapped file."""
     assert records.items is not None
     arrays = [*records.items.columns, *(pa.array(c) for c in columns.values())]
-    names = [*records.items.schema.names, *columns]
+    version = records.manifest.version
+    names = [*records.items.schema.names, *(stored(feature(n), version) for n in columns)]
     write_batch(pa.RecordBatch.from_arrays(arrays, names), path)
     return Shard(path.name, records.items.num_rows, 0, digest_file(path))
 
@@ -139,10 +141,10 @@ def _statistics(
     for first in range(0, len(records), _CHUNK):
         index = np.arange(first, min(first + _CHUNK, len(records)))
         shown[records.take("item_row", index)] = True  # -1, no item, is the last
-    counts = records.train_counts("item_row", np.arange(-1, rows))
+    counts = records.item_train_counts()
     stats = {}
     for level, (name, ids) in enumerate(columns.items(), 1):
-        missing = counts[0] + counts[1:][ids == MISSING].sum()
+        missing = counts[-1] + counts[:-1][ids == MISSING].sum()
         stats[name] = ColumnStats(
             "categorical",
             distinct=len(np.unique(ids[shown[:-1] & (ids != MISSING)])),

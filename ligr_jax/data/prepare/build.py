@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from ligr_jax.data.bags import Bags
+from ligr_jax.data.columns import action as action_column
+from ligr_jax.data.columns import feature, truth
 from ligr_jax.data.manifest import Manifest, Shard, SplitStats
 from ligr_jax.data.prepare.items import item_table
 from ligr_jax.data.prepare.measure import TRAIN, ColumnMeasure, SplitMeasure
@@ -27,6 +29,7 @@ from ligr_jax.data.prepare.shards import (
 from ligr_jax.data.prepare.splits import split_edges
 from ligr_jax.data.schema import RANDOM, TIME, WEIGHT, BadInput
 from ligr_jax.data.sources.source import Source
+from ligr_jax.data.sources.validate import check_roles
 from ligr_jax.digests import digest_file
 
 
@@ -35,6 +38,7 @@ class Build:
 
     def __init__(self, source: Source, options: PrepareOptions, work: Path, say: Progress) -> None:
         self.source, self.options, self.work, self.say = source, options, work, say
+        check_roles(source)
         self.items = item_table(source)
         self.columns = {k: ColumnMeasure(c) for k, c in source.schema.columns.items()}
         self.splits = SplitMeasure(source.schema.actions)
@@ -103,11 +107,11 @@ class Build:
         for name in (WEIGHT, RANDOM):
             yield name, column(rows, name)[kept.order]
         for action in schema.actions:
-            labels = column(rows, action)[kept.order]
+            labels = column(rows, action_column(action))[kept.order]
             self.splits.add_labels(action, labels, kept.split)
-            yield action, labels
+            yield action_column(action), labels
         if items:
-            at = items.find(column(rows, "item_id")[kept.order])
+            at = items.find(column(rows, feature("item_id"))[kept.order])
             self.counts["without_item"] += int((at < 0).sum())
         for name, measure in self.columns.items():
             if items and name in items.vectors:
@@ -117,20 +121,20 @@ class Build:
                 measure.add_bags(items.bags[name], at, train)
                 continue
             if measure.column.kind == "bag":
-                bags = bag_column(rows, name)[kept.order]
+                bags = bag_column(rows, feature(name))[kept.order]
                 measure.add_bags(bags, np.arange(len(bags)), train)
-                yield name, bags
+                yield feature(name), bags
                 continue
             if items and name in items.scalars:
                 values = items.scalar(name, at)
             else:
-                values = column(rows, name)[kept.order]
+                values = column(rows, feature(name))[kept.order]
             measure.add(values, train, number)
-            yield name, values
+            yield feature(name), values
         if items and (items.vectors or items.bags):
             yield "item_row", np.append(items.row, np.int32(-1))[at]
         if schema.truth:
-            for name in (f"p_{a}" for a in schema.actions):
+            for name in map(truth, schema.actions):
                 yield name, column(rows, name)[kept.order]
 
 

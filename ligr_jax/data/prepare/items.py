@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ligr_jax.data.bags import Bags
+from ligr_jax.data.columns import feature
 from ligr_jax.data.manifest import MISSING, Shard
 from ligr_jax.data.prepare.shards import arrow, write_batch
 from ligr_jax.data.schema import BadInput
@@ -60,7 +61,9 @@ class ItemTable:
         if not self.vectors and not self.bags:
             return None
         kept = self.row >= 0
-        columns: dict[str, np.ndarray | Bags] = {"item_id": self.ids, **self.vectors, **self.bags}
+        columns: dict[str, np.ndarray | Bags] = {"item_id": self.ids}
+        columns |= {feature(k): v for k, v in self.vectors.items()}
+        columns |= {feature(k): v for k, v in self.bags.items()}
         # Not copied where nothing is left out: vectors are most of what is in memory.
         arrays = {k: arrow(v if kept.all() else v[kept]) for k, v in columns.items()}
         write_batch(pa.RecordBatch.from_pydict(arrays), path)

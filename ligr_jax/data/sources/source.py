@@ -51,7 +51,7 @@ class LogBatch:
     malformed: int = 0
 
 
-ROW_DIGEST = "_digest"
+ROW_DIGEST = "\x1fdigest"  # no column of a file: control characters are refused in names
 
 Batches = Callable[[int, OnBadRow], Iterator[LogBatch]]
 

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.data.bags import Bags
+from ligr_jax.data.columns import action, feature, truth
 from ligr_jax.data.manifest import MISSING
 from ligr_jax.data.schema import (
     MEMBER,
@@ -44,16 +45,17 @@ def canonical_frame(
 ) -> tuple[pl.DataFrame, int]:
     """The batch as the prepared form has it, and the number of bad rows left out.
 
-    Columns: member_id, timestamp_ms, [session_id], weight, is_random, actions, features of the log
-    itself (those of the item table are joined later), truth, `ROW_DIGEST`; no nulls anywhere.
+    Columns: member_id, timestamp_ms, [session_id], weight, is_random, `ROW_DIGEST`, and by their
+    role (`ligr_jax.data.columns`) actions, features of the log itself (those of the item table are
+    joined later) and truth; no nulls anywhere.
     Raises `BadInput` for a missing column or a wrong type, and for a bad row with "error".
     """
     frame, faults = batch.frame, list(batch.faults)
     _require_columns(batch, source, timed)
     out: list[pl.Series] = []
-    for name, (parser, default) in _log_parsers(source, batch.text).items():
-        if name in frame.columns and not (name in (TIME, SESSION) and not timed):
-            values, found = parse_column(batch, source, name, parser)
+    for name, (column, parser, default) in _log_parsers(source, batch.text).items():
+        if column and column in frame.columns and not (name in (TIME, SESSION) and not timed):
+            values, found = parse_column(batch, source, column, parser)
             faults += found
         else:
             values = default[np.zeros(frame.height, np.int64)]
@@ -63,23 +65,30 @@ def canonical_frame(
     return drop_faults(result, batch, source, faults, on_bad_row)
 
 
-def _log_parsers(source: Source, text: bool) -> dict[str, tuple[Parser, np.ndarray | Bags]]:
-    """Parser of every column of the log, in order, and the value of one row where it is absent."""
+Parsers = dict[str, tuple[str | None, Parser, np.ndarray | Bags]]
+
+
+def _log_parsers(source: Source, text: bool) -> Parsers:
+    """By canonical column, in order: the column of the log that holds it (None: none does), its
+    parser, and the value of one row where it is absent."""
     schema = source.schema
     ids = partial(required_ids, text=text)
     unknown, nan = np.array([UNKNOWN], np.int8), np.array([np.nan], np.float32)
-    out: dict[str, tuple[Parser, np.ndarray | Bags]] = {
-        MEMBER: (ids, np.array([0])),
-        TIME: (timestamps, np.array([UNTIMED])),
+    out: Parsers = {
+        MEMBER: (MEMBER, ids, np.array([0])),
+        TIME: (TIME, timestamps, np.array([UNTIMED])),
     }
-    if source.sessions:
-        out[SESSION] = (ids, np.array([0]))
-    out[WEIGHT] = (weights, np.ones(1, np.float32))
-    out |= dict.fromkeys((RANDOM, *schema.actions), (labels, unknown))
+    if source.sessions and SESSION not in schema.actions:
+        out[SESSION] = (SESSION, ids, np.array([0]))
+    # A feature or an action of this name is that and nothing else.
+    user = {*schema.actions, *log_columns(source)}
+    out[WEIGHT] = (None if WEIGHT in user else WEIGHT, weights, np.ones(1, np.float32))
+    out[RANDOM] = (None if RANDOM in user else RANDOM, labels, unknown)
+    out |= {action(a): (a, labels, unknown) for a in schema.actions}
     for name, column in log_columns(source).items():
-        out[name] = (feature_parser(name, column, text), _absent(column))
+        out[feature(name)] = (name, feature_parser(name, column, text), _absent(column))
     if schema.truth:
-        out |= {f"p_{a}": (probabilities, nan) for a in schema.actions}
+        out |= {truth(a): (f"p_{a}", probabilities, nan) for a in schema.actions}
     return out
 
 
@@ -87,7 +96,7 @@ def parse_column(
     batch: LogBatch, source: Source, name: str, parser: Parser
 ) -> tuple[np.ndarray | Bags, list[Fault]]:
     """Values and faults of one column; raises `BadInput` where its type is wrong."""
-    series = batch.frame[name]
+    series = batch.frame[name].alias("values")  # polars takes a name such as ^x$ for a pattern
     try:
         values, rules = parser(series)
     except TypeError as e:
@@ -127,6 +136,19 @@ def log_columns(source: Source) -> dict[str, Column]:
     """Feature columns that the log itself holds, not its item table."""
     items = source.items.columns if source.items else []
     return {k: c for k, c in source.schema.columns.items() if k not in items or k == "item_id"}
+
+
+def check_roles(source: Source) -> None:
+    """Raises `BadInput` where a column of the log would be both a feature and an answer."""
+    schema = source.schema
+    truth_columns = [f"p_{a}" for a in schema.actions] if schema.truth else []
+    for role, answers in (("an action", schema.actions), ("a true probability", truth_columns)):
+        both = [name for name in answers if name in log_columns(source)]
+        if both:
+            raise BadInput(
+                f"the log's columns {both} are each {role} and a feature: the model would read its "
+                "own answer; leave them out of the features"
+            )
 
 
 def drop_faults(
