@@ -1,4 +1,4 @@
-"""The report of simulated sweeps, written once for all tests that look at it."""
+"""The report of simulated sweeps, written once for all tests that read it."""
 
 from pathlib import Path
 

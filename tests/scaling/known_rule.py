@@ -1,4 +1,4 @@
-"""Sweeps whose law and best shapes are known: run directories made from formulas."""
+"""Simulated sweeps with a known law and known best shapes."""
 
 import dataclasses
 import json
@@ -12,12 +12,13 @@ from ligr_jax.nn.work import Work
 from ligr_jax.scaling.memory import dense_parameters
 from tests.batches import model_config
 
-HISTORY, SETWISE = 0.8, 6.0  # pairs per impression: of T, and of a session
-TARGETS = 4e5  # of the simulated train split
+HISTORY = 0.8  # attention pairs per impression, as a fraction of T
+SETWISE = 6.0  # pairs per impression within a session
+TARGETS = 4e5  # targets of the simulated train split
 
 
 def best_shape(compute: float) -> dict[str, float]:
-    """The rule that plans must find."""
+    """The shape rule that plans must recover."""
     c = compute / 1e12
     return {
         "data.seq_len": 128 * c**0.3,
@@ -32,8 +33,8 @@ def law(compute: float) -> float:
 
 
 def config_of(sizes: dict[str, float], **changes: str) -> Config:
-    """Sizes as they can be trained."""
-    whole = {
+    """The configuration of the nearest sizes that can be trained."""
+    rounded = {
         "data.seq_len": max(4, 2 * round(sizes["data.seq_len"] / 2)),
         "model.depth": max(1, round(sizes["model.depth"])),
         "model.width": 2 * max(1, round(sizes["model.width"] / 2)),
@@ -44,7 +45,7 @@ def config_of(sizes: dict[str, float], **changes: str) -> Config:
         data=DataConfig(dir="/nowhere", digest="d1"),
         optim=OptimConfig(batch=16),
     )
-    return override(base, [f"{k}={v}" for k, v in (whole | changes).items()])
+    return override(base, [f"{k}={v}" for k, v in (rounded | changes).items()])
 
 
 def work_of(config: Config, impressions: float) -> Work:
@@ -58,7 +59,7 @@ def impressions_for(config: Config, compute: float) -> float:
 
 
 def write_run(out: Path, name: str, config: Config, compute: float, ne: float) -> None:
-    """One finished run's directory."""
+    """Write the directory of one finished run."""
     impressions = impressions_for(config, compute)
     dense = dense_parameters(config.model)
     summary = {
@@ -80,7 +81,7 @@ def write_run(out: Path, name: str, config: Config, compute: float, ne: float) -
 
 
 def ladder(out: Path, budgets: int = 9, noise: float = 3e-4) -> Path:
-    """The best shape of every budget, from 1e11 to 1e15 FLOPs."""
+    """Write runs with the best shape of every budget, from 1e11 to 1e15 FLOPs."""
     rng = np.random.default_rng(0)
     for i, compute in enumerate(np.geomspace(1e11, 1e15, budgets)):
         epochs = impressions_for(config_of(best_shape(compute)), compute) / 2 / TARGETS
@@ -90,7 +91,7 @@ def ladder(out: Path, budgets: int = 9, noise: float = 3e-4) -> Path:
 
 
 def isoflop(out: Path, noise: float = 1e-4) -> Path:
-    """Five budgets, each with shapes from a quarter of the best sizes to four times them."""
+    """Write five budgets, each with shapes from a quarter to four times the best sizes."""
     rng = np.random.default_rng(1)
     for i, compute in enumerate(np.geomspace(1e12, 1e15, 5)):
         for j, scale in enumerate(2.0 ** np.linspace(-2, 2, 7)):

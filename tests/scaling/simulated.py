@@ -1,4 +1,4 @@
-"""Simulated sweeps with known laws: directories of runs, as training leaves them."""
+"""Simulated sweeps with known laws: run directories like those that training writes."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ Numbers = dict[str, Any]
 
 
 def write_run(directory: Path, row: Numbers, curve: bool = True) -> None:
-    """One finished run: its summary and, with `curve`, its metrics."""
+    """Write one finished run: its summary and, with `curve`, its metrics."""
     directory.mkdir(parents=True)
     (directory / "summary.json").write_text(json.dumps({"run": directory.name} | row))
     if curve:
@@ -35,7 +35,7 @@ def summary(
     ne: float,
     noise: float = 2e-4,
 ) -> Numbers:
-    """The summary of a run of this shape: dense 12 L D^2; attention in flops_model alone."""
+    """The summary of a run with 12 L D^2 dense parameters; flops_model includes attention."""
     dense = 12 * depth * width**2
     paper = dense * tokens
     model = 6 * paper + 18 * tokens * depth * width * length
@@ -73,7 +73,8 @@ def summary(
 
 
 RUNGS = [(16, 1, 16), (32, 1, 32), (48, 2, 32), (96, 2, 64), (128, 4, 64), (160, 4, 128)]
-FLOOR, SCALE, ALPHA, BEHIND = 0.58, 0.25, 0.15, 0.01  # of the ladder's law; hstu is behind
+FLOOR, SCALE, ALPHA = 0.58, 0.25, 0.15  # law of the ladder
+BEHIND = 0.01  # NE of hstu minus NE of ligr
 
 
 def ladder_ne(compute: Any) -> Any:
@@ -82,10 +83,10 @@ def ladder_ne(compute: Any) -> Any:
 
 
 def write_sweeps(root: Path) -> list[Path]:
-    """Sweeps with known answers: architecture, seq_len, depth, isoflop. Returns their directories.
+    """Write sweeps with known results and return their directories.
 
     architecture: ligr and hstu on one ladder, two seeds. seq_len, depth: NE falls by 0.004 per
-    doubling of T and by 0.010 of depth; T is free on flops_paper and costs on flops_model.
+    doubling of T and by 0.010 per doubling of depth; T is free in flops_paper, not in flops_model.
     isoflop: minima in log size at 4,000 and 8,000 parameters for budgets 1e11 and 4e11.
     """
     rng = np.random.default_rng(0)

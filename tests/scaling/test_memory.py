@@ -1,4 +1,4 @@
-"""The count of memory is what the training state holds, and near what XLA allocates for a step."""
+"""The memory estimate equals the size of the training state and is close to XLA's allocation."""
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ def problem(config: Config) -> tuple[LiGR, Optimizer, TrainState, object]:
     ],
     ids=str,
 )
-def test_parameters_are_those_of_the_model(ffn: str, changes: dict[str, object]) -> None:
+def test_parameter_count_equals_that_of_the_model(ffn: str, changes: dict[str, object]) -> None:
     config = Config(model=model_config(ffn=ffn, **changes), data=DataConfig(seq_len=16))
     params = problem(config)[2].params
     assert dense_parameters(config.model) == parameter_counts(config.model, params)["dense"]
@@ -48,9 +48,9 @@ def test_state_is_counted_to_the_byte(rule: str) -> None:
     optim = OptimConfig(table_optimizer=rule)  # type: ignore[arg-type]
     config = Config(model=model_config(), data=DataConfig(seq_len=16), optim=optim)
     state = problem(config)[2]
-    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    assert state_bytes(config) == held
-    assert 0 < table_bytes(config) < held
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    assert state_bytes(config) == size
+    assert 0 < table_bytes(config) < size
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The report of simulated sweeps: whole, self-contained, right, honest about what it cannot say."""
+"""The report of simulated sweeps: complete, self-contained, correct, and with reasons for gaps."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
 def write_ladder(root: Path, rungs: int = 6, **changes: Numbers) -> Path:
-    """Two seeds of a ladder over a decade; `changes` by name of run."""
+    """Write two seeds of a ladder over a decade; `changes` overrides values by run name."""
     rng = np.random.default_rng(0)
     for i in range(rungs):
         for seed in (0, 1):
@@ -61,7 +61,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_page_is_whole_and_asks_for_nothing_outside(whole: tuple[Path, Numbers]) -> None:
+def test_page_is_valid_and_loads_nothing_from_outside(whole: tuple[Path, Numbers]) -> None:
     site, numbers = whole
     text = (site / "report.html").read_text()
     page = Page(text)
@@ -74,7 +74,9 @@ def test_page_is_whole_and_asks_for_nothing_outside(whole: tuple[Path, Numbers])
     assert json.loads((site / "fit.json").read_text())["lines"] == numbers["lines"]
 
 
-def test_every_figure_is_a_file_thrice_and_says_what_it_shows(whole: tuple[Path, Numbers]) -> None:
+def test_every_figure_is_written_in_three_formats_with_a_caption(
+    whole: tuple[Path, Numbers],
+) -> None:
     site, _ = whole
     names = {p.stem for p in (site / "figures").iterdir()}
     axes = ("flops_model", "flops_paper", "device_seconds")
@@ -87,7 +89,7 @@ def test_every_figure_is_a_file_thrice_and_says_what_it_shows(whole: tuple[Path,
     captions = [part.split("<span")[0] for part in page.split("<figcaption>")[1:]]
     assert len(captions) == len(names)
     assert [c for c in captions if " runs, " not in c or " per shape" not in c] == []
-    assert "attention by the pairs" in (site / "figures" / "ne_flops_model.svg").read_text()
+    assert "pairs that the mask allows" in (site / "figures" / "ne_flops_model.svg").read_text()
     points = pl.read_csv(site / "figures" / "ne_flops_model.csv")
     assert len(points) == 24
     assert set(points["series"]) == {"ligr", "hstu"}
@@ -120,10 +122,10 @@ def test_architectures_are_compared_by_pairs_of_rung_and_seed(whole: tuple[Path,
     paired = next(c for c in numbers["comparisons"] if c["kind"] == "paired")
     assert (paired["arm"], paired["baseline"], paired["pairs"]) == ("hstu", "ligr", 12)
     assert paired["low"] < BEHIND < paired["high"]
-    assert "hstu 0.01" in numbers["lines"][-1]
+    assert "hstu is 0.01" in numbers["lines"][-1]
 
 
-def test_it_says_what_to_scale_and_that_the_axis_changes_it(whole: tuple[Path, Numbers]) -> None:
+def test_summary_says_what_to_scale_on_each_compute_axis(whole: tuple[Path, Numbers]) -> None:
     _, numbers = whole
     assert numbers["lines"][0].startswith("scale depth of ligr: ")
     assert "changes with the compute axis" in numbers["lines"][1]
@@ -158,7 +160,7 @@ def test_the_largest_rung_is_predicted_from_the_others(whole: tuple[Path, Number
     assert all(abs(f["error"]) < 0.005 for f in first)
 
 
-def test_few_runs_are_shown_without_a_law_and_empty_sections_say_what_would_fill_them(
+def test_few_runs_are_shown_without_a_law_and_empty_sections_say_what_they_need(
     tmp_path: Path,
 ) -> None:
     root = write_ladder(tmp_path / "s", rungs=2)
@@ -178,7 +180,7 @@ ODD: dict[str, tuple[list[Numbers], str]] = {
         [{"flops_model": 1e9 * 2**i, "validation/ne": 0.8 + 0.01 * i} for i in range(6)],
         "does not fall with compute",
     ),
-    "a shape that half of them do not tell": (
+    "a shape that half of them lack": (
         [{"flops_model": 1e9 * 2**i, "config/data.seq_len": (64, None)[i % 2]} for i in range(6)],
         "every run has the same shape",
     ),
@@ -208,7 +210,7 @@ def test_one_pair_of_seeds_is_no_noise_floor(tmp_path: Path) -> None:
     assert any("add seeds" in note for note in found.notes)
 
 
-def test_dimensions_that_grow_together_are_not_told_apart(tmp_path: Path) -> None:
+def test_summary_says_that_dimensions_grow_together(tmp_path: Path) -> None:
     found = study(read_runs(write_ladder(tmp_path / "s")), resamples=20)
     assert "grow together" in summary_lines(found)[0]
     assert "seq_len" in summary_lines(found)[0]

@@ -1,4 +1,4 @@
-"""What a report makes of its runs: architectures, the ladder, dimensions, budgets, forecasts."""
+"""Parts of a report: architectures, the ladder, dimensions, budgets, predictions."""
 
 from pathlib import Path
 
@@ -22,21 +22,21 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
     return read_runs(*write_sweeps(tmp_path_factory.mktemp("sweeps"))).table
 
 
-def test_architectures_are_told_apart_by_settings_in_words(table: pl.DataFrame) -> None:
+def test_architectures_differ_in_non_numeric_settings(table: pl.DataFrame) -> None:
     assert set(architectures(table)) == {"ligr", "hstu"}
     same = table.filter(pl.col("config/model.kind") == "ligr")
-    assert set(architectures(same)) == {""}  # sizes and sweeps apart, it is one architecture
+    assert set(architectures(same)) == {""}  # only sizes and sweeps differ
     gate = pl.Series("config/model.gate", ["none", "sigmoid"] * (len(table) // 2) + ["none"])
     named = set(architectures(table.with_columns(gate)))
-    # By what is not as in most runs.
+    # Named by the settings that differ from the most frequent value.
     assert named == {"base", "gate sigmoid", "kind hstu", "kind hstu, gate sigmoid"}
     other = pl.DataFrame({"sweep": ["a", "b"], "loss": [1.0, 2.0]})
-    assert architectures(other) == ["a", "b"]  # other people's runs: the table they come from
+    assert architectures(other) == ["a", "b"]  # a table without configuration: the sweep
 
 
 def test_rungs_pair_the_runs_of_two_architectures_by_size_and_seed(table: pl.DataFrame) -> None:
     part = table.filter(pl.col("sweep") == "architecture")
-    # A setting that comes with the architecture does not keep its runs from pairs.
+    # A setting that is constant within each architecture is not part of the label.
     follows = pl.col("config/model.kind").replace_strict({"ligr": 0.0, "hstu": 0.1})
     part = part.with_columns(follows.alias("config/model.dropout"))
     label = rungs(part, architectures(part))
@@ -51,14 +51,14 @@ def test_laws_are_fitted_to_the_ladder_alone(table: pl.DataFrame) -> None:
     assert len(rows) == 24
 
 
-def test_lines_hold_all_but_one_dimension(table: pl.DataFrame) -> None:
-    found = {line.dimension: set(table[line.rows]["run"]) for line in lines(table)}
-    assert found["T"] == {f"T{t}" for t in (64, 128, 256, 512, 1024)} | {"depth2"}
-    assert found["depth"] == {f"depth{d}" for d in (1, 2, 4, 8)} | {"T64"}
-    assert "width" not in found  # in the iso-FLOP grid, tokens change with it
+def test_lines_vary_one_dimension_only(table: pl.DataFrame) -> None:
+    runs = {line.dimension: set(table[line.rows]["run"]) for line in lines(table)}
+    assert runs["T"] == {f"T{t}" for t in (64, 128, 256, 512, 1024)} | {"depth2"}
+    assert runs["depth"] == {f"depth{d}" for d in (1, 2, 4, 8)} | {"T64"}
+    assert "width" not in runs  # in the iso-FLOP grid, tokens change with width
 
 
-def test_gain_per_decade_is_the_gain_over_the_cost_and_may_turn_with_the_axis(
+def test_gain_per_decade_is_gain_over_cost_and_depends_on_the_axis(
     table: pl.DataFrame,
 ) -> None:
     model = gains(table, "validation/ne", "flops_model", resamples=200)
@@ -78,7 +78,7 @@ def test_gain_per_decade_is_the_gain_over_the_cost_and_may_turn_with_the_axis(
     assert (paper.best, paper.answer) == ("depth", ("T",))  # nearly free comes first
 
 
-def test_dimensions_that_grow_together_are_not_told_apart(table: pl.DataFrame) -> None:
+def test_dimensions_that_grow_together_are_not_separated(table: pl.DataFrame) -> None:
     found = gains(table.filter(sweep="architecture"), "validation/ne", "flops_model", 50)
     assert found.best == ""
     assert found.inseparable == ("T", "depth", "width")
@@ -115,13 +115,13 @@ def test_budgets_of_an_iso_flop_grid_are_found_by_compute(table: pl.DataFrame) -
     assert iso_flop_grid(part.filter(pl.col("flops_model") < 2e11), "flops_model") is None
 
 
-def test_frontier_keeps_what_no_cheaper_run_beats() -> None:
+def test_frontier_keeps_runs_that_no_cheaper_run_beats() -> None:
     compute = np.array([3.0, 1.0, 2.0, 2.0, 4.0, 0.0])
     metric = np.array([0.7, 0.9, 0.8, 0.85, 0.7, 0.1])
     assert frontier(compute, metric) == [1, 2, 0]
 
 
-def test_a_prediction_written_before_the_run_is_scored_once_it_has_finished(tmp_path: Path) -> None:
+def test_preregistered_prediction_is_scored_after_the_run(tmp_path: Path) -> None:
     compute = np.geomspace(1e10, 1e12, 6)
     law = fit_power(compute, ladder_ne(compute), resamples=50)
     target = summary(np.random.default_rng(0), length=160, width=160, ne=0.0)

@@ -1,6 +1,7 @@
-"""`ligr report`: what sweeps found, as one self-contained page, figures, and tables of numbers.
+"""`ligr report`: results of sweeps as one self-contained page, figures, and tables of numbers.
 
-`study` computes everything once; the page, the files and the lines for the terminal only word it.
+`study` computes all results once; the page, the files and the summary for the terminal present
+them.
 """
 
 import json
@@ -26,78 +27,99 @@ __all__ = ["Study", "study", "summary_lines", "to_json", "write_report"]
 def write_report(
     *paths: str | Path, out: str | Path | None = None, resamples: int = 1000
 ) -> dict[str, Any]:
-    """Writes report.html, fit.json, runs.csv and figures/NAME.{png,svg,csv} into `out`.
+    """Write report.html, fit.json, runs.csv and figures/NAME.{png,svg,csv} into `out`.
 
-    paths: sweeps' directories, or tables of runs. out: default is the one directory given.
-    resamples: of the bootstrap. Each file appears whole or not at all. Returns what fit.json holds,
-    with `page` (its path). Raises BadInput where no run has finished, or there is nowhere to write.
+    Files are written atomically.
+
+    Args:
+        *paths: directories of sweeps, or tables of runs (.csv, .parquet).
+        out: output directory; default: the input, if it is one directory.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        The content of fit.json, and `page`, the path of report.html.
+
+    Raises:
+        BadInput: no run has finished, the runs have no compute column, or `out` is missing.
     """
     if out is None and (len(paths) != 1 or not Path(paths[0]).is_dir()):
-        raise BadInput(f"{len(paths)} inputs and no directory of the report's; name it with --out")
+        raise BadInput(
+            "give the report's output directory with --out; it is optional only for one directory "
+            "of runs"
+        )
     out = Path(paths[0] if out is None else out)
-    found = study(read_runs(*paths), resamples=resamples)
-    lines = summary_lines(found)
-    drawn = list(panels(found))
-    text = page(found, drawn, lines)
+    results = study(read_runs(*paths), resamples=resamples)
+    lines = summary_lines(results)
+    drawings = list(panels(results))
+    text = page(results, drawings, lines)
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    for each in drawn:
-        _save(each, out / "figures")
-    numbers = to_json(found, lines)
+    for drawn in drawings:
+        _save(drawn, out / "figures")
+    numbers = to_json(results, lines)
     write_atomically(out / "fit.json", json.dumps(numbers, indent=1) + "\n")
-    write_atomically(out / "runs.csv", found.runs.table.write_csv())
+    write_atomically(out / "runs.csv", results.runs.table.write_csv())
     write_atomically(out / "report.html", text)
     return numbers | {"page": str(out / "report.html")}
 
 
-def to_json(found: Study, lines: Sequence[str]) -> dict[str, Any]:
-    """All numbers of the study as plain JSON values; laws by axis, architecture and floor."""
+def to_json(results: Study, lines: Sequence[str]) -> dict[str, Any]:
+    """Return all numbers of a study as plain JSON values.
+
+    Args:
+        results: the study.
+        lines: sentences of `summary_lines`.
+
+    Returns:
+        The content of fit.json; laws are nested by axis, architecture, and floor ("free" or
+        "oracle").
+    """
     numbers = {
-        "name": found.runs.name,
-        "metric": found.metric,
-        "axes": list(found.axes),
-        "finished": len(found.runs.table),
-        "unfinished": [list(pair) for pair in found.runs.unfinished],
-        "failed": [list(pair) for pair in found.runs.failed],
-        "not_started": found.runs.not_started,
-        "suspect": list(found.suspect),
-        "diverged": list(found.diverged),
-        "oracle": found.oracle,
-        "notes": list(found.notes),
+        "name": results.runs.name,
+        "metric": results.metric,
+        "axes": list(results.axes),
+        "finished": len(results.runs.table),
+        "unfinished": [list(pair) for pair in results.runs.unfinished],
+        "failed": [list(pair) for pair in results.runs.failed],
+        "not_started": results.runs.not_started,
+        "suspect": list(results.suspect),
+        "diverged": list(results.diverged),
+        "oracle": results.oracle,
+        "notes": list(results.notes),
         "laws": {
             axis: {
                 arm: {floor: law.to_json() for floor, law in kinds.items()}
                 for arm, kinds in laws.power.items()
             }
-            for axis, laws in found.laws.items()
+            for axis, laws in results.laws.items()
         },
         "aucs": {
             axis: {
                 arm: {name: law.to_json() for name, law in kinds.items()}
                 for arm, kinds in laws.auc.items()
             }
-            for axis, laws in found.laws.items()
+            for axis, laws in results.laws.items()
         },
-        "no_law": {axis: laws.reasons for axis, laws in found.laws.items() if laws.reasons},
+        "no_law": {axis: laws.reasons for axis, laws in results.laws.items() if laws.reasons},
         "gains": {
             axis: {arm: asdict(gains) for arm, gains in arms.items()}
-            for axis, arms in found.gains.items()
+            for axis, arms in results.gains.items()
         },
         "forecasts": [
             {"architecture": f.arm, "how": f.how, "beforehand": f.beforehand, **vars(f.outcome)}
             | {"error": f.outcome.error, "covered": f.outcome.covered}
-            for f in found.forecasts
+            for f in results.forecasts
         ],
-        "isoflop": {arm: fit.to_json() for arm, (_, fit) in found.iso.items()},
-        "noise": found.noise and found.noise.to_json(),
-        "comparisons": [asdict(c) for c in found.comparisons],
+        "isoflop": {arm: fit.to_json() for arm, (_, fit) in results.iso.items()},
+        "noise": results.noise and results.noise.to_json(),
+        "comparisons": [asdict(c) for c in results.comparisons],
         "lines": list(lines),
     }
     return plain(numbers)
 
 
-def _save(each: Drawn, directory: Path) -> None:
-    """The figure with its caption below it as PNG and SVG; its points as CSV."""
-    write_atomically(directory / f"{each.name}.csv", each.points.write_csv())
-    write_caption(each.figure, each.caption)
+def _save(drawn: Drawn, directory: Path) -> None:
+    """Write the figure with its caption as PNG and SVG, and its points as CSV."""
+    write_atomically(directory / f"{drawn.name}.csv", drawn.points.write_csv())
+    write_caption(drawn.figure, drawn.caption)
     for ending in ("png", "svg"):
-        save(each.figure, directory / f"{each.name}.{ending}")
+        save(drawn.figure, directory / f"{drawn.name}.{ending}")

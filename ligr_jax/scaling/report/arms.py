@@ -1,4 +1,4 @@
-"""Which runs are one architecture (an arm of the comparison), and which differ in that alone."""
+"""Assignment of runs to architectures (arms), and of runs that differ only in the architecture."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,17 +8,17 @@ import polars as pl
 
 from ligr_jax.scaling.runs import column, labels, shapes, varied
 
-# Settings in words that make another input or another number format, not another architecture.
+# Non-numeric settings that change the input or the number format, not the architecture.
 OTHERWISE = tuple(f"config/model.{s}" for s in ("features", "actions", "prior", "dtype"))
 WORDS = (pl.String, pl.Boolean)
 
 
 def architectures(table: pl.DataFrame) -> list[str]:
-    """A name per run, equal for runs of one architecture; "" in all where there is but one.
+    """Return the architecture of each run; "" for every run if there is only one.
 
-    An architecture is what the column `architecture` says, else the words among the model's
-    settings that differ between runs (its kind, gate, mask, ...; numbers are its size), else, where
-    the table has no configuration at all, the sweep the run belongs to.
+    The architecture is the column `architecture` if there is one; else the non-numeric settings of
+    the model that differ between runs (kind, gate, mask, ...; numeric settings are sizes); else,
+    for a table without configuration columns, the sweep of the run.
     """
     if "architecture" in table.columns:
         named = [str(v) for v in table["architecture"]]
@@ -30,7 +30,7 @@ def architectures(table: pl.DataFrame) -> list[str]:
 
 
 def architecture_columns(table: pl.DataFrame) -> list[str]:
-    """The model's settings in words that differ between runs."""
+    """Return the columns of non-numeric model settings that differ between runs."""
     return [
         c
         for c in varied(table)
@@ -39,9 +39,9 @@ def architecture_columns(table: pl.DataFrame) -> list[str]:
 
 
 def rungs(table: pl.DataFrame, arms: Sequence[str]) -> list[str]:
-    """A label per run, equal for runs of two arms that have the same size, data and seed.
+    """Return a label per run, equal for runs of two arms with the same size, data and seed.
 
-    A setting that is the same in all runs of an arm comes with the arm, and does not keep apart.
+    A setting that is constant within each arm belongs to the arm and is not part of the label.
     """
     seeds = [c for c in table.columns if c.startswith("config/") and c.endswith("seed")]
     parts = table.with_columns(arm=pl.Series(list(arms))).partition_by("arm")
@@ -50,21 +50,24 @@ def rungs(table: pl.DataFrame, arms: Sequence[str]) -> list[str]:
 
 
 def subset(table: pl.DataFrame, arms: Sequence[str], arm: str, axis: str) -> pl.DataFrame:
-    """Runs of one architecture whose compute on `axis` is known."""
-    here = (np.array(list(arms)) == arm) & (np.nan_to_num(column(table, axis)) > 0)
-    return table.filter(here)
+    """Return the runs of one architecture whose compute on `axis` is known."""
+    selected = (np.array(list(arms)) == arm) & (np.nan_to_num(column(table, axis)) > 0)
+    return table.filter(selected)
 
 
 def sampling(table: pl.DataFrame, resamples: int) -> dict[str, Any]:
-    """Options of a fit: names of runs, and groups where some differ in the seed alone."""
-    alike = shapes(table)
-    groups = alike if len(set(alike)) < len(alike) else None
+    """Return options of a fit: run names, groups of runs that differ only in seed, resamples."""
+    shape_of_run = shapes(table)
+    groups = shape_of_run if len(set(shape_of_run)) < len(shape_of_run) else None
     return {"runs": table["run"].to_list(), "groups": groups, "resamples": resamples}
 
 
 def _settings(table: pl.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Runs named by the fewest columns that tell apart all that any column does: by their kind
-    where that is one of them, and by what is not as in most runs."""
+    """Return a name per run from the settings that differ.
+
+    Only columns that separate further runs are used. The name is the kind if that is the only such
+    column, else the settings whose value is not the most frequent one, or "base" if there are none.
+    """
     used: list[str] = []
     for c in sorted(columns, key=lambda c: -table[c].n_unique()):
         if len(set(labels(table, [*used, c]))) > len(set(labels(table, used))):

@@ -1,4 +1,4 @@
-"""Groups of runs of one compute: iso-FLOP budgets, and the frontier of the best run at each."""
+"""Groups of runs with equal compute (iso-FLOP budgets), and the frontier of best runs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,15 +12,16 @@ from ligr_jax.scaling.fit import IsoFlop, fit_isoflop
 from ligr_jax.scaling.report.arms import sampling, subset
 from ligr_jax.scaling.runs import column
 
-SAME = np.log(1.06)  # runs of a budget: sizes do not divide it exactly
-FEWEST_SIZES, FEWEST_BUDGETS = 3, 2
-WIDEST = np.log(1.5)  # between a budget's largest and smallest model, at least
+SAME = np.log(1.06)  # tolerance of a budget: sizes do not divide it exactly
+FEWEST_SIZES = 3
+FEWEST_BUDGETS = 2
+WIDEST = np.log(1.5)  # least ratio of a budget's largest to its smallest model
 
 Array = NDArray[np.float64]
 
 
 class Grid(NamedTuple):
-    """Runs of budgets times sizes. rows: places in the table; budget, size: of each of them."""
+    """Runs of an iso-FLOP grid: row numbers in the table, and the budget and size of each row."""
 
     rows: NDArray[np.int64]
     budget: Array
@@ -28,9 +29,17 @@ class Grid(NamedTuple):
 
 
 def iso_flop_grid(table: pl.DataFrame, axis: str, size: str = "params_dense") -> Grid | None:
-    """Runs that share a budget (within 6 %) at three sizes or more, where two budgets have such.
+    """Return the runs of an iso-FLOP grid: two budgets or more with three sizes or more each.
 
-    A budget is the geometric mean of its runs' compute. None where there is no such grid.
+    Runs within 6 % of compute share a budget, which is the geometric mean of their compute.
+
+    Args:
+        table: runs.
+        axis: column of compute.
+        size: column of size.
+
+    Returns:
+        The grid; None if the table has none.
     """
     if size not in table.columns or axis not in table.columns:
         return None
@@ -38,12 +47,12 @@ def iso_flop_grid(table: pl.DataFrame, axis: str, size: str = "params_dense") ->
     order = [i for i in np.argsort(c, kind="stable") if c[i] > 0 and n[i] > 0]
     if not order:
         return None
-    alike: list[list[int]] = [[]]
+    groups: list[list[int]] = [[]]
     for i in order:
-        if alike[-1] and np.log(c[i] / c[alike[-1][0]]) > SAME:
-            alike.append([])
-        alike[-1].append(int(i))
-    parts = [np.array(p) for p in alike]
+        if groups[-1] and np.log(c[i] / c[groups[-1][0]]) > SAME:
+            groups.append([])
+        groups[-1].append(int(i))
+    parts = [np.array(p) for p in groups]
     wide = [p for p in parts if len(set(n[p])) >= FEWEST_SIZES and np.ptp(np.log(n[p])) > WIDEST]
     if len(wide) < FEWEST_BUDGETS:
         return None
@@ -53,31 +62,42 @@ def iso_flop_grid(table: pl.DataFrame, axis: str, size: str = "params_dense") ->
 
 
 def frontier(compute: Array, metric: Array) -> list[int]:
-    """Runs that no run of as little compute beats (lower is better), the cheapest first."""
-    best, found = np.inf, []
+    """Return the runs that are better (lower) than all runs of at most their compute, sorted."""
+    best = np.inf
+    rows = []
     for i in np.lexsort((metric, compute)):
         if compute[i] > 0 and metric[i] < best:
             best = metric[i]
-            found.append(int(i))
-    return found
+            rows.append(int(i))
+    return rows
 
 
 def iso_flop(
     table: pl.DataFrame, arms: Sequence[str], metric: str, axis: str, resamples: int
 ) -> tuple[dict[str, tuple[Grid, IsoFlop]], list[str]]:
-    """Grid and fitted minima of every architecture that has a sweep of budgets times sizes.
+    """Fit the iso-FLOP law of every architecture with a sweep of budgets times sizes.
 
-    With notes: why a grid has no law, and what the fits warn of.
+    Args:
+        table: runs.
+        arms: architecture of each run.
+        metric: column of the metric, lower is better.
+        axis: column of compute.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        Grid and law by architecture, and notes: warnings of the fits, and why a fit failed.
     """
-    found, notes = {}, []
-    at = {name: i for i, name in enumerate(table["run"])}
+    laws: dict[str, tuple[Grid, IsoFlop]] = {}
+    notes: list[str] = []
+    row_of_run = {name: i for i, name in enumerate(table["run"])}
     for arm in dict.fromkeys(arms):
         sweeps = subset(table, arms, arm, axis).partition_by("sweep", maintain_order=True)
         grids = [(part[grid.rows], grid) for part in sweeps if (grid := iso_flop_grid(part, axis))]
         if not grids:
             continue
+        # An architecture may be in several such sweeps: use the one with the most runs.
         runs, grid = max(grids, key=lambda pair: len(pair[0]))
-        grid = grid._replace(rows=np.array([at[name] for name in runs["run"]]))
+        grid = grid._replace(rows=np.array([row_of_run[name] for name in runs["run"]]))
         try:
             law = fit_isoflop(
                 grid.budget, grid.size, column(runs, metric), **sampling(runs, resamples)
@@ -85,6 +105,6 @@ def iso_flop(
         except BadInput as e:
             notes.append(f"no law of the best size: {e}")
             continue
-        found[arm] = (grid, law)
+        laws[arm] = (grid, law)
         notes += law.warnings
-    return found, notes
+    return laws, notes

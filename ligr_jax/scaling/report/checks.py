@@ -1,4 +1,4 @@
-"""Figures of how far to trust the laws: noise, comparisons, forecasts, estimated time."""
+"""Figures that check the laws and their uncertainty: noise, comparisons, predictions, time."""
 
 from collections.abc import Iterator
 
@@ -15,106 +15,139 @@ from ligr_jax.scaling.report.study import AXES, Study
 from ligr_jax.scaling.runs import column, shapes
 
 
-def checks(found: Study) -> Iterator[Drawn]:
-    """All of them that the study has runs for."""
-    yield from _noise(found)
-    yield from _comparisons(found)
-    yield from _forecasts(found)
-    yield from _time(found)
+def checks(study: Study) -> Iterator[Drawn]:
+    """Yield every such figure for which the study has runs."""
+    yield from _noise(study)
+    yield from _comparisons(study)
+    yield from _forecasts(study)
+    yield from _time(study)
 
 
-def _noise(found: Study) -> Iterator[Drawn]:
-    if found.noise is None:
+def _noise(study: Study) -> Iterator[Drawn]:
+    if study.noise is None:
         return
-    rows = repeated(found.table)
-    alike = shapes(found.table)
-    c, y = column(found.table, found.axis), column(found.table, found.metric)
-    mean = {k: np.mean([y[i] for i in rows if alike[i] == k]) for k in {alike[i] for i in rows}}
+    rows = repeated(study.table)
+    shape_of_run = shapes(study.table)
+    c = column(study.table, study.axis)
+    y = column(study.table, study.metric)
+    mean = {
+        shape: np.mean([y[i] for i in rows if shape_of_run[i] == shape])
+        for shape in {shape_of_run[i] for i in rows}
+    }
     rows = [i for i in rows if c[i] > 0]
-    away = np.array([y[i] - mean[alike[i]] for i in rows])
-    label = f"{metric_words(found.metric)}, less seeds' mean"
-    series = Series(label, c[rows], away, rows)
-    least = [(n, float(found.noise.detectable(n))) for n in (1, 3)]
+    deviation = np.array([y[i] - mean[shape_of_run[i]] for i in rows])
+    label = f"{metric_words(study.metric)} minus mean over seeds"
+    series = Series(name=label, x=c[rows], y=deviation, runs=rows)
+    detectable = [(n, float(study.noise.detectable(n))) for n in (1, 3)]
     caption = (
-        "Scatter between runs that differ in the seed alone. Lines: the least difference of two "
-        f"means of so many seeds that is found in 80% of cases at {CONFIDENCE:.0%} confidence. "
+        "Variation between runs that differ only in the seed. Lines: smallest difference between "
+        "two means (over the stated number of seeds each) that is detected with 80% probability at "
+        f"{CONFIDENCE:.0%} confidence. "
     )
     yield Drawn(
-        "noise", "noise", figures.seed_scatter(series, least, axis=AXES[found.axis]),
-        caption + facts(found, series.runs, found.axis), points(found, [series]),
-    )  # fmt: skip
+        name="noise",
+        section="noise",
+        figure=figures.seed_scatter(series, detectable, axis=AXES[study.axis]),
+        caption=caption + facts(study, series.runs, study.axis),
+        points=points(study, [series]),
+    )
 
 
-def _comparisons(found: Study) -> Iterator[Drawn]:
-    if not found.comparisons:
+def _comparisons(study: Study) -> Iterator[Drawn]:
+    if not study.comparisons:
         return
     rows = [
         Span(
-            f"{c.arm}, {'pairs' if c.kind == 'paired' else 'laws'}"
+            name=f"{c.arm}, {'pairs' if c.kind == 'paired' else 'laws'}"
             + (f" at {figures.power_of_ten(c.at)}" if c.at else ""),
-            c.difference, c.low, c.high,
+            value=c.difference,
+            low=c.low,
+            high=c.high,
         )
-        for c in found.comparisons
-    ]  # fmt: skip
-    baseline = found.comparisons[0].baseline
-    figure = figures.spans(rows, label=f"{metric_words(found.metric)} less {baseline}'s", zero=True)
+        for c in study.comparisons
+    ]
+    baseline = study.comparisons[0].baseline
+    figure = figures.spans(
+        rows, label=f"{metric_words(study.metric)} minus that of {baseline}", zero=True
+    )
     caption = (
-        f"Each architecture against {baseline}; left of zero is better. Paired: runs of one size, "
-        f"data and seed; laws: their difference at equal {found.axis}. Bars: "
-        f"{CONFIDENCE:.0%} bootstrap intervals. "
-        f"{facts(found, found.ladder, found.axis)}"
+        f"Difference of each architecture from {baseline}; below zero is better. Pairs: mean over "
+        "pairs of runs with equal size, data and seed. Laws: difference between the two fitted "
+        f"laws at equal {study.axis}. Bars: {CONFIDENCE:.0%} intervals (Student's t for pairs, "
+        f"bootstrap for laws). {facts(study, study.ladder, study.axis)}"
     )
     table = pl.DataFrame(
         [{"name": r.name, "x": r.value, "low": r.low, "high": r.high} for r in rows]
     )
-    yield Drawn("comparisons", "comparisons", figure, caption, table)
+    yield Drawn(
+        name="comparisons",
+        section="comparisons",
+        figure=figure,
+        caption=caption,
+        points=table,
+    )
 
 
-def _forecasts(found: Study) -> Iterator[Drawn]:
-    if not found.forecasts:
+def _forecasts(study: Study) -> Iterator[Drawn]:
+    if not study.forecasts:
         return
-    at = {name: i for i, name in enumerate(found.table["run"])}
+    number = {name: i for i, name in enumerate(study.table["run"])}
     rows = [
         Span(
-            f"{f.arm} {f.outcome.run[:12]}{'*' * f.beforehand}".strip(),
-            f.outcome.predicted, f.outcome.low, f.outcome.high, f.outcome.observed,
-            at.get(f.outcome.run),
+            name=f"{f.arm} {f.outcome.run[:12]}{'*' * f.beforehand}".strip(),
+            value=f.outcome.predicted,
+            low=f.outcome.low,
+            high=f.outcome.high,
+            observed=f.outcome.observed,
+            run=number.get(f.outcome.run),
         )
-        for f in found.forecasts
+        for f in study.forecasts
         if f.how != left_out_words(2)
-    ]  # fmt: skip
-    figure = figures.spans(rows, label=metric_words(found.metric))
+    ]
+    figure = figures.spans(rows, label=metric_words(study.metric))
     caption = (
-        "The largest runs: what a law that did not see them predicted (with a star: before they "
-        "were run), and what was observed. Bars: "
-        f"{CONFIDENCE:.0%} bootstrap intervals for one further run. "
-        f"{facts(found, found.ladder, found.axis)}"
+        "Predicted and observed metric of the largest runs. The law was fitted without them; a "
+        "star marks a prediction written before the run started. Bars: "
+        f"{CONFIDENCE:.0%} bootstrap prediction intervals for one further run. "
+        f"{facts(study, study.ladder, study.axis)}"
     )
-    table = [vars(f.outcome) | {"arm": f.arm, "how": f.how} for f in found.forecasts]
-    yield Drawn("forecasts", "forecasts", figure, caption, pl.DataFrame(table))
+    table = [vars(f.outcome) | {"arm": f.arm, "how": f.how} for f in study.forecasts]
+    yield Drawn(
+        name="forecasts",
+        section="forecasts",
+        figure=figure,
+        caption=caption,
+        points=pl.DataFrame(table),
+    )
 
 
-def _time(found: Study) -> Iterator[Drawn]:
-    series = [s for s in _timed(found) if len(s.x)]
+def _time(study: Study) -> Iterator[Drawn]:
+    series = [s for s in _timed(study) if len(s.x)]
     if not series:
         return
     ratio = np.concatenate([s.y / s.x for s in series])
     caption = (
-        f"Seconds of a run, compiling and evaluation included, against the estimate made before "
-        f"it; of runs trained together each one's share. Actual over "
-        f"estimated: median {np.median(ratio):.2f}, from {ratio.min():.2f} to {ratio.max():.2f}, "
-        f"no interval. {facts(found, runs_of(series), 'device_seconds')}"
+        "Actual seconds of each run, with compilation and evaluation, against the estimate made "
+        "before it started. The time of runs trained together is divided by their number. Ratio of "
+        f"actual to estimated time: median {np.median(ratio):.2f}, range {ratio.min():.2f} to "
+        f"{ratio.max():.2f}. {facts(study, runs_of(series), 'device_seconds')}"
     )
-    yield Drawn("time", "time", figures.estimated_time(series), caption, points(found, series))
+    yield Drawn(
+        name="time",
+        section="time",
+        figure=figures.estimated_time(series),
+        caption=caption,
+        points=points(study, series),
+    )
 
 
-def _timed(found: Study) -> list[Series]:
-    """Estimated (x) and actual (y) seconds of the runs of each architecture that have both."""
+def _timed(study: Study) -> list[Series]:
+    """Return estimated (x) and actual (y) seconds per architecture, of runs that have both."""
     parts = ("start_seconds", "seconds", "eval_seconds")
-    if not {"estimate/seconds", *parts} <= set(found.table.columns):
+    if not {"estimate/seconds", *parts} <= set(study.table.columns):
         return []
-    x = column(found.table, "estimate/seconds")
-    y = np.sum([column(found.table, part) for part in parts], axis=0)
+    x = column(study.table, "estimate/seconds")
+    y = np.sum([column(study.table, part) for part in parts], axis=0)
     rows = [i for i in range(len(x)) if x[i] > 0 and y[i] > 0]
-    of = {arm: [i for i in rows if found.arms[i] == arm] for arm in found.order}
-    return [Series(arm_words(a), x[r], y[r], r) for a, r in of.items()]
+    by_arm = {arm: [i for i in rows if study.arms[i] == arm] for arm in study.order}
+    return [Series(name=arm_words(a), x=x[r], y=y[r], runs=r) for a, r in by_arm.items()]

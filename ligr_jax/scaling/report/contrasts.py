@@ -1,4 +1,4 @@
-"""Noise floor and comparisons of a study: what the fits of those names make of its runs."""
+"""Noise floor and comparisons of architectures, computed from a table of runs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,49 +13,70 @@ from ligr_jax.scaling.runs import column, shapes
 
 
 def noise(table: pl.DataFrame, metric: str) -> tuple[Noise | None, list[str]]:
-    """Scatter between runs that differ in the seed alone, where some do, with notes."""
+    """Return the noise between runs that differ only in the seed, and notes.
+
+    The noise is None if no shape was trained with several seeds, or if there are too few seeds.
+    """
     rows = repeated(table)
     if not rows:
         return None, []
-    alike = shapes(table)
+    shape_of_run = shapes(table)
     try:
-        found = noise_floor(column(table[rows], metric), [alike[i] for i in rows])
+        floor = noise_floor(column(table[rows], metric), [shape_of_run[i] for i in rows])
     except BadInput as e:
         return None, [f"no noise floor: {e}"]
-    if found.freedom < 2:
-        return None, ["no noise floor: two seeds of one shape say next to nothing; add seeds"]
-    return found, list(found.warnings)
+    if floor.freedom < 2:
+        return None, [
+            "no noise floor: two seeds of one shape are too few to estimate it; add seeds"
+        ]
+    return floor, list(floor.warnings)
 
 
 def repeated(table: pl.DataFrame) -> list[int]:
-    """Places of the runs that have a twin of another seed."""
-    alike = shapes(table)
-    often = Counter(alike)
-    return [i for i, shape in enumerate(alike) if often[shape] > 1]
+    """Return the row numbers of runs whose shape was trained with several seeds."""
+    shape_of_run = shapes(table)
+    count = Counter(shape_of_run)
+    return [i for i, shape in enumerate(shape_of_run) if count[shape] > 1]
 
 
 def comparisons(
     table: pl.DataFrame, arms: Sequence[str], metric: str, axis: str, resamples: int
 ) -> tuple[list[Comparison], list[str]]:
-    """Every architecture against the one with most runs (of equals, the best), with notes."""
+    """Compare every architecture with a baseline.
+
+    The baseline is the architecture with the most runs; among those, the one with the best run.
+
+    Args:
+        table: runs.
+        arms: architecture of each run.
+        metric: column of the metric, lower is better.
+        axis: column of compute.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        The comparisons, and notes: their warnings, and why an architecture is not compared.
+    """
     if len(set(arms)) < 2:
         return [], []
-    c, y, of = column(table, axis), column(table, metric), np.array(list(arms))
-    often, pairs = Counter(arms), np.array(rungs(table, arms))
-    baseline = min(often, key=lambda a: (-often[a], y[of == a].min()))
-    found: list[Comparison] = []
+    c = column(table, axis)
+    y = column(table, metric)
+    arm_of_run = np.array(list(arms))
+    pairs = np.array(rungs(table, arms))
+    count = Counter(arms)
+    baseline = min(count, key=lambda a: (-count[a], y[arm_of_run == a].min()))
+    results: list[Comparison] = []
     notes = []
     for arm in sorted(set(arms) - {baseline}):
-        two = ((of == arm) | (of == baseline)) & (np.nan_to_num(c) > 0)
+        both = ((arm_of_run == arm) | (arm_of_run == baseline)) & (np.nan_to_num(c) > 0)
         try:
-            found += compare(
-                c[two],
-                y[two],
-                of[two].tolist(),
-                pairs=pairs[two].tolist(),
+            results += compare(
+                c[both],
+                y[both],
+                arm_of_run[both].tolist(),
+                pairs=pairs[both].tolist(),
                 baseline=baseline,
                 resamples=resamples,
             )
         except BadInput as e:
             notes.append(f"{arm} is not compared with {baseline}: {e}")
-    return found, [*notes, *(w for each in found for w in each.warnings)]
+    return results, [*notes, *(w for comparison in results for w in comparison.warnings)]

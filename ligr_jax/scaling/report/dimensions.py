@@ -1,4 +1,4 @@
-"""What each dimension of the shape buys for its compute, from sweeps that vary one, or from all."""
+"""Gain in the metric per compute spent on each dimension of the shape (T, depth, width, ...)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ DIMENSIONS = {
     "config/data.fraction": "data",
 }
 SETTINGS = {name: setting for setting, name in DIMENSIONS.items()}
-# What has to change with a dimension: tokens of a batch stay equal, and heads divide the width.
+# Settings that change with a dimension: tokens per batch stay equal, and heads divide the width.
 FOLLOWS = {
     "config/data.seq_len": ("config/optim.batch",),
     "config/model.width": ("config/model.heads",),
 }
-FEWEST_VALUES = 3  # of a dimension, for a line of it
+FEWEST_VALUES = 3  # values of a dimension that a line needs
 CHEAP = np.log10(1.15)  # decades of compute per doubling below which a dimension is nearly free
 Array = NDArray[np.float64]
 
 
 class Line(NamedTuple):
-    """Runs that differ in one dimension (and seed) alone. rows: their places in the table."""
+    """Runs that differ only in one dimension (and seed), as row numbers of the table."""
 
     dimension: str
     rows: list[int]
@@ -38,11 +38,18 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Gain:
-    """What one dimension buys. span: its smallest and largest value among the runs.
+    """Gain in the metric from growing one dimension.
 
-    per_doubling: fall of the metric, with interval. cost: factor of compute per doubling.
-    per_decade: fall of the metric when tenfold compute is spent on it alone, with interval; None
-        where it is nearly free.
+    Attributes:
+        dimension: name of the dimension.
+        span: its smallest and largest value among the runs.
+        runs: number of runs.
+        per_doubling: decrease of the metric per doubling of the dimension.
+        per_doubling_interval: bootstrap interval of it; None without resamples.
+        cost: factor of compute per doubling.
+        per_decade: decrease of the metric if tenfold compute is spent on this dimension alone;
+            None if the dimension is nearly free.
+        per_decade_interval: bootstrap interval of it.
     """
 
     dimension: str
@@ -56,18 +63,23 @@ class Gain:
 
     @property
     def free_gain(self) -> bool:
-        """Whether it surely lowers the metric and costs next to nothing."""
+        """Return whether it is nearly free and its interval excludes zero gain."""
         low = self.per_doubling_interval[0] if self.per_doubling_interval else 0.0
         return self.per_decade is None and low > 0
 
 
 @dataclass(frozen=True)
 class Gains:
-    """Gains of all dimensions on one compute axis, or in `reason` why there are none.
+    """Gains of all dimensions on one compute axis.
 
-    how: "apart" (sweeps that vary one thing) or "together" (all runs regressed at once).
-    best: the dimension of the largest gain per decade; share: of resamples in which it is best.
-    inseparable: dimensions that only grow together, where that is the reason.
+    Attributes:
+        rows: gain of each dimension.
+        how: "apart" (from sweeps that vary one dimension each) or "together" (one regression on
+            all dimensions).
+        best: dimension with the largest gain per decade; "" if there is none.
+        share: fraction of resamples in which `best` has the largest gain.
+        reason: why there are no gains, or no best dimension.
+        inseparable: dimensions that only grow together, if that is the reason.
     """
 
     rows: tuple[Gain, ...] = ()
@@ -79,39 +91,53 @@ class Gains:
 
     @property
     def free(self) -> tuple[Gain, ...]:
-        """Dimensions to grow before any that costs compute, the one that gains most first."""
+        """Return the nearly free dimensions with a gain, largest gain per doubling first."""
         rows = [row for row in self.rows if row.free_gain]
         return tuple(sorted(rows, key=lambda row: -row.per_doubling))
 
     @property
     def answer(self) -> tuple[str, ...]:
-        """What to scale next: what is nearly free, else the best."""
+        """Return what to scale next: the nearly free dimensions, else the best one."""
         return tuple(row.dimension for row in self.free) or ((self.best,) if self.best else ())
 
 
 def lines(table: pl.DataFrame) -> list[Line]:
-    """For each dimension the most runs that differ in it alone, at three of its values or more."""
-    found = []
+    """Return, per dimension, the largest set of runs that differ only in that dimension.
+
+    A set needs three values of the dimension.
+    """
+    result = []
     for c in _used(table):
-        held = [v for v in varied(table) if v not in (c, *FOLLOWS.get(c, ()))]
-        alike: dict[str, list[int]] = {}
-        for i, label in enumerate(labels(table, held)):
-            alike.setdefault(label, []).append(i)
-        values = {k: table[rows][c].n_unique() for k, rows in alike.items()}
-        best = max(alike, key=lambda k: (values[k], len(alike[k])))
+        fixed = [v for v in varied(table) if v not in (c, *FOLLOWS.get(c, ()))]
+        groups: dict[str, list[int]] = {}
+        for i, label in enumerate(labels(table, fixed)):
+            groups.setdefault(label, []).append(i)
+        values = {k: table[rows][c].n_unique() for k, rows in groups.items()}
+        best = max(groups, key=lambda k: (values[k], len(groups[k])))
         if values[best] >= FEWEST_VALUES:
-            found.append(Line(DIMENSIONS[c], alike[best]))
-    return found
+            result.append(Line(dimension=DIMENSIONS[c], rows=groups[best]))
+    return result
 
 
 def gains(
     table: pl.DataFrame, metric: str, axis: str, resamples: int = 1000, seed: int = 0
 ) -> Gains:
-    """Gain per decade of each dimension, -(d metric / d log2 d) / (d log10 C / d log2 d).
+    """Estimate the gain per decade of compute of each dimension d.
 
-    From lines of runs that vary one dimension where there are two or more such lines; otherwise
-    metric and log10 C are regressed on the log2 of all dimensions at once, which takes their
-    effects to add up. Dimensions that only move together are not told apart.
+    The gain is -(d metric / d log2 d) / (d log10 C / d log2 d). If two dimensions or more have a
+    line of runs that vary only that dimension, each slope is from its line. Otherwise metric and
+    log10 C are regressed on the log2 of all dimensions together, which assumes that their effects
+    add up. Dimensions that only grow together are not separated.
+
+    Args:
+        table: runs of one architecture.
+        metric: column of the metric, lower is better.
+        axis: column of compute.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The gains; `reason` says why there are none.
     """
     apart = lines(table)
     if len(apart) > 1:
@@ -123,9 +149,11 @@ def gains(
         ]
         rows = [row for part, _ in parts for row in part]
         return _ranked(rows, np.concatenate([draws for _, draws in parts], 1), "apart")
+
     used = _used(table)
     if not used:
         return Gains(reason="every run has the same shape")
+    # Dimensions that are almost perfectly correlated are one bundle with one slope.
     x = np.log2(np.stack([column(table, c) for c in used], 1))
     bundles: list[list[int]] = []
     for i in range(len(used)):
@@ -135,11 +163,15 @@ def gains(
         else:
             bundles.append([i])
     names = tuple(" + ".join(DIMENSIONS[used[i]] for i in b) for b in bundles)
-    firsts = np.stack([x[:, b[0]] for b in bundles], 1)
-    strength = np.linalg.svd((firsts - firsts.mean(0)) / firsts.std(0), compute_uv=False)
-    if len(names) == 1 or strength[-1] < 0.25 * strength[0] or len(x) < len(names) + 3:
-        alone = len(used) == 1
-        reason = f"only {names[0]} varies" if alone else f"{', '.join(names)} grow together"
+    # The regression is refused if the design is ill-conditioned or has too few runs: its slopes
+    # would be arbitrary.
+    first_of_bundle = np.stack([x[:, b[0]] for b in bundles], 1)
+    standardized = (first_of_bundle - first_of_bundle.mean(0)) / first_of_bundle.std(0)
+    singular = np.linalg.svd(standardized, compute_uv=False)
+    if len(names) == 1 or singular[-1] < 0.25 * singular[0] or len(x) < len(names) + 3:
+        reason = (
+            f"only {names[0]} varies" if len(used) == 1 else f"{', '.join(names)} grow together"
+        )
         return Gains(reason=reason, inseparable=tuple(DIMENSIONS[c] for c in used))
     columns = [[used[i] for i in b] for b in bundles]
     return _ranked(*_rates(table, columns, metric, axis, resamples, seed), "together")
@@ -153,22 +185,31 @@ def _rates(
     resamples: int,
     seed: int,
 ) -> tuple[list[Gain], Array]:
-    """Gains of the bundles, and their gain per decade (1 + resamples, bundles): estimate, draws."""
+    """Regress metric and log10 compute on log2 of the bundles' dimensions.
+
+    Returns:
+        The gain of each bundle, and gains per decade (1 + resamples, bundles): the estimate, then
+        the draws. NaN: nearly free, or the resample does not determine the slopes.
+    """
     x = np.log2(np.stack([column(table, bundle[0]) for bundle in bundles], 1))
     design = np.concatenate([np.ones((len(x), 1)), x], 1)
     compute = column(table, axis)
     y = np.stack([-column(table, metric), np.log10(compute)], 1)
     distinct = np.unique(x, axis=0, return_inverse=True)[1].ravel()
-    # Shapes stand for budgets: compute may be the same for all (a table's width on flops_paper).
-    stand_in = 1.1 ** distinct.astype(np.float64)
-    counts, _, _ = resample(stand_in, shapes(table), design.shape[1], resamples, seed)
+    # `resample` wants enough distinct budgets in a resample. Here it must be distinct shapes, as
+    # compute may be equal for all (flops_paper does not count the width of a table), so it gets
+    # one artificial budget per shape.
+    pseudo_compute = 1.1 ** distinct.astype(np.float64)
+    counts, _, _ = resample(pseudo_compute, shapes(table), design.shape[1], resamples, seed)
     counts = np.concatenate([np.ones((1, len(x))), counts])
+    # Weighted normal equations of all resamples in one batch.
     gram = np.einsum("np,bn,nq->bpq", design, counts, design, optimize=True)
     right = np.einsum("np,bn,nk->bpk", design, counts, y, optimize=True)
     solvable = np.linalg.cond(gram) < 1e8
     slopes = np.full((len(counts), len(bundles), 2), np.nan)
     slopes[solvable] = np.linalg.solve(gram[solvable], right[solvable])[:, 1:]
-    gain, cost = slopes[..., 0], slopes[..., 1]
+    gain = slopes[..., 0]
+    cost = slopes[..., 1]
     rate = np.where(cost > CHEAP, gain / np.maximum(cost, CHEAP), np.nan)
     rows = [
         Gain(
@@ -197,17 +238,18 @@ def _interval(draws: Array) -> tuple[float, float] | None:
 
 
 def _ranked(rows: Sequence[Gain], rate: Array, how: str) -> Gains:
-    priced = np.isfinite(rate[0])
-    if not priced.any():
-        return Gains(tuple(rows), how, reason="no dimension costs compute on this axis")
-    score = np.where(priced & np.isfinite(rate), rate, -np.inf)
+    """Choose the dimension with the largest gain per decade, and how often the draws agree."""
+    costly = np.isfinite(rate[0])
+    if not costly.any():
+        return Gains(rows=tuple(rows), how=how, reason="no dimension costs compute on this axis")
+    score = np.where(costly & np.isfinite(rate), rate, -np.inf)
     best = int(np.argmax(score[0]))
-    drawn = score[1:][np.isfinite(score[1:, priced]).all(1)]
-    share = float(np.mean(np.argmax(drawn, axis=1) == best)) if len(drawn) else float("nan")
-    return Gains(tuple(rows), how, rows[best].dimension, share)
+    draws = score[1:][np.isfinite(score[1:, costly]).all(1)]
+    share = float(np.mean(np.argmax(draws, axis=1) == best)) if len(draws) else float("nan")
+    return Gains(rows=tuple(rows), how=how, best=rows[best].dimension, share=share)
 
 
 def _used(table: pl.DataFrame) -> list[str]:
-    """Dimensions that differ between runs and are known for all of them."""
+    """Return the columns of dimensions that are known for all runs and differ between them."""
     known = [c for c in DIMENSIONS if c in table.columns and (column(table, c) > 0).all()]
     return [c for c in known if table[c].n_unique() > 1]

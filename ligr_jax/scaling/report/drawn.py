@@ -1,4 +1,4 @@
-"""A figure with its sentences and its points, and the words that all figures share."""
+"""A figure with caption and data points, and the parts common to all captions."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,18 +14,18 @@ from ligr_jax.scaling.runs import shapes
 
 DEFINED = {
     "flops_model": (
-        "flops_model counts what the model computes, forward times 3, attention by the pairs that "
-        "its mask allows"
+        "flops_model counts the FLOPs of the model (3 times the forward pass; attention: only "
+        "pairs that the mask allows)"
     ),
-    "flops_paper": "flops_paper is dense parameters times tokens seen, without attention",
-    "device_seconds": "device_seconds is wall-clock seconds of training times devices",
+    "flops_paper": "flops_paper is dense parameters times tokens, without attention",
+    "device_seconds": "device_seconds is wall-clock seconds of training times number of devices",
 }
 LETTERS = {"config/data.seq_len": "T", "config/model.depth": "L", "config/model.width": "D"}
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure, the section it stands in, the sentences under it, and its points as a table."""
+    """A figure, its name and section on the page, its caption, and its points as a table."""
 
     name: str
     section: str
@@ -35,32 +35,41 @@ class Drawn:
 
 
 def metric_words(metric: str) -> str:
-    """validation/ne -> "validation NE"; validation/click/auc -> "validation AUC, click"."""
+    """Return a readable name: "validation NE" for validation/ne, "validation AUC, click" etc."""
     split, *task, name = metric.split("/")
     return f"{split} {name.upper()}" + (f", {task[0]}" if task else "")
 
 
 def arm_words(arm: str) -> str:
+    """Return the name of an architecture; "" (there is only one) becomes "all runs"."""
     return arm or "all runs"
 
 
-def shape_words(found: Study) -> list[str]:
-    """T, depth and width of every run of the table, as "T64 L2 D32"."""
-    known = [c for c in LETTERS if c in found.table.columns]
-    rows = found.table.select(known).iter_rows() if known else [()] * len(found.table)
+def shape_words(study: Study) -> list[str]:
+    """Return T, depth and width of every run of the table, as "T64 L2 D32"."""
+    known = [c for c in LETTERS if c in study.table.columns]
+    rows = study.table.select(known).iter_rows() if known else [()] * len(study.table)
     return [" ".join(f"{LETTERS[c]}{v}" for c, v in zip(known, row)) for row in rows]
 
 
-def facts(found: Study, runs: Iterable[int], axis: str, law: Law | None = None) -> str:
-    """Number of runs, seeds, definition of the axis, kind of interval: under every figure."""
+def facts(study: Study, runs: Iterable[int], axis: str, law: Law | None = None) -> str:
+    """Return the end of every caption: runs, seeds, definition of the axis, kind of interval.
+
+    Args:
+        study: the study.
+        runs: row numbers of the runs in the figure.
+        axis: column of compute.
+        law: a law drawn in the figure; None if there is none.
+    """
     rows = sorted(set(runs))
-    alike = shapes(found.table)
-    often = Counter(alike[i] for i in rows)
-    least, most = min(often.values()), max(often.values())
+    shape_of_run = shapes(study.table)
+    count = Counter(shape_of_run[i] for i in rows)
+    least = min(count.values())
+    most = max(count.values())
     seeds = f"{most} seed{'s' * (most > 1)}" if least == most else f"{least} to {most} seeds"
     words = f"{len(rows)} runs, {seeds} per shape. {DEFINED.get(axis, axis)}."
     if law and law.resamples:
-        unit = "runs" if law.units == law.points else "shapes with all their seeds"
+        unit = "runs" if law.units == law.points else "shapes (all seeds of a shape together)"
         words += (
             f" Bands: {law.confidence:.0%} percentile intervals of {law.resamples} bootstrap "
             f"resamples of {unit}."
@@ -69,11 +78,13 @@ def facts(found: Study, runs: Iterable[int], axis: str, law: Law | None = None) 
 
 
 def runs_of(series: Sequence[Series]) -> list[int]:
+    """Return the row numbers of all runs of the series."""
     return [i for s in series for i in s.runs]
 
 
-def points(found: Study, series: Sequence[Series]) -> pl.DataFrame:
-    names = found.table["run"].to_list()
+def points(study: Study, series: Sequence[Series]) -> pl.DataFrame:
+    """Return the points of a figure as a table: run, series, x, y."""
+    names = study.table["run"].to_list()
     rows = [
         {"run": names[i], "series": s.name, "x": float(x), "y": float(y)}
         for s in series

@@ -1,4 +1,4 @@
-"""The figures of a report, each from plain arrays. Points that are runs say so to the page."""
+"""Figures of a report, drawn from plain arrays. Points of runs carry the number of their run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,9 +29,15 @@ Predict = Callable[[Array], tuple[Array, Array, Array]]  # compute -> value, low
 
 @dataclass(frozen=True)
 class Series:
-    """Runs of one kind. runs: their numbers in the report. predict: of a law fitted to them.
+    """Points of runs with one name in the legend.
 
-    order: a value per run; means at each value are joined by a line in its order.
+    Attributes:
+        name: text in the legend.
+        x: horizontal coordinate of each run, usually compute.
+        y: vertical coordinate of each run, usually the metric.
+        runs: row numbers of the runs.
+        predict: `predict` of a law fitted to the runs; None: no law is drawn.
+        order: a value per run; a line joins the means at each value, in order of the value.
     """
 
     name: str
@@ -50,9 +56,14 @@ def against_compute(
     reference: tuple[str, float] | None = None,
     band: str = "interval",
 ) -> Figure:
-    """Runs of each series with its law and band; below, residuals of the laws in percent.
+    """Draw runs against compute with their laws and bands, and residuals in percent below.
 
-    reference: name and height of a line across. band: what the bands are.
+    Args:
+        series: the runs.
+        axis: label of the compute axis.
+        label: label of the metric axis.
+        reference: name and height of a horizontal line.
+        band: text of the bands in the legend.
     """
     fitted = any(s.predict for s in series)
     with styled():
@@ -70,9 +81,10 @@ def against_compute(
                 percent = 100.0 * (s.y / s.predict(s.x)[0] - 1.0)
                 dots(panels[1], s.x, percent, s.runs, marker=style.mark, color=style.color, ms=4)
             elif s.order is not None:
-                at = [s.order == v for v in np.unique(s.order)]
-                means = [s.x[i].mean() for i in at], [s.y[i].mean() for i in at]
-                main.plot(*means, color=style.color, lw=1.6, ls=style.stroke)
+                masks = [s.order == v for v in np.unique(s.order)]
+                mean_x = [s.x[mask].mean() for mask in masks]
+                mean_y = [s.y[mask].mean() for mask in masks]
+                main.plot(mean_x, mean_y, color=style.color, lw=1.6, ls=style.stroke)
             dots(main, s.x, s.y, s.runs, marker=style.mark, color=style.color)
             main.plot([], [], color=style.color, marker=style.mark, ls=style.stroke, label=s.name)
         if reference:
@@ -91,9 +103,12 @@ def against_compute(
 
 
 def iso_flop(series: Sequence[Series], curves: Sequence[Any], *, label: str) -> Figure:
-    """Metric against size at each budget, its parabola in log size, and the minimum.
+    """Draw the metric against size at each budget, with the parabolas and their minima.
 
-    curves: a fitted budget per series: curve (c0, c1, c2) of log10 size, optimum, metric, at_edge.
+    Args:
+        series: runs of each budget.
+        curves: fitted `Budget` of each series.
+        label: label of the metric axis.
     """
     with styled():
         figure = Figure(figsize=(WIDTH, 4.2))
@@ -114,7 +129,7 @@ def iso_flop(series: Sequence[Series], curves: Sequence[Any], *, label: str) -> 
 
 
 def optima(budgets: Sequence[Any], predict: Predict, *, axis: str) -> Figure:
-    """Size at the minimum of each budget, with interval, and the power law through them."""
+    """Draw the best size of each budget with its interval, and the power law."""
     with styled():
         figure = Figure(figsize=(WIDTH, 3.8))
         main: Axes = figure.subplots()
@@ -129,13 +144,12 @@ def optima(budgets: Sequence[Any], predict: Predict, *, axis: str) -> Figure:
         main.plot([b.compute for b in inner], [b.optimum for b in inner], "*", color=INK, ms=11)
         edge = [b for b in budgets if b.at_edge]
         if edge:
-            at = [b.compute for b in edge], [b.optimum for b in edge]
-            main.plot(*at, "x", color=RED, ms=8, label="minimum at the grid's edge, not fitted")
+            main.plot(
+                [b.compute for b in edge], [b.optimum for b in edge], "x", color=RED, ms=8,
+                label="minimum at the edge of the sizes tried, not fitted",
+            )  # fmt: skip
             _legend(figure)
-        main.set_yscale("log")
-        main.yaxis.set_major_formatter(FuncFormatter(lambda v, _: power_of_ten(v)))
-        main.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
-        main.set_ylabel("dense parameters at the minimum")
+        _log_value_axis(main, "dense parameters at the minimum")
         compute_axis(main, compute, axis)
         return figure
 
@@ -143,13 +157,15 @@ def optima(budgets: Sequence[Any], predict: Predict, *, axis: str) -> Figure:
 def frontier(
     everything: Series, best: Series, names: Sequence[str], *, axis: str, label: str
 ) -> Figure:
-    """All runs, and in colour those no cheaper run beats, the last and first with their shape."""
+    """Draw all runs, and in colour the frontier, whose first and last runs show their shape."""
     with styled():
         figure = Figure(figsize=(WIDTH, 4.0))
         main: Axes = figure.subplots()
         dots(main, everything.x, everything.y, everything.runs, marker="o", color=GREY, ms=4.5)
-        edge = np.append(best.x, everything.x.max()), np.append(best.y, best.y[-1])
-        main.step(*edge, where="post", color=BLUE, lw=1.4)
+        # The last step extends to the largest compute.
+        step_x = np.append(best.x, everything.x.max())
+        step_y = np.append(best.y, best.y[-1])
+        main.step(step_x, step_y, where="post", color=BLUE, lw=1.4)
         dots(main, best.x, best.y, best.runs, marker="s", color=BLUE, ms=6.5)
         main.plot([], [], "s-", color=BLUE, label="best so far")
         main.plot([], [], "o", color=GREY, ms=4.5, label="other runs")
@@ -157,10 +173,10 @@ def frontier(
         main.margins(y=0.15)
         compute_axis(main, everything.x, axis)
         for i, ha, shift in ((0, "left", 6), (len(names) - 1, "right", -6)):
-            at = (float(best.x[i]), float(best.y[i]))
+            point = (float(best.x[i]), float(best.y[i]))
             side = "bottom" if i == 0 else "top"
             main.annotate(
-                names[i], at, (shift, 5 if i == 0 else -7), textcoords="offset points", ha=ha,
+                names[i], point, (shift, 5 if i == 0 else -7), textcoords="offset points", ha=ha,
                 va=side, fontsize=10,
             )  # fmt: skip
         _legend(figure)
@@ -170,9 +186,15 @@ def frontier(
 def training_curves(
     curves: Sequence[tuple[int, Array, Array]], names: Sequence[str], *, axis: str, label: str
 ) -> Figure:
-    """(series, compute, loss) of every run; darker lines are larger runs.
+    """Draw the training loss of every run against compute; darker lines are larger runs.
 
-    The first 2 % of each curve, the fall from the initial values, would take all the height.
+    The first 2 % of each curve are not drawn: the initial decrease would take all the height.
+
+    Args:
+        curves: (index in names, compute, loss) of each run.
+        names: texts in the legend.
+        axis: label of the compute axis.
+        label: label of the loss axis.
     """
     with styled():
         figure = Figure(figsize=(WIDTH, 4.0))
@@ -180,10 +202,12 @@ def training_curves(
         settled = [(i, x[len(x) // 50 :], _smooth(y)[len(y) // 50 :]) for i, x, y in curves]
         ordered = sorted(settled, key=lambda curve: curve[1][-1])
         for rank, (i, x, y) in enumerate(ordered):
-            some = np.unique(np.linspace(0, len(x) - 1, 150).astype(int))
+            thinned = np.unique(np.linspace(0, len(x) - 1, 150).astype(int))
             shade = 0.3 + 0.7 * (rank + 1) / len(ordered)
             style = look(i)
-            main.plot(x[some], y[some], color=style.color, ls=style.stroke, alpha=shade, lw=1.2)
+            main.plot(
+                x[thinned], y[thinned], color=style.color, ls=style.stroke, alpha=shade, lw=1.2
+            )
         if len(names) > 1:
             for i, name in enumerate(names):
                 main.plot([], [], color=look(i).color, ls=look(i).stroke, label=name)
@@ -194,7 +218,13 @@ def training_curves(
 
 
 def seed_scatter(series: Series, detectable: Sequence[tuple[int, float]], *, axis: str) -> Figure:
-    """Each run less the mean of its seeds, against compute; lines at what can be detected."""
+    """Draw each run's deviation from the mean of its seeds; lines: detectable differences.
+
+    Args:
+        series: runs; y is the deviation.
+        detectable: (seeds, smallest detectable difference) of each pair of lines.
+        axis: label of the compute axis.
+    """
     with styled():
         figure = Figure(figsize=(WIDTH, 3.8))
         main: Axes = figure.subplots()
@@ -215,7 +245,7 @@ def seed_scatter(series: Series, detectable: Sequence[tuple[int, float]], *, axi
 
 @dataclass(frozen=True)
 class Span:
-    """A line of an interval plot: an estimate, and what was observed where that is known."""
+    """A row of an interval plot: an estimate, its interval, and the observed value if known."""
 
     name: str
     value: float
@@ -226,20 +256,28 @@ class Span:
 
 
 def spans(rows: Sequence[Span], *, label: str, zero: bool = False) -> Figure:
-    """Estimates with intervals, one below the other; crosses are what was then observed."""
+    """Draw estimates with intervals, one per row; crosses are observed values.
+
+    Args:
+        rows: the estimates.
+        label: label of the axis.
+        zero: draw a line at zero.
+    """
     with styled():
         figure = Figure(figsize=(WIDTH, 1.3 + 0.34 * len(rows)))
         main: Axes = figure.subplots()
-        at = np.arange(len(rows))[::-1]
-        for y, row in zip(at, rows):
+        heights = np.arange(len(rows))[::-1]
+        for y, row in zip(heights, rows):
             main.plot([row.low, row.high], [y, y], color=BLUE, lw=2.4, alpha=0.6)
-        main.plot([r.value for r in rows], at, "o", color=BLUE, ms=6, label="estimate, interval")
-        seen = [(r.observed, y, r.run) for y, r in zip(at, rows) if r.observed is not None]
-        if seen:
-            x, y, runs = zip(*seen)
+        main.plot(
+            [r.value for r in rows], heights, "o", color=BLUE, ms=6, label="estimate, interval"
+        )
+        observed = [(r.observed, y, r.run) for y, r in zip(heights, rows) if r.observed is not None]
+        if observed:
+            x, y, runs = zip(*observed)
             numbers = [n for n in runs if n is not None]
             style: dict[str, Any] = {"marker": "X", "color": RED, "ms": 7.5}
-            if len(numbers) == len(seen):
+            if len(numbers) == len(observed):
                 dots(main, np.array(x), np.array(y), numbers, **style)
             else:
                 main.plot(x, y, ls="none", **style)
@@ -247,7 +285,7 @@ def spans(rows: Sequence[Span], *, label: str, zero: bool = False) -> Figure:
             _legend(figure)
         if zero:
             main.axvline(0, color=INK, lw=0.8)
-        main.set_yticks(at, [r.name for r in rows])
+        main.set_yticks(heights, [r.name for r in rows])
         main.set_ylim(-0.7, len(rows) - 0.3)
         main.spines["left"].set_visible(False)
         main.tick_params(axis="y", length=0)
@@ -257,27 +295,41 @@ def spans(rows: Sequence[Span], *, label: str, zero: bool = False) -> Figure:
 
 
 def estimated_time(series: Sequence[Series]) -> Figure:
-    """Seconds a run took (y) against what was estimated before it (x), both logarithmic."""
+    """Draw actual seconds (y) against estimated seconds (x) of runs on logarithmic axes."""
     with styled():
         figure = Figure(figsize=(WIDTH, 4.0))
         main: Axes = figure.subplots()
         both = np.concatenate([np.concatenate([s.x, s.y]) for s in series])
         ends = np.array([both.min() / 1.2, both.max() * 1.2])
-        main.plot(ends, ends, color=INK, lw=0.9, ls=(0, (5, 3)), label="as estimated")
+        main.plot(ends, ends, color=INK, lw=0.9, ls=(0, (5, 3)), label="actual = estimated")
         for i, s in enumerate(series):
             style = look(i)
             dots(main, s.x, s.y, s.runs, marker=style.mark, color=style.color)
             main.plot([], [], style.mark, color=style.color, label=s.name)
-        main.set_yscale("log")
-        main.yaxis.set_major_formatter(FuncFormatter(lambda v, _: power_of_ten(v)))
-        main.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
-        main.set_ylabel("actual, seconds")
+        _log_value_axis(main, "actual, seconds")
         compute_axis(main, ends, "estimated, seconds")
         _legend(figure)
         return figure
 
 
+def _log_value_axis(main: Axes, label: str) -> None:
+    """Make the vertical axis logarithmic, with labels at decades only."""
+    main.set_yscale("log")
+    main.yaxis.set_major_formatter(FuncFormatter(_tick))
+    main.yaxis.set_minor_formatter(FuncFormatter(_no_tick))
+    main.set_ylabel(label)
+
+
+def _tick(value: float, _: int | None) -> str:
+    return power_of_ten(value)
+
+
+def _no_tick(value: float, _: int | None) -> str:
+    return ""
+
+
 def _legend(figure: Figure) -> None:
+    """Draw the legend above the figure, in as many columns as its longest text allows."""
     labels = figure.axes[0].get_legend_handles_labels()[1]
     wide = max(map(len, labels), default=0)
     columns = max(1, min(4, int(46 / (wide + 6))))
@@ -288,7 +340,7 @@ def _legend(figure: Figure) -> None:
 
 
 def _reference(main: Axes, y: Array, name: str, height: float) -> None:
-    """A line across, unless it lies so far off that it would flatten the runs to a line."""
+    """Draw a horizontal line, or only its legend if it is so far off that it flattens the runs."""
     if abs(float(y.min()) - height) > 3.0 * float(np.ptp(y)) and len(y) > 1:
         main.plot([], [], " ", label=f"{name} {height:.4f} (off scale)")
     else:
@@ -296,9 +348,10 @@ def _reference(main: Axes, y: Array, name: str, height: float) -> None:
 
 
 def _smooth(y: Array) -> Array:
-    """Running mean over about 4 % of the curve, shorter at its ends."""
+    """Return the running mean over about 4 % of the curve; the window is shorter at the ends."""
     half = max(1, len(y) // 50)
     total = np.concatenate([[0.0], np.cumsum(y)])
-    at = np.arange(len(y))
-    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(y))
+    index = np.arange(len(y))
+    low = np.maximum(index - half, 0)
+    high = np.minimum(index + half + 1, len(y))
     return (total[high] - total[low]) / (high - low)

@@ -1,4 +1,4 @@
-"""Predictions and what came of them: the largest runs left out, and what was written beforehand."""
+"""Predictions and outcomes: laws fitted without the largest runs, and preregistered predictions."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,14 @@ from ligr_jax.scaling.fit import LeftOut, fit_power, leave_out_largest, score
 from ligr_jax.scaling.report.arms import sampling, subset
 from ligr_jax.scaling.runs import Runs, column
 
-SAME_BUDGET = 0.02  # a run this near in compute is the one predicted
+SAME_BUDGET = 0.02  # relative difference in compute up to which a run counts as the predicted one
 
 
 class Forecast(NamedTuple):
-    """A prediction and its outcome. how: what it was made from, and when.
+    """A prediction and its outcome.
 
-    beforehand: whether it was written before the run, rather than by leaving that run out.
+    `arm` is the architecture, `how` says how the prediction was made. `beforehand` is true for a
+    prediction written before the run started, false for a fit that leaves the run out.
     """
 
     arm: str
@@ -32,8 +33,8 @@ class Forecast(NamedTuple):
 def left_out(
     table: pl.DataFrame, arms: Sequence[str], metric: str, axis: str, resamples: int
 ) -> list[Forecast]:
-    """Each architecture's law without its largest budget, then without two, asked for them."""
-    found = []
+    """Fit each architecture without its largest budget, then without two, and predict those."""
+    forecasts = []
     for arm in dict.fromkeys(arms):
         part = subset(table, arms, arm, axis)
         for k in (1, 2):
@@ -47,50 +48,60 @@ def left_out(
                 )
             except BadInput:  # too few budgets would remain
                 break
-            found += [Forecast(arm, left_out_words(k), each) for each in outcomes]
-    return found
+            how = left_out_words(k)
+            forecasts += [Forecast(arm=arm, how=how, outcome=outcome) for outcome in outcomes]
+    return forecasts
 
 
 def left_out_words(k: int) -> str:
+    """Return `Forecast.how` of a fit without the k largest budgets."""
     return "largest budget left out" if k == 1 else f"largest {k} budgets left out"
 
 
 def registered(runs: Runs, metric: str) -> list[Forecast]:
-    """What the sweeps' prediction.json foretold, where that run has finished since.
+    """Score the predictions in the sweeps' prediction.json whose run has finished.
 
-    The run is the named one, or else those within 2 % of the prediction's compute. Raises BadInput
-    for a file that is no prediction.
+    The run is the one named in the file; if it is not in the table, every run within 2 % of the
+    prediction's compute.
+
+    Args:
+        runs: runs of the report.
+        metric: column of the metric, for a file that names none.
+
+    Raises:
+        BadInput: a file is not a registered prediction.
     """
-    found = []
+    forecasts = []
     for path in sorted({place.parent / "prediction.json" for place in runs.places.values()}):
         if not path.exists():
             continue
-        said = _read(path)
-        name = said["metric"] if said.get("metric") in runs.table.columns else metric
-        for run, observed in _outcomes(runs.table, said, name):
-            when = f"written {said['registered']}" if "registered" in said else "written before"
-            found.append(Forecast("", when, replace(score(path, observed), run=run), True))
-    return found
+        written = _read(path)
+        name = written["metric"] if written.get("metric") in runs.table.columns else metric
+        when = f"written {written.get('registered', 'before')}"
+        for run, observed in _outcomes(runs.table, written, name):
+            outcome = replace(score(path, observed), run=run)
+            forecasts.append(Forecast(arm="", how=when, outcome=outcome, beforehand=True))
+    return forecasts
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_text())
+        written = json.loads(path.read_text())
     except json.JSONDecodeError as e:
-        raise BadInput(f"{path}: not JSON ({e}); write it with `register`") from e
-    if not isinstance(said, dict):
-        raise BadInput(f"{path}: not a registered prediction; write it with `register`")
-    return said
+        raise BadInput(f"{path}: not JSON ({e}); write it with `ligr fit --register`") from e
+    if not isinstance(written, dict):
+        raise BadInput(f"{path}: not a registered prediction; write it with `ligr fit --register`")
+    return written
 
 
 def _outcomes(
-    table: pl.DataFrame, said: dict[str, Any], metric: str
+    table: pl.DataFrame, written: dict[str, Any], metric: str
 ) -> Iterator[tuple[str, float]]:
-    """Runs the prediction is of, with what was observed."""
+    """Yield the finished runs that the prediction is about, with their metric."""
     y = column(table, metric)
     compute = column(table, "flops_model")
-    named = said.get("run") in set(table["run"])
+    is_named = written.get("run") in set(table["run"])
     for run, value, flops in zip(table["run"], y, compute):
-        near = said.get("compute") and abs(flops / said["compute"] - 1) < SAME_BUDGET
-        if np.isfinite(value) and (run == said.get("run") if named else near):
+        near = written.get("compute") and abs(flops / written["compute"] - 1) < SAME_BUDGET
+        if np.isfinite(value) and (run == written.get("run") if is_named else near):
             yield run, float(value)

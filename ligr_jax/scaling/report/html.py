@@ -1,4 +1,4 @@
-"""Pieces of HTML: tables, numbers, sentences. Everything that comes from outside is escaped."""
+"""HTML of tables, numbers and sentences. All text is escaped."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def engineering(value: float) -> str:
-    """1.23e13 -> 12.3×10¹²: three digits, exponent a multiple of three."""
+    """Return 1.23e13 as 12.3×10¹²: three digits, exponent a multiple of three."""
     if not math.isfinite(value) or value <= 0:
         return "–"
     power = 3 * math.floor(math.log10(value) / 3 + 1e-12)
@@ -19,7 +19,7 @@ def engineering(value: float) -> str:
 
 
 def interval(value: float | None, span: Sequence[float] | None, digits: int = 4) -> str:
-    """0.1234 [0.1, 0.2]"""
+    """Return "value [low, high]", "value (no interval)", or "–" without a value."""
     if value is None or not math.isfinite(value):
         return "–"
     if span is None or not all(map(math.isfinite, span)):
@@ -28,17 +28,23 @@ def interval(value: float | None, span: Sequence[float] | None, digits: int = 4)
 
 
 def sentence(line: str) -> str:
+    """Return the line, escaped, with a capital first letter and a full stop."""
     return escape(line[:1].upper() + line[1:].rstrip(".") + ".")
 
 
 def names(runs: Iterable[str]) -> str:
+    """Return the names of runs as a comma-separated list of <code>."""
     return ", ".join(f"<code>{escape(n)}</code>" for n in runs)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str, words: int = 1) -> str:
-    """A table of plain text, the first columns words and the rest numbers, that scrolls sideways.
+    """Return a table that scrolls sideways, with its caption above it.
 
-    The caption stands above it and names the region.
+    Args:
+        head: titles of the columns.
+        rows: plain text of the cells.
+        caption: caption, and name of the region for assistive technology.
+        words: number of leading columns that contain text; the others contain numbers.
     """
     kind = [' class="word"' if i < words else "" for i in range(len(head))]
     titles = "".join(f'<th scope="col"{k}>{escape(h)}</th>' for k, h in zip(kind, head))
@@ -54,7 +60,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str, word
 
 
 def cell(value: Any, large: bool = False) -> str:
-    """A cell that sorts by its full value; `large` numbers as 12.3×10¹²."""
+    """Return a cell with its full value, for sorting, and a rounded text; `large`: 12.3×10¹²."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is None or (number and not math.isfinite(value)):
         return '<td data-value="">–</td>'

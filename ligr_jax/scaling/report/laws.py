@@ -1,4 +1,4 @@
-"""Laws of a study: each architecture on each compute axis."""
+"""Laws of each architecture on each compute axis."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,15 +13,16 @@ from ligr_jax.scaling.report.budgets import iso_flop_grid
 from ligr_jax.scaling.report.dimensions import DIMENSIONS
 from ligr_jax.scaling.runs import SEPARATOR, column, shapes
 
-FEWEST = 5  # runs below which no law is drawn
-PREFERRED = ("long_dwell", "click", "contribution")  # actions drawn first, three at most
+FEWEST = 5  # runs that a law needs
+PREFERRED = ("long_dwell", "click", "contribution")  # actions drawn first; at most three are drawn
 
 
 class Laws(NamedTuple):
-    """Laws of one compute axis: by architecture; power[arm] with its floor free, and the oracle's.
+    """Laws on one compute axis, by architecture.
 
-    auc, ceiling: of each AUC column, its line and, where one can be told, its saturating curve.
-    reasons: why an architecture has no law here.
+    `power[arm]` has the power law with a fitted floor ("free") and with the oracle's floor
+    ("oracle"). `auc[arm]` has a line per AUC column, `ceiling[arm]` a saturating curve if the runs
+    determine one. `reasons[arm]` says why an architecture has no law.
     """
 
     power: dict[str, dict[str, Law]]
@@ -31,26 +32,29 @@ class Laws(NamedTuple):
 
 
 def ladder(table: pl.DataFrame, arms: Sequence[str], axis: str) -> list[int]:
-    """Places of the runs that laws in compute are fitted to.
+    """Return the row numbers of the runs that laws in compute are fitted to.
 
-    Of every architecture the one sweep in which most grows together over most compute, with other
-    seeds of its shapes: a law through runs that vary one dimension, or spread sizes over a budget,
-    would be of their choice.
+    For each architecture this is one sweep: preferably one of at least five runs in which several
+    dimensions grow together, and of those the one with the largest range of compute. Other seeds of
+    its shapes are included. Runs that vary one dimension, or sizes at a fixed budget, are left out,
+    because a law through them would describe the choice of those runs.
     """
-    found: list[int] = []
-    alike = shapes(table)
+    selected: list[int] = []
+    shape_of_run = shapes(table)
     for arm in dict.fromkeys(arms):
         parts: dict[str, list[int]] = {}
         for i, (a, sweeps) in enumerate(zip(arms, table["sweeps"])):
             for sweep in sweeps.split(SEPARATOR) if a == arm else ():
                 parts.setdefault(sweep, []).append(i)
-        order = {sweep: _grows(table[rows], axis) for sweep, rows in parts.items()}
-        chosen = {alike[i] for i in parts[max(order, key=lambda sweep: order[sweep])]}
-        found += [i for i, a in enumerate(arms) if a == arm and alike[i] in chosen]
-    return sorted(found)
+        order = {sweep: _ladder_rank(table[rows], axis) for sweep, rows in parts.items()}
+        best = max(order, key=lambda sweep: order[sweep])
+        chosen = {shape_of_run[i] for i in parts[best]}
+        selected += [i for i, a in enumerate(arms) if a == arm and shape_of_run[i] in chosen]
+    return sorted(selected)
 
 
-def _grows(table: pl.DataFrame, axis: str) -> tuple[bool, bool, float]:
+def _ladder_rank(table: pl.DataFrame, axis: str) -> tuple[bool, bool, float]:
+    """Return a sort key: enough runs, several dimensions vary and no iso-FLOP grid, log range."""
     varying = [c for c in DIMENSIONS if c in table.columns and table[c].n_unique() > 1]
     compute = column(table, axis)
     compute = compute[compute > 0]
@@ -68,15 +72,30 @@ def fit_laws(
     oracle: float | None,
     resamples: int,
 ) -> Laws:
-    """NE's power law and the line of each AUC column, of every architecture on one axis."""
-    laws = Laws({}, {}, {}, {})
+    """Fit the power law of the metric and a line per AUC column, for every architecture.
+
+    Args:
+        table: runs of the ladder.
+        arms: architecture of each run.
+        metric: column of the metric, lower is better.
+        axis: column of compute.
+        aucs: columns of AUC.
+        oracle: the oracle's metric, used as the floor of a second power law; None: there is none.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        The laws; an architecture without one has a reason.
+    """
+    laws = Laws(power={}, auc={}, ceiling={}, reasons={})
     for arm in dict.fromkeys(arms):
         part = subset(table, arms, arm, axis)
         if len(part) < FEWEST:
             runs = f"{len(part)} usable run{'s' * (len(part) != 1)}"
             laws.reasons[arm] = f"{runs}, too few for a law; {FEWEST} are needed"
             continue
-        c, y, options = column(part, axis), column(part, metric), sampling(part, resamples)
+        c = column(part, axis)
+        y = column(part, metric)
+        options = sampling(part, resamples)
         try:
             laws.auc[arm] = {a: fit_line(c, column(part, a), **options) for a in aucs}
             laws.ceiling[arm] = _ceilings(part, axis, aucs, options)
@@ -91,22 +110,21 @@ def fit_laws(
 def _ceilings(
     table: pl.DataFrame, axis: str, aucs: Sequence[str], options: dict[str, Any]
 ) -> dict[str, Law]:
-    found = {}
+    curves = {}
     for name in aucs:
         try:
-            found[name] = fit_saturating(column(table, axis), column(table, name), **options)
-        except BadInput:  # it does not rise with compute: the line says so
+            curves[name] = fit_saturating(column(table, axis), column(table, name), **options)
+        except BadInput:  # AUC does not rise with compute; the slope of its line shows that
             continue
-    return found
+    return curves
 
 
 def auc_columns(table: pl.DataFrame, split: str) -> list[str]:
-    """Columns of AUC of up to three actions that every run has, the preferred ones first."""
-    ends = (f"{split}/", "/auc")
-    found = [
+    """Return AUC columns of up to three actions that every run has, preferred actions first."""
+    columns = [
         c
         for c in table.columns
-        if c.startswith(ends[0]) and c.endswith(ends[1]) and c.count("/") == 2
+        if c.startswith(f"{split}/") and c.endswith("/auc") and c.count("/") == 2
     ]
-    whole = [c for c in found if np.isfinite(column(table, c)).all()]
-    return sorted(whole, key=lambda c: (c.split("/")[1] not in PREFERRED, whole.index(c)))[:3]
+    complete = [c for c in columns if np.isfinite(column(table, c)).all()]
+    return sorted(complete, key=lambda c: (c.split("/")[1] not in PREFERRED, complete.index(c)))[:3]

@@ -1,5 +1,5 @@
 "use strict";
-// What the page does: a table that sorts and filters, and figures whose points say which run they are.
+// Sorting and filtering of the table of runs; details of the run under the pointer in figures.
 
 const table = document.getElementById("runs");
 const rows = [...table.tBodies[0].rows];
@@ -21,7 +21,7 @@ for (const button of table.querySelectorAll("thead button")) {
   });
 }
 
-// A word with "=" is a column or setting and its exact value; any other is looked for anywhere.
+// A word with "=" matches a column or setting with that exact value; any other matches any text.
 const titles = [...table.tHead.rows[0].cells].map(cell => cell.textContent.toLowerCase());
 function settings(row) {
   const cells = [...row.cells].map((cell, i) => titles[i] + "=" + cell.dataset.value);
@@ -67,9 +67,11 @@ function show(dot) {
   const name = Object.assign(document.createElement("strong"), { textContent: run.run });
   tip.replaceChildren(name, ` (${run.sweep})`, list(run.values), list(run.config));
   tip.hidden = false;
-  const at = dot.getBoundingClientRect(), page = document.documentElement;
-  const left = Math.min(at.right + 10, page.clientWidth - tip.offsetWidth - 8);
-  const below = at.bottom + 10, above = at.top - tip.offsetHeight - 10;
+  const box = dot.getBoundingClientRect();
+  const page = document.documentElement;
+  const left = Math.min(box.right + 10, page.clientWidth - tip.offsetWidth - 8);
+  const below = box.bottom + 10;
+  const above = box.top - tip.offsetHeight - 10;
   const top = below + tip.offsetHeight > page.clientHeight && above > 0 ? above : below;
   tip.style.left = Math.max(8, left) + window.scrollX + "px";
   tip.style.top = top + window.scrollY + "px";

@@ -1,4 +1,4 @@
-"""The report's page: the sections of a study, filled into page.html. Wording and order only."""
+"""The report's page: sections of a study, filled into page.html. No computation."""
 
 import json
 import math
@@ -15,43 +15,47 @@ from ligr_jax.scaling.report.study import Study
 from ligr_jax.scaling.report.svg import svg
 from ligr_jax.scaling.runs import varied
 
-# name: title, its table, and what would fill it where it has nothing.
+# name: title, table, and what the section needs, shown if it is empty.
 SECTIONS = {
     "ne": ("Quality against compute", tables.laws_table, ""),
-    "auc": ("AUC against compute", tables.auc_table, "no run logs an action's AUC."),
+    "auc": ("AUC against compute", tables.auc_table, "no run has the AUC of an action."),
     "dimensions": (
-        "Which dimension pays?",
+        "Gain per dimension",
         tables.gains_table,
-        "the sweeps seq_len, depth and embed_dim, which vary one dimension each, would fill this.",
+        "this section needs sweeps that vary one dimension each (seq_len, depth, embed_dim).",
     ),
     "isoflop": (
-        "The best size for a budget",
+        "Best size per compute budget",
         tables.iso_flop_table,
-        "a sweep of budgets times sizes (isoflop) would fill this: three sizes at each of two "
+        "this section needs a sweep of budgets times sizes (isoflop): three sizes at each of two "
         "budgets or more.",
     ),
     "frontier": ("Frontier", tables.frontier_table, "no run has this compute axis."),
     "comparisons": (
-        "Architectures compared",
+        "Comparison of architectures",
         tables.comparisons_table,
-        "a sweep that varies the architecture on one ladder (architecture, ablations) would fill "
-        "this.",
+        "this section needs a sweep that varies the architecture on one ladder (architecture, "
+        "ablations).",
     ),
     "forecasts": (
-        "Would the laws have predicted the largest runs?",
+        "Predictions of the largest runs",
         tables.forecasts_table,
-        "a ladder of five budgets or more would fill this.",
+        "this section needs a ladder of five budgets or more.",
     ),
     "noise": (
         "Noise floor",
         tables.noise_table,
-        "a sweep that varies the seed alone (seeds) would fill this.",
+        "this section needs a sweep that varies only the seed (seeds).",
     ),
-    "training": ("Training curves", None, "runs with metrics.jsonl beside them would fill this."),
+    "training": (
+        "Training curves",
+        None,
+        "this section needs run directories with a metrics.jsonl.",
+    ),
     "time": (
         "Estimated and actual time",
         None,
-        "runs of `ligr sweep`, which estimates each before it starts, would fill this.",
+        "this section needs runs of `ligr sweep`, which estimates the time of each run.",
     ),
 }
 SHAPE = {
@@ -70,35 +74,41 @@ LARGE = {
 }
 
 
-def page(found: Study, drawn: Sequence[Drawn], lines: Sequence[str]) -> str:
-    """The whole document: no script, style, font or image from outside it."""
-    runs = found.runs
+def page(study: Study, drawn: Sequence[Drawn], lines: Sequence[str]) -> str:
+    """Return the HTML document. It loads no script, style, font or image.
+
+    Args:
+        study: the study.
+        drawn: its figures.
+        lines: sentences of `summary_lines`, shown at the top.
+    """
+    runs = study.runs
     counts = [f"{len(runs.table)} finished", f"{len(runs.failed)} failed"]
     counts += [f"{len(runs.unfinished)} unfinished", f"{runs.not_started} not started"]
-    here = files("ligr_jax.scaling.report")
-    sections = [_section(found, name, drawn) for name in SECTIONS]
-    return Template((here / "page.html").read_text("utf-8")).substitute(
+    resources = files("ligr_jax.scaling.report")
+    sections = [_section(study, name, drawn) for name in SECTIONS]
+    return Template((resources / "page.html").read_text("utf-8")).substitute(
         title=escape(f"Scaling report: {runs.name}"),
         subtitle=escape("Runs: " + ", ".join(c for c in counts if not c.startswith("0 "))),
-        style=(here / "page.css").read_text("utf-8"),
-        script=(here / "page.js").read_text("utf-8"),
-        data=_data(found),
+        style=(resources / "page.css").read_text("utf-8"),
+        script=(resources / "page.js").read_text("utf-8"),
+        data=_data(study),
         answer="".join(f"<li>{sentence(line)}</li>" for line in lines),
         contents="".join(
             f'<li><a href="#{name}">{escape(title)}</a></li>'
             for name, (title, _, _) in (SECTIONS | {"all": ("Every run", None, "")}).items()
         ),
-        notices="".join(_notices(found)),
+        notices="".join(_notices(study)),
         sections="".join(sections),
-        runs=_runs(found),
-        rest=_rest(found),
+        runs=_runs(study),
+        rest=_rest(study),
     )
 
 
-def _section(found: Study, name: str, drawn: Sequence[Drawn]) -> str:
+def _section(study: Study, name: str, drawn: Sequence[Drawn]) -> str:
     title, make_table, remedy = SECTIONS[name]
     pictures = [_figure(each) for each in drawn if each.section == name]
-    text = make_table(found) if make_table else ""
+    text = make_table(study) if make_table else ""
     body = (f'<div class="figures">{"".join(pictures)}</div>' if pictures else "") + text
     if not body:
         body = f'<p class="soft">Nothing to show: {escape(remedy)}</p>'
@@ -117,41 +127,43 @@ def _figure(each: Drawn) -> str:
     )
 
 
-def _notices(found: Study) -> Iterable[str]:
-    if found.suspect:
+def _notices(study: Study) -> Iterable[str]:
+    """Yield boxes on suspected leaks, diverged runs, and warnings."""
+    if study.suspect:
         yield (
             '<div class="notice red" role="alert"><strong>Suspected leak.</strong> '
-            f"{names(found.suspect)} beat the oracle by more than noise. A model cannot know more "
-            "than the true probabilities: look for the label, or something after it, among its "
-            "inputs. Left out of every fit and of the best run.</div>"
+            f"These runs beat the oracle by more than noise: {names(study.suspect)}. No model can "
+            "beat the true probabilities, so its inputs probably contain the label or information "
+            "from after the impression. They are excluded from all fits and from the best "
+            "run.</div>"
         )
-    if found.diverged:
+    if study.diverged:
         yield (
-            f'<div class="notice"><strong>Diverged.</strong> {names(found.diverged)} have no '
-            f"finite {escape(found.metric)} and were left out of the fits.</div>"
+            '<div class="notice"><strong>Diverged.</strong> These runs have no finite '
+            f"{escape(study.metric)} and are excluded from the fits: {names(study.diverged)}.</div>"
         )
     reasons = [
-        f"{arm_words(arm)}: {why}" for arm, why in found.laws[found.axis].reasons.items() if arm
+        f"{arm_words(arm)}: {why}" for arm, why in study.laws[study.axis].reasons.items() if arm
     ]
-    warnings = found.law.warnings if found.law else ()
-    notes = dict.fromkeys((*warnings, *reasons, *found.notes))
+    warnings = study.law.warnings if study.law else ()
+    notes = dict.fromkeys((*warnings, *reasons, *study.notes))
     if notes:
         items = "".join(f"<li>{sentence(note)}</li>" for note in notes)
         few = " open" if len(notes) < 4 else ""
         yield (
-            f'<details class="notice"{few}><summary>What to mind ({len(notes)})</summary>'
+            f'<details class="notice"{few}><summary>Warnings ({len(notes)})</summary>'
             f"<ul>{items}</ul></details>"
         )
 
 
-def _data(found: Study) -> str:
-    """What the page shows of a run that is pointed at, in the order of the figures' numbers."""
-    table = found.table
+def _data(study: Study) -> str:
+    """Return, as JSON, what the page shows of a selected run, in the order of the run numbers."""
+    table = study.table
     seeds = [c for c in table.columns if c.startswith("config/") and c.endswith(".seed")]
     differing = [*varied(table), *(c for c in seeds if table[c].n_unique() > 1)]
-    shown = {c: t for c, t in (LARGE | {found.metric: "NE"}).items() if c in found.table.columns}
-    shown |= {c: f"AUC {c.split('/')[1]}" for c in found.aucs}
-    shown |= {c: "seconds" for c in ("seconds",) if c in found.table.columns}
+    shown = {c: t for c, t in (LARGE | {study.metric: "NE"}).items() if c in study.table.columns}
+    shown |= {c: f"AUC {c.split('/')[1]}" for c in study.aucs}
+    shown |= {c: "seconds" for c in ("seconds",) if c in study.table.columns}
     rows = [
         {
             "run": row["run"],
@@ -159,7 +171,7 @@ def _data(found: Study) -> str:
             "values": {t: _short(row[c], c in LARGE) for c, t in shown.items()},
             "config": {c.removeprefix("config/"): row[c] for c in differing},
         }
-        for row in found.table.iter_rows(named=True)
+        for row in study.table.iter_rows(named=True)
     ]
     return json.dumps(rows, default=str).replace("<", "\\u003c")
 
@@ -170,20 +182,20 @@ def _short(value: Any, large: bool) -> str | None:
     return engineering(value) if large else f"{value:.5g}"
 
 
-def _runs(found: Study) -> str:
-    """Every finished run, sortable; configuration that is the same in all of them stands above."""
-    runs = found.runs.table
-    arms = dict(zip(found.table["run"], found.arms))
+def _runs(study: Study) -> str:
+    """Return the sortable table of all finished runs, below the configuration common to all."""
+    runs = study.runs.table
+    arms = dict(zip(study.table["run"], study.arms))
     columns = {c: t for c, t in (SHAPE | LARGE).items() if c in runs.columns}
-    columns |= {found.metric: "NE"}
+    columns |= {study.metric: "NE"}
     columns |= {
         c: f"AUC {c.split('/')[1]}"
         for c in runs.columns
-        if c.startswith(f"{found.split}/") and c.endswith("/auc") and c.count("/") == 2
+        if c.startswith(f"{study.split}/") and c.endswith("/auc") and c.count("/") == 2
     }
     columns |= {c: c for c in ("seconds",) if c in runs.columns}
     words = {"run": "run"} | ({"sweep": "sweep"} if runs["sweep"].n_unique() > 1 else {})
-    words |= {"arm": "architecture"} if any(found.arms) else {}
+    words |= {"arm": "architecture"} if any(study.arms) else {}
     head = "".join(
         f'<th scope="col" aria-sort="none" data-kind="{"text" if c in words else "number"}">'
         f'<button type="button">{escape(t)}</button></th>'
@@ -192,7 +204,7 @@ def _runs(found: Study) -> str:
     differing = [c for c in runs.columns if c.startswith("config/") and runs[c].n_unique() > 1]
     body = []
     for row in runs.iter_rows(named=True):
-        suspect = row["run"] in found.suspect
+        suspect = row["run"] in study.suspect
         name = escape(row["run"]) + (" (suspected leak)" if suspect else "")
         config = _config({c: row[c] for c in differing})
         first = f"<details><summary>{name}</summary>{config}</details>" if config else name
@@ -208,10 +220,10 @@ def _runs(found: Study) -> str:
         f"{_config(same)}</details>"
     )
     return (
-        f'<p class="soft">Metrics on {escape(found.split)}. Sort by any column; open a run for '
-        f"what sets it apart.</p>{shared if same else ''}"
-        '<p><label for="filter">Show runs that hold </label>'
-        '<input id="filter" type="search" placeholder="every word, e.g. T=64 depth=2">'
+        f'<p class="soft">Metrics on the {escape(study.split)} split. Click a column title to '
+        f"sort; open a run to see its configuration.</p>{shared if same else ''}"
+        '<p><label for="filter">Show only runs that match </label>'
+        '<input id="filter" type="search" placeholder="all words, e.g. T=64 depth=2">'
         '<span id="count" class="soft" role="status"></span></p>'
         '<div class="scroll" tabindex="0" role="region" aria-label="All finished runs">'
         f'<table id="runs"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
@@ -229,18 +241,18 @@ def _config(values: dict[str, Any]) -> str:
     return f"<dl>{''.join(pairs)}</dl>"
 
 
-def _rest(found: Study) -> str:
-    """Failed, unfinished and unstarted runs."""
+def _rest(study: Study) -> str:
+    """Return the lists of failed, unfinished and unstarted runs."""
     parts = []
-    if found.runs.failed:
-        caption = "Last line of each error"
+    if study.runs.failed:
+        caption = "Last line of each error message"
         parts.append(
-            "<h2>Failed</h2>" + table(("run", "error"), found.runs.failed, caption, words=2)
+            "<h2>Failed</h2>" + table(("run", "error"), study.runs.failed, caption, words=2)
         )
-    if found.runs.unfinished:
-        caption = "Last step logged"
-        rows = found.runs.unfinished
+    if study.runs.unfinished:
+        caption = "Last step in the log"
+        rows = study.runs.unfinished
         parts.append("<h2>Unfinished</h2>" + table(("run", "reached"), rows, caption))
-    if found.runs.not_started:
-        parts.append(f"<p>{found.runs.not_started} planned points have not been started.</p>")
+    if study.runs.not_started:
+        parts.append(f"<p>{study.runs.not_started} planned runs have not started.</p>")
     return "".join(parts)

@@ -25,31 +25,33 @@ from ligr_jax.scaling.report.study import AXES, Study
 from ligr_jax.scaling.runs import column, read_metrics
 
 
-def panels(found: Study) -> Iterator[Drawn]:
-    """All figures of the study, in the order of the page."""
-    if found.table.is_empty():
+def panels(study: Study) -> Iterator[Drawn]:
+    """Yield all figures of the study, in the order of the page."""
+    if study.table.is_empty():
         return
-    for axis in found.axes:
-        yield _metric(found, axis, found.metric)
-    for axis in found.axes:
-        for action in found.aucs[: 3 if axis == found.axis else 1]:
-            yield _metric(found, axis, action)
-    yield from _dimensions(found)
-    for arm, (grid, fit) in found.iso.items():
-        yield from _iso_flop(found, arm, grid, fit)
-    yield _frontier(found)
-    yield from _training(found)
-    yield from checks(found)
+    for axis in study.axes:
+        yield _metric(study, axis, study.metric)
+    for axis in study.axes:
+        for action in study.aucs[: 3 if axis == study.axis else 1]:
+            yield _metric(study, axis, action)
+    yield from _dimensions(study)
+    for arm, (grid, fit) in study.iso.items():
+        yield from _iso_flop(study, arm, grid, fit)
+    yield _frontier(study)
+    yield from _training(study)
+    yield from checks(study)
 
 
-def _metric(found: Study, axis: str, metric: str) -> Drawn:
-    """NE or one action's AUC of every architecture against compute."""
-    laws = found.laws[axis]
-    is_auc = metric != found.metric
-    y, c = column(found.table, metric), column(found.table, axis)
-    series, law = [], None
-    for arm in found.order:
-        rows = [i for i in found.ladder if found.arms[i] == arm and c[i] > 0]
+def _metric(study: Study, axis: str, metric: str) -> Drawn:
+    """Draw NE, or the AUC of one action, of every architecture against compute."""
+    laws = study.laws[axis]
+    is_auc = metric != study.metric
+    y = column(study.table, metric)
+    c = column(study.table, axis)
+    series = []
+    law = None
+    for arm in study.order:
+        rows = [i for i in study.ladder if study.arms[i] == arm and c[i] > 0]
         if not rows:
             continue
         fitted = (
@@ -57,110 +59,155 @@ def _metric(found: Study, axis: str, metric: str) -> Drawn:
         )
         law = fitted or law
         series.append(
-            Series(arm_words(arm), c[rows], y[rows], rows, fitted.predict if fitted else None)
+            Series(
+                name=arm_words(arm),
+                x=c[rows],
+                y=y[rows],
+                runs=rows,
+                predict=fitted.predict if fitted else None,
+            )
         )
     reference = None
-    if found.oracle is not None and not is_auc:
-        reference = ("oracle", found.oracle)
+    if study.oracle is not None and not is_auc:
+        reference = ("oracle", study.oracle)
     band = f"{law.confidence:.0%} interval" if law else ""
     figure = figures.against_compute(
         series, axis=AXES[axis], label=metric_words(metric), reference=reference, band=band
     )
     better = "higher" if is_auc else "lower"
-    form = "straight lines in log compute" if is_auc else "laws E + A C^-alpha"
-    told = facts(found, runs_of(series), axis, law)
+    form = "straight lines in log compute" if is_auc else "power laws E + A C^-alpha"
     words = metric_words(metric)
-    caption = f"{words[:1].upper()}{words[1:]}, {better} is better. {told}"
-    caption += f" Drawn: {form}; residuals of each run below." if law else " No law was fitted."
-    if len(found.ladder) < len(found.table):
-        sweeps = found.table[list(found.ladder)]["sweep"].unique().sort()
-        caption += f" Runs of {', '.join(sweeps)}; the others stand further below."
+    caption = f"{words[:1].upper()}{words[1:]}, {better} is better. "
+    caption += facts(study, runs_of(series), axis, law)
+    caption += (
+        f" Curves: fitted {form}. Lower panel: residuals of the runs."
+        if law
+        else " No law was fitted."
+    )
+    if len(study.ladder) < len(study.table):
+        sweeps = study.table[list(study.ladder)]["sweep"].unique().sort()
+        caption += (
+            f" Shown are the runs of the ladder ({', '.join(sweeps)}), to which laws are fitted; "
+            "the table at the end lists all runs."
+        )
     name = f"{metric.split('/')[-2]}_auc" if is_auc else "ne"
     return Drawn(
-        f"{name}_{axis}", "auc" if is_auc else "ne", figure, caption, points(found, series)
+        name=f"{name}_{axis}",
+        section="auc" if is_auc else "ne",
+        figure=figure,
+        caption=caption,
+        points=points(study, series),
     )
 
 
-def _dimensions(found: Study) -> Iterator[Drawn]:
-    """Runs that vary one dimension alone, on two compute axes."""
-    apart = lines(found.table)
-    for axis in found.axes[:2] if apart else ():
-        c, y = column(found.table, axis), column(found.table, found.metric)
+def _dimensions(study: Study) -> Iterator[Drawn]:
+    """Draw the runs that vary one dimension alone, on two compute axes."""
+    apart = lines(study.table)
+    for axis in study.axes[:2] if apart else ():
+        c = column(study.table, axis)
+        y = column(study.table, study.metric)
         series = []
         for line in apart:
             rows = [i for i in line.rows if c[i] > 0]
-            value = column(found.table[rows], SETTINGS[line.dimension])
-            series.append(Series(line.dimension, c[rows], y[rows], rows, order=value))
+            value = column(study.table[rows], SETTINGS[line.dimension])
+            series.append(Series(name=line.dimension, x=c[rows], y=y[rows], runs=rows, order=value))
         series = [s for s in series if len(s.x)]
         if not series:
             continue
-        figure = figures.against_compute(series, axis=AXES[axis], label=metric_words(found.metric))
-        caption = "Each line varies one dimension and holds all else; lines join means over seeds. "
+        figure = figures.against_compute(series, axis=AXES[axis], label=metric_words(study.metric))
+        caption = (
+            "Each line varies one dimension and keeps all other settings fixed; lines join the "
+            "means over seeds. "
+        )
         yield Drawn(
-            f"dimensions_{axis}", "dimensions", figure,
-            caption + facts(found, runs_of(series), axis), points(found, series),
-        )  # fmt: skip
+            name=f"dimensions_{axis}",
+            section="dimensions",
+            figure=figure,
+            caption=caption + facts(study, runs_of(series), axis),
+            points=points(study, series),
+        )
 
 
-def _iso_flop(found: Study, arm: str, grid: Any, fit: Any) -> Iterator[Drawn]:
-    y = column(found.table, found.metric)
+def _iso_flop(study: Study, arm: str, grid: Any, fit: Any) -> Iterator[Drawn]:
+    """Draw the iso-FLOP curves of one architecture, and the law through their minima."""
+    y = column(study.table, study.metric)
     series = []
     for budget in fit.budgets:
-        here = np.isclose(grid.budget, budget.compute)
-        rows = grid.rows[here]
+        in_budget = np.isclose(grid.budget, budget.compute)
+        rows = grid.rows[in_budget]
         name = f"{figures.power_of_ten(budget.compute)} FLOPs"
-        series.append(Series(name, grid.size[here], y[rows], rows.tolist()))
-    label = metric_words(found.metric)
-    told = facts(found, runs_of(series), found.axis)
-    tail = f"_{_slug(arm)}" if arm else ""
-    of = f" of {arm}" if arm else ""
+        series.append(Series(name=name, x=grid.size[in_budget], y=y[rows], runs=rows.tolist()))
+    label = metric_words(study.metric)
+    ending = facts(study, runs_of(series), study.axis)
+    suffix = f"_{_slug(arm)}" if arm else ""
+    of_arm = f" of {arm}" if arm else ""
     yield Drawn(
-        f"isoflop{tail}", "isoflop", figures.iso_flop(series, fit.budgets, label=label),
-        f"Size against {label}{of} at each budget: a parabola in log size, and its minimum where "
-        f"that lies inside the sizes tried. Runs within 6 % of compute share a budget. {told}",
-        points(found, series),
-    )  # fmt: skip
+        name=f"isoflop{suffix}",
+        section="isoflop",
+        figure=figures.iso_flop(series, fit.budgets, label=label),
+        caption=(
+            f"{label[:1].upper()}{label[1:]}{of_arm} against size at each compute budget. Curves: "
+            "parabolas in log size. Stars: minima, if inside the sizes tried. Runs within 6 % of "
+            f"compute share a budget. {ending}"
+        ),
+        points=points(study, series),
+    )
     low, high = fit.intervals["exponent"]
     rows = [vars(b) | {"curve": str(tuple(b.curve)), "runs": " ".join(b.runs)} for b in fit.budgets]
     yield Drawn(
-        f"isoflop_optima{tail}", "isoflop",
-        figures.optima(fit.budgets, fit.predict, axis=AXES[found.axis]),
-        f"Size of the best model{of} at each budget: dense parameters grow as compute to the "
-        f"{fit.params['exponent']:.2f} ({CONFIDENCE:.0%} interval {low:.2f} to {high:.2f}). Bars "
-        f"and band: percentile intervals of bootstrap resamples. {told}",
-        pl.DataFrame(rows),
-    )  # fmt: skip
+        name=f"isoflop_optima{suffix}",
+        section="isoflop",
+        figure=figures.optima(fit.budgets, fit.predict, axis=AXES[study.axis]),
+        caption=(
+            f"Best size{of_arm} at each compute budget. Dense parameters grow as compute to the "
+            f"power {fit.params['exponent']:.2f} ({CONFIDENCE:.0%} interval {low:.2f} to "
+            f"{high:.2f}). Bars and band: bootstrap intervals. {ending}"
+        ),
+        points=pl.DataFrame(rows),
+    )
 
 
-def _frontier(found: Study) -> Drawn:
-    c, y = column(found.table, found.axis), column(found.table, found.metric)
+def _frontier(study: Study) -> Drawn:
+    """Draw all runs and the frontier of the best run at each compute."""
+    c = column(study.table, study.axis)
+    y = column(study.table, study.metric)
     rows = [i for i in range(len(c)) if c[i] > 0]
     best = frontier(c, y)
-    words = shape_words(found)
-    every = Series("all runs", c[rows], y[rows], rows)
-    first = Series("best so far", c[best], y[best], best)
+    words = shape_words(study)
+    all_runs = Series(name="all runs", x=c[rows], y=y[rows], runs=rows)
+    best_runs = Series(name="best so far", x=c[best], y=y[best], runs=best)
     figure = figures.frontier(
-        every, first, [words[i] for i in best], axis=AXES[found.axis],
-        label=metric_words(found.metric),
+        all_runs, best_runs, [words[i] for i in best], axis=AXES[study.axis],
+        label=metric_words(study.metric),
     )  # fmt: skip
     caption = (
-        "Frontier: the runs that no run of as little compute beats. No law, no interval: the best "
-        f"of several seeds is a lucky one. {facts(found, every.runs, found.axis)}"
+        "Frontier: runs that are better than every run with as much compute or less. It has no "
+        "interval, and it is optimistic, because the best of several seeds is partly luck. "
+        f"{facts(study, all_runs.runs, study.axis)}"
     )
-    return Drawn("frontier", "frontier", figure, caption, points(found, [first]))
+    return Drawn(
+        name="frontier",
+        section="frontier",
+        figure=figure,
+        caption=caption,
+        points=points(study, [best_runs]),
+    )
 
 
-def _training(found: Study) -> Iterator[Drawn]:
-    names = list(found.order)
-    curves, rows, drawn = [], [], []
-    for i, (run, arm) in enumerate(zip(found.table["run"], found.arms)):
-        if run not in found.runs.places:
+def _training(study: Study) -> Iterator[Drawn]:
+    """Draw the training loss of every run that has logged metrics."""
+    names = list(study.order)
+    curves: list[tuple[int, np.ndarray, np.ndarray]] = []
+    rows: list[dict[str, Any]] = []
+    drawn: list[int] = []
+    for i, (run, arm) in enumerate(zip(study.table["run"], study.arms)):
+        if run not in study.runs.places:
             continue
-        logged = read_metrics(found.runs.places[run])
+        logged = read_metrics(study.runs.places[run])
         pairs = [
-            (r[found.axis], r["train/loss"])
+            (r[study.axis], r["train/loss"])
             for r in logged
-            if r.get(found.axis) and r.get("train/loss") is not None
+            if r.get(study.axis) and r.get("train/loss") is not None
         ]
         curve = np.array(pairs, np.float64).reshape(-1, 2)
         curve = curve[np.isfinite(curve).all(1)]
@@ -171,13 +218,20 @@ def _training(found: Study) -> Iterator[Drawn]:
     if curves:
         words = [arm_words(n) for n in names]
         figure = figures.training_curves(
-            curves, words, axis=AXES[found.axis], label="training loss"
+            curves, words, axis=AXES[study.axis], label="training loss"
         )
         caption = (
-            "Training loss while runs spend compute; darker is larger. Running means over 4% of a "
-            f"curve, its first 2% left out; no interval. {facts(found, drawn, found.axis)}"
+            "Training loss against compute spent; darker lines are larger runs. Curves are running "
+            "means over 4% of their length; the first 2% are not shown. "
+            f"{facts(study, drawn, study.axis)}"
         )
-        yield Drawn("training", "training", figure, caption, pl.DataFrame(rows))
+        yield Drawn(
+            name="training",
+            section="training",
+            figure=figure,
+            caption=caption,
+            points=pl.DataFrame(rows),
+        )
 
 
 def _slug(text: str) -> str:

@@ -1,6 +1,6 @@
-"""Everything a report says, computed once, before it is drawn or worded.
+"""All results of a report, computed once. Figures, tables and sentences only present them.
 
-Runs suspected of a leak (`beats_oracle`) and diverged runs are shown and never fitted.
+Runs suspected of a leak (`beats_oracle`) and diverged runs are shown but never fitted.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from ligr_jax.scaling.report.forecasts import Forecast, left_out, registered
 from ligr_jax.scaling.report.laws import Laws, auc_columns, fit_laws, ladder
 from ligr_jax.scaling.runs import Runs, column
 
-AXES = {  # flops_6nd is six times flops_paper: the same picture
+AXES = {  # not flops_6nd: it is six times flops_paper, so its figures would be the same
     "flops_model": "training FLOPs, counted (flops_model)",
     "flops_paper": "dense parameters × tokens (flops_paper)",
     "device_seconds": "seconds × devices (device_seconds)",
@@ -29,11 +29,26 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Study:
-    """What was found. `table` holds the runs that were fitted; arms: the architecture of each.
+    """Results of a report.
 
-    ladder: places of the runs that laws in compute are fitted to.
-    laws and gains are by compute axis (gains then by architecture); `axis` is the main one.
-    iso: by architecture, the runs of budgets times sizes and the power law of their minima.
+    Attributes:
+        runs: all runs.
+        table: runs that are used in fits.
+        arms: architecture of each run of `table`.
+        metric: column of the metric (NE).
+        axes: columns of compute; the first one is the main axis.
+        aucs: columns of AUC.
+        oracle: the oracle's metric; None if unknown.
+        suspect: names of runs that beat the oracle.
+        diverged: names of runs without a finite metric.
+        notes: warnings.
+        ladder: row numbers of the runs that laws in compute are fitted to.
+        laws: laws by compute axis.
+        gains: gains of the dimensions, by compute axis and architecture.
+        forecasts: predictions of the largest runs, with outcomes.
+        iso: iso-FLOP grid and law, by architecture.
+        noise: noise floor; None without repeated seeds.
+        comparisons: comparisons of architectures.
     """
 
     runs: Runs
@@ -56,10 +71,12 @@ class Study:
 
     @property
     def axis(self) -> str:
+        """The main compute axis."""
         return self.axes[0]
 
     @property
     def split(self) -> str:
+        """The split of the metric, "validation" or "test"."""
         return self.metric.split("/")[0]
 
     @property
@@ -74,12 +91,23 @@ class Study:
 
     @property
     def law(self) -> Law | None:
-        """The leader's law on the main axis, its floor free."""
+        """The law of the leader on the main axis, with a fitted floor."""
         return self.laws[self.axis].power.get(self.leader, {}).get("free") if self.laws else None
 
 
 def study(runs: Runs, resamples: int = 1000) -> Study:
-    """Fits all that the runs allow. Raises BadInput without finished runs, NE or compute."""
+    """Compute all results that the runs allow.
+
+    Args:
+        runs: runs of one or more sweeps.
+        resamples: number of bootstrap resamples of every interval.
+
+    Returns:
+        The results; parts without enough runs are empty or None, with a reason in `notes`.
+
+    Raises:
+        BadInput: there are no finished runs, or they have no column of NE or of compute.
+    """
     if runs.table.is_empty():
         raise BadInput(
             f"{runs.name}: no finished runs ({len(runs.unfinished)} unfinished, "
@@ -90,24 +118,33 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
     metric = "validation/ne"
     if metric not in table.columns and "test/ne" in table.columns:
         metric = "test/ne"
+
+    # Runs that would spoil a fit: a run better than the oracle has seen the label, and a diverged
+    # run has no metric. The page still lists them.
     leaks = np.zeros(len(table), bool)
     if "beats_oracle" in table.columns:
         leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False).to_numpy()
-    lost = ~np.isfinite(column(table, metric)) & ~leaks
-    kept = table.filter(~(leaks | lost))
-    oracle, notes = _oracle(kept, metric)
-    notes += _mixed_devices(kept)
+    diverged = ~np.isfinite(column(table, metric)) & ~leaks
+    kept = table.filter(~(leaks | diverged))
+    names = table["run"].to_numpy()
+    oracle, oracle_notes = _oracle(kept, metric)
     axes = [a for a in AXES if a in table.columns and (np.nan_to_num(column(table, a)) > 0).any()]
     if not axes:
         raise BadInput(f"{runs.name}: the runs have none of the compute columns {', '.join(AXES)}")
     arms = architectures(kept)
     aucs = auc_columns(kept, metric.split("/")[0])
-    names = table["run"].to_numpy()
+
+    # Laws in compute and comparisons use the ladder only: other sweeps spend compute on one
+    # dimension, or vary the size at fixed compute, and would bend the law.
     rows = ladder(kept, arms, axes[0])
-    rungs, of = kept[rows], [arms[i] for i in rows]
-    compared, on_arms = comparisons(rungs, of, metric, axes[0], resamples)
-    scatter, on_noise = noise(kept, metric)
-    iso, on_iso = iso_flop(kept, arms, metric, axes[0], resamples)
+    rungs = kept[rows]
+    rung_arms = [arms[i] for i in rows]
+    compared, comparison_notes = comparisons(rungs, rung_arms, metric, axes[0], resamples)
+
+    # Noise and iso-FLOP laws find their runs in all sweeps: equal shapes, and equal budgets.
+    noise_floor, noise_notes = noise(kept, metric)
+    iso, iso_notes = iso_flop(kept, arms, metric, axes[0], resamples)
+    notes = (*oracle_notes, *_mixed_devices(kept), *iso_notes, *comparison_notes, *noise_notes)
     return Study(
         runs=runs,
         table=kept,
@@ -117,10 +154,10 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
         aucs=tuple(aucs),
         oracle=oracle,
         suspect=tuple(names[leaks]),
-        diverged=tuple(names[lost]),
-        notes=tuple(dict.fromkeys((*notes, *on_iso, *on_arms, *on_noise))),
+        diverged=tuple(names[diverged]),
+        notes=tuple(dict.fromkeys(notes)),  # without duplicates, in order
         ladder=tuple(rows),
-        laws={a: fit_laws(rungs, of, metric, a, aucs, oracle, resamples) for a in axes},
+        laws={a: fit_laws(rungs, rung_arms, metric, a, aucs, oracle, resamples) for a in axes},
         gains={
             a: {
                 arm: gains(subset(kept, arms, arm, a), metric, a, resamples)
@@ -129,16 +166,17 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
             for a in axes
         },
         forecasts=(
-            *left_out(rungs, of, metric, axes[0], resamples),
+            *left_out(rungs, rung_arms, metric, axes[0], resamples),
             *registered(runs, metric),
         ),
         iso=iso,
-        noise=scatter,
+        noise=noise_floor,
         comparisons=tuple(compared),
     )
 
 
 def _with_device_seconds(table: pl.DataFrame) -> pl.DataFrame:
+    """Add the column device_seconds if the table has seconds."""
     if "seconds" not in table.columns or "device_seconds" in table.columns:
         return table
     devices = column(table, "devices") if "devices" in table.columns else np.ones(len(table))
@@ -146,7 +184,7 @@ def _with_device_seconds(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _oracle(table: pl.DataFrame, metric: str) -> tuple[float | None, list[str]]:
-    """The oracle's value of the metric, and a note where runs were evaluated on different sets."""
+    """Return the oracle's metric, and a note if runs were evaluated on different data."""
     if f"oracle/{metric}" not in table.columns:
         return None, []
     values = column(table, f"oracle/{metric}")
@@ -156,14 +194,19 @@ def _oracle(table: pl.DataFrame, metric: str) -> tuple[float | None, list[str]]:
     notes = []
     if np.ptp(values) > 1e-4 * abs(values.mean()):
         notes.append(
-            f"The oracle's {metric} differs between runs ({values.min():.4f} to "
-            f"{values.max():.4f}): they were not evaluated on one set and compare poorly."
+            f"the oracle's {metric} differs between runs ({values.min():.4f} to "
+            f"{values.max():.4f}): the runs were evaluated on different data, so their metrics are "
+            "not comparable"
         )
     return float(np.median(values)), notes
 
 
 def _mixed_devices(table: pl.DataFrame) -> list[str]:
+    """Return a note if the runs were trained on different devices."""
     kinds = table["device"].drop_nulls().unique().sort().to_list() if "device" in table else []
     if len(kinds) < 2:
         return []
-    return [f"device_seconds mixes {', '.join(map(str, kinds))}: that axis does not compare them."]
+    return [
+        f"runs were trained on different devices ({', '.join(map(str, kinds))}): device_seconds is "
+        "not comparable between them"
+    ]

@@ -1,6 +1,7 @@
-"""How figures look: Okabe and Ito's colours, with a mark and a line of its own for each series.
+"""Style of figures: the colours of Okabe and Ito, with a different mark and line per series.
 
-Small (5.4 in wide, 11 point) so that they stay legible on a phone; no state of pyplot is touched.
+Figures are small (5.4 in wide, 11 point), so that they are legible on a phone. The global state of
+pyplot is not changed.
 """
 
 import textwrap
@@ -36,12 +37,12 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ligr_jax",
 }
-DOTS = "dots-"  # how the id of a series of runs begins, before the runs' numbers
+DOTS = "dots-"  # prefix of the SVG id of a series of runs, before the numbers of the runs
 Array = NDArray[np.float64]
 
 
 class Look(NamedTuple):
-    """Colour, mark and line of a series."""
+    """Colour, marker and line style of a series."""
 
     color: str
     mark: str
@@ -49,12 +50,17 @@ class Look(NamedTuple):
 
 
 def look(i: int) -> Look:
-    """Of series i: no two of the first 280 are equal in colour, mark and line."""
-    return Look(COLORS[i % len(COLORS)], MARKS[i % len(MARKS)], STROKES[i % len(STROKES)])
+    """Return the style of series i; the first 280 series have different styles."""
+    return Look(
+        color=COLORS[i % len(COLORS)],
+        mark=MARKS[i % len(MARKS)],
+        stroke=STROKES[i % len(STROKES)],
+    )
 
 
 @contextmanager
 def styled() -> Iterator[None]:
+    """Apply the style within the context."""
     with mpl.rc_context(STYLE):
         yield
 
@@ -66,9 +72,13 @@ def dots(main: Axes, x: Array, y: Array, runs: Sequence[int], **options: Any) ->
 
 
 def compute_axis(main: Axes, compute: Array, label: str) -> None:
-    """Decades as 10¹², with at most six labels and minor ticks only where decades are few."""
+    """Make the horizontal axis logarithmic: at most six labelled decades, or the two ends.
+
+    Minor ticks are drawn only with few decades.
+    """
     main.set_xscale("log")
-    low, high = np.log10(compute.min()), np.log10(compute.max())
+    low = np.log10(compute.min())
+    high = np.log10(compute.max())
     pad = 0.04 * max(high - low, 0.5)
     main.set_xlim(10 ** (low - pad), 10 ** (high + pad))
     decades = np.arange(np.ceil(low - pad), np.floor(high + pad) + 1)
@@ -77,20 +87,25 @@ def compute_axis(main: Axes, compute: Array, label: str) -> None:
     else:
         ticks = np.geomspace(compute.min(), compute.max(), 2 if high > low else 1)
     main.xaxis.set_major_locator(FixedLocator(list(ticks)))
-    main.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
+    main.xaxis.set_major_formatter(FuncFormatter(_tick))
     few = 2 <= len(decades) <= 4
     minor = [m * 10.0**d for d in (decades[0] - 1, *decades) for m in range(2, 10)] if few else []
     main.xaxis.set_minor_locator(FixedLocator(minor) if minor else NullLocator())
     main.set_xlabel(label)
 
 
+def _tick(value: float, _: int | None) -> str:
+    return power_of_ten(value)
+
+
 def value_axis(main: Axes, label: str) -> None:
+    """Label the vertical axis, with at most five intervals."""
     main.set_ylabel(label)
     main.yaxis.set_major_locator(MaxNLocator(5))
 
 
 def power_of_ten(value: float) -> str:
-    """1e12 as 10¹², 2.5e12 as 2.5×10¹², 25 as 25."""
+    """Return 1e12 as 10¹², 2.5e12 as 2.5×10¹², 25 as 25."""
     if 0.1 <= value < 1e4:
         return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
     power = int(np.floor(np.log10(value) + 1e-9))
@@ -100,7 +115,7 @@ def power_of_ten(value: float) -> str:
 
 
 def write_caption(figure: Figure, caption: str) -> None:
-    """Puts the caption below the figure, which grows, so that a file says alone what it shows."""
+    """Enlarge the figure and write the caption below it, so that the file is self-explanatory."""
     lines = textwrap.wrap(caption, 92)
     figure.set_figheight(figure.get_figheight() + 0.15 * len(lines) + 0.1)
     with styled():
@@ -108,7 +123,7 @@ def write_caption(figure: Figure, caption: str) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes PNG (at twice a screen's density) or SVG by the name's ending, on white, whole."""
+    """Write PNG (200 dpi) or SVG, by the suffix of the path, on white. The write is atomic."""
     part = path.with_name(f".{path.name}.partial")
     metadata = {"Date": None} if path.suffix == ".svg" else None
     with styled():

@@ -1,4 +1,4 @@
-"""A figure in the page: inline SVG that takes its ink from the page, each run a point to focus."""
+"""Inline SVG of a figure: colours follow the page, and each run is a point that can be selected."""
 
 import io
 import re
@@ -10,10 +10,11 @@ from ligr_jax.scaling.report.style import COLORS, DOTS, RED, styled
 
 
 def svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an inline <svg>: text as text, black as the page's ink, ids prefixed by `name`.
+    """Return the figure as an inline <svg>.
 
-    Colours become `var(--c-0072b2, #0072b2)`, so a dark page may lighten them; every mark of
-    `style.dots` gets `class="dot"` and `data-run`, the number of its run.
+    Text stays text, black becomes `currentColor`, and ids get the prefix `name`. Colours become
+    `var(--c-0072b2, #0072b2)`, so that a dark page can lighten them. Every mark of `style.dots`
+    gets `class="dot"` and `data-run`, the number of its run.
     """
     buffer = io.StringIO()
     with styled():
@@ -40,7 +41,7 @@ def svg(figure: Figure, name: str, description: str) -> str:
 
 
 def _name_runs(text: str) -> str:
-    """Gives the marks of every series of runs the numbers that its id holds."""
+    """Write the run numbers, which are in the id of each series, to its marks."""
     parts = re.split(rf'<g id="{DOTS}([\d.]+)">', text)
     for i in range(1, len(parts), 2):
         for run in parts[i].split("."):

@@ -1,4 +1,4 @@
-"""Tables of the page: laws, gains, frontier, noise, comparisons, forecasts."""
+"""Tables of the page: laws, gains, frontier, noise, comparisons, predictions."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from ligr_jax.scaling.report.study import Study
 from ligr_jax.scaling.runs import column
 
 HOW = {
-    "apart": "Each from runs that vary that dimension alone",
-    "together": "NE and log compute regressed on the log of every dimension at once",
+    "apart": "Each dimension from runs that vary only that dimension",
+    "together": "From one regression of NE and log compute on the logs of all dimensions",
 }
 
 
-def laws_table(found: Study) -> str:
-    """Power laws of NE, with their floor free and at the oracle's."""
+def laws_table(study: Study) -> str:
+    """Return the table of power laws of NE, with the floor fitted and fixed at the oracle's NE."""
     head = (
         "compute axis",
         "architecture",
@@ -32,41 +32,41 @@ def laws_table(found: Study) -> str:
     rows = [
         [axis, arm_words(arm), str(law.points), _floor(law), _span(law, "alpha", 3),
          _span(law, "gain_per_decade"), f"{law.objective:.3g}"]
-        for axis, laws in found.laws.items()
-        for arm in found.order
+        for axis, laws in study.laws.items()
+        for arm in study.order
         for law in laws.power.get(arm, {}).values()
     ]  # fmt: skip
     caption = (
-        f"{metric_words(found.metric)} = E + A C^-alpha: estimates with percentile intervals; "
-        "the objective is the sum of Huber terms (delta 0.001) of log residuals"
+        f"{metric_words(study.metric)} = E + A C^-alpha: estimates with percentile intervals; "
+        "the objective is the sum over runs of the Huber loss (delta 0.001) of log residuals"
     )
     return table(head, rows, caption, words=2) if rows else ""
 
 
-def auc_table(found: Study) -> str:
-    """Gain of AUC per decade of compute, and where it would end."""
+def auc_table(study: Study) -> str:
+    """Return the table of AUC: gain per decade of compute, and ceiling."""
     head = ("compute axis", "architecture", "AUC", "gain per decade", "ceiling")
     rows = [
         [axis, arm_words(arm), metric_words(name), _span(law, "gain_per_decade"),
          _ceiling(laws.ceiling.get(arm, {}).get(name))]
-        for axis, laws in found.laws.items()
-        for arm in found.order
+        for axis, laws in study.laws.items()
+        for arm in study.order
         for name, law in laws.auc.get(arm, {}).items()
-        if axis == found.axis or name == found.aucs[0]
+        if axis == study.axis or name == study.aucs[0]
     ]  # fmt: skip
     caption = (
-        "AUC as a line in log compute: its slope; and the ceiling of ceiling - A C^-alpha; with "
-        "intervals"
+        "AUC: slope of a straight line in log compute, and ceiling of the fit "
+        "ceiling - A C^-alpha, with intervals"
     )
     return table(head, rows, caption, words=3) if rows else ""
 
 
-def gains_table(found: Study) -> str:
-    """Gain per decade of every dimension on every axis."""
+def gains_table(study: Study) -> str:
+    """Return the table of gains per decade of every dimension on every compute axis."""
     head = ("compute axis", "architecture", "dimension", "range", "runs", "gain per decade",
             "gain per doubling", "compute per doubling")  # fmt: skip
     rows, ways = [], []
-    for axis, arms in found.gains.items():
+    for axis, arms in study.gains.items():
         for arm, gains in arms.items():
             ways += [gains.how] if gains.how else []
             for g in gains.rows:
@@ -81,72 +81,82 @@ def gains_table(found: Study) -> str:
                 )  # fmt: skip
     how = "; ".join(HOW[w] for w in dict.fromkeys(ways))
     caption = (
-        f"{how}. Gain per decade: fall of NE when tenfold compute is spent on it alone; nearly "
-        f"free: a doubling costs less than {10**CHEAP - 1:.0%} of compute"
+        f"{how}. Gain per decade: decrease of NE if tenfold compute is spent on this dimension "
+        f"alone. Nearly free: doubling it adds less than {10**CHEAP - 1:.0%} compute"
     )
     return table(head, rows, caption, words=3) if rows else ""
 
 
-def frontier_table(found: Study) -> str:
-    c, y = column(found.table, found.axis), column(found.table, found.metric)
-    words = shape_words(found)
-    names = found.table["run"].to_list()
-    head = ("run", "architecture", "shape", "compute", metric_words(found.metric))
+def frontier_table(study: Study) -> str:
+    """Return the table of the runs on the frontier."""
+    c = column(study.table, study.axis)
+    y = column(study.table, study.metric)
+    words = shape_words(study)
+    names = study.table["run"].to_list()
+    head = ("run", "architecture", "shape", "compute", metric_words(study.metric))
     rows = [
-        [names[i], arm_words(found.arms[i]), words[i], engineering(float(c[i])), f"{y[i]:.4f}"]
+        [names[i], arm_words(study.arms[i]), words[i], engineering(float(c[i])), f"{y[i]:.4f}"]
         for i in frontier(c, y)
     ]
-    caption = f"The best run at each {found.axis}, and its shape"
+    caption = f"Best runs by {study.axis}, with their shapes"
     return table(head, rows, caption, words=3) if rows else ""
 
 
-def iso_flop_table(found: Study) -> str:
-    head = ("architecture", "budget", "best size", "NE there", "runs", "")
+def iso_flop_table(study: Study) -> str:
+    """Return the table of the best size at each budget."""
+    head = ("architecture", "budget", "best size", "NE at best size", "runs", "")
     rows = [
         [arm_words(arm), engineering(b.compute), _around(b), f"{b.metric:.4f}", str(len(b.runs)),
          "at the edge of the sizes tried" if b.at_edge else ""]
-        for arm, (_, fit) in found.iso.items()
+        for arm, (_, fit) in study.iso.items()
         for b in fit.budgets
     ]  # fmt: skip
     return table(head, rows, "Minima of the iso-FLOP curves, with intervals") if rows else ""
 
 
-def noise_table(found: Study) -> str:
-    if found.noise is None:
+def noise_table(study: Study) -> str:
+    """Return the table of the smallest detectable difference by number of seeds."""
+    if study.noise is None:
         return ""
-    rows = [[f"{n}", f"{float(found.noise.detectable(n)):.5f}"] for n in (1, 2, 3, 5, 10)]
-    sd, low, high = found.noise.pooled
+    rows = [[f"{n}", f"{float(study.noise.detectable(n)):.5f}"] for n in (1, 2, 3, 5, 10)]
+    sd, low, high = study.noise.pooled
     caption = (
         f"Standard deviation between seeds {sd:.2g} [{low:.2g}, {high:.2g}], pooled over "
-        f"{len(found.noise.scales)} shapes. Least difference of two means that is found in "
-        f"80% of cases at {CONFIDENCE:.0%} confidence, by seeds of each"
+        f"{len(study.noise.scales)} shapes. Smallest difference between two means that is "
+        f"detected with 80% probability at {CONFIDENCE:.0%} confidence, by seeds per mean"
     )
-    return table(("seeds of each", "least detectable difference"), rows, caption)
+    return table(("seeds per mean", "smallest detectable difference"), rows, caption)
 
 
-def comparisons_table(found: Study) -> str:
-    head = ("architecture", "against", "by", "at", "difference", "baseline's compute for its NE")
+def comparisons_table(study: Study) -> str:
+    """Return the table of comparisons of architectures."""
+    head = ("architecture", "baseline", "method", "at", "difference", "compute multiplier")
     rows = [
         [arm_words(c.arm), arm_words(c.baseline),
          f"{c.pairs} pairs" if c.kind == "paired" else "laws", engineering(c.at) if c.at else "–",
          interval(c.difference, (c.low, c.high)), _multiplier(c.multiplier)]
-        for c in found.comparisons
+        for c in study.comparisons
     ]  # fmt: skip
-    caption = f"Differences in {metric_words(found.metric)}, below zero is better, with intervals"
+    caption = (
+        f"Difference in {metric_words(study.metric)} from the baseline, with interval; below zero "
+        "is better. Compute multiplier: factor on the baseline's compute at which its law reaches "
+        "the same metric"
+    )
     return table(head, rows, caption, words=3) if rows else ""
 
 
-def forecasts_table(found: Study) -> str:
-    head = ("prediction", "run", "compute", "predicted", "observed", "error", "inside")
+def forecasts_table(study: Study) -> str:
+    """Return the table of predictions with their outcomes."""
+    head = ("prediction", "run", "compute", "predicted", "observed", "error", "in interval")
     rows = [
         [f.how + (f", {f.arm}" if f.arm else ""), f.outcome.run, engineering(f.outcome.compute),
          interval(f.outcome.predicted, (f.outcome.low, f.outcome.high)),
          f"{f.outcome.observed:.4f}", f"{f.outcome.error:+.4f}",
          "yes" if f.outcome.covered else "no"]
-        for f in found.forecasts
+        for f in study.forecasts
     ]  # fmt: skip
-    held = sum(f.outcome.covered for f in found.forecasts)
-    caption = f"{held} of {len(rows)} predictions came true: the interval holds what was observed"
+    covered = sum(f.outcome.covered for f in study.forecasts)
+    caption = f"{covered} of {len(rows)} prediction intervals contain the observed value"
     return table(head, rows, caption, words=2) if rows else ""
 
 
