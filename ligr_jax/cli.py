@@ -1,12 +1,11 @@
 """`ligr`: from an impression log to a scaling law, one sub-command a step."""
 
-import argparse
-import importlib
 import sys
 from collections.abc import Sequence
 
 from ligr_jax.errors import LigrError
-from ligr_jax.parallel.host import use_fast_allocator
+from ligr_jax.exit_status import DONE, FAILED, INTERRUPTED, TABLE, USAGE
+from ligr_jax.stop import StopRequest, hold_signals, listen, release_signals
 
 COMMANDS = {
     "world": "make a synthetic log whose true probabilities are known",
@@ -23,7 +22,11 @@ COMMANDS = {
 }
 
 # Commands that run a model, started with care for its speed.
-STEPPING = ("train", "eval", "sweep", "sid")
+STEPPING = ("train", "eval", "sid")
+# Commands whose result is what they print.
+PRINTING = ("eval", "fit", "plan")
+# Commands that save their work when a signal stops them.
+SAVING = (("train",), ("sweep",), ("sid", "train"))
 
 OVERVIEW = """\
 from an impression log to a scaling law:
@@ -42,17 +45,56 @@ commands:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `ligr COMMAND ...`; returns the exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run `ligr COMMAND ...`; return the exit status."""
+    if argv is not None:
+        return _run(list(argv), StopRequest())
+    hold_signals()  # until there are handlers, also across the exec below
+    from ligr_jax.console import make_output_safe
+
+    output_lost = make_output_safe()
+    words = sys.argv[1:]
+    if words and words[0] in STEPPING and "--help" not in words:
+        from ligr_jax.parallel.host import use_fast_allocator
+
+        use_fast_allocator()
+    saves = any(tuple(words[: len(start)]) == start for start in SAVING)
+    stop = listen(words[0] if words else "", saves)
+    status = _run(words, stop)
+    stop.done = True  # Python needs a moment to end
+    if status == DONE and words and (words[0] in PRINTING or "--show" in words) and output_lost():
+        print(f"ligr {words[0]}: the disk of its output is full; make room", file=sys.stderr)
+        return FAILED
+    return status
+
+
+def _run(words: list[str], stop: StopRequest) -> int:
+    """Run a command; `stop` says whether a signal asked this process to end."""
+    try:
+        release_signals()
+        return _dispatch(words)
+    except SystemExit:
+        raise
+    except BaseException as e:
+        # Libraries turn the exception of a signal into exceptions of their own.
+        interrupted = stop.interrupted or (e if isinstance(e, KeyboardInterrupt) else None)
+        if interrupted is None:
+            raise
+        print(f"ligr {words[0]}: stopped by {stop.interrupted or 'SIGINT'}", file=sys.stderr)
+        return getattr(interrupted, "exit_status", INTERRUPTED)
+
+
+def _dispatch(words: list[str]) -> int:
+    import argparse
+    import importlib
+
     if not words or words[0] not in COMMANDS:
         table = "".join(f"  {name:11}{what}\n" for name, what in COMMANDS.items())
         asked = not words or words[0] in ("-h", "--help", "help")
-        print(f"usage: ligr COMMAND ...\n\n{OVERVIEW}{table}\n`ligr COMMAND --help` has examples.")
+        examples = "`ligr COMMAND --help` has examples."
+        print(f"usage: ligr COMMAND ...\n\n{OVERVIEW}{table}\n{TABLE}\n{examples}")
         if not asked:
             print(f"\nligr: no command '{words[0]}'", file=sys.stderr)
-        return 0 if asked else 2
-    if argv is None and words[0] in STEPPING and "--help" not in words:
-        use_fast_allocator()
+        return DONE if asked else USAGE
     # Imported here: `ligr --help` costs nothing, and `ligr fit` never starts JAX.
     command = importlib.import_module(f"ligr_jax.commands.{words[0]}")
     parser = argparse.ArgumentParser(
@@ -73,9 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if e.filename is None:  # no file of the user's: a bug
             raise
         print(f"ligr {words[0]}: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        return FAILED
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 bug of this package and shows its traceback.
 """
 
+from ligr_jax.exit_status import FAILED, USAGE
+
 
 class LigrError(Exception):
     """An error that the user can mend: the message names file, field, value and remedy.
@@ -11,10 +13,10 @@ class LigrError(Exception):
     exit_status: of `ligr` where this error ends a command.
     """
 
-    exit_status = 1
+    exit_status = FAILED
 
 
 class UsageError(LigrError):
     """A command line that names something which cannot be meant."""
 
-    exit_status = 2
+    exit_status = USAGE

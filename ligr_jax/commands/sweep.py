@@ -53,4 +53,4 @@ def run(args: argparse.Namespace) -> int:
     print(table_of(points), flush=True)
     if args.dry_run:
         return 0
-    return 0 if run_sweep(points, args.data, args.out, args.jobs, print, args.together) else 1
+    return run_sweep(points, args.data, args.out, args.jobs, print, args.together)

@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.stop import StopRequest
 
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
@@ -51,9 +52,12 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def stop_agreed(step: int) -> bool:
-    """Whether one of several processes was told to stop (SIGTERM), the same in all at a step."""
-    return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
+def stop_agreed(stop: StopRequest) -> bool:
+    """Whether to stop now. Several processes call it at the same points of their work, and all of
+    them return True at the same call."""
+    if jax.process_count() == 1:
+        return stop.is_set()
+    return False
 
 
 def own_rows(x: Any) -> np.ndarray:

@@ -5,7 +5,8 @@ Points that differ only in seed and rates can train as one program (`train.toget
 Who trains a run holds its directory's lock, which the operating system frees when it dies. A runner
 takes points that nobody holds, waits for those that others hold, and takes them over where another
 runner was killed. Its children live in sessions of their own: killing the runner does not stop
-them, and a new runner finds them at work.
+them, and a new runner finds them at work. A signal that stops the runner is passed on: the runs
+save, and the runner waits for them.
 """
 
 import fcntl
@@ -16,15 +17,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from signal import SIGTERM
 
 from ligr_jax.atomic import write_atomically
+from ligr_jax.exit_status import BUSY, DONE, FAILED, PREEMPTED
+from ligr_jax.parallel.cluster import without_cluster
 from ligr_jax.progress import clock
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.sweep import Point
-from ligr_jax.train.preemption import on_sigterm
-from ligr_jax.train.run import BUSY, PREEMPTED, held, load_summary
+from ligr_jax.stop import stop_request
+from ligr_jax.train.run import held, load_summary
 from ligr_jax.train.together import groupable
 
 _LOOK_S = 0.5  # between looks at what a child wrote
@@ -35,29 +39,46 @@ Say = Callable[[str], None]
 
 def run_sweep(
     points: Sequence[Point], data: Path, out: Path, jobs: int, say: Say, together: int = 1
-) -> bool:
-    """Trains every point that is not finished, in `jobs` processes; true if all of them are.
+) -> int:
+    """Train every point that is not finished, in `jobs` processes; return the exit status.
+
+    The status is DONE if all points are finished, PREEMPTED if some were saved and running again
+    continues them, else FAILED.
 
     points: the cheapest first. The NE of a ladder's largest run is predicted before it starts.
     together: so many points at most that differ only in seed and rates train as one program.
 
     A point that fails does not stop the others: its output is in `<point>/log.txt`, its last words
-    in `<point>/error.txt`. SIGTERM lets the running points save themselves and starts no other.
+    in `<point>/error.txt`. A signal lets the running points save, and starts no other point.
     """
     out.mkdir(parents=True, exist_ok=True)
     _list(points, out)
     board = _Board(points, data, out, say, together)
-    with on_sigterm(board.stop), ThreadPoolExecutor(jobs) as pool:
+    with stop_request() as stop, ThreadPoolExecutor(jobs) as pool:
+        stop.defer()
+        stop.on_exit(board.kill)
+        stop.on_request(board.stop)
         workers = [pool.submit(board.work) for _ in range(jobs)]
         try:
-            for worker in workers:
-                worker.result()
-        except KeyboardInterrupt:
-            say("interrupted: waiting for the running points to save themselves")
+            # With a limit: a handler runs when the main thread wakes up.
+            while wait(workers, _LOOK_S).not_done:
+                pass
+        except BaseException:
             board.stop()
+            raise
+        for worker in workers:
+            worker.result()
     for name, error in board.failed.items():
         say(f"failed: {name}: {error} (see {out / name / 'log.txt'})")
-    return all((out / p.name / "summary.json").exists() for p in points)
+    unfinished = sum(not (out / p.name / "summary.json").exists() for p in points)
+    if unfinished and (stop.is_set() or board.saved):
+        say(
+            f"stopped by {stop.reason or 'a signal to its points'} with "
+            f"{len(points) - unfinished} of {len(points)} points finished and {len(board.saved)} "
+            "saved part-way; run the same command again to continue"
+        )
+        return PREEMPTED
+    return FAILED if unfinished else DONE
 
 
 def _list(points: Sequence[Point], out: Path) -> None:
@@ -88,23 +109,36 @@ class _Board:
         self._running: dict[str, tuple[float, float]] = {}  # when it began, seconds expected
         self._children: set[subprocess.Popen[bytes]] = set()
         self._elsewhere: set[str] = set()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._expected = self._took = 0.0  # seconds of the points finished here
         self.failed: dict[str, str] = {}
+        self.saved: set[str] = set()  # stopped by a signal; running again continues them
 
     def stop(self) -> None:
-        self._stopping = True
+        """Let the running points save; start no other."""
+        self._stopping.set()
         for child in list(self._children):
             child.terminate()
 
+    def kill(self) -> None:
+        """End the running points at once; what they saved stays."""
+        for child in list(self._children):
+            child.kill()
+
     def work(self) -> None:
         """Trains one group of points after another until none is left."""
-        while not self._stopping:
+        while not self._stopping.is_set():
             group, others = self._take()
             if group:
-                self._train(group)
+                try:
+                    self._train(group)
+                except OSError as e:  # a full disk ends this point, not the sweep
+                    with self._lock:
+                        self._running.pop(group[0].name, None)
+                        for point in group:
+                            self._fail(point, str(e))
             elif others:
-                time.sleep(_WAIT_S)
+                self._stopping.wait(_WAIT_S)
             else:
                 return
 
@@ -163,16 +197,24 @@ class _Board:
                 took = time.monotonic() - began
                 self._took, self._expected = self._took + took, self._expected + expected
                 self._line(group[0], f"finished in {clock(took)}{self._time_left()}", group)
+            # SIGTERM ends a process that has not yet begun to listen.
+            stopped = status == PREEMPTED or (status == -SIGTERM and self._stopping.is_set())
             for point in group:
-                if point not in done:
-                    self._fail(point, status, last)
+                if point in done:
+                    continue
+                if stopped and not (self._out / point.name / "error.txt").exists():
+                    self.saved.add(point.name)
+                else:
+                    self._fail(point, f"exit status {status}: {last}")
 
-    def _fail(self, point: Point, status: int, last: str) -> None:
+    def _fail(self, point: Point, error: str) -> None:
         path = self._out / point.name / "error.txt"
-        error = f"exit status {status}: {last}" if status != PREEMPTED else "saved; run again"
-        if path.exists():  # of a group, those that diverged have their own
-            error = path.read_text().strip()
-        write_atomically(path, error + "\n")
+        try:
+            if path.exists():  # of a group, those that diverged have their own
+                error = path.read_text().strip()
+            write_atomically(path, error + "\n")
+        except OSError as e:
+            self._say(f"cannot write {path}: {e.strerror}")
         self.failed[point.name] = error
         self._line(point, f"FAILED ({error})")
 
@@ -185,11 +227,11 @@ class _Board:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env=without_cluster(os.environ),
                 start_new_session=True,
             )
         self._children.add(child)
-        if self._stopping:  # told while the child was being born
+        if self._stopping.is_set():  # a stop was requested before the child was registered
             child.terminate()
         last, ended = "", False
         with log.open("rb") as lines:

@@ -6,7 +6,6 @@ Killed at any moment and started again, it goes on from its checkpoint and ends 
 import contextlib
 import dataclasses
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,9 +23,9 @@ from ligr_jax.sid.files import load_arrays, save_arrays
 from ligr_jax.sid.model import SidModel, load_model
 from ligr_jax.sid.train_rqkmeans import RQKMeansTraining
 from ligr_jax.sid.train_rqvae import RQVAETraining
-from ligr_jax.train.loop import Preempted
-from ligr_jax.train.preemption import on_sigterm
-from ligr_jax.train.run import PREEMPTED, claimed
+from ligr_jax.stop import stop_request
+from ligr_jax.train.loop import Preempted, stopped
+from ligr_jax.train.run import claimed
 from ligr_jax.train.track import JsonLines
 
 SAVE_EVERY_S = 30.0
@@ -67,7 +66,7 @@ def train(
     Raises:
         BadInput: `out` holds a model of another configuration or corpus, or something else.
         Busy: another process is training there.
-        Preempted: SIGTERM; everything is saved.
+        Preempted: A signal asked to stop; everything is saved.
     """
     with claimed(out):
         _adopt(
@@ -98,11 +97,12 @@ def _advance(
     first, state = _restored(path, training)
     if first:
         say(f"resuming at step {first} of {last}")
-    progress, rows, stop = Progress(last, say), JsonLines(out, first), threading.Event()
+    progress, rows = Progress(last, say), JsonLines(out, first)
     saved = time.monotonic()
     metrics: Mapping[str, Any] = {}
-    with contextlib.ExitStack() as ended, on_sigterm(stop.set):
+    with stop_request() as stop, contextlib.ExitStack() as ended:
         ended.callback(rows.close, 0)
+        stop.defer()
         for number in range(first + 1, last + 1):
             before = metrics
             state, metrics = training.update(number, state)
@@ -115,8 +115,8 @@ def _advance(
                 _save(path, number, state)
                 saved = time.monotonic()
             if stop.is_set() and number < last:
-                say(f"stopped by SIGTERM at step {number}; the same command goes on from it")
-                raise Preempted(PREEMPTED)
+                say(stopped(stop, number))
+                raise Preempted
     return state
 
 

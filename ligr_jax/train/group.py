@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +18,17 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.data.pipeline import TrainBatch, TrainBatches, eval_batches, plan_for, train_batches
 from ligr_jax.data.records import Records
 from ligr_jax.progress import Progress
+from ligr_jax.stop import stop_request
 from ligr_jax.tables.placements import Lists
 from ligr_jax.train.evaluate import Evaluator, gather, measure
-from ligr_jax.train.loop import advance, peek, splits_to_measure
-from ligr_jax.train.preemption import on_sigterm
+from ligr_jax.train.loop import (
+    EvaluationStopped,
+    advance,
+    halted,
+    peek,
+    splits_to_measure,
+    stop_between_batches,
+)
 from ligr_jax.train.program import Program, key_data
 from ligr_jax.train.record import Record, TrainingDiverged
 from ligr_jax.train.state import Hyper, TrainState, optimizer
@@ -95,13 +101,14 @@ class Group:
         self.step_fn = self.lowered(state).compile()
         for m in self.members:
             m.record.start_seconds = time.perf_counter() - began
-        stop = threading.Event()
-        with contextlib.ExitStack() as opened, on_sigterm(stop.set):
+        with stop_request() as stop, contextlib.ExitStack() as opened:
             for m in self.members:
                 share = (self.mesh.size, len(self.members))
                 opened.enter_context(m.record.open(self.first, m.state.params, *share))
+            self.stop = stop
+            stop.defer()
             with contextlib.suppress(TrainingDiverged):  # `read` raises it where no run is left
-                state = advance(self, state, self.first, stop)
+                state = advance(self, state, self.first)
                 self._finish(state)
         for batches in self.batches.values():
             batches.close()
@@ -182,8 +189,14 @@ class Group:
             self.progress.show(number, f"{note}  {speed:,.0f} tok/s")
 
     def evaluate(self, number: int, state: TrainState) -> None:
+        for m in self.live.values():
+            m.record.evaluation_due = True
         for place, numbers in self._measured(state, "validation").items():
             self.live[place].record.evaluated(number, numbers)
+
+    @property
+    def evaluation_due(self) -> bool:
+        return any(m.record.evaluation_due for m in self.live.values())
 
     def _measured(self, state: TrainState, split: str) -> dict[int, dict[str, Any]]:
         """Metrics of a split by place in the stack; every batch is read once, for all runs."""
@@ -195,6 +208,7 @@ class Group:
             if parts:  # the one before, while this one is computed
                 parts[-1] = (*parts[-1][:3], np.asarray(parts[-1][3]))
             parts.append((index, batch.weight > 0, batch.labels, logits))
+            stop_between_batches(self.stop)
         found = {}
         for place in self.live:
             own = [(i, targets, y, np.asarray(z)[place]) for i, targets, y, z in parts]
@@ -220,7 +234,10 @@ class Group:
         """Evaluates the final states, and writes a summary for each."""
         began = time.perf_counter()
         splits = splits_to_measure(self.config, self.records)
-        measured = [self._measured(state, split) for split in splits]
+        try:
+            measured = [self._measured(state, split) for split in splits]
+        except EvaluationStopped:
+            raise halted(self, self.steps) from None
         seconds, bad_steps = time.perf_counter() - began, jax.device_get(state.bad_total)
         # XLA counts what one device does.
         of_device = (self.step_fn.cost_analysis() or {}).get("flops")

@@ -5,7 +5,6 @@ parameters, bit for bit, as if it had never stopped (same devices).
 """
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,20 +17,24 @@ from ligr_jax.data.assemble import crowded_tables
 from ligr_jax.data.pipeline import TrainBatch, TrainBatches, plan_for, train_batches
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
+from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.parallel.processes import is_first, stop_agreed
 from ligr_jax.progress import Progress
+from ligr_jax.stop import StopRequest, stop_request
 from ligr_jax.train.evaluate import Evaluator
 from ligr_jax.train.incremental import warm_start
 from ligr_jax.train.length import steps_of
-from ligr_jax.train.preemption import on_sigterm
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import Record
-from ligr_jax.train.run import PREEMPTED, adopt, claimed, load_summary
+from ligr_jax.train.run import adopt, claimed, load_summary
 from ligr_jax.train.state import TrainState
 
 
 class Preempted(SystemExit):
-    """SIGTERM came; the state is saved, and the same command goes on from it."""
+    """A signal asked to stop; the state is saved, and the same command continues from it."""
+
+    def __init__(self) -> None:
+        super().__init__(PREEMPTED)
 
 
 def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
         ConfigError: `out` holds another run, or the configuration does not fit the data.
         Busy: another process is training this run.
         TrainingDiverged: `train.max_bad_steps` non-finite steps in a row.
-        Preempted: SIGTERM; everything is saved.
+        Preempted: A signal asked to stop; everything is saved.
     """
     if not is_first():
         say = _silent
@@ -72,12 +75,21 @@ def peek(batches: TrainBatches) -> TrainBatch:
     return batch
 
 
+class EvaluationStopped(Exception):
+    """A signal asked to stop while a split was measured."""
+
+
 class Training(Protocol):
     """What `advance` takes through its steps: one run, or several together."""
 
     config: Config
     steps: int
     say: Callable[[str], None]
+    stop: StopRequest
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether the state was saved while its evaluation was interrupted."""
 
     def step(self, state: TrainState) -> tuple[TrainState, Any]:
         """Dispatches the step of the next batch."""
@@ -85,7 +97,8 @@ class Training(Protocol):
     def read(self, number: int, metrics: Any) -> None:
         """Waits for a step's metrics, and takes them in."""
 
-    def evaluate(self, number: int, state: TrainState) -> None: ...
+    def evaluate(self, number: int, state: TrainState) -> None:
+        """Raises EvaluationStopped: a signal asked to stop; the evaluation is still due."""
 
     def save(self, number: int, state: TrainState) -> None: ...
 
@@ -93,34 +106,61 @@ class Training(Protocol):
         """Returns when all saves are on disk."""
 
 
-def advance(training: Training, state: TrainState, first: int, stop: threading.Event) -> TrainState:
+def advance(training: Training, state: TrainState, first: int) -> TrainState:
     """Steps after `first` to the end; the metrics of step n are read after n + 1 is dispatched.
 
     Raises:
-        Preempted: `stop` was set; everything is saved.
+        Preempted: A stop was requested; everything is saved.
     """
     c, steps = training.config.train, training.steps
     pending: Any = None
+    if stop_agreed(training.stop) or (training.evaluation_due and _stops(training, first, state)):
+        raise halted(training, first)
     for number in range(first + 1, steps + 1):
         state, metrics = training.step(state)
         if pending:
             training.read(number - 1, pending)
         pending = metrics
-        stopping = stop.is_set() or stop_agreed(number)
+        stopping = stop_agreed(training.stop)
         save = number % c.checkpoint_every == 0 or number == steps or stopping
         evaluate = c.eval_every and number % c.eval_every == 0 and number < steps
         if save or evaluate:
             training.read(number, pending)
             pending = None
         if evaluate:  # before saving: a run killed between the two does it again
-            training.evaluate(number, state)
-        if save:
+            stopping = _stops(training, number, state) or stopping
+        if save or stopping:
             training.save(number, state)
         if stopping and number < steps:
-            training.wait()
-            training.say(f"stopped by SIGTERM at step {number}; the same command goes on from it")
-            raise Preempted(PREEMPTED)
+            raise halted(training, number)
     return state
+
+
+def _stops(training: Training, number: int, state: TrainState) -> bool:
+    """Evaluate; whether a stop was requested meanwhile."""
+    try:
+        training.evaluate(number, state)
+    except EvaluationStopped:
+        return True
+    return False
+
+
+def halted(training: Training, number: int) -> Preempted:
+    """Wait for the saves and print the last line of a run that a signal stopped."""
+    training.wait()
+    training.say(stopped(training.stop, number))
+    return Preempted()
+
+
+def stopped(stop: StopRequest, number: int) -> str:
+    """The last line of a run that a signal stopped."""
+    return f"stopped by {stop.reason} at step {number}; the same command continues from it"
+
+
+def stop_between_batches(stop: StopRequest) -> None:
+    """Raise EvaluationStopped if a stop was requested; called for each batch of an evaluation."""
+    if stop_agreed(stop):
+        raise EvaluationStopped
 
 
 class Trainer:
@@ -151,9 +191,11 @@ class Trainer:
         first = int(state.step)
         if first:
             self.say(f"resuming at step {first} of {self.steps}")
-        stop = threading.Event()
-        with self.record.open(first, state.params, self.mesh.size), self._on_sigterm(stop):
-            state = advance(self, state, first, stop)
+        devices = self.mesh.size
+        with stop_request() as stop, self.record.open(first, state.params, devices):
+            self.stop = stop
+            stop.defer()
+            state = advance(self, state, first)
             summary = self._finish(state, flops_xla)
         self.batches.close()
         return summary
@@ -174,10 +216,6 @@ class Trainer:
         per_device = (compiled.cost_analysis() or {}).get("flops")
         return state, compiled, per_device * self.mesh.size if per_device else None
 
-    def _on_sigterm(self, stop: threading.Event) -> contextlib.AbstractContextManager[None]:
-        """Of several processes, JAX hears it, and they stop together."""
-        return on_sigterm(stop.set) if jax.process_count() == 1 else contextlib.nullcontext()
-
     def step(self, state: TrainState) -> tuple[TrainState, Any]:
         waiting = time.perf_counter()
         batch, lists = self.program.put(*next(self.batches))
@@ -191,7 +229,15 @@ class Trainer:
             self.progress.show(number, note)
 
     def evaluate(self, number: int, state: TrainState) -> None:
-        self.record.evaluated(number, self.evaluator(state, "validation"))
+        self.record.evaluation_due = True
+        self.record.evaluated(number, self._measure(state, "validation"))
+
+    @property
+    def evaluation_due(self) -> bool:
+        return self.record.evaluation_due
+
+    def _measure(self, state: TrainState, split: str) -> dict[str, Any]:
+        return self.evaluator(state, split, lambda *_: stop_between_batches(self.stop))
 
     def save(self, number: int, state: TrainState) -> None:
         self.record.save(number, state, self.batches.get_state())
@@ -203,8 +249,12 @@ class Trainer:
         """Evaluates the final state and writes summary.json."""
         began = time.perf_counter()
         splits = splits_to_measure(self.config, self.records)
+        try:
+            measured = [self._measure(state, split) for split in splits]
+        except EvaluationStopped:
+            raise halted(self, self.steps) from None
         return self.record.finish(
-            [self.evaluator(state, split) for split in splits],
+            measured,
             time.perf_counter() - began,
             self.plan.packing,
             int(state.bad_total),

@@ -19,7 +19,7 @@ import wandb
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config, digest, flatten
-from ligr_jax.train.run import PREEMPTED
+from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.train.wandb_server import address, answers, has_key
 
 _FINISH_S = 60  # for uploads at the end; what is left lies on disk

@@ -41,6 +41,7 @@ class Record:
         self.config, self.out, self.steps, self.say = config, out, steps, say
         self.checkpoints = Checkpoints(out / "checkpoints", config.train.keep, layout, say)
         self.totals = Totals()
+        self.evaluation_due = False  # of the newest state: a signal interrupted it
         self.start_seconds = 0.0  # restoring and compiling, before the first step
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, int]] | None:
@@ -50,6 +51,7 @@ class Record:
             return None
         state, meta = restored
         self.totals = Totals(**meta["totals"])
+        self.evaluation_due = meta.get("evaluation_due", False)
         return state, meta["batches"]
 
     @contextlib.contextmanager
@@ -96,11 +98,14 @@ class Record:
     def evaluated(self, number: int, numbers: Mapping[str, Any]) -> None:
         """Writes an evaluation's numbers; the time it took was no training."""
         self._tracker.log({"step": number, **numbers})
+        self.evaluation_due = False
         self.meter.restart()
 
     def save(self, number: int, state: TrainState, place: Mapping[str, int]) -> None:
         """Saves in the background. place: of the next batch."""
-        meta = {"totals": dataclasses.asdict(self.totals), "batches": place}
+        meta: dict[str, Any] = {"totals": dataclasses.asdict(self.totals), "batches": place}
+        if self.evaluation_due:
+            meta["evaluation_due"] = True
         self.checkpoints.save(number, state, meta)
 
     def finish(

@@ -18,10 +18,9 @@ from typing import Any
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config, ConfigError, difference, from_json, to_json
 from ligr_jax.errors import LigrError
+from ligr_jax.exit_status import BUSY
 from ligr_jax.train.track import finite
 
-PREEMPTED = 85  # exit status for "saved, run me again": a scheduler must see a failure to requeue
-BUSY = 75
 LOCK = ".lock"
 
 

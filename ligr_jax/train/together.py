@@ -85,7 +85,7 @@ def train_together(
         ConfigError: the runs cannot train together, or a directory holds another run.
         Busy: another process is training one of the runs; none was touched.
         TrainingDiverged: at the end, where some of the runs diverged.
-        Preempted: SIGTERM; everything is saved.
+        Preempted: A signal asked to stop; everything is saved.
     """
     _require_alike(configs, outs)
     with contextlib.ExitStack() as claims:

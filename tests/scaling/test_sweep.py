@@ -17,6 +17,7 @@ import yaml
 from ligr_jax.cli import main
 from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
+from ligr_jax.exit_status import DONE, FAILED
 from ligr_jax.scaling import shipped
 from ligr_jax.scaling.fit.registered import score
 from ligr_jax.scaling.ladder import PRESETS, configure
@@ -128,7 +129,7 @@ def test_a_sweep_from_points_to_page(
     short = [*SMALL, "train.steps=10", "train.max_bad_steps=2"]
     points = plan_points(grid("optim.dense_lr=1e-3", "optim.dense_lr=1e30"), prepared, short)
     said: list[str] = []
-    assert run_sweep(points, prepared, tmp_path, 2, said.append, together) is False
+    assert run_sweep(points, prepared, tmp_path, 2, said.append, together) == FAILED
     good, bad = (next(p for p in points if f"={lr}" in p.assignments[0]) for lr in ("1e-3", "1e30"))
     assert any(line.startswith(f"failed: {bad.name}: ") for line in said)
     assert "steps in a row" in (tmp_path / bad.name / "error.txt").read_text()
@@ -143,7 +144,7 @@ def test_a_sweep_from_points_to_page(
     listed = json.loads((tmp_path / "sweep.json").read_text())["points"]
     assert {p["run"] for p in listed} == {good.name, bad.name}
     again: list[str] = []
-    assert run_sweep([good], prepared, tmp_path, 1, again.append) is True
+    assert run_sweep([good], prepared, tmp_path, 1, again.append) == DONE
     assert any("finished before" in line for line in again)
     assert main(["report", str(tmp_path)]) == 0
     assert "report.html" in capsys.readouterr().out

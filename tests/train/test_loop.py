@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,13 +18,14 @@ from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
+from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator, evaluate_run
 from ligr_jax.train.leaf_digests import digest_of
 from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import TrainingDiverged
-from ligr_jax.train.run import PREEMPTED, Busy, claimed, load_config, load_summary
+from ligr_jax.train.run import Busy, claimed, load_config, load_summary
 from ligr_jax.train.state import TrainState
 from ligr_jax.train.track import read_rows
 from tests.train.runs import SMALL, small_config
@@ -91,23 +93,41 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
         assert final[key] == reference[key]
 
 
-def test_sigterm_saves_and_asks_to_be_run_again(
-    prepared: Path, finished: Path, tmp_path: Path
+def test_any_signal_saves_and_asks_to_be_run_again(
+    prepared: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Between steps, while a split is measured, and while the final state is measured."""
     run, said = tmp_path / "stopped", list[str]()
+    config, predict = small_config(prepared, "train.eval_every=20"), Evaluator.predict
+    evaluations = [signal.SIGINT, signal.SIGHUP, None, signal.SIGUSR1]
 
     def stop_at_first_row(line: str) -> None:
         said.append(line)
         if line.startswith("step"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Preempted) as stopped:
-        train(small_config(prepared), run, stop_at_first_row)
-    assert stopped.value.code == PREEMPTED
-    assert "stopped by SIGTERM at step" in said[-1]
-    assert load_summary(run) is None
-    train(small_config(prepared), run, lambda _: None)
+    def stop_while_measuring(*args: Any) -> Any:
+        number = evaluations.pop(0) if evaluations else None
+        if number:
+            os.kill(os.getpid(), number)
+        return predict(*args)
+
+    monkeypatch.setattr(Evaluator, "predict", stop_while_measuring)
+    for say, words in (
+        (stop_at_first_row, "stopped by SIGTERM at step"),
+        (said.append, "stopped by SIGINT at step 20"),
+        (said.append, "stopped by SIGHUP at step 20"),
+        (said.append, "stopped by SIGUSR1 at step 40"),
+    ):
+        with pytest.raises(Preempted) as stopped:
+            train(config, run, say)
+        assert stopped.value.code == PREEMPTED
+        assert words in said[-1]
+        assert load_summary(run) is None
+    train(config, run, lambda _: None)
     assert_same_bits(state_of(run), state_of(finished))
+    measured = [r["step"] for r in read_rows(run / "metrics.jsonl") if "validation/ne" in r]
+    assert measured == [20, 40]
 
 
 # Where orbax gives up at the first damaged array, others still on their way find its loop closed.

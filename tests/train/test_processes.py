@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.parallel.processes import join_processes
 from ligr_jax.train.loop import train
-from ligr_jax.train.run import PREEMPTED
 from ligr_jax.train.track import read_rows
 from tests.train.runs import SMALL, small_config
 from tests.xla import flags

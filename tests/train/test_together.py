@@ -17,6 +17,7 @@ from ligr_jax.config import Config, ConfigError, digest
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
+from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.group import Group, Member
 from ligr_jax.train.loop import Preempted, train
@@ -151,7 +152,7 @@ def test_a_stopped_group_goes_on_to_the_same_bits(
 
     with pytest.raises(Preempted) as stopped:
         train_together(configs, outs, stop_at_first_row)
-    assert stopped.value.code == 85
+    assert stopped.value.code == PREEMPTED
     assert "stopped by SIGTERM at step 2" in said[-1]
     assert not any(load_summary(out) for out in outs)
     train_together(configs, outs, said.append)

@@ -37,6 +37,7 @@ from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.world.block import block_table
 from ligr_jax.data.world.catalog import build_catalog, item_tables
 from ligr_jax.data.world.config import ACTIONS, LABELS, VERSION, Planted, WorldConfig
+from ligr_jax.stop import end_silently, held_signals
 
 __all__ = ["Planted", "WorldConfig", "generate", "world_schema"]
 
@@ -120,9 +121,11 @@ def _write_blocks(
     if workers <= 1:
         yield from (_write_block(config, number, out) for number in todo)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, end_silently) as pool:
         try:
-            futures = [pool.submit(_write_block, config, number, out) for number in todo]
+            with held_signals():  # a worker inherits that, until it has its handler
+                futures = [pool.submit(_write_block, config, number, out) for number in todo]
             yield from (future.result() for future in as_completed(futures))
         finally:
             pool.shutdown(cancel_futures=True)

@@ -1,0 +1,28 @@
+"""Exit statuses of `ligr`, by which schedulers and scripts decide what to do next.
+
+    0      done
+    1      failed: the message says why; running the same command again fails again
+    2      usage: an unknown command, option or value
+    75     busy: another process is training this run
+    85     stopped by a signal, or about to be: run the same command again to continue
+    130    Ctrl-C in a command that saves nothing, or pressed twice
+    134    another process of the same run was lost: run the same command again in all of them
+
+`ligr prepare` and other commands that save nothing end with 128 + the signal's number, as the shell
+reports a process that a signal ended: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
+"""
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+BUSY = 75
+PREEMPTED = 85
+INTERRUPTED = 130
+PEER_LOST = 134
+
+# The short form of the table above, for `ligr --help`.
+TABLE = """\
+exit status:
+  0 done   1 failed   2 usage   75 another process trains this run
+  85 stopped by a signal, run again   130 interrupted   134 a process was lost, run again
+"""
