@@ -44,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints one plan; raises BadInput with the reason where there is none."""
-    from ligr_jax.scaling.plan import Asked, make_plan, text, to_json
+    from ligr_jax.scaling.plan import PlanRequest, make_plan, text, to_json
 
     plan = make_plan(
         read_runs(*args.runs).table,
-        Asked(
+        PlanRequest(
             flops=args.flops,
             metric=args.metric,
             lower_is_better=args.metric.replace("_", "/").rsplit("/", 1)[-1].lower() in LOWER,

@@ -1,4 +1,4 @@
-"""Plans find the rule behind simulated sweeps, spend the budget, and refuse what cannot be said."""
+"""Plans recover the rule of simulated sweeps, spend the budget, and refuse bad requests."""
 
 import json
 import shlex
@@ -17,9 +17,9 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.flops import train_flops
 from ligr_jax.parallel.peak import DEVICES, Device, find_device, name_of
 from ligr_jax.scaling.ladder import configure
-from ligr_jax.scaling.plan import Asked, make_plan
+from ligr_jax.scaling.plan import PlanRequest, make_plan
 from ligr_jax.scaling.plan.command import train_words
-from ligr_jax.scaling.plan.place import device_bytes, place
+from ligr_jax.scaling.plan.device_memory import device_bytes, fit_in_memory
 from ligr_jax.scaling.plan.recorded import config_of
 from ligr_jax.scaling.plan.serve import request_bytes, request_flops
 from ligr_jax.scaling.runs import read_runs
@@ -36,10 +36,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(runs: Path, flops: float = BUDGET, **asked: object):
-    return make_plan(read_runs(runs).table, Asked(flops, resamples=300, **asked))  # type: ignore[arg-type]
+    return make_plan(read_runs(runs).table, PlanRequest(flops, resamples=300, **asked))  # type: ignore[arg-type]
 
 
-def test_the_ladders_rule_and_law_are_found_within_their_intervals(runs: Path) -> None:
+def test_rule_and_law_of_a_ladder_are_recovered_within_their_intervals(runs: Path) -> None:
     plan = planned(runs)
     for name, true in best_shape(BUDGET).items():
         value, low, high = plan.raw[name]
@@ -56,7 +56,7 @@ def test_the_ladders_rule_and_law_are_found_within_their_intervals(runs: Path) -
     assert len(plan.rule.frontier) == 9
 
 
-def test_the_best_shape_of_budgets_is_found_where_the_runs_have_several(tmp_path: Path) -> None:
+def test_iso_flop_rule_is_used_if_budgets_have_several_shapes(tmp_path: Path) -> None:
     plan = planned(known_rule.isoflop(tmp_path))
     for name, true in best_shape(BUDGET).items():
         value, low, high = plan.raw[name]
@@ -66,7 +66,7 @@ def test_the_best_shape_of_budgets_is_found_where_the_runs_have_several(tmp_path
     assert plan.rule.frontier == tuple(f"r{i}3" for i in range(5))
 
 
-def test_the_planned_run_spends_the_budget_on_the_axis_asked_for(runs: Path) -> None:
+def test_planned_run_spends_the_budget_on_the_requested_axis(runs: Path) -> None:
     plan = planned(runs)
     assert plan.trained
     config, steps = plan.trained.config, plan.trained.steps
@@ -79,7 +79,7 @@ def test_the_planned_run_spends_the_budget_on_the_axis_asked_for(runs: Path) -> 
     assert paper.steps.axes["flops_paper"] == pytest.approx(1e13, rel=0.02)
 
 
-def test_time_is_the_runs_own_speed_on_their_device_and_assumed_on_another(runs: Path) -> None:
+def test_speed_is_measured_on_the_device_of_the_runs_and_assumed_on_another(runs: Path) -> None:
     own, other = (planned(runs, device=name, devices=8).trained for name in ("h200", "a100"))
     assert own
     assert other
@@ -92,24 +92,25 @@ def test_time_is_the_runs_own_speed_on_their_device_and_assumed_on_another(runs:
 
 def test_a_table_copied_elsewhere_gives_the_same_plan(runs: Path, tmp_path: Path) -> None:
     read_runs(runs).table.write_csv(tmp_path / "runs.csv")
-    here, there = planned(runs), planned(tmp_path / "runs.csv")
-    assert here.trained
-    assert there.trained
-    assert here.trained.config == there.trained.config
-    assert here.predicted == there.predicted
+    original = planned(runs)
+    copied = planned(tmp_path / "runs.csv")
+    assert original.trained
+    assert copied.trained
+    assert original.trained.config == copied.trained.config
+    assert original.predicted == copied.predicted
 
 
-def test_runs_of_rivals_do_not_change_ligrs_plan(runs: Path) -> None:
+def test_runs_of_other_models_do_not_change_the_plan(runs: Path) -> None:
     table = read_runs(runs).table
     rivals = table.with_columns(
         pl.lit("hstu").alias("config/model.kind"), pl.lit(0.1).alias("validation/ne")
     )
-    plan = make_plan(pl.concat([table, rivals]), Asked(BUDGET, resamples=300))
-    assert plan.predicted == make_plan(table, Asked(BUDGET, resamples=300)).predicted
+    plan = make_plan(pl.concat([table, rivals]), PlanRequest(BUDGET, resamples=300))
+    assert plan.predicted == make_plan(table, PlanRequest(BUDGET, resamples=300)).predicted
     assert "another kind" in plan.warnings[0]
 
 
-def test_other_peoples_runs_get_as_far_as_their_columns_go(tmp_path: Path) -> None:
+def test_foreign_table_without_configuration_gives_a_plan_without_training(tmp_path: Path) -> None:
     c = np.geomspace(1e18, 1e21, 8)
     rows = zip(c, 2 + (c / 1e18) ** -0.1, 1e8 * (c / 1e18) ** 0.5, 12 * (c / 1e18) ** 0.1)
     lines = ["flops,loss,params_dense,depth", *(",".join(map(str, row)) for row in rows)]
@@ -146,21 +147,21 @@ def test_recorded_configurations_come_back(runs: Path) -> None:
     assert config_of(row) == made
 
 
-def test_a_plan_in_words_and_in_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_as_text_and_as_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", "--runs", str(runs), "--flops", "1e16", "--bootstrap", "50"]
     assert main(words) == 0
     said = capsys.readouterr().out
     command = shlex.split(said.strip().splitlines()[-1])
     assert command[:4] == ["ligr", "train", "--runs", str(runs)]
     assert main([*words, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert shlex.split(told["command"]) == command
-    for name, value in told["shape"].items():
+    numbers = json.loads(capsys.readouterr().out)
+    assert shlex.split(numbers["command"]) == command
+    for name, value in numbers["shape"].items():
         assert f"{name}={value}" in command
-    assert told["law"]["version"]
-    assert told["frontier"] == [f"r{i}" for i in range(9)]
-    assert set(told["other_axes"]) == {"flops_paper", "flops_6nd"}
-    assert not any(said["differs"] for said in told["other_axes"].values())
+    assert numbers["law"]["version"]
+    assert numbers["frontier"] == [f"r{i}" for i in range(9)]
+    assert set(numbers["other_axes"]) == {"flops_paper", "flops_6nd"}
+    assert not any(axis["differs"] for axis in numbers["other_axes"].values())
 
 
 @pytest.mark.parametrize(
@@ -171,9 +172,9 @@ def test_a_plan_in_words_and_in_json(runs: Path, capsys: pytest.CaptureFixture[s
         ({"flops": float("nan")}, "below the smallest"),
         ({"axis": "flops_modle"}, r"no column 'flops_modle'.*flops_model"),
         ({"device": "h20"}, "no device 'h20'; nearest: h200"),
-        ({"serve_ms": 0.03}, r"T \d+.*the shape for .* fits .* loses 0\.0\d+ of validation/ne"),
-        ({"serve_ms": 1e-6}, "even with the smallest run's.*--candidates"),
-        ({"flops": 1e11, "devices": 100_000}, "pays for 0 steps"),
+        ({"serve_ms": 0.03}, r"T \d+.*the shape for .* fast enough .* loses 0\.0\d+ of valid"),
+        ({"serve_ms": 1e-6}, "even with that of the smallest run.*--candidates"),
+        ({"flops": 1e11, "devices": 100_000}, "is only 0 steps"),
         ({"serve_ms": 0.0}, "--serve-ms 0 must be above 0"),
         ({"share": 30.0}, r"--mfu 30 must be in \(0, 1\]"),
     ],
@@ -185,7 +186,7 @@ def test_what_cannot_be_planned_is_refused(
         planned(runs, **asked)  # type: ignore[arg-type]
 
 
-def test_far_answers_all_the_same(runs: Path) -> None:
+def test_far_plans_beyond_the_reach_of_the_runs(runs: Path) -> None:
     assert planned(runs, 1e17, far=True).decades == pytest.approx(2.0)
 
 
@@ -201,10 +202,10 @@ def test_runs_that_show_no_growth_are_refused(tmp_path: Path) -> None:
         planned(tmp_path / "worse")
     table = read_runs(tmp_path / "one").table
     with pytest.raises(BadInput, match="no finished runs"):
-        make_plan(table.clear(), Asked(1e13))
+        make_plan(table.clear(), PlanRequest(1e13))
 
 
-def test_a_request_is_counted_by_hand() -> None:
+def test_cost_of_a_request_equals_a_count_by_hand() -> None:
     model = ModelConfig(
         features={}, width=4, depth=1, set_depth=1, heads=1, gate="none", ffn="none"
     )
@@ -219,14 +220,14 @@ def test_a_request_is_counted_by_hand() -> None:
     assert request_bytes(model, t, c) == 4 * (weights + 2 * 2 * d * t)
 
 
-def test_what_does_not_fit_is_recomputed_split_and_cut_in_this_order() -> None:
+def test_memory_is_saved_by_recomputation_then_sharding_then_micro_batches() -> None:
     config = override(
         known_rule.config_of(best_shape(1e15)),
         ["model.features.item_id.rows=1e6", "optim.batch=512"],
     )
 
     def within(memory: float) -> Config:
-        found = place(config, Device("H200", 1e15, memory, 1e12), 8)
+        found = fit_in_memory(config, Device("H200", 1e15, memory, 1e12), 8)
         assert found.fits
         assert found.total <= memory
         return found.config
@@ -238,10 +239,10 @@ def test_what_does_not_fit_is_recomputed_split_and_cut_in_this_order() -> None:
     assert (recomputed.model.remat, recomputed.mesh.model) == (True, 1)
     assert tight.mesh.model > 1
     assert tightest.optim.accumulate > 1
-    assert not place(config, Device("H200", 1e15, 1e3, 1e12), 8).fits
+    assert not fit_in_memory(config, Device("H200", 1e15, 1e3, 1e12), 8).fits
 
 
-def test_devices_are_known_by_what_jax_calls_them() -> None:
+def test_devices_are_recognized_by_jaxs_names() -> None:
     kinds = {"NVIDIA H100 80GB HBM3": "h100", "TPU v5 lite": "tpu-v5e", "TPU v5": "tpu-v5p"}
     assert {k: name_of(k) for k in kinds} == kinds
     assert name_of("Radeon") is None

@@ -1,4 +1,4 @@
-"""Whether the answer depends on how compute is counted."""
+"""Comparison of the plan with plans on other compute axes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,41 +6,52 @@ from typing import Any
 import polars as pl
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.plan.question import Asked
-from ligr_jax.scaling.plan.rule import DERIVED, Rule, growth_rule
+from ligr_jax.scaling.plan.request import PlanRequest
+from ligr_jax.scaling.plan.rule import DERIVED, GrowthRule, growth_rule
 from ligr_jax.scaling.plan.shape import usable
 
-_ALIKE = 0.1  # of a size: what rounding may change
+_TOLERANCE = 0.1  # relative difference between sizes that rounding may cause
 
 
 def other_axes(
-    table: pl.DataFrame, rule: Rule, planned: Mapping[str, float], devices: int, asked: Asked
+    table: pl.DataFrame,
+    rule: GrowthRule,
+    planned: Mapping[str, float],
+    devices: int,
+    request: PlanRequest,
 ) -> dict[str, dict[str, Any]]:
-    """What the rules on the other compute axes say of the planned run.
+    """Apply the growth rules of the other compute axes to the planned run.
 
-    planned: the planned run's compute on every axis. Returns by axis its `shape`, and in `differs`
-    the dimensions more than a tenth away that leave the interval of the rule asked for; or the
-    `reason` for no rule.
+    Args:
+        table: runs.
+        rule: growth rule on the requested axis.
+        planned: compute of the planned run by axis.
+        devices: number of devices.
+        request: the request.
+
+    Returns:
+        For each other axis either `shape` and `differs`, the dimensions that differ by more than a
+        tenth and are outside the interval of the requested axis; or `reason`, why there is no rule.
     """
-    raw = rule.at(asked.flops)
-    said: dict[str, dict[str, Any]] = {}
+    raw = rule.at(request.flops)
+    results: dict[str, dict[str, Any]] = {}
     chosen = usable(raw, rule.varied, devices)
     for axis, compute in planned.items():
-        if axis == asked.axis or axis not in table.columns or table[axis].null_count():
+        if axis == request.axis or axis not in table.columns or table[axis].null_count():
             continue
         try:
             other = growth_rule(
-                table, asked.metric, axis, lower_is_better=asked.lower_is_better, resamples=0
+                table, request.metric, axis, lower_is_better=request.lower_is_better, resamples=0
             )
         except BadInput as e:
-            said[axis] = {"reason": str(e)}
+            results[axis] = {"reason": str(e)}
             continue
         shape = usable(other.at(compute), other.varied, devices)
         shape = {n: v for n, v in shape.items() if n not in DERIVED}
         differs = [
             n
             for n, v in shape.items()
-            if abs(v - chosen[n]) > _ALIKE * chosen[n] and not raw[n][1] <= v <= raw[n][2]
+            if abs(v - chosen[n]) > _TOLERANCE * chosen[n] and not raw[n][1] <= v <= raw[n][2]
         ]
-        said[axis] = {"shape": shape, "differs": differs}
-    return said
+        results[axis] = {"shape": shape, "differs": differs}
+    return results

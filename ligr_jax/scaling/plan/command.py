@@ -1,4 +1,4 @@
-"""The words after `ligr train` that make a configuration."""
+"""Arguments of `ligr train` for a configuration."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,18 +9,24 @@ from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.plan.recorded import text_of
 
-_OF_THE_DATA = ("model.actions", "model.prior")  # what prepared data says of itself
-_ELSEWHERE = ("data.dir", "data.digest", "mesh.", "track.")  # where a run computes, not what
+_FROM_DATA = ("model.actions", "model.prior")  # settings that prepared data defines
+_NOT_SHOWN = ("data.dir", "data.digest", "mesh.", "track.")  # where a run computes, not what
 
 
 def train_words(config: Config, data: Path, planned: Sequence[str]) -> list[str]:
-    """`--data DIR name=value ...`: what differs from the defaults of that data, then `planned`.
+    """Return `--data DIR name=value ...` for a configuration.
 
-    Where the data is not here, everything that it may not say itself is named.
+    Args:
+        config: the configuration.
+        data: prepared data. If it is missing on this machine, its defaults are unknown, and every
+            setting that the data does not define is listed.
+        planned: dotted names that are listed even if they equal the default.
 
-    planned: dotted names, named whatever their value.
+    Returns:
+        The arguments: settings that differ from the defaults of the data, then `planned`.
     """
-    flat, default = flatten(config), _default(data)
+    flat = flatten(config)
+    default = _default(data)
     if default:
         start = flatten(default)
     else:
@@ -30,8 +36,8 @@ def train_words(config: Config, data: Path, planned: Sequence[str]) -> list[str]
             for name in config.model.features
             for field, value in blank.items()
         }
-        start = flatten(Config()) | of_features | {name: flat[name] for name in _OF_THE_DATA}
-    names = [n for n, v in flat.items() if start.get(n) != v and not n.startswith(_ELSEWHERE)]
+        start = flatten(Config()) | of_features | {name: flat[name] for name in _FROM_DATA}
+    names = [n for n, v in flat.items() if start.get(n) != v and not n.startswith(_NOT_SHOWN)]
     words = [n for n in names if n not in planned] + list(planned)
     fewer = default is not None and set(config.model.features) < set(default.model.features)
     subset = [f"model.features={','.join(config.model.features)}"] if fewer else []
@@ -39,7 +45,7 @@ def train_words(config: Config, data: Path, planned: Sequence[str]) -> list[str]
 
 
 def _default(data: Path) -> Config | None:
-    """What `ligr train` starts from on this data; None where it is not here."""
+    """Return the default configuration of this data; None if the data cannot be read."""
     from ligr_jax.scaling.ladder import configure
 
     try:

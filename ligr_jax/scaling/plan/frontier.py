@@ -1,4 +1,4 @@
-"""The best shapes of a table of runs, and power laws through them; NumPy only."""
+"""Best shapes of a table of runs, and power laws through them. NumPy only."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,43 +12,53 @@ Array = NDArray[np.float64]
 
 
 class Frontier:
-    """Of each compute budget its best shape, where that beats every smaller budget.
+    """Best shape of each compute budget, if it is better than the best of every smaller budget.
 
-    A shape counts by the mean over its seeds: the luckiest of many seeds is no better a shape.
+    The loss of a shape is the mean over its seeds, because the best of many seeds is partly luck.
 
-    best: numbers of the frontier's shapes; runs: of their runs; both cheapest first.
+    Attributes:
+        loss: loss of each run, [runs].
+        best: indices of the shapes on the frontier, by compute.
+        runs: indices of their runs, by compute.
     """
 
     def __init__(self, labels: Sequence[str], compute: Array, loss: Array) -> None:
-        """labels: of each run, equal for the seeds of one shape. loss: lower is better."""
+        """Find the frontier.
+
+        Args:
+            labels: label of each run, equal for the seeds of one shape.
+            compute: FLOPs of each run, [runs].
+            loss: loss of each run, lower is better, [runs].
+        """
         self.loss = loss
         shape = np.unique(labels, return_inverse=True)[1]
         member = np.eye(shape.max() + 1)[shape]
         log_compute = self._mean(np.log(compute), member)
         order = np.argsort(log_compute)
-        self._member, self._x = member[:, order], log_compute[order]  # [runs, shapes], [shapes]
-        self._level = budgets(np.exp(self._x))
-        self.best = np.flatnonzero(self._on_it(np.ones((1, len(loss))))[0])
+        self._member = member[:, order]  # [runs, shapes]: 1 if the run has the shape
+        self._x = log_compute[order]  # [shapes]
+        self._level = budgets(np.exp(self._x))  # [shapes]: index of the budget
+        self.best = np.flatnonzero(self._on_frontier(np.ones((1, len(loss))))[0])
         self.runs = np.concatenate([np.flatnonzero(self._member[:, s]) for s in self.best])
 
     def power_law(self, values: Array, counts: NDArray[Any]) -> tuple[Array, Array]:
-        """Intercept and slope [2] of log value against log compute by least squares.
+        """Fit log value against log compute along the frontier by least squares.
 
         Args:
-            values: of each run.
-            counts: [resamples, runs], how often each run was drawn.
+            values: value of each run, [runs].
+            counts: how often each run is in each resample, [resamples, runs].
 
         Returns:
-            the estimate, and those of the resamples [.., 2], each through a frontier of its own;
-            resamples whose frontier is one shape are left out.
+            Intercept and slope [2], and those of the resamples [R, 2]. Every resample has its own
+            frontier; resamples with a single shape on the frontier are left out.
         """
         y = self._mean(np.log(values), self._member)
-        value = _line(self._on_it(np.ones((1, len(values)))), self._x, y)[0]
-        draws = _line(self._on_it(counts), self._x, y)
+        value = _line(self._on_frontier(np.ones((1, len(values)))), self._x, y)[0]
+        draws = _line(self._on_frontier(counts), self._x, y)
         return value, draws[np.isfinite(draws).all(1)]
 
-    def _on_it(self, counts: NDArray[Any]) -> NDArray[np.bool_]:
-        """bool [resamples, shapes]: what is on the frontier of each resample."""
+    def _on_frontier(self, counts: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return the shapes on the frontier of each resample, bool [resamples, shapes]."""
         weight = counts @ self._member
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.where(weight > 0, (counts * self.loss) @ self._member / weight, np.inf)
@@ -64,9 +74,10 @@ class Frontier:
 
 
 def _line(chosen: NDArray[np.bool_], x: Array, y: Array) -> Array:
-    """Intercept and slope [.., 2] through the chosen points of each row; NaN where they are one."""
+    """Return intercept and slope [.., 2] through the chosen points of each row; NaN for one."""
     w = chosen / chosen.sum(1, keepdims=True)
-    mean_x, mean_y = w @ x, w @ y
+    mean_x = w @ x
+    mean_y = w @ y
     spread = w @ x**2 - mean_x**2
     with np.errstate(invalid="ignore", divide="ignore"):
         slope = np.where(spread > 1e-9, (w @ (x * y) - mean_x * mean_y) / spread, np.nan)

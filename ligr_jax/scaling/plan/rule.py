@@ -1,13 +1,12 @@
-"""How each dimension of the best runs grows with compute, with intervals; NumPy only.
+"""Growth of each dimension of the best runs with compute, with intervals. NumPy only.
 
-Two rules, chosen for each dimension by what the runs hold:
+Each dimension gets one of two rules:
 
-    iso-FLOP   several budgets hold three values or more of the dimension: a parabola in its
-               logarithm per budget, a power law through the minima
-    ladder     else: a power law through the frontier: the best shapes of budgets that beat all
-               smaller ones
+    iso-FLOP   if two budgets or more have three values or more of the dimension: a parabola in
+               its logarithm per budget, and a power law through the minima
+    ladder     else: a power law through the frontier (`Frontier`)
 
-A dimension that never varies stays as it is.
+A dimension that is equal in all runs is kept.
 """
 
 import json
@@ -25,9 +24,9 @@ from ligr_jax.scaling.fit import CONFIDENCE, IsoFlop, budgets, fit_isoflop
 from ligr_jax.scaling.plan.frontier import Array, Frontier
 from ligr_jax.scaling.runs import column, shapes
 
-Interval = tuple[float, float, float]  # value, low, high; the last two NaN where unknown
+Interval = tuple[float, float, float]  # value, low, high; low and high are NaN if unknown
 
-DIMENSIONS = (  # dotted names of the configuration; of other people's runs the last part will do
+DIMENSIONS = (  # configuration names; a foreign table may use the last part, e.g. "depth"
     "data.seq_len",
     "model.depth",
     "model.set_depth",
@@ -40,12 +39,19 @@ DIMENSIONS = (  # dotted names of the configuration; of other people's runs the 
     "params_dense",
     "tokens",
 )
-DERIVED = ("params_dense", "tokens")  # what a shape and its budget come to
+DERIVED = ("params_dense", "tokens")  # results of a shape and a budget, not settings
 
 
 @dataclass(frozen=True)
-class Growth:
-    """One dimension's rule. at: its value at a compute, with an interval. runs: fitted."""
+class DimensionRule:
+    """Growth of one dimension.
+
+    Attributes:
+        how: which rule was used.
+        exponent: exponent of the power law in compute; 0 for a fixed dimension.
+        runs: names of the runs it was fitted to.
+        at: function from compute to the value with its interval.
+    """
 
     how: Literal["fixed", "ladder", "iso-FLOP"]
     exponent: float
@@ -54,26 +60,30 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How the best runs grow.
+class GrowthRule:
+    """Growth of all dimensions with compute.
 
-    dimensions: a rule for each the runs have. frontier: names of the runs it was fitted to.
-    compute: smallest and largest of all runs. warnings: what the runs cannot tell.
+    Attributes:
+        axis: column of compute.
+        dimensions: rule of each dimension that the runs have.
+        frontier: names of the runs on the frontier.
+        compute: smallest and largest compute of all runs.
+        warnings: what the runs do not determine.
     """
 
     axis: str
-    dimensions: dict[str, Growth]
+    dimensions: dict[str, DimensionRule]
     frontier: tuple[str, ...]
     compute: tuple[float, float]
     warnings: tuple[str, ...]
 
     @property
     def varied(self) -> frozenset[str]:
-        """Dimensions that grow."""
+        """Dimensions that are not fixed."""
         return frozenset(n for n, growth in self.dimensions.items() if growth.how != "fixed")
 
     def at(self, compute: float) -> dict[str, Interval]:
-        """Every dimension at a compute, not rounded."""
+        """Return every dimension at `compute`, not rounded."""
         return {name: growth.at(compute) for name, growth in self.dimensions.items()}
 
 
@@ -85,44 +95,70 @@ def growth_rule(
     lower_is_better: bool = True,
     resamples: int = 1000,
     seed: int = 0,
-) -> Rule:
-    """The rule of a table of finished runs on one compute axis.
+) -> GrowthRule:
+    """Fit the growth of every dimension of a table of finished runs on one compute axis.
 
-    Intervals are percentiles over resamples of the runs, each with a frontier of its own, widened
-    to Student's because frontiers are short.
+    Intervals of the ladder rule are bootstrap percentiles over runs. Every resample has its own
+    frontier, so the interval includes the choice of the best shapes. Percentiles are widened to
+    Student's t because frontiers are short. Intervals of the iso-FLOP rule: see `fit_isoflop`.
+
+    Args:
+        table: finished runs.
+        metric: column of the metric.
+        axis: column of compute.
+        lower_is_better: direction of the metric.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The rule.
 
     Raises:
-        BadInput: fewer than two budgets, or nothing better than the smallest shape.
+        BadInput: there are fewer than two budgets, no column of a dimension, or no shape that is
+            better than the smallest.
     """
-    compute, loss = column(table, axis), column(table, metric) * (1 if lower_is_better else -1)
-    of = budgets(compute)
-    if of.max() == 0:
+    compute = column(table, axis)
+    loss = column(table, metric) * (1 if lower_is_better else -1)
+    budget = budgets(compute)
+    if budget.max() == 0:
         raise BadInput(
-            f"all {len(table)} runs have one compute budget ({compute[0]:.3g} on {axis}): nothing "
-            "says how to grow; add runs of other budgets"
+            f"all {len(table)} runs have one compute budget ({compute[0]:.3g} on {axis}): growth "
+            "cannot be estimated; add runs of other budgets"
         )
-    found = {name: values for name in DIMENSIONS if (values := dimension(table, name)) is not None}
-    if not found:
-        raise BadInput(f"the runs tell no shape: columns such as {', '.join(DIMENSIONS[:4])}")
-    labels, names = np.array(_labels(table, found, of)), table["run"].to_numpy()
+    values_of = {
+        name: values for name in DIMENSIONS if (values := dimension(table, name)) is not None
+    }
+    if not values_of:
+        raise BadInput(
+            f"the runs have no column of a dimension, such as {', '.join(DIMENSIONS[:4])}"
+        )
+
+    # The frontier compares shapes, not runs: seeds of one shape at one budget share a label.
+    labels = np.array(_labels(table, values_of, budget))
+    names = table["run"].to_numpy()
     frontier = Frontier(labels.tolist(), compute, loss)
-    on_it = tuple(names[frontier.runs])
+    frontier_runs = tuple(names[frontier.runs])
     if len(frontier.best) < 2:
         raise BadInput(
-            f"no run is better than the smallest, {on_it[0]}: {metric} does not improve with "
-            f"{axis}; look at the training before scaling it"
+            f"no run is better than the smallest, {frontier_runs[0]}: {metric} does not improve "
+            f"with {axis}; check the training before scaling it"
         )
-    drawn = np.random.default_rng(seed).multinomial(
+
+    # The same resamples are used for all dimensions.
+    counts = np.random.default_rng(seed).multinomial(
         len(loss), np.full(len(loss), 1 / len(loss)), size=resamples
     )
+    warnings: list[str] = []
 
-    def grown(name: str, values: Array) -> Growth:
+    def fit_dimension(name: str, values: Array) -> DimensionRule:
+        """Return the rule of one dimension, preferring the iso-FLOP rule."""
         if np.ptp(values) == 0:
             return _fixed(values[0])
         if values.min() <= 0:
-            warnings.append(f"{name} is 0 in some runs: kept as in the best run")
+            # A power law cannot reach 0, e.g. a set-wise depth of 0.
+            warnings.append(f"{name} is 0 in some runs: its value in the best run is kept")
             return _fixed(values[frontier.runs[-1]])
-        kept = _several_shapes(of, values)
+        kept = _several_shapes(budget, values)
         if kept.any() and name not in DERIVED:
             runs, groups = names[kept].tolist(), labels[kept].tolist()
             options: dict[str, Any] = {"resamples": resamples, "seed": seed}
@@ -133,64 +169,94 @@ def growth_rule(
                 warnings.extend(f"{name}: {w}" for w in law.warnings)
                 return _best_of_budgets(law)
             except BadInput as e:
-                warnings.append(f"{name}: {e}; until then it grows as along the frontier")
-        return _ladder(*frontier.power_law(values, drawn), len(frontier.best), on_it)
+                warnings.append(f"{name}: {e}; the growth along the frontier is used instead")
+        value, draws = frontier.power_law(values, counts)
+        return _ladder(value, draws, len(frontier.best), frontier_runs)
 
-    warnings: list[str] = []
-    dimensions = {name: grown(name, values) for name, values in found.items()}
-    span = (float(compute.min()), float(compute.max()))
-    return Rule(axis, dimensions, on_it, span, tuple(warnings))
+    dimensions = {name: fit_dimension(name, values) for name, values in values_of.items()}
+    return GrowthRule(
+        axis=axis,
+        dimensions=dimensions,
+        frontier=frontier_runs,
+        compute=(float(compute.min()), float(compute.max())),
+        warnings=tuple(warnings),
+    )
 
 
 def dimension(table: pl.DataFrame, name: str) -> Array | None:
-    """Values of a dimension, from `config/model.depth`, `model.depth` or `depth`, or None."""
-    for each in (f"config/{name}", name, name.rpartition(".")[2]):
+    """Return the values of a dimension; None if it has no numeric column without nulls.
+
+    The column may be called e.g. `config/model.depth`, `model.depth` or `depth`.
+    """
+    for name_in_table in (f"config/{name}", name, name.rpartition(".")[2]):
         if (
-            each in table.columns
-            and table[each].null_count() == 0
-            and table[each].dtype.is_numeric()
+            name_in_table in table.columns
+            and table[name_in_table].null_count() == 0
+            and table[name_in_table].dtype.is_numeric()
         ):
-            return column(table, each)
+            return column(table, name_in_table)
     return None
 
 
-def _ladder(value: Array, draws: Array, points: int, runs: tuple[str, ...]) -> Growth:
-    """Along the frontier, percentiles widened to Student's: `points` are few."""
-    left, tail = points - 2, 0.5 * (1 + CONFIDENCE)
-    wider = np.sqrt(points / left) * stats.t.ppf(tail, left) / stats.norm.ppf(tail) if left else 1.0
+def _ladder(value: Array, draws: Array, points: int, runs: tuple[str, ...]) -> DimensionRule:
+    """Return the rule of a power law through the frontier.
+
+    Args:
+        value: intercept and slope [2] of log value against log compute.
+        draws: intercept and slope of each resample, [R, 2].
+        points: number of shapes on the frontier.
+        runs: names of the runs on the frontier.
+    """
+    # Percentiles are widened to Student's t, because `points` are few.
+    freedom = points - 2
+    tail = 0.5 * (1 + CONFIDENCE)
+    widening = (
+        np.sqrt(points / freedom) * stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
+        if freedom
+        else 1.0
+    )
 
     def at(compute: float) -> Interval:
         basis = np.array([1.0, np.log(compute)])
         middle = float(value @ basis)
-        if not left or not len(draws):
+        if not freedom or not len(draws):
             return float(np.exp(middle)), np.nan, np.nan
-        drawn = middle + wider * (draws @ basis - middle)
-        low, high = np.exp(np.quantile(drawn, [1 - tail, tail]))
+        widened = middle + widening * (draws @ basis - middle)
+        low, high = np.exp(np.quantile(widened, [1 - tail, tail]))
         return float(np.exp(middle)), float(low), float(high)
 
-    return Growth("ladder", float(value[1]), runs, at)
+    return DimensionRule(how="ladder", exponent=float(value[1]), runs=runs, at=at)
 
 
-def _several_shapes(of: NDArray[np.int64], values: Array) -> NDArray[np.bool_]:
-    """bool [runs]: those of budgets with three values or more, if there are two such budgets."""
-    enough = [k for k in range(of.max() + 1) if len(np.unique(values[of == k])) >= 3]
-    return np.isin(of, enough) & (len(enough) >= 2)
+def _several_shapes(budget: NDArray[np.int64], values: Array) -> NDArray[np.bool_]:
+    """Return the runs, bool [runs], of budgets with three values or more; none for one budget."""
+    enough = [k for k in range(budget.max() + 1) if len(np.unique(values[budget == k])) >= 3]
+    return np.isin(budget, enough) & (len(enough) >= 2)
 
 
-def _best_of_budgets(law: IsoFlop) -> Growth:
+def _best_of_budgets(law: IsoFlop) -> DimensionRule:
+    """Return the rule of an iso-FLOP law."""
+
     def at(compute: float) -> Interval:
         value, low, high = (float(v) for v in law.predict(compute))
         return value, low, high
 
-    return Growth("iso-FLOP", law.params["exponent"], law.runs, at)
+    return DimensionRule(how="iso-FLOP", exponent=law.params["exponent"], runs=law.runs, at=at)
 
 
-def _fixed(value: float) -> Growth:
+def _fixed(value: float) -> DimensionRule:
+    """Return the rule of a dimension that does not grow."""
     value = float(value)
-    return Growth("fixed", 0.0, (), lambda _: (value, value, value))
+
+    def at(_: float) -> Interval:
+        return value, value, value
+
+    return DimensionRule(how="fixed", exponent=0.0, runs=(), at=at)
 
 
-def _labels(table: pl.DataFrame, found: dict[str, Array], of: NDArray[np.int64]) -> list[str]:
-    """A label per run, equal for the seeds of one shape at one budget."""
-    design = [v.tolist() for name, v in found.items() if name not in DERIVED]
-    return [json.dumps(row) for row in zip(shapes(table), of.tolist(), *design)]
+def _labels(
+    table: pl.DataFrame, values_of: dict[str, Array], budget: NDArray[np.int64]
+) -> list[str]:
+    """Return a label per run, equal for the seeds of one shape at one budget."""
+    design = [v.tolist() for name, v in values_of.items() if name not in DERIVED]
+    return [json.dumps(row) for row in zip(shapes(table), budget.tolist(), *design)]

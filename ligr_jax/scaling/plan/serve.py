@@ -1,9 +1,9 @@
-"""Latency of one request: a member's history encoded once, C candidates scored against it.
+"""Latency of one request: a member's history is encoded once, and C candidates are scored.
 
     latency = FLOPs / (share of the peak) + bytes / bandwidth
 
-of one device: weights read once, keys and values of the history written once and read once.
-Launching kernels, fetching features and the network are not in it.
+of one device. Weights are read once; keys and values of the history are written once and read once.
+Kernel launches, feature fetches and the network are not included.
 """
 
 import dataclasses
@@ -14,14 +14,16 @@ from ligr_jax.scaling.memory import dense_parameters, input_widths
 
 
 def request_flops(model: ModelConfig, seq_len: int, candidates: int) -> float:
-    """FLOPs of encoding T tokens of one member's history and scoring C candidates in one session.
+    """Return the FLOPs of encoding T tokens of history and scoring C candidates in one session.
 
-    A candidate is one token, which sees the T tokens and itself; set-wise, all C.
+    A candidate is one token that attends to the T tokens and itself; in set-wise layers it attends
+    to all C candidates.
     """
     from ligr_jax.nn.flops import forward_flops
     from ligr_jax.nn.work import Work
 
-    t, c = seq_len, candidates
+    t = seq_len
+    c = candidates
     total = 0.0
     if model.depth:
         point = dataclasses.replace(model, set_depth=0)
@@ -39,7 +41,7 @@ def request_flops(model: ModelConfig, seq_len: int, candidates: int) -> float:
 
 
 def request_bytes(model: ModelConfig, seq_len: int, candidates: int) -> float:
-    """Bytes moved for the same request: weights, keys and values, rows of tables."""
+    """Return the bytes moved for the same request: weights, keys and values, table rows."""
     wide = 2 if model.dtype == "bfloat16" else 4
     cached = 2 * (2 * model.width * seq_len * model.depth)
     rows = 4 * sum(input_widths(model)) * (candidates + seq_len // 2)
@@ -49,7 +51,7 @@ def request_bytes(model: ModelConfig, seq_len: int, candidates: int) -> float:
 def latency(
     model: ModelConfig, seq_len: int, candidates: int, device: Device, share: float
 ) -> float:
-    """Seconds for one request on one device that reaches `share` of its peak."""
+    """Return the seconds of one request on a device that reaches `share` of its peak FLOP/s."""
     flops = request_flops(model, seq_len, candidates)
     moved = request_bytes(model, seq_len, candidates)
     return flops / (share * device.flops) + moved / device.bandwidth

@@ -1,4 +1,4 @@
-"""From a rule's real numbers to a shape that can be trained."""
+"""Rounding of the real numbers of a growth rule to a shape that can be trained."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,11 @@ from ligr_jax.scaling.plan.rule import Interval
 def usable(
     raw: Mapping[str, Interval], varied: frozenset[str], devices: int = 1
 ) -> dict[str, int | float]:
-    """Dimensions rounded to sizes that work; those not in `varied` stay as they are.
+    """Round dimensions to valid sizes; dimensions not in `varied` are kept.
 
-    T to a multiple of 64 (below 64: of 2); depth to a whole number; width to heads of a multiple of
-    8 (narrow ones: of 4, of 1); table width to a multiple of 8 (below 16: of 4); the batch to what
-    devices can share; rates to two digits.
+    T is rounded to a multiple of 64 (below 64: of 2), depth to an integer, width to heads times a
+    multiple of 8 (narrow heads: of 4 or 1), table width to a multiple of 8 (below 16: of 4), the
+    batch to a multiple of the devices, and learning rates to two digits.
     """
     value = {name: v for name, (v, _, _) in raw.items()}
     out: dict[str, int | float] = {}
@@ -30,12 +30,14 @@ def usable(
         else:
             out[name] = _multiple(v, 1)
     if "model.width" in out:
-        heads, width = int(out.get("model.heads", 1)), value["model.width"]
+        heads = int(out.get("model.heads", 1))
+        width = value["model.width"]
         if "model.width" in varied or out["model.width"] % heads:
-            each = 8 if width >= 32 * heads else 4 if width >= 12 * heads else 1
-            out["model.width"] = _multiple(width, each * heads)
+            step = 8 if width >= 32 * heads else 4 if width >= 12 * heads else 1
+            out["model.width"] = _multiple(width, step * heads)
     return out
 
 
-def _multiple(value: float, of: int) -> int:
-    return max(1, round(value / of)) * of
+def _multiple(value: float, step: int) -> int:
+    """Round to the nearest positive multiple of `step`."""
+    return max(1, round(value / step)) * step

@@ -1,4 +1,4 @@
-"""How long to train: steps and data for a budget, and the speed of a device."""
+"""Steps and data for a compute budget, and the speed of a device."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,20 @@ from ligr_jax.config import Config
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.parallel.peak import Device, name_of
-from ligr_jax.scaling.plan.work import Pairs, per_impression
+from ligr_jax.scaling.plan.work import AttentionPairs, per_impression
 
-ASSUMED_SHARE = 0.3  # of a device's peak, where no run was measured on it
+ASSUMED_SHARE = 0.3  # fraction of a device's peak, if no run was measured on it
 
 
 @dataclass(frozen=True)
 class DataSize:
-    """targets: impressions of the train split, None where unknown. how: where that comes from.
+    """Amount of training data.
 
-    lengths: by T of the runs, (impressions read per target, share of a row that is no padding).
+    Attributes:
+        targets: impressions of the train split; None if unknown.
+        how: source of that number, in words.
+        lengths: by T of the runs: impressions read per target, and fraction of a row that is not
+            padding.
     """
 
     targets: float | None
@@ -27,13 +31,13 @@ class DataSize:
     lengths: Mapping[int, tuple[float, float]]
 
     def near(self, seq_len: int) -> tuple[float, float]:
-        """What `lengths` has for the nearest T."""
+        """Return the entry of `lengths` for the nearest T."""
         return self.lengths[min(self.lengths, key=lambda t: abs(t - seq_len))]
 
 
 @dataclass(frozen=True)
 class Steps:
-    """How long to train: steps, and what they read; axes: the compute axes of all of it."""
+    """Length of training: steps, data read, and the compute of all steps by axis."""
 
     steps: int
     impressions: float
@@ -44,7 +48,10 @@ class Steps:
 
 @dataclass(frozen=True)
 class Speed:
-    """flops: FLOP/s of one device that training reaches. how: where that comes from, in words."""
+    """Training FLOP/s of one device, and the source of that number in words.
+
+    `assumed` is false if it was measured in a run.
+    """
 
     flops: float
     how: str
@@ -52,7 +59,7 @@ class Speed:
 
 
 def data_size(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config], data: Path) -> DataSize:
-    """How much there is to train on: by the manifest, else by runs that read it all."""
+    """Return the amount of training data, from the manifest or from runs that read all data."""
     lengths = {
         c.data.seq_len: (r["impressions"] / r["targets"], r.get("packing") or 1.0)
         for r, c in zip(rows, configs)
@@ -60,53 +67,71 @@ def data_size(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config], data
     try:
         manifest = load_manifest(data)
         how = f"{data}/manifest.json"
-        theirs = configs[-1].data.digest
-        if manifest.digest != theirs:
-            how += f", digest {manifest.digest}, the runs' {theirs}: other data, or another release"
-        return DataSize(float(manifest.splits["train"].impressions), how, lengths)
+        digest = configs[-1].data.digest
+        if manifest.digest != digest:
+            how += f", digest {manifest.digest}; the runs had {digest}: other data or release"
+        return DataSize(
+            targets=float(manifest.splits["train"].impressions), how=how, lengths=lengths
+        )
     except BadInput:
         pass
-    whole = [
+    # Runs limited by epochs, not by steps, show the size of the data.
+    sizes = [
         r["targets"] / (c.train.epochs * c.data.fraction)
         for r, c in zip(rows, configs)
         if not c.train.steps
     ]
-    if not whole:
+    if not sizes:
         return DataSize(
-            None, f"unknown: no manifest in {data}, and no run read whole epochs", lengths
+            targets=None,
+            how=f"unknown size of the data: no manifest in {data}, and no run was set by epochs",
+            lengths=lengths,
         )
-    return DataSize(max(whole), "impressions trained per epoch and share of members", lengths)
+    return DataSize(
+        targets=max(sizes),
+        how="data size from the runs' impressions per epoch and fraction of members",
+        lengths=lengths,
+    )
 
 
-def steps_for(config: Config, axis: str, budget: float, pairs: Pairs, data: DataSize) -> Steps:
-    """Steps whose `axis` comes to `budget`.
+def steps_for(
+    config: Config, axis: str, budget: float, pairs: AttentionPairs, data: DataSize
+) -> Steps:
+    """Return the number of steps whose compute on `axis` is `budget`.
+
+    Args:
+        config: configuration of the planned run.
+        axis: compute axis.
+        budget: compute on that axis.
+        pairs: attention pairs per impression.
+        data: amount of data.
 
     Raises:
-        BadInput: the budget does not pay for ten steps of that shape.
+        BadInput: the axis cannot be computed for a new shape, or the budget is less than ten steps.
     """
-    each = per_impression(config.model, config.data.seq_len, pairs)
-    if axis not in each:
-        raise BadInput(f"--axis {axis} cannot be counted for a new shape; choose from {list(each)}")
+    cost = per_impression(config.model, config.data.seq_len, pairs)
+    if axis not in cost:
+        raise BadInput(f"--axis {axis} cannot be counted for a new shape; choose from {list(cost)}")
     read, packing = data.near(config.data.seq_len)
-    of_step = config.optim.batch * (config.data.seq_len // 2) * packing
-    steps = round(budget / each[axis] / of_step)
+    per_step = config.optim.batch * (config.data.seq_len // 2) * packing
+    steps = round(budget / cost[axis] / per_step)
     if steps < 10:
         raise BadInput(
-            f"{budget:.3g} on {axis} pays for {steps} steps of {config.optim.batch} rows of "
+            f"{budget:.3g} on {axis} is only {steps} steps of {config.optim.batch} rows of "
             f"{config.data.seq_len} tokens; give fewer --devices, or a larger --flops"
         )
-    impressions = steps * of_step
+    impressions = steps * per_step
     return Steps(
         steps=steps,
         impressions=impressions,
         tokens=2 * impressions,
         epochs=impressions / (read * data.targets) if data.targets else None,
-        axes={name: value * impressions for name, value in each.items()},
+        axes={name: value * impressions for name, value in cost.items()},
     )
 
 
 def with_steps(config: Config, steps: int) -> Config:
-    """All members, for so many steps."""
+    """Return the configuration that trains on all members for `steps` steps."""
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, fraction=1.0),
@@ -117,20 +142,25 @@ def with_steps(config: Config, steps: int) -> Config:
 def speed(
     rows: Sequence[Mapping[str, Any]], name: str, device: Device, share: float | None
 ) -> Speed:
-    """Of the largest run measured on a device of that name, else `share` of its peak.
+    """Return the training speed on a device.
 
-    rows: cheapest first.
+    Args:
+        rows: runs in order of compute; the largest one measured on the device is used.
+        name: name of the device.
+        device: the device.
+        share: fraction of the peak; None: measured, or `ASSUMED_SHARE` if no run was measured.
     """
-    told = ("flops_model", "seconds", "devices", "device")
-    on_it = [
+    needed = ("flops_model", "seconds", "devices", "device")
+    measured = [
         r
         for r in rows
-        if all(r.get(k) for k in told) and r["seconds"] > 0 and name_of(r["device"]) == name
+        if all(r.get(k) for k in needed) and r["seconds"] > 0 and name_of(r["device"]) == name
     ]
-    if share is not None or not on_it:
-        used = ASSUMED_SHARE if share is None else share
-        why = "as told" if share is not None else f"assumed: no run was measured on {name}"
-        return Speed(used * device.flops, f"{used:.0%} of the peak, {why}")
-    run = on_it[-1]
+    if share is not None or not measured:
+        fraction = ASSUMED_SHARE if share is None else share
+        why = "from --mfu" if share is not None else f"assumed: no run was measured on {name}"
+        return Speed(flops=fraction * device.flops, how=f"{fraction:.0%} of the peak, {why}")
+    run = measured[-1]
     rate = run["flops_model"] / (run["seconds"] * run["devices"])
-    return Speed(rate, f"as run {run['run']} reached on {run['devices']} x {run['device']}", False)
+    how = f"speed of run {run['run']} on {run['devices']} x {run['device']}"
+    return Speed(flops=rate, how=how, assumed=False)

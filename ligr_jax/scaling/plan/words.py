@@ -1,4 +1,4 @@
-"""A plan in words, as a command, and as JSON."""
+"""A plan as text, as a command, and as JSON."""
 
 import math
 import shlex
@@ -7,9 +7,9 @@ from typing import Any
 from ligr_jax.config import flatten
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import Law
-from ligr_jax.scaling.plan.plan import Plan
-from ligr_jax.scaling.plan.rule import Growth, Interval
-from ligr_jax.scaling.plan.trained import Trained
+from ligr_jax.scaling.plan.planner import Plan
+from ligr_jax.scaling.plan.rule import DimensionRule, Interval
+from ligr_jax.scaling.plan.training import TrainingPlan
 
 _NAMES = {
     "data.seq_len": "sequence length",
@@ -27,8 +27,9 @@ _NAMES = {
 
 
 def text(plan: Plan) -> str:
-    """The plan as a short table, what it rests on, and the command that trains it."""
-    asked, law = plan.asked, plan.law
+    """Return the plan as text: a table, the runs it is based on, warnings, and the command."""
+    request = plan.request
+    law = plan.law
     rows = [
         (_NAMES[n], _number(plan.shape[n]), _how(g, plan.raw[n]))
         for n, g in plan.rule.dimensions.items()
@@ -36,7 +37,7 @@ def text(plan: Plan) -> str:
     ]
     if plan.trained:
         rows += _training_rows(plan, plan.trained)
-    rows.append((asked.metric, f"{plan.predicted[0]:.4f}", _span(plan.predicted, law)))
+    rows.append((request.metric, f"{plan.predicted[0]:.4f}", _span(plan.predicted, law)))
     width = [max(len(row[i]) for row in rows) for i in (0, 1)]
     reach = (
         f"{plan.decades:.1f} decades beyond the largest run"
@@ -44,30 +45,34 @@ def text(plan: Plan) -> str:
         else f"within the runs, {-plan.decades:.1f} decades below the largest"
     )
     lines = [
-        f"{asked.flops:.3g} on {asked.axis}, {reach}",
+        f"{request.flops:.3g} on {request.axis}, {reach}",
         *("  " + "  ".join((a.ljust(width[0]), b.ljust(width[1]), c)).rstrip() for a, b, c in rows),
-        f"frontier, {len(plan.rule.frontier)} runs: {', '.join(plan.rule.frontier)}",
+        f"frontier ({len(plan.rule.frontier)} runs): {', '.join(plan.rule.frontier)}",
     ]
     if plan.trained:
         lines += _axes_lines(plan.other_axes)
-    lines += [f"note: {w}" for w in plan.warnings]
+    lines += [f"warning: {w}" for w in plan.warnings]
     return "\n".join([*lines, *(["", command(plan)] if plan.trained else [])])
 
 
 def command(plan: Plan) -> str:
-    """`ligr train ...` for the planned run; raises BadInput where the runs do not allow one."""
+    """Return `ligr train ...` for the planned run.
+
+    Raises:
+        ValueError: the runs do not record their configuration.
+    """
     if plan.trained is None:
         raise BadInput("these runs do not record their configuration, so no command can be made")
-    return shlex.join(["ligr", "train", "--runs", str(plan.asked.out), *plan.trained.words])
+    return shlex.join(["ligr", "train", "--runs", str(plan.request.out), *plan.trained.words])
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """Everything, with where it comes from, as plain JSON values."""
-    asked = plan.asked
-    said: dict[str, Any] = {
-        "flops": asked.flops,
-        "axis": asked.axis,
-        "metric": asked.metric,
+    """Return the plan, with the sources of its numbers, as plain JSON values."""
+    request = plan.request
+    values: dict[str, Any] = {
+        "flops": request.flops,
+        "axis": request.axis,
+        "metric": request.metric,
         "decades_beyond": plan.decades,
         "shape": plan.shape,
         "dimensions": {
@@ -85,9 +90,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "warnings": list(plan.warnings),
     }
     if plan.trained is None:
-        return said
+        return values
     t = plan.trained
-    return said | {
+    return values | {
         "steps": t.steps.steps,
         "impressions": t.steps.impressions,
         "tokens": t.steps.tokens,
@@ -95,10 +100,10 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "axes": t.steps.axes,
         "device": t.device,
         "devices": t.devices,
-        "memory": {"bytes": t.place.bytes, "total": t.place.total, "fits": t.place.fits},
+        "memory": {"bytes": t.memory.bytes, "total": t.memory.total, "fits": t.memory.fits},
         "seconds": t.seconds,
         "speed": {"flops_per_s": t.speed.flops, "how": t.speed.how},
-        "serve": {"candidates": asked.candidates, "seconds": t.request_seconds},
+        "serve": {"candidates": request.candidates, "seconds": t.request_seconds},
         "other_axes": plan.other_axes,
         "data": {"impressions": t.data.targets, "how": t.data.how},
         "config": flatten(t.config),
@@ -106,53 +111,55 @@ def to_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _training_rows(plan: Plan, t: Trained) -> list[tuple[str, str, str]]:
+def _training_rows(plan: Plan, t: TrainingPlan) -> list[tuple[str, str, str]]:
     epochs = f"{t.steps.epochs:.2f} epochs ({t.data.how})" if t.steps.epochs else t.data.how
-    used = [f"{size / 2**30:.3g} {what}" for what, size in t.place.bytes.items()]
+    used = [f"{size / 2**30:.3g} {what}" for what, size in t.memory.bytes.items()]
     return [
         (
             "steps",
             f"{t.steps.steps:,}",
-            f"{t.steps.axes[plan.asked.axis]:.4g} on {plan.asked.axis}",
+            f"{t.steps.axes[plan.request.axis]:.4g} on {plan.request.axis}",
         ),
         ("tokens", f"{t.steps.tokens:.3g}", epochs),
-        ("memory", f"{t.place.total / 2**30:.3g} GiB", "a device: " + ", ".join(used)),
+        ("memory", f"{t.memory.total / 2**30:.3g} GiB", "per device: " + ", ".join(used)),
         ("time", _clock(t.seconds), f"on {t.devices} x {t.device}: {t.speed.how}"),
         (
-            "a request",
+            "serving request",
             f"{t.request_seconds * 1e3:.3g} ms",
-            f"history encoded once, {plan.asked.candidates} candidates, on one {t.device}"
-            + (", measured now" if t.device == "cpu" else ""),
+            f"history encoded once, {plan.request.candidates} candidates, on one {t.device}"
+            + (" (speed measured now)" if t.device == "cpu" else ""),
         ),
     ]
 
 
 def _axes_lines(others: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
-    for axis, said in others.items():
-        if "reason" in said:
-            lines.append(f"on {axis}: {said['reason']}")
-        elif said["differs"]:
-            there = ", ".join(f"{_NAMES[n]} {_number(said['shape'][n])}" for n in said["differs"])
-            lines.append(f"on {axis} the answer changes: {there}")
+    for axis, result in others.items():
+        if "reason" in result:
+            lines.append(f"no plan on {axis}: {result['reason']}")
+        elif result["differs"]:
+            sizes = ", ".join(
+                f"{_NAMES[n]} {_number(result['shape'][n])}" for n in result["differs"]
+            )
+            lines.append(f"on {axis} the plan differs: {sizes}")
         else:
-            lines.append(f"on {axis} the answer stays within these intervals")
+            lines.append(f"on {axis} the plan is within these intervals")
     return lines
 
 
-def _how(growth: Growth, span: Interval) -> str:
+def _how(growth: DimensionRule, span: Interval) -> str:
     if growth.how == "fixed":
-        return "the same in all runs"
+        return "equal in all runs"
     interval = f" ({_number(span[1])} to {_number(span[2])})" if math.isfinite(span[1]) else ""
-    of = f"{growth.how} of {len(growth.runs)} runs"
-    return f"{of}: C^{growth.exponent:.2f} gives {_number(span[0])}{interval}"
+    source = f"{growth.how} of {len(growth.runs)} runs"
+    return f"{source}: C^{growth.exponent:.2f} gives {_number(span[0])}{interval}"
 
 
 def _span(span: Interval, law: Law) -> str:
     if not math.isfinite(span[1]):
         return f"{law.form} law; too few runs for an interval"
     return (
-        f"{law.confidence:.0%} interval of a run: {span[1]:.4f} to {span[2]:.4f} "
+        f"{law.confidence:.0%} prediction interval of a run: {span[1]:.4f} to {span[2]:.4f} "
         f"({law.form} law of the frontier)"
     )
 

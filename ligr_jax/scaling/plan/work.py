@@ -1,4 +1,4 @@
-"""What an impression costs at any sequence length, measured from finished runs."""
+"""Compute per impression at any sequence length, measured in finished runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,17 @@ from scipy.optimize import nnls
 
 from ligr_jax.config import Config, ModelConfig
 
-_OWN = 3.0  # pairs an impression always has: item to itself, action to itself and to its item
+_OWN = 3.0  # pairs every impression has: item to itself, action to itself and to its item
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Allowed attention pairs per impression of one layer, history and set-wise.
+class AttentionPairs:
+    """Allowed attention pairs per impression of one layer.
 
-    lengths, history: rising T, and pairs per impression there. setwise: at every T.
+    Attributes:
+        lengths: values of T, increasing.
+        history: pairs per impression of a history layer at each T.
+        setwise: pairs per impression of a set-wise layer, at every T.
     """
 
     lengths: tuple[int, ...]
@@ -24,24 +27,27 @@ class Pairs:
     setwise: float
 
     def at(self, seq_len: int) -> float:
-        """History pairs at T: a power law between lengths seen, in proportion to T outside.
+        """Return the history pairs per impression at T.
 
-        Pairs grow no faster than T once histories fill their rows, so that beyond the longest row
-        seen this is the most they can be.
+        Between the lengths of the runs they are interpolated by a power law; outside they are
+        proportional to T. Beyond the longest rows this is an upper bound, because pairs grow at
+        most in proportion to T once histories fill their rows.
         """
         nearest = float(np.clip(seq_len, self.lengths[0], self.lengths[-1]))
         log = np.interp(np.log(nearest), np.log(self.lengths), np.log(self.history))
         return float(np.exp(log)) * seq_len / nearest
 
 
-def measured_pairs(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config]) -> Pairs:
-    """Solves finished runs' counted FLOPs for their attention pairs.
+def measured_pairs(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config]) -> AttentionPairs:
+    """Derive the attention pairs per impression from the counted FLOPs of finished runs.
 
-    A run's `flops_model` per impression, less its matrix products with weights, is 12 D (depth h(T)
-    + set_depth s). s and the shape 3 + c T^q of h come from all runs by least squares; then each
-    run has an h of its own, the mean of which is kept per T.
+    `flops_model` per impression, minus the matrix products with weights, is
+    12 D (depth h(T) + set_depth s). All runs together give s, by least squares with
+    h = 3 + c T^q. Given s, each run has one h, and the result is the mean of h per T.
 
-    rows: with `flops_model` and `impressions`; configs: of the same runs.
+    Args:
+        rows: runs with `flops_model` and `impressions`.
+        configs: configurations of the same runs.
     """
     from ligr_jax.nn.flops import forward_flops
     from ligr_jax.nn.work import Work
@@ -57,20 +63,22 @@ def measured_pairs(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config])
     fits = []
     for power in np.linspace(0.0, 2.0, 41):
         design = np.stack([depth * length**power, setwise], 1) * scale[:, None]
-        solved, rest = nnls(design, target)
-        fits.append((rest, tuple(solved)))
-    of_set = min(fits)[1][1]
+        solution, residual = nnls(design, target)
+        fits.append((residual, tuple(solution)))
+    setwise_pairs = min(fits)[1][1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        own = np.maximum((pairs - setwise * of_set) / depth, _OWN)
+        history = np.maximum((pairs - setwise * setwise_pairs) / depth, _OWN)
     lengths = np.unique(length[depth > 0])
-    if not len(lengths):
-        return Pairs((int(length[0]),), (_OWN,), of_set)
-    means = [float(own[(length == t) & (depth > 0)].mean()) for t in lengths]
-    return Pairs(tuple(int(t) for t in lengths), tuple(means), float(of_set))
+    if not len(lengths):  # no run has a history layer
+        return AttentionPairs(lengths=(int(length[0]),), history=(_OWN,), setwise=setwise_pairs)
+    means = [float(history[(length == t) & (depth > 0)].mean()) for t in lengths]
+    return AttentionPairs(
+        lengths=tuple(int(t) for t in lengths), history=tuple(means), setwise=float(setwise_pairs)
+    )
 
 
-def per_impression(model: ModelConfig, seq_len: int, pairs: Pairs) -> dict[str, float]:
-    """The analytic compute axes of training on one impression."""
+def per_impression(model: ModelConfig, seq_len: int, pairs: AttentionPairs) -> dict[str, float]:
+    """Return the analytic compute axes of training on one impression."""
     from ligr_jax.nn.flops import compute_axes
     from ligr_jax.nn.work import Work
     from ligr_jax.scaling.memory import dense_parameters

@@ -1,0 +1,183 @@
+"""The planner: `make_plan` computes the shape to train next from finished runs."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ligr_jax.config import flatten
+from ligr_jax.data.schema import BadInput
+from ligr_jax.parallel.peak import check_name
+from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
+from ligr_jax.scaling.plan.axes import other_axes
+from ligr_jax.scaling.plan.recorded import recorded
+from ligr_jax.scaling.plan.request import PlanRequest
+from ligr_jax.scaling.plan.rule import DERIVED, GrowthRule, Interval, growth_rule
+from ligr_jax.scaling.plan.shape import usable
+from ligr_jax.scaling.plan.training import TrainingPlan, train_plan
+from ligr_jax.scaling.runs import column
+
+# Plans are for this kind of model and of head; other runs are ignored.
+PLAIN = {"config/model.kind": "ligr", "config/model.head.kind": "linear"}
+REACH = 1.5  # decades beyond the largest run up to which plans are made without --far
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned run.
+
+    Attributes:
+        request: the request.
+        law: law of the metric in compute, fitted to the runs on the frontier.
+        predicted: metric of the planned run with prediction interval (value, low, high).
+        rule: growth of each dimension.
+        raw: each dimension at the budget with its interval.
+        shape: dimensions rounded to sizes that can be trained.
+        decades: distance of the budget from the largest run; negative within the runs.
+        trained: steps, memory, time and command; None if the runs lack their configuration.
+        other_axes: results of the rules on other compute axes; empty in that case.
+        warnings: what limits the plan.
+    """
+
+    request: PlanRequest
+    law: Law
+    predicted: Interval
+    rule: GrowthRule
+    raw: dict[str, Interval]
+    shape: dict[str, int | float]
+    decades: float
+    trained: TrainingPlan | None
+    other_axes: dict[str, dict[str, Any]]
+    warnings: tuple[str, ...]
+
+
+def make_plan(table: pl.DataFrame, request: PlanRequest) -> Plan:
+    """Plan the next run.
+
+    Args:
+        table: finished runs (`ligr_jax.scaling.runs.read_runs`).
+        request: budget and constraints.
+
+    Returns:
+        The plan.
+
+    Raises:
+        BadInput: there are no usable runs or only one budget, the requested budget is too small or
+            too far from the runs, or the shape cannot be served in time.
+        ValueError: the device is unknown.
+    """
+    if request.device:
+        check_name(request.device)
+    table, notes = _sound(table, request)
+    rule = growth_rule(
+        table,
+        request.metric,
+        request.axis,
+        lower_is_better=request.lower_is_better,
+        resamples=request.resamples,
+        seed=request.seed,
+    )
+    decades = _reach(rule, request)
+    law = _law(table, rule, request)
+    value, low, high = (float(v) for v in law.predict(request.flops, run_noise=True))
+    raw = rule.at(request.flops)
+    shape = usable(raw, rule.varied)
+
+    # Steps, memory and time need the configurations of the runs, which foreign tables lack. With
+    # them the shape is the one that fits into memory and divides over the devices.
+    trained = None
+    others: dict[str, dict[str, Any]] = {}
+    record = recorded(table, rule)
+    if record:
+        trained = train_plan(record, rule, law, request)
+        flat = flatten(trained.config)
+        shape = {n: flat[n] for n in shape if n not in DERIVED}
+        others = other_axes(table, rule, trained.steps.axes, trained.devices, request)
+        notes += trained.warnings
+    else:
+        notes.append(
+            "the runs do not record their configurations, so the plan has no steps, memory, time "
+            "or command"
+        )
+    return Plan(
+        request=request,
+        law=law,
+        predicted=(value, low, high),
+        rule=rule,
+        raw=raw,
+        shape=shape,
+        decades=decades,
+        trained=trained,
+        other_axes=others,
+        warnings=(*notes, *rule.warnings, *law.warnings),
+    )
+
+
+def _sound(table: pl.DataFrame, request: PlanRequest) -> tuple[pl.DataFrame, list[str]]:
+    """Return LiGR's runs without leaks and diverged runs, and notes on the runs left out."""
+    if table.is_empty():
+        raise BadInput("no finished runs to plan from")
+    leaks = np.zeros(len(table), bool)
+    if "beats_oracle" in table.columns:
+        leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False).to_numpy()
+    rivals = np.zeros(len(table), bool)
+    for name in PLAIN.keys() & set(table.columns):
+        rivals |= (table[name].fill_null(PLAIN[name]) != PLAIN[name]).to_numpy()
+    no_metric = ~np.isfinite(column(table, request.metric)) & ~leaks & ~rivals
+    names = table["run"].to_numpy()
+    notes = []
+    for mask, why in (
+        (leaks, "better than the oracle, which indicates a leak"),
+        (rivals, "another kind of model or head; plans are for LiGR with linear heads"),
+        (no_metric, f"no {request.metric}"),
+    ):
+        if mask.any():
+            notes.append(f"left out ({why}): {', '.join(names[mask])}")
+    table = table.filter(~(leaks | rivals | no_metric))
+    if table.is_empty():
+        raise BadInput(f"no usable runs; {'; '.join(notes)}")
+    compute = column(table, request.axis)
+    for name, c in zip(table["run"], compute):
+        if not np.isfinite(c) or c <= 0:
+            raise BadInput(
+                f"run {name}: {request.axis} is {c:g}, not a positive number; leave the run out or "
+                "choose another --axis"
+            )
+    return table, notes
+
+
+def _reach(rule: GrowthRule, request: PlanRequest) -> float:
+    """Return the decades from the largest run to the budget; raise BadInput if it is too far."""
+    smallest, largest = rule.compute
+    if not request.flops >= smallest:
+        raise BadInput(
+            f"--flops {request.flops:.3g} is below the smallest run's {smallest:.3g} on "
+            f"{request.axis}; give {smallest:.3g} or more"
+        )
+    decades = math.log10(request.flops / largest)
+    if decades > REACH and not request.far:
+        raise BadInput(
+            f"--flops {request.flops:.3g} is {decades:.1f} decades beyond the largest run's "
+            f"{largest:.3g} on {request.axis}, more than {REACH:g}: train a run of about "
+            f"{largest * 10**REACH:.2g} first, or give --far for an unreliable plan"
+        )
+    return decades
+
+
+def _law(table: pl.DataFrame, rule: GrowthRule, request: PlanRequest) -> Law:
+    """Fit the metric of the frontier's runs; other runs do not show what a good shape reaches."""
+    best = table.filter(pl.col("run").is_in(rule.frontier))
+    metric = column(best, request.metric)
+    fit: Callable[..., Law] = fit_power
+    if not request.lower_is_better:  # a line would exceed 1, the largest possible AUC
+        fit = fit_saturating if metric.max() < 1 else fit_line
+    return fit(
+        column(best, request.axis),
+        metric,
+        runs=best["run"].to_list(),
+        resamples=request.resamples,
+        seed=request.seed,
+    )
