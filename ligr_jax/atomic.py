@@ -1,10 +1,15 @@
-"""Files that are complete or absent, also after a kill or a crash of the host."""
+"""Files that are complete or absent, also after a kill or a crash of the host.
+
+Errors of the operating system name the file and the operation (`ligr_jax.errors.FileError`).
+"""
 
 import contextlib
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from ligr_jax.errors import LigrError, file_errors
 
 
 @contextlib.contextmanager
@@ -16,19 +21,42 @@ def whole(path: Path) -> Iterator[Path]:
     """
     # The name is unique: two processes, or two threads, may write the same file.
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-    try:
-        yield part
-        sync(part)
-        os.replace(part, path)
-        sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+    with file_errors("write", path):
+        try:
+            yield part
+            sync(part)
+            os.replace(part, path)
+            sync(path.parent)
+        finally:
+            with contextlib.suppress(OSError):  # the error of the block is the one to report
+                part.unlink()
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text, as UTF-8, to a `whole` file."""
     with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents where they are absent."""
+    with file_errors("make the directory", path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8, whatever the locale.
+
+    Raises:
+        FileError: the file cannot be read.
+        LigrError: it is not UTF-8.
+    """
+    with file_errors("read", path):
+        raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as e:
+        raise LigrError(f"{path}: not UTF-8 at byte {e.start}; convert it to UTF-8") from e
 
 
 def sync(path: Path) -> None:

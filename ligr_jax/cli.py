@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from ligr_jax.errors import LigrError
+from ligr_jax.errors import LigrError, file_error, is_of_a_file
 from ligr_jax.exit_status import DONE, FAILED, INTERRUPTED, TABLE, USAGE
 from ligr_jax.stop import StopRequest, hold_signals, listen, release_signals
 
@@ -112,9 +112,9 @@ def _dispatch(words: list[str]) -> int:
         print(f"ligr {words[0]}: {e}", file=sys.stderr)
         return e.exit_status
     except OSError as e:
-        if e.filename is None:  # no file of the user's: a bug
+        if not is_of_a_file(e):
             raise
-        print(f"ligr {words[0]}: {e}", file=sys.stderr)
+        print(f"ligr {words[0]}: {file_error(e, 'use')}", file=sys.stderr)
         return FAILED
 
 

@@ -54,7 +54,7 @@ def make_output_safe() -> Callable[[], bool]:
         stream = io.TextIOWrapper(
             io.BufferedWriter(output),  # type: ignore[type-var]
             encoding=before.encoding if before else "utf-8",
-            errors=before.errors if before else "backslashreplace",
+            errors="backslashreplace",  # a locale without Greek letters stops no command
             line_buffering=True,
         )
         setattr(sys, name, stream)

@@ -9,12 +9,13 @@ from typing import Any
 import xxhash
 
 from ligr_jax.atomic import write_atomically
+from ligr_jax.errors import LigrError, file_errors
 
 DIGEST = "digest"  # the key of a JSON object that holds the digest of the other keys
 _BLOCK = 2**22  # bytes read at a time
 
 
-class DamagedFile(ValueError):
+class DamagedFile(LigrError, ValueError):
     """A file is not what was written: the message names the file, the damage and the remedy."""
 
 
@@ -44,11 +45,28 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         remedy: what the user can do where the file is damaged, the end of the message.
 
     Raises:
-        DamagedFile: the file is empty, not UTF-8, not JSON, not an object, or its values are not
-            those that were written.
-        OSError: the file cannot be read.
+        ChangedFile: the values are not those that were written.
+        DamagedFile, FileError: as `read_plain_json` does.
     """
-    raw = path.read_bytes()
+    content = read_plain_json(path, remedy)
+    saved = content.pop(DIGEST, None)
+    if saved is not None and saved != digest_json(content):
+        raise ChangedFile(
+            f'{path}: values have changed since the file was written ("{DIGEST}" is {saved!r}, '
+            f"the values give {digest_json(content)!r}); {remedy}"
+        )
+    return content
+
+
+def read_plain_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON object that carries no digest.
+
+    Raises:
+        DamagedFile: the file is empty, not UTF-8, not JSON or not an object.
+        FileError: the file cannot be read.
+    """
+    with file_errors("read", path):
+        raw = path.read_bytes()
     if not raw.strip(b"\0 \t\r\n"):
         raise DamagedFile(f"{path}: the file is empty, as a crash leaves it; {remedy}")
     try:
@@ -59,12 +77,6 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         raise DamagedFile(f"{path}: not JSON ({e}); {remedy}") from e
     if not isinstance(content, dict):
         raise DamagedFile(f"{path}: a JSON {_kind(content)}, not an object; {remedy}")
-    saved = content.pop(DIGEST, None)
-    if saved is not None and saved != digest_json(content):
-        raise ChangedFile(
-            f'{path}: values have changed since the file was written ("{DIGEST}" is {saved!r}, '
-            f"the values give {digest_json(content)!r}); {remedy}"
-        )
     return content
 
 

@@ -12,7 +12,8 @@ import ligr_jax
 ROOT = Path(ligr_jax.__file__).parent
 # Lower layers first; `atomic` and others are leaves that anyone may use.
 LAYERS = (
-    {"ligr_jax", "atomic", "console", "digests", "errors", "exit_status", "progress", "stop"},
+    {"ligr_jax", "atomic", "console", "digests", "errors", "exit_status", "lock", "progress"}
+    | {"stop"},
     {"config", "ops", "policy"},
     {"data"},
     {"tables"},
@@ -28,7 +29,7 @@ LAYERS = (
 )
 # What reads data or results runs where there is no accelerator, and starts fast.
 WITHOUT_JAX = ("atomic", "config", "data", "digests", "errors", "ops.hashing", "ops.metrics")
-WITHOUT_JAX += ("console", "exit_status", "policy", "progress", "stop")
+WITHOUT_JAX += ("console", "exit_status", "lock", "policy", "progress", "stop")
 WITHOUT_JAX += tuple(f"scaling.{m}" for m in ("fit", "runs", "report"))
 POLICIES = ("propensity", "replay", "thompson")
 ACCELERATOR = {"jax", "flax", "optax", "orbax"}

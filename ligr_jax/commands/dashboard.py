@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Saves the workspace, or writes it, and says where it is."""
-    from ligr_jax.atomic import write_atomically
+    from ligr_jax.atomic import make_directory, write_atomically
     from ligr_jax.data.schema import BadInput
 
     try:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"workspace: {made.url}")
         return 0
     out = args.out or Path("dashboard.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(out.parent)
     write_atomically(out, to_json(made))
     print(f"{out}: the workspace as W&B stores it (an upsertView of its API takes `spec`)")
     if not args.out:

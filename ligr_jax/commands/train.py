@@ -112,10 +112,11 @@ def _show(summary: dict[str, Any], config: "Config", name: str = "") -> None:
 
 def _read_group(path: Path) -> list[tuple[Path, list[str]]]:
     """Directory and assignments of each run of a `--together` file."""
+    from ligr_jax.atomic import read_text
     from ligr_jax.config import ConfigError
 
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(read_text(path))
     except json.JSONDecodeError as e:
         raise ConfigError(f"{path}: not JSON ({e}); `ligr train --help` shows one") from e
     if not isinstance(entries, list) or not entries:

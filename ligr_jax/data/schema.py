@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ligr_jax.atomic import write_atomically
+from ligr_jax.atomic import read_text, write_atomically
 from ligr_jax.errors import LigrError
 
 Kind = Literal["categorical", "bag", "numeric", "vector"]
@@ -118,7 +118,7 @@ def load_schema(directory: Path) -> LogSchema:
     """Reads DIRECTORY/log.json; raises `BadInput` where it is not a log schema."""
     path = directory / "log.json"
     try:
-        raw: dict[str, Any] = json.loads(path.read_text())
+        raw: dict[str, Any] = json.loads(read_text(path))
         raw["columns"] = {k: Column(**v) for k, v in raw["columns"].items()}
         for name in ("actions", "notes"):
             raw[name] = tuple(raw[name])

@@ -4,7 +4,6 @@ Panels name what runs log: rows of metrics.jsonl, keys of summary.json. Both sta
 same names, so a workspace is made from what finished runs have, and needs no server to be made.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.digests import read_plain_json
 from ligr_jax.scaling.runs import Runs, varied
 
 AXES = ("flops_model", "flops_paper", "device_seconds")
@@ -88,7 +88,7 @@ def upload_report(directory: Path, entity: str, project: str) -> str:
     path = directory / "fit.json"
     if not path.is_file():
         raise BadInput(f"{path}: no such file; first `ligr report {directory}`")
-    numbers = json.loads(path.read_text())
+    numbers = read_plain_json(path, "run `ligr report` again")
     name = f"report-{directory.resolve().name}"
     columns: list[str | int] = ["law", "form", "runs", "parameter", "value", "low", "high"]
     table = wandb.Table(columns=columns, data=list(_parameters(numbers)))

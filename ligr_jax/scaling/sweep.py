@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ligr_jax.atomic import read_text
 from ligr_jax.config import Config, ConfigError, digest
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.errors import LigrError
@@ -60,7 +61,7 @@ def read_sweep(path: Path) -> list[Asked]:
         ConfigError: not a W&B sweep of method `grid` with `value` or `values` for each parameter.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.safe_load(read_text(path))
     except yaml.YAMLError as e:
         raise ConfigError(f"{path}: not YAML ({e})") from e
     if not isinstance(raw, dict) or not isinstance(raw.get("parameters"), dict):

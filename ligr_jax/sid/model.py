@@ -20,6 +20,7 @@ from flax.traverse_util import unflatten_dict
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.data.schema import BadInput
+from ligr_jax.digests import read_plain_json
 from ligr_jax.parallel.mesh import over_rows, put, replicated
 from ligr_jax.sid.config import SidConfig, from_plain
 from ligr_jax.sid.corpus import Corpus
@@ -102,7 +103,7 @@ def load_model(directory: Path) -> SidModel:
             f"{directory} holds no finished model (model.json); "
             f"`ligr sid train SOURCE --out {directory}` makes one, or goes on with it"
         )
-    about = json.loads(path.read_text())
+    about = read_plain_json(path, "train again")
     if about.get("format") != "ligr-semantic-ids":
         raise BadInput(f"{path}: not a model of semantic ids; `ligr sid train` makes one")
     arrays = load_arrays(directory / "model.npz")

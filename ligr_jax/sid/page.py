@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ligr_jax.atomic import write_atomically
+from ligr_jax.atomic import make_directory, write_atomically
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.files import read_whole
 from ligr_jax.sid.corpus import item_ids
@@ -68,7 +68,7 @@ def write_page(
         ),
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(out.parent)
     write_atomically(out, page)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from ligr_jax.atomic import whole
+from ligr_jax.atomic import make_directory, whole
 from ligr_jax.data.prepare.shards import fixed_size_lists
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.files import read_whole
@@ -84,7 +84,7 @@ def write_title_vectors(
         lists = lists.list.eval(pl.element().filter(pl.element() != ""))
     ids = item_ids(frame[id_column], f"{table}, column '{id_column}'", batch.text)
     vectors = fixed_size_lists(title_vectors(frame[title], lists, width))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(out.parent)
     with whole(out) as part:
         pq.write_table(pa.table({"item_id": ids, "content": vectors}), part)
     return len(ids)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.data.schema import BadInput
+from ligr_jax.digests import read_plain_json
 from ligr_jax.progress import Progress
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.corpus import Corpus
@@ -145,7 +146,7 @@ def _adopt(out: Path, about: dict[str, Any]) -> None:
             raise BadInput(f"{out} holds something else, a run perhaps; choose another --out")
         write_atomically(path, text)
         return
-    there, here = json.loads(path.read_text()), json.loads(text)
+    there, here = read_plain_json(path, "remove it and train again"), json.loads(text)
     old, new = ({**x.pop("config"), **x} for x in (there, here))
     changed = [
         f"  {k}: there {old.get(k)!r}, asked {v!r}" for k, v in new.items() if old.get(k) != v

@@ -19,7 +19,8 @@ from typing import Any
 
 import tensorstore as ts
 
-from ligr_jax.atomic import write_atomically
+from ligr_jax.atomic import make_directory, write_atomically
+from ligr_jax.digests import read_plain_json
 from ligr_jax.errors import LigrError
 
 SHARD_ROWS, CHUNK_ROWS = 65_536, 512
@@ -98,7 +99,7 @@ def require_free(directory: Path, overwrite: bool) -> None:
 def start(directory: Path, overwrite: bool) -> None:
     """Makes the directory, without what an earlier export left in it; as `require_free` permits."""
     require_free(directory, overwrite)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     (directory / INDEX).unlink(missing_ok=True)  # first: what is half removed is unfinished
     for path in directory.iterdir():
         if path.is_dir():
@@ -109,13 +110,13 @@ def start(directory: Path, overwrite: bool) -> None:
 def _is_ours(directory: Path) -> bool:
     path = directory / "zarr.json"
     try:
-        return _MARK in json.loads(path.read_text())["attributes"]
+        return _MARK in read_plain_json(path, "")["attributes"]
     except (OSError, ValueError, KeyError):
         return False
 
 
 def write_group(directory: Path, attributes: dict[str, Any]) -> None:
-    directory.mkdir(exist_ok=True)
+    make_directory(directory)
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     write_json(directory / "zarr.json", group)
 
@@ -135,7 +136,7 @@ def load_index(directory: Path) -> dict[str, Any]:
         raise ExportError(
             f"{directory} is no finished export: it has no {INDEX}; run `ligr export` again"
         )
-    return json.loads(path.read_text())
+    return read_plain_json(path, "export again")
 
 
 def bytes_of(directory: Path) -> int:

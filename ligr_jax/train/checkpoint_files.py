@@ -14,12 +14,13 @@ from pathlib import Path
 
 from ligr_jax.atomic import sync
 from ligr_jax.digests import DamagedFile, digest_file, read_json, write_json
+from ligr_jax.errors import LigrError
 
 DIGESTS = "digests.json"
 _THREADS = 8
 
 
-class CheckpointError(ValueError):
+class CheckpointError(LigrError, ValueError):
     """A checkpoint that cannot be used: the message names the step, the reason and the remedy."""
 
 

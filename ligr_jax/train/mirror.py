@@ -107,7 +107,7 @@ class WandbMirror:
 def _read_record(directory: Path, config: Config, rows: int) -> dict[str, Any]:
     """W&B's `id` of the run, `rows` mirrored so far, and offline `segments` that hold them."""
     path = directory / "mirrored.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     # A sweep's agent names its runs; a run that it began keeps its name without the agent.
     name = os.environ.get("WANDB_RUN_ID") or known.get("id") or digest(config)
     if known.get("id") != name:

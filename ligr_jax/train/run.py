@@ -7,27 +7,17 @@ summary.json     final numbers, flat; written last
 """
 
 import contextlib
-import fcntl
 import json
-import os
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config, ConfigError, difference, from_json, to_json
-from ligr_jax.errors import LigrError
-from ligr_jax.exit_status import BUSY
+from ligr_jax.lock import Busy as Busy
+from ligr_jax.lock import exclusive
+from ligr_jax.lock import held as held
 from ligr_jax.train.track import finite
-
-LOCK = ".lock"
-
-
-class Busy(LigrError, RuntimeError):
-    """Another process is writing to the run directory."""
-
-    exit_status = BUSY
 
 
 @contextlib.contextmanager
@@ -39,36 +29,8 @@ def claimed(directory: Path) -> Iterator[None]:
     Raises:
         Busy: another process holds it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK).open("a+") as lock:  # not emptied before it is ours
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise Busy(
-                f"{directory}: another process is training this run ({_owner(directory)})"
-            ) from e
-        lock.truncate(0)
-        lock.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
-        lock.flush()
+    with exclusive(directory, "is training this run", keep=True):
         yield
-
-
-def _owner(directory: Path) -> str:
-    """What the holder of the lock wrote; a release before this one wrote nothing."""
-    text = (directory / LOCK).read_text(errors="replace").strip()
-    return text or "its host and process are not known"
-
-
-def held(directory: Path) -> bool:
-    """Whether a process holds the directory now; needs no permission to write."""
-    try:
-        with (directory / LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def adopt(directory: Path, config: Config, write: bool = True) -> None:

@@ -11,9 +11,10 @@ from ligr_jax.cli import COMMANDS, main
 from ligr_jax.config import ConfigError
 from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import LigrError
+from ligr_jax.exit_status import BUSY
+from ligr_jax.lock import Busy
 from ligr_jax.tables.zarr import DamagedTable, ExportError
 from ligr_jax.train.record import TrainingDiverged
-from ligr_jax.train.run import BUSY, Busy
 
 
 def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +28,7 @@ from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.source import Items, LogBatch, Source
+from ligr_jax.lock import Busy
 from tests.data.logs import ACTIONS, START_MS, read_arrow, read_rows, write_log
 
 GAP_MS = 1_000
@@ -312,7 +314,7 @@ def test_failed_run_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(BadInput, match=r"cannot write .*File too large.*choose another --out"):
+        with pytest.raises(BadInput, match=r"cannot write .*the file is too large; .*nothing was"):
             prepare(source, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -327,6 +329,37 @@ def test_failed_run_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read in /proc")
+def test_two_at_a_time_never_share_an_output(tmp_path: Path) -> None:
+    write_log(tmp_path / "log")
+    source, out = canonical_source(tmp_path / "log"), tmp_path / "out"
+    options = PrepareOptions(shard_rows=50)
+    alone = prepare(source, tmp_path / "alone", options)
+
+    def second(line: str) -> None:
+        if line.startswith("read "):  # the first is between its two passes
+            with pytest.raises(Busy, match=rf"out: another process .*process {os.getpid()}\)"):
+                prepare(source, out, options)
+
+    assert prepare(source, out, options, second) == alone
+    assert not [p.name for p in out.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_partition_that_is_gone_stops_the_command(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    write_log(tmp_path / "log")
+    source, out = canonical_source(tmp_path / "log"), tmp_path / "out"
+
+    def break_one(line: str) -> None:
+        if line.startswith("read "):
+            damage(sorted(out.glob(".partial-*/part-*.arrows"))[1])
+
+    with pytest.raises(BadInput, match=r"part-\d+.arrows: \d+ rows were written to this file"):
+        prepare(source, out, PrepareOptions(shard_rows=50), break_one)
+    assert not list(out.iterdir())
+
+
 def test_peak_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
     log = write_log(tmp_path / "small", rows=200_000, members=4_000)
     shutil.copytree(tmp_path / "small", tmp_path / "large")

@@ -14,6 +14,7 @@ from ligr_jax.data.world import arithmetic
 from ligr_jax.data.world.catalog import item_tables
 from ligr_jax.data.world.config import LABELS, START_MS
 from ligr_jax.data.world.generate import Planted, WorldConfig, generate
+from ligr_jax.lock import Busy
 
 SMALL = WorldConfig(
     members=96, items=400, days=8, sessions=8.0, parents=4, leaves=4, block_members=32
@@ -115,6 +116,15 @@ def test_stopped_run_leaves_no_schema_and_completes_to_the_same_bytes(tmp_path):
     generate(SMALL, tmp_path / "stopped", workers=1, progress=lambda *c: calls.append(c))
     assert calls == [(2, 3), (3, 3)]
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+def test_two_at_a_time_never_share_a_directory(tmp_path):
+    def second(done: int, total: int) -> None:
+        with pytest.raises(Busy, match=r"world: another process is making a world there \(host "):
+            generate(SMALL, tmp_path / "world", workers=1)
+
+    generate(SMALL, tmp_path / "world", workers=1, progress=second)
+    assert not [name for name in contents(tmp_path / "world") if name.startswith(".")]
 
 
 def test_complete_world_is_reused_and_another_one_refused(tmp_path):

@@ -74,9 +74,9 @@ class Build:
         """A shard of each partition that has members left, named by the number of shards."""
         written: list[Shard] = []
         for p in range(spill.partitions):
-            if not spill.path(p).exists():
+            if not spill.rows[p]:
                 continue
-            rows = read_partition(spill.path(p))
+            rows = read_partition(spill.path(p), spill.rows[p])
             kept = histories(rows, edges, self.options.session_gap_ms)
             self.counts.update({**kept.counts, "members": len(kept.first)})
             if len(kept.first):

@@ -52,11 +52,15 @@ def number_of_partitions(rows: int, shard_rows: int) -> int:
 
 
 class Spill:
-    """Partitions being written: Arrow streams `part-00000.arrows` ... in `directory`."""
+    """Partitions being written: Arrow streams `part-00000.arrows` ... in `directory`.
+
+    rows: how many each has received; only those that have some have a file.
+    """
 
     def __init__(self, directory: Path, partitions: int) -> None:
         self.directory = directory
         self.partitions = partitions
+        self.rows = [0] * partitions
         self._writers: dict[int, tuple[pa.ipc.RecordBatchStreamWriter, IO[bytes]]] = {}
 
     def path(self, partition: int) -> Path:
@@ -72,6 +76,7 @@ class Spill:
         for p, end in enumerate(ends.tolist()):
             if end > start:
                 self._writer(p, table.schema).write_table(table.slice(start, end - start))
+                self.rows[p] += end - start
             start = end
 
     def _writer(self, partition: int, schema: pa.Schema) -> pa.ipc.RecordBatchStreamWriter:

@@ -10,6 +10,8 @@ from typing import Any
 from ligr_jax.atomic import sync
 from ligr_jax.data.manifest import Manifest, load_manifest, save_manifest
 from ligr_jax.data.schema import BadInput
+from ligr_jax.errors import FileError, file_errors
+from ligr_jax.lock import exclusive
 
 Progress = Callable[[str], None]
 
@@ -32,27 +34,37 @@ def published(
         BadInput: an output made otherwise, or a directory that cannot be written.
     """
     made_by = json.loads(json.dumps(made_by))  # as a manifest has it: tuples are lists
-    if (out / "manifest.json").is_file() and not overwrite:
-        existing = load_manifest(out)
-        _refuse_difference(existing, made_by, out)
-        say(f"already prepared: {out}")
+    existing = None if overwrite else _existing(out, made_by, say)
+    if existing:
         return existing
     work = out / f".partial-{os.getpid()}"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for stale in out.glob(".partial-*"):
-            shutil.rmtree(stale)
-        work.mkdir()
-        manifest = build(work, made_by)
-        _move(manifest, work, out)
-    except OSError as e:
-        raise BadInput(
-            f"cannot write {out}: {e.strerror or e}; make room or choose another --out (nothing "
-            "was left behind that looks finished)"
-        ) from e
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with exclusive(out, "is preparing data there"), file_errors("write", out):
+            # Another process may have made it between the two looks.
+            existing = None if overwrite else _existing(out, made_by, say)
+            if existing:
+                return existing
+            for stale in out.glob(".partial-*"):  # of a process that was killed
+                shutil.rmtree(stale)
+            work.mkdir()
+            try:
+                manifest = build(work, made_by)
+                _move(manifest, work, out)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    except FileError as e:
+        raise BadInput(f"{e} (nothing was left behind that looks finished)") from e
     return manifest
+
+
+def _existing(out: Path, made_by: Mapping[str, Any], say: Progress) -> Manifest | None:
+    """The manifest of an output that was made of the same; None where there is none."""
+    if not (out / "manifest.json").is_file():
+        return None
+    existing = load_manifest(out)
+    _refuse_difference(existing, made_by, out)
+    say(f"already prepared: {out}")
+    return existing
 
 
 def _move(manifest: Manifest, work: Path, out: Path) -> None:

@@ -16,7 +16,7 @@ from ligr_jax.data.prepare.sessions import (
     starts_by_gap,
     starts_by_id,
 )
-from ligr_jax.data.schema import MEMBER, SESSION, TIME
+from ligr_jax.data.schema import MEMBER, SESSION, TIME, BadInput
 from ligr_jax.data.sources.source import ROW_DIGEST
 from ligr_jax.data.sources.validate import UNTIMED
 
@@ -52,9 +52,23 @@ class Histories:
         return np.add.reduceat(rows, self.first, dtype=np.int32)
 
 
-def read_partition(path: Path) -> pa.Table:
-    """The rows of a partition, memory-mapped."""
-    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+def read_partition(path: Path, rows: int) -> pa.Table:
+    """The rows of a partition, memory-mapped.
+
+    Raises:
+        BadInput: the file is gone or does not hold the `rows` that were written to it.
+    """
+    try:
+        table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+        found = f"it has {table.num_rows:,} rows"
+    except (OSError, pa.ArrowInvalid) as e:
+        table, found = None, str(e).split(". Detail")[0]
+    if table is None or table.num_rows != rows:
+        raise BadInput(
+            f"{path}: {rows:,} rows were written to this file and cannot be read again ({found}); "
+            "another program has changed it: prepare again"
+        )
+    return table
 
 
 def histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histories:

@@ -32,16 +32,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ligr_jax.atomic import sync, write_atomically
+from ligr_jax.atomic import whole, write_atomically
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.world.block import block_table
 from ligr_jax.data.world.catalog import build_catalog, item_tables
 from ligr_jax.data.world.config import ACTIONS, LABELS, VERSION, Planted, WorldConfig
+from ligr_jax.digests import read_plain_json
+from ligr_jax.lock import exclusive
 from ligr_jax.stop import end_silently, held_signals
 
 __all__ = ["Planted", "WorldConfig", "generate", "world_schema"]
 
 DICTIONARY_COLUMNS = ["member_id", "session_id", "item_id", "actor_id", "item_type", "surface"]
+ITEMS = "items.parquet"
 ROW_GROUP = 2**20  # rows of a Parquet file that are written, and held, together
 
 
@@ -59,7 +62,7 @@ def world_schema(config: WorldConfig) -> LogSchema:
             "dwell_s": Column("numeric", outcome=True),
         },
         truth=True,
-        items="items.parquet",
+        items=ITEMS,
         notes=(
             "Synthetic: p_<action> is the true probability each label was drawn with.",
             "Labels depend on the display rank, which no feature tells.",
@@ -90,12 +93,38 @@ def generate(
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 1:
         raise BadInput(f"workers={workers}; give at least 1, or None for all cores")
-    _claim(config, out)
     schema = world_schema(config)
-    todo = [b for b in range(config.blocks) if not (out / block_name(b)).is_file()]
-    items = out / schema.items
-    if (out / "log.json").is_file() and not todo and items.is_file():
-        return schema
+    if not _is_complete(config, out):
+        with exclusive(out, "is making a world there"):
+            _complete(config, schema, out, workers, progress)
+    return schema
+
+
+def _is_complete(config: WorldConfig, out: Path) -> bool:
+    """Whether `out` holds this world; raises BadInput where it holds something else."""
+    is_ours = _require_this_world(config, out)
+    return is_ours and (out / "log.json").is_file() and not _missing(config, out)
+
+
+def _missing(config: WorldConfig, out: Path) -> list[int]:
+    """Numbers of the blocks that are not written; -1 for the item table."""
+    blocks = [b for b in range(config.blocks) if not (out / block_name(b)).is_file()]
+    return blocks if (out / ITEMS).is_file() else [-1, *blocks]
+
+
+def _complete(
+    config: WorldConfig,
+    schema: LogSchema,
+    out: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Write what the directory lacks of the world."""
+    for stale in out.glob(".*.partial"):  # of a process that was killed: this one has the lock
+        stale.unlink()
+    _claim(config, out)
+    items = out / ITEMS
+    todo = [b for b in _missing(config, out) if b >= 0]
     workers = min(workers, len(todo))
     if not items.is_file():
         _write_tables(item_tables(config, ROW_GROUP), items, ["item_type"])
@@ -106,7 +135,6 @@ def generate(
             if progress is not None:
                 progress(done, config.blocks)
     save_schema(schema, out)
-    return schema
 
 
 def block_name(number: int) -> str:
@@ -137,47 +165,58 @@ def _write_block(config: WorldConfig, number: int, out: Path) -> int:
 
 
 def _write_tables(tables: Iterable[pa.Table], path: Path, dictionary: list[str]) -> None:
-    """Writes one after the other into one file, of `ROW_GROUP` rows each but the last.
+    """Write the tables one after the other into one file, `ROW_GROUP` rows each but the last.
 
-    Under another name at first, so that a file that is there is whole.
+    The file has another name until it is complete.
     """
-    temporary, rest = path.with_name(f".{path.name}.partial"), iter(tables)
+    rest = iter(tables)
     first = next(rest)
-    with pq.ParquetWriter(
-        temporary, first.schema, compression="zstd", use_dictionary=dictionary
-    ) as writer:
+    with (
+        whole(path) as part,
+        pq.ParquetWriter(
+            part, first.schema, compression="zstd", use_dictionary=dictionary
+        ) as writer,
+    ):
         for table in itertools.chain([first], rest):
             writer.write_table(table, ROW_GROUP)
-    sync(temporary)
-    os.replace(temporary, path)
 
 
-def _claim(config: WorldConfig, out: Path) -> None:
-    """Makes `out` this world's directory, or raises when it holds something else."""
+def _description(config: WorldConfig) -> dict[str, Any]:
+    """What world.json holds."""
     ours = {
         "format": "ligr-world",
         "version": VERSION,
         "config": dataclasses.asdict(config),
         "actions": [dataclasses.asdict(a) for a in ACTIONS],
     }
-    ours = json.loads(json.dumps(ours))  # as it reads back: lists for tuples
-    path = out / "world.json"
+    return json.loads(json.dumps(ours))  # lists for tuples
+
+
+def _require_this_world(config: WorldConfig, out: Path) -> bool:
+    """Whether `out` holds this world, complete or not.
+
+    Raises:
+        BadInput: it holds something else.
+    """
+    ours, path = _description(config), out / "world.json"
     if path.is_file():
-        try:
-            theirs = json.loads(path.read_text())
-        except json.JSONDecodeError as e:
-            raise BadInput(f"{path}: not JSON ({e}); give another directory") from e
+        theirs = read_plain_json(path, "give another directory")
         differences = list(_differences(theirs, ours))
         if differences:
             raise BadInput(
                 f"{out} holds another world: {'; '.join(differences)}; "
                 "give another directory or remove this one"
             )
-        return
+        return True
     if (out / "log.json").exists() or any(out.glob("*.parquet")):
         raise BadInput(f"{out} holds a log that is no world; give another directory")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(ours, indent=1) + "\n")
+    return False
+
+
+def _claim(config: WorldConfig, out: Path) -> None:
+    """Make `out` this world's directory, as a world with other settings then refuses it."""
+    if not _require_this_world(config, out):
+        write_atomically(out / "world.json", json.dumps(_description(config), indent=1) + "\n")
 
 
 def _differences(theirs: Any, ours: Any, where: str = "") -> Iterator[str]:

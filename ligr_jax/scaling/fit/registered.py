@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ligr_jax.atomic import write_atomically
+from ligr_jax.atomic import read_text, write_atomically
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.bootstrap import Array
 from ligr_jax.scaling.fit.holdout import FLOPS_PER, LeftOut
@@ -83,7 +83,7 @@ def score(path: str | Path, observed: float) -> LeftOut:
         BadInput: the file is missing or is not a registered prediction.
     """
     try:
-        written = json.loads(Path(path).read_text())
+        written = json.loads(read_text(Path(path)))
         # A law without resamples has no interval: it is NaN in memory and null in JSON.
         low, high = (
             float("nan") if written[k] is None else float(written[k]) for k in ("low", "high")

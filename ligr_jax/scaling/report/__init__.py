@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ligr_jax.atomic import write_atomically
+from ligr_jax.atomic import make_directory, write_atomically
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.law import plain
 from ligr_jax.scaling.report.drawn import Drawn
@@ -52,7 +52,7 @@ def write_report(
     lines = summary_lines(results)
     drawings = list(panels(results))
     text = page(results, drawings, lines)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    make_directory(out / "figures")
     for drawn in drawings:
         _save(drawn, out / "figures")
     numbers = to_json(results, lines)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from ligr_jax.atomic import read_text
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import LeftOut, fit_power, leave_out_largest, score
 from ligr_jax.scaling.report.arms import sampling, subset
@@ -86,7 +87,7 @@ def registered(runs: Runs, metric: str) -> list[Forecast]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        written = json.loads(path.read_text())
+        written = json.loads(read_text(path))
     except json.JSONDecodeError as e:
         raise BadInput(f"{path}: not JSON ({e}); write it with `ligr fit --register`") from e
     if not isinstance(written, dict):
