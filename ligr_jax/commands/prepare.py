@@ -4,22 +4,32 @@ what SOURCE can be:
   a canonical log         Parquet or CSV files beside a log.json, e.g. from `ligr world`
   KuaiRand                log_standard*.csv or .parquet, video_features_basic*, user_features*
   MovieLens               ratings.csv and movies.csv, or ratings.dat and movies.dat
-  any table               one Parquet or CSV file, or a directory of them, with --actions
+  any table               one Parquet, CSV or TSV file, or a directory of them (partitions too),
+                          compressed or not, with --actions
 
 examples:
   ligr prepare log/ --out prepared/
   ligr prepare KuaiRand-Pure/data --out kuairand/ --session-gap 6h \\
       --train-until 2022-05-05T00:00+08:00 --validation-until 2022-05-06T00:00+08:00
   ligr prepare ml-latest-small --out movielens/ --fractions 0.9,0.05,0.05
-  ligr prepare events.csv --out events/ --map member_id=user item_id=post timestamp_ms=ts \\
+  ligr prepare events.csv.gz --out events/ --map member_id=user item_id=post timestamp_ms=ts \\
       --actions click,like --categorical surface,topic --numeric age --outcome dwell
   ligr prepare events.csv --out events/ --actions click --bag tags,topics --separator ';'
+  ligr prepare events.csv --out events/ --label 'click=value>0' --label 'like=rating>=4'
+  ligr prepare events.csv --out events/ --actions click --time-format '%d/%m/%Y %H:%M' \\
+      --time-zone Europe/Berlin --null-values NA,-
+
+The unit of the time column is found from the whole column (seconds to nanoseconds since 1970, ISO
+times, timestamps of Parquet). The summary lists what every column was taken for; --json prints it
+as JSON. A name with a comma is quoted as in CSV: --categorical '"a,b",c'.
 """
 
 import argparse
+import csv
+import json
+import sys
 from pathlib import Path
 
-from ligr_jax.data.manifest import Manifest
 from ligr_jax.data.prepare.options import (
     PrepareOptions,
     parse_duration,
@@ -28,9 +38,13 @@ from ligr_jax.data.prepare.options import (
 )
 from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.prepare.splits import SplitTimes
-from ligr_jax.data.schema import BadInput
+from ligr_jax.data.prepare.understood import load_understood, shown
+from ligr_jax.data.schema import WEIGHT, BadInput
 from ligr_jax.data.sources.formats import FORMATS, open_source
+from ligr_jax.data.sources.label_rules import parse_label
+from ligr_jax.data.sources.reading import Reading, parse_delimiter
 from ligr_jax.data.sources.tabular import TableColumns, parse_map
+from ligr_jax.data.sources.times import PER_MS, TimeOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,41 +59,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     splits.add_argument("--validation-until", metavar="T")
     splits.add_argument("--test-until", metavar="T", help="later rows are dropped")
     splits.add_argument("--fractions", metavar="F,F,F", help="or shares of rows [0.8,0.1,0.1]")
-    table = parser.add_argument_group("columns, for tables")
+    _add_columns(parser.add_argument_group("columns, for tables (options may be repeated)"))
+    _add_reading(parser.add_argument_group("times and cells, for tables"))
+    add("--on-bad-row", choices=("error", "skip"), default="error", help="skip: drop and count")
+    add("--shard-rows", metavar="N", type=int, default=2_000_000, help="rows held in memory")
+    add("--overwrite", action="store_true", help="replace an output that was made otherwise")
+    add("--json", action="store_true", help="print the summary as JSON, and nothing else")
+
+
+def _add_columns(table: argparse._ArgumentGroup) -> None:
     table.add_argument(
         "--map", metavar="OURS=THEIRS", nargs="+", action="extend", default=[], help="rename"
     )
     for name, text in (
         ("actions", "label columns, 0 or 1"),
-        ("categorical", "integer or string features (item_id always is one)"),
+        ("categorical", "integer or string features (item_id always is one; member_id may be)"),
         ("bag", "features of several ids: lists, or text with --separator between ids"),
         ("numeric", "number features"),
         ("vector", "content vectors"),
         ("outcome", "numbers known only after the impression, e.g. dwell time"),
+        ("ignore", "columns to leave out, e.g. a session_id that means something else"),
     ):
-        table.add_argument(f"--{name}", metavar="A,B", type=_names, default=(), help=text)
+        table.add_argument(
+            f"--{name}", metavar="A,B", type=_names, action="extend", default=[], help=text
+        )
+    table.add_argument(
+        "--label",
+        metavar="RULE",
+        type=str,
+        action="append",
+        default=[],
+        help="action by a rule: click=value>0, like=rating>=4, buy=event==pay, x=value in a|b",
+    )
+    table.add_argument("--weight", metavar="COL", help="weights of rows in the loss (none else)")
     table.add_argument(
         "--separator", metavar="S", default="|", help="of bags as text [%(default)s]"
     )
     table.add_argument("--items", metavar="FILE", type=Path, help="item table, by item_id")
-    add("--on-bad-row", choices=("error", "skip"), default="error", help="skip: drop and count")
-    add("--shard-rows", metavar="N", type=int, default=2_000_000, help="rows held in memory")
-    add("--overwrite", action="store_true", help="replace an output that was made otherwise")
+
+
+def _add_reading(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--time-unit", choices=tuple(PER_MS), default="", help="what the time column counts")
+    add("--time-origin", metavar="T", help="what it counts from, if not 1970 (with --time-unit)")
+    add("--time-format", metavar="F", default="", help="strptime's, e.g. %%Y%%m%%d or %%y%%m%%d%%H")
+    add("--time-zone", metavar="ZONE", default="", help="of times without one [UTC]")
+    add("--delimiter", metavar="C", default="", type=parse_delimiter, help="tab, ';', ... [found]")
+    add("--encoding", metavar="E", default="utf-8", help="of text files [%(default)s]")
+    add(
+        "--null-values",
+        metavar="A,B",
+        type=_names,
+        action="extend",
+        default=[],
+        help="words that mean missing, beside the empty cell",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs `ligr prepare` and prints what was made; raises `BadInput` for bad input."""
-    columns = TableColumns(
-        names=parse_map(args.map),
-        actions=args.actions,
-        categorical=args.categorical,
-        bag=args.bag,
-        numeric=args.numeric,
-        vector=args.vector,
-        outcome=args.outcome,
-        items=args.items,
-        separator=args.separator,
-    )
+    source = open_source(args.source, args.format, _columns(args))
     options = PrepareOptions(
         session_gap_ms=parse_duration(args.session_gap),
         splits=_split_times(args),
@@ -88,25 +127,42 @@ def run(args: argparse.Namespace) -> None:
         shard_rows=args.shard_rows,
         overwrite=args.overwrite,
     )
-    source = open_source(args.source, args.format, columns)
     if args.source.resolve() == args.out.resolve():
         raise BadInput(f"--out {args.out} is the source itself; choose another directory")
-    print(f"{source.name}: about {source.rows:,} rows")
-    print(summary(prepare(source, args.out, options, print), args.out))
+    say = (lambda _: None) if args.json else print
+    say(f"{source.name}: about {source.rows:,} rows")
+    manifest = prepare(source, args.out, options, say)
+    understood = load_understood(args.out)
+    if args.json:
+        summary = {"directory": str(args.out), "digest": manifest.digest, **understood}
+        json.dump(summary, sys.stdout, indent=1)
+        print()
+    else:
+        print(shown(manifest, understood, args.out))
 
 
-def summary(manifest: Manifest, out: Path) -> str:
-    """What a reader should know of a prepared data set, on a few lines."""
-    counted = ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in manifest.counts.items() if v)
-    lines = [f"{out}  digest {manifest.digest}", f"  {counted}"]
-    for name, split in manifest.splits.items():
-        rates = "  ".join(f"{a} {rate:.4f}" for a, rate in split.positive_rate.items())
-        lines.append(f"  {name:<11}{split.impressions:>12,} impressions  {rates}")
-    for name, column in manifest.columns.items():
-        if column.kind == "bag":
-            lines.append(f"  {name:<11}up to {column.longest} of {column.distinct:,} ids in a bag")
-    lines += [f"  note: {note}" for note in manifest.notes]
-    return "\n".join(lines)
+def _columns(args: argparse.Namespace) -> TableColumns:
+    names = parse_map(args.map)
+    if args.weight:
+        if names.get(WEIGHT, args.weight) != args.weight:
+            raise BadInput(f"--weight {args.weight} and --map {WEIGHT}={names[WEIGHT]}: give one")
+        names[WEIGHT] = args.weight
+    origin = parse_time(args.time_origin) if args.time_origin else 0
+    return TableColumns(
+        names=names,
+        actions=tuple(args.actions),
+        categorical=tuple(args.categorical),
+        bag=tuple(args.bag),
+        numeric=tuple(args.numeric),
+        vector=tuple(args.vector),
+        outcome=tuple(args.outcome),
+        items=args.items,
+        separator=args.separator,
+        ignore=tuple(args.ignore),
+        labels=tuple(parse_label(text) for text in args.label),
+        time=TimeOptions(args.time_unit, args.time_format, args.time_zone, origin),
+        reading=Reading(args.delimiter, args.encoding, tuple(args.null_values)),
+    )
 
 
 def _split_times(args: argparse.Namespace) -> SplitTimes | None:
@@ -124,5 +180,7 @@ def _split_times(args: argparse.Namespace) -> SplitTimes | None:
     return SplitTimes(times[0], times[1], times[2])
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def _names(text: str) -> list[str]:
+    """Names between commas, quoted as in CSV where they hold one."""
+    row = next(csv.reader([text], skipinitialspace=True), [])
+    return [name.strip() for name in row if name.strip()]

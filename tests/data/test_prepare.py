@@ -187,7 +187,7 @@ def test_output_is_a_function_of_input_and_options_alone(tmp_path: Path) -> None
         )
         outputs.append({p.name: p.read_bytes() for p in sorted(out.iterdir())})
     assert outputs[1:] == outputs[:1] * 3
-    assert len(outputs[0]) == 5  # three shards, items, manifest
+    assert len(outputs[0]) == 6  # three shards, items, manifest, what was understood
 
 
 def test_statistics_equal_those_of_the_log(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_bags_by_a_separator(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         run(tmp_path / f"events.{suffix}", "--out", tmp_path / suffix, *arguments)
         made.append(prepared(tmp_path / suffix)[1])
     assert made[0] == made[1]
-    assert "tags       up to 3 of 3 ids in a bag" in capsys.readouterr().out
+    assert "tags  -> feature, bag, up to 3 of 3 ids in a bag" in capsys.readouterr().out
     assert {len(b) for r in made[0] for b in r["tags"]} == {0, 1, 3}
     with pytest.raises(BadInput, match=r'columns.tags is .*";".* there, .*"\|".* asked'):
         run(tmp_path / "events.csv", "--out", tmp_path / "csv", *FULL, "--bag", "tags")

@@ -13,7 +13,7 @@ from ligr_jax.data.bags import Bags
 from ligr_jax.data.columns import action as action_column
 from ligr_jax.data.columns import feature, truth
 from ligr_jax.data.manifest import Manifest, Shard, SplitStats
-from ligr_jax.data.prepare.items import item_table
+from ligr_jax.data.prepare.items import item_table, refuse_unmatched
 from ligr_jax.data.prepare.measure import TRAIN, ColumnMeasure, SplitMeasure
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.partition import ROW, Spill, number_of_partitions, partition_log
@@ -27,6 +27,7 @@ from ligr_jax.data.prepare.shards import (
     write_shard,
 )
 from ligr_jax.data.prepare.splits import split_edges
+from ligr_jax.data.prepare.understood import Understood, save_understood
 from ligr_jax.data.schema import RANDOM, TIME, WEIGHT, BadInput
 from ligr_jax.data.sources.source import Source
 from ligr_jax.data.sources.validate import check_roles
@@ -43,6 +44,7 @@ class Build:
         self.columns = {k: ColumnMeasure(c) for k, c in source.schema.columns.items()}
         self.splits = SplitMeasure(source.schema.actions)
         self.counts: Counter[str] = Counter()
+        self.understood = Understood(source)
 
     def run(self, made_by: Mapping[str, Any]) -> Manifest:
         """made_by: the manifest's `source`."""
@@ -58,7 +60,9 @@ class Build:
         shards = self._write_shards(spill, edges)
         splits = self.splits.stats(edges)
         _refuse_empty(splits)
-        return Manifest(
+        if self.items and self.counts["without_item"] == sum(s.impressions for s in shards):
+            refuse_unmatched(source)
+        manifest = Manifest(
             actions=source.schema.actions,
             columns={k: c.stats() for k, c in self.columns.items()},
             splits=splits,
@@ -69,6 +73,8 @@ class Build:
             source=made_by,
             notes=source.schema.notes,
         )
+        save_understood(self.understood.content(manifest, tally), self.work)
+        return manifest
 
     def _write_shards(self, spill: Spill, edges: tuple[int, ...]) -> tuple[Shard, ...]:
         """A shard of each partition that has members left, named by the number of shards."""
@@ -83,6 +89,7 @@ class Build:
                 path = self.work / f"members-{len(written):05d}.arrow"
                 write_shard(path, kept, self._list_columns(rows, kept))
                 self.splits.add(kept)
+                self.understood.add(kept)
                 written.append(
                     Shard(path.name, len(kept.first), len(kept.order), digest_file(path))
                 )

@@ -112,6 +112,17 @@ def item_table(source: Source) -> ItemTable | None:
     return ItemTable(ids[order], scalars, vectors, bags, has_vectors)
 
 
+def refuse_unmatched(source: Source) -> None:
+    """Raises `BadInput`: no row of the log has an item of the item table. Shows ids of both."""
+    assert source.items is not None
+    table, log = next(source.items.batches()), next(source.batches(1024, "skip"))
+    in_table, in_log = (b.frame["item_id"].drop_nulls().head(3).to_list() for b in (table, log))
+    raise BadInput(
+        f"no item_id of the log is in the item table: {log.file} has e.g. {in_log}, {table.file} "
+        f"has e.g. {in_table}; write both the same, or leave the item table out"
+    )
+
+
 def _joined(parts: Parts, name: str) -> np.ndarray:
     """A column of numbers, taken out of the parts."""
     return np.concatenate([part.pop(name) for part in parts])

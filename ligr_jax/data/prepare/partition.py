@@ -14,12 +14,14 @@ import pyarrow as pa
 
 from ligr_jax.data.prepare.sketches import MinuteHistogram
 from ligr_jax.data.schema import MEMBER, TIME, BadInput
+from ligr_jax.data.sources.skipped import Skipped, refuse_codings
 from ligr_jax.data.sources.source import OnBadRow, Source
+from ligr_jax.data.sources.times import refuse_other_unit
 from ligr_jax.data.sources.validate import canonical_frame
 from ligr_jax.ops.hashing import mix64
 
 MAX_PARTITIONS = 512  # open files; longer logs get larger shards
-ROW = "_row"  # number of the row in the whole log
+ROW = "\x1frow"  # number of the row in the whole log; no column of a file has such a name
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Tally:
     last_ms: int = -1
     earliest: str = ""  # where the earliest row stands, for messages
     minutes: MinuteHistogram = field(default_factory=MinuteHistogram)
+    bad: Skipped = field(default_factory=Skipped)
 
     def see(self, time_ms: np.ndarray, file: str, first_row: int) -> None:
         """Counts a batch of good rows."""
@@ -107,16 +110,19 @@ def partition_log(source: Source, spill: Spill, batch_rows: int, on_bad_row: OnB
     Raises `BadInput` for bad rows, an empty log and times that look like seconds.
     """
     tally = Tally()
+    first_file = ""
     for batch in source.batches(batch_rows, on_bad_row):
-        frame, skipped = canonical_frame(batch, source, on_bad_row)
+        first_file = first_file or batch.file
+        frame, skipped = canonical_frame(batch, source, on_bad_row, skipped=tally.bad)
         tally.skipped += skipped + batch.malformed
         row = np.arange(tally.rows, tally.rows + frame.height)
         tally.see(frame[TIME].to_numpy(), batch.file, batch.first_row)
         spill.write(frame.with_columns(pl.Series(ROW, row)))
+    refuse_codings(tally.bad, source, first_file)
     _refuse_empty(tally)
-    _refuse_seconds(tally)
+    _refuse_unit(tally, source)
     for batch in source.context(batch_rows, on_bad_row) if source.context else ():
-        frame, skipped = canonical_frame(batch, source, on_bad_row, timed=False)
+        frame, skipped = canonical_frame(batch, source, on_bad_row, timed=False, skipped=tally.bad)
         tally.skipped += skipped + batch.malformed
         tally.context += frame.height
         spill.write(frame.with_columns(pl.Series(ROW, np.full(frame.height, -1))))
@@ -133,8 +139,12 @@ def _refuse_empty(tally: Tally) -> None:
         raise BadInput("the log is empty: its files hold no impressions")
 
 
-def _refuse_seconds(tally: Tally) -> None:
+def _refuse_unit(tally: Tally, source: Source) -> None:
     """Seconds of the years 1990 to 2100, read as milliseconds, all fall into January 1970."""
+    if source.time_rule is not None:
+        where = f"{tally.earliest}, column {TIME!r}"
+        refuse_other_unit(tally.first_ms, tally.last_ms, source.time_rule, where)
+        return
     if tally.first_ms >= 631_152_000 and tally.last_ms < 4_102_444_800:
         raise BadInput(
             f"{tally.earliest}, column {TIME!r}: value {tally.first_ms} is the earliest time, "

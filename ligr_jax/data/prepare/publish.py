@@ -14,6 +14,7 @@ from ligr_jax.errors import FileError, file_errors
 from ligr_jax.lock import exclusive
 
 Progress = Callable[[str], None]
+SUMMARY = "prepare.json"  # what was understood of the log, for people
 
 
 def published(
@@ -70,11 +71,13 @@ def _existing(out: Path, made_by: Mapping[str, Any], say: Progress) -> Manifest 
 def _move(manifest: Manifest, work: Path, out: Path) -> None:
     """Moves finished files into place; an old manifest goes first, the new one comes last."""
     (out / "manifest.json").unlink(missing_ok=True)
-    for old in [*out.glob("members-*.arrow"), out / "items.arrow"]:
+    for old in [*out.glob("members-*.arrow"), out / "items.arrow", out / SUMMARY]:
         old.unlink(missing_ok=True)
     for file in _files(manifest):
         sync(work / file)  # the manifest is on disk after all that it names
         os.replace(work / file, out / file)
+    if (work / SUMMARY).is_file():
+        os.replace(work / SUMMARY, out / SUMMARY)
     save_manifest(manifest, out)
 
 

@@ -4,20 +4,23 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ligr_jax.data.schema import SESSION, BadInput, load_schema
+from ligr_jax.data.schema import RANDOM, RESERVED, SESSION, WEIGHT, BadInput, load_schema
 from ligr_jax.data.sources.files import (
+    DataFile,
     column_names,
     describe_file,
-    estimate_rows,
     read_batches,
     read_items,
-    table_files,
+    rows_in,
 )
+from ligr_jax.data.sources.listing import list_tables, not_read_remark
 from ligr_jax.data.sources.source import Items, LogBatch, OnBadRow, Source
+
+MADE_WITH = ("log.json", "world.json")  # files that say what the log is
 
 
 def canonical_source(directory: Path) -> Source:
-    """Every Parquet and CSV file of `directory`, by name, is part of the log, but the item table.
+    """Every Parquet and text file of `directory`, by name, is part of the log, but the item table.
 
     Raises `BadInput` where `log.json` or all log files are missing.
     """
@@ -25,24 +28,32 @@ def canonical_source(directory: Path) -> Source:
     items = directory / schema.items if schema.items else None
     if items and not items.is_file():
         raise BadInput(f"{directory}/log.json names the item table {schema.items}, which is absent")
-    files = [p for p in table_files(directory) if p != items]
+    listing = list_tables(directory)
+    files = [f for f in listing.files if f.path != items]
     if not files:
         raise BadInput(f"{directory} holds log.json but no .parquet or .csv file of impressions")
 
     def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
-        for path in files:
-            yield from read_batches(path, batch_rows, on_bad_row)
+        for file in files:
+            yield from read_batches(file, batch_rows, on_bad_row)
 
-    described = [describe_file(p) for p in [directory / "log.json", *files]]
+    there = list(dict.fromkeys(n for f in files for n in column_names(f)))
+    truth = [f"p_{a}" for a in schema.actions] if schema.truth else []
+    roles = {*RESERVED, *schema.actions, *schema.columns, *truth}
+    described: list[Path | DataFile] = [directory / "log.json", *files]
+    described += [items] if items else []
     return Source(
         name="canonical",
         schema=schema,
         batches=batches,
-        rows=sum(estimate_rows(p) for p in files),
+        rows=sum(rows_in(f) for f in files),
         description={
             "format": "canonical",
-            "files": described + ([describe_file(items)] if items else []),
+            "files": [describe_file(f) for f in described],
         },
         items=Items(column_names(items), partial(read_items, items)) if items else None,
-        sessions=any(SESSION in column_names(p) for p in files),
+        sessions=SESSION in there,
+        present=tuple(n for n in (SESSION, WEIGHT, RANDOM) if n in there),
+        unused=tuple(n for n in there if n not in roles),
+        remarks=not_read_remark([n for n in listing.not_read if n not in MADE_WITH]),
     )

@@ -1,117 +1,158 @@
-"""Parquet and CSV files, read a bounded number of rows at a time, in file order.
+"""Parquet and text files of rows, read a bounded number of rows at a time, in file order."""
 
-CSV cells are handed on as text, whatever they look like: a guess from the first rows would make the
-type of the later ones depend on how the file is cut. `validate` turns them into values.
-"""
-
-import csv
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.cells import cleaned
+from ligr_jax.data.sources.delimited import count_rows, header, text_tables
+from ligr_jax.data.sources.reading import Reading
 from ligr_jax.data.sources.source import ROW_DIGEST, LogBatch, OnBadRow
 from ligr_jax.digests import digest_file
 
-SUFFIXES = (".parquet", ".csv")
-CSV_BLOCK = 4 << 20  # bytes parsed at a time
+PARQUET = (".parquet", ".pq", ".parq")
 
 
-def table_files(directory: Path) -> list[Path]:
-    """Parquet and CSV files of `directory`, by name."""
-    return sorted(p for p in directory.iterdir() if p.suffix in SUFFIXES and p.is_file())
+@dataclass(frozen=True)
+class DataFile:
+    """One file of rows.
+
+    name: in messages and the manifest; relative to the log's directory.
+    partition: columns whose value the path gives (`dt=2023-11-16/part-0.parquet`), None for null.
+    """
+
+    path: Path
+    name: str
+    partition: Mapping[str, str | None] = field(default_factory=dict)
+    reading: Reading = field(default_factory=Reading)
+
+    @classmethod
+    def of(cls, file: "Path | DataFile") -> "DataFile":
+        return file if isinstance(file, DataFile) else cls(file, file.name)
+
+    @property
+    def parquet(self) -> bool:
+        if self.path.suffix in PARQUET:
+            return True
+        with self.path.open("rb") as f:
+            return f.read(4) == b"PAR1"
 
 
-def describe_file(path: Path) -> dict[str, Any]:
+def describe_file(file: Path | DataFile) -> dict[str, Any]:
     """Name, size in bytes and xxh64 (hex) of the content."""
-    return {"name": path.name, "bytes": path.stat().st_size, "xxh64": digest_file(path)}
+    file = DataFile.of(file)
+    size = file.path.stat().st_size
+    return {"name": file.name, "bytes": size, "xxh64": digest_file(file.path)}
 
 
-def column_names(path: Path, delimiter: str = ",") -> list[str]:
-    """Columns of a Parquet or CSV file; raises `BadInput` where it cannot be read."""
-    if path.suffix == ".parquet":
-        with _open_parquet(path) as file:
-            return list(file.schema_arrow.names)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as f:
-            names = next(csv.reader(f, delimiter=delimiter), [])
-    except UnicodeDecodeError as e:
-        raise BadInput(f"{path}: not UTF-8 text ({e}); convert it to UTF-8") from e
-    if not names:
-        raise BadInput(f"{path}: empty file; a CSV file starts with a line of column names")
-    if len(set(names)) < len(names):
-        twice = sorted({n for n in names if names.count(n) > 1})
-        raise BadInput(f"{path}: columns {twice} appear twice in the header; rename them")
-    return names
+def column_names(file: Path | DataFile) -> list[str]:
+    """Columns of a file, those of its path last; raises `BadInput` where it cannot be read."""
+    file = DataFile.of(file)
+    if file.parquet:
+        with _open_parquet(file.path) as opened:
+            names = list(opened.schema_arrow.names)
+        if len(set(names)) < len(names):
+            twice = sorted({n for n in names if names.count(n) > 1})
+            raise BadInput(f"{file.path}: columns {twice} appear twice; rename them")
+    else:
+        names = [n.strip() for n in header(file.path, file.reading)[0]]
+    return [*names, *(k for k in file.partition if k not in names)]
 
 
-def estimate_rows(path: Path) -> int:
-    """Rows of a file: exact for Parquet, from the length of the first megabyte's lines else."""
-    if path.suffix == ".parquet":
-        with _open_parquet(path) as file:
-            return int(file.metadata.num_rows)
-    with path.open("rb") as f:
-        head = f.read(1 << 20)
-    return head.count(b"\n") * path.stat().st_size // max(len(head), 1)
+def column_type(file: Path | DataFile, name: str) -> pa.DataType:
+    """Arrow type of a column: string in text files and paths."""
+    file = DataFile.of(file)
+    if not file.parquet:
+        return pa.string()
+    with _open_parquet(file.path) as opened:
+        schema = opened.schema_arrow
+        return schema.field(name).type if name in schema.names else pa.string()
+
+
+def rows_in(file: Path | DataFile) -> int:
+    """Rows of a file: exact for Parquet and for text whose quotes are in pairs."""
+    file = DataFile.of(file)
+    if file.parquet:
+        with _open_parquet(file.path) as opened:
+            return int(opened.metadata.num_rows)
+    return count_rows(file.path, file.reading)
 
 
 def read_batches(
-    path: Path,
-    batch_rows: int,
-    on_bad_row: OnBadRow = "error",
-    names: Sequence[str] = (),
-    delimiter: str = ",",
+    file: Path | DataFile, batch_rows: int, on_bad_row: OnBadRow = "error"
 ) -> Iterator[LogBatch]:
     """Batches of at most `batch_rows` rows, with `ROW_DIGEST`.
 
-    names: columns of a CSV file without a header line.
-    Raises `BadInput` where the file is truncated, not what its name says, or a line of a CSV file
+    Raises `BadInput` where the file is truncated, not what its name says, or a line of a text file
     has the wrong number of fields (left out and counted with on_bad_row="skip").
     """
+    file = DataFile.of(file)
     first_row = 1
-    parquet = path.suffix == ".parquet"
-    if parquet:
-        tables = _parquet_tables(path, batch_rows)
-    else:
-        tables = _csv_tables(path, on_bad_row, list(names), delimiter)
-    for table, malformed in tables:
-        frame = pl.from_arrow(table)
-        assert isinstance(frame, pl.DataFrame)
-        # The codes of a dictionary differ from batch to batch, and so would their row digests.
-        frame = frame.with_columns(
-            pl.col(pl.Categorical, pl.Enum).cast(pl.String),
-            pl.col(pl.List(pl.Categorical)).cast(pl.List(pl.String)),
-        )
+    for table, malformed in _tables(file, batch_rows, on_bad_row):
+        frame = _frame(table, file)
         for start in range(0, max(frame.height, 1), batch_rows):
             rows = frame.slice(start, batch_rows)
             if rows.height or malformed:
-                rows = rows.with_columns(rows.hash_rows(seed=0).alias(ROW_DIGEST))
-                yield LogBatch(path.name, first_row, rows, text=not parquet, malformed=malformed)
+                rows = rows.with_columns(row_digests(rows))
+                yield LogBatch(file.name, first_row, rows, text=True, malformed=malformed)
             first_row += rows.height + malformed
             malformed = 0
 
 
-def read_items(path: Path, batch_rows: int = 1 << 17) -> Iterator[LogBatch]:
+def read_column(file: Path | DataFile, name: str, batch_rows: int) -> Iterator[pl.Series]:
+    """One column in file order, for a scan that needs no other; malformed rows are left out."""
+    file = DataFile.of(file)
+    for table, _ in _tables(file, batch_rows, "skip", [name]):
+        yield _frame(table, file)[name]
+
+
+def read_items(file: Path | DataFile, batch_rows: int = 1 << 17) -> Iterator[LogBatch]:
     """An item or user table as batches without `ROW_DIGEST`; an empty one is a batch of no rows."""
-    there = False
-    for batch in read_batches(path, batch_rows):
-        there = True
+    file, empty = DataFile.of(file), True
+    for batch in read_batches(file, batch_rows):
+        empty = False
         yield replace(batch, frame=batch.frame.drop(ROW_DIGEST))
-    if not there:
-        nothing = pl.DataFrame(schema=dict.fromkeys(column_names(path), pl.String))
-        yield LogBatch(path.name, 1, nothing, text=path.suffix != ".parquet")
+    if empty:
+        nothing = pl.DataFrame(schema=dict.fromkeys(column_names(file), pl.String))
+        yield LogBatch(file.name, 1, nothing, text=True)
 
 
-def read_whole(path: Path) -> LogBatch:
+def read_whole(file: Path | DataFile) -> LogBatch:
     """The same as one batch, of a file that is small."""
-    batches = list(read_items(path))
+    batches = list(read_items(file))
     return replace(batches[0], frame=pl.concat(b.frame for b in batches))
+
+
+def row_digests(frame: pl.DataFrame) -> pl.Series:
+    """uint64: equal for rows equal in every column."""
+    # Dates and the like hash by their text; what polars cannot hash is left out.
+    return frame.hash_rows(seed=0).alias(ROW_DIGEST)
+
+
+def _frame(table: pa.Table, file: DataFile) -> pl.DataFrame:
+    """The rows with cleaned cells, and with the columns that the path gives."""
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    added = [
+        pl.Series(name, [value], dtype=pl.String).new_from_index(0, frame.height)
+        for name, value in file.partition.items()
+        if name not in frame.columns
+    ]
+    return cleaned(frame.with_columns(added), file.reading.null_values)
+
+
+def _tables(
+    file: DataFile, batch_rows: int, on_bad_row: OnBadRow, only: Sequence[str] | None = None
+) -> Iterator[tuple[pa.Table, int]]:
+    if file.parquet:
+        return _parquet_tables(file.path, batch_rows, only)
+    return text_tables(file.path, file.name, file.reading, on_bad_row, only)
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
@@ -124,56 +165,17 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
         ) from e
 
 
-def _parquet_tables(path: Path, batch_rows: int) -> Iterator[tuple[pa.Table, int]]:
+def _parquet_tables(
+    path: Path, batch_rows: int, only: Sequence[str] | None
+) -> Iterator[tuple[pa.Table, int]]:
     with _open_parquet(path) as file:
         try:
-            for batch in file.iter_batches(batch_size=batch_rows):
+            for batch in file.iter_batches(batch_size=batch_rows, columns=only):
                 yield pa.Table.from_batches([batch]), 0
         except (pa.ArrowException, OSError) as e:
             raise BadInput(
                 f"{path}: damaged Parquet file ({_first_line(e)}); write or copy it again"
             ) from e
-
-
-def _csv_tables(
-    path: Path, on_bad_row: OnBadRow, names: list[str], delimiter: str
-) -> Iterator[tuple[pa.Table, int]]:
-    header = 0 if names else 1
-    columns = names or column_names(path, delimiter)
-    malformed: list[pc.InvalidRow] = []
-
-    def keep_going(row: pc.InvalidRow) -> str:
-        malformed.append(row)
-        return "skip"
-
-    try:
-        with pc.open_csv(
-            path,
-            read_options=pc.ReadOptions(
-                use_threads=False, block_size=CSV_BLOCK, column_names=columns, skip_rows=header
-            ),
-            parse_options=pc.ParseOptions(delimiter=delimiter, invalid_row_handler=keep_going),
-            convert_options=pc.ConvertOptions(
-                column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True
-            ),
-        ) as reader:
-            for batch in reader:
-                if malformed and on_bad_row == "error":
-                    break
-                yield pa.Table.from_batches([batch]), len(malformed)
-                malformed.clear()
-    except (pa.ArrowInvalid, OSError) as e:
-        if "Empty CSV" not in str(e):
-            raise BadInput(f"{path}: not a readable CSV file ({_first_line(e)})") from e
-    if malformed and on_bad_row == "error":
-        row = malformed[0]
-        raise BadInput(
-            f"{path.name}, row {row.number - header}: {row.actual_columns} fields where the header "
-            f"has {row.expected_columns} ({row.text[:60]!r}); mend the line, or leave such rows "
-            "out with --on-bad-row skip"
-        )
-    if malformed:
-        yield pa.table(dict.fromkeys(columns, pa.array([], pa.string()))), len(malformed)
 
 
 def _first_line(error: Exception) -> str:

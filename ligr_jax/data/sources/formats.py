@@ -5,11 +5,11 @@ from pathlib import Path
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.canonical import canonical_source
-from ligr_jax.data.sources.files import SUFFIXES, table_files
-from ligr_jax.data.sources.kuairand import kuairand_source, looks_like_kuairand
-from ligr_jax.data.sources.movielens import looks_like_movielens, movielens_source
+from ligr_jax.data.sources.kuairand import kuairand_marks, kuairand_source
+from ligr_jax.data.sources.listing import SUFFIXES, table_files
+from ligr_jax.data.sources.movielens import movielens_marks, movielens_source
 from ligr_jax.data.sources.source import Source
-from ligr_jax.data.sources.tabular import TableColumns, table_source
+from ligr_jax.data.sources.tabular import EXAMPLE, TableColumns, table_source
 
 FORMATS: dict[str, Callable[[Path, TableColumns], Source]] = {
     "canonical": lambda path, _: canonical_source(path),
@@ -17,12 +17,17 @@ FORMATS: dict[str, Callable[[Path, TableColumns], Source]] = {
     "movielens": lambda path, _: movielens_source(path),
     "table": table_source,
 }
+# What a directory lacks to be of a format: [] nothing, None where nothing in it is like the format.
+MARKS: dict[str, Callable[[Path], list[str] | None]] = {
+    "kuairand": kuairand_marks,
+    "movielens": movielens_marks,
+}
 
 
 def open_source(
     path: str | Path, format: str = "auto", columns: TableColumns | None = None
 ) -> Source:
-    """The source at `path`, recognised by its files where `format` is "auto".
+    """The source at `path`, recognized by its files where `format` is "auto".
 
     columns: what the columns of a table mean; other formats know it.
     Raises `BadInput` where nothing is there or nothing fits.
@@ -30,27 +35,54 @@ def open_source(
     path, columns = Path(path), columns or TableColumns()
     if not path.exists():
         raise BadInput(f"{path} does not exist; give the directory or file that holds the log")
-    name = recognise(path, columns) if format == "auto" else format
-    if name != "table" and columns.names:
-        raise BadInput(f"--map is for tables; {path} is read as {name} (or add --format table)")
+    name = recognize(path, columns) if format == "auto" else format
+    if name != "table":
+        if path.is_file():
+            raise BadInput(f"--format {name} reads a directory, and {path} is a file")
+        _refuse_table_options(path, name, columns)
     return FORMATS[name](path, columns)
 
 
-def recognise(path: Path, columns: TableColumns) -> str:
-    """Name of the format of `path`, by the files in it."""
+def recognize(path: Path, columns: TableColumns) -> str:
+    """Name of the format of `path`, by all the marks of a format."""
     if path.is_file():
         return "table"
     if (path / "log.json").is_file():
         return "canonical"
-    if looks_like_kuairand(path):
-        return "kuairand"
-    if looks_like_movielens(path):
-        return "movielens"
-    if columns.actions and table_files(path):
+    marks = {name: lacking(path) for name, lacking in MARKS.items()}
+    for name, lacking in marks.items():
+        if lacking == []:
+            return name
+    if columns.all_actions and table_files(path):
         return "table"
+    almost = [
+        f"As {name} (--format {name}): {'; '.join(lacking)}. "
+        for name, lacking in marks.items()
+        if lacking
+    ]
+    if table_files(path):
+        almost.append(f"As a table, say what its columns mean, e.g. {EXAMPLE}. ")
     names = sorted(p.name for p in path.iterdir())
     raise BadInput(
-        f"{path}: no known log. Looked for log.json (canonical), log_standard* or log_random* "
-        "(KuaiRand), ratings.csv or ratings.dat (MovieLens), and, if --actions is given, any "
-        f"{' or '.join(SUFFIXES)} file. There: {names[:12] or 'nothing'}"
+        f"{path}: no known log. Looked for log.json (canonical), log_standard* or log_random* with "
+        "video_features_basic* (KuaiRand), ratings and movies with their columns (MovieLens), and, "
+        f"if --actions is given, any {', '.join(SUFFIXES)} file (--format table). "
+        f"{''.join(almost)}There: {names[:12] or 'nothing'}"
     )
+
+
+def _refuse_table_options(path: Path, name: str, columns: TableColumns) -> None:
+    """Options that only tables have would do nothing."""
+    given = {
+        "--map": columns.names,
+        "--ignore": columns.ignore,
+        "--label": columns.labels,
+        "--time-unit, --time-format or --time-zone": columns.time != TableColumns().time,
+        "--delimiter, --encoding or --null-values": columns.reading != TableColumns().reading,
+        "--items": columns.items,
+    }
+    for option, value in given.items():
+        if value:
+            raise BadInput(
+                f"{option} is for tables; {path} is read as {name} (or add --format table)"
+            )

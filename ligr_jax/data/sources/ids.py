@@ -1,4 +1,12 @@
-"""Ids as 64-bit integers: integers stay as they are, strings by xxh64 (seed 0) of their UTF-8."""
+"""Ids as 64-bit integers: integers stay as they are, strings by xxh64 (seed 0) of their UTF-8.
+
+One rule for files with and without types: strings that spell an integer ("17", but neither "017"
+nor "+17") are that integer, whole floats (58.0, "58.0") are integers, booleans and the words true
+and false are 1 and 0. A float with a fraction is no id, and neither is one above 2^53, where
+doubles no longer tell integers apart.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -6,29 +14,53 @@ import pyarrow as pa
 import xxhash
 
 from ligr_jax.data.manifest import MISSING
+from ligr_jax.data.sources.rules import Rules
+
+EXACT = 2**53  # doubles below tell integers apart
+FRACTION = "is a float with a fraction, which is no id; write ids as integers or strings"
+TOO_LARGE = (
+    "is a float above 2^53, where floats no longer tell ids apart; write ids as integers or strings"
+)
+RESERVED_ID = "is the one id that stands for a missing one; write ids as strings"
+BOOLEANS = {"true": 1, "True": 1, "TRUE": 1, "false": 0, "False": 0, "FALSE": 0}
 
 
-def to_ids(values: pl.Series, text: bool = False) -> np.ndarray:
-    """int64 ids, `MISSING` where null.
+def parse_ids(values: pl.Series, text: bool = True) -> tuple[np.ndarray, Rules]:
+    """int64 ids, `MISSING` where null, and the rows whose values are no ids.
 
-    Unsigned 64-bit integers are reinterpreted. text: the values come from a file without types, so
-    those spelled as integers ("17", but not "017") are integers.
-    Raises `TypeError` for values that are neither integers, booleans nor strings.
+    Unsigned 64-bit integers are reinterpreted. text: whether strings that spell an integer, a whole
+    float or a boolean are that (False: an adapter has given the column its type; strings are
+    hashed as they are).
+    Raises `TypeError` for values of another kind.
     """
     dtype = values.dtype
     if dtype in (pl.Categorical, pl.Enum):
         values, dtype = values.cast(pl.String), pl.String()
+    if dtype in (pl.Date, pl.Int128) or dtype.is_decimal():
+        return _text_ids(values.cast(pl.String))
     if dtype == pl.String:
-        return _text_ids(values) if text else hash_strings(values)
+        return _text_ids(values) if text else (hash_strings(values), [])
+    if dtype.is_float():
+        return _float_ids(values.cast(pl.Float64).fill_nan(None))
     if dtype == pl.UInt64:
         ids = values.fill_null(0).to_numpy().view(np.int64).copy()
     elif dtype.is_integer() or dtype == pl.Boolean:
         ids = values.fill_null(0 if dtype.is_integer() else False).cast(pl.Int64).to_numpy().copy()
     elif dtype == pl.Null:
-        return np.full(len(values), MISSING, np.int64)
+        return np.full(len(values), MISSING, np.int64), []
     else:
         raise TypeError(f"{dtype} values are no ids")
+    rules = [(ids == MISSING, RESERVED_ID)] if dtype in (pl.Int64, pl.UInt64) else []
     ids[values.is_null().to_numpy()] = MISSING
+    return ids, rules
+
+
+def to_ids(values: pl.Series, text: bool = False) -> np.ndarray:
+    """As `parse_ids`; raises `TypeError` for the first value that is no id."""
+    ids, rules = parse_ids(values, text)
+    for rows, rule in rules:
+        if rows.any():
+            raise TypeError(f"value {values[int(rows.argmax())]!r} {rule}")
     return ids
 
 
@@ -43,13 +75,58 @@ def hash_strings(values: pl.Series) -> np.ndarray:
     return ids[coded.indices.fill_null(len(distinct)).to_numpy()]
 
 
-def _text_ids(values: pl.Series) -> np.ndarray:
+def _text_ids(values: pl.Series) -> tuple[np.ndarray, Rules]:
+    """Each kind of spelling takes its rows; what is left are strings."""
     ids = np.full(len(values), MISSING)
-    for dtype in (pl.Int64, pl.UInt64):
-        numbers = values.cast(dtype, strict=False)
-        is_number = (numbers.cast(pl.String) == values).fill_null(False)
-        ids = np.where(is_number.to_numpy(), numbers.fill_null(0).to_numpy().view(np.int64), ids)
-        values = values.set(is_number, None)
+    rules: Rules = []
+    kinds: list[Callable[[pl.Series], tuple[pl.Series, np.ndarray, Rules]]] = [
+        _signed,
+        _unsigned,
+        _floats,
+        _booleans,
+    ]
+    for kind in kinds:
+        mine, numbers, broken = kind(values)
+        if not mine.any():
+            continue
+        ids = np.where(mine.to_numpy(), numbers, ids)
+        rules += broken
+        values = values.set(mine, None)
         if not values.count():
-            return ids
-    return np.where(values.is_null().to_numpy(), ids, hash_strings(values))
+            return ids, rules
+    return np.where(values.is_null().to_numpy(), ids, hash_strings(values)), rules
+
+
+def _signed(values: pl.Series) -> tuple[pl.Series, np.ndarray, Rules]:
+    numbers = values.cast(pl.Int64, strict=False)
+    mine = (numbers.cast(pl.String) == values).fill_null(False)
+    ids = numbers.fill_null(0).to_numpy()
+    return mine, ids, [(mine.to_numpy() & (ids == MISSING), RESERVED_ID)]
+
+
+def _unsigned(values: pl.Series) -> tuple[pl.Series, np.ndarray, Rules]:
+    numbers = values.cast(pl.UInt64, strict=False)
+    mine = (numbers.cast(pl.String) == values).fill_null(False)
+    ids = numbers.fill_null(0).to_numpy().view(np.int64)
+    return mine, ids, [(mine.to_numpy() & (ids == MISSING), RESERVED_ID)]
+
+
+def _floats(values: pl.Series) -> tuple[pl.Series, np.ndarray, Rules]:
+    """Decimal notation alone: 1e5 may be a string of hexadecimal digits."""
+    mine = values.str.contains(r"^-?(0|[1-9]\d*)\.\d*$").fill_null(False)
+    numbers = values.set(~mine, None).cast(pl.Float64, strict=False)
+    return mine, *_float_ids(numbers)
+
+
+def _booleans(values: pl.Series) -> tuple[pl.Series, np.ndarray, Rules]:
+    mine = values.is_in(list(BOOLEANS)).fill_null(False)
+    ones = [word for word, number in BOOLEANS.items() if number]
+    return mine, values.is_in(ones).fill_null(False).cast(pl.Int64).to_numpy(), []
+
+
+def _float_ids(numbers: pl.Series) -> tuple[np.ndarray, Rules]:
+    x = numbers.fill_null(0).to_numpy()
+    fraction, large = np.floor(x) != x, ~(np.abs(x) < EXACT)
+    ids = np.where(fraction | large, 0, x).astype(np.int64)
+    ids[numbers.is_null().to_numpy()] = MISSING
+    return ids, [(fraction, FRACTION), (large, TOO_LARGE)]

@@ -12,7 +12,7 @@ Play time is clipped to [0, 3 x duration], and to 10 minutes at most: beyond, it
 left on. A duration of 0 means missing. Of a video's tags the first is taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +20,13 @@ import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
 from ligr_jax.data.sources.files import (
-    SUFFIXES,
+    column_names,
     describe_file,
-    estimate_rows,
     read_batches,
     read_whole,
+    rows_in,
 )
+from ligr_jax.data.sources.listing import is_table
 from ligr_jax.data.sources.parse import DAY_MS, PolarsType, with_types
 from ligr_jax.data.sources.source import ROW_DIGEST, Items, LogBatch, OnBadRow, Source
 
@@ -66,12 +67,39 @@ NOTES = (
     "click means different things on different surfaces: report it per surface",
     "hate is an explicit negative; contribution is any of like, comment, share, follow",
 )
+# Files beside the logs, by the start of their names, and the columns that are read of them.
+NEEDED = {
+    "video_features_basic": (
+        *("video_id", "author_id", "video_type", "upload_dt", "upload_type"),
+        *("video_duration", "music_id", "music_type", "tag"),
+    ),
+    "user_features": ("user_id", *USER),
+    "watch_history_before": ("user_id", "video_id", "long_view", "is_like"),
+}
+OPTIONAL = ("user_features", "watch_history_before")
 _INTEGERS = ("user_id", "video_id", "time_ms", "tab", "play_time_ms", "duration_ms")
 
 
-def looks_like_kuairand(directory: Path) -> bool:
-    """Whether there are logs of KuaiRand in `directory` or in its `data` directory."""
-    return bool(_logs(_data(directory)))
+def kuairand_marks(directory: Path) -> list[str] | None:
+    """What `directory` (or its `data` directory) lacks to be KuaiRand, [] where it lacks nothing;
+    None where no file is named like its logs."""
+    directory = _data(directory)
+    logs = _logs(directory)
+    if not logs:
+        return None
+    found = {start: _only(directory, start) for start in NEEDED}
+    lacking = []
+    for start, file in found.items():
+        if file is None and start not in OPTIONAL:
+            lacking.append(
+                f"{directory} lacks {start}* (.csv or .parquet); unpack one of "
+                f"{', '.join(ARCHIVES)} from {URL} there"
+            )
+        elif file is not None:
+            lacking += _without(file, NEEDED[start])
+    for log in logs:
+        lacking += _without(log, (*RENAMED, "play_time_ms", "duration_ms"))
+    return lacking
 
 
 def kuairand_source(directory: Path) -> Source:
@@ -81,14 +109,16 @@ def kuairand_source(directory: Path) -> Source:
     """
     directory = _data(directory)
     logs = _logs(directory)
-    found = {k: _only(directory, k) for k in ("video_features_basic", "user_features")}
-    history = _only(directory, "watch_history_before")
-    video_file, user_file = found.values()
-    if not logs or video_file is None:
+    lacking = kuairand_marks(directory)
+    if lacking is None:
         raise BadInput(
-            f"{directory} lacks {'video_features_basic*' if logs else 'log_standard*'} (.csv or "
-            f".parquet); unpack one of {', '.join(ARCHIVES)} from {URL} there"
+            f"{directory} lacks log_standard* (.csv or .parquet); unpack one of "
+            f"{', '.join(ARCHIVES)} from {URL} there"
         )
+    if lacking:
+        raise BadInput("; ".join(lacking))
+    video_file, user_file, history = (_only(directory, start) for start in NEEDED)
+    assert video_file is not None
     items, videos = _videos(read_whole(video_file))
     users = _users(read_whole(user_file)) if user_file else None
 
@@ -102,7 +132,7 @@ def kuairand_source(directory: Path) -> Source:
         row = 1
         for batch in read_batches(history, max(batch_rows // EARLIER_PER_USER, 1), on_bad_row):
             frame = _earlier(batch.frame, videos, users)
-            yield replace(batch, frame=frame, first_row=row)
+            yield replace(batch, frame=frame, first_row=row, text=False)
             row += frame.height
 
     used = [*logs, *(p for p in (video_file, user_file, history) if p)]
@@ -110,10 +140,11 @@ def kuairand_source(directory: Path) -> Source:
         name="KuaiRand",
         schema=_schema(users is not None),
         batches=batches,
-        rows=sum(estimate_rows(p) for p in logs)
-        + (EARLIER_PER_USER * estimate_rows(history) if history else 0),
+        rows=sum(rows_in(p) for p in logs)
+        + (EARLIER_PER_USER * rows_in(history) if history else 0),
         description={"format": "kuairand", "files": [describe_file(p) for p in used]},
         items=Items.whole(items),
+        present=("is_random",),
         context=context if history else None,
         names={ours: theirs for theirs, ours in RENAMED.items()},
     )
@@ -129,9 +160,6 @@ def _schema(users: bool) -> LogSchema:
 
 def _impressions(batch: LogBatch, videos: pl.DataFrame, users: pl.DataFrame | None) -> LogBatch:
     batch = with_types(batch, dict.fromkeys(_INTEGERS, pl.Int64))
-    lacking = [c for c in (*RENAMED, "play_time_ms", "duration_ms") if c not in batch.frame.columns]
-    if lacking:
-        raise BadInput(f"{batch.file}: no columns {lacking}; a KuaiRand log has them all")
     frame = batch.frame.with_columns(pl.col("user_id", "video_id").cast(pl.Int64))
     frame = _with_users(frame, users).join(videos, "video_id", how="left", maintain_order="left")
     time, duration = pl.col("time_ms").cast(pl.Int64), pl.col("duration_ms").cast(pl.Float64)
@@ -209,13 +237,22 @@ def _data(directory: Path) -> Path:
 def _logs(directory: Path) -> list[Path]:
     starts = ("log_standard", "log_random")
     files = directory.iterdir() if directory.is_dir() else ()
-    return sorted(p for p in files if p.name.startswith(starts) and p.suffix in SUFFIXES)
+    return sorted(p for p in files if p.name.startswith(starts) and is_table(p))
 
 
 def _only(directory: Path, start: str) -> Path | None:
-    files = sorted(
-        p for p in directory.iterdir() if p.name.startswith(start) and p.suffix in SUFFIXES
-    )
+    files = sorted(p for p in directory.iterdir() if p.name.startswith(start) and is_table(p))
     if len(files) > 1:
         raise BadInput(f"{directory}: several {start}* files ({[p.name for p in files]}); keep one")
     return files[0] if files else None
+
+
+def _without(file: Path, columns: Sequence[str]) -> list[str]:
+    there = column_names(file)
+    lacking = [c for c in columns if c not in there]
+    if not lacking:
+        return []
+    return [
+        f"{file} lacks the columns {lacking} of KuaiRand (its columns are {there}); give a table "
+        "of your own with --format table and --actions"
+    ]

@@ -12,8 +12,16 @@ from pathlib import Path
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.files import describe_file, estimate_rows, read_batches, read_whole
+from ligr_jax.data.sources.files import (
+    DataFile,
+    column_names,
+    describe_file,
+    read_batches,
+    read_whole,
+    rows_in,
+)
 from ligr_jax.data.sources.parse import with_types
+from ligr_jax.data.sources.reading import Reading
 from ligr_jax.data.sources.source import ROW_DIGEST, Items, LogBatch, OnBadRow, Source
 from ligr_jax.data.sources.text_vectors import text_vectors
 
@@ -44,33 +52,44 @@ _TYPES = {"userId": pl.Int64, "movieId": pl.Int64, "rating": pl.Float64, "timest
 _DAT_COLUMNS = ("userId", "_1", "movieId", "_2", "rating", "_3", "timestamp")
 
 
-def looks_like_movielens(directory: Path) -> bool:
-    """Whether `directory` holds ratings of MovieLens."""
-    return any((directory / f"ratings.{s}").is_file() for s in ("csv", "dat"))
+def movielens_marks(directory: Path) -> list[str] | None:
+    """What `directory` lacks to be MovieLens, [] where it lacks nothing; None where it has no
+    ratings with the columns of MovieLens."""
+    suffix = _suffix(directory)
+    ratings, movies = directory / f"ratings.{suffix}", directory / f"movies.{suffix}"
+    if not ratings.is_file() or _without(ratings, list(_TYPES)):
+        return None
+    if not movies.is_file():
+        return [
+            f"{directory} lacks {movies.name}; unpack one of {', '.join(ARCHIVES)} from {URL} there"
+        ]
+    return _without(movies, ["movieId", "title", "genres"])
 
 
 def movielens_source(directory: Path) -> Source:
-    """MovieLens from `directory`; raises `BadInput` where ratings or movies are missing."""
-    suffix = "csv" if (directory / "ratings.csv").is_file() else "dat"
+    """MovieLens from `directory`; raises `BadInput` where files or columns are missing."""
+    suffix = _suffix(directory)
     ratings, movies = directory / f"ratings.{suffix}", directory / f"movies.{suffix}"
-    for path in (ratings, movies):
-        if not path.is_file():
-            raise BadInput(
-                f"{directory} lacks {path.name}; unpack one of {', '.join(ARCHIVES)} from {URL} "
-                "there"
-            )
+    lacking = movielens_marks(directory)
+    if lacking is None and ratings.is_file():
+        lacking = _without(ratings, list(_TYPES))
+    elif lacking is None:
+        lacking = [f"{directory} lacks ratings.csv; unpack one of {', '.join(ARCHIVES)} from {URL}"]
+    if lacking:
+        raise BadInput("; ".join(lacking))
     dat = suffix == "dat"
+    layout = Reading(delimiter=":", names=_DAT_COLUMNS) if dat else Reading()
+    rating_file = DataFile(ratings, ratings.name, reading=layout)
 
     def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
-        names, delimiter = (_DAT_COLUMNS, ":") if dat else ((), ",")
-        for batch in read_batches(ratings, batch_rows, on_bad_row, names, delimiter):
+        for batch in read_batches(rating_file, batch_rows, on_bad_row):
             yield _impressions(batch)
 
     return Source(
         name="MovieLens",
         schema=SCHEMA,
         batches=batches,
-        rows=estimate_rows(ratings),
+        rows=rows_in(rating_file),
         description={
             "format": "movielens",
             "files": [describe_file(p) for p in (ratings, movies)],
@@ -82,9 +101,6 @@ def movielens_source(directory: Path) -> Source:
 
 def _impressions(batch: LogBatch) -> LogBatch:
     batch = with_types(batch, _TYPES)
-    lacking = [c for c in _TYPES if c not in batch.frame.columns]
-    if lacking:
-        raise BadInput(f"{batch.file}: no columns {lacking}; MovieLens ratings have {list(_TYPES)}")
     frame = batch.frame.select(
         ROW_DIGEST,
         member_id="userId",
@@ -122,3 +138,26 @@ def _read_dat_movies(path: Path) -> LogBatch:
     names = ("movieId", "title", "genres")
     frame = pl.DataFrame({n: parts.list.get(k, null_on_oob=True) for k, n in enumerate(names)})
     return LogBatch(path.name, 1, frame, text=True)
+
+
+def _suffix(directory: Path) -> str:
+    return "csv" if (directory / "ratings.csv").is_file() else "dat"
+
+
+def _without(file: Path, columns: list[str]) -> list[str]:
+    """What a file lacks; the .dat files have no header, but `::` between their fields."""
+    if file.suffix == ".dat":
+        with file.open(encoding="latin-1") as lines:
+            fields = lines.readline().count("::") + 1
+        if fields == len(columns):
+            return []
+        return [f"{file}: {fields} fields in its first line where MovieLens has {columns}"]
+    there = column_names(file)
+    lacking = [c for c in columns if c not in there]
+    if not lacking:
+        return []
+    return [
+        f"{file} lacks the columns {lacking} of MovieLens (its columns are {there}); unpack one of "
+        f"{', '.join(ARCHIVES)} from {URL}, or read a table of your own with --format table and "
+        "--actions"
+    ]

@@ -13,20 +13,19 @@ import polars as pl
 
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.schema import UNKNOWN, Column
-from ligr_jax.data.sources.ids import to_ids
+from ligr_jax.data.sources.ids import parse_ids
+from ligr_jax.data.sources.rules import SKIP_HINT, Rules
 from ligr_jax.data.sources.source import Fault, LogBatch
 
 DAY_MS = 86_400_000
-SKIP_HINT = "mend it, or leave such rows out with --on-bad-row skip"
 
-Rules = list[tuple[np.ndarray, str]]  # rows that break a rule, and what the rule says
 Parsed = tuple[np.ndarray, Rules]
 Parser = Callable[[pl.Series], Parsed | tuple[Bags, Rules]]
 PolarsType = pl.DataType | type[pl.DataType]
 
 
 def feature_parser(name: str, column: Column, text: bool) -> Parser:
-    """The parser of a feature column. text: as in `to_ids`."""
+    """The parser of a feature column. text: as in `parse_ids`."""
     if column.kind == "vector":
         return lambda v: vectors(v, column.width)
     if column.kind == "bag":
@@ -35,21 +34,25 @@ def feature_parser(name: str, column: Column, text: bool) -> Parser:
         return numbers
     if name == "item_id":
         return lambda v: required_ids(v, text)
-    return lambda v: (to_ids(v, text), [])
+    return lambda v: ids(v, text)
 
 
-def required_ids(values: pl.Series, text: bool = False) -> Parsed:
-    """int64 ids; null is refused, and so are text ids that are spelled as floats."""
-    rules = [(values.is_null().to_numpy(), f"is no id; {SKIP_HINT}")]
-    if text and values.dtype == pl.String:
-        floats = values.str.contains(r"^-?\d+\.\d*$").fill_null(False).to_numpy()
-        rules.append((floats, "is a float, which is no id; write ids as integers or strings"))
-    return to_ids(values, text), rules
+def ids(values: pl.Series, text: bool = True) -> Parsed:
+    """int64 ids, `MISSING` where null."""
+    out, rules = parse_ids(values, text)
+    return out, [(rows, f"{rule}, or {SKIP_HINT}") for rows, rule in rules]
+
+
+def required_ids(values: pl.Series, text: bool = True) -> Parsed:
+    """int64 ids; a missing one is refused."""
+    out, rules = ids(values, text)
+    missing = values.is_null() | (values.is_nan() if values.dtype.is_float() else False)
+    return out, [(missing.fill_null(True).to_numpy(), f"is no id; {SKIP_HINT}"), *rules]
 
 
 def timestamps(values: pl.Series) -> Parsed:
-    """int64 milliseconds since 1970 (UTC); a column of datetimes is converted."""
-    if isinstance(values.dtype, pl.Datetime):
+    """int64 milliseconds since 1970 (UTC); dates and datetimes are converted."""
+    if isinstance(values.dtype, pl.Datetime) or values.dtype == pl.Date:
         numeric = values.dt.epoch("ms")
     elif values.dtype in (pl.String, pl.Null) or values.dtype.is_integer():
         numeric = values.cast(pl.Int64, strict=False)
@@ -69,31 +72,34 @@ def timestamps(values: pl.Series) -> Parsed:
 
 
 def labels(values: pl.Series) -> Parsed:
-    """int8 labels: 0, 1, or `UNKNOWN` where null."""
+    """int8 labels: 0, 1, or `UNKNOWN` where null or NaN."""
     if values.dtype == pl.String:
-        spelled = values.str.to_lowercase().replace({"true": "1", "false": "0"})
-        numeric = spelled.cast(pl.Float64, strict=False)
+        numeric = _booleans_as_numbers(values).cast(pl.Float64, strict=False)
     elif values.dtype in (pl.Boolean, pl.Null) or values.dtype.is_numeric():
         numeric = values.cast(pl.Float64)
     else:
         raise TypeError(f"{values.dtype} values are no labels (0, 1, or null where unknown)")
     number = numeric.fill_null(-1).to_numpy()
-    known = values.is_not_null().to_numpy()
+    known = values.is_not_null().to_numpy() & ~np.isnan(number)
     bad = known & (number != 1) & (number != 0)
     out = np.where(known, number == 1, UNKNOWN).astype(np.int8)
     return out, [(bad, f"is no label (0 or 1, null where unknown); {SKIP_HINT}")]
 
 
 def numbers(values: pl.Series) -> Parsed:
-    """float32, NaN where null; infinity and text are refused."""
+    """float32, NaN where null; true and false are 1 and 0; infinity and text are refused."""
     if not (values.dtype in (pl.String, pl.Boolean, pl.Null) or values.dtype.is_numeric()):
         raise TypeError(f"{values.dtype} values are no numbers")
     wide = values.cast(pl.Float64, strict=False)
-    text = (wide.is_null() & values.is_not_null()).to_numpy()
+    bad = wide.is_null() & values.is_not_null()
+    if values.dtype == pl.String and bad.any():
+        wide = _booleans_as_numbers(values).cast(pl.Float64, strict=False)
+        bad = wide.is_null() & values.is_not_null()
+    text = bad.to_numpy()
     with np.errstate(over="ignore"):
         narrow = wide.fill_null(np.nan).to_numpy().astype(np.float32)
     return narrow, [
-        (text, f"is no number; {SKIP_HINT}"),
+        (text, f"is no number; {SKIP_HINT}, or name the words that mean missing: --null-values"),
         (np.isinf(narrow), f"is infinite in float32; write null where missing, or {SKIP_HINT}"),
     ]
 
@@ -125,10 +131,10 @@ def vectors(values: pl.Series, width: int) -> Parsed:
     ]
 
 
-def bags(values: pl.Series, separator: str = "|", text: bool = False) -> tuple[Bags, Rules]:
+def bags(values: pl.Series, separator: str = "|", text: bool = True) -> tuple[Bags, Rules]:
     """Ids from lists, or from text such as "a|b|c"; null ids, and empty ones of text, are dropped.
 
-    text: as in `to_ids`.
+    text: as in `parse_ids`.
     """
     rules: Rules = []
     if values.dtype == pl.Null:
@@ -148,8 +154,18 @@ def bags(values: pl.Series, separator: str = "|", text: bool = False) -> tuple[B
     lengths = lists.list.len().fill_null(0).to_numpy()
     flat = lists.filter(lists.list.len() > 0).explode(empty_as_null=False)
     if values.dtype == pl.String:
+        flat = flat.str.strip_chars()
         flat = flat.set(flat == "", None)
-    return Bags.of(lengths, to_ids(flat, text)), rules
+    elements, broken = ids(flat, text)
+    row = np.repeat(np.arange(len(lists)), lengths)
+    rules += [
+        (np.bincount(row[e], minlength=len(lists)) > 0, f"holds an id that {r}") for e, r in broken
+    ]
+    return Bags.of(lengths, elements), rules
+
+
+def _booleans_as_numbers(values: pl.Series) -> pl.Series:
+    return values.str.to_lowercase().replace({"true": "1", "false": "0"})
 
 
 def as_lists(values: pl.Series) -> pl.Series:
@@ -175,6 +191,9 @@ def with_types(batch: LogBatch, types: Mapping[str, PolarsType]) -> LogBatch:
     for name, dtype in types.items():
         if name in frame.columns and frame[name].dtype == pl.String:
             casts[name] = frame[name].cast(dtype, strict=False)
+            if dtype == pl.Int64:
+                whole = frame[name].str.replace(r"\.0*$", "").cast(dtype, strict=False)
+                casts[name] = casts[name].fill_null(whole)
             bad = (casts[name].is_null() & frame[name].is_not_null()).to_numpy()
             faults.append(Fault(name, bad, frame[name], f"is no {dtype}; {SKIP_HINT}"))
     frame = frame.with_columns(**casts)

@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.data.schema import LogSchema
+from ligr_jax.data.sources.label_rules import LabelRule
+from ligr_jax.data.sources.times import TimeRule
 
 OnBadRow = Literal["error", "skip"]
 
@@ -38,7 +40,8 @@ class LogBatch:
     first_row: 1-based number of the first row among the file's data rows.
     frame: the rows. `ROW_DIGEST` (uint64), where present, is equal for rows equal in every column
         of the file; an adapter keeps it so that duplicates are judged by the original row.
-    text: whether the file has no types (CSV): ids that read as integers are integers.
+    text: whether strings that spell integers are integer ids (see `ids`); False where an adapter
+        has given the columns their types.
     faults: bad rows the adapter itself came across.
     malformed: rows left out before this batch because they could not be parsed at all.
     """
@@ -46,7 +49,7 @@ class LogBatch:
     file: str
     first_row: int
     frame: pl.DataFrame
-    text: bool = False
+    text: bool = True
     faults: tuple[Fault, ...] = ()
     malformed: int = 0
 
@@ -84,6 +87,12 @@ class Source:
     context: batches of earlier history without times, in order, each row one impression.
     names: canonical name -> the file's own name, for messages.
     sessions: whether the log has `session_id`.
+    unused: columns of the log without a role.
+    by_name: columns with a role that their name alone gave them.
+    remarks: what was found out about the files, for the summary.
+    present: columns of the schema's own (`weight`, ...) that the log has.
+    rules: of actions that are computed from a column.
+    time_rule: how the time column was read, where the source had to find it out.
     """
 
     name: str
@@ -95,3 +104,14 @@ class Source:
     context: Batches | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     sessions: bool = False
+    unused: tuple[str, ...] = ()
+    by_name: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
+    rules: Mapping[str, LabelRule] = field(default_factory=dict)
+    time_rule: TimeRule | None = None
+
+    def shown_name(self, name: str) -> str:
+        """A column for messages: its canonical name, and the file's own where they differ."""
+        own = self.names.get(name, name)
+        return repr(name) if own == name else f"{name!r} ({own!r} in the file)"

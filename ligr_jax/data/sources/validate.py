@@ -35,33 +35,46 @@ from ligr_jax.data.sources.parse import (
     timestamps,
     weights,
 )
+from ligr_jax.data.sources.skipped import Skipped, refuse_coding, shown
 from ligr_jax.data.sources.source import ROW_DIGEST, Fault, LogBatch, OnBadRow, Source
 
 UNTIMED = -1  # timestamp of context rows
 
 
 def canonical_frame(
-    batch: LogBatch, source: Source, on_bad_row: OnBadRow, timed: bool = True
+    batch: LogBatch,
+    source: Source,
+    on_bad_row: OnBadRow,
+    timed: bool = True,
+    skipped: Skipped | None = None,
 ) -> tuple[pl.DataFrame, int]:
     """The batch as the prepared form has it, and the number of bad rows left out.
 
     Columns: member_id, timestamp_ms, [session_id], weight, is_random, `ROW_DIGEST`, and by their
     role (`ligr_jax.data.columns`) actions, features of the log itself (those of the item table are
     joined later) and truth; no nulls anywhere.
+    skipped: counts the bad rows that are left out.
     Raises `BadInput` for a missing column or a wrong type, and for a bad row with "error".
     """
     frame, faults = batch.frame, list(batch.faults)
     _require_columns(batch, source, timed)
     out: list[pl.Series] = []
+    known: dict[str, np.ndarray] = {}
     for name, (column, parser, default) in _log_parsers(source, batch.text).items():
         if column and column in frame.columns and not (name in (TIME, SESSION) and not timed):
             values, found = parse_column(batch, source, column, parser)
             faults += found
+            if parser is labels and isinstance(values, np.ndarray):
+                known[column] = values
         else:
             values = default[np.zeros(frame.height, np.int64)]
         out.append(_series(name, values))
     digest = frame[ROW_DIGEST] if ROW_DIGEST in frame.columns else frame.hash_rows(seed=0)
     result = pl.DataFrame([*out, digest.alias(ROW_DIGEST)])
+    if on_bad_row == "error":
+        refuse_coding(batch, source, faults)
+    elif skipped is not None:
+        skipped.add(batch, faults, known)
     return drop_faults(result, batch, source, faults, on_bad_row)
 
 
@@ -162,8 +175,8 @@ def drop_faults(
         first = min(faults, key=lambda f: int(f.rows.argmax()))
         row = int(first.rows.argmax())
         raise BadInput(
-            f"{batch.file}, row {batch.first_row + row}, column {_own(source, first.column)}: "
-            f"value {_shown(first.values[row])} {first.rule}"
+            f"{batch.file}, row {batch.first_row + row}, column {source.shown_name(first.column)}: "
+            f"value {shown(first.values[row])} {first.rule}"
         )
     bad = np.logical_or.reduce([f.rows for f in faults])
     return frame.filter(pl.Series(~bad)), int(bad.sum())
@@ -185,7 +198,7 @@ def _require_columns(batch: LogBatch, source: Source, timed: bool) -> None:
     for name in needed:
         if name not in there:
             raise BadInput(
-                f"{batch.file}: no column {_own(source, name)}; its columns are {there}"
+                f"{batch.file}: no column {source.shown_name(name)}; its columns are {there}"
                 f"{nearest(name, there)}. Add the column, or take it out of the log's schema"
             )
 
@@ -210,18 +223,6 @@ def _refuse_type(batch: LogBatch, source: Source, name: str, problem: str) -> No
     present = values.is_not_null()
     row = present.arg_max() or 0
     raise BadInput(
-        f"{batch.file}, row {batch.first_row + row}, column {_own(source, name)}: value "
-        f"{_shown(values[row])}: {problem}; cast the column where the log is written"
+        f"{batch.file}, row {batch.first_row + row}, column {source.shown_name(name)}: value "
+        f"{shown(values[row])}: {problem}; cast the column where the log is written"
     )
-
-
-def _own(source: Source, name: str) -> str:
-    own = source.names.get(name, name)
-    return repr(name) if own == name else f"{name!r} ({own!r} in the file)"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, pl.Series):
-        value = value.to_list()
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,80 @@
+"""Cells as `prepare` reads them: the same from a file with types as from one without.
+
+Text is stripped of white space at both ends, and what is empty then is missing, as are the words of
+`--null-values`. Dictionaries (categoricals, enums) and bytes become text.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+from polars.datatypes import DataTypeClass
+
+_TEXT = (pl.Categorical, pl.Enum, pl.Binary)
+
+
+def cleaned(frame: pl.DataFrame, null_values: Sequence[str] = ()) -> pl.DataFrame:
+    """The frame with its text stripped and missing values null."""
+    words = _spellings(null_values)
+    changed = []
+    for values in frame.iter_columns():
+        new = _cleaned(values, words)
+        if new is not None:
+            changed.append(new.alias(values.name))
+    return frame.with_columns(changed)
+
+
+def without_words(values: pl.Series, separator: str, null_values: Sequence[str]) -> pl.Series:
+    """Bags as text without the ids that mean a missing one; lists are `cleaned` already."""
+    if values.dtype != pl.String or not null_values:
+        return values
+    words = _spellings(null_values)
+    kept = values.str.split(separator).list.eval(
+        pl.element().filter(~pl.element().str.strip_chars().is_in(words))
+    )
+    return kept.list.join(separator)
+
+
+def _cleaned(values: pl.Series, words: list[str]) -> pl.Series | None:
+    """The column as it is read; None where it stays as it is."""
+    if isinstance(values.dtype, pl.Array) and not values.dtype.inner.is_numeric():
+        values = values.arr.to_list()
+    lists = isinstance(values.dtype, pl.List)
+    inner = values.dtype.inner if isinstance(values.dtype, pl.List) else values.dtype
+    if inner in _TEXT:
+        try:
+            values = values.cast(pl.List(pl.String) if lists else pl.String)
+        except pl.exceptions.PolarsError:  # bytes that are no text: refused where they are used
+            return None
+        inner = pl.String()
+    expression = _present(pl.element() if lists else pl.col("x"), inner, words)
+    if expression is None:
+        return None
+    if lists:
+        return values.list.eval(expression)
+    return values.alias("x").to_frame().select(expression).to_series()
+
+
+def _present(
+    value: pl.Expr, dtype: pl.DataType | DataTypeClass, words: list[str]
+) -> pl.Expr | None:
+    """`value`, null where it is missing; None where nothing of this type can be."""
+    if dtype == pl.String:
+        text = value.str.strip_chars()
+        missing = text.is_in(["", *words]) if words else text.str.len_bytes() == 0
+        return pl.when(~missing).then(text)
+    if words and dtype == pl.Boolean:
+        return pl.when(~value.cast(pl.String).is_in([w.lower() for w in words])).then(value)
+    numbers = pl.Series(words).cast(pl.Float64, strict=False).drop_nulls().to_list()
+    if numbers and dtype.is_numeric():
+        return pl.when(~value.cast(pl.Float64).is_in(numbers)).then(value)
+    return None
+
+
+def _spellings(words: Sequence[str]) -> list[str]:
+    """Words as text files spell them: a whole number with and without a decimal point."""
+    out = dict.fromkeys(w.strip() for w in words)
+    for word in list(out):
+        number = word.removesuffix(".0")
+        if number.removeprefix("-").isdigit():
+            out |= {number: None, f"{number}.0": None}
+    return list(out)

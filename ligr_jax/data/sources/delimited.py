@@ -1,0 +1,214 @@
+"""Text files of rows: CSV and its relatives (RFC 4180), compressed or not.
+
+Cells are text, whatever they look like: a type guessed from the first rows would depend on how the
+file is cut. `cells` and `parse` turn them into values. A quoted cell may hold line breaks.
+"""
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import pyarrow as pa
+import pyarrow.csv as pc
+
+from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.compression import TextStream, plain_name
+from ligr_jax.data.sources.reading import Reading
+from ligr_jax.data.sources.source import OnBadRow
+
+BLOCK = 4 << 20  # bytes parsed at a time; also the longest row
+HEAD = 1 << 20  # bytes in which the header ends
+BY_SUFFIX = {".tsv": "\t", ".tab": "\t"}
+SNIFFED = (",", ";", "\t", "|")
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def header(path: Path, reading: Reading) -> tuple[list[str], str]:
+    """Column names as they are written, and the delimiter.
+
+    Raises `BadInput` for a file that is empty or is no text, and for a name given twice.
+    """
+    if reading.names:
+        return list(reading.names), reading.delimiter or ","
+    text = _head(path, reading)
+    delimiter = reading.delimiter or BY_SUFFIX.get(Path(plain_name(path)).suffix, ",")
+    names = _first_row(path, text, delimiter)
+    if len(names) == 1 and not reading.delimiter:
+        # A header of one column: another delimiter, if one of the usual ones is there.
+        found = max(SNIFFED, key=names[0].count)
+        if found in names[0]:
+            delimiter = found
+            names = _first_row(path, text, delimiter)
+    stripped = [n.strip() for n in names]
+    if not any(stripped):
+        raise BadInput(f"{path}: empty file; a CSV file starts with a line of column names")
+    if len(set(stripped)) < len(stripped):
+        twice = sorted({n for n in stripped if stripped.count(n) > 1})
+        raise BadInput(f"{path}: columns {twice} appear twice in the header; rename them")
+    return names, delimiter
+
+
+def text_tables(
+    path: Path,
+    name: str,
+    reading: Reading,
+    on_bad_row: OnBadRow,
+    only: Sequence[str] | None = None,
+) -> Iterator[tuple[pa.Table, int]]:
+    """Tables of text columns, each with the number of malformed rows left out before its end.
+
+    only: columns to return (all where None).
+    Raises `BadInput` for rows with another number of fields than the header (unless they are
+    skipped), a quote that is never closed, and bytes of another encoding.
+    """
+    raw_names, delimiter = header(path, reading)
+    names = [n.strip() for n in raw_names]
+    first = 0 if reading.names else 1
+    malformed: list[pc.InvalidRow] = []
+
+    def leave_out(row: pc.InvalidRow) -> str:
+        malformed.append(row)
+        return "skip"
+
+    wanted = None if only is None else [raw_names[names.index(n)] for n in only]
+    options = {
+        "read_options": pc.ReadOptions(
+            use_threads=False,
+            block_size=BLOCK,
+            column_names=raw_names if reading.names else None,
+            encoding=reading.encoding,
+        ),
+        "parse_options": pc.ParseOptions(
+            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=leave_out
+        ),
+        "convert_options": pc.ConvertOptions(
+            column_types=dict.fromkeys(raw_names, pa.string()),
+            include_columns=wanted,
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    }
+    last: pa.Table | None = None
+    with TextStream(path) as stream:
+        try:
+            with pc.open_csv(stream, **options) as reader:
+                for batch in reader:
+                    if malformed and on_bad_row == "error":
+                        break
+                    table = pa.Table.from_batches([batch])
+                    last = table if table.num_rows else last
+                    yield table.rename_columns(only or names), len(malformed)
+                    malformed.clear()
+        except (pa.ArrowInvalid, OSError, UnicodeError) as e:
+            if "Empty CSV" not in str(e):
+                _refuse(path, reading, e)
+        if malformed and on_bad_row == "error":
+            row = malformed[0]
+            raise BadInput(
+                f"{name}, row {row.number - first}: {row.actual_columns} fields where the header "
+                f"has {row.expected_columns} ({row.text[:60]!r}); mend the line, or leave such "
+                "rows out with --on-bad-row skip"
+            )
+        if last is not None and only is None:
+            _refuse_open_quote(path, last, stream.tail)
+    if malformed:
+        empty = dict.fromkeys(only or names, pa.array([], pa.string()))
+        yield pa.table(empty), len(malformed)
+
+
+def count_rows(path: Path, reading: Reading) -> int:
+    """Rows of a text file, by its line ends outside of quotes; close where quotes are astray."""
+    rows, quoted, last = 0, False, b"\n"
+    wide = codecs.lookup(reading.encoding).name.startswith(("utf-16", "utf-32"))
+    decoder = codecs.getincrementaldecoder(reading.encoding)(errors="replace")
+    try:
+        with TextStream(path) as stream:
+            while chunk := stream.read(BLOCK):
+                if wide:
+                    chunk = decoder.decode(chunk).encode()
+                end = b"\n" if b"\n" in chunk else b"\r"
+                parts = chunk.split(b'"')
+                rows += sum(part.count(end) for part in parts[quoted::2])
+                quoted ^= len(parts) % 2 == 0
+                last = chunk[-1:]
+    except OSError as e:
+        _refuse(path, reading, e)
+    rows += last not in (b"\n", b"\r")
+    return max(rows - (not reading.names), 0)
+
+
+def _head(path: Path, reading: Reading) -> str:
+    """The first megabyte as text."""
+    try:
+        with TextStream(path) as stream:
+            raw = stream.read(HEAD)
+    except OSError as e:
+        _refuse(path, reading, e)
+    utf_8 = codecs.lookup(reading.encoding).name == "utf-8"
+    if utf_8 and raw.startswith(UTF_16):
+        raise BadInput(f"{path}: not UTF-8 but UTF-16 text; add --encoding utf-16")
+    if utf_8 and b"\0" in raw[:4096]:
+        raise BadInput(
+            f"{path}: not UTF-8 text (it holds zero bytes): neither Parquet nor CSV; convert it to "
+            "one of them, or name its --encoding"
+        )
+    try:
+        return codecs.getincrementaldecoder(reading.encoding)().decode(raw).removeprefix("\ufeff")
+    except UnicodeError as e:
+        _refuse(path, reading, e)
+
+
+def _first_row(path: Path, text: str, delimiter: str) -> list[str]:
+    try:
+        return next((row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row), [])
+    except csv.Error as e:
+        raise BadInput(f"{path}: no line of column names ({e})") from e
+
+
+def _refuse(path: Path, reading: Reading, error: Exception) -> NoReturn:
+    said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    if isinstance(error, UnicodeError) or "UTF8" in said:
+        if codecs.lookup(reading.encoding).name != "utf-8":
+            raise BadInput(
+                f"{path}: not {reading.encoding} text ({said}); name its --encoding"
+            ) from error
+        line, value = _undecodable(path)
+        raise BadInput(
+            f"{path}: not UTF-8 text in line {line} ({value}); name its encoding, e.g. --encoding "
+            "latin-1 or cp1252, or convert it to UTF-8"
+        ) from error
+    if "straddling" in said:
+        raise BadInput(
+            f"{path}: a row is longer than {BLOCK >> 20} MiB: a quote is opened and not closed "
+            "before the end of its cell; close it, or double the quotes within a cell"
+        ) from error
+    raise BadInput(f"{path}: not a readable CSV file ({said})") from error
+
+
+def _undecodable(path: Path) -> tuple[int, str]:
+    """The first line that is not UTF-8, and its beginning."""
+    with TextStream(path) as stream:
+        line, rest = 1, b""
+        while chunk := stream.read(BLOCK):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for number, text in enumerate([*lines, rest] if len(chunk) < BLOCK else lines):
+                try:
+                    text.decode()
+                except UnicodeDecodeError as e:
+                    return line + number, repr(text[max(e.start - 20, 0) : e.end + 20])
+            line += len(lines)
+    return line, "at its end"
+
+
+def _refuse_open_quote(path: Path, last: pa.Table, tail: bytes) -> None:
+    """The last cell of a file may swallow all rows behind an open quote: then it holds line breaks
+    and the file does not end with a quote."""
+    value = last.column(last.num_columns - 1)[-1].as_py() or ""
+    if "\n" in value.strip() and not tail.endswith(b'"'):
+        raise BadInput(
+            f"{path}: the last row holds a quote that is not closed ({value[:40]!r}); close it, or "
+            "double the quotes within a cell"
+        )

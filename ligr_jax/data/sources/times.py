@@ -1,0 +1,335 @@
+"""The time column of a table, whatever it counts: found out from the whole column, or asked for.
+
+A number may count seconds, milliseconds, microseconds or nanoseconds since 1970. For the years from
+1990 to now these four ranges do not overlap, so that the unit follows from the values; it is taken
+only if nine of ten values of the whole column lie in one range, and the values of the others are
+bad rows. Numbers spelled as dates (20231127, 2023112705) are known by their valid months, days and
+hours. Everything else, such as seconds since the log began, has to be said.
+"""
+
+import math
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import polars as pl
+
+from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.iso import check_zone, has_zone, is_iso, localized, parse_iso
+from ligr_jax.data.sources.rules import SKIP_HINT, Rules
+
+PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}  # units in a millisecond
+UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+EARLIEST_MS = 631_152_000_000  # 1990
+DAY_MS = 86_400_000
+SHARE = 0.9  # of a column that has to agree
+
+# Numbers that spell a date, and their format. Two-digit years are not parsed unasked.
+SPELLED = {
+    "yyyymmdd": "%Y%m%d",
+    "yyyymmddhh": "%Y%m%d%H",
+    "yyyymmddhhmm": "%Y%m%d%H%M",
+    "yyyymmddhhmmss": "%Y%m%d%H%M%S",
+    "yymmdd": "%y%m%d",
+    "yymmddhh": "%y%m%d%H",
+}
+
+
+@dataclass(frozen=True)
+class TimeOptions:
+    """What is said about the time column.
+
+    unit: s, ms, us or ns; "" finds it out. format: of strptime, "" where the column holds numbers
+    or ISO times. zone: of times that name none. origin_ms: what numbers count from (with a unit).
+    """
+
+    unit: str = ""
+    format: str = ""
+    zone: str = ""
+    origin_ms: int = 0
+
+    def __post_init__(self) -> None:
+        if self.unit and self.format:
+            raise BadInput("give --time-unit (numbers) or --time-format (text), not both")
+        if self.origin_ms and not self.unit:
+            raise BadInput("--time-origin needs --time-unit: what the numbers since then count")
+        if self.zone:
+            check_zone(self.zone)
+
+
+@dataclass(frozen=True)
+class TimeRule:
+    """How a column is read.
+
+    kind: "number", "iso", "format" or "typed" (dates and timestamps of Parquet).
+    found: whether the column itself told; values before 1990 are bad rows then.
+    """
+
+    kind: str
+    unit: str = "ms"
+    format: str = ""
+    zone: str = "UTC"
+    zone_given: bool = False
+    origin_ms: int = 0
+    found: bool = False
+
+    def describe(self) -> str:
+        """For the summary, e.g. "seconds since 1970 (found from the column)"."""
+        if self.kind == "number":
+            since = "1970 (UTC)" if not self.origin_ms else shown(self.origin_ms)
+            how = "found from the whole column" if self.found else "--time-unit"
+            return f"{UNIT_NAMES[self.unit]} since {since} ({how})"
+        zone = f"{self.zone} where no zone is written" + ("" if self.zone_given else " (assumed)")
+        names = {
+            "iso": "ISO dates and times",
+            "format": f"dates written as {self.format}",
+            "typed": "dates or timestamps of the file",
+        }
+        found = " (found from the whole column)" if self.found else ""
+        return f"{names[self.kind]}{found}, {zone}"
+
+
+@dataclass
+class TimeScan:
+    """What a whole time column holds, in bounded memory."""
+
+    values: int = 0
+    iso: int = 0
+    naive: int = 0
+    numbers: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*PER_MS, *SPELLED), 0))
+    odd: str = ""  # the first value that is neither number nor ISO time
+
+    def add(self, values: pl.Series) -> None:
+        values = values.drop_nulls()
+        self.values += len(values)
+        if values.dtype == pl.String:
+            numbers = values.cast(pl.Float64, strict=False)
+            iso = is_iso(values)
+            self.iso += int(iso.sum())
+            self.naive += int((iso & ~has_zone(values)).sum())
+            odd = values.filter(numbers.is_null() & ~iso)
+            self.odd = self.odd or (odd[0] if len(odd) else "")
+        elif values.dtype.is_numeric():
+            numbers = values.cast(pl.Float64)
+        else:
+            self.odd = self.odd or str(values[0] if len(values) else "")
+            return
+        x = numbers.drop_nulls().drop_nans().to_numpy()
+        x = x[np.isfinite(x)]
+        if not len(x):
+            return
+        self.numbers += len(x)
+        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+        for unit in PER_MS:
+            self.kinds[unit] += int(_plausible(x, unit).sum())
+        whole = x[(x == np.floor(x)) & (x >= 0) & (x < 1e15)].astype(np.int64)
+        for name, pattern in SPELLED.items():
+            self.kinds[name] += int(_spells(whole, pattern).sum())
+
+
+def find_rule(columns: Iterable[pl.Series], options: TimeOptions, where: str) -> TimeRule:
+    """The rule that fits a whole column; raises `BadInput` where none does.
+
+    where: the file and column, for messages.
+    """
+    scan = TimeScan()
+    for values in columns:
+        scan.add(values)
+    given = given_rule(options)
+    if not scan.values:
+        return given
+    if scan.iso >= SHARE * scan.values:
+        return replace(given, kind="iso", found=True)
+    if scan.numbers < SHARE * scan.values:
+        raise BadInput(
+            f"{where}: values such as {scan.odd!r} are neither numbers nor ISO times such as "
+            "2023-11-27T00:07:30; give their format, e.g. --time-format '%d/%m/%Y %H:%M'"
+        )
+    fitting = [k for k, n in scan.kinds.items() if n >= SHARE * scan.numbers]
+    spelled = [k for k in fitting if k in SPELLED]
+    if len(fitting) == 1 and not spelled:
+        return replace(given, unit=fitting[0], found=True)
+    if fitting == spelled and len(fitting) == 1 and SPELLED[fitting[0]].startswith("%Y"):
+        return replace(given, kind="format", format=SPELLED[fitting[0]], found=True)
+    extent = f"{where}: its values lie between {_number(scan.low)} and {_number(scan.high)}"
+    if fitting:
+        formats = " or ".join(f"{k} (--time-format {SPELLED[k]})" for k in spelled)
+        units = " or ".join(f"{UNIT_NAMES[k]} (--time-unit {k})" for k in fitting if k in PER_MS)
+        raise BadInput(
+            f"{extent}, which look like {' or '.join(filter(None, [formats, units]))}; give "
+            "the option that is meant"
+        )
+    raise BadInput(f"{extent}, {_unlike(scan)}")
+
+
+def given_rule(options: TimeOptions) -> TimeRule:
+    """The rule as far as it is said."""
+    return TimeRule(
+        kind="format" if options.format else "number",
+        unit=options.unit or "ms",
+        format=options.format,
+        zone=options.zone or "UTC",
+        zone_given=bool(options.zone),
+        origin_ms=options.origin_ms,
+    )
+
+
+def parse_times(values: pl.Series, rule: TimeRule) -> tuple[np.ndarray, Rules]:
+    """int64 milliseconds since 1970 (UTC), 0 where a rule is broken.
+
+    Raises `TypeError` for a column of another kind than the rule's.
+    """
+    dtype = values.dtype
+    if isinstance(dtype, pl.Datetime) or dtype == pl.Date:
+        ms = _typed(values, rule.zone)
+        readable = values.is_not_null()
+    elif rule.kind == "iso":
+        ms = parse_iso(values.cast(pl.String), rule.zone)
+        readable = ms.is_not_null()
+    elif rule.kind == "format":
+        ms = _formatted(values, rule)
+        readable = ms.is_not_null()
+    elif dtype == pl.String or dtype == pl.Null or dtype.is_numeric():
+        ms, readable = _counted(values, rule)
+    else:
+        raise TypeError(f"{dtype} values are no times")
+    missing = (~readable | ms.is_null()).to_numpy()
+    out = ms.fill_null(0).to_numpy().copy()
+    what = f"is no time ({rule.describe()})"
+    future = "lies in the future as " + rule.describe()
+    remedy = "say what it counts with --time-unit s, ms, us or ns, or leave such rows out with "
+    rules = [
+        (missing, f"{what}; {SKIP_HINT}"),
+        (~missing & (out < 0), f"is a negative time; {SKIP_HINT}"),
+        (~missing & (out > latest_ms()), f"{future}; {remedy}--on-bad-row skip"),
+    ]
+    if rule.found and rule.kind == "number":
+        early = ~missing & (out >= 0) & (out < EARLIEST_MS)
+        rules.append((early, f"lies before 1990 as {rule.describe()}; {SKIP_HINT}"))
+    out[np.logical_or.reduce([rows for rows, _ in rules])] = 0
+    return out, rules
+
+
+def refuse_other_unit(low_ms: int, high_ms: int, rule: TimeRule, where: str) -> None:
+    """Raises `BadInput` where the unit that was asked for puts the whole log before 1990, and
+    another one puts all of it between 1990 and now."""
+    if rule.kind != "number" or rule.found or rule.origin_ms or high_ms >= EARLIEST_MS:
+        return
+    for unit, per_ms in PER_MS.items():
+        factor = PER_MS[rule.unit] / per_ms
+        if low_ms * factor >= EARLIEST_MS and high_ms * factor <= latest_ms():
+            raise BadInput(
+                f"{where}: as {UNIT_NAMES[rule.unit]} the log runs from {shown(low_ms)} to "
+                f"{shown(high_ms)}; these look like {UNIT_NAMES[unit]}: give --time-unit {unit}"
+            )
+
+
+def latest_ms() -> int:
+    """A day from now: clocks differ."""
+    return time.time_ns() // 1_000_000 + DAY_MS
+
+
+def shown(ms: int) -> str:
+    """A time for messages, in UTC."""
+    return str(np.datetime64(ms, "ms").astype("datetime64[s]")) + "Z"
+
+
+def _plausible(x: np.ndarray, unit: str) -> np.ndarray:
+    ms = x / PER_MS[unit]
+    return (ms >= EARLIEST_MS) & (ms <= latest_ms())
+
+
+def _spells(x: np.ndarray, pattern: str) -> np.ndarray:
+    """bool: whether whole numbers spell a date from 1990 on in strptime's `pattern`."""
+    rest = x.copy()
+    fields: dict[str, np.ndarray] = {}
+    for letter in reversed(re.findall(r"%(\w)", pattern)):
+        base = 10_000 if letter == "Y" else 100
+        fields[letter], rest = rest % base, rest // base
+    year = fields["Y"] if "Y" in fields else 2000 + fields["y"]
+    month, day = fields["m"], fields["d"]
+    month_ok = (month >= 1) & (month <= 12)
+    index = (year - 1970) * 12 + np.where(month_ok, month - 1, 0)
+    date = index.astype("datetime64[M]").astype("datetime64[D]") + (day - 1)
+    valid = (rest == 0) & month_ok & (date.astype("datetime64[M]").astype(np.int64) == index)
+    ms = date.astype(np.int64) * DAY_MS
+    valid &= (ms >= EARLIEST_MS) & (ms <= latest_ms())
+    for letter, most in (("H", 24), ("M", 60), ("S", 60)):
+        if letter in fields:
+            valid &= fields[letter] < most
+    return valid
+
+
+def _typed(values: pl.Series, zone: str) -> pl.Series:
+    if values.dtype == pl.Date:
+        return localized(values.cast(pl.Datetime("ms")), zone)
+    if getattr(values.dtype, "time_zone", None):
+        return values.dt.epoch("ms")
+    return localized(values, zone)
+
+
+def _formatted(values: pl.Series, rule: TimeRule) -> pl.Series:
+    text = values.cast(pl.Int64, strict=False) if values.dtype.is_float() else values
+    text = text.cast(pl.String)
+    if rule.found:  # whole numbers that spell dates, also "20231127.0"
+        text = text.str.replace(r"\.0*$", "")
+    pattern = re.sub(r"(?<!%)((?:%%)*)\.%f", r"\1%.f", rule.format)
+    hour = re.search(r"%[HI]", pattern)
+    if hour and not re.search(r"%[MTRrc]", pattern):
+        pattern, text = f"{pattern} %M", text + " 00"
+    try:
+        parsed = text.str.to_datetime(pattern, strict=False, time_unit="ms", ambiguous="earliest")
+    except pl.exceptions.PolarsError as e:
+        said = str(e).splitlines()[0]
+        raise BadInput(f"--time-format {rule.format!r} cannot be read: {said}") from e
+    return _typed(parsed, rule.zone)
+
+
+def _counted(values: pl.Series, rule: TimeRule) -> tuple[pl.Series, pl.Series]:
+    """Milliseconds of counts since the origin, and which are numbers at all."""
+    whole = values.cast(pl.Int64, strict=False)
+    numbers = values.cast(pl.Float64, strict=False)
+    readable = numbers.is_not_null() & numbers.is_finite().fill_null(False)
+    x = numbers.fill_null(0).fill_nan(0).to_numpy()
+    # What overflows 64 bits in milliseconds is in the future in any unit.
+    ms = np.where(np.isfinite(x), x, 0) / PER_MS[rule.unit] + rule.origin_ms
+    ms = np.minimum(np.maximum(np.rint(ms), -(2.0**62)), 2.0**62).astype(np.int64)
+    exact = (
+        (whole.is_not_null() & (numbers == whole.cast(pl.Float64))).fill_null(False)
+    ).to_numpy()
+    integers = whole.fill_null(0).to_numpy()
+    if rule.unit in ("us", "ns"):
+        counted = integers // int(PER_MS[rule.unit]) + rule.origin_ms
+    else:
+        factor = round(1 / PER_MS[rule.unit])
+        fits = np.abs(x) < 2.0**62 / factor
+        exact &= fits
+        counted = np.where(fits, integers, 0) * factor + rule.origin_ms
+    return pl.Series(np.where(exact, counted, ms)), readable
+
+
+def _number(x: float) -> str:
+    return str(int(x)) if x == math.floor(x) and abs(x) < 1e18 else repr(x)
+
+
+def _unlike(scan: TimeScan) -> str:
+    shares = [
+        f"{n / scan.numbers:.0%} {UNIT_NAMES.get(k, k)}"
+        for k, n in scan.kinds.items()
+        if n > (0 if k in PER_MS else 0.2 * scan.numbers)
+    ]
+    if shares:
+        return (
+            f"of which {' and '.join(shares)} between 1990 and now; write the whole column in one "
+            "unit"
+        )
+    return (
+        "which is no time between 1990 and now, be it seconds, milliseconds, microseconds or "
+        "nanoseconds since 1970. If it counts from elsewhere, say what and since when, e.g. "
+        "--time-unit s --time-origin 2023-11-16T00:00"
+    )
