@@ -7,7 +7,7 @@ On a synthetic world of 1,500 members, one pass, the same rows, features, tables
 for all (LiGR 5.1 and A.2 do so on LinkedIn's feed). Three rungs of the demo's ladder, three seeds;
 optim.dense_lr is each architecture's own best of powers of two at the middle rung, two seeds, on a
 grid that goes on until the best has neighbours. LiGR's and HSTU's rates then follow width and depth
-(`ligr_jax.nn.transfer`); Wukong and LiRank have no such rules and keep the middle rung's. Their
+(`ligr_jax.nn.mup`); Wukong and LiRank have no such rules and keep the middle rung's. Their
 other sizes follow the rung's width, and a rung costs them several times what it costs LiGR: so LiGR
 and HSTU have a larger rung besides, and the laws are compared at equal FLOPs.
 

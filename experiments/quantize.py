@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def middle_max(x: np.ndarray, bits: int) -> np.ndarray:
-    from ligr_jax.ops.quantize import dequantize, quantize
+    from ligr_jax.ops.quantization import dequantize, quantize
 
     return dequantize(quantize(x, bits))
 
@@ -87,7 +87,7 @@ def max_abs(x: np.ndarray, bits: int) -> np.ndarray:
 
 
 def middle_max_float16(x: np.ndarray, bits: int) -> np.ndarray:
-    from ligr_jax.ops.quantize import quantize, unpack
+    from ligr_jax.ops.quantization import quantize, unpack
 
     q = quantize(x, bits)
     codes = unpack(q.codes, x.shape[1]) if bits == 4 else q.codes

@@ -1,4 +1,4 @@
-"""Laws of the package's layers: imports point down, and data and results need no JAX."""
+"""Laws of the layers: imports point down; reading data and results needs no JAX."""
 
 import ast
 import subprocess
@@ -10,10 +10,21 @@ import pytest
 import ligr_jax
 
 ROOT = Path(ligr_jax.__file__).parent
-# Lower layers first; `atomic` and others are leaves that anyone may use.
+# Modules at the root of the package that every other module may use.
+LEAVES = {
+    "atomic",
+    "console",
+    "digests",
+    "errors",
+    "exit_status",
+    "lazy",
+    "lock",
+    "progress",
+    "stop",
+}
+# Lower layers first.
 LAYERS = (
-    {"ligr_jax", "atomic", "console", "digests", "errors", "exit_status", "lock", "progress"}
-    | {"stop"},
+    {"ligr_jax"} | LEAVES,
     {"config", "ops", "policy"},
     {"data"},
     {"tables"},
@@ -27,16 +38,24 @@ LAYERS = (
     {"cli"},
     {"__main__"},
 )
-# What reads data or results runs where there is no accelerator, and starts fast.
-WITHOUT_JAX = ("atomic", "config", "data", "digests", "errors", "ops.hashing", "ops.metrics")
-WITHOUT_JAX += ("console", "exit_status", "lock", "policy", "progress", "stop")
-WITHOUT_JAX += tuple(f"scaling.{m}" for m in ("fit", "runs", "report"))
-POLICIES = ("propensity", "replay", "thompson")
+# Modules that read data or results run without an accelerator and start fast.
+WITHOUT_JAX = (
+    *sorted(LEAVES),
+    "config",
+    "data",
+    "ops.hashing",
+    "ops.metrics",
+    "policy",
+    "scaling.fit",
+    "scaling.report",
+    "scaling.runs",
+)
+POLICIES = ("propensity", "offline_replay", "thompson")
 ACCELERATOR = {"jax", "flax", "optax", "orbax"}
 
 
 def modules() -> dict[str, Path]:
-    """Dotted names of all modules, with their files."""
+    """Return the file of every module of the package, by dotted name."""
     names = {}
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT.parent).with_suffix("").parts
@@ -48,42 +67,48 @@ MODULES = modules()
 
 
 def imports(name: str, everywhere: bool) -> set[str]:
-    """Modules that `name` imports: on import, or anywhere in it; not those for type checks only."""
-    found: set[str] = set()
+    """Return the modules that `name` imports; imports for type checkers only do not count.
+
+    Args:
+        name: dotted name of a module of the package.
+        everywhere: also count imports inside functions, which run later.
+    """
+    imported: set[str] = set()
     pending: list[ast.AST] = [ast.parse(MODULES[name].read_text())]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             pending += node.orelse
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not everywhere:
             continue
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not everywhere:
+            continue
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name}: a relative import"
             below = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= (below & MODULES.keys()) or {str(node.module)}
+            imported |= (below & MODULES.keys()) or {str(node.module)}
         pending += ast.iter_child_nodes(node)
-    return found
+    return imported
 
 
 def layer(name: str) -> int:
     parts = name.split(".")
     part = parts[1] if len(parts) > 1 else parts[0]
-    (found,) = (k for k, parts in enumerate(LAYERS) if part in parts)
-    return found
+    (level,) = (k for k, parts in enumerate(LAYERS) if part in parts)
+    return level
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_point_down(name: str) -> None:
     ours = {m for m in imports(name, everywhere=True) if m.split(".")[0] == "ligr_jax"}
     upward = {m for m in ours if layer(m) > layer(name)}
-    # A command is loaded where it is run; the libraries it starts lie below it.
+    # Imports inside functions count as well: a command loads its libraries when it runs.
     assert not upward, f"{name} imports {upward} from above"
 
 
 def reached(name: str) -> set[str]:
-    """Everything outside the package that importing `name` imports through our own modules."""
+    """Return the external packages that importing `name` imports, directly or through ours."""
     seen, pending, outside = set(), [name], set()
     while pending:
         module = pending.pop()
@@ -112,8 +137,8 @@ def test_data_and_results_import_no_accelerator(name: str) -> None:
     assert not reached(name) & ACCELERATOR
 
 
-def test_importing_them_loads_no_jax() -> None:
-    """All in one process, but for what stands on grain, which loads JAX itself."""
+def test_importing_data_and_results_loads_no_jax() -> None:
+    """All are imported in one process, except those that use grain, which loads JAX itself."""
     names = [n for n in FREE if "grain" not in reached(n)]
     assert len(names) > 20
     code = f"import sys, {', '.join(names)}; assert not {ACCELERATOR} & set(sys.modules)"
@@ -121,11 +146,11 @@ def test_importing_them_loads_no_jax() -> None:
 
 
 @pytest.mark.parametrize("name", ["scaling.fit", *(f"policy.{m}" for m in POLICIES)])
-def test_fits_and_policies_need_numpy_and_scipy_alone(name: str) -> None:
-    """They are read where there are tables of runs, or a log, and nothing else of ours."""
+def test_fits_and_policies_need_only_numpy_and_scipy(name: str) -> None:
+    """They serve a table of runs, or a log, without the rest of the package."""
     outside = reached(f"ligr_jax.{name}") - sys.stdlib_module_names
     assert outside <= {"numpy", "scipy"}
 
 
-def test_grain_is_needed_by_the_pipeline_alone() -> None:
+def test_only_the_pipeline_needs_grain() -> None:
     assert [n for n in FREE if "grain" in reached(n)] == ["ligr_jax.data.pipeline"]

@@ -38,7 +38,7 @@ class ModelConfig:
     position: Literal["learned", "relative_session", "relative_time", "none"] = "learned"
     max_sessions: int = 512  # learned positions; later sessions share the last one
     # mup: multipliers relative to the base shape keep one learning rate best for all widths and
-    # depths (`ligr_jax.nn.transfer`); at the base shape nothing differs.
+    # depths (`ligr_jax.nn.mup`); at the base shape nothing differs.
     parametrization: Literal["standard", "mup"] = "standard"
     base_width: int = 64
     base_depth: int = 2

@@ -4,7 +4,7 @@ h <- h + MHA(LN(h)) * sigmoid(h W_1)
 h <- h + FFN(LN(h)) * sigmoid(h W_2)
 
 What is added to h, and the scores of attention, have multipliers that are 1 unless learning rates
-are to transfer (`transfer`).
+are to transfer (`ligr_jax.nn.mup`).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.nn.linear import Linear
-from ligr_jax.nn.transfer import growth
+from ligr_jax.nn.mup import mup_scale
 from ligr_jax.ops.attention import RelativeBias, attend
 from ligr_jax.ops.masks import Mask
 
@@ -52,7 +52,7 @@ class Attention(nn.Module):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         qkv = Linear(3 * c.width, dtype=dtype, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, c.heads, -1), -3, 0)
-        q /= growth(c).head_width ** 0.5
+        q /= mup_scale(c).head_width ** 0.5
         bias = relative_bias(self, c, place)
         out = attend(
             q, k, v, mask, activation=c.attention, bias=bias, implementation=c.implementation

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ligr_jax.nn.linear import Linear
-from ligr_jax.ops.isotonic import isotonic
+from ligr_jax.ops.isotonic import isotonic_map
 
 LOW, HIGH = -17.0, 8.0  # logits beyond are clipped
 
 
 class IsotonicCalibration(nn.Module):
-    """f(y) + b, with `isotonic` f of slopes relu(e + w); the identity when fresh (w 1, e and b 0).
+    """f(y) + b, f an `isotonic_map` with slopes relu(e + w); initially (w 1, e, b 0) the identity.
 
     Whatever was learned, it never turns the order of two logits round: it may only tie them. The
     slopes e + w are an action's own. Where calibration features are given, e is a linear map of
@@ -37,4 +37,4 @@ class IsotonicCalibration(nn.Module):
             slopes = slopes + e.reshape(*logits.shape, buckets)
             curve = jnp.arange(logits.size).reshape(logits.shape)
         heights = nn.relu(slopes).reshape(-1, buckets)
-        return isotonic(logits, heights, LOW, (HIGH - LOW) / buckets, curve) + bias
+        return isotonic_map(logits, heights, LOW, (HIGH - LOW) / buckets, curve) + bias

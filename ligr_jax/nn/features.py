@@ -9,7 +9,7 @@ from flax import linen as nn
 from ligr_jax.config import ConfigError, Feature, ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.linear import Linear
-from ligr_jax.nn.transfer import growth
+from ligr_jax.nn.mup import mup_scale
 
 Embedded = Mapping[str, jax.Array]  # float32 [B, N, E] by feature, from `tables`
 
@@ -90,7 +90,7 @@ class ActionTokens(nn.Module):
         unknown = batch.labels < 0
         nothing = jnp.all(batch.labels == 0, axis=-1, keepdims=True)
         kinds = jnp.concatenate([taken, unknown, nothing], axis=-1).astype(dtype)
-        init = nn.initializers.normal(stddev=(c.width / growth(c).width) ** -0.5)
+        init = nn.initializers.normal(stddev=(c.width / mup_scale(c).width) ** -0.5)
         token = Linear(c.width, dtype=dtype, kernel_init=init, name="actions")(kinds)
         assert kinds.shape[-1] == 2 * a + 1
         outcomes = feature_vector(c, batch, embedded, outcome=True)

@@ -11,8 +11,8 @@ from ligr_jax.nn.calibration import HIGH, LOW, IsotonicCalibration
 from ligr_jax.nn.features import feature_width
 from ligr_jax.nn.mlp import mlp_flops
 from ligr_jax.nn.multitask import PLE, MMoE, mmoe_flops, ple_flops
+from ligr_jax.nn.mup import mup_scale
 from ligr_jax.nn.towers import Towers, log_odds, logits_layer
-from ligr_jax.nn.transfer import growth
 
 
 class Heads(nn.Module):
@@ -33,7 +33,7 @@ class Heads(nn.Module):
         start = (0.0,) * len(c.actions) if self.adds else base_logits(c)
         x = nn.LayerNorm(dtype=jnp.float32, name="norm")(h) if self.normed else h
         if head.kind == "linear":
-            return logits_layer(start, "logits")(x / growth(c).width)
+            return logits_layer(start, "logits")(x / mup_scale(c).width)
         tasks, dtype = len(c.groups), jnp.dtype(c.dtype)
         if head.kind == "mlp":
             inputs = [x] * tasks

@@ -25,7 +25,7 @@ from ligr_jax.config import ModelConfig
 from ligr_jax.nn import ligr
 from ligr_jax.nn.blocks import relative_bias
 from ligr_jax.nn.linear import Linear
-from ligr_jax.nn.transfer import growth
+from ligr_jax.nn.mup import mup_scale
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.attention import attend
 from ligr_jax.ops.masks import Mask
@@ -47,7 +47,7 @@ class TransductionUnit(nn.Module):
         uvqk = nn.silu(Linear(4 * c.width, use_bias=True, dtype=dtype, name="uvqk")(normed))
         u, *vqk = jnp.split(uvqk, 4, axis=-1)
         v, q, k = (part.reshape(*x.shape[:-1], c.heads, -1) for part in vqk)
-        q *= q.shape[-1] ** 0.5 / growth(c).head_width  # `attend` divides by K^1/2
+        q *= q.shape[-1] ** 0.5 / mup_scale(c).head_width  # `attend` divides by K^1/2
         mixed = attend(
             q,
             k,
@@ -69,9 +69,9 @@ class HSTU(ligr.LiGR):
     block: type[nn.Module] = TransductionUnit
 
 
-def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:
+def hstu_flops(config: ModelConfig, work: Work) -> dict[str, float]:
     """`ligr_jax.nn.flops.forward_flops` of HSTU: LiGR's but for the matrices of a layer, D x 4D and
     D x D."""
     tokens = work.impressions * (2 * config.depth + config.set_depth)
     own = {"attention_projections": tokens * 2 * 5 * config.width**2, "gates": 0.0, "ffn": 0.0}
-    return ligr.forward_flops(config, work) | own
+    return ligr.ligr_flops(config, work) | own

@@ -9,7 +9,7 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.nn.blocks import Block, Stack
 from ligr_jax.nn.features import ActionTokens, ItemTokens, feature_parts, feature_widths
 from ligr_jax.nn.heads import Heads, calibrated, calibration_flops, heads_flops
-from ligr_jax.nn.transfer import HISTORY, SETWISE, growth
+from ligr_jax.nn.mup import HISTORY, SETWISE, mup_scale
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.masks import history_mask, session_mask
 from ligr_jax.tables.table import TABLES, Tables
@@ -33,7 +33,7 @@ class LiGR(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """Returns float32 [B, N, A]; `deterministic=False` wants a `dropout` key."""
-        c, grown = self.config, growth(self.config)
+        c, scale = self.config, mup_scale(self.config)
         embedded = Tables(c, name=TABLES)(batch.ids)
         items = ItemTokens(c, name="items")(batch, embedded)
         actions = ActionTokens(c, name="actions")(batch, embedded)
@@ -51,13 +51,13 @@ class LiGR(nn.Module):
         h = nn.Dropout(c.dropout)(h.reshape(b, 2 * n, c.width), deterministic=deterministic)
         if c.depth:
             mask = history_mask(batch.member, batch.session, c.mask)
-            history = Stack(c, c.depth, 1 / grown.depth, self.block, name=HISTORY)
+            history = Stack(c, c.depth, 1 / scale.depth, self.block, name=HISTORY)
             h = history(h, mask, _distance_axis(c, batch), deterministic)
         h = h[:, 0::2]
         logits = Heads(c, name="heads")(h, deterministic)
         if c.set_depth:
             mask = session_mask(batch.member, batch.session)
-            setwise = Stack(c, c.set_depth, 1 / grown.set_depth, self.block, name=SETWISE)
+            setwise = Stack(c, c.set_depth, 1 / scale.set_depth, self.block, name=SETWISE)
             h = setwise(h, mask, None, deterministic)
             logits += Heads(c, adds=True, name="setwise_heads")(h, deterministic)
         return calibrated(c, logits, feature_parts(c, batch, embedded, outcome=False))
@@ -72,7 +72,7 @@ def _distance_axis(config: ModelConfig, batch: Batch) -> jax.Array | None:
     return None
 
 
-def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:
+def ligr_flops(config: ModelConfig, work: Work) -> dict[str, float]:
     """`ligr_jax.nn.flops.forward_flops` of LiGR."""
     d, f, a = config.width, config.ffn_width, len(config.actions)
     n = work.impressions

@@ -129,7 +129,7 @@ def _crossed(config: ModelConfig, x0: jax.Array, name: str) -> jax.Array:
     return x
 
 
-def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:
+def lirank_flops(config: ModelConfig, work: Work) -> dict[str, float]:
     """`ligr_jax.nn.flops.forward_flops` of LiRank; windows are computed whole, full or not."""
     c, r, groups = config, config.lirank, len(config.groups)
     item = sum(feature_widths(c, outcome=False)) - len(c.actions) * bool(r.wide)

@@ -10,7 +10,7 @@ from ligr_jax.nn import hstu, ligr, lirank, wukong
 from ligr_jax.nn.work import Work
 
 
-class Kind(NamedTuple):
+class ModelKind(NamedTuple):
     """module: made from a configuration. forward_flops: operations of its matrix products, by part;
     `ligr_jax.nn.flops`."""
 
@@ -19,10 +19,10 @@ class Kind(NamedTuple):
 
 
 MODELS = {
-    "ligr": Kind(ligr.LiGR, ligr.forward_flops),
-    "hstu": Kind(hstu.HSTU, hstu.forward_flops),
-    "wukong": Kind(wukong.Wukong, wukong.forward_flops),
-    "lirank": Kind(lirank.LiRank, lirank.forward_flops),
+    "ligr": ModelKind(ligr.LiGR, ligr.ligr_flops),
+    "hstu": ModelKind(hstu.HSTU, hstu.hstu_flops),
+    "wukong": ModelKind(wukong.Wukong, wukong.wukong_flops),
+    "lirank": ModelKind(lirank.LiRank, lirank.lirank_flops),
 }
 
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 from ligr_jax.nn.linear import Linear
 from ligr_jax.ops.attention import attend
 from ligr_jax.ops.masks import Mask
-from ligr_jax.ops.windows import Windows, gather
+from ligr_jax.ops.windows import Windows, gather_windows
 
 
 class EncoderLayer(nn.Module):
@@ -70,16 +70,16 @@ class HistoryEncoder(nn.Module):
         Raises:
             ValueError: L is too short, or D no multiple of `heads`.
         """
-        b, n, length = windows.there.shape
+        b, n, length = windows.valid_BNL.shape
         width = 2 * items.shape[-1] + actions.shape[-1]
         if width % self.heads:
             raise ValueError(f"2 x items + actions = {width} is no multiple of heads={self.heads}")
         if length < self.last:
             raise ValueError(f"windows of {length} steps have no last={self.last}; lengthen them")
-        steps = gather(jnp.concatenate([items, actions], axis=-1), windows)
+        steps = gather_windows(jnp.concatenate([items, actions], axis=-1), windows)
         candidate = jnp.broadcast_to(items[:, :, None], (b, n, length, items.shape[-1]))
         h = jnp.concatenate([steps, candidate], axis=-1).reshape(b * n, length, width)
-        there = windows.there.reshape(b * n, length)
+        there = windows.valid_BNL.reshape(b * n, length)
         end = jnp.where(there, there.sum(-1, keepdims=True), 0).astype(jnp.int32)
         mask = Mask(jnp.zeros_like(end), end, there)
         for i in range(self.layers):

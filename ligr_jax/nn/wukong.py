@@ -135,7 +135,7 @@ class Layer(nn.Module):
         return nn.LayerNorm(dtype=dtype, name="norm")(out + x)
 
 
-def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:
+def wukong_flops(config: ModelConfig, work: Work) -> dict[str, float]:
     """`ligr_jax.nn.flops.forward_flops` of Wukong; running sums are no products."""
     d, a, w = config.width, len(config.actions), config.wukong
     embedded_parts, elements = _paths(config)

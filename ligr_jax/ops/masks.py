@@ -1,11 +1,13 @@
-"""Who may attend to whom, as data: a range of keys per token, never a matrix.
+"""Attention masks as data: a range of keys per token, never a T x T matrix.
 
-Sessions and members are contiguous in a row, so every mask of the model is, per query token t,
+Sessions and members are contiguous in a row, so every mask of the models has, for query token t,
+the form
 
     allowed(t, j)  <=>  lo[t] <= j < hi[t]  or  j == own[t]  or  j == t
 
-built once per batch and shared by all layers. `own` is the item token of t's own impression, so an
-action token always sees the item it answers; the self edge means that no token sees nothing.
+A mask is built once per batch and shared by all layers. `own` is the item token of t's own
+impression: an action token always attends to the item it answers. The self edge j == t gives every
+token at least one key.
 """
 
 from typing import Literal, NamedTuple
@@ -17,15 +19,15 @@ MaskKind = Literal["session", "causal", "session_lag"]
 
 
 class Mask(NamedTuple):
-    """The keys of each of T tokens: a range, and up to two own ones.
+    """The keys of each of T tokens: a range, plus up to two own edges.
 
-    Along the real tokens of a row neither `lo` nor `hi` ever decreases: what a kernel's tiles rely
-    on, forward and backward.
+    Along the real tokens of a row neither `lo` nor `hi` decreases. The kernels rely on this, in the
+    forward and the backward pass.
 
     lo, hi: int32 [B, T]; padding (at the end of a row) has the empty range 0, 0.
-    valid: bool [B, T], false in padding.
-    own: int32 [B, T], t or t - 1, outside [lo, hi) like t itself; or None: the range is all there
-        is, and it has t in it.
+    valid: bool [B, T], False in padding.
+    own: int32 [B, T], t or t - 1; neither t nor own[t] lies in [lo, hi). None: there are no own
+        edges, and the range contains t.
     """
 
     lo: jax.Array
@@ -35,53 +37,67 @@ class Mask(NamedTuple):
 
 
 def history_mask(member: jax.Array, session: jax.Array, kind: MaskKind = "session") -> Mask:
-    """Mask of the historical layers over T = 2N interleaved tokens (item, action, item, ...).
-
-    `session`: impressions of earlier sessions of the same member (LiGR 3.2, 4.0.2): exactly what is
-    known when a session is served. `causal`: all earlier impressions of the member, the plain
-    decoder mask; it lets an item read actions of its own session, which do not exist at serving
-    time. `session_lag`: as `session` without the newest of them: a log that arrives one session
-    late.
+    """Return the mask of the historical layers over T = 2N interleaved tokens (item, action, ...).
 
     Args:
-        member, session: int32 [B, N]; member 0 is padding.
+        member: int32 [B, N]; 0 in padding.
+        session: int32 [B, N], non-decreasing along each member.
+        kind: which impressions of the same member are visible.
+            `session`: those of earlier sessions (LiGR 3.2, 4.0.2), exactly what is known when a
+            session is served.
+            `causal`: all earlier ones, the plain decoder mask. It shows an item the actions of its
+            own session, which do not exist at serving time.
+            `session_lag`: as `session` without the newest earlier session, for a log that arrives
+            one session late.
+
+    Returns:
+        A mask of 2N tokens, with own edges.
     """
     n = member.shape[-1]
-    place = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), member.shape)
+    position = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), member.shape)
     member_start = _run_start(_changes(member))
     if kind == "causal":
-        end = place
+        end = position
     else:
         end = _run_start(_changes(member) | _changes(session))
         if kind == "session_lag":
             previous = jnp.maximum(end - 1, 0)
             end = jnp.maximum(jnp.take_along_axis(end, previous, axis=-1), member_start)
     valid = member > 0
+    # Impressions to tokens: impression i has the tokens 2i (item) and 2i + 1 (action).
     lo, hi = (jnp.where(valid, 2 * x, 0) for x in (member_start, end))
-    return Mask(*(jnp.repeat(x, 2, axis=-1) for x in (lo, hi, valid, 2 * place)))
+    return Mask(*(jnp.repeat(x, 2, axis=-1) for x in (lo, hi, valid, 2 * position)))
 
 
 def session_mask(member: jax.Array, session: jax.Array) -> Mask:
-    """Mask of the set-wise layers over N item tokens: all items of the same member and session."""
+    """Return the mask of the set-wise layers over N item tokens: all items of the same session.
+
+    Args:
+        member: int32 [B, N]; 0 in padding.
+        session: int32 [B, N], non-decreasing along each member.
+
+    Returns:
+        A mask of N tokens, without own edges.
+    """
     n = member.shape[-1]
     starts = _changes(member) | _changes(session)
-    # An end is the next start, read from the right.
-    ends = n - jnp.flip(_run_start(jnp.flip(_next_changes(starts), -1)), -1)
+    # The end of a session is the start of the next one, found by scanning from the right.
+    ends = n - jnp.flip(_run_start(jnp.flip(_run_ends(starts), -1)), -1)
     valid = member > 0
     lo, hi = (jnp.where(valid, x, 0) for x in (_run_start(starts), ends))
     return Mask(lo, hi, valid)
 
 
 def dense_mask(mask: Mask) -> jax.Array:
-    """bool [B, T, T] (query, key): the reference form, for tests and short rows."""
+    """Return the mask as bool [B, T, T] (query, key): the reference form."""
     key = jnp.arange(mask.lo.shape[-1])
     own = key if mask.own is None else mask.own
-    within = (mask.lo[..., None] <= key) & (key < mask.hi[..., None])
-    return within | (key == own[..., None]) | (key == key[:, None])
+    in_range_BTT = (mask.lo[..., None] <= key) & (key < mask.hi[..., None])
+    return in_range_BTT | (key == own[..., None]) | (key == key[:, None])
 
 
 def allowed_keys(mask: Mask) -> jax.Array:
-    """int32 [B, T]: how many keys each token sees; 0 in padding."""
+    """Return the number of keys of each token, int32 [B, T]; 0 in padding."""
     keys = mask.hi - mask.lo
     if mask.own is not None:
         keys += 1 + (mask.own != jnp.arange(mask.lo.shape[-1]))
@@ -89,23 +105,23 @@ def allowed_keys(mask: Mask) -> jax.Array:
 
 
 def allowed_pairs(mask: Mask) -> jax.Array:
-    """Number of (query, key) pairs of real tokens, float32 []: what attention must compute."""
+    """Return the number of (query, key) pairs of real tokens, float32 []: the work of attention."""
     return jnp.sum(allowed_keys(mask), dtype=jnp.float32)
 
 
 def _changes(x: jax.Array) -> jax.Array:
-    """Where a run of equal values starts; the first place always does."""
+    """Mark the first element of every run of equal values, along the last axis."""
     first = jnp.ones_like(x[..., :1], dtype=bool)
     return jnp.concatenate([first, x[..., 1:] != x[..., :-1]], axis=-1)
 
 
-def _next_changes(starts: jax.Array) -> jax.Array:
-    """Where a run ends: the place before the next start; the last place always does."""
+def _run_ends(starts: jax.Array) -> jax.Array:
+    """Mark the last element of every run, given the marks of the first elements."""
     last = jnp.ones_like(starts[..., :1])
     return jnp.concatenate([starts[..., 1:], last], axis=-1)
 
 
 def _run_start(starts: jax.Array) -> jax.Array:
-    """Place where the run of each element starts."""
-    place = jnp.arange(starts.shape[-1], dtype=jnp.int32)
-    return jax.lax.cummax(jnp.where(starts, place, 0), axis=starts.ndim - 1)
+    """Return for each element the position at which its run starts, int32."""
+    position = jnp.arange(starts.shape[-1], dtype=jnp.int32)
+    return jax.lax.cummax(jnp.where(starts, position, 0), axis=starts.ndim - 1)

@@ -1,4 +1,4 @@
-"""The newest steps of a member's history, for every impression: places to gather, no loop."""
+"""The newest steps of a member's history for every impression, as positions to gather."""
 
 from typing import NamedTuple
 
@@ -9,36 +9,40 @@ from ligr_jax.ops.masks import MaskKind, history_mask
 
 
 class Windows(NamedTuple):
-    """For each of N impressions, places of up to L earlier ones in its row, newest first.
+    """For each of N impressions, the positions of up to L earlier ones in its row, newest first.
 
-    place: int32 [B, N, L]; 0 where there is none.
-    there: bool [B, N, L]; a window that is not full ends in False.
+    position_BNL: int32 [B, N, L]; 0 in empty slots.
+    valid_BNL: bool [B, N, L]; empty slots are at the end of a window.
     """
 
-    place: jax.Array
-    there: jax.Array
+    position_BNL: jax.Array
+    valid_BNL: jax.Array
 
 
 def history_windows(
     member: jax.Array, session: jax.Array, length: int, kind: MaskKind = "session"
 ) -> Windows:
-    """The last `length` impressions that `history_mask` of the same kind allows.
+    """Return the newest `length` impressions that `history_mask` of the same kind allows.
 
-    `session`: of earlier sessions of the same member, so that no action of a session is in a window
-    of the same session. Memory is linear in N x L.
+    With `session`, these are impressions of earlier sessions of the same member, so no window
+    contains an action of its own session. Memory is linear in N x L.
 
     Args:
-        member, session: int32 [B, N]; member 0 is padding.
+        member: int32 [B, N]; 0 in padding.
+        session: int32 [B, N], non-decreasing along each member.
+        length: L.
+        kind: as in `history_mask`.
     """
     mask = history_mask(member, session, kind)
     start, end = (x[:, ::2, None] // 2 for x in (mask.lo, mask.hi))  # item tokens are even
-    place = end - 1 - jnp.arange(length, dtype=jnp.int32)
-    there = place >= start
-    return Windows(jnp.where(there, place, 0), there)
+    position_BNL = end - 1 - jnp.arange(length, dtype=jnp.int32)
+    valid_BNL = position_BNL >= start
+    return Windows(jnp.where(valid_BNL, position_BNL, 0), valid_BNL)
 
 
-def gather(x: jax.Array, windows: Windows) -> jax.Array:
-    """What stands at the places of the windows: [B, N, D] -> [B, N, L, D], zero where none is."""
-    b, n, length = windows.place.shape
-    rows = jnp.take_along_axis(x, windows.place.reshape(b, n * length, 1), axis=1)
-    return jnp.where(windows.there[..., None], rows.reshape(b, n, length, -1), 0)
+def gather_windows(x_BND: jax.Array, windows: Windows) -> jax.Array:
+    """Gather the rows of each window: [B, N, D] -> [B, N, L, D], zero in empty slots."""
+    b, n, length = windows.position_BNL.shape
+    index = windows.position_BNL.reshape(b, n * length, 1)
+    rows_BNLD = jnp.take_along_axis(x_BND, index, axis=1).reshape(b, n, length, -1)
+    return jnp.where(windows.valid_BNL[..., None], rows_BNLD, 0)

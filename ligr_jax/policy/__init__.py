@@ -1,4 +1,38 @@
-"""What to show and what the log then tells: exploration, replay, weights against selection.
+"""Exploration, offline replay and propensity weights: what to show, and how to use its log.
 
-NumPy and SciPy alone: these work on arrays of any model, and of any log.
+These modules need NumPy and SciPy only, so they work with any model and any log.
 """
+
+from typing import TYPE_CHECKING
+
+from ligr_jax.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ligr_jax.policy.offline_replay import RandomSlates as RandomSlates
+    from ligr_jax.policy.offline_replay import Replay as Replay
+    from ligr_jax.policy.offline_replay import random_slates as random_slates
+    from ligr_jax.policy.offline_replay import replay as replay
+    from ligr_jax.policy.offline_replay import wilson as wilson
+    from ligr_jax.policy.propensity import ResponseWeights as ResponseWeights
+    from ligr_jax.policy.propensity import response_weights as response_weights
+    from ligr_jax.policy.thompson import Gaussian as Gaussian
+    from ligr_jax.policy.thompson import LinearStatistics as LinearStatistics
+    from ligr_jax.policy.thompson import choose as choose
+    from ligr_jax.policy.thompson import laplace as laplace
+else:
+    __all__, __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "Gaussian": "thompson",
+            "LinearStatistics": "thompson",
+            "RandomSlates": "offline_replay",
+            "Replay": "offline_replay",
+            "ResponseWeights": "propensity",
+            "choose": "thompson",
+            "laplace": "thompson",
+            "random_slates": "offline_replay",
+            "replay": "offline_replay",
+            "response_weights": "propensity",
+            "wilson": "offline_replay",
+        },
+    )

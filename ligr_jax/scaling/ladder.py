@@ -7,7 +7,7 @@ from it by the rules of its ladder:
     model.heads   width / head width
     LiRank's      rank as the width, towers a multiple of it, the history half as wide and a quarter
       sizes       of a row's impressions long: its encoder runs anew for every candidate
-    learning rate of each matrix by width and depth (`ligr_jax.nn.transfer`)
+    learning rate of each matrix by width and depth (`ligr_jax.nn.mup`)
     steps         one pass over the members, or `train.flops` where a budget is given
 
 `ligr train` and sweep files understand some names that are no fields of `Config`:

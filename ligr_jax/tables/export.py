@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ligr_jax.ops.quantize import dequantize, quantize_between, require_finite
+from ligr_jax.ops.quantization import dequantize, quantize_between, require_finite
 from ligr_jax.tables.pieces import Source, blocks_of, columns_of, pieces_of
 from ligr_jax.tables.zarr import (
     INDEX,

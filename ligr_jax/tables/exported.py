@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorstore as ts
 
-from ligr_jax.ops.quantize import QuantizedTable, dequantize
+from ligr_jax.ops.quantization import QuantizedTable, dequantize
 from ligr_jax.tables.zarr import (
     CHUNK_ROWS,
     DamagedTable,

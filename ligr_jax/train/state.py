@@ -11,7 +11,7 @@ from flax import linen as nn
 from ligr_jax.config import Config, ModelConfig, OptimConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.batch_norm import STATISTICS
-from ligr_jax.nn.transfer import multipliers
+from ligr_jax.nn.mup import multipliers
 from ligr_jax.tables.create import create
 from ligr_jax.tables.exchange import update
 from ligr_jax.tables.layout import Layout
@@ -130,7 +130,7 @@ def split(params: Params) -> tuple[Params, dict[str, jax.Array]]:
 
 def optimizer(run: Config, steps: int, layout: Layout, hyper: Hyper | None = None) -> Optimizer:
     """The optimizer of a run: `dense_lr` for dense weights, times the multipliers of
-    `ligr_jax.nn.transfer`, and `table_lr` for tables.
+    `ligr_jax.nn.mup`, and `table_lr` for tables.
 
     layout: of the tables of the model it trains.
     hyper: stands in for the configuration's own numbers.

@@ -7,7 +7,7 @@ import pytest
 
 from ligr_jax.cli import main
 from ligr_jax.config import digest
-from ligr_jax.ops.quantize import dequantize, quantize
+from ligr_jax.ops.quantization import dequantize, quantize
 from ligr_jax.tables.exported import ExportedTable
 from ligr_jax.tables.zarr import load_index
 from ligr_jax.train.evaluate import restore

@@ -48,7 +48,7 @@ def test_it_is_the_encoder_of_each_window_then_its_maximum_and_last_five(params:
     given = np.asarray(MODULE.apply({"params": params}, ITEMS, ACTIONS, WINDOWS))
     assert params["layer_0"]["up"]["kernel"].shape == (D, D // 2)
     for r, i in np.ndindex(3, N):
-        places = np.asarray(WINDOWS.place[r, i])[np.asarray(WINDOWS.there[r, i])]
+        places = np.asarray(WINDOWS.position_BNL[r, i])[np.asarray(WINDOWS.valid_BNL[r, i])]
         expected = np.zeros((6, D))
         if len(places):
             candidate = np.broadcast_to(ITEMS[r, i], (len(places), I))
@@ -79,7 +79,7 @@ def test_only_the_windows_and_the_candidate_reach_an_impression(params: Any) -> 
 
 
 def test_gradients_are_finite_where_there_is_no_history(params: Any) -> None:
-    empty = Windows(WINDOWS.place * 0, WINDOWS.there & False)
+    empty = Windows(WINDOWS.position_BNL * 0, WINDOWS.valid_BNL & False)
     gradient = jax.grad(lambda p: MODULE.apply({"params": p}, ITEMS, ACTIONS, empty).sum())(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ligr_jax.ops.isotonic import isotonic
+from ligr_jax.ops.isotonic import isotonic_map
 
 LOW, STEP, BUCKETS = -17.0, 0.5, 50
 RNG = np.random.default_rng(0)
@@ -24,13 +24,13 @@ def test_it_is_the_printed_equation_of_the_curve_asked_for() -> None:
     y[:2] = [[LOW], [LOW + STEP * BUCKETS]]
     curve = RNG.integers(0, 3, y.shape)
     expected = [printed(v, slopes[c].astype(float)) for v, c in zip(y.ravel(), curve.ravel())]
-    given = isotonic(jnp.asarray(y), jnp.asarray(slopes), LOW, STEP, jnp.asarray(curve))
+    given = isotonic_map(jnp.asarray(y), jnp.asarray(slopes), LOW, STEP, jnp.asarray(curve))
     np.testing.assert_allclose(given.ravel(), expected, atol=1e-4)
 
 
 def test_slopes_of_one_are_the_identity_between_the_ends() -> None:
     y = np.linspace(LOW, LOW + STEP * BUCKETS, 1001, dtype=np.float32)
-    given = isotonic(jnp.asarray(y), jnp.ones((1, BUCKETS)), LOW, STEP)
+    given = isotonic_map(jnp.asarray(y), jnp.ones((1, BUCKETS)), LOW, STEP)
     np.testing.assert_allclose(given, y, atol=1e-5)
 
 
@@ -39,7 +39,7 @@ def test_it_never_turns_two_logits_round(seed: int) -> None:
     rng = np.random.default_rng(seed)
     slopes = np.maximum(rng.normal(size=(1, BUCKETS)), 0)  # half of them flat
     y = np.sort(rng.uniform(-20, 11, 5000)).astype(np.float32)
-    given = np.asarray(isotonic(jnp.asarray(y), jnp.asarray(slopes), LOW, STEP))
+    given = np.asarray(isotonic_map(jnp.asarray(y), jnp.asarray(slopes), LOW, STEP))
     assert (np.diff(given) > -1e-5).all()
 
 
@@ -47,7 +47,7 @@ def test_gradients_are_the_equations() -> None:
     """Of y the slope of its bucket; of a slope what of its bucket lies below y."""
     slopes = RNG.exponential(size=(1, BUCKETS)).astype(np.float32)
     y = jnp.asarray(LOW + STEP * 7.25)
-    of_y, of_slopes = jax.grad(lambda *a: isotonic(*a, LOW, STEP), argnums=(0, 1))(y, slopes)
+    of_y, of_slopes = jax.grad(lambda *a: isotonic_map(*a, LOW, STEP), argnums=(0, 1))(y, slopes)
     assert float(of_y) == pytest.approx(float(slopes[0, 7]), rel=1e-5)
     expected = STEP * np.clip(7.25 - np.arange(BUCKETS), 0, 1)
     np.testing.assert_allclose(of_slopes[0], expected, atol=1e-5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ligr_jax.ops.masks import MaskKind
-from ligr_jax.ops.windows import gather, history_windows
+from ligr_jax.ops.windows import gather_windows, history_windows
 from tests.batches import random_batch, random_layout
 
 N, L = 13, 4
@@ -15,7 +15,7 @@ def test_a_window_is_the_newest_steps_of_earlier_sessions(kind: MaskKind) -> Non
     batch = random_batch(random_layout(np.random.default_rng(0), 24, N), N)
     windows = history_windows(batch.member, batch.session, L, kind)
     number = np.arange(1.0, 24 * N + 1, dtype=np.float32).reshape(24, N, 1)
-    found = np.asarray(gather(number, windows))[..., 0]
+    found = np.asarray(gather_windows(number, windows))[..., 0]
     for r, i in np.ndindex(24, N):
         member, session = batch.member[r], batch.session[r]
         earlier = sorted({s for s in session[member == member[i]] if s < session[i]})

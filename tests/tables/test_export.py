@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ligr_jax.ops.quantize import dequantize, quantize
+from ligr_jax.ops.quantization import dequantize, quantize
 from ligr_jax.tables.export import Source, export
 from ligr_jax.tables.exported import ExportedTable
 from ligr_jax.tables.pieces import blocks_of, pieces_of

@@ -1,20 +1,32 @@
-"""Attention over ranges of keys: one door, `attend`, and the implementations behind it.
+"""Attention over ranges of keys: `attend`, and the implementations it dispatches to.
 
-Why none of them is a library's: `jax.nn.dot_product_attention` takes these masks as a dense bias of
-T x T, by XLA (on a CPU slower than the plain dense form) and by cuDNN alike; JAX's Pallas kernel
-for GPUs knows segments and causality; its splash kernel for TPUs wants a mask known when it is
-compiled (`tpu` says what was tried). FlexAttention, which has such masks, is PyTorch's.
+Why none of them comes from a library: `jax.nn.dot_product_attention` takes these masks only as a
+dense T x T bias, both in XLA (on a CPU slower than the plain dense form) and in cuDNN; JAX's Pallas
+kernel for GPUs supports segments and causality only; its splash attention for TPUs needs a mask
+that is known at compile time (`tpu` says what was tried). FlexAttention supports such masks, but
+only in PyTorch.
 """
 
-from ligr_jax.ops.attention.attend import Implementation, attend
-from ligr_jax.ops.attention.cached import attend_cached
-from ligr_jax.ops.attention.scores import Activation, RelativeBias, bucket_distance
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Activation",
-    "Implementation",
-    "RelativeBias",
-    "attend",
-    "attend_cached",
-    "bucket_distance",
-]
+from ligr_jax.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ligr_jax.ops.attention.cached import attend_cached as attend_cached
+    from ligr_jax.ops.attention.dispatch import Implementation as Implementation
+    from ligr_jax.ops.attention.dispatch import attend as attend
+    from ligr_jax.ops.attention.scores import Activation as Activation
+    from ligr_jax.ops.attention.scores import RelativeBias as RelativeBias
+    from ligr_jax.ops.attention.scores import bucket_distance as bucket_distance
+else:
+    __all__, __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "Activation": "scores",
+            "Implementation": "dispatch",
+            "RelativeBias": "scores",
+            "attend": "dispatch",
+            "attend_cached": "cached",
+            "bucket_distance": "scores",
+        },
+    )

@@ -82,7 +82,7 @@ def dequantize(quantized: QuantizedTable) -> Array:
     return quantized.middle[:, None] + codes.astype(xp.float32) * quantized.scale[:, None]
 
 
-def lookup(quantized: QuantizedTable, ids: Array) -> Array:
+def lookup_rows(quantized: QuantizedTable, ids: Array) -> Array:
     """Rows of the table, reading no others: ids int [...] in 0..V-1 -> float32 [..., E]."""
     at = ids.reshape(-1)
     q = quantized

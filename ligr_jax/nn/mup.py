@@ -64,7 +64,7 @@ from ligr_jax.config import ModelConfig
 HISTORY, SETWISE = "history", "setwise"  # the groups of parameters that are stacks
 
 
-class Growth(NamedTuple):
+class MupScale(NamedTuple):
     """A model's shape over its base's: m, k, and l of either stack; all 1 under `standard`."""
 
     width: float = 1.0
@@ -80,12 +80,12 @@ class Multipliers(NamedTuple):
     epsilon: float = 1.0
 
 
-def growth(config: ModelConfig) -> Growth:
+def mup_scale(config: ModelConfig) -> MupScale:
     """How much larger than its base a model is."""
     if config.parametrization == "standard":
-        return Growth()
+        return MupScale()
     width = config.width / config.base_width
-    return Growth(
+    return MupScale(
         width=width,
         head_width=width * config.base_heads / config.heads,
         depth=config.depth / config.base_depth,
@@ -95,7 +95,7 @@ def growth(config: ModelConfig) -> Growth:
 
 def multipliers(config: ModelConfig, path: tuple[Any, ...]) -> Multipliers:
     """The last two columns of the table for the dense parameter at a path of JAX's keys."""
-    grown, names = growth(config), [str(getattr(part, "key", part)) for part in path]
+    grown, names = mup_scale(config), [str(getattr(part, "key", part)) for part in path]
     depths = {HISTORY: grown.depth, SETWISE: grown.set_depth}
     if names[0] in depths:
         rate = 1 / grown.width if names[-1] == "kernel" else 1.0

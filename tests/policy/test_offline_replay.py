@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 
 from ligr_jax.data.world.block import block_table
 from ligr_jax.data.world.config import Planted, WorldConfig
-from ligr_jax.policy.replay import random_slates, replay, wilson
+from ligr_jax.policy.offline_replay import random_slates, replay, wilson
 
 Log = tuple[np.ndarray, ...]
 

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ligr_jax.ops.quantize import QuantizedTable, dequantize, lookup, pack, quantize, unpack
+from ligr_jax.ops.quantization import (
+    QuantizedTable,
+    dequantize,
+    lookup_rows,
+    pack,
+    quantize,
+    unpack,
+)
 
 EPS = 2.0**-23  # of float32
 ROWS = {
@@ -100,10 +107,12 @@ def test_a_lookup_reads_the_rows_of_the_whole(bits: int) -> None:
     quantized = quantize(x, bits)
     ids = jnp.asarray([[3, 0], [49, 3]])
     whole = jax.jit(dequantize)(quantized)
-    np.testing.assert_array_equal(jax.jit(lookup)(quantized, ids), whole[ids])
+    np.testing.assert_array_equal(jax.jit(lookup_rows)(quantized, ids), whole[ids])
     host = QuantizedTable(*map(np.asarray, jax.tree.leaves(quantized)), width=7, bits=bits)
     # NumPy multiplies and adds; XLA may do both at once.
-    np.testing.assert_allclose(lookup(host, np.asarray(ids)), lookup(quantized, ids), atol=1e-6)
+    np.testing.assert_allclose(
+        lookup_rows(host, np.asarray(ids)), lookup_rows(quantized, ids), atol=1e-6
+    )
 
 
 def test_four_bits_are_packed_without_loss() -> None:
