@@ -1,9 +1,10 @@
 """`ligr`: from an impression log to a scaling law, one sub-command a step."""
 
+import os
 import sys
 from collections.abc import Sequence
 
-from ligr_jax.errors import LigrError, file_error, is_of_a_file
+from ligr_jax.errors import words_of
 from ligr_jax.exit_status import DONE, FAILED, INTERRUPTED, TABLE, USAGE
 from ligr_jax.stop import StopRequest, hold_signals, listen, release_signals
 
@@ -27,6 +28,8 @@ STEPPING = ("train", "eval", "sid")
 PRINTING = ("eval", "fit", "plan")
 # Commands that save their work when a signal stops them.
 SAVING = (("train",), ("sweep",), ("sid", "train"))
+# A signal that comes before the processes of a run have joined ends this one after so many seconds.
+_JOIN_S = 10.0
 
 OVERVIEW = """\
 from an impression log to a scaling law:
@@ -50,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(list(argv), StopRequest())
     hold_signals()  # until there are handlers, also across the exec below
     from ligr_jax.console import make_output_safe
+    from ligr_jax.parallel.cluster import expects_peers
 
     output_lost = make_output_safe()
     words = sys.argv[1:]
@@ -59,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         use_fast_allocator()
     saves = any(tuple(words[: len(start)]) == start for start in SAVING)
     stop = listen(words[0] if words else "", saves)
+    if words[:1] == ["train"] and expects_peers(os.environ):
+        stop.postpone(_JOIN_S)  # until this process has peers to say it to
     status = _run(words, stop)
     stop.done = True  # Python needs a moment to end
     if status == DONE and words and (words[0] in PRINTING or "--show" in words) and output_lost():
@@ -108,14 +114,12 @@ def _dispatch(words: list[str]) -> int:
     args = (parser.parse_args if has_parts else parser.parse_intermixed_args)(words[1:])
     try:
         return int(command.run(args) or 0)
-    except LigrError as e:
-        print(f"ligr {words[0]}: {e}", file=sys.stderr)
-        return e.exit_status
-    except OSError as e:
-        if not is_of_a_file(e):
+    except Exception as e:
+        message = words_of(e)
+        if message is None:  # a bug
             raise
-        print(f"ligr {words[0]}: {file_error(e, 'use')}", file=sys.stderr)
-        return FAILED
+        print(f"ligr {words[0]}: {message[1]}", file=sys.stderr)
+        return message[0]
 
 
 if __name__ == "__main__":

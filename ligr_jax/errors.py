@@ -21,6 +21,15 @@ class LigrError(Exception):
     exit_status = FAILED
 
 
+def words_of(error: BaseException) -> tuple[int, str] | None:
+    """Exit status and message of an error of the user; None for a bug."""
+    if isinstance(error, LigrError):
+        return error.exit_status, str(error)
+    if isinstance(error, OSError) and is_of_a_file(error):
+        return FAILED, str(file_error(error, "use"))
+    return None
+
+
 class UsageError(LigrError):
     """A command line that cannot be meant."""
 

@@ -42,14 +42,15 @@ class StopRequest:
     """Whether this process was asked to stop, and by what."""
 
     def __init__(self) -> None:
+        self.command = ""
         self.reason = ""
         self.interrupted: Interrupted | None = None  # raised in the main thread
         self.done = False  # the command has ended, and a signal changes nothing
         self._set = threading.Event()
         self._lock = threading.RLock()
-        self._deferred = False
+        self._deferred = self._postponed = False
         self._on_request: list[Callable[[], None]] = []
-        self._on_exit: list[Callable[[], None]] = []
+        self._on_exit: list[Callable[[int, str], None]] = []
         self._first_ctrl_c = float("inf")
 
     def is_set(self) -> bool:
@@ -74,8 +75,8 @@ class StopRequest:
         if requested:
             callback()
 
-    def on_exit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` before a signal ends the process at once."""
+    def on_exit(self, callback: Callable[[int, str], None]) -> None:
+        """Call `callback(status, message)` before `exit` ends the process."""
         self._on_exit.append(callback)
 
     def defer(self) -> None:
@@ -83,10 +84,23 @@ class StopRequest:
         with self._lock:
             self._deferred = True
 
-    def undefer(self) -> None:
-        """From now on there is nothing to save."""
+    def postpone(self, seconds: float) -> None:
+        """A signal ends the process at `end_postponed`, or `seconds` after it came."""
+        self._deferred = self._postponed = True
+        timer = threading.Timer(seconds, self._end_if_postponed)
+        timer.daemon = True
+        self.on_request(timer.start)
+
+    def end_postponed(self) -> None:
+        """End the process if a signal came since `postpone`."""
         with self._lock:
-            self._deferred = False
+            if not self._set.is_set():
+                self._deferred = self._postponed = False
+        self._end_if_postponed()
+
+    def _end_if_postponed(self) -> None:
+        if self._postponed and self._set.is_set():
+            self.exit(PREEMPTED, _end_of(self.command, self.reason))
 
     def is_second_ctrl_c(self, number: int) -> bool:
         """Note a signal; whether it is Ctrl-C pressed again."""
@@ -96,18 +110,18 @@ class StopRequest:
         self._first_ctrl_c = min(self._first_ctrl_c, now)
         return now - self._first_ctrl_c > _SAME_CTRL_C_S
 
-    def hear(self, number: int, command: str, saves: bool) -> None:
+    def hear(self, number: int, saves: bool) -> None:
         """React to a signal in the thread that listens for the command line."""
         name = signal.Signals(number).name
         if self.is_second_ctrl_c(number):
-            self.exit(INTERRUPTED, f"ligr {command}: interrupted twice; ended at once")
+            self.exit(INTERRUPTED, f"ligr {self.command}: interrupted twice; ended at once")
         with self._lock:
             first = saves and not self.done and not self._set.is_set()
             ends_now = first and not self._deferred
             if first and self._deferred and _is_terminal():
                 _print_raw(f"\n{name}: saving; Ctrl-C again ends at once")
         if ends_now:
-            self.exit(PREEMPTED, f"ligr {command}: stopped by {name}; run the same command again")
+            self.exit(PREEMPTED, _end_of(self.command, name))
         self.request(name)
 
     def exit(self, status: int, message: str) -> None:
@@ -115,7 +129,7 @@ class StopRequest:
         _print_raw(message)
         for callback in self._on_exit:
             with contextlib.suppress(Exception):
-                callback()
+                callback(status, message)
         os._exit(status)
 
 
@@ -164,6 +178,7 @@ def listen(command: str, saves: bool) -> StopRequest:
     """
     global _command_line
     request = _command_line = StopRequest()
+    request.command = command
 
     def handle(number: int, frame: FrameType | None) -> None:
         if not saves and not request.done:
@@ -183,10 +198,15 @@ def listen(command: str, saves: bool) -> StopRequest:
         while True:
             for number in os.read(reader, 64):
                 if number in heard:
-                    request.hear(number, command, saves)
+                    request.hear(number, saves)
 
     threading.Thread(target=hear_all, name="signals", daemon=True).start()
     return request
+
+
+def command_line_request() -> StopRequest | None:
+    """The request of the command line; None where a library is used."""
+    return _command_line
 
 
 @contextlib.contextmanager
@@ -197,10 +217,7 @@ def stop_request() -> Iterator[StopRequest]:
     threads nothing changes. A second Ctrl-C raises KeyboardInterrupt.
     """
     if _command_line is not None:
-        try:
-            yield _command_line
-        finally:
-            _command_line.undefer()
+        yield _command_line
         return
     request = StopRequest()
 
@@ -219,6 +236,10 @@ def stop_request() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _end_of(command: str, reason: str) -> str:
+    return f"ligr {command}: stopped by {reason}; run the same command again"
 
 
 def _is_terminal() -> bool:

@@ -57,12 +57,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.host import use_all_cores
-    from ligr_jax.parallel.processes import is_first, join_processes
+    from ligr_jax.parallel.peers import ending_together
+    from ligr_jax.parallel.processes import join_processes
 
     use_all_cores()
     join_processes()
+    with ending_together():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from ligr_jax.config import digest, flatten
     from ligr_jax.data.manifest import load_manifest
+    from ligr_jax.parallel.processes import is_first
     from ligr_jax.scaling.ladder import configure
 
     preset = [f"preset={args.preset}"] if args.preset else []

@@ -16,6 +16,14 @@ _PLACE_IN_CLUSTER = re.compile(
 )
 
 
+def expects_peers(environment: Mapping[str, str]) -> bool:
+    """Whether this process is one of several: a task of a SLURM step, a TPU host, or by hand."""
+    tasks = "SLURM_PROCID" in environment and environment.get("SLURM_STEP_NUM_TASKS")
+    return bool(environment.get("JAX_COORDINATOR_ADDRESS")) or (
+        (tasks or "1") != "1" or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    )
+
+
 def without_cluster(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment for a process that is not part of this process's cluster."""
     return {k: v for k, v in environment.items() if not _PLACE_IN_CLUSTER.fullmatch(k)}

@@ -6,6 +6,10 @@ where, alike in every process but for the last line:
     JAX_COORDINATOR_ADDRESS=host0:1234    the first process listens there
     JAX_NUM_PROCESSES=2
     JAX_PROCESS_ID=0
+
+Processes wait LIGR_JOIN_TIMEOUT_S (300) seconds for each other at the start. One that is killed is
+found missing by the others after LIGR_PEER_TIMEOUT_S (30) seconds, or at once where a collective
+breaks; they end with status 134.
 """
 
 import os
@@ -17,9 +21,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.stop import StopRequest
+from ligr_jax.parallel.cluster import expects_peers
+from ligr_jax.parallel.peers import peers
+from ligr_jax.stop import StopRequest, command_line_request
 
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+_JOIN_TIMEOUT, _PEER_TIMEOUT = "LIGR_JOIN_TIMEOUT_S", "LIGR_PEER_TIMEOUT_S"
 
 
 def join_processes() -> None:
@@ -29,22 +36,47 @@ def join_processes() -> None:
         BadInput: the environment names a coordinator without saying how many processes there are
             and which one this is.
     """
-    if _ADDRESS in os.environ:
-        missing = [name for name in (_COUNT, _INDEX) if not os.environ.get(name, "").isdigit()]
-        if missing:
-            raise BadInput(f"{_ADDRESS} is set, but {missing[0]} is not a number; set it too")
-        jax.distributed.initialize(
-            os.environ[_ADDRESS], int(os.environ[_COUNT]), int(os.environ[_INDEX])
-        )
-    elif _in_cluster():
-        jax.distributed.initialize()
+    if os.environ.get(_ADDRESS):
+        count, index = _number(_COUNT), _number(_INDEX)
+        if index >= count:
+            raise BadInput(f"{_INDEX}={index} is not below {_COUNT}={count}; count from 0")
+        _initialize(os.environ[_ADDRESS], count, index)
+    elif expects_peers(os.environ):
+        _number("SLURM_STEP_NUM_TASKS", 1)
+        _initialize()
 
 
-def _in_cluster() -> bool:
-    """A job step of several SLURM tasks, or one of several TPU hosts."""
-    env = os.environ
-    tasks = env.get("SLURM_STEP_NUM_TASKS", "1") if "SLURM_PROCID" in env else "1"
-    return int(tasks) > 1 or "," in env.get("TPU_WORKER_HOSTNAMES", "")
+def _initialize(
+    address: str | None = None, count: int | None = None, index: int | None = None
+) -> None:
+    """Join; JAX finds its cluster where no address of process 0 is given."""
+    # `Peers` hears every signal; JAX would hear SIGTERM alone, and take our handler away.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        address,
+        count,
+        index,
+        initialization_timeout=_seconds(_JOIN_TIMEOUT, 300),
+        heartbeat_timeout_seconds=_seconds(_PEER_TIMEOUT, 30),
+    )
+    peers()
+
+
+def _number(name: str, default: int | None = None) -> int:
+    """A number of the environment."""
+    text = os.environ.get(name) or ("" if default is None else str(default))
+    if not text.isdigit():
+        if name in (_COUNT, _INDEX):
+            raise BadInput(f"{_ADDRESS} is set, but {name} is not a number: {text!r}; set it too")
+        raise BadInput(f"{name}={text!r} is not a number; correct it, or unset it")
+    return int(text)
+
+
+def _seconds(name: str, default: int) -> int:
+    seconds = _number(name, default)
+    if seconds < 1:
+        raise BadInput(f"{name}={seconds} is not a number of seconds above 0")
+    return seconds
 
 
 def is_first() -> bool:
@@ -57,7 +89,20 @@ def stop_agreed(stop: StopRequest) -> bool:
     them return True at the same call."""
     if jax.process_count() == 1:
         return stop.is_set()
-    return False
+    return peers().stop_agreed()
+
+
+def from_first(name: str, text: str) -> str:
+    """The `text` that process 0 gives; with one process, its own."""
+    return peers().from_first(name, text) if jax.process_count() > 1 else text
+
+
+def ready(stop: StopRequest) -> None:
+    """Return when all processes of this run are ready for its first step."""
+    stop.defer()
+    if jax.process_count() > 1:
+        peers().attach(stop, ends=stop is command_line_request())
+        peers().wait_until_ready()
 
 
 def own_rows(x: Any) -> np.ndarray:

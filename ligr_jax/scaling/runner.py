@@ -120,7 +120,7 @@ class _Board:
         for child in list(self._children):
             child.terminate()
 
-    def kill(self) -> None:
+    def kill(self, *_: object) -> None:
         """End the running points at once; what they saved stays."""
         for child in list(self._children):
             child.kill()

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 import jax
 
-from ligr_jax.config import Config
+from ligr_jax.config import Config, ConfigError, difference, from_json, to_json
 from ligr_jax.data.assemble import crowded_tables
 from ligr_jax.data.pipeline import TrainBatch, TrainBatches, plan_for, train_batches
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.exit_status import PREEMPTED
-from ligr_jax.parallel.processes import is_first, stop_agreed
+from ligr_jax.parallel.processes import from_first, is_first, ready, stop_agreed
 from ligr_jax.progress import Progress
 from ligr_jax.stop import StopRequest, stop_request
 from ligr_jax.train.evaluate import Evaluator
@@ -49,6 +49,7 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
     if not is_first():
         say = _silent
     with claimed(out) if is_first() else contextlib.nullcontext():
+        _require_one_configuration(config, out)
         adopt(out, config, write=is_first())
         done = load_summary(out)
         if done:
@@ -56,6 +57,18 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
             return done
         records = Records(config.data.dir, config.data.edges)
         return Trainer(config, records, out, say).run()
+
+
+def _require_one_configuration(config: Config, out: Path) -> None:
+    """Raise ConfigError where process 0 of this run has another configuration."""
+    first = from_json(from_first(f"config/{out.name}", to_json(config)))
+    changed = difference(first, config)
+    if changed:
+        lines = "\n".join(f"  {k}: there {a!r}, here {b!r}" for k, (a, b) in changed.items())
+        raise ConfigError(
+            f"the configuration differs from that of process 0 of this run:\n{lines}\n"
+            "start all processes with the same arguments"
+        )
 
 
 def _silent(_: str) -> None:
@@ -194,7 +207,7 @@ class Trainer:
         devices = self.mesh.size
         with stop_request() as stop, self.record.open(first, state.params, devices):
             self.stop = stop
-            stop.defer()
+            ready(stop)
             state = advance(self, state, first)
             summary = self._finish(state, flops_xla)
         self.batches.close()

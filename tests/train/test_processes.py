@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ligr_jax.exit_status import PREEMPTED
+from ligr_jax.data.schema import BadInput
+from ligr_jax.exit_status import FAILED, PREEMPTED
 from ligr_jax.parallel.processes import join_processes
 from ligr_jax.train.loop import train
 from ligr_jax.train.track import read_rows
@@ -29,8 +30,15 @@ SETTINGS = (
 ACROSS = ("mesh.data=1", "mesh.model=8")
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 def start(
-    prepared: Path, run: Path, env: dict[str, str], index: int, port: int
+    prepared: Path, run: Path, env: dict[str, str], index: int, port: int, *more: str
 ) -> subprocess.Popen[str]:
     """One of two processes with four devices each."""
     mine = {
@@ -41,7 +49,7 @@ def start(
     }
     command = [sys.executable, "-m", "ligr_jax", "train", "--data", prepared, "--out", run]
     return subprocess.Popen(
-        [*map(str, command), *SMALL, *SETTINGS, *ACROSS],
+        [*map(str, command), *SMALL, *SETTINGS, *ACROSS, *more],
         env={**env, **mine, "LIGR_ALLOCATOR": "none"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -56,22 +64,20 @@ def losses(run: Path) -> list[float]:
 def test_two_processes_are_one_run_which_one_process_can_finish(
     prepared: Path, child_env: dict[str, str], tmp_path: Path
 ) -> None:
-    """SIGTERM to one stops both with a checkpoint, from which a single process goes on."""
+    """A signal to one stops both with a checkpoint, from which a single process continues."""
     whole = train(small_config(prepared, *SETTINGS, *ACROSS), tmp_path / "one", lambda _: None)
     run = tmp_path / "two"
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     both = [start(prepared, run, child_env, k, port) for k in range(2)]
     deadline = time.monotonic() + 240
     while len(losses(run)) < 10 and time.monotonic() < deadline:
         assert all(p.poll() is None for p in both), [p.communicate()[0] for p in both]
         time.sleep(0.02)
-    both[1].send_signal(signal.SIGTERM)
+    both[1].send_signal(signal.SIGUSR1)
     said = [p.communicate(timeout=120)[0] for p in both]
     assert [p.returncode for p in both] == [PREEMPTED, PREEMPTED], said
-    assert "stopped by SIGTERM" in said[0]
-    assert "stopped by SIGTERM" not in said[1]
+    assert "stopped by SIGUSR1 in process 1 at step" in said[0]
+    assert "stopped by" not in said[1]
     stopped = len(losses(run))
     assert 10 <= stopped < 40
     end = train(small_config(prepared, *SETTINGS, "mesh.data=8"), run, lambda _: None)
@@ -83,8 +89,58 @@ def test_two_processes_are_one_run_which_one_process_can_finish(
     assert end["impressions"] == whole["impressions"]
 
 
-def test_a_coordinator_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_one_process_ends_all(
+    prepared: Path, child_env: dict[str, str], tmp_path: Path
+) -> None:
+    """With the same status, and with its message in each of them."""
+    port = free_port()
+    first = start(prepared, tmp_path / "two", child_env, 0, port)
+    second = start(prepared, tmp_path / "two", child_env, 1, port, "train.seed=7")
+    said = [process.communicate(timeout=120)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [FAILED, FAILED], said
+    assert "(process 0 of 2): process 1: the configuration differs" in said[0]
+    assert "(process 1 of 2): the configuration differs from that of process 0" in said[1]
+    assert all("train.seed: there 0, here 7" in text for text in said)
+
+
+def test_a_signal_to_one_process_ends_all_before_the_first_step(
+    prepared: Path, child_env: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    both = [start(prepared, tmp_path / "two", child_env, k, port) for k in range(2)]
+    while not (tmp_path / "two" / "config.json").exists():
+        assert all(p.poll() is None for p in both), [p.communicate()[0] for p in both]
+        time.sleep(0.02)
+    both[1].send_signal(signal.SIGTERM)
+    said = [p.communicate(timeout=120)[0] for p in both]
+    assert [p.returncode for p in both] == [PREEMPTED, PREEMPTED], said
+    assert "(process 0 of 2): process 1: stopped by SIGTERM" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("JAX_NUM_PROCESSES", "", "JAX_NUM_PROCESSES is not a number"),
+        ("JAX_PROCESS_ID", "2", "JAX_PROCESS_ID=2 is not below JAX_NUM_PROCESSES=2"),
+        ("LIGR_PEER_TIMEOUT_S", "0", "LIGR_PEER_TIMEOUT_S=0"),
+    ],
+)
+def test_a_malformed_environment_is_refused(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
-    monkeypatch.delenv("JAX_NUM_PROCESSES", raising=False)
-    with pytest.raises(ValueError, match="JAX_NUM_PROCESSES is not a number"):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadInput, match=words):
+        join_processes()
+
+
+def test_a_task_alone_joins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`srun -n1`; a number of tasks that is none is refused."""
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    join_processes()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "many")
+    with pytest.raises(BadInput, match="SLURM_STEP_NUM_TASKS='many'"):
         join_processes()

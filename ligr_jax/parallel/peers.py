@@ -1,0 +1,211 @@
+"""What the processes of one run say to each other outside of collectives.
+
+A process that fails, or that a signal ends before anything can be saved, says so, and the others
+end within seconds with its exit status, instead of waiting in a collective for a peer that will not
+come. Once all are ready to train, a signal to any of them stops all at the same point of their
+work, so that they save one state together.
+
+Messages are keys of JAX's coordination service, which process 0 hosts. A thread of each process
+looks at them, whatever the main thread waits for.
+"""
+
+import contextlib
+import json
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from ligr_jax.errors import words_of
+from ligr_jax.exit_status import FAILED, PEER_LOST
+from ligr_jax.stop import StopRequest, command_line_request
+
+_LOOK_S = 0.5  # between looks at the messages
+_LEAVE_S = 5.0  # process 0 leaves last, but does not wait longer
+_UNREACHABLE_S = 10.0
+_REPLY_MS = 60_000
+_READY_MS = 24 * 3600 * 1000  # compiling takes longer in some processes than in others
+_EVENTS = "ligr/events/"
+# What XLA says when a collective breaks because a process is gone.
+_PEER_IS_GONE = re.compile(
+    "gloo|connection|socket|closed by peer|unavailable|deadline|heartbeat|timed? ?out|nccl|peer",
+    re.IGNORECASE,
+)
+
+
+class Peers:
+    """This process's link to the other processes of its run."""
+
+    def __init__(self, client: Any, index: int, count: int) -> None:
+        """
+        Args:
+            client: `jax.distributed`'s client of the coordination service.
+        """
+        self.index, self.count = index, count
+        self._client = client
+        self._stop = StopRequest()
+        self._ends = False  # whether the failure of a peer ends this process
+        self._lock = threading.RLock()
+        self._calls = 0  # of `stop_agreed`
+        self._stop_at: int | None = None
+        self._barriers = 0
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="peers", daemon=True).start()
+
+    def attach(self, stop: StopRequest, ends: bool) -> None:
+        """Share the stop request of this process with its peers.
+
+        Args:
+            ends: Whether the failure of a peer ends this process: not where a library is used.
+        """
+        if stop is not self._stop and ends:
+            stop.on_exit(self.leave)
+        self._stop, self._ends = stop, ends
+
+    def wait_until_ready(self) -> None:
+        """Return when every process is ready for its first step; from then on all stop together."""
+        self._barriers += 1
+        self._client.wait_at_barrier(f"ligr_ready_{self._barriers}", _READY_MS)
+
+    def from_first(self, name: str, text: str) -> str:
+        """The `text` that process 0 gives."""
+        key = f"ligr/from_first/{name}"
+        if self.index == 0:
+            self._client.key_value_set(key, text, allow_overwrite=True)
+            return text
+        value: str = self._client.blocking_key_value_get(key, _READY_MS)
+        return value
+
+    def stop_agreed(self) -> bool:
+        """Whether to stop now. All processes call it at the same points of their work, and it
+        returns True at the same call in all of them."""
+        with self._lock:  # held while the processes agree
+            self._calls += 1
+            return self._stop_at is not None and self._calls >= self._stop_at
+
+    def leave(self, status: int, message: str) -> None:
+        """Say that this process ends with `status`, before it does."""
+        words = json.dumps([status, message])
+        # In a thread: process 0 may be gone, and calls to it would wait.
+        thread = threading.Thread(target=self._say_goodbye, args=(words,), daemon=True)
+        thread.start()
+        thread.join(_LEAVE_S)
+
+    def _say_goodbye(self, words: str) -> None:
+        self._client.key_value_set(f"{_EVENTS}left/{self.index}", words, allow_overwrite=True)
+        while self.index == 0 and len(self._departures()) < self.count:
+            time.sleep(_LOOK_S / 10)
+
+    def _departures(self) -> dict[int, tuple[int, str]]:
+        """By process that left: status and message."""
+        return {
+            int(key.rpartition("/")[2]): tuple(json.loads(value))
+            for key, value in self._client.key_value_dir_get(f"{_EVENTS}left/")
+        }
+
+    def departure(self) -> tuple[int, str] | None:
+        """Status of the first process that left, and what to print about it."""
+        departures = self._departures()
+        departures.pop(self.index, None)
+        # What a process says about the loss of another explains less than what that one said.
+        for process, (status, message) in sorted(
+            departures.items(), key=lambda item: item[1][0] == PEER_LOST
+        ):
+            text = message.partition(": ")[2]  # without the name of the command
+            return status, text if text.startswith("process ") else f"process {process}: {text}"
+        return None
+
+    def exit(self, status: int, message: str) -> None:
+        """End this process from any thread, and with it the others."""
+        self._stop.exit(status, f"ligr train (process {self.index} of {self.count}): {message}")
+
+    def close(self) -> None:
+        """Stop watching: the work is done."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        reached, asked = time.monotonic(), False
+        while not self._closed.wait(_LOOK_S):
+            try:
+                if self._stop.is_set() and not asked and self._stop_at is None:
+                    asked = True
+                    reason = f"{self._stop.reason} in process {self.index}"
+                    self._client.key_value_set(f"{_EVENTS}stop", reason, allow_overwrite=True)
+                events = dict(self._client.key_value_dir_get(_EVENTS))
+                departed = self.departure() if self._ends and len(events) else None
+                if f"{_EVENTS}stop" in events and self._stop_at is None and not departed:
+                    self._agree_to_stop(events[f"{_EVENTS}stop"])
+                reached = time.monotonic()
+            except Exception:
+                if time.monotonic() - reached < _UNREACHABLE_S or not self._ends:
+                    continue
+                departed = (PEER_LOST, f"process 0 of {self.count} does not answer")
+            if departed and not self._closed.is_set():
+                self.exit(*departed)
+
+    def _agree_to_stop(self, reason: str) -> None:
+        """Stop at the first call of `stop_agreed` that no process has made yet."""
+        with self._lock:
+            self._client.key_value_set(f"ligr/calls/{self.index}", str(self._calls), True)
+            calls = [
+                int(self._client.blocking_key_value_get(f"ligr/calls/{process}", _REPLY_MS))
+                for process in range(self.count)
+            ]
+            self._stop_at = max(calls) + 1
+        self._stop.request(reason)
+
+
+_peers: Peers | None = None
+
+
+def peers() -> Peers:
+    """This process's peers, once `jax.distributed` is initialized."""
+    global _peers
+    if _peers is None:
+        from jax._src.distributed import global_state
+
+        _peers = Peers(global_state.client, global_state.process_id, global_state.num_processes)
+        stop = command_line_request()
+        if stop is not None:
+            _peers.attach(stop, ends=True)
+            stop.end_postponed()
+    return _peers
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """End all processes of this run if one fails inside the block."""
+    if _peers is None:
+        yield
+        return
+    try:
+        yield
+    except SystemExit:  # all stop together
+        raise
+    except BaseException as e:
+        _fail(_peers, e)
+    finally:
+        _peers.close()
+
+
+def _fail(link: Peers, error: BaseException) -> None:
+    """Print why this process ends, tell its peers, and end it.
+
+    Python's own way to end waits minutes for the peers.
+    """
+    words = words_of(error)
+    if words is None and _PEER_IS_GONE.search(str(error)):
+        departed = None
+        with contextlib.suppress(Exception):
+            departed = link.departure()
+        lost = f"another process was lost ({str(error).splitlines()[0][:200]})"
+        words = departed or (PEER_LOST, f"{lost}; run the same command again in all processes")
+    elif words is None:
+        traceback.print_exc()
+        words = (FAILED, f"{type(error).__name__}: {error}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    link.exit(*words)
