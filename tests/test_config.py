@@ -16,7 +16,9 @@ from ligr_jax.config import (
     digest,
     flatten,
     from_json,
+    join_list,
     override,
+    text_of,
     to_json,
 )
 
@@ -39,8 +41,45 @@ def test_every_flat_name_can_be_overridden_by_its_own_value() -> None:
     flat = flatten(BASE)
     assert flat["model.features.tag.rows"] == 9
     assert flat["optim.dense_lr"] == 1e-3
-    written = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in flat.items()}
-    assert override(BASE, [f"{k}={v}" for k, v in written.items()]) == BASE
+    assert override(BASE, [f"{k}={text_of(v)}" for k, v in flat.items()]) == BASE
+
+
+ODD = ("a/b", "a", "a.rows", "a.b.c", "c.d", "e f", "g,h", "i=j", "i", "a.rows=9", "k:l", "größe")
+ODD += ('say "so"', '"', "x+y", "y", "x", "rows", "-n", "n;m", "model.depth")
+
+
+def test_names_with_any_sign_can_be_configured() -> None:
+    features = {name: Feature(rows=10 + k) for k, name in enumerate(ODD)}
+    prior = tuple(0.01 * (k + 1) for k in range(len(ODD)))
+    base = Config(model=ModelConfig(features=features, actions=ODD, prior=prior))
+    written = [f"{k}={text_of(v)}" for k, v in flatten(base).items()]
+    assert override(base, written) == base
+    for k, name in enumerate(ODD):
+        changed = override(base, [f"model.features.{name}.rows=5"])
+        assert changed.model.features[name].rows == 5
+        assert difference(base, changed) == {f"model.features.{name}.rows": (10 + k, 5)}
+    for some in (ODD[:3], ODD[::-2], ("g,h", "x+y")):
+        few = override(base, [f"model.features={join_list(some)}"])
+        assert set(few.model.features) == set(some)
+        few = override(base, [f"model.actions={join_list(some)}"])
+        assert few.model.actions == some
+    few = override(base, ["model.actions=y,x+y,x", "model.head.groups=x,x+y+y"])
+    assert few.model.groups == ((2,), (1, 0))
+    with pytest.raises(ConfigError, match=r"unknown name 'model.features.a.b.rows'"):
+        override(base, ["model.features.a.b.rows=5"])
+
+
+def test_chosen_actions_keep_their_base_rates() -> None:
+    rates = {"click": 0.2, "like": 0.1}
+    for actions in ("like", "like,click", "click"):
+        model = override(BASE, [f"model.actions={actions}"]).model
+        assert model.prior == tuple(rates[a] for a in model.actions)
+    given = override(BASE, ["model.prior=0.3", "model.actions=like"]).model
+    assert (given.actions, given.prior) == (("like",), (0.3,))
+    with pytest.raises(ConfigError, match=r"model.prior=0.3,0.2 has 2 rates for 1 model.actions"):
+        override(BASE, ["model.prior=0.3,0.2", "model.actions=like"])
+    with pytest.raises(ConfigError, match=r"model.actions=like,like: \['like'\] more than once"):
+        override(BASE, ["model.actions=like,like"])
 
 
 def test_values_are_read_by_the_type_of_their_field() -> None:
@@ -124,7 +163,7 @@ def test_an_ill_typed_value_says_what_is_wanted(assignment: str, message: str) -
         (["model.width=65"], "model.width=65 is not divisible by model.heads=2; change one"),
         (["model.heads=0"], "model.heads=0 must be >= 1"),
         (["model.actions="], "model.actions is empty"),
-        (["model.prior=0.1"], "model.prior has 1 rates for 2 model.actions"),
+        (["model.prior=0.1"], "model.prior=0.1 has 1 rates for 2 model.actions"),
         (["model.prior=0.1,1"], r"model.prior=\(0.1, 1.0\) must lie inside \(0, 1\)"),
         (["model.dropout=1"], r"model.dropout=1.0 must be in \[0, 1\)"),
         (["model.ffn_factor=0"], "model.ffn_factor=0.0 must be > 0"),

@@ -11,7 +11,12 @@ examples:
 
 import argparse
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+COLUMNS = ("ne", "auc", "gauc", "ndcg", "calibration", "ece", "rate")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,22 +47,42 @@ def run(args: argparse.Namespace) -> int:
     return 1 if numbers.get("beats_oracle") else 0
 
 
-def _table(numbers: dict, split: str) -> str:
-    columns = ("ne", "auc", "gauc", "ndcg", "calibration", "ece", "rate")
+def _table(numbers: dict[str, Any], split: str) -> str:
+    from ligr_jax.config import unescape
+
     lines = [f"{split}: {numbers[f'{split}/impressions']:,} impressions"]
-    lines.append(f"{'':24}" + "".join(f"{c:>12}" for c in columns))
+    lines.append(f"{'':24}" + "".join(f"{c:>12}" for c in COLUMNS))
     actions = [k.split("/")[1] for k in numbers if k.startswith(split) and k.endswith("/gauc")]
     for action in actions:
-        for prefix, label in ((split, action), (f"oracle/{split}", "  oracle")):
+        for prefix, label in ((split, unescape(action)), (f"oracle/{split}", "  oracle")):
             if f"{prefix}/{action}/ne" in numbers:
-                values = (numbers[f"{prefix}/{action}/{c}"] for c in columns)
-                lines.append(f"{label:24}" + "".join(f"{v:12.4f}" for v in values))
+                values = (numbers[f"{prefix}/{action}/{c}"] for c in COLUMNS)
+                lines.append(f"{label:24}" + "".join(f"{_number(v):>12}" for v in values))
         for name in ("cold_items", "cold_members"):
             key = f"{split}/{action}/{name}"
             if f"{key}/auc" in numbers:
                 count = numbers[f"{key}/impressions"]
-                ne, auc = numbers[f"{key}/ne"], numbers[f"{key}/auc"]
-                lines.append(f"{'  ' + name:24}{ne:12.4f}{auc:12.4f}   ({count:,} impressions)")
+                ne, auc = _number(numbers[f"{key}/ne"]), _number(numbers[f"{key}/auc"])
+                lines.append(f"{'  ' + name:24}{ne:>12}{auc:>12}   ({count:,} impressions)")
+    mean = f"{_number(numbers[f'{split}/ne']):>12}{_number(numbers[f'{split}/auc']):>12}"
+    lines += [f"{'mean':24}{mean}", *left_out_lines(numbers, split)]
     if numbers.get("beats_oracle"):
         lines.append("lower cross-entropy than the oracle: this model has read an answer (a leak)")
     return "\n".join(lines)
+
+
+def left_out_lines(numbers: Mapping[str, Any], split: str) -> list[str]:
+    """A line for each action without NE and AUC on a split, that means leave out."""
+    from ligr_jax.config import metric_key, split_list
+
+    lines = []
+    for action in split_list(numbers.get(f"{split}/left_out", "")):
+        rate = numbers[f"{split}/{metric_key(action)}/rate"]
+        known = rate is not None and math.isfinite(rate)
+        why = f"all its labels are {rate:.0f}" if known else "it has no labels"
+        lines.append(f"{action} is left out of the means over actions: {why} in {split}")
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"

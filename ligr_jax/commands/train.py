@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ligr_jax.config import digest, flatten
+    from ligr_jax.config import digest, flatten, text_of
     from ligr_jax.data.manifest import load_manifest
     from ligr_jax.parallel.processes import is_first
     from ligr_jax.scaling.ladder import configure
@@ -85,8 +85,7 @@ def _run(args: argparse.Namespace) -> int:
     config = configure(manifest, args.data, common)
     if args.show:
         for name, value in flatten(config).items():
-            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            print(f"{name}={shown}")
+            print(f"{name}={text_of(value)}")
         return 0
     if args.plan:
         from ligr_jax.train.program import Program
@@ -111,10 +110,15 @@ def _warm(args: argparse.Namespace) -> list[str]:
 
 
 def _show(summary: dict[str, Any], config: "Config", name: str = "") -> None:
+    from ligr_jax.commands.eval import left_out_lines
+
     for split in config.eval.splits:
         if f"{split}/ne" in summary:
-            ne, auc = summary[f"{split}/ne"], summary[f"{split}/auc"]
-            print(f"{name}{split}: NE {ne:.4f}  AUC {auc:.4f}")
+            shown = [summary[f"{split}/{m}"] for m in ("ne", "auc")]
+            ne, auc = ("not defined" if v is None else f"{v:.4f}" for v in shown)
+            print(
+                "\n".join([f"{name}{split}: NE {ne}  AUC {auc}", *left_out_lines(summary, split)])
+            )
 
 
 def _read_group(path: Path) -> list[tuple[Path, list[str]]]:

@@ -9,9 +9,11 @@ where the dataclass is made, with the values and the remedy.
 
 from ligr_jax.config.dotted import difference, digest, flatten, from_json, override, to_json
 from ligr_jax.config.errors import ConfigError
+from ligr_jax.config.escape import escape, file_name, metric_key, unescape
 from ligr_jax.config.features import Feature, TableShape
 from ligr_jax.config.head import HeadConfig
 from ligr_jax.config.lirank import LiRankConfig
+from ligr_jax.config.lists import join_list, split_list, text_of
 from ligr_jax.config.model import ModelConfig
 from ligr_jax.config.run import (
     PLACEMENTS,
@@ -45,8 +47,15 @@ __all__ = [
     "WukongConfig",
     "difference",
     "digest",
+    "escape",
+    "file_name",
     "flatten",
     "from_json",
+    "join_list",
+    "metric_key",
     "override",
+    "split_list",
+    "text_of",
     "to_json",
+    "unescape",
 ]

@@ -6,12 +6,14 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from ligr_jax.config.errors import ConfigError, require
+from ligr_jax.config.lists import split_list
 from ligr_jax.config.run import Config
 
+Path = tuple[str, ...]  # keys from the root of a configuration to one of its values
 # Where a run computes and how it is watched does not change what it computes.
 _NOT_IN_DIGEST = (
     "data.dir",
@@ -63,38 +65,74 @@ def from_json(text: str) -> Config:
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """Applies `dotted.name=value` assignments.
 
-    Values are read by the field's type; tuples are comma-separated. A mapping takes a subset of its
-    keys (`model.features=item_id,actor_id`), or one field of one (`model.features.tag.rows=9`).
+    Values are read by the field's type; tuples are comma-separated, a value with a comma in double
+    quotes. A mapping takes a subset of its keys (`model.features=item_id,actor_id`), or one field
+    of one (`model.features.tag.rows=9`). Keys may have dots and equals signs: the longest known
+    name counts. `model.actions=SUBSET` keeps the rates of `model.prior` that belong to it.
     All assignments are applied before the result is checked, so their order does not matter.
 
     Raises:
         ConfigError: unknown name (the nearest are shown), ill-typed value, impossible combination.
     """
     tree = dataclasses.asdict(config)
-    pairs = []
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        require(bool(equals), f"'{assignment}' is not name=value, e.g. model.depth=4")
-        pairs.append((name.lstrip("-"), text))
+    paths = _paths(tree)
+    pairs = [split_assignment(assignment, paths) for assignment in assignments]
     # Deepest names first: a field of an entry is set before a subset may leave the entry out.
-    for name, text in sorted(pairs, key=lambda pair: -pair[0].count(".")):
-        _assign(config, tree, name, text)
+    for name, text in sorted(pairs, key=lambda pair: -len(paths.get(pair[0], ()))):
+        if name not in paths:
+            raise _unknown(name, config)
+        _assign(config, tree, name, paths[name], text)
+    given = {name for name, _ in pairs}
+    if "model.actions" in given and "model.prior" not in given and config.model.prior:
+        rates = dict(zip(config.model.actions, config.model.prior))
+        tree["model"]["prior"] = tuple(rates.get(a, 0.5) for a in tree["model"]["actions"])
     return _build(Config, tree)
 
 
-def _assign(config: Config, tree: dict[str, Any], name: str, text: str) -> None:
-    node, owner, path = tree, config, name.split(".")
+def split_assignment(assignment: str, names: Collection[str] = ()) -> tuple[str, str]:
+    """The name and the value of `name=value`.
+
+    names: the longest of these that fits is the name; it may have equals signs.
+
+    Raises:
+        ConfigError: no equals sign.
+    """
+    text = assignment.lstrip("-")
+    require("=" in text, f"'{assignment}' is not name=value, e.g. model.depth=4")
+    ends = [i for i, sign in enumerate(text) if sign == "="]
+    end = max((i for i in ends if text[:i] in names), default=ends[0])
+    return text[:end], text[end + 1 :]
+
+
+def _paths(tree: Mapping[str, Any]) -> dict[str, Path]:
+    """Dotted name -> keys from the root, of every node; a leaf wins over a group of its name."""
+    nodes = sorted(_nodes(tree, ()), key=lambda node: node[1])
+    return {".".join(path): path for path, _ in nodes}
+
+
+def _nodes(
+    tree: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """The keys of every node below `path`, and whether it is a leaf."""
+    for key, value in tree.items():
+        inner = isinstance(value, dict)
+        yield (*path, key), not inner
+        if inner:
+            yield from _nodes(value, (*path, key))
+
+
+def _assign(config: Config, tree: dict[str, Any], name: str, path: Path, text: str) -> None:
+    node: dict[str, Any] = tree
+    owner: Any = config
     for part in path[:-1]:
-        if part not in node or not isinstance(node[part], dict):
-            raise _unknown(name, config)
         node = node[part]
         owner = owner[part] if isinstance(owner, Mapping) else getattr(owner, part)
     leaf = path[-1]
-    if leaf not in node or isinstance(owner, Mapping):
+    if isinstance(owner, Mapping):
         raise _unknown(name, config)
     if isinstance(node[leaf], dict):  # a mapping: keep the named keys
         require(not dataclasses.is_dataclass(getattr(owner, leaf)), f"{name} is a group of fields")
-        keys = [k for k in text.split(",") if k]
+        keys = split_list(text)
         missing = [k for k in keys if k not in node[leaf]]
         require(not missing, f"{name}={text}: no {missing}; there are {list(node[leaf])}")
         node[leaf] = {k: node[leaf][k] for k in keys}
@@ -119,7 +157,7 @@ def _parse(text: str, kind: Any, name: str) -> Any:
         return text
     if origin is tuple:
         item = typing.get_args(kind)[0]
-        return tuple(_parse(part, item, name) for part in text.split(",") if part)
+        return tuple(_parse(part, item, name) for part in split_list(text))
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]

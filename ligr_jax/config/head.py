@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ligr_jax.config.errors import require
+from ligr_jax.config.lists import join_list
 
 # Of LiRank's Feed (3.1): click and long dwell share a tower, contributions another.
 CLICKS = ("click", "dwell", "long_dwell", "long_view")
@@ -77,15 +78,27 @@ def action_groups(
         ConfigError: `given` leaves an action out, has one twice, or names one there is not.
     """
     if given:
-        named = [name for group in given for name in group.split("+")]
+        members = [_members(group, actions) for group in given]
         require(
-            sorted(named) == sorted(actions),
-            f"model.head.groups={','.join(given)} must hold each of model.actions="
-            f"{','.join(actions)} once",
+            sorted(a for group in members for a in group) == list(range(len(actions))),
+            f"model.head.groups={join_list(given)} must hold each of model.actions="
+            f"{join_list(actions)} once",
         )
-        return tuple(tuple(actions.index(name) for name in group.split("+")) for group in given)
+        return tuple(members)
     if not feed:
         return tuple((a,) for a in range(len(actions)))
     clicks = tuple(a for a, name in enumerate(actions) if name in CLICKS)
     others = tuple(a for a in range(len(actions)) if a not in clicks)
     return tuple(group for group in (clicks, others) if group)
+
+
+def _members(group: str, actions: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of the actions in `a+b`, whose names may have a plus; -1 where one is unknown."""
+    if group in actions:
+        return (actions.index(group),)
+    for end, sign in reversed(list(enumerate(group))):
+        if sign == "+" and group[:end] in actions:
+            rest = _members(group[end + 1 :], actions)
+            if -1 not in rest:
+                return (actions.index(group[:end]), *rest)
+    return (-1,)

@@ -8,6 +8,7 @@ from ligr_jax.config.errors import require
 from ligr_jax.config.features import Feature, TableShape
 from ligr_jax.config.head import HeadConfig, action_groups
 from ligr_jax.config.lirank import LiRankConfig
+from ligr_jax.config.lists import join_list
 from ligr_jax.config.wukong import WukongConfig
 
 
@@ -72,9 +73,12 @@ class ModelConfig:
             f"model.base_heads={self.base_heads}; change one of the two",
         )
         require(bool(self.actions), "model.actions is empty: name at least one action to predict")
+        twice = sorted({a for a in self.actions if self.actions.count(a) > 1})
+        require(not twice, f"model.actions={join_list(self.actions)}: {twice} more than once")
         require(
             not self.prior or len(self.prior) == len(self.actions),
-            f"model.prior has {len(self.prior)} rates for {len(self.actions)} model.actions",
+            f"model.prior={join_list(self.prior)} has {len(self.prior)} rates for "
+            f"{len(self.actions)} model.actions; give one for each of {join_list(self.actions)}",
         )
         require(
             all(0 < p < 1 for p in self.prior), f"model.prior={self.prior} must lie inside (0, 1)"

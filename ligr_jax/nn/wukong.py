@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ligr_jax.config import ModelConfig
+from ligr_jax.config import ModelConfig, escape
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.cross import Cross
 from ligr_jax.nn.features import (
@@ -88,7 +88,7 @@ class Projections(nn.Module):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         return jnp.stack(
             [
-                Linear(c.width, use_bias=True, dtype=dtype, name=f"from_{name}")(part)
+                Linear(c.width, use_bias=True, dtype=dtype, name=f"from_{escape(name)}")(part)
                 for name, part in parts.items()
             ],
             axis=2,

@@ -13,6 +13,7 @@ import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
+from ligr_jax.config import unescape
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import read_plain_json
 from ligr_jax.scaling.runs import Runs, varied
@@ -133,7 +134,7 @@ def _scatters(of: Sequence[str]) -> list[Any]:
 
 def _scatter(x: str, y: str, log_x: bool = True) -> wr.ScatterPlot:
     return wr.ScatterPlot(
-        title=f"{y} against {x}",
+        title=f"{unescape(y)} against {x}",
         x=wr.SummaryMetric(x),
         y=wr.SummaryMetric(y),
         log_x=log_x,

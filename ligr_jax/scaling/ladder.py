@@ -14,7 +14,7 @@ from it by the rules of its ladder:
 
     preset=demo-4            a rung with all its rules
     change=NAME=V;NAME=V     several assignments as one value, so that a sweep can vary them as one
-                             thing; `change=none` changes nothing
+                             thing; `change=none` changes nothing (one with a ; in double quotes)
     batch_tokens=1024        the batch by its tokens; head_width=16: the heads by their width;
                              lirank=4: sizes of LiRank, whose towers are 4 times the width
 
@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ligr_jax.config import Config, ConfigError, DataConfig, ModelConfig, override
+from ligr_jax.config import Config, ConfigError, DataConfig, ModelConfig, override, split_list
 from ligr_jax.data.assemble import check_columns, default_features
 from ligr_jax.data.manifest import Manifest
 from ligr_jax.scaling.lirank import LIRANK
@@ -156,7 +156,7 @@ def _resolve(given: list[str]) -> tuple[list[str], dict[str, int]]:
                 raise ConfigError(f"no preset '{value}'; there are {', '.join(PRESETS)}")
             presets += PRESETS[value]
         elif name == "change":
-            changes += [] if value in ("", "none") else value.split(";")
+            changes += [] if value in ("", "none") else split_list(value, ";")
         else:
             others.append(assignment)
     plain, dials = list[str](), dict[str, int]()

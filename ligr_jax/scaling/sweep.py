@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from ligr_jax.atomic import read_text
-from ligr_jax.config import Config, ConfigError, digest
+from ligr_jax.config import Config, ConfigError, digest, join_list
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.errors import LigrError
 from ligr_jax.progress import clock
@@ -83,7 +83,7 @@ def read_sweep(path: Path) -> list[Asked]:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ",".join(map(_text, value))
+        return join_list(map(_text, value))
     short = f"{value:g}" if isinstance(value, float) else ""
     return short if short and float(short) == value else str(value)
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from ligr_jax.config import TableShape
+from ligr_jax.config import TableShape, escape
 
 AXES = ("data", "model")
 PARTS = P(AXES)  # the leading axis in equal parts, one a device
@@ -107,7 +107,10 @@ def layout(
     data: int = 1,
     model: int = 1,
 ) -> Layout:
-    """The layout of tables placed as told, by default (and where `model` is 1) replicated."""
+    """The layout of tables placed as told, by default (and where `model` is 1) replicated.
+
+    Names of stored arrays are keys of states and checkpoints: those of tables, escaped.
+    """
     told = {
         name: (placements or {}).get(name, "replicated") if model > 1 else "replicated"
         for name in shapes
@@ -118,13 +121,15 @@ def layout(
             continue
         stored_rows = _multiple(rows, model) if told[name] == "row" else rows
         stored_width = _multiple(width, model) if told[name] == "column" else width
-        arrays[name] = Stored(told[name], stored_rows, stored_width, ((name,),))
-        spans[name] = Span(name, 0, rows, width)
+        arrays[escape(name)] = Stored(told[name], stored_rows, stored_width, ((name,),))
+        spans[name] = Span(escape(name), 0, rows, width)
     for width in sorted({shapes[name].width for name in shapes if told[name] == "table"}):
         group = {n: s.rows for n, s in shapes.items() if told[n] == "table" and s.width == width}
         members = _shared_out(group, model)
         block = max(sum(group[n] for n in held) for held in members)
         array = f"width_{width}"
+        while array in arrays:  # a table of this name
+            array += "_"
         arrays[array] = Stored("table", block * model, width, members)
         for k, held in enumerate(members):
             first = k * block

@@ -31,8 +31,10 @@ class Replicated:
     merged, rising = P(), True
 
     def __init__(self, name: str, layout: Layout) -> None:
-        self.name, self.layout = name, layout
-        self.span, self.stored = layout.spans[name], layout.arrays[name]
+        """name: of the stored array."""
+        self.layout, self.stored = layout, layout.arrays[name]
+        ((self.name,),) = self.stored.members
+        self.span = layout.spans[self.name]
 
     def look_up(self, array: jax.Array, own: Arrays) -> dict[str, jax.Array]:
         """Rows [u, E] by table."""

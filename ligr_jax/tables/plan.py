@@ -204,7 +204,7 @@ class _Costs:
 
     def _sent_alone(self, name: str, placement: Placement) -> int:
         shapes = {name: self.shapes[name]}
-        stored = layout(shapes, {name: placement}, self.data, self.model).arrays[name]
+        (stored,) = layout(shapes, {name: placement}, self.data, self.model).arrays.values()
         return self._sent(stored, (name,))
 
     def _sent(self, stored: Stored, tables: tuple[str, ...]) -> int:

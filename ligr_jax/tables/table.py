@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ligr_jax.config import ModelConfig
+from ligr_jax.config import ModelConfig, escape
 
 TABLES = "tables"  # the group of a model's parameters that holds its tables
 ROWS = "rows"  # collection of variables: rows of a batch, which stand in for whole tables
@@ -41,7 +41,7 @@ class Tables(nn.Module):
                 lists[name] = self.get_variable(ROWS, name)
             else:
                 init = partial(_fresh, c.table_init or width**-0.5, c.effects.get(name, 0))
-                lists[name] = self.param(name, init, (rows, width))[None]
+                lists[name] = self.param(escape(name), init, (rows, width))[None]
         return {
             name: embed(lists[c.table_of(name)], ids[name], feature.combine)
             for name, feature in c.features.items()

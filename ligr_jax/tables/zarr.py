@@ -7,6 +7,7 @@ DIR/TABLE/values/        float32 [V, E]                        at 32 bits
 DIR/TABLE/codes/         int8 [V, E] or uint8 [V, ceil(E/2)]   at 8 or 4 bits
 DIR/TABLE/scale/ middle/ float32 [V]                           at 8 or 4 bits
 
+TABLE is the table's name, escaped (`ligr_jax.config.escape`).
 A file is a shard of 65,536 rows; within it 512 rows are read at a time. Every chunk, and every
 shard's own index, ends with a CRC-32C: a flipped bit is an error, not a value.
 """
@@ -20,6 +21,7 @@ from typing import Any
 import tensorstore as ts
 
 from ligr_jax.atomic import make_directory, write_atomically
+from ligr_jax.config import escape
 from ligr_jax.digests import read_plain_json
 from ligr_jax.errors import LigrError
 
@@ -80,10 +82,10 @@ def _files(path: Path) -> dict[str, str]:
 
 
 def table_directory(directory: Path, name: str) -> Path:
-    """Where a table lies; raises ExportError for names that are no file names."""
-    if not name or name.startswith(".") or "/" in name or name.endswith(".json"):
+    """Where a table lies; raises ExportError for a name that is empty or too long."""
+    if not 0 < len(escape(name).encode()) < 256:
         raise ExportError(f"table name {name!r} cannot name a directory; rename the feature")
-    return directory / name
+    return directory / escape(name)
 
 
 def require_free(directory: Path, overwrite: bool) -> None:

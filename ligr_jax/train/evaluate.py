@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ligr_jax.config import Config, ConfigError, MeshConfig, override
+from ligr_jax.config import Config, ConfigError, MeshConfig, join_list, metric_key, override
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.distinct import Distinct
@@ -176,14 +176,24 @@ def measure(
     Per action: `ne`, `auc`, `gauc`, `calibration`, `ece`, `ndcg`, `rate`, and for the cold-start
     slices `cold_items/...`, `cold_members/...`; `<split>/ne` and `<split>/auc` are means over
     actions. With true probabilities, `oracle/<split>/...` and `beats_oracle`.
+
+    An action whose labels are all equal or all unknown has no NE and no AUC (NaN). Means are over
+    the others, and `<split>/left_out` lists it.
+
+    Raises:
+        BadInput: the split holds no target.
     """
+    if not len(predictions.impression):
+        raise BadInput(f"the {split} split holds no target; choose other split boundaries")
     member, session, cold = _groups(predictions.impression, records, config.eval.cold_below)
     out: dict[str, Any] = {f"{split}/impressions": len(member)}
     oracle_wins = []
+    kept, left_out = list[str](), list[str]()
     for a, action in enumerate(config.model.actions):
         known = predictions.labels[:, a] >= 0
         score, label = predictions.logits[known, a], predictions.labels[known, a]
-        key = f"{split}/{action}"
+        key = f"{split}/{metric_key(action)}"
+        (kept if 0 < label.sum() < len(label) else left_out).append(action)
         out |= _named(key, _all_metrics(score, label, member[known], session[known]))
         for name, rows in cold.items():
             here = rows[known]
@@ -199,18 +209,23 @@ def measure(
             oracle_wins.append(_beaten(score, best, label))
     for prefix in (split, f"oracle/{split}") if records.manifest.truth else (split,):
         for metric in ("ne", "auc"):
-            values = [out[f"{prefix}/{a}/{metric}"] for a in config.model.actions]
-            out[f"{prefix}/{metric}"] = float(np.mean(values))
+            values = [out[f"{prefix}/{metric_key(a)}/{metric}"] for a in kept]
+            out[f"{prefix}/{metric}"] = float(np.mean(values)) if values else float("nan")
+    if left_out:
+        out[f"{split}/left_out"] = join_list(left_out)
     if oracle_wins:
         out["beats_oracle"] = any(oracle_wins)
     return out
+
+
+MEASURES = ("ne", "auc", "gauc", "calibration", "ece", "ndcg", "rate")
 
 
 def _all_metrics(
     score: np.ndarray, label: np.ndarray, member: np.ndarray, session: np.ndarray
 ) -> dict[str, float]:
     if not len(label):
-        raise BadInput("the split holds no labelled target; choose other split boundaries")
+        return dict.fromkeys(MEASURES, float("nan"))
     return {
         "ne": metrics.normalized_entropy(score, label),
         "auc": metrics.auc(score, label),
@@ -230,6 +245,8 @@ def _beaten(score: np.ndarray, truth: np.ndarray, label: np.ndarray) -> bool:
     """Whether the model's cross-entropy lies below the oracle's by more than chance (paired)."""
     z, t, y = score.astype(np.float64), truth, label.astype(np.float64)
     gap = (np.logaddexp(0, z) - z * y) - (np.logaddexp(0, t) - t * y)
+    if not len(gap):
+        return False
     error = gap.std() / np.sqrt(max(1, len(gap)))
     return bool(gap.mean() < -_LEAK_SIGMAS * error - 1e-12)
 

@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
-from ligr_jax.config import Config
+from ligr_jax.config import Config, metric_key
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.nn.experts import LOSSES
@@ -125,8 +125,8 @@ def _metrics(
     real = batch.member > 0
     return {
         "loss": loss,
-        **{f"{a}/bce": means["bce"][i] for i, a in enumerate(actions)},
-        **{f"{a}/rank": means["rank"][i] for i, a in enumerate(actions)},
+        **{f"{metric_key(a)}/bce": means["bce"][i] for i, a in enumerate(actions)},
+        **{f"{metric_key(a)}/rank": means["rank"][i] for i, a in enumerate(actions)},
         "grad_norm": norm,
         "bad_in_row": new.bad_in_row,
         "bad_total": new.bad_total,

@@ -192,7 +192,7 @@ def test_what_cannot_be_exported_is_refused_in_words(tmp_path: Path) -> None:
     narrow = jax.device_put(np.ones((600, 24), np.float32), columns.sharding)
     with pytest.raises(ExportError, match="3 columns a device"):
         export([Source("t", narrow, 600, 24)], tmp_path / "odd", 4)
-    for name in ("", "../t", ".t", "index.json"):
+    for name in ("", "t" * 256):
         with pytest.raises(ExportError, match="cannot name a directory"):
             export([Source(name, table(600), 600, E)], tmp_path / "name", 8)
     with pytest.raises(ExportError, match="bits=16"):

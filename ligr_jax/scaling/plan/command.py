@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ligr_jax.config import Config, ConfigError, Feature, flatten
+from ligr_jax.config import Config, ConfigError, Feature, flatten, join_list, text_of
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.plan.recorded import text_of
 
 _FROM_DATA = ("model.actions", "model.prior")  # settings that prepared data defines
 _NOT_SHOWN = ("data.dir", "data.digest", "mesh.", "track.")  # where a run computes, not what
@@ -40,7 +39,7 @@ def train_words(config: Config, data: Path, planned: Sequence[str]) -> list[str]
     names = [n for n, v in flat.items() if start.get(n) != v and not n.startswith(_NOT_SHOWN)]
     words = [n for n in names if n not in planned] + list(planned)
     fewer = default is not None and set(config.model.features) < set(default.model.features)
-    subset = [f"model.features={','.join(config.model.features)}"] if fewer else []
+    subset = [f"model.features={join_list(config.model.features)}"] if fewer else []
     return ["--data", str(data), *subset, *(f"{n}={text_of(flat[n])}" for n in words)]
 
 

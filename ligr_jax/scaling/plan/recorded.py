@@ -7,9 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from ligr_jax.config import Config, Feature, ModelConfig, flatten, override
+from ligr_jax.config import Config, Feature, ModelConfig, flatten, override, text_of
 from ligr_jax.scaling.plan.rule import GrowthRule
 
+FEATURES = "model.features."
 _WORK = ("flops_model", "impressions", "targets")
 
 
@@ -46,25 +47,23 @@ def recorded(table: pl.DataFrame, rule: GrowthRule) -> RecordedRuns | None:
 def config_of(row: Mapping[str, Any]) -> Config | None:
     """Return the configuration in the `config/...` columns of a row; None if it has no features.
 
-    Names that this release does not have are ignored.
+    Lists may be given as JSON text, as in tables. Names that this release does not have are
+    ignored.
 
     Raises:
         ConfigError: a value is invalid.
     """
     values = {k.removeprefix("config/"): v for k, v in row.items() if k.startswith("config/")}
     values = {k: v for k, v in values.items() if v is not None}
-    features = sorted({k.split(".")[2] for k in values if k.startswith("model.features.")})
+    fields = [k.removeprefix(FEATURES) for k in values if k.startswith(FEATURES)]
+    features = sorted({field.rpartition(".")[0] for field in fields})
     if not features:
         return None
     blank = Config(model=ModelConfig(features={name: Feature("numeric") for name in features}))
     known = flatten(blank)
-    return override(blank, [f"{name}={text_of(v)}" for name, v in values.items() if name in known])
-
-
-def text_of(value: Any) -> str:
-    """Return a value as text for `override`; a list may be given as JSON text, as in tables."""
-    if isinstance(value, str) and value.startswith("["):
-        value = json.loads(value)
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    given = {
+        name: json.loads(v) if isinstance(known[name], tuple) and isinstance(v, str) else v
+        for name, v in values.items()
+        if name in known
+    }
+    return override(blank, [f"{name}={text_of(v)}" for name, v in given.items()])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 from matplotlib.figure import Figure
 
+from ligr_jax.config import unescape
 from ligr_jax.scaling.fit import Law
 from ligr_jax.scaling.report.figures import Series
 from ligr_jax.scaling.report.study import Study
@@ -36,8 +37,15 @@ class Drawn:
 
 def metric_words(metric: str) -> str:
     """Return a readable name: "validation NE" for validation/ne, "validation AUC, click" etc."""
-    split, *task, name = metric.split("/")
-    return f"{split} {name.upper()}" + (f", {task[0]}" if task else "")
+    split, name = metric.split("/")[0], metric.rpartition("/")[2]
+    action = action_of(metric)
+    return f"{split} {name.upper()}" + (f", {action}" if action else "")
+
+
+def action_of(metric: str) -> str:
+    """Return the action of a metric: "click" for validation/click/auc, "" for validation/ne."""
+    parts = metric.split("/")
+    return unescape(parts[1]) if len(parts) > 2 else ""
 
 
 def arm_words(arm: str) -> str:

@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 from ligr_jax.scaling.report import tables
-from ligr_jax.scaling.report.drawn import Drawn, arm_words
+from ligr_jax.scaling.report.drawn import Drawn, action_of, arm_words
 from ligr_jax.scaling.report.html import cell, engineering, names, sentence, table
 from ligr_jax.scaling.report.study import Study
 from ligr_jax.scaling.report.svg import svg
@@ -162,7 +162,7 @@ def _data(study: Study) -> str:
     seeds = [c for c in table.columns if c.startswith("config/") and c.endswith(".seed")]
     differing = [*varied(table), *(c for c in seeds if table[c].n_unique() > 1)]
     shown = {c: t for c, t in (LARGE | {study.metric: "NE"}).items() if c in study.table.columns}
-    shown |= {c: f"AUC {c.split('/')[1]}" for c in study.aucs}
+    shown |= {c: f"AUC {action_of(c)}" for c in study.aucs}
     shown |= {c: "seconds" for c in ("seconds",) if c in study.table.columns}
     rows = [
         {
@@ -189,7 +189,7 @@ def _runs(study: Study) -> str:
     columns = {c: t for c, t in (SHAPE | LARGE).items() if c in runs.columns}
     columns |= {study.metric: "NE"}
     columns |= {
-        c: f"AUC {c.split('/')[1]}"
+        c: f"AUC {action_of(c)}"
         for c in runs.columns
         if c.startswith(f"{study.split}/") and c.endswith("/auc") and c.count("/") == 2
     }

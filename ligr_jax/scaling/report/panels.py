@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ligr_jax.config import file_name
 from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report import figures
 from ligr_jax.scaling.report.budgets import frontier
@@ -13,6 +14,7 @@ from ligr_jax.scaling.report.checks import checks
 from ligr_jax.scaling.report.dimensions import SETTINGS, lines
 from ligr_jax.scaling.report.drawn import (
     Drawn,
+    action_of,
     arm_words,
     facts,
     metric_words,
@@ -90,7 +92,7 @@ def _metric(study: Study, axis: str, metric: str) -> Drawn:
             f" Shown are the runs of the ladder ({', '.join(sweeps)}), to which laws are fitted; "
             "the table at the end lists all runs."
         )
-    name = f"{metric.split('/')[-2]}_auc" if is_auc else "ne"
+    name = f"{file_name(action_of(metric))}_auc" if is_auc else "ne"
     return Drawn(
         name=f"{name}_{axis}",
         section="auc" if is_auc else "ne",

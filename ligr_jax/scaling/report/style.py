@@ -35,6 +35,7 @@ STYLE: dict[Any, Any] = {
     "axes.formatter.useoffset": False,
     "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a user's name may have dollar signs
     "svg.hashsalt": "ligr_jax",
 }
 DOTS = "dots-"  # prefix of the SVG id of a series of runs, before the numbers of the runs
