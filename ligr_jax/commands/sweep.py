@@ -4,7 +4,8 @@ All points are shape-checked and their cost is shown before the first one starts
 directory is named by the digest of its configuration: run again, a sweep skips what is finished and
 goes on with what is not, and a point of several files is trained once. Several runners may share
 one --out; none trains a point that another holds, and each takes over what a killed one left. A
-point that fails does not stop the others.
+point that fails does not stop the others. Ctrl-C and other signals let the running points save; the
+exit status is then 85, and the same command continues.
 
 examples:
   ligr sweep sweeps/tiny/depth.yaml --data data/world/prepared --out runs/depth --dry-run
@@ -39,7 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import jax
+
+    # This process estimates and waits; the accelerators are for the processes that train. Set here
+    # and not in the environment, which those inherit.
+    jax.config.update("jax_platforms", "cpu")
+
     from ligr_jax.config import ConfigError
+    from ligr_jax.parallel.probe import probe
     from ligr_jax.scaling.runner import run_sweep
     from ligr_jax.scaling.sweep import corrected, only, plan_points, read_sweep, table_of
 
@@ -49,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if not files:
         raise ConfigError("name at least one sweep file, e.g. sweeps/tiny/depth.yaml")
     asked = [point for file in files for point in read_sweep(file)]
-    points = corrected(only(plan_points(asked, args.data, extra), args.only), args.out)
+    points = corrected(only(plan_points(asked, args.data, extra, probe), args.only), args.out)
     print(table_of(points), flush=True)
     if args.dry_run:
         return 0

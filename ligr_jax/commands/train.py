@@ -2,7 +2,8 @@
 
 Everything is configured by dotted names; `--show` prints them all with their values and stops.
 Started again with the same arguments, a run goes on where it was interrupted; a finished run is
-left as it is. SIGTERM saves and exits with status 85 ("run me again").
+left as it is. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save and
+exit with status 85 ("run the same command again").
 
 examples:
   ligr train --data data/world/prepared --out runs/first

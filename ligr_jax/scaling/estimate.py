@@ -18,7 +18,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.flops import parameter_counts, train_flops
 from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
-from ligr_jax.parallel.peak import peak_flops
+from ligr_jax.parallel.probe import Devices, devices_here
 from ligr_jax.scaling.memory import activation_bytes
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.length import number_of_steps, work_of_a_row
@@ -50,8 +50,13 @@ class Estimate:
 class Estimator:
     """Estimates the points of a sweep; what they share is found once."""
 
-    def __init__(self, data: Path) -> None:
-        """data: the prepared directory."""
+    def __init__(self, data: Path, devices: Callable[[str], Devices] = devices_here) -> None:
+        """
+        Args:
+            data: The prepared directory.
+            devices: The devices that will train, by the type of activations.
+        """
+        self._devices = devices
         self._data = data
         self._known: dict[str, Any] = {}
 
@@ -77,15 +82,16 @@ class Estimator:
         shape = (asdict(config.model), asdict(optim), config.data.seq_len)
         counts, size = self._once("state", shape, lambda: _state(config, records, plan))
         flops = train_flops(config.model, work)
-        on_cpu = jax.default_backend() == "cpu"
-        shared = -(-config.optim.batch // (config.optim.accumulate * jax.device_count()))
+        devices = self._devices(config.model.dtype)
+        on_cpu = devices.backend == "cpu"
+        shared = -(-config.optim.batch // (config.optim.accumulate * devices.count))
         if config.model.kind == "ligr":
             kept = activation_bytes(config, shared, on_cpu)
         else:
             kept = self._once(
                 "kept", (shape, shared), lambda: traced_bytes(config, records, plan, shared)
             )
-        speed = _SHARE * peak_flops(config.model.dtype) * jax.device_count()
+        speed = _SHARE * devices.peak * devices.count
         return Estimate(
             steps=steps,
             tokens=2 * work.impressions,

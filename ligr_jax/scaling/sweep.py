@@ -6,7 +6,7 @@ for is one run, and a sweep started again finds what it has done.
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ligr_jax.atomic import read_text
 from ligr_jax.config import Config, ConfigError, digest, join_list
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.errors import LigrError
+from ligr_jax.parallel.probe import Devices, ProbeError, devices_here
 from ligr_jax.progress import clock
 from ligr_jax.scaling.estimate import Estimate, Estimator
 from ligr_jax.scaling.ladder import configure
@@ -88,20 +89,28 @@ def _text(value: Any) -> str:
     return short if short and float(short) == value else str(value)
 
 
-def plan_points(asked: Sequence[Asked], data: Path, extra: Sequence[str] = ()) -> list[Point]:
+def plan_points(
+    asked: Sequence[Asked],
+    data: Path,
+    extra: Sequence[str] = (),
+    devices: Callable[[str], Devices] = devices_here,
+) -> list[Point]:
     """Configurations and costs of all points, every one shape-checked; the cheapest first.
 
     extra: assignments for every point.
+    devices: The devices that will train, by the type of activations.
 
     Raises:
         ConfigError: a point that cannot run, named by its assignments.
     """
-    estimator, manifest, points = Estimator(data), load_manifest(data), dict[str, Point]()
+    estimator, manifest, points = Estimator(data, devices), load_manifest(data), dict[str, Point]()
     for each in asked:
         given = (*each.assignments, *extra)
         try:
             config = configure(manifest, data, given)
             point = Point(each.sweeps, given, config, estimator(config))
+        except ProbeError:
+            raise
         except LigrError as e:
             raise ConfigError(f"point {' '.join(given)}: {e}") from e
         before = points.get(point.name)

@@ -17,7 +17,8 @@ import yaml
 from ligr_jax.cli import main
 from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
-from ligr_jax.exit_status import DONE, FAILED
+from ligr_jax.exit_status import DONE, FAILED, PREEMPTED
+from ligr_jax.parallel.cluster import expects_peers, without_cluster
 from ligr_jax.scaling import shipped
 from ligr_jax.scaling.fit.registered import score
 from ligr_jax.scaling.ladder import PRESETS, configure
@@ -233,6 +234,90 @@ def test_largest_rung_is_predicted_once_from_the_others(prepared: Path, tmp_path
     assert "no prediction" in said[-1]
     assert not (tmp_path / "other").exists()
     assert largest_of_ladder(plan_points(asked[-1:], prepared, SMALL[1:])) is None
+
+
+RUNNER = """
+import os, sys
+from ligr_jax.cli import main
+from ligr_jax.commands import sweep
+from ligr_jax.parallel import probe
+command, fake = sys.argv[1:], probe.Devices("gpu", "NVIDIA H100 80GB HBM3", 8, 989e12)
+honest, probe.probe = probe.probe, lambda dtype: fake
+assert main([*command, "--dry-run"]) == 0
+assert os.environ["JAX_PLATFORMS"] == "nonexistent"
+probe.probe = honest
+assert main([*command, "--dry-run"]) == 1
+"""
+
+
+def test_the_runner_starts_no_accelerator(
+    prepared: Path, tmp_path: Path, child_env: dict[str, str]
+) -> None:
+    """Where JAX has none, only the child that looks for one fails; its variables stay as given."""
+    file = tmp_path / "one.yaml"
+    file.write_text("method: grid\nparameters: {model.depth: {value: 1}}\n")
+    command = [sys.executable, "-c", RUNNER, "sweep", str(file), "--data", str(prepared)]
+    ended = subprocess.run(
+        [*command, "--out", str(tmp_path), *SMALL],
+        env={**child_env, "JAX_PLATFORMS": "nonexistent"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "1 points" in ended.stdout
+    (line,) = ended.stderr.splitlines()
+    assert "cannot start JAX on this machine's devices" in line
+    assert "check JAX_PLATFORMS=nonexistent" in line
+
+
+def test_a_child_does_not_join_the_cluster_of_its_runner() -> None:
+    given = {"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "0", "JAX_PLATFORMS": "cuda", "PATH": "/"}
+    place = {
+        "SLURM_PROCID": "1",
+        "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_LOCALID": "1",
+        "JAX_COORDINATOR_ADDRESS": "host:1",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": "1",
+        "OMPI_COMM_WORLD_RANK": "1",
+        "PMI_RANK": "1",
+        "TPU_WORKER_HOSTNAMES": "a,b",
+    }
+    assert without_cluster(given | place) == given
+    assert expects_peers(given | place)
+    assert not expects_peers(given)
+
+
+def test_a_signal_stops_a_sweep_whose_points_save(
+    prepared: Path, tmp_path: Path, child_env: dict[str, str]
+) -> None:
+    """With status 85, in one line, and without calling a point failed."""
+    file = tmp_path / "two.yaml"
+    file.write_text("method: grid\nparameters: {optim.dense_lr: {values: [1e-3, 2e-3]}}\n")
+    command = [sys.executable, "-m", "ligr_jax", "sweep", str(file), "--data", str(prepared)]
+    command += [
+        "--out",
+        str(tmp_path),
+        *SMALL,
+        "train.steps=100000",
+        "train.checkpoint_every=100000",
+    ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    runner = subprocess.Popen(command, env=child_env, **pipes)
+    assert runner.stdout is not None
+    lines = iter(runner.stdout.readline, "")
+    assert any(": step " in line for line in lines)
+    runner.send_signal(signal.SIGINT)
+    said, errors = runner.communicate(timeout=300)
+    assert runner.returncode == PREEMPTED, said + errors
+    assert errors == ""
+    assert said.splitlines()[-1].startswith(
+        "stopped by SIGINT with 0 of 2 points finished and 1 saved part-way"
+    )
+    assert "FAILED" not in said
+    assert not list(tmp_path.glob("*/error.txt"))
+    assert len({path.parent for path in tmp_path.glob("*/checkpoints/[0-9]*")}) == 1
 
 
 def _wait(ready, process: subprocess.Popen[str] | None = None) -> None:

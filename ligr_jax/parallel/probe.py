@@ -1,0 +1,87 @@
+"""This machine's devices, found in this process or in a short child process.
+
+The runner of a sweep must not start an accelerator: on a GPU it would reserve the memory that its
+children need, on a TPU it would own the chips. It asks a child, `python -m ligr_jax.parallel.probe
+DTYPE`, which prints one line of JSON and ends.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+
+from ligr_jax.errors import LigrError
+from ligr_jax.parallel.cluster import without_cluster
+
+_LIMIT_S = 180  # a pod's TPU needs a minute to start
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """The devices of one process.
+
+    Attributes:
+        backend: JAX's name of the platform: cpu, gpu, tpu.
+        kind: JAX's name of a device, e.g. NVIDIA H200.
+        count: Number of devices.
+        peak: FLOP/s of one device for the type that was asked for.
+    """
+
+    backend: str
+    kind: str
+    count: int
+    peak: float
+
+
+class ProbeError(LigrError):
+    """The devices of this machine could not be started."""
+
+
+def devices_here(dtype: str) -> Devices:
+    """The devices of this process, which it starts."""
+    import jax
+
+    from ligr_jax.parallel.peak import peak_flops
+
+    kind = jax.local_devices()[0].device_kind
+    return Devices(jax.default_backend(), kind, jax.device_count(), peak_flops(dtype))
+
+
+@functools.cache
+def probe(dtype: str) -> Devices:
+    """The devices that `ligr train` would have here, found by a child process.
+
+    Raises:
+        ProbeError: JAX cannot start there; its last words are part of the message.
+    """
+    command = [sys.executable, "-m", "ligr_jax.parallel.probe", dtype]
+    try:
+        child = subprocess.run(
+            command,
+            env=without_cluster(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+        )
+        if child.returncode == 0:
+            return Devices(**json.loads(child.stdout.splitlines()[-1]))
+        why = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+    except subprocess.TimeoutExpired:
+        why = f"no answer within {_LIMIT_S} s; another process may hold the devices"
+    platforms = os.environ.get("JAX_PLATFORMS")
+    remedy = f"check JAX_PLATFORMS={platforms}" if platforms else "JAX_PLATFORMS=cpu trains without"
+    raise ProbeError(f"cannot start JAX on this machine's devices: {why}; {remedy}")
+
+
+def main() -> None:
+    from ligr_jax.parallel.host import use_all_cores
+
+    use_all_cores()
+    print(json.dumps(dataclasses.asdict(devices_here(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()
