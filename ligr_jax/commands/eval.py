@@ -57,14 +57,14 @@ def _table(numbers: dict[str, Any], split: str) -> str:
         for prefix, label in ((split, unescape(action)), (f"oracle/{split}", "  oracle")):
             if f"{prefix}/{action}/ne" in numbers:
                 values = (numbers[f"{prefix}/{action}/{c}"] for c in COLUMNS)
-                lines.append(f"{label:24}" + "".join(f"{_number(v):>12}" for v in values))
+                lines.append(f"{label:24}" + "".join(f"{number_words(v):>12}" for v in values))
         for name in ("cold_items", "cold_members"):
             key = f"{split}/{action}/{name}"
             if f"{key}/auc" in numbers:
                 count = numbers[f"{key}/impressions"]
-                ne, auc = _number(numbers[f"{key}/ne"]), _number(numbers[f"{key}/auc"])
+                ne, auc = number_words(numbers[f"{key}/ne"]), number_words(numbers[f"{key}/auc"])
                 lines.append(f"{'  ' + name:24}{ne:>12}{auc:>12}   ({count:,} impressions)")
-    mean = f"{_number(numbers[f'{split}/ne']):>12}{_number(numbers[f'{split}/auc']):>12}"
+    mean = f"{number_words(numbers[f'{split}/ne']):>12}{number_words(numbers[f'{split}/auc']):>12}"
     lines += [f"{'mean':24}{mean}", *left_out_lines(numbers, split)]
     if numbers.get("beats_oracle"):
         lines.append("lower cross-entropy than the oracle: this model has read an answer (a leak)")
@@ -84,5 +84,5 @@ def left_out_lines(numbers: Mapping[str, Any], split: str) -> list[str]:
     return lines
 
 
-def _number(value: float | None) -> str:
+def number_words(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"

@@ -111,15 +111,15 @@ def _warm(args: argparse.Namespace) -> list[str]:
 
 
 def _show(summary: dict[str, Any], config: "Config", name: str = "") -> None:
-    from ligr_jax.commands.eval import left_out_lines
+    from ligr_jax.commands.eval import left_out_lines, number_words
 
     for split in config.eval.splits:
         if f"{split}/ne" in summary:
             shown = [summary[f"{split}/{m}"] for m in ("ne", "auc")]
-            ne, auc = ("not defined" if v is None else f"{v:.4f}" for v in shown)
-            print(
-                "\n".join([f"{name}{split}: NE {ne}  AUC {auc}", *left_out_lines(summary, split)])
-            )
+            ne, auc = map(number_words, shown)
+            print(f"{name}{split}: NE {ne}  AUC {auc}")
+            for line in left_out_lines(summary, split):
+                print(f"{name}{line}")
 
 
 def _read_group(path: Path) -> list[tuple[Path, list[str]]]:

@@ -13,6 +13,13 @@ from ligr_jax.data.schema import Column, LogSchema, save_schema
 DAY_MS = 86_400_000
 START_MS = 1_650_000_000_000
 ACTIONS = ("click", "like")
+# Names of the prepared format, of what reads it, and with the signs that separate names elsewhere.
+ODD_FEATURES = (
+    *("session", "weight", "is_random", "item_row", "timestamp_ms", "member_id", "n_train"),
+    *("n_context", "p_click", "_row", "_digest", "count", "literal", "rows", "a/b", "c.d", "e f"),
+    *("g,h", "i=j", "k:l", "^x.*$", "größe", "feature:session", "action:click", "..", 'q"r'),
+)
+ODD_ACTIONS = ("click", "share", "x/y", "item", "loss")
 
 
 def write_log(
@@ -75,6 +82,30 @@ def write_log(
         directory,
     )
     return log
+
+
+def write_odd_log(
+    directory: Path,
+    features: tuple[str, ...] = ODD_FEATURES,
+    actions: tuple[str, ...] = ODD_ACTIONS,
+) -> LogSchema:
+    """Writes the log of `write_log` with more columns: by turns categorical and numeric features,
+    and actions."""
+    log = write_log(directory, rows=600, members=12)
+    rng = np.random.default_rng(1)
+    made = {}
+    for k, name in enumerate(features):
+        if name not in log.columns:
+            made[name] = rng.integers(0, 5 + k, len(log)) * (1.0 if k % 2 else 1)
+    for name in actions[1:]:
+        made[name] = rng.integers(0, 2, len(log))
+    log.with_columns(**{k: pl.Series(v) for k, v in made.items()}).write_parquet(
+        directory / "impressions-00000.parquet"
+    )
+    columns = {n: Column("numeric" if k % 2 else "categorical") for k, n in enumerate(features)}
+    schema = LogSchema(actions, {"item_id": Column("categorical"), **columns})
+    save_schema(schema, directory)
+    return schema
 
 
 def read_arrow(path: Path) -> pa.RecordBatch:

@@ -23,35 +23,8 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.digests import digest_file
-from tests.data.logs import write_log
-
-# Names of the prepared format, of what reads it, and with the signs that separate names elsewhere.
-FEATURES = (
-    *("session", "weight", "is_random", "item_row", "timestamp_ms", "member_id", "n_train"),
-    *("n_context", "p_click", "_row", "_digest", "count", "literal", "rows", "a/b", "c.d", "e f"),
-    *("g,h", "i=j", "k:l", "^x.*$", "größe", "feature:session", "action:click", "..", 'q"r'),
-)
-ACTIONS = ("click", "share", "x/y", "item", "loss")
-
-
-def odd_log(directory: Path, features: tuple[str, ...] = FEATURES) -> LogSchema:
-    """The log of `write_log`, with columns of odd names: categorical and numeric by turns."""
-    log = write_log(directory, rows=600, members=12)
-    rng = np.random.default_rng(1)
-    made = {}
-    for k, name in enumerate(features):
-        if name not in log.columns:
-            made[name] = rng.integers(0, 5 + k, len(log)) * (1.0 if k % 2 else 1)
-    for name in ACTIONS[1:]:
-        made[name] = rng.integers(0, 2, len(log))
-    log.with_columns(**{k: pl.Series(v) for k, v in made.items()}).write_parquet(
-        directory / "impressions-00000.parquet"
-    )
-    kinds = ("categorical", "numeric")
-    columns = {n: Column(kinds[k % 2]) for k, n in enumerate(features)}  # type: ignore[arg-type]
-    schema = LogSchema(ACTIONS, {"item_id": Column("categorical"), **columns})
-    save_schema(schema, directory)
-    return schema
+from tests.data.logs import ODD_FEATURES as FEATURES
+from tests.data.logs import write_log, write_odd_log
 
 
 def prepared_log(directory: Path) -> Records:
@@ -66,7 +39,7 @@ def batch_of(records: Records, features: dict[str, Feature]) -> Batch:
 
 
 def test_odd_names_change_nothing_of_a_batch_but_their_own_features(tmp_path: Path) -> None:
-    odd_log(tmp_path / "odd")
+    write_odd_log(tmp_path / "odd")
     write_log(tmp_path / "plain", rows=600, members=12)
     odd, plain = prepared_log(tmp_path / "odd"), prepared_log(tmp_path / "plain")
     features = default_features(odd.manifest.columns)
@@ -80,7 +53,7 @@ def test_odd_names_change_nothing_of_a_batch_but_their_own_features(tmp_path: Pa
 
 
 def test_every_column_of_an_odd_name_is_the_logs(tmp_path: Path) -> None:
-    schema = odd_log(tmp_path)
+    schema = write_odd_log(tmp_path)
     records = prepared_log(tmp_path)
     rows = pl.read_parquet(tmp_path / "impressions-00000.parquet")
     rows = rows.with_columns(i=pl.int_range(len(rows)))
@@ -114,7 +87,7 @@ def test_names_that_cannot_work_are_refused(
 
 
 def test_a_column_of_the_log_is_no_feature_and_answer_at_once(tmp_path: Path) -> None:
-    odd_log(tmp_path, ("share",))
+    write_odd_log(tmp_path, ("share",))
     for name in ("click", "share"):
         schema = LogSchema(("click", "share"), {n: Column("numeric") for n in ("item_id", name)})
         schema = LogSchema(schema.actions, {**schema.columns, "item_id": Column("categorical")})
@@ -172,7 +145,7 @@ def test_data_of_format_version_1_are_read_as_before(tmp_path: Path) -> None:
 
 
 def test_format_version_1_with_one_column_for_two_names_is_refused(tmp_path: Path) -> None:
-    odd_log(tmp_path, ("session", "count"))
+    write_odd_log(tmp_path, ("session", "count"))
     prepared_log(tmp_path)
     path = tmp_path / "out" / "manifest.json"
     manifest = json.loads(path.read_text())

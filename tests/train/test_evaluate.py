@@ -8,7 +8,10 @@ import polars as pl
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from ligr_jax.commands.eval import left_out_lines
+from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.records import Records
+from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.evaluate import Predictions, measure
 from tests.train.runs import small_config
 
@@ -75,6 +78,44 @@ def test_the_oracle_is_measured_and_a_model_that_beats_it_is_flagged(
     peeking = dataclasses.replace(read, logits=read.logits + np.float32(3) * (read.labels - 0.5))
     leaking = measure(peeking, records, config, "test")
     assert leaking["beats_oracle"] is True
+
+
+@pytest.mark.parametrize("label", [1, 0, -1])
+def test_an_action_without_both_labels_is_left_out_of_means_by_name(
+    prepared: Path, records: Records, label: int
+) -> None:
+    logits = np.random.default_rng(0).normal(size=(len(test_targets(records)), 2))
+    table, config = predictions(records, logits), small_config(prepared)
+    whole = measure(table, records, config, "test")
+    assert "test/left_out" not in whole
+    labels = table.labels.copy()
+    labels[:, 0] = label
+    out = measure(dataclasses.replace(table, labels=labels), records, config, "test")
+    assert out["test/left_out"] == "click"
+    for prefix in ("test", "oracle/test"):
+        for metric in ("ne", "auc"):
+            assert np.isnan(out[f"{prefix}/click/{metric}"])
+            assert out[f"{prefix}/{metric}"] == whole[f"{prefix}/like/{metric}"]
+    assert {**whole, "test/left_out": 0}.keys() >= out.keys()
+    said = left_out_lines(out, "test")
+    why = "it has no labels" if label < 0 else f"all its labels are {label}"
+    assert said == [f"click is left out of the means over actions: {why} in test"]
+    labels[:, 1] = label
+    out = measure(dataclasses.replace(table, labels=labels), records, config, "test")
+    assert out["test/left_out"] == "click,like"
+    assert np.isnan([out["test/ne"], out["oracle/test/auc"]]).all()
+
+
+def test_base_rates_lie_inside_0_and_1_whatever_the_labels(prepared: Path) -> None:
+    manifest = load_manifest(prepared)
+    train = dataclasses.replace(manifest.splits["train"], positive_rate={"like": 1.0})
+    for rates in ({"click": 0.0, "like": 1.0}, {"like": 1.0}, {}):
+        train = dataclasses.replace(train, positive_rate=rates)
+        changed = dataclasses.replace(manifest, splits={**manifest.splits, "train": train})
+        for assignments in ([], ["model.actions=like"], ["model.actions=like,click"]):
+            model = configure(changed, prepared, assignments).model
+            assert all(0 < rate < 1 for rate in model.prior)
+            assert len(model.prior) == len(model.actions)
 
 
 def test_cold_slices_are_those_with_few_train_impressions(prepared: Path, records: Records) -> None:

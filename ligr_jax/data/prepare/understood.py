@@ -20,7 +20,7 @@ from ligr_jax.data.schema import MEMBER, RANDOM, SESSION, TIME, WEIGHT
 from ligr_jax.data.sources.source import Source
 from ligr_jax.data.sources.times import EARLIEST_MS
 from ligr_jax.data.sources.times import shown as shown_time
-from ligr_jax.data.sources.validate import UNTIMED
+from ligr_jax.data.sources.validate import UNTIMED, has_role
 
 MANY = 20  # members, before odd times are worth a warning
 HOUR_MS = 3_600_000
@@ -129,7 +129,7 @@ def _roles(source: Source, manifest: Manifest) -> Iterator[dict[str, Any]]:
 
     def role(name: str, role: str, **more: Any) -> dict[str, Any]:
         own = source.names.get(name, name)
-        by = "name" if name in source.by_name else "said"
+        by = "name" if name in source.by_name and role != "action" else "said"
         return {"column": own, "name": name, "role": role, "by": by, **more}
 
     yield role(MEMBER, "member")
@@ -139,7 +139,7 @@ def _roles(source: Source, manifest: Manifest) -> Iterator[dict[str, Any]]:
         (WEIGHT, "weight in the loss"),
         (RANDOM, "random impressions"),
     ):
-        if name in source.present:
+        if name in source.present and has_role(name, source):
             yield role(name, meaning)
     for action in schema.actions:
         rates = [s.positive_rate.get(action) for s in manifest.splits.values()]

@@ -91,18 +91,27 @@ def _log_parsers(source: Source, text: bool) -> Parsers:
         MEMBER: (MEMBER, ids, np.array([0])),
         TIME: (TIME, timestamps, np.array([UNTIMED])),
     }
-    if source.sessions and SESSION not in schema.actions:
+    if source.sessions and has_role(SESSION, source):
         out[SESSION] = (SESSION, ids, np.array([0]))
-    # A feature or an action of this name is that and nothing else.
-    user = {*schema.actions, *log_columns(source)}
-    out[WEIGHT] = (None if WEIGHT in user else WEIGHT, weights, np.ones(1, np.float32))
-    out[RANDOM] = (None if RANDOM in user else RANDOM, labels, unknown)
+    weight, random = (name if has_role(name, source) else None for name in (WEIGHT, RANDOM))
+    out[WEIGHT] = (weight, weights, np.ones(1, np.float32))
+    out[RANDOM] = (random, labels, unknown)
     out |= {action(a): (a, labels, unknown) for a in schema.actions}
     for name, column in log_columns(source).items():
         out[feature(name)] = (name, feature_parser(name, column, text), _absent(column))
     if schema.truth:
         out |= {truth(a): (f"p_{a}", probabilities, nan) for a in schema.actions}
     return out
+
+
+def has_role(name: str, source: Source) -> bool:
+    """Whether a column `session_id`, `weight` or `is_random` is what its name says.
+
+    An action of that name is an action alone, and a feature `weight` or `is_random` a feature
+    alone; sessions may be a feature besides.
+    """
+    features = () if name == SESSION else log_columns(source)
+    return name not in source.schema.actions and name not in features
 
 
 def parse_column(

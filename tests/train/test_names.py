@@ -1,0 +1,53 @@
+"""A run on a log whose columns have odd names is trained, measured, exported and reported."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ligr_jax import cli
+from ligr_jax.tables.exported import ExportedTable
+from ligr_jax.train.evaluate import restore
+from ligr_jax.train.state import split
+from tests.data.logs import write_odd_log
+
+FEATURES = ("session", "c.d", "a/b", "width_4", "g,h", "^x.*$", "i=j", 'k: "l"', "..")
+ACTIONS = ("click", "x/y", "loss", "a$b$", "like")
+RUN = (
+    *("model.width=8", "model.heads=1", "model.depth=1", "model.table_width=4", "data.seq_len=32"),
+    *("optim.batch=8", "train.steps=2", "train.log_every=1", "track.wandb=off"),
+    *("model.features.c.d.rows=20", "model.features.i=j.rows=30", "mesh.data=1", "mesh.model=2"),
+    'mesh.placement="g,h:row",a/b:column,..:table,i=j:table,width_4:row,"k: ""l"":replicated"',
+    'model.features=a/b,"g,h",c.d,i=j,width_4,..,"k: ""l"""',
+    "model.actions=x/y,click,loss,a$b$",
+)
+
+
+def test_a_run_of_odd_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, data, run, out = (str(tmp_path / name) for name in ("log", "data", "runs/run", "export"))
+    write_odd_log(Path(log), FEATURES, ACTIONS)
+    assert cli.main(["prepare", log, "--out", data]) in (0, None)
+    assert cli.main(["train", "--data", data, "--out", run, *RUN]) == 0
+    summary = json.loads((Path(run) / "summary.json").read_text())
+    assert summary["config/model.features.c.d.rows"] == 20
+    capsys.readouterr()
+
+    assert cli.main(["eval", run]) == 0
+    said = capsys.readouterr().out.splitlines()
+    for action, key in (("x/y", "x%2Fy"), ("click", "click"), ("a$b$", "a$b$")):
+        (line,) = (line for line in said if line.startswith(f"{action} "))
+        assert line.split()[1] == f"{summary[f'test/{key}/ne']:.4f}"
+
+    assert cli.main(["export", run, "--out", out]) == 0
+    evaluator, state = restore(Path(run), assignments=["mesh.data=1", "mesh.model=1"])
+    tables = evaluator.layout.unpack(split(state.params)[1])
+    assert {"a/b", "..", "g,h", "c.d", "i=j", 'k: "l"'} <= tables.keys()
+    for name, table in tables.items():
+        rows = ExportedTable.open(Path(out), name).rows(np.arange(len(table)))
+        np.testing.assert_array_equal(rows, table)
+
+    assert cli.main(["report", str(tmp_path / "runs")]) == 0
+    page = (tmp_path / "runs" / "report.html").read_text()
+    assert "AUC x/y" in page
+    assert len(list((tmp_path / "runs" / "figures").glob("*_auc_*.svg"))) > 0
