@@ -8,7 +8,7 @@ import numpy as np
 
 from ligr_jax.config import Config, DataConfig, Feature, MeshConfig, ModelConfig, OptimConfig
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.distinct import DistinctRows
+from ligr_jax.data.unique_ids import UniqueIdMapper
 from ligr_jax.nn.flops import train_flops
 from ligr_jax.nn.work import Work
 from ligr_jax.parallel.peak import peak_flops
@@ -62,7 +62,7 @@ def steps(
         mesh=mesh,
     )
     program = Program(config, steps=1000)
-    distinct_rows = DistinctRows(config.model, program.process.devices)
+    distinct_rows = UniqueIdMapper(config.model, program.process.devices)
     batch, lists = program.put(*distinct_rows(random_batch(case, table_rows)))
     state, step = program.fresh(batch), program.compile(batch, lists)
 

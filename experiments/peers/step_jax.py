@@ -43,7 +43,7 @@ class Side:
         fresh, self.step, _ = self.trainer._start()
         pairs = [next(self.trainer.batches) for _ in range(batches)]
         for i, (batch, lists) in enumerate(pairs):
-            ids = {name: as_rows(lists[name].own, place) for name, place in batch.ids.items()}
+            ids = {name: as_rows(lists[name].local, place) for name, place in batch.ids.items()}
             np.savez(folder / f"batch-{i}.npz", **by_path(batch._replace(ids=ids)._asdict()))
         params = jax.tree.map(jax.device_put, randomized(fresh.params), shardings(fresh.params))
         np.savez(folder / "params.npz", **by_path(params))

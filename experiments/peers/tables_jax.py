@@ -14,10 +14,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ligr_jax.config import Feature, MeshConfig, ModelConfig
-from ligr_jax.data.distinct import Distinct, distinct
+from ligr_jax.data.unique_ids import UniqueIds, unique_ids
 from ligr_jax.parallel.traffic import collectives
-from ligr_jax.tables.exchange import look_up, merge, update
-from ligr_jax.tables.plan import plan_tables
+from ligr_jax.tables.exchange import gather_rows, reduce_row_grads, update
+from ligr_jax.tables.planner import plan_tables
 from ligr_jax.tables.sparse import rowwise_adagrad
 from ligr_jax.tables.table import embed
 from peers.attention_jax import hello
@@ -76,11 +76,11 @@ def rowwise(
     parts, whole = NamedSharding(mesh, P(("data", "model"))), NamedSharding(mesh, P())
 
     def step(tables: Any, states: Any, lists: Any, place: jax.Array, g: jax.Array) -> Any:
-        found = look_up(lay, tables, {t: d.own for t, d in lists.items()})
+        found = gather_rows(lay, tables, {t: d.local for t, d in lists.items()})
         looked_up, pull = jax.vjp(lambda rows: embed(rows, place), found["id"])
         # As in training, rows move only after a loss has seen what was looked up.
         total = looked_up.sum()
-        merged = merge(lay, {"id": pull(g)[0]}, lists)
+        merged = reduce_row_grads(lay, {"id": pull(g)[0]}, lists)
         scalars = (jnp.float32(RATE), 0.0, jnp.int32(0), jnp.isfinite(total))
         return *update(lay, rule, tables, states, lists, merged, *scalars), total
 
@@ -96,8 +96,8 @@ def rowwise(
     kept = [*jax.jit(fresh, out_shardings=shardings)()]
     placed = []
     for batch in batches:
-        lists, place = distinct(batch.reshape(n, -1), rows)
-        given = {"id": jax.device_put(lists, Distinct(parts, whole, parts))}
+        lists, place = unique_ids(batch.reshape(n, -1), rows)
+        given = {"id": jax.device_put(lists, UniqueIds(parts, whole, parts))}
         placed.append((given, jax.device_put(place, parts)))
     g = jax.device_put(upstream.reshape(n, -1, WIDTH), parts)
     with jax.set_mesh(mesh):
@@ -139,7 +139,7 @@ def dense(batches: list[np.ndarray], rows: int, upstream: np.ndarray) -> Callabl
 def host(batches: list[np.ndarray], rows: int, _: np.ndarray) -> Callable[[], Any]:
     """What the input pipeline does for `rowwise`, in a thread of its own, beside the step."""
     turn = itertools.cycle(batches)
-    return lambda: distinct(next(turn)[None], rows)
+    return lambda: unique_ids(next(turn)[None], rows)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import numpy as np
 from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.distinct import Distinct, DistinctRows
 from ligr_jax.data.plan import Plan, make_plan
 from ligr_jax.data.records import Records
+from ligr_jax.data.unique_ids import UniqueIdMapper, UniqueIds
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Process:
 
 
 # A batch, and by table the lists of rows its ids are places in; none for dense training.
-TrainBatch = tuple[Batch, dict[str, Distinct]]
+TrainBatch = tuple[Batch, dict[str, UniqueIds]]
 
 
 class TrainBatches(Iterator[TrainBatch]):
@@ -90,7 +90,7 @@ def train_batches(
     batches = mine.map(Assembler(records, plan, config.model))
     if config.optim.table_optimizer == "adamw":
         return TrainBatches(batches.map(_without_lists), config.data.workers)
-    lists = DistinctRows(config.model, process.devices, merge=process.count == 1)
+    lists = UniqueIdMapper(config.model, process.devices, whole_batch=process.count == 1)
     return TrainBatches(batches.map(lists), config.data.workers)
 
 
@@ -100,7 +100,7 @@ def _without_lists(batch: Batch) -> TrainBatch:
 
 def eval_batches(
     records: Records, plan: Plan, config: Config, process: Process = Process()
-) -> Iterator[tuple[np.ndarray, Batch, dict[str, Distinct]]]:
+) -> Iterator[tuple[np.ndarray, Batch, dict[str, UniqueIds]]]:
     """Every row of the plan once, in order: impression numbers [B, N], batch, and lists of rows.
 
     The last batch is filled with rows of padding, so that all have one shape; so is each batch,
@@ -109,7 +109,7 @@ def eval_batches(
     asked = -(-(config.eval.batch or config.optim.batch) // process.count)
     size = -(-asked // process.devices) * process.devices
     assemble = Assembler(records, plan, config.model)
-    lists = DistinctRows(config.model, process.devices, merge=False)
+    lists = UniqueIdMapper(config.model, process.devices, whole_batch=False)
     rows = np.arange(process.index, len(plan), process.count)
     # Processes run the same number of batches, or one would wait for the others for ever.
     batches = -(-len(plan) // (size * process.count))

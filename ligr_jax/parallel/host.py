@@ -1,20 +1,20 @@
-"""What must be decided before JAX starts: by whatever starts a process, never by the library."""
+"""Process settings that must be made before JAX starts: by programs, never by the library."""
 
 import ctypes.util
 import glob
 import os
 import sys
 
-ALLOCATOR = "LIGR_ALLOCATOR"  # of the environment: auto (default), none, or a library's path
-# Blocks of 64 MiB and more, such as a checkpoint's copies of tables: one arena keeps them for all
-# threads, or each thread that ever made one would keep its own.
+ALLOCATOR = "LIGR_ALLOCATOR"  # environment variable: auto (default), none, or a library's path
+# oversize_threshold: blocks of 64 MiB and more, such as a checkpoint's copies of tables, come from
+# one arena that all threads share; otherwise each thread would keep its own copies.
 _JEMALLOC = "dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always,oversize_threshold:67108864"
 
 
 def use_all_cores() -> None:
-    """On CPU, one simulated device per core: data parallelism there beats one device with threads.
+    """Simulate one device per CPU core: data parallelism is faster than one device with threads.
 
-    Does nothing where XLA_FLAGS already says how many, and nothing to accelerators.
+    This has no effect on accelerators, or if XLA_FLAGS already sets the number of devices.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in flags:
@@ -23,27 +23,32 @@ def use_all_cores() -> None:
 
 
 def use_fast_allocator() -> None:
-    """On a CPU, starts this process again with an allocator that keeps the memory it is given.
+    """On a CPU, restart this process with an allocator that does not return freed memory.
 
-    XLA allocates a step's outputs and temporaries afresh, and the system's allocator returns them
-    after each step: every page is faulted in again. jemalloc, where the system has it, makes a step
-    about 1.6 times as fast (experiments/step.py, with --allocator none beside it); glibc's huge
-    pages do so now and then. Says what it took on stderr; does nothing where there is an
-    accelerator, another allocator, or LIGR_ALLOCATOR=none. Call it first of all: the arguments are
-    kept, nothing else is.
+    XLA allocates the outputs and temporaries of every step, and the system's allocator returns them
+    to the kernel after the step, so that every page faults again. With jemalloc, if installed, a
+    step is about 1.6 times as fast (experiments/step.py, compared with --allocator none); with
+    glibc's huge pages it is so sometimes. The choice is printed to stderr.
+
+    This does nothing if there is an accelerator, if another allocator is configured, or with
+    LIGR_ALLOCATOR=none. Call it before anything else: only the arguments survive the restart.
     """
     choice = os.environ.get(ALLOCATOR, "auto")
-    chosen_already = {"LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_CONF"} & os.environ.keys()
+    configured = {"LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_CONF"} & os.environ.keys()
     accelerator = (
         glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/accel*") + glob.glob("/dev/vfio/*")
     )
-    if sys.platform != "linux" or choice == "none" or chosen_already or accelerator:
+    if sys.platform != "linux" or choice == "none" or configured or accelerator:
         return
     library = ctypes.util.find_library("jemalloc") if choice == "auto" else choice
     if library:
         settings = {"LD_PRELOAD": library, "MALLOC_CONF": _JEMALLOC}
     else:
         settings = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-    name = library or "glibc with huge pages (jemalloc, where installed, is faster)"
-    print(f"memory: {name}; {ALLOCATOR}=none keeps the system's", file=sys.stderr, flush=True)
+    name = library or "glibc with huge pages (jemalloc, if installed, is faster)"
+    print(
+        f"memory allocator: {name}; {ALLOCATOR}=none keeps the default",
+        file=sys.stderr,
+        flush=True,
+    )
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **settings})

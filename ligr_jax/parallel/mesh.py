@@ -1,7 +1,7 @@
-"""The mesh of a run, and where its arrays live on it.
+"""The device mesh of a run, and the sharding of its arrays.
 
-Every device takes an equal part of each batch. Dense weights are on all of them, or split over
-`data`; tables lie as their layout says, split over `model` and alike along `data`.
+The batch is sharded over all devices. Dense weights are replicated, or sharded over `data` (FSDP).
+Tables are placed by their layout: sharded over `model`, replicated over `data`.
 """
 
 import math
@@ -15,63 +15,68 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ligr_jax.config import Config, ConfigError
-from ligr_jax.data.distinct import Distinct
+from ligr_jax.data.unique_ids import UniqueIds
 from ligr_jax.tables.layout import AXES, PARTS, Layout
 
 
 def make_mesh(config: Config) -> Mesh:
-    """The axes `data` x `model` as `config.mesh` asks; `mesh.data=0` takes what devices are left,
-    as many as share out the batch.
+    """Return the mesh with the axes `data` x `model` of `config.mesh`.
+
+    With `mesh.data=0` the data axis takes as many of the remaining devices as divide the batch.
 
     Raises:
-        ConfigError: more devices than there are, or a batch that they cannot share equally.
+        ConfigError: the mesh needs more devices than there are, does not divide the batch, or
+            leaves out devices of several processes.
     """
-    asked, devices = config.mesh, jax.devices()
+    requested = config.mesh
+    devices = jax.devices()
     rows = config.optim.batch // config.optim.accumulate
-    each = f"a micro-batch of {rows} rows (optim.batch / optim.accumulate)"
-    if max(asked.data, 1) * asked.model > len(devices):
+    micro_batch = f"a micro-batch of {rows} rows (optim.batch / optim.accumulate)"
+    least_data = max(requested.data, 1)
+    if least_data * requested.model > len(devices):
         raise ConfigError(
-            f"mesh.data={asked.data} x mesh.model={asked.model} asks for more devices than the "
-            f"{len(devices)} there are; lower one, or on a CPU simulate more with "
-            "XLA_FLAGS=--xla_force_host_platform_device_count=8"
+            f"mesh.data={requested.data} x mesh.model={requested.model} needs more than the "
+            f"{len(devices)} available devices; lower one of them, or simulate devices on a CPU "
+            "with XLA_FLAGS=--xla_force_host_platform_device_count=8"
         )
-    if rows % (max(asked.data, 1) * asked.model):
+    if rows % (least_data * requested.model):
         raise ConfigError(
-            f"{each} cannot be shared equally by mesh.data={max(asked.data, 1)} x "
-            f"mesh.model={asked.model} devices; change optim.batch"
+            f"{micro_batch} is not divisible by mesh.data={least_data} x "
+            f"mesh.model={requested.model} devices; change optim.batch"
         )
-    data = asked.data or math.gcd(rows // asked.model, len(devices) // asked.model)
-    if jax.process_count() > 1 and data * asked.model != len(devices):
+    data = requested.data or math.gcd(rows // requested.model, len(devices) // requested.model)
+    if jax.process_count() > 1 and data * requested.model != len(devices):
         raise ConfigError(
-            f"the mesh of {data} x {asked.model} leaves out some of the {len(devices)} devices of "
-            f"{jax.process_count()} processes; make {each} a multiple of {len(devices)}"
+            f"the mesh of {data} x {requested.model} does not use all {len(devices)} devices of "
+            f"{jax.process_count()} processes; make {micro_batch} a multiple of {len(devices)}"
         )
-    grid = np.array(devices[: data * asked.model]).reshape(data, asked.model)
+    grid = np.array(devices[: data * requested.model]).reshape(data, requested.model)
     return Mesh(grid, AXES)
 
 
 def over_rows(mesh: Mesh) -> NamedSharding:
-    """Splits the leading axis, the rows of a batch."""
+    """Return the sharding of the leading axis (rows of a batch) over all devices."""
     return NamedSharding(mesh, PARTS)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the replicated sharding."""
     return NamedSharding(mesh, P())
 
 
-def of_lists(mesh: Mesh) -> Distinct:
+def of_lists(mesh: Mesh) -> UniqueIds:
     """Of a table's lists: a device has its own, and all have those of the whole batch."""
-    return Distinct(over_rows(mesh), replicated(mesh), over_rows(mesh))
+    return UniqueIds(over_rows(mesh), replicated(mesh), over_rows(mesh))
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Host arrays on the mesh; of several processes, each gives its own part."""
+    """Move host arrays to the mesh. With several processes, each passes its own part."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
 
-# The first rule whose pattern a path of the training state matches says where it lives.
+# Sharding of the training state: the first rule whose pattern matches the parameter path applies.
 _RULES: tuple[tuple[str, Callable[..., P]], ...] = (
     (
         r"(?:params/tables|opt_state/rows)/([^/]+)",
@@ -83,12 +88,16 @@ _RULES: tuple[tuple[str, Callable[..., P]], ...] = (
 
 
 def shardings(state: Any, mesh: Mesh, layout: Layout, fsdp: bool = False) -> Any:
-    """Where each array of a training state, or of its shapes, lives.
+    """Return the sharding of each array of a training state.
 
-    fsdp: dense weights and their optimizer's state are split over `data`.
+    Args:
+        state: training state, or its shapes.
+        mesh: mesh of the run.
+        layout: layout of the tables.
+        fsdp: whether dense weights and their optimizer's state are sharded over `data`.
     """
 
-    def of(path: Any, x: Any) -> NamedSharding:
+    def sharding_of(path: Any, x: Any) -> NamedSharding:
         names = "/".join(
             str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", "")))) for p in path
         )
@@ -98,11 +107,11 @@ def shardings(state: Any, mesh: Mesh, layout: Layout, fsdp: bool = False) -> Any
                 return NamedSharding(mesh, rule(match, x, layout, fsdp))
         raise AssertionError("the last rule matches everything")
 
-    return jax.tree_util.tree_map_with_path(of, state)
+    return jax.tree_util.tree_map_with_path(sharding_of, state)
 
 
 def _split(x: Any, parts: int) -> P:
-    """The longest axis that divides evenly goes over `data`; a vector stays whole."""
+    """Return the spec that shards the longest divisible axis over `data`; not for vectors."""
     even = [axis for axis in range(x.ndim) if parts > 1 and x.shape[axis] % parts == 0]
     if x.ndim < 2 or not even:
         return P()

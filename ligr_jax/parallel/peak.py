@@ -1,4 +1,4 @@
-"""What devices can do: peak rate, memory and its bandwidth, from data sheets or measured."""
+"""Peak FLOP/s, memory and bandwidth of devices, from data sheets or measured."""
 
 import difflib
 import functools
@@ -11,10 +11,13 @@ from ligr_jax.data.schema import BadInput
 
 
 class Device(NamedTuple):
-    """One device of a kind.
+    """Specification of a device.
 
-    kind: part of JAX's `device_kind`. flops: dense bfloat16 FLOP/s. memory: bytes.
-    bandwidth: of that memory, bytes/s.
+    Attributes:
+        kind: part of JAX's `device_kind`.
+        flops: dense bfloat16 FLOP/s.
+        memory: bytes.
+        bandwidth: memory bandwidth in bytes/s.
     """
 
     kind: str
@@ -23,8 +26,8 @@ class Device(NamedTuple):
     bandwidth: float
 
 
-# By the makers' data sheets (SXM modules; TPUs per chip). A kind that is part of another comes
-# after it: v5p calls itself "TPU v5".
+# From the vendors' data sheets (SXM modules; TPUs per chip). A kind that is a substring of another
+# comes after it: JAX calls v5p "TPU v5".
 DEVICES = {
     "a100": Device("A100", 312e12, 80e9, 2.04e12),
     "h100": Device("H100", 989e12, 80e9, 3.35e12),
@@ -38,17 +41,17 @@ DEVICES = {
 
 
 def find_device(name: str) -> Device:
-    """The device of a name such as `h200`, `tpu-v5e`, or `cpu`: this machine, measured.
+    """Return the device called e.g. `h200` or `tpu-v5e`; `cpu` measures this machine.
 
     Raises:
-        BadInput: no such device; the nearest names are shown.
+        BadInput: the name is unknown. The message has the nearest names.
     """
     check_name(name)
     return _this_machine() if name == "cpu" else DEVICES[name]
 
 
 def check_name(name: str) -> None:
-    """Raises BadInput with the nearest names where `find_device` would; measures nothing."""
+    """Raise BadInput, with the nearest names, if `find_device` does not know the name."""
     names = [*DEVICES, "cpu"]
     if name not in names:
         near = difflib.get_close_matches(name.lower(), names, 3, 0.4)
@@ -56,7 +59,7 @@ def check_name(name: str) -> None:
 
 
 def name_of(kind: str) -> str | None:
-    """The name of a device by what JAX calls it, e.g. `NVIDIA H200`; None for one not listed."""
+    """Return the name for JAX's `device_kind`, e.g. h200 for `NVIDIA H200`; None if unknown."""
     if kind == "cpu":
         return kind
     return next((name for name, device in DEVICES.items() if device.kind in kind), None)
@@ -64,19 +67,19 @@ def name_of(kind: str) -> str | None:
 
 @functools.cache
 def peak_flops(dtype: str) -> float:
-    """FLOP/s of one device: from data sheets, or measured by a matrix product."""
+    """Return the peak FLOP/s of one device: from data sheets, or of a measured matrix product."""
     import jax
 
     name = name_of(jax.local_devices()[0].device_kind)
     if name in DEVICES:
         return DEVICES[name].flops
-    # One device of several simulated ones shares the cores; the product used all of them.
+    # Simulated devices share the cores, and the measured product uses all cores.
     return _product_rate(dtype) / len(jax.local_devices())
 
 
 def _product_rate(dtype: str) -> float:
-    """FLOP/s of a product of matrices, the best of five."""
-    import jax  # here: the table above is read where no accelerator is
+    """Return the FLOP/s of a matrix product, the best of five."""
+    import jax  # not at the top: the table above is used without JAX
     import jax.numpy as jnp
 
     n = 1024
@@ -87,6 +90,7 @@ def _product_rate(dtype: str) -> float:
 
 
 def _this_machine() -> Device:
+    """Return the measured specification of this machine."""
     import numpy as np
 
     source = np.ones(2**23)
@@ -97,6 +101,7 @@ def _this_machine() -> Device:
 
 
 def _best_of_five(run: Callable[[], object]) -> float:
+    """Return the shortest seconds of five calls."""
     best = float("inf")
     for _ in range(5):
         began = time.perf_counter()

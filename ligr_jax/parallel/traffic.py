@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its HLO."""
+"""Communication between devices of a compiled program, read from its HLO."""
 
 import math
 import re
@@ -14,7 +14,7 @@ _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
 class Collective(NamedTuple):
-    """One operation: what it gives a device, as (type, shape), and how many devices take part."""
+    """One collective operation: its result per device as (type, shape), and the group size."""
 
     kind: str
     arrays: tuple[tuple[str, tuple[int, ...]], ...]
@@ -22,8 +22,9 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> int:
-        """Bytes that each device sends, on a ring."""
-        size, g = 0, self.devices
+        """Bytes that each device sends in a ring algorithm."""
+        g = self.devices
+        size = 0
         for kind, shape in self.arrays:
             size += math.prod(shape) * _BYTES[kind]
         share = {"all-gather": 1 / g, "all-reduce": 2 / g, "all-to-all": 1 / g}
@@ -33,7 +34,7 @@ class Collective(NamedTuple):
 
 
 def collectives(hlo: str) -> Iterator[Collective]:
-    """Those of a compiled program's text that have more than one device take part."""
+    """Yield the collectives with more than one device of a compiled program's text."""
     for line in hlo.splitlines():
         match = _OPERATION.search(re.sub(r"/\*.*?\*/", "", line))  # "/*index=5*/" in long tuples
         if match:
@@ -47,8 +48,11 @@ def collectives(hlo: str) -> Iterator[Collective]:
 
 
 def _group(line: str) -> int:
-    """Devices of a replica group: {{0,1},{2,3}}, [groups, devices]<=[...], or axes of a mesh,
-    mesh['x'=2,'y'=4] {'y'}."""
+    """Return the devices per replica group of a line of HLO.
+
+    Groups are written as {{0,1},{2,3}}, [groups, devices]<=[...], or axes of a mesh,
+    mesh['x'=2,'y'=4] {'y'}.
+    """
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
     if listed:
         return listed[1].count(",") + 1

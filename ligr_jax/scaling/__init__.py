@@ -1,4 +1,4 @@
-"""From finished runs to laws: compute accounting, sweeps, fits and the report page.
+"""Sweeps of runs, scaling laws fitted to them, the report page, and the plan of the next run.
 
-`runs`, `fit`, `figures` and `report` import no JAX and work on any table of runs.
+`runs`, `fit`, `report` and `plan` import no JAX and work on any table of runs.
 """

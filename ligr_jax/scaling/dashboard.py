@@ -1,7 +1,7 @@
-"""A W&B workspace with the report's panels, made in code, and the report's fits as a W&B run.
+"""A W&B workspace with the report's panels, and the report's fits as a W&B run.
 
-Panels name what runs log: rows of metrics.jsonl, keys of summary.json. Both stand in W&B under the
-same names, so a workspace is made from what finished runs have, and needs no server to be made.
+Panels refer to the columns of metrics.jsonl and the keys of summary.json, which have the same names
+in W&B. The workspace can therefore be built from finished runs on disk, without a server.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,15 +25,20 @@ CURVES = (
     "train/loss", "train/grad_norm", "lr/dense", "lr/tables",
     "mfu", "tokens_per_s", "input_wait", "packing",
 )  # fmt: skip
-LAWS, FIGURES = "laws", "figures"  # keys of the run that holds the fits
+LAWS = "laws"  # keys of the run that has the fits
+FIGURES = "figures"
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What panels can be of: the evaluated split, actions, cold-start slices, swept parameters.
+    """What the panels can show.
 
-    slices: of each action those that have both classes. parameters: names of summary.json, like
-    `config/model.depth`. figures: names of the report's PNG files.
+    Attributes:
+        split: evaluated split.
+        actions: names of actions with metrics.
+        slices: "action/slice" of the cold-start slices with metrics.
+        parameters: swept settings, as keys of summary.json such as `config/model.depth`.
+        figures: names of the report's PNG files.
     """
 
     split: str = "validation"
@@ -44,21 +49,21 @@ class Contents:
 
 
 def contents(runs: Runs, directory: Path) -> Contents:
-    """What the finished runs of a sweep's directory can show."""
+    """Return what a sweep's finished runs, and the report's figures in `directory`, can show."""
     names = runs.table.columns
     split = "validation" if "validation/ne" in names else "test"
     parts = [n.split("/") for n in names if n.startswith(f"{split}/") and n.endswith("/auc")]
     return Contents(
-        split,
-        tuple(p[1] for p in parts if len(p) == 3),
-        tuple("/".join(p[1:3]) for p in parts if len(p) == 4 and p[2] in SLICES),
-        tuple(varied(runs.table)),
-        tuple(sorted(p.stem for p in (directory / "figures").glob("*.png"))),
+        split=split,
+        actions=tuple(p[1] for p in parts if len(p) == 3),
+        slices=tuple("/".join(p[1:3]) for p in parts if len(p) == 4 and p[2] in SLICES),
+        parameters=tuple(varied(runs.table)),
+        figures=tuple(sorted(p.stem for p in (directory / "figures").glob("*.png"))),
     )
 
 
 def workspace(entity: str, project: str, shown: Contents) -> ws.Workspace:
-    """The workspace, not saved: `.save()` needs a server, `to_json` does not."""
+    """Return the workspace. It is not saved: `.save()` needs a server, `to_json` does not."""
     sections = {
         "Quality against compute": _quality(shown),
         "Actions": _scatters([f"{shown.split}/{a}" for a in shown.actions]),
@@ -67,28 +72,39 @@ def workspace(entity: str, project: str, shown: Contents) -> ws.Workspace:
         "Sweep": _sweep(shown),
         "Fits": _fits(shown),
     }
-    made = [ws.Section(name=n, panels=p, is_open=True) for n, p in sections.items() if p]
-    settings = ws.WorkspaceSettings(x_axis="step")
-    name = "LiGR scaling"
-    return ws.Workspace(entity=entity, project=project, name=name, sections=made, settings=settings)
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name="LiGR scaling",
+        sections=[ws.Section(name=n, panels=p, is_open=True) for n, p in sections.items() if p],
+        settings=ws.WorkspaceSettings(x_axis="step"),
+    )
 
 
-def to_json(made: ws.Workspace) -> str:
-    """The workspace as W&B stores it."""
-    return str(made._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1)) + "\n"
+def to_json(space: ws.Workspace) -> str:
+    """Return the workspace as JSON in W&B's own format."""
+    return str(space._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1)) + "\n"
 
 
 def upload_report(directory: Path, entity: str, project: str) -> str:
-    """Logs fit.json as a table and figures/*.png as images, in a run of type `report`; its URL.
+    """Log fit.json as a table and figures/*.png as images, in a W&B run of type `report`.
 
-    The run is named after the directory: uploaded again, it is the same run with newer numbers.
+    The run is named after the directory, so another upload updates the same run.
+
+    Args:
+        directory: directory of a report.
+        entity: W&B entity.
+        project: W&B project.
+
+    Returns:
+        The URL of the run.
 
     Raises:
-        BadInput: `directory` holds no report.
+        BadInput: `directory` has no report.
     """
     path = directory / "fit.json"
     if not path.is_file():
-        raise BadInput(f"{path}: no such file; first `ligr report {directory}`")
+        raise BadInput(f"{path}: no such file; run `ligr report {directory}` first")
     numbers = read_plain_json(path, "run `ligr report` again")
     name = f"report-{directory.resolve().name}"
     columns: list[str | int] = ["law", "form", "runs", "parameter", "value", "low", "high"]
@@ -111,7 +127,7 @@ def upload_report(directory: Path, entity: str, project: str) -> str:
 
 
 def _parameters(numbers: Any, path: tuple[str, ...] = ()) -> Iterator[list[Any]]:
-    """A row per parameter of every law in fit.json, wherever it lies there."""
+    """Yield a row per parameter of every law in fit.json, at any depth."""
     if not isinstance(numbers, dict):
         return
     if "params" in numbers and "intervals" in numbers:
@@ -128,8 +144,8 @@ def _quality(shown: Contents) -> list[Any]:
     return [_scatter(axis, f"{shown.split}/{m}") for m in METRICS for axis in AXES]
 
 
-def _scatters(of: Sequence[str]) -> list[Any]:
-    return [_scatter(AXES[0], f"{prefix}/{m}") for prefix in of for m in METRICS]
+def _scatters(prefixes: Sequence[str]) -> list[Any]:
+    return [_scatter(AXES[0], f"{prefix}/{m}") for prefix in prefixes for m in METRICS]
 
 
 def _scatter(x: str, y: str, log_x: bool = True) -> wr.ScatterPlot:
@@ -138,7 +154,7 @@ def _scatter(x: str, y: str, log_x: bool = True) -> wr.ScatterPlot:
         x=wr.SummaryMetric(x),
         y=wr.SummaryMetric(y),
         log_x=log_x,
-        regression=log_x,  # on a logarithmic axis it is the gain per decade
+        regression=log_x,  # on a logarithmic axis its slope is the gain per decade
     )
 
 

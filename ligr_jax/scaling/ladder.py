@@ -1,25 +1,27 @@
-"""Configurations from few dials: what grows with what, written down once.
+"""Ladders of model sizes, presets, and settings derived from other settings.
 
-A rung is a size of the model: sequence length, depth, width D and table width E. All else follows
-from it by the rules of its ladder:
+A rung is a size of the model: sequence length, depth, width D and table width E. The other settings
+follow from it:
 
-    optim.batch   tokens of a batch / sequence length: a step sees as many tokens at every length
-    model.heads   width / head width
-    LiRank's      rank as the width, towers a multiple of it, the history half as wide and a quarter
-      sizes       of a row's impressions long: its encoder runs anew for every candidate
-    learning rate of each matrix by width and depth (`ligr_jax.nn.mup`)
-    steps         one pass over the members, or `train.flops` where a budget is given
+    optim.batch    tokens per batch / sequence length, so that every step has the same tokens
+    model.heads    width / head width
+    LiRank         rank = width; towers a multiple of the width; history half as wide, and a quarter
+                   of a row's impressions long, because its encoder runs once per candidate
+    learning rate  per matrix, by width and depth (`ligr_jax.nn.mup`)
+    steps          one pass over the members, or `train.flops` if a budget is given
 
-`ligr train` and sweep files understand some names that are no fields of `Config`:
+`ligr train` and sweep files accept some names that are not fields of `Config`:
 
-    preset=demo-4            a rung with all its rules
-    change=NAME=V;NAME=V     several assignments as one value, so that a sweep can vary them as one
-                             thing; `change=none` changes nothing (one with a ; in double quotes)
-    batch_tokens=1024        the batch by its tokens; head_width=16: the heads by their width;
-                             lirank=4: sizes of LiRank, whose towers are 4 times the width
+    preset=demo-4            all settings of a rung
+    change=NAME=V;NAME=V     several assignments as one value, so that a sweep can vary them
+                             together; `change=none` changes nothing; an assignment with a ; is
+                             written in double quotes
+    batch_tokens=1024        sets the batch by its tokens
+    head_width=16            sets the number of heads by their width
+    lirank=4                 sets the sizes of LiRank, with towers of 4 times the width
 
-A preset's assignments come first, then a change's, then what is given beside them; these three are
-applied last, to the length and width that resulted.
+Assignments of a preset are applied first, then those of a change, then the others. The last three
+names are applied at the end, to the resulting length and width.
 """
 
 from collections.abc import Iterable
@@ -34,17 +36,24 @@ from ligr_jax.scaling.lirank import LIRANK
 
 @dataclass(frozen=True)
 class Ladder:
-    """What the rungs of one ladder have in common."""
+    """A ladder.
+
+    Attributes:
+        name: prefix of its presets.
+        batch_tokens: tokens per batch.
+        head_width: width of an attention head.
+        common: assignments of all rungs.
+        rungs: (T, depth, width, table width) of each rung.
+    """
 
     name: str
     batch_tokens: int
     head_width: int
     common: tuple[str, ...]
-    # T, depth, width, table width
     rungs: tuple[tuple[int, int, int, int], ...]
 
     def presets(self) -> dict[str, tuple[str, ...]]:
-        """Assignments of every rung, by the name of its preset."""
+        """Return the assignments of every rung by preset name."""
         return {
             f"{self.name}-{i}": (
                 *self.common,
@@ -67,7 +76,7 @@ DEMO = Ladder(
         "model.action_token=actions_and_item",
         "model.position=relative_session",
         "model.table_init=0.02",
-        # The best rate of D = 16, and so of every rung (experiments/learning_rate.py).
+        # Best rate at D = 16; muP transfers it to every rung (experiments/learning_rate.py).
         "model.parametrization=mup",
         "model.base_width=16",
         "model.base_depth=2",
@@ -76,7 +85,7 @@ DEMO = Ladder(
         "eval.splits=validation",
         "train.checkpoint_every=500",
     ),
-    # Everything grows a little at every rung: a jump in T alone would be a step in the law.
+    # All sizes grow gradually: a jump in T alone would show as a step in the law.
     rungs=(
         (16, 1, 8, 4),
         (24, 1, 12, 4),
@@ -89,8 +98,8 @@ DEMO = Ladder(
     ),
 )
 
-# Up to the largest model of LiGR 5.1: 16 layers, 64-wide ids, 1,024 impressions, 10 M dense
-# parameters; rates as in its A.1. Depth, width and length at the lower rungs are ours.
+# The largest rung is the largest model of LiGR 5.1: 16 layers, ids 64 wide, 1,024 impressions, 10 M
+# dense parameters; rates as in its A.1. Depth, width and length of the lower rungs are our choice.
 PAPER = Ladder(
     name="paper",
     batch_tokens=2**17,
@@ -120,14 +129,18 @@ PRESETS: dict[str, tuple[str, ...]] = DEMO.presets() | PAPER.presets() | LIRANK
 
 
 def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] = ()) -> Config:
-    """The configuration of a run on prepared data, checked against its manifest.
+    """Return the configuration of a run on prepared data, checked against its manifest.
 
-    assignments: dotted overrides, with the dials of this module among them.
+    Args:
+        manifest: manifest of the data.
+        data: directory of the data.
+        assignments: dotted overrides, and the additional names of this module.
 
     Raises:
-        ConfigError: unknown preset or name, impossible combination, or columns the data lacks.
+        ConfigError: a preset or name is unknown, a combination is invalid, or the data lacks a
+            column.
     """
-    plain, dials = _resolve(list(assignments))
+    plain, derived = _resolve(list(assignments))
     rates = manifest.splits["train"].positive_rate
     config = Config(
         model=ModelConfig(
@@ -137,19 +150,21 @@ def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] =
         ),
         data=DataConfig(dir=str(data), digest=manifest.digest),
     )
-    if dials:
-        # Heads are set aside while widths are read, which they may not divide yet.
-        shape = override(config, [*plain, "model.heads=1"] if "head_width" in dials else plain)
-        plain += [a for name, value in dials.items() for a in _follow(shape, name, value)]
+    if derived:
+        # The heads of the intermediate shape may not divide its width, so they are 1 until derived.
+        shape = override(config, [*plain, "model.heads=1"] if "head_width" in derived else plain)
+        plain += [a for name, value in derived.items() for a in _derive(shape, name, value)]
     config = override(config, plain)
     check_columns(config.model, manifest)
     return config
 
 
-def _resolve(given: list[str]) -> tuple[list[str], dict[str, int]]:
-    """Plain assignments, and the dials that are applied to what they make."""
-    presets, changes, others = list[str](), list[str](), list[str]()
-    for assignment in given:
+def _resolve(assignments: list[str]) -> tuple[list[str], dict[str, int]]:
+    """Expand presets and changes; return plain assignments, and the names to derive from."""
+    presets = list[str]()
+    changes = list[str]()
+    others = list[str]()
+    for assignment in assignments:
         name, _, value = assignment.partition("=")
         if name == "preset":
             if value not in PRESETS:
@@ -159,22 +174,23 @@ def _resolve(given: list[str]) -> tuple[list[str], dict[str, int]]:
             changes += [] if value in ("", "none") else split_list(value, ";")
         else:
             others.append(assignment)
-    plain, dials = list[str](), dict[str, int]()
+    plain = list[str]()
+    derived = dict[str, int]()
     for assignment in [*presets, *changes, *others]:
         name, _, value = assignment.partition("=")
-        if name in _FOLLOWERS:
+        if name in _DERIVED:
             if not value.isdigit() or not int(value):
                 raise ConfigError(f"{assignment}: expected a whole number above 0")
-            dials[name] = int(value)
+            derived[name] = int(value)
         else:
             plain.append(assignment)
-            # Said outright, a number no longer follows.
-            dials = {k: v for k, v in dials.items() if name not in _FOLLOWERS[k]}
-    return plain, dials
+            # An explicit setting overrides an earlier derivation.
+            derived = {k: v for k, v in derived.items() if name not in _DERIVED[k]}
+    return plain, derived
 
 
-# Dial -> what follows from it.
-_FOLLOWERS = {
+# Additional name -> settings derived from it.
+_DERIVED = {
     "batch_tokens": ("optim.batch",),
     "head_width": ("model.heads",),
     "lirank": (
@@ -186,8 +202,10 @@ _FOLLOWERS = {
 }
 
 
-def _follow(config: Config, dial: str, value: int) -> list[str]:
-    seq_len, width = config.data.seq_len, config.model.width
+def _derive(config: Config, name: str, value: int) -> list[str]:
+    """Return the assignments that `name=value` stands for at the length and width of `config`."""
+    seq_len = config.data.seq_len
+    width = config.model.width
     values: dict[str, tuple[object, ...]] = {
         "batch_tokens": (max(1, value // seq_len),),
         "head_width": (max(1, width // value),),
@@ -198,8 +216,9 @@ def _follow(config: Config, dial: str, value: int) -> list[str]:
             max(8, width // 4 * 2),
         ),
     }
-    return [f"{name}={v}" for name, v in zip(_FOLLOWERS[dial], values[dial])]
+    return [f"{setting}={v}" for setting, v in zip(_DERIVED[name], values[name])]
 
 
 def _prior(rate: float) -> float:
+    """Round an action's positive rate, away from 0 and 1."""
     return round(min(max(rate, 1e-4), 1 - 1e-4), 6)

@@ -1,7 +1,8 @@
-"""Presets of LiRank's rankers: small enough for a laptop, wired as in the paper.
+"""Presets of LiRank's rankers: the wiring of the paper, small enough for a laptop.
 
-Ids are 30 wide (3.1); the warm-up is half of the steps (6.2); two crosses (3.3). What is the
-paper's and not set here: hidden layers of 3,500 (`model.head.widths=3500,3500,3500,3500`).
+From the paper: ids 30 wide (3.1), warm-up over half of the steps (6.2), two cross layers (3.3).
+Different from the paper: the hidden layers are smaller than its 3,500
+(`model.head.widths=3500,3500,3500,3500`).
 """
 
 _COMMON = (

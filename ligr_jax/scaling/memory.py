@@ -1,21 +1,22 @@
-"""Memory of a training step of LiGR, counted from its configuration alone (nothing is traced).
+"""Memory of a training step of LiGR, computed from its configuration without tracing.
 
-    state         dense weights and Adam's two moments, tables and what their optimizer keeps
-    gradients     of the dense weights, float32
-    activations   what the backward pass reads, and the largest temporaries
+    state         dense weights and Adam's two moments, tables and their optimizer's state
+    gradients     gradients of the dense weights, float32
+    activations   arrays that the backward pass reads, and the largest temporaries
 
-The state is exact. Activations are an estimate: compilers fuse, share and recompute. Temporaries of
-steps compiled for a CPU (fourteen shapes) were 0.54 to 1.44 times gradients and activations.
+The state is exact. Activations are an estimate, because compilers fuse, share and recompute. The
+temporaries of steps compiled for a CPU (fourteen shapes) were 0.54 to 1.44 times the estimate of
+gradients and activations.
 """
 
 from ligr_jax.config import Config, ModelConfig
 
-_FLOAT = 4  # bytes
-RELATIVE_BUCKETS = 32  # of the relative bias, as in `ligr_jax.nn.blocks`
+_FLOAT = 4  # bytes of a float32
+RELATIVE_BUCKETS = 32  # buckets of the relative bias, as in `ligr_jax.nn.blocks`
 
 
 def dense_parameters(model: ModelConfig) -> int:
-    """Parameters outside the tables."""
+    """Return the number of parameters outside the tables."""
     d, a = model.width, len(model.actions)
     item, outcome = input_widths(model)
     heads = 2 * d + d * a + a
@@ -30,7 +31,8 @@ def dense_parameters(model: ModelConfig) -> int:
 
 
 def table_bytes(config: Config) -> int:
-    """Tables, float32, and the state of their optimizer."""
+    """Return the bytes of all tables (float32) and of their optimizer's state."""
+    # State of each optimizer: numbers per row, and arrays of the size of the table.
     kept = {"rowwise_adagrad": (1, 0), "adagrad": (0, 1), "lazy_adam": (0, 2), "adamw": (0, 2)}
     per_row, copies = kept.get(config.optim.table_optimizer, (0, 0))
     tables = config.model.tables.values()
@@ -38,22 +40,28 @@ def table_bytes(config: Config) -> int:
 
 
 def state_bytes(config: Config) -> int:
-    """The whole training state on one device: weights, moments, tables, counters."""
+    """Return the bytes of the training state: weights, moments, tables, counters."""
     # step, bad_in_row, bad_total; Adam's count and the schedule's, of each optimizer.
     counters = 3 + 2 * (1 + (config.optim.table_optimizer == "adamw"))
     return _FLOAT * (3 * dense_parameters(config.model) + counters) + table_bytes(config)
 
 
 def activation_bytes(config: Config, rows: int, on_cpu: bool = False) -> int:
-    """What a forward and backward pass over `rows` rows keeps, in bytes.
+    """Return the bytes that a forward and backward pass saves.
 
-    Per token and layer JAX saves, in activations' type, 9 D for attention, 4 D and 6 F for the
-    feed-forward layer and 4 D for each gate; the three of each normalization are float32. With
-    `model.remat` it is D, and one layer whole, but not where layers are unrolled: there XLA keeps
-    them all the same. Attention adds a number a head and token; as one dense product, which `auto`
-    takes for short rows on a CPU, 2 H T^2 floats a row.
+    Per token and layer JAX saves 9 D numbers for attention, 4 D + 6 F for the feed-forward layer
+    and 4 D for each gate, in the type of the activations; 3 D of each normalization are float32.
+    With `model.remat` it saves D per layer, and one full layer at a time, unless the layers are
+    unrolled: XLA then keeps all of them anyway. Attention adds a float per head and token; dense
+    attention, which `auto` uses for short rows on a CPU, adds 2 H T^2 floats per row.
+
+    Args:
+        config: configuration.
+        rows: rows of the (micro-)batch.
+        on_cpu: whether the step is compiled for a CPU.
     """
-    model, seq_len = config.model, config.data.seq_len
+    model = config.model
+    seq_len = config.data.seq_len
     wide = 2 if model.dtype == "bfloat16" else _FLOAT
     unrolled = model.unroll == "yes" or (model.unroll == "auto" and on_cpu)
 
@@ -70,7 +78,7 @@ def activation_bytes(config: Config, rows: int, on_cpu: bool = False) -> int:
 
 
 def input_widths(model: ModelConfig) -> tuple[int, int]:
-    """Numbers of an impression that are projected into its item token and its action token."""
+    """Return the widths of the inputs of an impression's item token and of its action token."""
     widths = {True: 0, False: 0}
     for feature in model.features.values():
         if feature.has_table:
@@ -82,7 +90,7 @@ def input_widths(model: ModelConfig) -> tuple[int, int]:
 
 
 def _block(model: ModelConfig) -> int:
-    """Parameters of a gated layer without its relative bias."""
+    """Return the number of parameters of a layer without its relative bias."""
     d, f = model.width, model.ffn_width
     gated = 2 * d + (d * d if model.gate == "sigmoid" else 0)
     ffn = {"none": 0, "gelu": 2 * d * f + f + d + gated, "swiglu": 3 * d * f + gated}[model.ffn]
@@ -94,7 +102,10 @@ def _bias(model: ModelConfig) -> int:
 
 
 def _kept_per_token(model: ModelConfig, wide: int) -> int:
-    """Bytes of one layer that the backward pass reads; `wide` is the size of an activation."""
+    """Return the bytes per token of one layer that the backward pass reads.
+
+    `wide` is the bytes of one activation.
+    """
     d, f = model.width, model.ffn_width
     ffn = model.ffn != "none"
     sublayers = 1 + ffn
@@ -104,7 +115,7 @@ def _kept_per_token(model: ModelConfig, wide: int) -> int:
 
 
 def _is_dense(model: ModelConfig, length: int, on_cpu: bool) -> bool:
-    """Whether attention materializes its scores (`ligr_jax.ops.attention.attend`)."""
+    """Return whether attention materializes its scores (`ligr_jax.ops.attention.attend`)."""
     if model.implementation == "auto":
         return on_cpu and length <= 256
     return model.implementation == "dense"

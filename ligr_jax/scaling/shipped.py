@@ -1,8 +1,8 @@
-"""The sweep files under sweeps/, written from here: `python -m ligr_jax.scaling.shipped sweeps`.
+"""Generator of the sweep files in sweeps/: `python -m ligr_jax.scaling.shipped sweeps`.
 
-Every study has a form for a pod (paper/) and one that two cores finish in minutes (tiny/). What
-couples values (batch with length, heads with width, a rung's dials) is in `ladder`, so that a file
-is a grid of independent axes, as W&B wants it.
+Every study has a version for a pod (paper/) and one that takes minutes on two cores (tiny/).
+Settings that depend on others (batch on length, heads on width, a rung's sizes) are derived in
+`ladder`, so that each file is a grid of independent axes, as W&B requires.
 """
 
 import sys
@@ -18,7 +18,7 @@ from ligr_jax.scaling.ladder import DEMO, PAPER
 Axes = Mapping[str, Sequence[Any] | str | int]
 SEEDS = (0, 1, 2)
 
-# Rivals, and LiGR without what sets it apart.
+# Other architectures, and LiGR without its distinctive parts.
 WUKONG = "model.kind=wukong;model.set_depth=0;model.parametrization=standard"
 LIRANK = (
     "model.kind=lirank;model.set_depth=0;model.parametrization=standard;"
@@ -33,9 +33,9 @@ RIVALS = {
 }
 ARCHITECTURES = (
     *RIVALS.values(),
-    "model.gate=none",  # the pre-norm transformer
-    "model.gate=none;model.mask=causal;model.set_depth=0",  # and without LiGR's masks
-    "model.depth=0;model.set_depth=3",  # in-session attention alone, as SetRank
+    "model.gate=none",  # a pre-norm transformer
+    "model.gate=none;model.mask=causal;model.set_depth=0",  # the same without LiGR's masks
+    "model.depth=0;model.set_depth=3",  # in-session attention only, as in SetRank
 )
 ABLATIONS = (
     "none",
@@ -51,12 +51,12 @@ ABLATIONS = (
     "model.mask=session_lag",
     "optim.rank_weight=0",
 )
-# Tables 2 and 3: one feature alone; the content vector and one more. Of the synthetic world.
+# Features of the synthetic world, for tables 2 and 3: each one alone, and with the content vector.
 FEATURES = ("item_id", "actor_id", "item_type", "age_h", "content")
 
 
 def grid(what: str, axes: Axes) -> dict[str, Any]:
-    """A W&B sweep over the product of `axes`; one value is fixed."""
+    """Return a W&B sweep over the product of `axes`; an axis with a single value is fixed."""
     return {
         "description": what,
         "program": "ligr",
@@ -79,15 +79,16 @@ def grid(what: str, axes: Axes) -> dict[str, Any]:
 
 
 def studies() -> dict[str, dict[str, Any]]:
-    """Every shipped sweep by its path under sweeps/."""
+    """Return every shipped sweep by its path under sweeps/."""
     return {f"tiny/{k}": v for k, v in _tiny().items()} | {
         f"paper/{k}": v for k, v in _paper().items()
     }
 
 
 def _tiny() -> dict[str, dict[str, Any]]:
-    """On the demo's world."""
-    middle, upper = "demo-4", "demo-5"
+    """Return the sweeps on the data of `ligr demo`."""
+    middle = "demo-4"
+    upper = "demo-5"
     return {
         "ladder": grid(
             "length, depth, width and table width grow together (LiGR, figures 6-9)",
@@ -141,9 +142,10 @@ def _tiny() -> dict[str, dict[str, Any]]:
 
 
 def _paper() -> dict[str, dict[str, Any]]:
-    """As LiGR 5.1 has it, for a log of one's own on a pod."""
+    """Return the sweeps of LiGR 5.1, for the user's own log on a pod."""
     rungs = list(PAPER.presets())
-    largest, middle = rungs[-1], "paper-3"
+    largest = rungs[-1]
+    middle = "paper-3"
     # T = 512, ids 32 wide.
     base: dict[str, Any] = {"preset": middle, "model.depth": 12, "model.width": 192}
     return {
@@ -199,24 +201,24 @@ def _paper() -> dict[str, dict[str, Any]]:
 
 
 def _features() -> list[str]:
-    outcome = "dwell_s"  # what happened joins the action token and is no feature of the item
+    outcome = "dwell_s"  # an outcome is part of the action token, not a feature of the item
     sets = ["none", *FEATURES, *(f"content,{f}" for f in FEATURES if f != "content")]
     return [s if s == "none" else f"model.features={s},{outcome}" for s in sets]
 
 
 def text_of(path: str) -> str:
-    """The file of a study."""
+    """Return the text of a study's file, e.g. "tiny/ladder"."""
     sweep = studies()[path]
     head = (
         "# Written by `python -m ligr_jax.scaling.shipped sweeps`; change it there.\n"
         "# `ligr sweep` runs it without a server, `wandb sweep` and `wandb agent` with one.\n"
     )
-    named = {"name": path.rsplit("/", 1)[-1], **sweep}
-    return head + yaml.safe_dump(named, sort_keys=False, width=96)
+    with_name = {"name": path.rsplit("/", 1)[-1], **sweep}
+    return head + yaml.safe_dump(with_name, sort_keys=False, width=96)
 
 
 def write(directory: Path) -> None:
-    """Writes every study under `directory`."""
+    """Write every study under `directory`."""
     for path in studies():
         file = directory / f"{path}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)

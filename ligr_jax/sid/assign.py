@@ -1,4 +1,4 @@
-"""A table of semantic ids: item_id and a column for each level, written as it is made."""
+"""Writing the table of semantic ids: item_id and one column per level."""
 
 from pathlib import Path
 
@@ -12,10 +12,18 @@ from ligr_jax.sid.model import SidModel
 
 
 def assign(model: SidModel, corpus: Corpus, out: Path) -> int:
-    """Writes OUT, Parquet; returns how many items have ids. Items without content get no row.
+    """Write the semantic ids of all items with content to a Parquet file.
 
     Columns: item_id (int64), c1 ... cN (int32, each in 0..K-1), in the order of the source.
     Metadata of the file: `sid_digest` (of the model), `sid_codes` (K), `sid_levels` (N).
+
+    Args:
+        model: trained model.
+        corpus: items.
+        out: file to write.
+
+    Returns:
+        The number of items with ids. Items without content have no row.
     """
     levels = range(1, model.config.levels + 1)
     about = {

@@ -1,4 +1,4 @@
-"""What decides a model of semantic ids: one frozen value, saved beside it."""
+"""Configuration of a model of semantic ids."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -11,16 +11,27 @@ CHOICES = {"method": ("rqvae", "rqkmeans"), "quantization": ("levels", "sum")}
 
 @dataclass(frozen=True)
 class SidConfig:
-    """Semantic ids: N = `levels` codes in 0..K-1, K = `codes` (LiGR 3.3 has 3 x 1,000, latent 8).
+    """Semantic ids with N = `levels` codes in 0..K-1, K = `codes` (LiGR 3.3: 3 x 1,000, latent 8).
 
-    method: `rqvae` learns an encoder, a decoder and codebooks; `rqkmeans` is k-means on the
-        vectors themselves, then on what each level leaves over: no network.
-    quantization: of rqvae, `levels` (Rajput et al. 2023: each level's code and residual pull at
-        each other, the residual by `beta`) or `sum` (LiGR's formula: beta |z - z_q|^2 alone).
-    gamma, temperature: weight and softness of the FLOPs regularizer (`rqvae.flops_regularizer`).
-    decay, dead: a code whose share of assignments, averaged over about 1 / (1 - decay) steps, is
-        under `dead` / K is replaced by a residual of its level.
-    steps: of rqvae, optimizer steps; of rqkmeans, passes over the corpus for each level.
+    Attributes:
+        method: `rqvae` learns an encoder, a decoder and codebooks; `rqkmeans` is residual k-means
+            on the vectors, without a network.
+        levels: N, levels.
+        codes: K, codes per level.
+        seed: seed of initialization, batches and resets.
+        batch: rows per step.
+        steps: optimizer steps (rqvae), or passes over the corpus per level (rqkmeans); 0: 1,000
+            or 20.
+        latent: d, width of the latent (rqvae).
+        hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
+        rate: learning rate (rqvae).
+        beta: weight of the commitment loss (rqvae).
+        gamma: weight of the FLOPs regularizer (`rqvae.flops_regularizer`).
+        temperature: softness of its assignments.
+        quantization: loss of rqvae. `levels`: codebook and commitment loss at every level (Rajput
+            et al. 2023); `sum`: LiGR's formula, beta |z - z_q|^2 only.
+        decay: decay of the moving average of each code's share of assignments.
+        dead: a code whose average share is below `dead` / K is reset to a residual of its level.
     """
 
     method: Literal["rqvae", "rqkmeans"] = "rqvae"
@@ -68,12 +79,12 @@ class SidConfig:
 
     @property
     def updates(self) -> int:
-        """Updates of the state until it is finished."""
+        """Number of updates of the training state in total."""
         return self.steps if self.method == "rqvae" else self.levels * self.steps
 
 
 def from_plain(raw: dict[str, object]) -> SidConfig:
-    """The inverse of `dataclasses.asdict`, from JSON."""
+    """Return the configuration from JSON values; the inverse of `dataclasses.asdict`."""
     names = {f.name for f in dataclasses.fields(SidConfig)}
     unknown = sorted(set(raw) - names)
     if unknown:

@@ -1,7 +1,7 @@
-"""Items and their content vectors, on disk and memory-mapped: read in order or at random places.
+"""Items and their content vectors, memory-mapped: read in order or at random rows.
 
-A source is a prepared directory, whose items.arrow is mapped as it lies, or a Parquet file with a
-column `item_id` and a column of vectors, which is copied once into a nameless temporary file (in
+A source is a prepared directory, whose items.arrow is mapped directly, or a Parquet file with a
+column `item_id` and a column of vectors, which is copied once to an unnamed temporary file (in
 TMPDIR) and mapped.
 """
 
@@ -22,15 +22,17 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.ids import to_ids
 from ligr_jax.digests import digest_file
 
-ROWS = 1 << 14  # read at a time
+ROWS = 1 << 14  # rows read at once
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """
-    ids: int64 [items of the source].
-    vectors: float32 [items of the source, W], mapped.
-    digest: xxh64 of the source's file, in hex.
+    """Items with content vectors.
+
+    Attributes:
+        ids: int64 [items of the source].
+        vectors: float32 [items of the source, W], memory-mapped.
+        digest: xxh64 of the source's file, hexadecimal.
     """
 
     ids: np.ndarray
@@ -43,7 +45,7 @@ class Corpus:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """int64: rows with content. A vector of zeros is that of an item without any."""
+        """int64: rows with content; a vector of zeros means no content."""
         has = np.zeros(len(self.vectors), bool)
         for first in range(0, len(has), ROWS):
             has[first : first + ROWS] = self.vectors[first : first + ROWS].any(1)
@@ -54,33 +56,40 @@ class Corpus:
         return len(self.rows)
 
     def take(self, places: np.ndarray) -> np.ndarray:
-        """float32 [B, W]: vectors of the items with content that are `places`-th among them."""
+        """Return vectors float32 [B, W]; `places` index the items with content."""
         return self.vectors[self.rows[places]]
 
     def batches(self, size: int = ROWS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Ids and vectors of all items with content, `size` at a time."""
+        """Yield ids and vectors of all items with content, `size` at a time."""
         for first in range(0, len(self.rows), size):
             rows = self.rows[first : first + size]
             yield self.ids[rows], self.vectors[rows]
 
     def moments(self) -> tuple[np.ndarray, float]:
-        """Mean vector, float64 [W], and the mean variance of a coordinate."""
-        count, mean, spread = 0, np.zeros(self.width), 0.0
-        for _, x in self.batches():  # Chan et al. 1979: no difference of large sums
-            here = x.mean(0, dtype=np.float64)
-            apart = ((here - mean) ** 2).sum() * count * len(x) / (count + len(x))
-            spread += ((x - here) ** 2).sum() + apart
-            mean += (here - mean) * len(x) / (count + len(x))
+        """Return the mean vector, float64 [W], and the mean variance of a coordinate."""
+        count = 0
+        mean = np.zeros(self.width)
+        squares = 0.0
+        # Chan et al. 1979: combines batches without the difference of large sums.
+        for _, x in self.batches():
+            batch_mean = x.mean(0, dtype=np.float64)
+            between = ((batch_mean - mean) ** 2).sum() * count * len(x) / (count + len(x))
+            squares += ((x - batch_mean) ** 2).sum() + between
+            mean += (batch_mean - mean) * len(x) / (count + len(x))
             count += len(x)
-        return mean, spread / count / self.width
+        return mean, squares / count / self.width
 
 
 def open_corpus(source: Path, column: str) -> Corpus:
-    """Opens a prepared directory or a Parquet file.
+    """Open a prepared directory or a Parquet file.
+
+    Args:
+        source: directory or file.
+        column: column of the vectors.
 
     Raises:
-        BadInput: no such column, an id missing or there twice, a vector that is null, of another
-            length or not finite, or no item with content.
+        BadInput: the column is missing; an id is missing or repeated; a vector is null, has
+            another length, or is not finite; or no item has content.
     """
     if source.is_dir():
         corpus = _prepared(source, column)
@@ -145,7 +154,7 @@ def _parquet(path: Path, column: str) -> Corpus:
 
 
 def item_ids(values: pl.Series, where: str, text: bool = False) -> np.ndarray:
-    """int64 ids as `ligr prepare` makes them (text: of a file without types)."""
+    """Return int64 ids as `ligr prepare` makes them; `text`: the file has no types (CSV)."""
     try:
         return to_ids(values, text)
     except TypeError as e:
@@ -153,9 +162,14 @@ def item_ids(values: pl.Series, where: str, text: bool = False) -> np.ndarray:
 
 
 def _vectors(path: Path, row: int, column: str, array: pa.Array, width: int) -> np.ndarray:
-    """float32 [B, W] of a list column; the first of its rows is `row`.
+    """Return float32 [B, W] of a list column.
 
-    width: of the vectors before, 0 for the first.
+    Args:
+        path: file, for messages.
+        row: number of the first row, for messages.
+        column: column name, for messages.
+        array: the column.
+        width: W of the preceding batches; 0 for the first.
     """
     kind = array.type
     lists = (
@@ -184,6 +198,7 @@ def _vectors(path: Path, row: int, column: str, array: pa.Array, width: int) -> 
 
 
 def _refuse_twice(source: Path, ids: np.ndarray) -> None:
+    """Raise BadInput for a missing or repeated id."""
     order = np.argsort(ids, kind="stable")
     missing = np.flatnonzero(ids == MISSING)
     if len(missing):

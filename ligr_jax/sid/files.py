@@ -1,4 +1,4 @@
-"""Arrays in files that are whole or not there."""
+"""Atomic reading and writing of .npz files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +10,13 @@ from ligr_jax.data.schema import BadInput
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a .npz file."""
+    """Write a .npz file atomically."""
     with whole(path) as part, part.open("wb") as file:
         np.savez(file, **dict(arrays))  # type: ignore[arg-type]
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads a .npz file; raises `BadInput` where it is damaged."""
+    """Read a .npz file; raise `BadInput` if it is damaged."""
     try:
         with np.load(path) as file:
             return {name: file[name] for name in file.files}

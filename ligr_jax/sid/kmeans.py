@@ -1,4 +1,4 @@
-"""k-means by Lloyd's iterations, on a sample in memory; and residual k-means, level by level."""
+"""k-means by Lloyd's algorithm on a sample in memory, and residual k-means."""
 
 from typing import Any
 
@@ -9,25 +9,37 @@ import numpy as np
 from ligr_jax.sid.quantize import squared_distances
 
 Array = jax.Array | np.ndarray
-INIT_ROWS = 32  # sampled for each code, to begin with
+INIT_ROWS = 32  # rows per code in the sample that initializes a codebook
 INIT_ITERATIONS = 10
-_BLOCK = 2**12  # rows of a sample whose distances to all centroids are held at a time
+_BLOCK = 2**12  # rows whose distances to all centroids are computed at once
 
 
 def kmeans(x: jax.Array, k: int, key: jax.Array, iterations: int = INIT_ITERATIONS) -> jax.Array:
-    """Centroids [k, d] of x [n, d], from k random rows of it; an empty one takes another row."""
+    """Cluster x by Lloyd's algorithm, starting from k random rows.
+
+    A cluster without rows is moved to another random row.
+
+    Args:
+        x: [n, d].
+        k: number of clusters.
+        key: random key.
+        iterations: number of iterations.
+
+    Returns:
+        Centroids [k, d].
+    """
     n, d = x.shape
     start, refill = jax.random.split(key)
     block = min(n, _BLOCK)
     blocks = jnp.pad(x, ((0, -n % block), (0, 0))).reshape(-1, block, d)
-    there = (jnp.arange(blocks.size // d) < n).astype(x.dtype).reshape(-1, block)
+    weight = (jnp.arange(blocks.size // d) < n).astype(x.dtype).reshape(-1, block)
 
     def lloyd(i: jax.Array, centroids: jax.Array) -> jax.Array:
         def add(total: Any, part: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, sums_and_counts(*part, centroids)), None
 
         nothing = jnp.zeros((k, d)), jnp.zeros(k), jnp.zeros(())
-        (sums, counts, _), _ = jax.lax.scan(add, nothing, (blocks, there))
+        (sums, counts, _), _ = jax.lax.scan(add, nothing, (blocks, weight))
         others = x[jax.random.choice(jax.random.fold_in(refill, i), n, (k,), replace=n < k)]
         return means(sums, counts, others)
 
@@ -36,7 +48,7 @@ def kmeans(x: jax.Array, k: int, key: jax.Array, iterations: int = INIT_ITERATIO
 
 
 def residual_kmeans(z: jax.Array, levels: int, k: int, key: jax.Array) -> jax.Array:
-    """Codebooks [levels, k, d]: k-means of z [n, d], then of what each level leaves over."""
+    """Return codebooks [levels, k, d]: k-means of z [n, d], then of the residuals of each level."""
     codebooks = []
     for level in range(levels):
         codebooks.append(kmeans(z, k, jax.random.fold_in(key, level)))
@@ -46,16 +58,19 @@ def residual_kmeans(z: jax.Array, levels: int, k: int, key: jax.Array) -> jax.Ar
 
 
 def nearest_of(x: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Number of the centroid nearest to each row of x, [B]."""
+    """Return the index of the nearest centroid of each row of x, [B]."""
     return jnp.argmin(squared_distances(x, centroids), axis=1)
 
 
 def sums_and_counts(
     x: jax.Array, weight: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Per centroid, sum and number of its rows of x [B, d]; and the summed squared distances.
+    """Return per centroid the sum and the number of its rows, and the total squared distance.
 
-    weight: [B], 0 for rows that only fill a batch.
+    Args:
+        x: [B, d].
+        weight: [B], 0 for padding rows.
+        centroids: [k, d].
     """
     distances = squared_distances(x, centroids)
     nearest = jnp.argmin(distances, axis=1)
@@ -68,5 +83,5 @@ def sums_and_counts(
 
 
 def means(sums: Array, counts: Array, others: Array) -> jax.Array:
-    """sums / counts; where that is nothing, the row of `others`."""
+    """Return sums / counts; rows of `others` where the count is zero."""
     return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], others)

@@ -1,4 +1,4 @@
-"""How good semantic ids are, over the whole corpus and never per batch."""
+"""Quality of semantic ids, measured on the whole corpus."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,15 +12,20 @@ from ligr_jax.sid.model import SidModel
 
 @dataclass(frozen=True)
 class Quality:
-    """
-    items: with content; without: items without, which have no ids.
-    vectors: distinct ones. Items of equal vectors must share their tuple: `equal` items do.
-    tuples: distinct ones.
-    unique: share of the distinct vectors whose tuple no other vector has.
-    bucket: most distinct vectors on one tuple, and bucket_items most items.
-    used: per level, share of the K codes that some item has.
-    perplexity: per level, exp of the entropy of the codes' shares of items; at most K.
-    error: sum |x - x_hat|^2 / sum |x - mean|^2, the variance that reconstruction loses.
+    """Quality of semantic ids.
+
+    Attributes:
+        items: items with content.
+        without: items without content, which have no ids.
+        vectors: number of distinct vectors.
+        equal: items that share their vector with another item, and therefore their tuple.
+        tuples: number of distinct tuples.
+        unique: fraction of the distinct vectors whose tuple no other vector has.
+        bucket: largest number of distinct vectors with one tuple.
+        bucket_items: largest number of items with one tuple.
+        used: per level, fraction of the K codes that occur.
+        perplexity: per level, exp of the entropy of the codes' shares of items; at most K.
+        error: sum |x - x_hat|^2 / sum |x - mean|^2, the fraction of variance that is lost.
     """
 
     items: int
@@ -36,29 +41,29 @@ class Quality:
     error: float
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """Return the measures as lines of text."""
         k = [f"{u:.1%} used, perplexity {p:.1f}" for u, p in zip(self.used, self.perplexity)]
         return [
             f"{self.items:,} items, {self.vectors:,} distinct vectors, {self.tuples:,} tuples",
-            f"{self.unique:.2%} of distinct vectors have a tuple of their own; "
-            f"the fullest tuple has {self.bucket:,} vectors ({self.bucket_items:,} items)",
+            f"{self.unique:.2%} of distinct vectors have a unique tuple; "
+            f"the largest tuple has {self.bucket:,} vectors ({self.bucket_items:,} items)",
             *(f"level {i}: {text}" for i, text in enumerate(k, 1)),
             f"reconstruction loses {self.error:.4f} of the variance",
             *self.remarks(),
         ]
 
     def remarks(self) -> list[str]:
-        """What must collide, and what is left out."""
-        found = []
+        """Return lines on items that must collide and on items without ids."""
+        remarks = []
         if self.equal:
-            found.append(f"{self.equal:,} items share their vector with another and so their tuple")
+            remarks.append(f"{self.equal:,} items have the vector, and so the tuple, of another")
         if self.without:
-            found.append(f"{self.without:,} items have no content and no ids")
-        return found
+            remarks.append(f"{self.without:,} items have no content and no ids")
+        return remarks
 
 
 class Measured(NamedTuple):
-    """ids: int64 [items with content]; codes: int32 [items with content, N]."""
+    """Quality, with ids int64 [items with content] and codes int32 [items with content, N]."""
 
     quality: Quality
     ids: np.ndarray
@@ -66,7 +71,7 @@ class Measured(NamedTuple):
 
 
 def measure(model: SidModel, corpus: Corpus) -> Measured:
-    """Codes the whole corpus and measures what came out."""
+    """Encode the whole corpus and measure the result."""
     _, variance = corpus.moments()
     ids, codes, prints, lost = [], [], [], 0.0
     for some, x, code, x_hat in model.code(corpus):
@@ -92,7 +97,15 @@ def measure(model: SidModel, corpus: Corpus) -> Measured:
 def quality(
     codes: np.ndarray, vectors: np.ndarray, k: int, error: float = 0.0, without: int = 0
 ) -> Quality:
-    """Of codes int32 [items, N] in 0..k-1, and numbers that are equal where `vectors` are."""
+    """Return the quality of codes.
+
+    Args:
+        codes: int32 [items, N] in 0..k-1.
+        vectors: [items], numbers that are equal for equal vectors.
+        k: codes per level.
+        error: fraction of variance that is lost.
+        without: items without content.
+    """
     _, first, vector, copies = np.unique(
         vectors, return_index=True, return_inverse=True, return_counts=True
     )
@@ -115,7 +128,7 @@ def quality(
 
 
 def _fingerprints(x: np.ndarray) -> np.ndarray:
-    """uint64 [B], equal where the vectors of x [B, W] are; -0 equals 0."""
+    """Return uint64 [B], equal for equal rows of x [B, W]; -0 equals 0."""
     rows = x + np.float32(0)
     return np.array([xxhash.xxh3_64_intdigest(row.tobytes()) for row in rows], np.uint64)
 

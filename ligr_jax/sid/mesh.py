@@ -1,4 +1,4 @@
-"""The devices that share the rows of a batch."""
+"""The device mesh of semantic-id training."""
 
 import math
 
@@ -10,7 +10,7 @@ from ligr_jax.tables.layout import AXES
 
 
 def data_mesh(rows: int) -> Mesh:
-    """As many of this process's devices as share out `rows` equally, along `data`."""
+    """Return a mesh of the largest number of local devices that divides `rows`, along `data`."""
     devices = jax.local_devices()
     count = math.gcd(rows, len(devices))
     return Mesh(np.array(devices[:count]).reshape(count, 1), AXES)

@@ -1,6 +1,6 @@
-"""A trained model of semantic ids: a frozen function from vectors to codes, in a directory.
+"""A trained model of semantic ids: a frozen function from vectors to codes, stored in a directory.
 
-model.npz     its arrays, by name
+model.npz     arrays by name
 model.json    configuration, width and column of the vectors, digest; written last
 """
 
@@ -29,14 +29,18 @@ from ligr_jax.sid.mesh import data_mesh
 from ligr_jax.sid.quantize import quantize
 from ligr_jax.sid.rqvae import RQVAE
 
-ROWS = 1 << 13  # coded at a time
+ROWS = 1 << 13  # rows encoded at once
 
 
 @dataclass(frozen=True)
 class SidModel:
-    """
-    width, column: of the content vectors.
-    arrays: `mean` [W] and `scale` [], which make vectors standard, and the method's own.
+    """A trained model.
+
+    Attributes:
+        config: configuration.
+        width: W, width of the content vectors.
+        column: name of their column.
+        arrays: `mean` [W] and `scale` [], which standardize vectors, and arrays of the method.
     """
 
     config: SidConfig
@@ -46,7 +50,7 @@ class SidModel:
 
     @cached_property
     def digest(self) -> str:
-        """Twelve hex digits over everything that decides an item's codes."""
+        """Twelve hexadecimal digits of everything that determines an item's codes."""
         about = {"config": dataclasses.asdict(self.config), "width": self.width}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for name in sorted(self.arrays):
@@ -56,18 +60,19 @@ class SidModel:
     def code(
         self, corpus: Corpus
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """Codes all items with content, in order, a block at a time.
+        """Encode all items with content, in order, a block at a time.
 
-        Yields ids int64 [B], vectors float32 [B, W], codes int32 [B, N] and the reconstructions of
-        the vectors, float32 [B, W].
+        Yields:
+            Ids int64 [B], vectors float32 [B, W], codes int32 [B, N], and reconstructions of the
+            vectors, float32 [B, W].
 
         Raises:
-            BadInput: vectors of another width than the model's.
+            BadInput: the vectors have another width than the model's.
         """
         if corpus.width != self.width:
             raise BadInput(
-                f"column '{self.column}' holds vectors of {corpus.width} numbers where the model "
-                f"was trained on {self.width}; give the vectors it was trained on, or train another"
+                f"column '{self.column}' has vectors of {corpus.width} numbers, but the model "
+                f"was trained on {self.width}; give vectors of that width, or train another model"
             )
         mesh = data_mesh(ROWS)
         arrays = put(dict(self.arrays), replicated(mesh))
@@ -79,7 +84,7 @@ class SidModel:
             yield ids, x, codes[: len(x)], x_hat[: len(x)]
 
     def save(self, directory: Path) -> None:
-        """Writes the model; a directory with a model.json is complete."""
+        """Write the model; a directory with a model.json is complete."""
         save_arrays(directory / "model.npz", self.arrays)
         about = {
             "format": "ligr-semantic-ids",
@@ -92,16 +97,16 @@ class SidModel:
 
 
 def load_model(directory: Path) -> SidModel:
-    """Reads what `SidModel.save` wrote.
+    """Read a model that `SidModel.save` wrote.
 
     Raises:
-        BadInput: no finished model there, or one that has changed since it was written.
+        BadInput: there is no finished model, or it has changed since it was written.
     """
     path = directory / "model.json"
     if not path.is_file():
         raise BadInput(
             f"{directory} holds no finished model (model.json); "
-            f"`ligr sid train SOURCE --out {directory}` makes one, or goes on with it"
+            f"`ligr sid train SOURCE --out {directory}` trains one, or continues"
         )
     about = read_plain_json(path, "train again")
     if about.get("format") != "ligr-semantic-ids":
@@ -120,7 +125,7 @@ Coder = Callable[[Mapping[str, Any], jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def _coder(config: SidConfig, width: int) -> Coder:
-    """The program: arrays and vectors [B, W] to codes [B, N] and reconstructions [B, W]."""
+    """Return the function from arrays and vectors [B, W] to codes [B, N] and reconstructions."""
 
     def rqvae(arrays: Mapping[str, Any], x: jax.Array) -> tuple[jax.Array, jax.Array]:
         names = {tuple(k.split("/")): v for k, v in arrays.items() if k not in ("mean", "scale")}

@@ -1,4 +1,4 @@
-"""A page to look at clusters, which items share a prefix: one file, nothing from elsewhere."""
+"""A self-contained HTML page of clusters of items that share a prefix of their codes."""
 
 import json
 from collections import Counter
@@ -19,17 +19,24 @@ from ligr_jax.sid.corpus import item_ids
 from ligr_jax.sid.measure import Measured
 from ligr_jax.sid.model import SidModel
 
-MOST_ITEMS = 20_000  # on the page: more are slow to load; the first of each cluster are shown
+MOST_ITEMS = 20_000  # items on the page; with more, only the first of each cluster are shown
 LONGEST = 120  # characters of a cell
-COMMON, RARE, SAMPLE = 3, 0.2, 1000  # values that describe a cluster; from so many of its items
+COMMON = 3  # largest number of values that describe a cluster
+RARE = 0.2  # least share of a cluster's items that such a value needs
+SAMPLE = 1000  # items of a cluster in which values are counted
 
 
 def write_page(
     out: Path, model: SidModel, found: Measured, source: str, columns: pl.DataFrame | None = None
 ) -> None:
-    """Writes OUT: the measures, the use of each level's codes, and all clusters of the first.
+    """Write the page: measures, use of each level's codes, and the clusters of the first level.
 
-    columns: text columns to show, a row for each of `found.ids`.
+    Args:
+        out: file to write.
+        model: the model.
+        found: measured codes.
+        source: name of the source, shown on the page.
+        columns: text columns to show, one row per item of `found.ids`.
     """
     config = model.config
     columns = pl.DataFrame() if columns is None else columns
@@ -49,20 +56,21 @@ def write_page(
         "clusters": [{k: v for k, v in c.items() if k != "rows"} for c in clusters],
         "items": items,
     }
-    here = files("ligr_jax.sid")
-    page = Template((here / "page.html").read_text("utf-8")).substitute(
+    resources = files("ligr_jax.sid")
+    page = Template((resources / "page.html").read_text("utf-8")).substitute(
         subtitle=escape(
             f"{source}: {config.levels} levels of {config.codes:,} codes by {config.method}, "
             f"model {model.digest}"
         ),
-        style=(here / "page.css").read_text("utf-8"),
-        script=(here / "page.js").read_text("utf-8"),
+        style=(resources / "page.css").read_text("utf-8"),
+        script=(resources / "page.js").read_text("utf-8"),
         answer="".join(f"<li>{escape(line)}</li>" for line in found.quality.lines()),
         levels="".join(
             _level(column, i, found, config.codes) for i, column in enumerate(found.codes.T)
         ),
         note=(
-            f"The first {shown:,} items of each are here, {len(items):,} of {len(order):,}."
+            f"Only the first {shown:,} items of each cluster are shown: {len(items):,} of "
+            f"{len(order):,}."
             if len(items) < len(order)
             else ""
         ),
@@ -73,10 +81,18 @@ def write_page(
 
 
 def read_columns(path: Path, id_column: str, ids: np.ndarray) -> pl.DataFrame:
-    """Columns of a CSV or Parquet file as text, a row for each of `ids`, empty where it has none.
+    """Read columns of a CSV or Parquet file as text.
+
+    Args:
+        path: file.
+        id_column: column of item ids.
+        ids: items to return.
+
+    Returns:
+        One row per item of `ids`; empty text for items that the file lacks.
 
     Raises:
-        BadInput: no such file or column.
+        BadInput: the file or the column does not exist.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
@@ -95,14 +111,14 @@ def read_columns(path: Path, id_column: str, ids: np.ndarray) -> pl.DataFrame:
 
 
 def _by_first_code(codes: np.ndarray, order: np.ndarray) -> Sequence[np.ndarray]:
-    """Rows of each first code in use, in order of their tuples; the largest cluster first."""
+    """Return the rows of each first code, sorted by tuple; the largest cluster first."""
     first = codes[order, 0]
     clusters = np.split(order, np.flatnonzero(np.diff(first)) + 1)
     return sorted(clusters, key=len, reverse=True)
 
 
 def _cluster(found: Measured, columns: pl.DataFrame, rows: np.ndarray) -> dict[str, Any]:
-    """Its code, number of items, and what most of them have in common."""
+    """Return the code of a cluster, its size, and the values that most of its items share."""
     values: Counter[str] = Counter()
     some = rows[:: -(-len(rows) // SAMPLE)]
     for name in columns.columns:
@@ -118,23 +134,23 @@ def _cluster(found: Measured, columns: pl.DataFrame, rows: np.ndarray) -> dict[s
 
 
 def _named(column: str, value: str) -> str:
-    """A number says nothing without its column."""
+    """Return the value, with its column if it is a number."""
     return f"{column}={value}" if value.lstrip("-").replace(".", "", 1).isdigit() else value
 
 
 def _level(codes: np.ndarray, level: int, found: Measured, k: int) -> str:
-    """Items of each code of a level, the fullest first, beside even use."""
+    """Return the figure of a level: items per code, largest first, and the line of even use."""
     counts = np.sort(np.bincount(codes, minlength=k))[::-1]
     caption = (
         f"Level {level + 1}: {found.quality.used[level]:.1%} of codes used, perplexity "
-        f"{found.quality.perplexity[level]:.0f} of {k:,}. The fullest code has "
+        f"{found.quality.perplexity[level]:.0f} of {k:,}. The most used code has "
         f"{counts[0] / counts.sum():.1%} of items; even use is {1 / k:.2%}."
     )
     return f"<figure>{_profile(counts)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _profile(counts: np.ndarray) -> str:
-    """A falling staircase, and a line at its mean."""
+    """Return an SVG of decreasing counts as a staircase, with a line at the mean."""
     width, height = 300, 90
     at = np.arange(len(counts)) / len(counts) * width
     tall = counts / counts[0] * height

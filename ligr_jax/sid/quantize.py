@@ -1,4 +1,4 @@
-"""Residual quantization: each level codes what the levels before it left over."""
+"""Residual quantization: each level encodes the residual of the levels before."""
 
 from typing import NamedTuple
 
@@ -7,10 +7,12 @@ import jax.numpy as jnp
 
 
 class Quantized(NamedTuple):
-    """
-    codes: int32 [B, N].
-    residuals: [N, B, d], what each level was given; the first is z itself.
-    chosen: [N, B, d], the code vectors taken; their sum over levels approximates z.
+    """Result of residual quantization.
+
+    Attributes:
+        codes: int32 [B, N].
+        residuals: [N, B, d], input of each level; the first is z.
+        chosen: [N, B, d], chosen code vectors; their sum over levels approximates z.
     """
 
     codes: jax.Array
@@ -19,13 +21,14 @@ class Quantized(NamedTuple):
 
 
 def quantize(z: jax.Array, codebooks: jax.Array) -> Quantized:
-    """r_0 = z; c_i = argmin_k |r_(i-1) - e_ik|; r_i = r_(i-1) - stop(e_i,c_i)  (LiGR 3.3).
+    """Quantize by levels: r_0 = z; c_i = argmin_k |r_(i-1) - e_ik|; r_i = r_(i-1) - stop(e_i,c_i).
+
+    LiGR 3.3. The gradient of each residual with respect to z is the identity; it has no gradient
+    with respect to the codes.
 
     Args:
-        z: [B, d]
-        codebooks: [N, K, d]
-
-    Residuals keep the gradient of z with weight one at every level, and none of the codes'.
+        z: [B, d].
+        codebooks: [N, K, d].
     """
     codes, residuals, chosen = [], [], []
     residual = z
@@ -39,12 +42,12 @@ def quantize(z: jax.Array, codebooks: jax.Array) -> Quantized:
 
 
 def squared_distances(x: jax.Array, codebook: jax.Array) -> jax.Array:
-    """|x - e_k|^2, [B, K], of x [B, d] and codebook [K, d]; full float32 on every device."""
+    """Return |x - e_k|^2, [B, K], of x [B, d] and codebook [K, d], in float32 on every device."""
     dot = jnp.matmul(x, codebook.T, precision=jax.lax.Precision.HIGHEST)
-    # Near zero the difference is rounding alone, of either sign.
+    # Near zero, rounding can make the difference negative.
     return jnp.maximum((x**2).sum(1)[:, None] - 2 * dot + (codebook**2).sum(1), 0)
 
 
 def straight_through(z: jax.Array, chosen: jax.Array) -> jax.Array:
-    """The sum of the chosen codes [N, B, d], with the gradient of z: once, on the sum."""
+    """Return the sum of the chosen codes [N, B, d], with the gradient of z (once, on the sum)."""
     return z + jax.lax.stop_gradient(chosen.sum(0) - z)

@@ -1,4 +1,4 @@
-"""Codebook reset: a code that nothing takes is put where something is (Zeghidour et al. 2021)."""
+"""Codebook reset: unused codes are moved to residuals of the batch (Zeghidour et al. 2021)."""
 
 from typing import Any
 
@@ -9,21 +9,27 @@ from ligr_jax.sid.quantize import Quantized
 
 
 def usage(codes: jax.Array, k: int) -> jax.Array:
-    """[N, K]: each code's share of the batch times K, so 1 where all are used alike.
+    """Return each code's share of the batch times K, [N, K]; 1 for uniform use.
 
-    codes: int32 [B, N]
+    Args:
+        codes: int32 [B, N].
+        k: codes per level.
     """
     counts = jax.vmap(lambda c: jnp.zeros(k).at[c].add(1.0), in_axes=1)(codes)
     return counts * (k / len(codes))
 
 
 def reset(codebooks: jax.Array, dead: jax.Array, quantized: Quantized, key: jax.Array) -> jax.Array:
-    """Codebooks with every dead code replaced by a random residual of its own level.
+    """Replace every dead code by a random residual of its level.
 
     Args:
-        codebooks: [N, K, d]
-        dead: bool [N, K]
-        quantized: of the current batch; a batch of K rows or more gives no residual twice.
+        codebooks: [N, K, d].
+        dead: bool [N, K].
+        quantized: quantization of the current batch; with K rows or more, residuals are distinct.
+        key: random key.
+
+    Returns:
+        Codebooks [N, K, d].
     """
     levels, k, _ = codebooks.shape
     rows = quantized.residuals.shape[1]
@@ -36,7 +42,7 @@ def reset(codebooks: jax.Array, dead: jax.Array, quantized: Quantized, key: jax.
 
 
 def clear_moments(opt_state: Any, dead: jax.Array) -> Any:
-    """The optimizer's state without what it has summed over gradients of dead codes."""
+    """Return the optimizer state with the moments of dead codes set to zero."""
 
     def cleared(path: Any, x: jax.Array) -> jax.Array:
         of_codes = path and getattr(path[-1], "key", None) == "codebooks"

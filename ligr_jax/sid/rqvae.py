@@ -1,5 +1,7 @@
-"""RQ-VAE: an autoencoder whose latent is the sum of one code per level (LiGR 3.3, after Rajput et
-al. 2023 and Zeghidour et al. 2021)."""
+"""RQ-VAE: an autoencoder whose latent is the sum of one code per level.
+
+LiGR 3.3, following Rajput et al. 2023 and Zeghidour et al. 2021.
+"""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ Params = dict[str, Any]
 
 
 class Mlp(nn.Module):
-    """Dense layers of `widths` with ReLU between them."""
+    """Dense layers of widths `widths` with ReLU between them."""
 
     widths: tuple[int, ...]
 
@@ -26,7 +28,7 @@ class Mlp(nn.Module):
 
 
 class Output(NamedTuple):
-    """x_hat: [B, W]; z: [B, d]; quantized: codes and residuals of z."""
+    """Reconstructions x_hat [B, W], latents z [B, d], and the quantization of z."""
 
     x_hat: jax.Array
     z: jax.Array
@@ -34,7 +36,7 @@ class Output(NamedTuple):
 
 
 class RQVAE(nn.Module):
-    """Encoder, codebooks [N, K, d], decoder, for vectors of `width`."""
+    """Encoder, codebooks [N, K, d] and decoder, for vectors of width `width`."""
 
     config: SidConfig
     width: int
@@ -58,11 +60,11 @@ class RQVAE(nn.Module):
 def loss_parts(
     config: SidConfig, codebooks: jax.Array, x: jax.Array, out: Output
 ) -> dict[str, jax.Array]:
-    """What is minimized: the sum of these scalars, means over the batch.
+    """Return the terms of the loss, which is their sum; each is a mean over the batch.
 
     reconstruction: |x - x_hat|^2
     quantization: sum_i |stop(r_(i-1)) - e_i|^2 + beta |r_(i-1) - stop(e_i)|^2, or, with
-        quantization = "sum", beta |z - z_q|^2 as LiGR writes it
+        quantization = "sum", beta |z - z_q|^2 as in LiGR
     flops: gamma times `flops_regularizer`, summed over levels
     """
     _, residuals, chosen = out.quantized
@@ -84,15 +86,16 @@ def loss_parts(
 
 
 def flops_regularizer(residual: jax.Array, codebook: jax.Array, temperature: float) -> jax.Array:
-    """sum_k (mean over the batch of p_k)^2, p = softmax(-|r - e_k|^2 / t)  (Paria et al. 2020).
+    """Return sum_k (batch mean of p_k)^2, p = softmax(-|r - e_k|^2 / t) (Paria et al. 2020).
 
-    1/K where all codes are used alike, up to 1 where one is. On soft assignments: counts have no
-    gradient. t is `temperature` times the batch's mean squared distance to the nearest code, so
-    that one number suits all levels, whose residuals shrink.
+    The value is 1/K for uniform use of the codes and 1 if a single code is used. It uses soft
+    assignments, because counts have no gradient. t is `temperature` times the batch's mean squared
+    distance to the nearest code, so that one temperature suits all levels, whose residuals shrink.
 
     Args:
-        residual: [B, d]
-        codebook: [K, d]
+        residual: [B, d].
+        codebook: [K, d].
+        temperature: softness of the assignments.
     """
     distances = squared_distances(residual, codebook)
     nearest = jax.lax.stop_gradient(distances.min(1).mean())

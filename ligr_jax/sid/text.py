@@ -1,8 +1,8 @@
 """Content vectors of titled and tagged items without a model: hashed TF-IDF, randomly projected.
 
-Unlike the leading singular directions of such a matrix, which leave titles of rare words on one
-spot, a random projection keeps all distances (Johnson and Lindenstrauss 1984), so that distinct
-titles get distinct vectors, and codes.
+A random projection preserves distances (Johnson and Lindenstrauss 1984), so that distinct titles
+get distinct vectors and codes. The leading singular vectors of the same matrix would map titles of
+rare words to almost the same point.
 """
 
 from pathlib import Path
@@ -26,15 +26,16 @@ SEED = 0
 
 
 def title_vectors(titles: pl.Series, tags: pl.Series, width: int) -> np.ndarray:
-    """float32 [items, W] of length 1, zeros for an item without title and tags.
+    """Return content vectors float32 [items, W] of length 1; zeros without title and tags.
 
-    Half of a vector's squared length is its title's (words, and trigrams of characters with word
-    ends marked), half its tags'. Terms weigh tf * (ln((1 + n) / (1 + df)) + 1), are hashed into
-    BUCKETS, and projected by a fixed Gaussian matrix: the same texts give the same vectors.
+    Half of the squared length is from the title (words, and trigrams of characters with marked word
+    ends), half from the tags. Terms are weighted by tf * (ln((1 + n) / (1 + df)) + 1), hashed into
+    BUCKETS, and projected by a fixed Gaussian matrix, so equal texts give equal vectors.
 
     Args:
-        titles: of strings.
+        titles: strings.
         tags: lists of strings.
+        width: W.
     """
     words = titles.fill_null("").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
     blocks = [words, words.map_elements(_trigrams, pl.List(pl.String)), tags]
@@ -51,12 +52,22 @@ def title_vectors(titles: pl.Series, tags: pl.Series, width: int) -> np.ndarray:
 def write_title_vectors(
     table: Path, out: Path, id_column: str, title: str, tags: str | None, width: int
 ) -> int:
-    """Writes item_id and `content` of a CSV or Parquet file as Parquet; returns the rows.
+    """Write item_id and `content` of the items of a CSV or Parquet file as Parquet.
 
-    tags: a column of lists, or of text such as a|b|c.
+    Args:
+        table: file of items.
+        out: file to write.
+        id_column: column of item ids.
+        title: column of titles.
+        tags: column of lists, or of text such as a|b|c; None: no tags.
+        width: width of the vectors.
+
+    Returns:
+        The number of rows.
 
     Raises:
-        BadInput: no such file or column, ids, titles or tags of another type, or a width below 1.
+        BadInput: the file or a column does not exist, a column has the wrong type, or the width is
+            below 1.
     """
     if width < 1:
         raise BadInput(f"width={width}; give at least 1")
@@ -91,12 +102,13 @@ def write_title_vectors(
 
 
 def _trigrams(words: pl.Series) -> list[str]:
+    """Return the trigrams of words marked with ^ and $."""
     marked = [f"^{word}$" for word in words]
     return [word[i : i + 3] for word in marked for i in range(len(word) - 2)]
 
 
 def _tf_idf(terms: pl.Series) -> sp.csr_array:
-    """float32 [items, BUCKETS] with rows of length 1, or zeros."""
+    """Return TF-IDF weights float32 [items, BUCKETS], with rows of length 1 or zeros."""
     terms = terms.fill_null([])
     row = np.repeat(np.arange(len(terms)), terms.list.len().to_numpy())
     flat = terms.filter(terms.list.len() > 0).explode(empty_as_null=False)

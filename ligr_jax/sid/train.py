@@ -1,6 +1,6 @@
-"""The loop: a corpus and a configuration in, a directory with a model out.
+"""Training of semantic ids: from a corpus and a configuration to a directory with a model.
 
-Killed at any moment and started again, it goes on from its checkpoint and ends with the same bits.
+A training that was killed continues from its checkpoint and ends with the same bits.
 """
 
 import contextlib
@@ -33,20 +33,20 @@ SAVE_EVERY_S = 30.0
 
 
 class Training(Protocol):
-    """A method's state, a pytree of arrays, from its start to the model's arrays."""
+    """A training method. Its state is a pytree of arrays."""
 
     log_every: int  # updates between rows of metrics
 
     def __init__(self, config: SidConfig, corpus: Corpus, mean: np.ndarray, scale: float) -> None:
-        """mean [W], scale: what makes vectors standard."""
+        """Vectors are standardized by `mean` [W] and `scale`."""
 
     def fresh(self) -> Any: ...
 
     def put(self, state: Any) -> Any:
-        """A state of host arrays, on the devices."""
+        """Move a state of host arrays to the devices."""
 
     def update(self, number: int, state: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Update `number`, counted from 1; returns metrics beside the state."""
+        """Apply update `number`, counted from 1; return the state and metrics."""
 
     def arrays(self, state: Any) -> dict[str, np.ndarray]: ...
 
@@ -62,12 +62,20 @@ def train(
     say: Callable[[str], None] = print,
     save_every_s: float = SAVE_EVERY_S,
 ) -> SidModel:
-    """Trains to the end and saves; a finished model is returned as it is.
+    """Train to the end and save the model; return a finished model unchanged.
+
+    Args:
+        config: configuration.
+        corpus: items.
+        column: name of the column of vectors.
+        out: directory of the model.
+        say: receives lines of progress.
+        save_every_s: seconds between checkpoints.
 
     Raises:
-        BadInput: `out` holds a model of another configuration or corpus, or something else.
-        Busy: another process is training there.
-        Preempted: A signal asked to stop; everything is saved.
+        BadInput: `out` has a model of another configuration or corpus, or other files.
+        Busy: another process is training in `out`.
+        Preempted: a signal requested a stop; the state is saved.
     """
     with claimed(out):
         _adopt(
@@ -93,7 +101,7 @@ def train(
 def _advance(
     training: Training, last: int, out: Path, say: Callable[[str], None], every_s: float
 ) -> Any:
-    """The state after update `last`."""
+    """Return the state after update `last`, continuing from a checkpoint."""
     path = out / "checkpoint.npz"
     first, state = _restored(path, training)
     if first:
@@ -128,7 +136,7 @@ def _save(path: Path, number: int, state: Any) -> None:
 
 
 def _restored(path: Path, training: Training) -> tuple[int, Any]:
-    """How many updates are done, and the state after them."""
+    """Return the number of finished updates, and the state after them."""
     if not path.exists():
         return 0, training.fresh()
     saved = load_arrays(path)
@@ -139,7 +147,7 @@ def _restored(path: Path, training: Training) -> tuple[int, Any]:
 
 
 def _adopt(out: Path, about: dict[str, Any]) -> None:
-    """Writes training.json, or checks that the one there is the same."""
+    """Write training.json, or check that the existing one is equal."""
     path, text = out / "training.json", json.dumps(about, indent=1) + "\n"
     if not path.exists():
         if (out / "metrics.jsonl").exists():

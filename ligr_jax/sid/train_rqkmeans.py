@@ -1,4 +1,4 @@
-"""RQ-KMeans: Lloyd's iterations over the whole corpus, one level after the other; no network."""
+"""Residual k-means: Lloyd's iterations over the whole corpus, level by level. No network."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -14,11 +14,14 @@ from ligr_jax.sid.corpus import Corpus
 from ligr_jax.sid.kmeans import INIT_ROWS, kmeans, means, nearest_of, sums_and_counts
 from ligr_jax.sid.mesh import data_mesh
 
-ROWS = 1 << 13  # read at a time
+ROWS = 1 << 13  # rows read at once
 
 
 class RQKMeansTraining:
-    """See `ligr_jax.sid.train.Training`. The state is the codebooks, [N, K, W], 0 where not yet."""
+    """Training of residual k-means. See `ligr_jax.sid.train.Training`.
+
+    The state is the codebooks [N, K, W]; levels not yet trained are 0.
+    """
 
     log_every = 1
 
@@ -35,7 +38,7 @@ class RQKMeansTraining:
         return put(state, replicated(self.mesh))
 
     def update(self, number: int, state: jax.Array) -> tuple[jax.Array, Mapping[str, Any]]:
-        """One pass over the corpus; the first of a level begins with k-means of a sample."""
+        """Run a pass over the corpus; the first pass of a level starts from k-means of a sample."""
         level, iteration = divmod(number - 1, self.config.steps)
         k = self.config.codes
         if iteration == 0:
@@ -44,10 +47,10 @@ class RQKMeansTraining:
             state = state.at[level].set(kmeans(sample, k, key))
         totals: Any = 0.0, 0.0, 0.0
         for x, weight in self._batches():
-            found = _sums(put(x, over_rows(self.mesh)), weight, state, level)
-            # To the host, in float64. On a CPU it must wait here: programs with collectives that
-            # run side by side starve each other of threads.
-            totals = [a + np.float64(b) for a, b in zip(totals, jax.device_get(found))]
+            sums = _sums(put(x, over_rows(self.mesh)), weight, state, level)
+            # The sums are added on the host in float64. On a CPU this must wait for each batch:
+            # concurrent programs with collectives starve each other of threads.
+            totals = [a + np.float64(b) for a, b in zip(totals, jax.device_get(sums))]
         sums, counts, error = totals
         others = jnp.resize(self._sample(k, number, state, level), (k, self.corpus.width))
         codebook = means(sums, counts, jax.device_get(others))
@@ -56,14 +59,14 @@ class RQKMeansTraining:
         return state.at[level].set(codebook), metrics
 
     def _sample(self, rows: int, number: int, codebooks: jax.Array, level: int) -> jax.Array:
-        """What is left over of `rows` random items, or of all."""
+        """Return the residuals of `rows` random items, or of all items."""
         rng = np.random.default_rng([self.config.seed, number])
         places = rng.permutation(len(self.corpus))[:rows]
         x = self._standard(self.corpus.take(np.sort(places)))
         return _left_over(jnp.asarray(x), codebooks, level)
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Standard vectors, and 1 for each, 0 for what fills the last batch."""
+        """Yield standardized vectors, and weights: 1 for items, 0 for padding of the last batch."""
         for _, x in self.corpus.batches(ROWS):
             full, weight = np.zeros((ROWS, x.shape[1]), np.float32), np.zeros(ROWS, np.float32)
             full[: len(x)], weight[: len(x)] = self._standard(x), 1
@@ -85,7 +88,7 @@ def _sums(
 
 @partial(jax.jit, static_argnums=2)
 def _left_over(x: jax.Array, codebooks: jax.Array, level: int) -> jax.Array:
-    """What the levels before `level` leave of x [B, W]."""
+    """Return the residual of x [B, W] after the levels before `level`."""
     for codebook in codebooks[:level]:
         x = x - codebook[nearest_of(x, codebook)]
     return x

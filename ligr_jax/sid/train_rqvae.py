@@ -1,4 +1,4 @@
-"""RQ-VAE training: gradient steps on batches in an order that a seed fixes."""
+"""RQ-VAE training: gradient steps on batches whose order is determined by a seed."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -20,7 +20,7 @@ from ligr_jax.sid.rqvae import RQVAE, loss_parts
 
 
 class State(NamedTuple):
-    """usage: [N, K], moving average of each code's share of assignments times K."""
+    """Parameters, optimizer state, and the moving average of code usage times K, [N, K]."""
 
     params: Any
     opt_state: Any
@@ -28,7 +28,7 @@ class State(NamedTuple):
 
 
 class RQVAETraining:
-    """See `ligr_jax.sid.train.Training`."""
+    """Training of an RQ-VAE. See `ligr_jax.sid.train.Training`."""
 
     log_every = 50
 
@@ -49,7 +49,7 @@ class RQVAETraining:
         )
 
     def fresh(self) -> State:
-        """Random networks; codebooks by k-means, level by level, on the first batches' latents."""
+        """Initialize the networks at random, and the codebooks by residual k-means of latents."""
         init, cluster = jax.random.split(self.key)
         params = self.model.init(init, jnp.zeros((1, self.corpus.width)))["params"]
         rows = min(len(self.corpus), INIT_ROWS * self.config.codes)

@@ -1,1 +1,1 @@
-"""Embedding tables and their lookup."""
+"""Embedding tables: layout on a mesh, lookup, sparse optimizers, planner, and export."""

@@ -1,8 +1,8 @@
-"""A step's traffic with the tables: rows to the model, gradients back, rows moved in place.
+"""Communication of a training step with the tables: rows, gradients, and the update in place.
 
-`look_up` before the model and `merge` and `update` after it see all tables at once, wherever they
-lie (`placements` has what each placement sends). They run under the mesh of `jax.set_mesh`; a
-layout of one device needs none.
+`gather_rows` runs before the model, `reduce_row_grads` and `update` after it. They handle all
+tables together, whatever their placement (`placements` says what each placement sends). They run
+under the mesh of `jax.set_mesh`; a layout of one device needs no mesh.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,74 +12,92 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from ligr_jax.data.distinct import Distinct
+from ligr_jax.data.unique_ids import UniqueIds
 from ligr_jax.tables.layout import PARTS, Layout
-from ligr_jax.tables.placements import EXCHANGES, Arrays, Lists, Replicated, Whole
-from ligr_jax.tables.sparse import RowRule, State, update_rows
+from ligr_jax.tables.placements import EXCHANGES, Arrays, Exchange, Lists
+from ligr_jax.tables.sparse import SparseOptimizer, State, update_rows
 
 EVERYWHERE = P()
 
 
-def look_up(layout: Layout, arrays: Arrays, own: Arrays) -> dict[str, jax.Array]:
-    """Rows float32 [n, u, E] by table, each device those of its part of the batch.
+def gather_rows(layout: Layout, arrays: Arrays, local: Arrays) -> dict[str, jax.Array]:
+    """Gather the rows that each device looks up.
 
     Args:
-        arrays: the stored arrays.
-        own: int32 [n, u] by table, as in `Distinct`.
+        layout: layout of the tables.
+        arrays: stored arrays of the tables.
+        local: int32 [n, u] by table, unique ids of each device's part of the batch (`UniqueIds`).
+
+    Returns:
+        Rows float32 [n, u, E] by table; each device has those of its part.
     """
 
-    def on_device(arrays: Arrays, own: Arrays) -> dict[str, jax.Array]:
-        mine = {t: ids[0] for t, ids in own.items()}
+    def on_device(arrays: Arrays, local: Arrays) -> dict[str, jax.Array]:
+        ids = {t: x[0] for t, x in local.items()}
         rows: dict[str, jax.Array] = {}
         for name, exchange in _exchanges(layout):
-            rows |= exchange.look_up(arrays[name], mine)
-        return {t: rows[t][None] for t in own}
+            rows |= exchange.gather_rows(arrays[name], ids)
+        return {t: rows[t][None] for t in local}
 
-    specs = (_specs(layout, arrays), dict.fromkeys(own, PARTS))
-    return _on_mesh(layout, on_device, specs, dict.fromkeys(own, PARTS))(arrays, own)
+    specs = (_specs(layout, arrays), dict.fromkeys(local, PARTS))
+    return _on_mesh(layout, on_device, specs, dict.fromkeys(local, PARTS))(arrays, local)
 
 
-def agree(lists: Lists, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Distinct]:
-    """Lists in which every device knows the distinct rows of the whole batch.
+def sync_unique_ids(lists: Lists, shapes: Mapping[str, tuple[int, int]]) -> dict[str, UniqueIds]:
+    """Compute the unique ids of the whole batch on the devices, where the host did not.
 
-    Several processes each know those of their own part only; their lists are gathered here.
+    With several processes, each host knows only the ids of its own part of the batch.
+
+    Args:
+        lists: unique ids by table; `unique` and `inverse` may be None.
+        shapes: (V, E) of each table.
+
+    Returns:
+        Complete unique ids by table.
     """
 
-    def agreed(own: jax.Array, v: int) -> Distinct:
-        every = jax.lax.with_sharding_constraint(own, EVERYWHERE).reshape(-1)
-        count = min(v, every.size)
-        found, place = jnp.unique(
-            jnp.minimum(every, v), size=count + 1, fill_value=v, return_inverse=True
+    def synced(local: jax.Array, v: int) -> UniqueIds:
+        all_ids = jax.lax.with_sharding_constraint(local, EVERYWHERE).reshape(-1)
+        count = min(v, all_ids.size)
+        # All padding is mapped to V, which may be one more value than the count of real ids.
+        values, index = jnp.unique(
+            jnp.minimum(all_ids, v), size=count + 1, fill_value=v, return_inverse=True
         )
-        rows = jnp.where(found < v, found, v + jnp.arange(count + 1, dtype=jnp.int32))[:count]
-        at = jnp.where(every < v, place, count).astype(jnp.int32).reshape(own.shape)
-        return Distinct(own, rows.astype(jnp.int32), at)
+        unique = jnp.where(values < v, values, v + jnp.arange(count + 1, dtype=jnp.int32))[:count]
+        inverse = jnp.where(all_ids < v, index, count).astype(jnp.int32).reshape(local.shape)
+        return UniqueIds(local=local, unique=unique.astype(jnp.int32), inverse=inverse)
 
     return {
-        t: given if given.rows is not None else agreed(given.own, shapes[t][0])
-        for t, given in lists.items()
+        t: ids if ids.unique is not None else synced(ids.local, shapes[t][0])
+        for t, ids in lists.items()
     }
 
 
-def merge(layout: Layout, gradients: Arrays, lists: Lists) -> dict[str, jax.Array]:
-    """Gradients of rows by stored array, summed over the batch; an element is there once.
+def reduce_row_grads(layout: Layout, grads: Arrays, lists: Lists) -> dict[str, jax.Array]:
+    """Sum the gradients of rows over the batch, on the devices that store the rows.
 
     Args:
-        gradients: [n, u, E] by table, of what `look_up` gave.
+        layout: layout of the tables.
+        grads: [n, u, E] by table, gradients with respect to the result of `gather_rows`.
+        lists: unique ids by table.
+
+    Returns:
+        Gradients by stored array, as `update` takes them.
     """
 
-    def on_device(gradients: Arrays, lists: Lists) -> dict[str, jax.Array]:
-        mine, own = _mine(lists), {t: g[0] for t, g in gradients.items()}
-        return {name: exchange.merge(own, mine) for name, exchange in _exchanges(layout)}
+    def on_device(grads: Arrays, lists: Lists) -> dict[str, jax.Array]:
+        ids = _of_device(lists)
+        local = {t: g[0] for t, g in grads.items()}
+        return {n: exchange.reduce_row_grads(local, ids) for n, exchange in _exchanges(layout)}
 
-    merged = {name: exchange.merged for name, exchange in _exchanges(layout)}
-    specs = (dict.fromkeys(gradients, PARTS), _list_specs(lists))
-    return _on_mesh(layout, on_device, specs, merged)(gradients, lists)
+    reduced = {name: exchange.grad_spec for name, exchange in _exchanges(layout)}
+    specs = (dict.fromkeys(grads, PARTS), _list_specs(lists))
+    return _on_mesh(layout, on_device, specs, reduced)(grads, lists)
 
 
 def update(
     layout: Layout,
-    rule: RowRule,
+    rule: SparseOptimizer,
     arrays: Arrays,
     states: Mapping[str, State],
     lists: Lists,
@@ -89,66 +107,88 @@ def update(
     step: jax.Array,
     good: jax.Array,
 ) -> tuple[dict[str, jax.Array], dict[str, State]]:
-    """Stored arrays and their optimizer's state after a step; nothing is written unless `good`.
+    """Update the rows of a batch and their optimizer state in place.
 
     Args:
-        gradients: what `merge` gave.
+        layout: layout of the tables.
+        rule: optimizer of the rows.
+        arrays: stored arrays of the tables.
+        states: optimizer state by stored array.
+        lists: unique ids by table.
+        gradients: result of `reduce_row_grads`.
+        rate: learning rate.
         decay: decoupled weight decay of the rows looked up.
+        step: number of steps before this one.
+        good: bool; if false, the step is skipped and nothing changes.
+
+    Returns:
+        The stored arrays and the states after the step.
     """
 
     def on_device(
         arrays: Arrays, states: Any, lists: Lists, gradients: Arrays, *scalars: jax.Array
     ) -> Any:
         rate, step, good = scalars
-        mine, moved, kept = _mine(lists), {}, {}
+        ids_of = _of_device(lists)
+        new_arrays = {}
+        new_states = {}
         for name, exchange in _exchanges(layout):
-            ids, v = exchange.local_rows(mine), len(arrays[name])
-            # No condition around tables, or XLA would copy them: a bad step's rows are nobody's.
-            here = good & (ids >= 0) & (ids < v)
-            moved[name], kept[name] = update_rows(
+            ids = exchange.local_rows(ids_of)
+            v = len(arrays[name])
+            # For a skipped step all ids are set out of range, so that the scatter drops them. A
+            # conditional around the tables would make XLA copy them.
+            valid = good & (ids >= 0) & (ids < v)
+            new_arrays[name], new_states[name] = update_rows(
                 rule,
                 arrays[name],
                 states[name],
-                jnp.where(here, ids, v + jnp.arange(len(ids), dtype=ids.dtype)),
+                jnp.where(valid, ids, v + jnp.arange(len(ids), dtype=ids.dtype)),
                 gradients[name],
                 rate,
                 decay,
                 step,
                 exchange.mean,
-                rising=exchange.rising,
+                ids_are_sorted=exchange.ids_are_sorted,
             )
-        return moved, kept
+        return new_arrays, new_states
 
     stored = (_specs(layout, arrays), _specs(layout, states))
-    merged = {name: exchange.merged for name, exchange in _exchanges(layout)}
-    specs = (*stored, _list_specs(lists), merged, EVERYWHERE, EVERYWHERE, EVERYWHERE)
+    reduced = {name: exchange.grad_spec for name, exchange in _exchanges(layout)}
+    specs = (*stored, _list_specs(lists), reduced, EVERYWHERE, EVERYWHERE, EVERYWHERE)
     on_mesh = _on_mesh(layout, on_device, specs, stored)
     result: Any = on_mesh(arrays, states, lists, gradients, rate, step, good)
     return result
 
 
-def _exchanges(layout: Layout) -> list[tuple[str, Replicated | Whole]]:
+def _exchanges(layout: Layout) -> list[tuple[str, Exchange]]:
+    """Return the exchange of each stored array."""
     return [(n, EXCHANGES[s.placement](n, layout)) for n, s in layout.arrays.items()]
 
 
-def _mine(lists: Lists) -> dict[str, Distinct]:
-    return {t: Distinct(d.own[0], d.rows, d.place[0]) for t, d in lists.items()}
+def _of_device(lists: Lists) -> dict[str, UniqueIds]:
+    """Return the unique ids with `local` and `inverse` [u] of this device."""
+    return {
+        t: UniqueIds(local=d.local[0], unique=d.unique, inverse=d.inverse[0])
+        for t, d in lists.items()
+    }
 
 
 def _specs(layout: Layout, arrays: Mapping[str, Any]) -> Any:
+    """Return the partition spec of every stored array or state."""
     return {
         name: jax.tree.map(lambda x, s=layout.arrays[name]: s.spec(x.ndim), tree)
         for name, tree in arrays.items()
     }
 
 
-def _list_specs(lists: Lists) -> dict[str, Distinct]:
-    return {t: Distinct(PARTS, EVERYWHERE, PARTS) for t in lists}
+def _list_specs(lists: Lists) -> dict[str, UniqueIds]:
+    return {t: UniqueIds(local=PARTS, unique=EVERYWHERE, inverse=PARTS) for t in lists}
 
 
 def _on_mesh(
     layout: Layout, function: Callable[..., Any], in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
+    """Return the function under `jax.shard_map`, or as it is for one device."""
     if layout.devices == 1:
         return function
     return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)

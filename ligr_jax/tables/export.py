@@ -1,9 +1,9 @@
-"""Writing tables for serving: float32, 8 or 4 bits, shard by shard in bounded memory.
+"""Export of tables for serving: float32, 8 or 4 bits, shard by shard in bounded memory.
 
-A process writes those parts of a table that its own devices hold, once each; a chunk is as wide as
-a device's columns, so that no two devices write into one. Nothing larger than 65,536 rows of a
-device's columns is brought to the host at a time. The values written do not depend on how a table
-lies on its mesh: of a row split over devices, only its range is found there.
+Each process writes the parts of a table that its devices store, without replicas. A chunk is as
+wide as a device's columns, so that no two devices write to one chunk. At most 65,536 rows of a
+device's columns are on the host at once. The values written do not depend on the placement of the
+table: for rows sharded over devices, only the range is computed on the devices.
 """
 
 from collections import deque
@@ -29,7 +29,7 @@ from ligr_jax.tables.zarr import (
     write_json,
 )
 
-_IN_FLIGHT = 2  # blocks being written while the next is encoded
+_IN_FLIGHT = 2  # blocks that are written while the next one is encoded
 
 
 def export(
@@ -39,31 +39,39 @@ def export(
     run: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Writes tables to `directory`; every process of a run calls it alike. Returns the index:
+    """Write tables to `directory`. Every process of a run must call it with the same arguments.
 
-        run      what was given as `run`, e.g. the digest of its configuration
-        tables   by name: rows, width, bits, bytes (of all files), rmse (of what is read back)
+    Args:
+        sources: tables.
+        directory: output directory.
+        bits: 32, 8 or 4.
+        run: recorded in the index, e.g. the digest of the run's configuration.
+        overwrite: whether a finished export may be replaced.
+
+    Returns:
+        The index: `run`, and `tables` by name: rows, width, bits, bytes (of all files), rmse (of
+        the values read back).
 
     Raises:
-        ExportError: `directory` holds a finished export, or other files; a table's shape, name or
-            split does not permit it; a row is not finite.
+        ExportError: `directory` has a finished export or other files; the shape, name or sharding
+            of a table is not supported; or a row is not finite.
     """
     if bits not in (32, 8, 4):
         raise ExportError(f"bits={bits}: tables are exported with 32, 8 or 4 bits; give one")
     if jax.process_index() == 0:
         start(directory, overwrite)
-    _meet("started")
+    _wait_for_all("started")
     tables: dict[str, dict[str, Any]] = {}
     for source in sources:
         _check(source, bits)
         if source.name in tables:
-            raise ExportError(f"two tables are called {source.name!r}; name them apart")
+            raise ExportError(f"two tables have the name {source.name!r}; rename one of them")
         error = _write_table(source, directory, bits)
         path = table_directory(directory, source.name)
         shape = {"rows": source.rows, "width": source.width, "bits": bits}
         if jax.process_index() == 0:
             write_group(path, shape)
-        _meet(source.name)
+        _wait_for_all(source.name)
         rmse = (error / (source.rows * source.width)) ** 0.5
         tables[source.name] = {**shape, "bytes": bytes_of(path), "rmse": rmse}
     index = {"run": dict(run or {}), "tables": tables}
@@ -73,32 +81,36 @@ def export(
 
 
 def _check(source: Source, bits: int) -> None:
+    """Raise ExportError if the shape or the sharding of a table is not supported."""
     shape = source.array.shape
     if len(shape) != 2 or not (0 < source.rows <= shape[0] and 0 < source.width <= shape[1]):
         raise ExportError(
-            f"table {source.name!r}: {source.rows} rows of {source.width} columns asked of an "
-            f"array of shape {shape}; give the table's own shape, at most the array's"
+            f"table {source.name!r}: {source.rows} rows of {source.width} columns do not fit into "
+            f"an array of shape {shape}; give the shape of the table, at most that of the array"
         )
     columns = columns_of(source)
     if bits == 4 and columns < source.width and columns % 2:
         raise ExportError(
-            f"table {source.name!r}: {columns} columns a device, and two columns share a byte; "
-            "export 8 bits, or from a mesh that gives each device an even number"
+            f"table {source.name!r}: {columns} columns per device, but 4-bit columns share a byte "
+            "in pairs; export 8 bits, or use a mesh with an even number of columns per device"
         )
 
 
 def _write_table(source: Source, directory: Path, bits: int) -> float:
-    """Writes this process's pieces; the sum of squared errors of the whole table."""
-    path, columns = table_directory(directory, source.name), columns_of(source)
+    """Write the pieces of this process; return the sum of squared errors of the full table."""
+    path = table_directory(directory, source.name)
+    columns = columns_of(source)
     per_byte = 2 if bits == 4 else 1
     arrays = {
         name: open_array(path / name, dtype, shape, -(-columns // per_byte))
         for name, (dtype, shape) in arrays_of(source.rows, source.width, bits).items()
     }
-    error, pending = 0.0, deque[list[Any]]()
+    error = 0.0
+    pending = deque[list[Any]]()
     for piece, begin, end in blocks_of(pieces_of(source, bits)):
         x = piece.read(begin, end)
-        if bits != 32 or not np.isfinite([x.min(), x.max()]).all():  # by rows takes longer
+        # Per-row bounds cost more than the two extremes, and float32 needs them only for the error.
+        if bits != 32 or not np.isfinite([x.min(), x.max()]).all():
             low, high = piece.bounds(begin, end) if piece.bounds else (x.min(axis=1), x.max(axis=1))
             _require_finite(source.name, low, high, begin)
         blocks = {"values": x}
@@ -106,13 +118,13 @@ def _write_table(source: Source, directory: Path, bits: int) -> float:
             coded = quantize_between(x, low, high, bits)
             error += float(np.square(dequantize(coded) - x, dtype=np.float64).sum())
             blocks = {"codes": coded.codes}
-            if piece.column == 0:
+            if piece.column == 0:  # scale and middle are per row: one piece writes them
                 blocks |= {"scale": coded.scale, "middle": coded.middle}
         written = []
         for name, block in blocks.items():
             left = piece.column // per_byte
-            place = (slice(begin, end), slice(left, left + block.shape[-1]))[: block.ndim]
-            written.append(arrays[name][place].write(block))
+            region = (slice(begin, end), slice(left, left + block.shape[-1]))[: block.ndim]
+            written.append(arrays[name][region].write(block))
         pending.append(written)
         if len(pending) > _IN_FLIGHT:
             _finish(pending.popleft())
@@ -135,7 +147,7 @@ def _finish(writes: list[Any]) -> None:
         write.result()
 
 
-def _meet(where: str) -> None:
-    """All processes wait for each other."""
+def _wait_for_all(where: str) -> None:
+    """Wait for all processes."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"ligr export: {where}")

@@ -1,4 +1,4 @@
-"""Reading single rows of an exported table, without loading the table."""
+"""Reading rows of an exported table without loading the table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +20,12 @@ from ligr_jax.tables.zarr import (
 
 
 class ExportedTable:
-    """A table of an export; `open` it.
+    """A table of an export; create it with `open`.
 
-    shape: (V, E).
-    bits: 32, 8 or 4.
+    Attributes:
+        path: directory of the table.
+        shape: (V, E).
+        bits: 32, 8 or 4.
     """
 
     def __init__(
@@ -34,62 +36,66 @@ class ExportedTable:
 
     @classmethod
     def open(cls, directory: Path, name: str) -> "ExportedTable":
-        """The table `name` of a finished export.
+        """Open the table `name` of a finished export.
 
         Raises:
             ExportError: the export is unfinished or has no such table.
-            DamagedTable: its files are not those that were written: some are missing, cut, or of
-                another shape. Damage within a file shows when it is read.
+            DamagedTable: files are missing, truncated, or of another shape. Damage within a file is
+                detected when it is read.
         """
         index = load_index(Path(directory))
         if name not in index["tables"]:
             known = ", ".join(sorted(index["tables"]))
             raise ExportError(f"{directory} has no table {name!r}; it has {known}")
-        about, path = index["tables"][name], table_directory(Path(directory), name)
-        found = bytes_of(path)
-        if found != about["bytes"]:
+        entry = index["tables"][name]
+        path = table_directory(Path(directory), name)
+        size = bytes_of(path)
+        if size != entry["bytes"]:
             raise DamagedTable(
-                f"{path} has {found:,} bytes, {about['bytes']:,} were written; export it again"
+                f"{path} has {size:,} bytes, but {entry['bytes']:,} were written; export it again"
             )
-        rows, width, bits = about["rows"], about["width"], about["bits"]
+        rows, width, bits = entry["rows"], entry["width"], entry["bits"]
         arrays = {}
-        for array, wanted in arrays_of(rows, width, bits).items():
+        for array, expected in arrays_of(rows, width, bits).items():
             try:
                 arrays[array] = opened = existing_array(path / array)
             except ValueError as e:
                 raise DamagedTable(f"{path / array} cannot be opened ({e}); export again") from e
-            if (opened.dtype.name, opened.shape) != wanted:
+            if (opened.dtype.name, opened.shape) != expected:
                 raise DamagedTable(
                     f"{path / array} is {opened.dtype.name} {list(opened.shape)}, the index says "
-                    f"{wanted[0]} {list(wanted[1])}; export again"
+                    f"{expected[0]} {list(expected[1])}; export again"
                 )
         return cls(path, (rows, width), bits, arrays)
 
     def rows(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Rows as float32 [n, E]; ids: [n], in 0..V-1, in any order and repeated as they like.
+        """Return rows as float32 [n, E].
+
+        Args:
+            ids: [n], in 0..V-1, in any order, with or without repetition.
 
         Raises:
-            IndexError: an id is no row.
+            IndexError: an id is out of range.
             DamagedTable: bytes on disk are not those that were written.
         """
-        at = np.asarray(ids, np.int64).reshape(-1)
-        outside = at[(at < 0) | (at >= self.shape[0])]
+        index = np.asarray(ids, np.int64).reshape(-1)
+        outside = index[(index < 0) | (index >= self.shape[0])]
         if outside.size:
             raise IndexError(
                 f"{self.path}: id {outside[0]} is outside 0..{self.shape[0] - 1}, the table's rows"
             )
-        reads = {name: array[at].read() for name, array in self._arrays.items()}
+        reads = {name: array[index].read() for name, array in self._arrays.items()}
         try:
-            found = {name: read.result() for name, read in reads.items()}
+            blocks = {name: read.result() for name, read in reads.items()}
         except ValueError as e:
-            raise self._damage(at, e) from e
+            raise self._damage(index, e) from e
         if self.bits == 32:
-            return found["values"]
-        return dequantize(QuantizedTable(**found, width=self.shape[1], bits=self.bits))
+            return blocks["values"]
+        return dequantize(QuantizedTable(**blocks, width=self.shape[1], bits=self.bits))
 
-    def _damage(self, at: np.ndarray, error: ValueError) -> DamagedTable:
-        """Which array and rows cannot be read, and why."""
-        for chunk in np.unique(at // CHUNK_ROWS):
+    def _damage(self, index: np.ndarray, error: ValueError) -> DamagedTable:
+        """Return the error that names the array and rows that cannot be read."""
+        for chunk in np.unique(index // CHUNK_ROWS):
             first = int(chunk * CHUNK_ROWS)
             last = min(first + CHUNK_ROWS, self.shape[0]) - 1
             for name, array in self._arrays.items():
@@ -98,4 +104,4 @@ class ExportedTable:
                 except ValueError as e:
                     where = f"{self.path / name}: rows {first} to {last}"
                     return DamagedTable(f"{where} are damaged ({e}); export the table again")
-        return DamagedTable(f"{self.path} could not be read ({error}); read it once more")
+        return DamagedTable(f"{self.path} could not be read ({error}); try again")

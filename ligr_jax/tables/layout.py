@@ -1,12 +1,14 @@
-"""How a model's tables lie on a mesh: whole, by columns, by rows, or each on one device.
+"""Placement of a model's tables on a mesh.
 
-    replicated   every device has the whole table
-    column       E over the axis `model`: a device has some columns of every row (LiRank's choice)
-    row          V over the axis `model`: a device has some whole rows
-    table        tables of one width lie one after another in one array, each on one of the
-                 devices of the axis `model`
+    replicated   every device stores the full table
+    column       E is sharded over the axis `model`: a device stores some columns of every row
+                 (LiRank's choice)
+    row          V is sharded over the axis `model`: a device stores some full rows
+    table        the tables of one width are concatenated in one array, each on one of the devices
+                 of the axis `model`
 
-Devices along the axis `data` have the same. What does not divide evenly is padded with zeros.
+All placements are replicated over the axis `data`. Dimensions that do not divide evenly are padded
+with zeros.
 """
 
 import math
@@ -21,14 +23,15 @@ from jax.sharding import PartitionSpec as P
 from ligr_jax.config import TableShape, escape
 
 AXES = ("data", "model")
-PARTS = P(AXES)  # the leading axis in equal parts, one a device
+PARTS = P(AXES)  # shards the leading axis over all devices
 Placement = Literal["replicated", "column", "row", "table"]
 
 
 class Stored(NamedTuple):
-    """An array [rows, width] as stored, padding included.
+    """A stored array [rows, width], including padding.
 
-    members: the tables of each device of the axis `model` for placement `table`; else one table.
+    `members` has the tables of each device of the axis `model` for placement `table`; otherwise
+    it has one table.
     """
 
     placement: Placement
@@ -37,25 +40,27 @@ class Stored(NamedTuple):
     members: tuple[tuple[str, ...], ...]
 
     def spec(self, ndim: int) -> P:
-        """Of the table, or of an optimizer's array of a number or of E numbers a row."""
+        """Return the partition spec of the array, or of optimizer state [V] or [V, E]."""
         if self.placement == "replicated" or (self.placement == "column" and ndim == 1):
             return P()
         return P(None, "model") if self.placement == "column" else P("model")
 
     def join(self, tables: Mapping[str, jax.Array]) -> jax.Array:
-        """The array of its tables [V, E], or of a number per row [V] of each."""
-        block, some = self.rows // len(self.members), next(iter(tables.values()))
+        """Return the array of its tables [V, E], or of one number per row [V] of each table."""
+        block = self.rows // len(self.members)
+        example = next(iter(tables.values()))
         blocks = []
-        for held in self.members:
-            rows = [tables[t] for t in held] or [jnp.zeros((0, *some.shape[1:]), some.dtype)]
-            whole = jnp.concatenate(rows) if len(rows) > 1 else rows[0]
-            wide = self.width - whole.shape[1] if whole.ndim == 2 else 0
-            blocks.append(jnp.pad(whole, ((0, block - len(whole)), (0, wide))[: whole.ndim]))
+        for names in self.members:
+            rows = [tables[t] for t in names]
+            rows = rows or [jnp.zeros((0, *example.shape[1:]), example.dtype)]
+            joined = jnp.concatenate(rows) if len(rows) > 1 else rows[0]
+            missing = self.width - joined.shape[1] if joined.ndim == 2 else 0
+            blocks.append(jnp.pad(joined, ((0, block - len(joined)), (0, missing))[: joined.ndim]))
         return jnp.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
 
 class Span(NamedTuple):
-    """A table's place in a stored array: `rows` rows from `first`, `width` columns."""
+    """Position of a table in a stored array: `rows` rows from `first`, `width` columns."""
 
     stored: str
     first: int
@@ -65,7 +70,15 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The stored arrays of a model's tables on a mesh of `data` x `model` devices."""
+    """Stored arrays of a model's tables on a mesh of `data` x `model` devices.
+
+    Attributes:
+        data: devices of the axis `data`.
+        model: devices of the axis `model`.
+        placements: placement of each table.
+        arrays: stored arrays by name.
+        spans: position of each table in its stored array.
+    """
 
     data: int
     model: int
@@ -75,21 +88,24 @@ class Layout:
 
     @property
     def devices(self) -> int:
+        """Number of devices of the mesh."""
         return self.data * self.model
 
     def pack(self, tables: Mapping[str, Any]) -> dict[str, Any]:
-        """Stored arrays of tables [V, E], or of what an optimizer keeps of their rows, by table."""
+        """Convert tables [V, E], or the optimizer state of their rows, to stored arrays."""
         packed = {}
         for name, stored in self.arrays.items():
-            held = [t for names in stored.members for t in names]
+            members = [t for names in stored.members for t in names]
             packed[name] = jax.tree.map(
-                lambda *leaves, stored=stored, held=held: stored.join(dict(zip(held, leaves))),
-                *(tables[t] for t in held),
+                lambda *leaves, stored=stored, members=members: stored.join(
+                    dict(zip(members, leaves))
+                ),
+                *(tables[t] for t in members),
             )
         return packed
 
     def unpack(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """The inverse of `pack`."""
+        """Convert stored arrays to tables; the inverse of `pack`."""
 
         def cut(x: jax.Array, span: Span) -> jax.Array:
             rows = x[span.first : span.first + span.rows]
@@ -107,45 +123,64 @@ def layout(
     data: int = 1,
     model: int = 1,
 ) -> Layout:
-    """The layout of tables placed as told, by default (and where `model` is 1) replicated.
+    """Compute the layout of tables.
 
-    Names of stored arrays are keys of states and checkpoints: those of tables, escaped.
+    Names of stored arrays, which are keys of states and checkpoints, are escaped names of tables.
+
+    Args:
+        shapes: (V, E) of each table.
+        placements: placement by table; default, and always if `model` is 1: replicated.
+        data: devices of the axis `data`.
+        model: devices of the axis `model`.
     """
-    told = {
+    chosen: dict[str, Placement] = {
         name: (placements or {}).get(name, "replicated") if model > 1 else "replicated"
         for name in shapes
     }
-    arrays, spans = {}, {}
+    arrays = {}
+    spans = {}
+    # Every table has an array of its own, padded to divide by `model` ...
     for name, (rows, width) in shapes.items():
-        if told[name] == "table":
+        placement = chosen[name]
+        if placement == "table":
             continue
-        stored_rows = _multiple(rows, model) if told[name] == "row" else rows
-        stored_width = _multiple(width, model) if told[name] == "column" else width
-        arrays[escape(name)] = Stored(told[name], stored_rows, stored_width, ((name,),))
-        spans[name] = Span(escape(name), 0, rows, width)
-    for width in sorted({shapes[name].width for name in shapes if told[name] == "table"}):
-        group = {n: s.rows for n, s in shapes.items() if told[n] == "table" and s.width == width}
-        members = _shared_out(group, model)
-        block = max(sum(group[n] for n in held) for held in members)
+        stored_rows = _round_up(rows, model) if placement == "row" else rows
+        stored_width = _round_up(width, model) if placement == "column" else width
+        arrays[escape(name)] = Stored(
+            placement=placement, rows=stored_rows, width=stored_width, members=((name,),)
+        )
+        spans[name] = Span(stored=escape(name), first=0, rows=rows, width=width)
+    # ... except tables with placement `table`: those of one width share an array with one block of
+    # equal size per device.
+    for width in sorted({shapes[name].width for name in shapes if chosen[name] == "table"}):
+        group = {n: s.rows for n, s in shapes.items() if chosen[n] == "table" and s.width == width}
+        members = _balance(group, model)
+        block = max(sum(group[n] for n in names) for names in members)
         array = f"width_{width}"
-        while array in arrays:  # a table of this name
+        while array in arrays:  # a table has this name
             array += "_"
-        arrays[array] = Stored("table", block * model, width, members)
-        for k, held in enumerate(members):
+        arrays[array] = Stored(placement="table", rows=block * model, width=width, members=members)
+        for k, names in enumerate(members):
             first = k * block
-            for name in held:
-                spans[name] = Span(array, first, group[name], width)
+            for name in names:
+                spans[name] = Span(stored=array, first=first, rows=group[name], width=width)
                 first += group[name]
-    return Layout(data, model, told, arrays, {name: spans[name] for name in shapes})
+    return Layout(
+        data=data,
+        model=model,
+        placements=chosen,
+        arrays=arrays,
+        spans={name: spans[name] for name in shapes},
+    )
 
 
-def _shared_out(rows: Mapping[str, int], devices: int) -> tuple[tuple[str, ...], ...]:
-    """Tables of each device: the largest first, each to the device that has least."""
-    held: list[list[str]] = [[] for _ in range(devices)]
+def _balance(rows: Mapping[str, int], devices: int) -> tuple[tuple[str, ...], ...]:
+    """Assign tables to devices: the largest first, each to the device with the fewest rows."""
+    members: list[list[str]] = [[] for _ in range(devices)]
     for name in sorted(rows, key=lambda n: (-rows[n], n)):
-        min(held, key=lambda names: sum(rows[n] for n in names)).append(name)
-    return tuple(map(tuple, held))
+        min(members, key=lambda names: sum(rows[n] for n in names)).append(name)
+    return tuple(map(tuple, members))
 
 
-def _multiple(size: int, of: int) -> int:
-    return math.ceil(size / of) * of
+def _round_up(size: int, multiple: int) -> int:
+    return math.ceil(size / multiple) * multiple

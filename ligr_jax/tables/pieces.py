@@ -1,4 +1,4 @@
-"""Which parts of a table this process holds, and how to bring them to the host in blocks."""
+"""The parts of a table that this process exports, and their transfer to the host in blocks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -21,10 +21,16 @@ class Source(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A rectangle of a table that this process writes, without what is padding.
+    """A rectangle of a table, without padding, that this process writes.
 
-    read: (start, stop), rows of the table -> float32 [stop - start, columns], on the host.
-    bounds: the same -> smallest and largest value of whole rows, where the piece has them not.
+    Attributes:
+        row: first row.
+        column: first column.
+        rows: number of rows.
+        columns: number of columns.
+        read: (start, stop), rows of the table -> float32 [stop - start, columns] on the host.
+        bounds: (start, stop) -> per-row min and max over all columns of the table; None if the
+            piece has all columns.
     """
 
     row: int
@@ -36,15 +42,15 @@ class Piece(NamedTuple):
 
 
 def columns_of(source: Source) -> int:
-    """Columns of the table that one device holds."""
-    held = source.array.shape[1]
+    """Return the number of columns of the table that one device stores."""
+    columns = source.array.shape[1]
     if isinstance(source.array, jax.Array):
-        held = source.array.sharding.shard_shape(source.array.shape)[1]
-    return min(held, source.width)
+        columns = source.array.sharding.shard_shape(source.array.shape)[1]
+    return min(columns, source.width)
 
 
 def blocks_of(pieces: Iterable[Piece]) -> Iterator[tuple[Piece, int, int]]:
-    """Pieces cut where shards begin."""
+    """Yield (piece, begin, end): the pieces, cut at the boundaries of shards."""
     for piece in pieces:
         begin, stop = piece.row, piece.row + piece.rows
         while begin < stop:
@@ -54,55 +60,80 @@ def blocks_of(pieces: Iterable[Piece]) -> Iterator[tuple[Piece, int, int]]:
 
 
 def pieces_of(source: Source, bits: int) -> Iterator[Piece]:
-    """What this process writes; of copies of one part, one is written."""
-    array, rows, width = source.array, source.rows, source.width
+    """Yield the pieces that this process writes; replicas are written once."""
+    array = source.array
+    rows = source.rows
+    width = source.width
     if not isinstance(array, jax.Array):
         if jax.process_index() == 0:
             yield Piece(
-                0, 0, rows, width, lambda a, b: np.asarray(array[a:b, :width], np.float32), None
+                row=0,
+                column=0,
+                rows=rows,
+                columns=width,
+                read=lambda a, b: np.asarray(array[a:b, :width], np.float32),
+                bounds=None,
             )
         return
+    # Quantization needs the range of full rows, which a shard of columns does not have.
     ranges = None
     if bits != 32 and columns_of(source) < width:
         low_high = _ranges(array, width)
         ranges = [{s.device: s.data for s in x.addressable_shards} for x in low_high]
     for shard in array.addressable_shards:
         row, column = (s.start or 0 for s in shard.index)
-        here = min(rows, row + shard.data.shape[0]) - row
-        wide = min(width, column + shard.data.shape[1]) - column
-        if shard.replica_id != 0 or here <= 0 or wide <= 0:
-            continue
+        piece_rows = min(rows, row + shard.data.shape[0]) - row
+        piece_columns = min(width, column + shard.data.shape[1]) - column
+        if shard.replica_id != 0 or piece_rows <= 0 or piece_columns <= 0:
+            continue  # a copy, or only padding
         bounds = None
         if ranges is not None:
             low, high = (r[shard.device] for r in ranges)
             bounds = _bounds(low, high, row)
-        yield Piece(row, column, here, wide, _reader(shard.data, row, wide), bounds)
+        yield Piece(
+            row=row,
+            column=column,
+            rows=piece_rows,
+            columns=piece_columns,
+            read=_reader(shard.data, row, piece_columns),
+            bounds=bounds,
+        )
 
 
 def _reader(data: jax.Array, row: int, columns: int) -> Callable[[int, int], np.ndarray]:
-    return lambda a, b: _rows(data, a - row, b - row)[:, :columns].astype(np.float32, copy=False)
+    """Return `Piece.read` of a shard that begins at `row`."""
+
+    def read(a: int, b: int) -> np.ndarray:
+        return _rows(data, a - row, b - row)[:, :columns].astype(np.float32, copy=False)
+
+    return read
 
 
 def _bounds(low: jax.Array, high: jax.Array, row: int) -> Callable[[int, int], Any]:
-    return lambda a, b: (_rows(low, a - row, b - row), _rows(high, a - row, b - row))
+    """Return `Piece.bounds` of a shard that begins at `row`."""
+
+    def bounds(a: int, b: int) -> tuple[np.ndarray, np.ndarray]:
+        return _rows(low, a - row, b - row), _rows(high, a - row, b - row)
+
+    return bounds
 
 
 def _rows(data: jax.Array, begin: int, end: int) -> np.ndarray:
-    # Not data[begin:end]: that would be compiled anew for every block.
+    # data[begin:end] would be compiled again for every block.
     return np.asarray(jax.lax.dynamic_slice_in_dim(data, begin, end - begin))
 
 
 def _ranges(array: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
-    """Smallest and largest value [V] of rows split over devices, where their parts are."""
+    """Return per-row min and max [V] of a table whose columns are sharded."""
     if not isinstance(array.sharding, NamedSharding):
-        raise ExportError(f"a table split by {array.sharding}; place it with a NamedSharding")
+        raise ExportError(f"the table's sharding is {array.sharding}; use a NamedSharding")
     over_rows = PartitionSpec(*array.sharding.spec[:1])
-    place = NamedSharding(array.sharding.mesh, over_rows)
+    sharding = NamedSharding(array.sharding.mesh, over_rows)
 
-    def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        inside = jnp.arange(x.shape[1]) < width
+    def low_high(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        is_column = jnp.arange(x.shape[1]) < width  # the other columns are padding
         x = x.astype(jnp.float32)
-        low = jnp.min(jnp.where(inside, x, jnp.inf), axis=1)
-        return low, jnp.max(jnp.where(inside, x, -jnp.inf), axis=1)
+        low = jnp.min(jnp.where(is_column, x, jnp.inf), axis=1)
+        return low, jnp.max(jnp.where(is_column, x, -jnp.inf), axis=1)
 
-    return jax.jit(both, out_shardings=(place, place))(array)
+    return jax.jit(low_high, out_shardings=(sharding, sharding))(array)

@@ -1,9 +1,10 @@
-"""What one device does for a stored array of tables, placement by placement.
+"""Per-device communication for a stored array of tables, by placement.
 
-Under `jax.shard_map` over the axes `data` and `model`. The device's part of a batch looks up `own`
-rows [u]; `look_up` brings them, whichever devices hold them. `merge` brings the gradients of all
-parts to the devices that hold the rows, summed over `rows` [U], the distinct rows of the batch.
-What travels are ids and rows of a batch, never an array of V rows.
+The functions run under `jax.shard_map` over the axes `data` and `model`. A device looks up the u
+unique ids of its part of the batch. `gather_rows` brings their rows from the devices that store
+them. `reduce_row_grads` sends the gradients of all parts to the devices that store the rows, summed
+over the U unique ids of the batch. Only ids and rows of the batch are sent, never an array of V
+rows.
 """
 
 from collections.abc import Mapping
@@ -13,167 +14,195 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from ligr_jax.data.distinct import Distinct
+from ligr_jax.data.unique_ids import UniqueIds
 from ligr_jax.tables.layout import AXES, Layout
 from ligr_jax.tables.sparse import gather
 
 Arrays = Mapping[str, jax.Array]
-Lists = Mapping[str, Distinct]  # by table; `own` and `place` are [u], this device's
+Lists = Mapping[str, UniqueIds]  # by table; `local` and `inverse` are [u], those of this device
 
 
 class Replicated:
-    """The whole table on every device: nothing travels to look it up.
+    """Every device stores the whole table, so looking rows up sends nothing.
 
-    merged: how devices share what `merge` gives.
-    rising: whether rows to move are, those of others aside.
+    Attributes:
+        grad_spec: sharding of the result of `reduce_row_grads`.
+        ids_are_sorted: whether `local_rows` are sorted, apart from ids that are out of range.
     """
 
-    merged, rising = P(), True
+    grad_spec = P()
+    ids_are_sorted = True
 
     def __init__(self, name: str, layout: Layout) -> None:
-        """name: of the stored array."""
-        self.layout, self.stored = layout, layout.arrays[name]
+        """
+        Args:
+            name: name of the stored array.
+            layout: layout of the tables.
+        """
+        self.layout = layout
+        self.stored = layout.arrays[name]
         ((self.name,),) = self.stored.members
         self.span = layout.spans[self.name]
 
-    def look_up(self, array: jax.Array, own: Arrays) -> dict[str, jax.Array]:
-        """Rows [u, E] by table."""
-        return {self.name: gather(array, own[self.name])}
+    def gather_rows(self, array: jax.Array, local: Arrays) -> dict[str, jax.Array]:
+        """Return the rows [u, E] by table of this device's unique ids."""
+        return {self.name: gather(array, local[self.name])}
 
-    def merge(self, gradients: Arrays, lists: Lists) -> jax.Array:
-        """Gradients [u, E] by table, summed over the batch for the rows that `local_rows` names."""
-        mine = lists[self.name]
+    def reduce_row_grads(self, grads: Arrays, lists: Lists) -> jax.Array:
+        """Return gradients [u, E] by table, summed over the batch for the rows of `local_rows`."""
+        ids = lists[self.name]
         if self.layout.devices == 1:
-            return gradients[self.name]  # own rows are all rows
-        summed = _sum(gradients[self.name], mine.place, len(mine.rows))
+            return grads[self.name]  # the local ids are the ids of the batch
+        summed = _sum(grads[self.name], ids.inverse, len(ids.unique))
         return lax.psum(summed, AXES)
 
     def local_rows(self, lists: Lists) -> jax.Array:
-        """Rows of this device's array that the batch moves; those outside it are another's."""
-        return lists[self.name].rows
+        """Return row numbers in this device's array of the batch's ids.
+
+        Numbers out of range are rows of another device, or padding.
+        """
+        return lists[self.name].unique
 
     def mean(self, x: jax.Array) -> jax.Array:
-        """Of whole rows; a device may have some columns of x [U, E]."""
+        """Return the mean over full rows, [U], of x [U, columns of this device]."""
         return jnp.mean(x, axis=1)
 
 
-class Columns(Replicated):
-    """Some columns of every row (LiRank 4.1): ids are gathered from all devices, and one all-to-all
-    brings every device the rows it asked for; gradients go back the same way."""
+class ColumnWise(Replicated):
+    """Every device stores some columns of every row (LiRank 4.1).
 
-    merged = P(None, "model")
+    Ids are gathered from all devices, and one all-to-all returns the rows to the devices that need
+    them. Gradients take the opposite way.
+    """
 
-    def look_up(self, array: jax.Array, own: Arrays) -> dict[str, jax.Array]:
-        ids = lax.all_gather(own[self.name], "model")
-        found = _to_owners(gather(array, ids))  # [shard of columns, u, columns]
-        rows = jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
+    grad_spec = P(None, "model")
+
+    def gather_rows(self, array: jax.Array, local: Arrays) -> dict[str, jax.Array]:
+        ids = lax.all_gather(local[self.name], "model")
+        shards = _to_owners(gather(array, ids))  # [shard of columns, u, columns]
+        rows = jnp.moveaxis(shards, 0, 1).reshape(shards.shape[1], -1)
         return {self.name: rows[:, : self.span.width]}
 
-    def merge(self, gradients: Arrays, lists: Lists) -> jax.Array:
-        mine, g = lists[self.name], gradients[self.name]
+    def reduce_row_grads(self, grads: Arrays, lists: Lists) -> jax.Array:
+        ids = lists[self.name]
+        g = grads[self.name]
         g = jnp.pad(g, ((0, 0), (0, self.stored.width - self.span.width)))
-        parts = _to_owners(jnp.moveaxis(g.reshape(len(g), self.layout.model, -1), 1, 0))
-        return lax.psum(_sum(parts, lax.all_gather(mine.place, "model"), len(mine.rows)), "data")
+        shards = _to_owners(jnp.moveaxis(g.reshape(len(g), self.layout.model, -1), 1, 0))
+        inverse = lax.all_gather(ids.inverse, "model")
+        return lax.psum(_sum(shards, inverse, len(ids.unique)), "data")
 
     def mean(self, x: jax.Array) -> jax.Array:
         return lax.psum(x.sum(axis=1), "model") / self.span.width
 
 
-class Rows(Replicated):
-    """Some whole rows: every device looks for the ids of all, and what they find is summed."""
+class RowWise(Replicated):
+    """Every device stores some full rows.
 
-    rising = False
+    Every device looks up the ids of all devices; ids of other devices give zeros, and a
+    reduce-scatter sums the results.
+    """
 
-    def look_up(self, array: jax.Array, own: Arrays) -> dict[str, jax.Array]:
-        ids = self._local(lax.all_gather(own[self.name], "model"))
+    ids_are_sorted = False
+
+    def gather_rows(self, array: jax.Array, local: Arrays) -> dict[str, jax.Array]:
+        ids = self._in_shard(lax.all_gather(local[self.name], "model"))
         rows = gather(array, jnp.where(ids < 0, len(array), ids))
         return {self.name: lax.psum_scatter(rows, "model", scatter_dimension=0)}
 
-    def merge(self, gradients: Arrays, lists: Lists) -> jax.Array:
-        mine = lists[self.name]
-        g, place = lax.all_gather((gradients[self.name], mine.place), "model")
-        return lax.psum(_sum(g, place, len(mine.rows)), "data")
+    def reduce_row_grads(self, grads: Arrays, lists: Lists) -> jax.Array:
+        ids = lists[self.name]
+        g, inverse = lax.all_gather((grads[self.name], ids.inverse), "model")
+        return lax.psum(_sum(g, inverse, len(ids.unique)), "data")
 
     def local_rows(self, lists: Lists) -> jax.Array:
-        return self._local(lists[self.name].rows)
+        return self._in_shard(lists[self.name].unique)
 
-    def _local(self, ids: jax.Array) -> jax.Array:
+    def _in_shard(self, ids: jax.Array) -> jax.Array:
+        """Return ids as row numbers of this device's shard; negative for shards before it."""
         return ids - lax.axis_index("model") * (self.stored.rows // self.layout.model)
 
 
-class Whole:
-    """Tables of one width, each on one device. Lists of a device's tables are stacked in slots,
-    [device, slot, longest], so that one all-to-all serves them all."""
+class TableWise:
+    """Tables of one width, each stored on one device.
 
-    merged, rising = P("model"), False
+    Ids of the tables of a device are stacked in slots, [device, slot, longest], so that one
+    all-to-all serves all tables. Attributes and methods: see `Replicated`.
+    """
+
+    grad_spec = P("model")
+    ids_are_sorted = False
 
     def __init__(self, name: str, layout: Layout) -> None:
-        self.layout, self.stored = layout, layout.arrays[name]
+        self.layout = layout
+        self.stored = layout.arrays[name]
         self.block = self.stored.rows // layout.model
         self.slots = max(map(len, self.stored.members))
 
-    def look_up(self, array: jax.Array, own: Arrays) -> dict[str, jax.Array]:
-        found = _to_owners(gather(array, _to_owners(self._in_block(own))))
-        return {t: found[device, slot, : len(own[t])] for device, slot, t in self._places()}
+    def gather_rows(self, array: jax.Array, local: Arrays) -> dict[str, jax.Array]:
+        rows = _to_owners(gather(array, _to_owners(self._in_block(local))))
+        return {t: rows[device, slot, : len(local[t])] for device, slot, t in self._slots()}
 
-    def merge(self, gradients: Arrays, lists: Lists) -> jax.Array:
-        longest = max(len(lists[t].rows) for _, _, t in self._places())
+    def reduce_row_grads(self, grads: Arrays, lists: Lists) -> jax.Array:
+        # The result has one block of `longest` rows per slot.
+        longest = max(len(lists[t].unique) for _, _, t in self._slots())
         total = self.slots * longest
-        place = {
+        inverse = {
             t: jnp.where(
-                lists[t].place < len(lists[t].rows), lists[t].place + slot * longest, total
+                lists[t].inverse < len(lists[t].unique), lists[t].inverse + slot * longest, total
             )
-            for _, slot, t in self._places()
+            for _, slot, t in self._slots()
         }
-        g = _to_owners(self._stack(gradients, 0.0))
-        return lax.psum(_sum(g, _to_owners(self._stack(place, total)), total), "data")
+        g = _to_owners(self._stack(grads, 0.0))
+        return lax.psum(_sum(g, _to_owners(self._stack(inverse, total)), total), "data")
 
     def local_rows(self, lists: Lists) -> jax.Array:
-        rows = self._in_block({t: lists[t].rows for _, _, t in self._places()})
+        rows = self._in_block({t: lists[t].unique for _, _, t in self._slots()})
         return rows[lax.axis_index("model")].reshape(-1)
 
     def mean(self, x: jax.Array) -> jax.Array:
         return jnp.mean(x, axis=1)
 
-    def _places(self) -> list[tuple[int, int, str]]:
-        """Device, slot and name of each table."""
-        held = enumerate(self.stored.members)
-        return [(device, slot, t) for device, names in held for slot, t in enumerate(names)]
+    def _slots(self) -> list[tuple[int, int, str]]:
+        """Return device, slot and name of each table."""
+        members = enumerate(self.stored.members)
+        return [(device, slot, t) for device, names in members for slot, t in enumerate(names)]
 
-    def _in_block(self, rows: Arrays) -> jax.Array:
-        """Rows of tables as rows of their device's array, int32 [device, slot, longest]."""
-        moved = {}
-        for device, _, t in self._places():
+    def _in_block(self, ids: Arrays) -> jax.Array:
+        """Return ids as row numbers of their device's array, int32 [device, slot, longest]."""
+        shifted = {}
+        for device, _, t in self._slots():
             span = self.layout.spans[t]
-            inside = rows[t] + span.first - device * self.block
-            moved[t] = jnp.where(rows[t] < span.rows, inside, self.block)
-        return self._stack(moved, self.block)
+            row = ids[t] + span.first - device * self.block
+            shifted[t] = jnp.where(ids[t] < span.rows, row, self.block)
+        return self._stack(shifted, self.block)
 
-    def _stack(self, by_table: Arrays, nothing: float) -> jax.Array:
-        """[device, slot, longest, ...]; `nothing` where a list ends or there is no table."""
-        some = [by_table[t] for _, _, t in self._places()]
-        shape = (self.layout.model, self.slots, max(map(len, some)), *some[0].shape[1:])
-        out = jnp.full(shape, nothing, some[0].dtype)
-        for device, slot, t in self._places():
+    def _stack(self, by_table: Arrays, fill: float) -> jax.Array:
+        """Stack arrays of all tables, [device, slot, longest, ...], padded with `fill`."""
+        values = [by_table[t] for _, _, t in self._slots()]
+        shape = (self.layout.model, self.slots, max(map(len, values)), *values[0].shape[1:])
+        out = jnp.full(shape, fill, values[0].dtype)
+        for device, slot, t in self._slots():
             out = out.at[device, slot, : len(by_table[t])].set(by_table[t])
         return out
 
 
-EXCHANGES: dict[str, type[Replicated] | type[Whole]] = {
+Exchange = Replicated | TableWise
+
+EXCHANGES: dict[str, type[Replicated] | type[TableWise]] = {
     "replicated": Replicated,
-    "column": Columns,
-    "row": Rows,
-    "table": Whole,
+    "column": ColumnWise,
+    "row": RowWise,
+    "table": TableWise,
 }
 
 
 def _to_owners(x: jax.Array) -> jax.Array:
-    """Slice k goes to device k of the axis `model`, and comes back as slice "from me"."""
+    """Send slice k to device k of the axis `model`; slice k of the result is from device k."""
     return lax.all_to_all(x, "model", 0, 0)
 
 
-def _sum(g: jax.Array, place: jax.Array, count: int) -> jax.Array:
-    """Rows [..., E] summed by their places [...]: [count, E]; places beyond are dropped."""
+def _sum(g: jax.Array, index: jax.Array, count: int) -> jax.Array:
+    """Sum rows [..., E] by index [...] into [count, E]; indices out of range are dropped."""
     width = g.shape[-1]
     zero = jnp.zeros((count, width), g.dtype)
-    return zero.at[place.reshape(-1)].add(g.reshape(-1, width), mode="drop")
+    return zero.at[index.reshape(-1)].add(g.reshape(-1, width), mode="drop")

@@ -1,9 +1,9 @@
-"""Training the rows a batch looks up, and no others: a step's cost does not grow with V.
+"""Sparse optimizers: update only the table rows that a batch looks up, at a cost independent of V.
 
-The input pipeline names the distinct rows of a batch. The step gathers them once, differentiates
-with respect to the gathered rows, so that what several impressions say about one row is summed, and
-writes them and their optimizer state back in place. Tables, gradients and state of V rows are never
-read or made.
+The input pipeline finds the unique ids of a batch. The step gathers their rows once, differentiates
+with respect to the gathered rows, so that the gradients of all impressions that look up a row are
+summed, and scatters the rows and their optimizer state back in place. No array of V rows is read or
+created.
 """
 
 from collections.abc import Callable
@@ -12,24 +12,31 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-State = Any  # a pytree of arrays of V rows, or of the rows of a batch
-Mean = Callable[[jax.Array], jax.Array]  # of every row, [U, E] -> [U]
+State = Any  # a pytree of arrays with V rows, or with the rows of a batch
+Mean = Callable[[jax.Array], jax.Array]  # mean over each full row, [U, E] -> [U]
 
 
-class RowRule(NamedTuple):
-    """An optimizer of rows: what it keeps for each of them, and how it moves them.
+class SparseOptimizer(NamedTuple):
+    """An optimizer of table rows.
 
-    init: table [V, E] -> state, arrays of V rows.
-    update: (rows [U, E], gradient [U, E], state of the rows, rate, step from 0, mean) -> (rows,
-        state). `mean` is over a whole row, of which a device may hold only some columns.
+    Attributes:
+        init: table [V, E] -> state, arrays with V rows.
+        update: (rows [U, E], gradient [U, E], state of the rows, rate, step from 0, mean) -> (rows,
+            state). `mean` is over full rows, of which a device may have only some columns.
     """
 
     init: Callable[[jax.Array], State]
     update: Callable[..., tuple[jax.Array, State]]
 
 
-def rowwise_adagrad(eps: float = 1e-8) -> RowRule:
-    """AdaGrad with one accumulator a row, the mean of its squared gradients: 1/E of the memory."""
+def rowwise_adagrad(eps: float = 1e-8) -> SparseOptimizer:
+    """Return AdaGrad with one accumulator per row, the mean of its squared gradients.
+
+    It needs 1/E of AdaGrad's memory.
+    """
+
+    def init(table: jax.Array) -> State:
+        return jnp.zeros(table.shape[0])
 
     def update(
         rows: jax.Array, g: jax.Array, total: State, rate: jax.Array, _: Any, mean: Mean
@@ -37,11 +44,11 @@ def rowwise_adagrad(eps: float = 1e-8) -> RowRule:
         total += mean(g * g)
         return rows - rate * g / (jnp.sqrt(total) + eps)[:, None], total
 
-    return RowRule(lambda table: jnp.zeros(table.shape[0]), update)
+    return SparseOptimizer(init=init, update=update)
 
 
-def adagrad(eps: float = 1e-8) -> RowRule:
-    """AdaGrad (Duchi et al. 2011)."""
+def adagrad(eps: float = 1e-8) -> SparseOptimizer:
+    """Return AdaGrad (Duchi et al. 2011)."""
 
     def update(
         rows: jax.Array, g: jax.Array, total: State, rate: jax.Array, _: Any, mean: Mean
@@ -49,28 +56,44 @@ def adagrad(eps: float = 1e-8) -> RowRule:
         total += g * g
         return rows - rate * g / (jnp.sqrt(total) + eps), total
 
-    return RowRule(jnp.zeros_like, update)
+    return SparseOptimizer(init=jnp.zeros_like, update=update)
 
 
-def lazy_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> RowRule:
-    """Adam whose moments move when their row is looked up; bias corrected by all steps taken."""
+def lazy_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> SparseOptimizer:
+    """Return Adam that updates the moments of a row only when the row is looked up.
+
+    The bias correction uses the number of all steps, not of the row's updates.
+    """
+
+    def init(table: jax.Array) -> State:
+        return {"m": jnp.zeros_like(table), "v": jnp.zeros_like(table)}
 
     def update(
         rows: jax.Array, g: jax.Array, state: State, rate: jax.Array, step: Any, mean: Mean
     ) -> Any:
-        m, v = b1 * state["m"] + (1 - b1) * g, b2 * state["v"] + (1 - b2) * g * g
-        taken = step + 1.0
-        m_hat, v_hat = m / (1 - b1**taken), v / (1 - b2**taken)
+        m = b1 * state["m"] + (1 - b1) * g
+        v = b2 * state["v"] + (1 - b2) * g * g
+        steps = step + 1.0
+        m_hat = m / (1 - b1**steps)
+        v_hat = v / (1 - b2**steps)
         return rows - rate * m_hat / (jnp.sqrt(v_hat) + eps), {"m": m, "v": v}
 
-    return RowRule(lambda table: {"m": jnp.zeros_like(table), "v": jnp.zeros_like(table)}, update)
+    return SparseOptimizer(init=init, update=update)
 
 
-def sgd() -> RowRule:
-    return RowRule(lambda _: (), lambda rows, g, state, rate, *_: (rows - rate * g, state))
+def sgd() -> SparseOptimizer:
+    """Return plain gradient descent."""
+
+    def init(_: jax.Array) -> State:
+        return ()
+
+    def update(rows: jax.Array, g: jax.Array, state: State, rate: jax.Array, *_: Any) -> Any:
+        return rows - rate * g, state
+
+    return SparseOptimizer(init=init, update=update)
 
 
-RULES: dict[str, Callable[[], RowRule]] = {
+SPARSE_OPTIMIZERS: dict[str, Callable[[], SparseOptimizer]] = {
     "rowwise_adagrad": rowwise_adagrad,
     "adagrad": adagrad,
     "lazy_adam": lazy_adam,
@@ -79,12 +102,12 @@ RULES: dict[str, Callable[[], RowRule]] = {
 
 
 def gather(x: State, ids: jax.Array) -> State:
-    """Rows of every array of `x`; zeros where an id is none (V or more)."""
+    """Return the rows `ids` of every array of `x`; zeros for ids out of range (V or more)."""
     return jax.tree.map(lambda a: a.at[ids].get(mode="fill", fill_value=0), x)
 
 
 def update_rows(
-    rule: RowRule,
+    rule: SparseOptimizer,
     table: jax.Array,
     state: State,
     ids: jax.Array,
@@ -93,24 +116,36 @@ def update_rows(
     decay: float,
     step: jax.Array,
     mean: Mean | None = None,
-    rising: bool = True,
+    ids_are_sorted: bool = True,
 ) -> tuple[jax.Array, State]:
-    """The table and its optimizer's state after a step, written in place where they are donated.
+    """Update the rows `ids` of a table and their optimizer state, in place if they are donated.
 
     Args:
-        ids: int32 [U], distinct; V and more are nobody's row.
-        gradient: float32 [U, E], summed over all that looked a row up.
-        decay: decoupled weight decay of the rows looked up.
-        mean: over a whole row; by default `table` has all of it.
-        rising: whether the ids are.
+        rule: optimizer.
+        table: [V, E].
+        state: optimizer state, arrays with V rows.
+        ids: int32 [U], distinct; ids out of range (V or more) are dropped.
+        gradient: float32 [U, E], summed over all impressions that look up a row.
+        rate: learning rate.
+        decay: decoupled weight decay of these rows.
+        step: number of steps before this one.
+        mean: mean over full rows; default: the mean over the columns of `table`.
+        ids_are_sorted: whether the ids are increasing.
+
+    Returns:
+        The table and the state after the step.
     """
-    rows, kept = gather((table, state), ids)
-    mean = mean or (lambda x: jnp.mean(x, axis=1))
-    moved, kept = rule.update(rows, gradient, kept, rate, step, mean)
+    rows, row_state = gather((table, state), ids)
+    mean = mean or _mean_of_columns
+    new_rows, new_state = rule.update(rows, gradient, row_state, rate, step, mean)
     return jax.tree.map(
         lambda a, new: a.at[ids].set(
-            new, mode="drop", unique_indices=True, indices_are_sorted=rising
+            new, mode="drop", unique_indices=True, indices_are_sorted=ids_are_sorted
         ),
         (table, state),
-        (moved - rate * decay * rows, kept),
+        (new_rows - rate * decay * rows, new_state),
     )
+
+
+def _mean_of_columns(x: jax.Array) -> jax.Array:
+    return jnp.mean(x, axis=1)

@@ -1,4 +1,4 @@
-"""Embedding tables: V rows of E columns each, row 0 for "missing", looked up for all features."""
+"""Embedding tables: V rows of E columns each, row 0 for "missing"."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,71 +9,73 @@ from flax import linen as nn
 
 from ligr_jax.config import ModelConfig, escape
 
-TABLES = "tables"  # the group of a model's parameters that holds its tables
-ROWS = "rows"  # collection of variables: rows of a batch, which stand in for whole tables
+TABLES = "tables"  # name of the group of a model's parameters with its tables
+ROWS = "rows"  # collection of variables with the rows of a batch, used in place of full tables
 
 
 class Tables(nn.Module):
-    """Every table of a model, float32 [V, E] by name, and what the features find in them.
+    """All tables of a model, float32 [V, E] by name, and the lookup of all features.
 
-    Fresh rows are normal with standard deviation `table_init`, 0 for E^-1/2: rows that few
-    impressions train stay near what they start as, and small ones say little. Columns that are
-    effects start as zero.
+    Rows are initialized with a normal distribution of standard deviation `table_init`, 0 for
+    E^-1/2. Rows with few training impressions stay near their initial values, so a small value
+    makes them nearly neutral. Columns of effects start as zero.
     """
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, ids: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Embeddings float32 [B, N, E] by feature.
+        """Return embeddings float32 [B, N, E] by feature.
 
-        Applied with a collection `rows` [n, U, E] by table, ids are places in those lists (`embed`)
-        and no whole table is needed.
+        With a collection `rows` of [n, U, E] by table, ids are indices into those rows (see
+        `embed`), and the full tables are not needed.
 
         Args:
-            ids: int32 [B, N] in 0..V-1 by feature, or [B, N, L] where the feature combines several;
-                -1 is none.
+            ids: int32 [B, N] in 0..V-1 by feature, or [B, N, L] if the feature combines
+                several ids; -1 is no id.
         """
         c = self.config
-        lists: dict[str, jax.Array] = {}
+        rows_nUE: dict[str, jax.Array] = {}
         for name, (rows, width) in c.tables.items():
             if self.has_variable(ROWS, name):
-                lists[name] = self.get_variable(ROWS, name)
+                rows_nUE[name] = self.get_variable(ROWS, name)
             else:
-                init = partial(_fresh, c.table_init or width**-0.5, c.effects.get(name, 0))
-                lists[name] = self.param(escape(name), init, (rows, width))[None]
+                init = partial(_init_rows, c.table_init or width**-0.5, c.effects.get(name, 0))
+                rows_nUE[name] = self.param(escape(name), init, (rows, width))[None]
         return {
-            name: embed(lists[c.table_of(name)], ids[name], feature.combine)
+            name: embed(rows_nUE[c.table_of(name)], ids[name], feature.combine)
             for name, feature in c.features.items()
             if feature.has_table
         }
 
 
-def _fresh(stddev: float, effects: int, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def _init_rows(stddev: float, effects: int, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Draw normal rows; the last `effects` columns are zero."""
     return stddev * jax.random.normal(key, shape).at[:, shape[1] - effects :].set(0)
 
 
-def embed(lists: jax.Array, ids: jax.Array, combine: str = "") -> jax.Array:
-    """Rows of a list, float32 [B, N, E]: a batch in n equal parts looks up n lists.
+def embed(rows_nUE: jax.Array, ids: jax.Array, combine: str = "") -> jax.Array:
+    """Look up rows, float32 [B, N, E]; each of n equal parts of the batch has its own rows.
 
     Args:
-        lists: [n, U, E]; row b of the batch looks up list b n // B. On a mesh each device has the
-            list of its own part, and nothing is sent.
-        ids: int32 [B, N], places in the list; [B, N, L] for `combine` = "sum" or "mean" over L,
-            where -1 is no id. A bag without ids is zero.
+        rows_nUE: rows of each part; row b of the batch uses part b n // B. On a mesh each device
+            has the rows of its own part, so the lookup needs no communication.
+        ids: int32 [B, N], indices into the rows; or [B, N, L] with -1 for no id.
+        combine: "sum" or "mean" over L; "" without L. A bag without ids gives zeros.
     """
-    parts = ids.reshape(len(lists), -1, *ids.shape[1:])
+    parts = ids.reshape(len(rows_nUE), -1, *ids.shape[1:])
     if not combine:
-        return jax.vmap(lambda rows, i: rows[i])(lists, parts).reshape(*ids.shape, -1)
-    there = ids >= 0
-    at = jnp.where(parts >= 0, parts, lists.shape[1])
-    rows = jax.vmap(lambda rows, i: rows.at[i].get(mode="fill", fill_value=0))(lists, at)
-    total = rows.reshape(*ids.shape, -1).sum(axis=-2)
+        return jax.vmap(lambda rows, i: rows[i])(rows_nUE, parts).reshape(*ids.shape, -1)
+    # -1 would index the last row, so missing ids are moved out of range and filled with zeros.
+    index = jnp.where(parts >= 0, parts, rows_nUE.shape[1])
+    rows = jax.vmap(lambda rows, i: rows.at[i].get(mode="fill", fill_value=0))(rows_nUE, index)
+    total_BNE = rows.reshape(*ids.shape, -1).sum(axis=-2)
     if combine == "sum":
-        return total
-    return total / jnp.maximum(there.sum(axis=-1), 1)[..., None]
+        return total_BNE
+    count_BN = (ids >= 0).sum(axis=-1)
+    return total_BNE / jnp.maximum(count_BN, 1)[..., None]
 
 
 def is_table(path: tuple[object, ...]) -> bool:
-    """Whether a parameter's path names a table: such parameters have their own optimizer."""
+    """Return whether a parameter path is a table, which has its own optimizer."""
     return str(getattr(path[0], "key", path[0])) == TABLES

@@ -1,15 +1,15 @@
-"""Where exported tables lie on disk: sharded zarr3 arrays, and an index that is written last.
+"""Format of exported tables on disk: sharded zarr3 arrays, and an index that is written last.
 
-DIR/index.json           tables, shapes, bits, sizes, the run; a directory without it is unfinished
-DIR/zarr.json            a group, marked as an export: what may be removed by the next one
+DIR/index.json           tables, shapes, bits, sizes, the run; without it the export is unfinished
+DIR/zarr.json            a group, marked as an export, so that the next export may remove it
 DIR/TABLE/zarr.json      a group with the table's shape and bits as attributes
 DIR/TABLE/values/        float32 [V, E]                        at 32 bits
 DIR/TABLE/codes/         int8 [V, E] or uint8 [V, ceil(E/2)]   at 8 or 4 bits
 DIR/TABLE/scale/ middle/ float32 [V]                           at 8 or 4 bits
 
-TABLE is the table's name, escaped (`ligr_jax.config.escape`).
-A file is a shard of 65,536 rows; within it 512 rows are read at a time. Every chunk, and every
-shard's own index, ends with a CRC-32C: a flipped bit is an error, not a value.
+TABLE is the table's name, escaped (`ligr_jax.config.escape`). A file is a shard of 65,536 rows; it
+is read in chunks of 512 rows. Every chunk and the index of every shard end with a CRC-32C, so that
+a flipped bit is an error, not a value.
 """
 
 import json
@@ -31,15 +31,15 @@ _MARK = "ligr_export"
 
 
 class ExportError(LigrError, ValueError):
-    """An export that cannot be made or opened as asked."""
+    """An export cannot be written or opened."""
 
 
 class DamagedTable(ExportError):
-    """Files of a finished export are not what was written."""
+    """Files of a finished export differ from those written."""
 
 
 def arrays_of(rows: int, width: int, bits: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Data type and shape of each array of a table."""
+    """Return the data type and shape of each array of a table."""
     if bits == 32:
         return {"values": ("float32", (rows, width))}
     codes = ("int8", (rows, width)) if bits == 8 else ("uint8", (rows, -(-width // 2)))
@@ -47,7 +47,7 @@ def arrays_of(rows: int, width: int, bits: int) -> dict[str, tuple[str, tuple[in
 
 
 def open_array(path: Path, dtype: str, shape: tuple[int, ...], columns: int) -> ts.TensorStore:
-    """An array to write to, made if need be; its chunks are `columns` wide."""
+    """Open an array for writing and create it if necessary; its chunks are `columns` wide."""
     rest = (columns,) * (len(shape) - 1)
     chunk = min(CHUNK_ROWS, shape[0])
     shard = chunk * min(SHARD_ROWS // CHUNK_ROWS, -(-shape[0] // chunk))  # small tables: one shard
@@ -66,14 +66,14 @@ def open_array(path: Path, dtype: str, shape: tuple[int, ...], columns: int) -> 
             },
             "codecs": [{"name": "sharding_indexed", "configuration": sharded}],
         },
-        # Or chunks of zeros would have no file, and be the same as chunks that are lost.
+        # Otherwise chunks of zeros would have no file and could not be told from lost chunks.
         "store_data_equal_to_fill_value": True,
     }
     return ts.open(spec, create=True, open=True).result()
 
 
 def existing_array(path: Path) -> ts.TensorStore:
-    """An array to read from; raises ValueError where it cannot be opened."""
+    """Open an array for reading; raise ValueError if it cannot be opened."""
     return ts.open({"driver": "zarr3", "kvstore": _files(path)}, open=True, read=True).result()
 
 
@@ -82,14 +82,17 @@ def _files(path: Path) -> dict[str, str]:
 
 
 def table_directory(directory: Path, name: str) -> Path:
-    """Where a table lies; raises ExportError for a name that is empty or too long."""
+    """Return the directory of a table; raise ExportError for an empty or too long name."""
     if not 0 < len(escape(name).encode()) < 256:
         raise ExportError(f"table name {name!r} cannot name a directory; rename the feature")
     return directory / escape(name)
 
 
 def require_free(directory: Path, overwrite: bool) -> None:
-    """Raises ExportError where an export may not go: a finished one is there, or something else."""
+    """Raise ExportError if an export may not be written to `directory`.
+
+    This is so if it has a finished export and `overwrite` is false, or if it has other files.
+    """
     if (directory / INDEX).exists() and not overwrite:
         raise ExportError(
             f"{directory} holds a finished export; choose another directory, or overwrite it"
@@ -99,10 +102,11 @@ def require_free(directory: Path, overwrite: bool) -> None:
 
 
 def start(directory: Path, overwrite: bool) -> None:
-    """Makes the directory, without what an earlier export left in it; as `require_free` permits."""
+    """Create the directory, or remove what an earlier export left in it (see `require_free`)."""
     require_free(directory, overwrite)
     make_directory(directory)
-    (directory / INDEX).unlink(missing_ok=True)  # first: what is half removed is unfinished
+    # The index goes first, so that an interrupted removal leaves an unfinished export.
+    (directory / INDEX).unlink(missing_ok=True)
     for path in directory.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -118,6 +122,7 @@ def _is_ours(directory: Path) -> bool:
 
 
 def write_group(directory: Path, attributes: dict[str, Any]) -> None:
+    """Create a zarr group with attributes."""
     make_directory(directory)
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     write_json(directory / "zarr.json", group)
@@ -128,21 +133,21 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def load_index(directory: Path) -> dict[str, Any]:
-    """What a finished export says of itself; see `export`.
+    """Return the index of a finished export; see `export`.
 
     Raises:
-        ExportError: there is none.
+        ExportError: the directory has no index.
     """
     path = Path(directory) / INDEX
     if not path.is_file():
         raise ExportError(
-            f"{directory} is no finished export: it has no {INDEX}; run `ligr export` again"
+            f"{directory} is not a finished export: it has no {INDEX}; run `ligr export` again"
         )
     return read_plain_json(path, "export again")
 
 
 def bytes_of(directory: Path) -> int:
-    """Sum of the sizes of all files below."""
+    """Return the total size of all files below a directory."""
     return sum(
         (Path(folder) / file).stat().st_size
         for folder, _, files in os.walk(directory)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ligr_jax.tables.sparse import Mean, RowRule, State
+from ligr_jax.tables.sparse import Mean, SparseOptimizer, State
 
 
 class Anchor(NamedTuple):
@@ -45,7 +45,7 @@ def anchored(strength: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def anchored_rows(rule: RowRule, strength: float) -> RowRule:
+def anchored_rows(rule: SparseOptimizer, strength: float) -> SparseOptimizer:
     """`rule` with the penalty's gradient added to that of the rows of a batch."""
 
     def init(table: jax.Array) -> Anchor:
@@ -58,4 +58,4 @@ def anchored_rows(rule: RowRule, strength: float) -> RowRule:
         rows, kept = rule.update(rows, pull, state.rule, rate, step, mean)
         return rows, state._replace(rule=kept)
 
-    return RowRule(init, update)
+    return SparseOptimizer(init, update)

@@ -17,15 +17,15 @@ import numpy as np
 from ligr_jax.config import Config, ConfigError, MeshConfig, join_list, metric_key, override
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.distinct import Distinct
 from ligr_jax.data.pipeline import eval_batches, plan_for
 from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
+from ligr_jax.data.unique_ids import UniqueIds
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.ops import metrics
 from ligr_jax.parallel.processes import gathered, own_rows
-from ligr_jax.tables.exchange import look_up
+from ligr_jax.tables.exchange import gather_rows
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.checkpoint import Checkpoints
@@ -54,9 +54,9 @@ class Evaluator:
         self.model = program.model
         layout, model = program.layout, program.model
 
-        def logits(state: TrainState, batch: Batch, lists: dict[str, Distinct]) -> Any:
+        def logits(state: TrainState, batch: Batch, lists: dict[str, UniqueIds]) -> Any:
             dense, tables = split(state.params)
-            rows = look_up(layout, tables, {t: d.own for t, d in lists.items()})
+            rows = gather_rows(layout, tables, {t: d.local for t, d in lists.items()})
             given = {"params": dense, STATISTICS: state.stats, ROWS: {TABLES: rows}}
             return model.apply(given, batch)
 

@@ -29,10 +29,10 @@ import numpy as np
 from ligr_jax.config import Config, ConfigError, digest, flatten
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.distinct import DistinctRows
 from ligr_jax.data.pipeline import plan_for
+from ligr_jax.data.unique_ids import UniqueIdMapper
 from ligr_jax.nn.batch_norm import STATISTICS
-from ligr_jax.tables.exchange import look_up
+from ligr_jax.tables.exchange import gather_rows
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.anchor import Anchor
@@ -117,13 +117,13 @@ def fisher(evaluator: Evaluator, state: TrainState, examples: int, seed: int) ->
     plan = plan_for(records, config, "train")
     rng = np.random.default_rng(seed)
     assemble = Assembler(records, plan, config.model)
-    lists = DistinctRows(config.model, merge=False)
+    lists = UniqueIdMapper(config.model, whole_batch=False)
     total = jax.tree.map(jnp.zeros_like, state.params)
     add = jax.jit(partial(_add_squares, evaluator), donate_argnums=0)
     seen = 0.0
     for row in rng.permutation(len(plan)):
         batch, distinct = lists(assemble(np.array([row])))
-        total = add(total, state, batch, {t: d.own for t, d in distinct.items()})
+        total = add(total, state, batch, {t: d.local for t, d in distinct.items()})
         seen += float(batch.weight.sum())
         examples -= int((batch.weight > 0).sum())
         if examples <= 0:
@@ -136,7 +136,7 @@ def _add_squares(
 ) -> Any:
     """The total with each impression's weighted squared gradient added; one row of a plan."""
     dense, tables = split(state.params)
-    rows = look_up(evaluator.layout, tables, own)
+    rows = gather_rows(evaluator.layout, tables, own)
 
     def losses(weights: Any) -> jax.Array:  # [N]
         variables = {"params": weights[0], STATISTICS: state.stats, ROWS: {TABLES: weights[1]}}

@@ -8,12 +8,12 @@ import numpy as np
 
 from ligr_jax.config import Config
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.distinct import Distinct
 from ligr_jax.data.pipeline import Process
+from ligr_jax.data.unique_ids import UniqueIds
 from ligr_jax.nn.models import make_model
 from ligr_jax.parallel.mesh import make_mesh, of_lists, over_rows, put, replicated, shardings
 from ligr_jax.tables.layout import Layout
-from ligr_jax.tables.plan import TablePlan, plan_tables
+from ligr_jax.tables.planner import TablePlan, plan_tables
 from ligr_jax.train.state import TrainState, abstract_state, init_state, optimizer, row_rule
 from ligr_jax.train.step import make_step
 
@@ -53,11 +53,11 @@ class Program:
         self.model = make_model(config.model)
         self.tx = optimizer(config, steps, self.layout)
 
-    def put(self, batch: Batch, lists: dict[str, Distinct]) -> tuple[Batch, dict[str, Distinct]]:
+    def put(self, batch: Batch, lists: dict[str, UniqueIds]) -> tuple[Batch, dict[str, UniqueIds]]:
         """A batch and its lists from the host on the mesh, each process giving its part."""
         where = of_lists(self.mesh)
         return put(batch, over_rows(self.mesh)), {
-            t: Distinct(*(None if x is None else put(x, s) for x, s in zip(d, where)))
+            t: UniqueIds(*(None if x is None else put(x, s) for x, s in zip(d, where)))
             for t, d in lists.items()
         }
 
@@ -87,7 +87,7 @@ class Program:
         with jax.set_mesh(self.mesh):
             return make.lower(key_data(0), batch).compile()
 
-    def compile(self, batch: Batch, lists: dict[str, Distinct]) -> Any:
+    def compile(self, batch: Batch, lists: dict[str, UniqueIds]) -> Any:
         """The training step `(state, batch, lists) -> (state, metrics)`, its state donated.
 
         Args:

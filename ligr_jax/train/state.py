@@ -16,7 +16,7 @@ from ligr_jax.tables.create import create
 from ligr_jax.tables.exchange import update
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.placements import Lists
-from ligr_jax.tables.sparse import RULES, RowRule
+from ligr_jax.tables.sparse import SPARSE_OPTIMIZERS, SparseOptimizer
 from ligr_jax.tables.table import TABLES, is_table
 from ligr_jax.train.anchor import anchored, anchored_rows
 
@@ -76,7 +76,7 @@ class Optimizer:
     """
 
     dense: optax.GradientTransformation
-    rule: RowRule | None
+    rule: SparseOptimizer | None
     rate: optax.Schedule
     clip: optax.GradientTransformation
     decay: float
@@ -177,12 +177,16 @@ def _scale_by_adam(config: ModelConfig) -> optax.GradientTransformation:
     return optax.GradientTransformation(adam.init, update)
 
 
-def row_rule(config: Config) -> RowRule | None:
+def row_rule(config: Config) -> SparseOptimizer | None:
     """The tables' optimizer; None where they train as dense weights do."""
     name, strength = config.optim.table_optimizer, config.train.warm.strength
     if name == "adamw":
         return None
-    return anchored_rows(RULES[name](), strength) if strength else RULES[name]()
+    return (
+        anchored_rows(SPARSE_OPTIMIZERS[name](), strength)
+        if strength
+        else SPARSE_OPTIMIZERS[name]()
+    )
 
 
 def init_state(model: nn.Module, tx: Optimizer, batch: Batch, key: jax.Array) -> TrainState:

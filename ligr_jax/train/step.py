@@ -15,7 +15,7 @@ from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.nn.experts import LOSSES
 from ligr_jax.ops.losses import attention_rank_loss, binary_cross_entropy, session_numbers
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
-from ligr_jax.tables.exchange import agree, look_up, merge
+from ligr_jax.tables.exchange import gather_rows, reduce_row_grads, sync_unique_ids
 from ligr_jax.tables.placements import Lists
 from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.state import Optimizer, TrainState, split
@@ -47,8 +47,8 @@ def make_step(
         weights, looked_up = state.params, {}
         if tx.rule:
             weights, tables = split(state.params)
-            lists = agree(lists, config.model.tables)
-            looked_up = look_up(tx.layout, tables, {t: d.own for t, d in lists.items()})
+            lists = sync_unique_ids(lists, config.model.tables)
+            looked_up = gather_rows(tx.layout, tables, {t: d.local for t, d in lists.items()})
 
         def loss_of(weights: Any, part: Batch, part_key: jax.Array) -> tuple[jax.Array, Any]:
             dense, rows = weights
@@ -77,7 +77,7 @@ def make_step(
         else:
             (loss, (means, stats)), grads = _accumulate(gradient, (weights, looked_up), batch, keys)
         if looked_up:
-            grads = (grads[0], merge(tx.layout, grads[1], lists))
+            grads = (grads[0], reduce_row_grads(tx.layout, grads[1], lists))
         norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
         params, opt_state = tx.update(state, grads, lists, good)

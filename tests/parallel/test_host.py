@@ -1,4 +1,4 @@
-"""What is decided before JAX starts: devices and allocator of a process on a CPU."""
+"""Settings made before JAX starts: devices and allocator of a process on a CPU."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from ligr_jax.parallel import host
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
-    """Arguments and environments of processes that would have taken this one's place."""
+    """Arguments and environments that the process would have been restarted with."""
     calls: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda _, arguments, env: calls.append((arguments, env)))
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "ligr_jax", "train", "--out", "x"])
@@ -21,7 +21,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, 
     return calls
 
 
-def test_a_process_starts_again_with_the_allocator_there_is(
+def test_process_restarts_with_the_available_allocator(
     started: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for library, expected in (
@@ -39,7 +39,7 @@ def test_a_process_starts_again_with_the_allocator_there_is(
 @pytest.mark.parametrize(
     ("name", "value"), [("LD_PRELOAD", "libother.so"), (host.ALLOCATOR, "none")]
 )
-def test_a_choice_made_already_is_kept(
+def test_configured_allocator_is_kept(
     started: list, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -47,7 +47,7 @@ def test_a_choice_made_already_is_kept(
     assert not started
 
 
-def test_an_accelerator_keeps_the_systems_allocator(
+def test_allocator_is_kept_if_there_is_an_accelerator(
     started: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host.glob, "glob", lambda pattern: [pattern])
@@ -55,7 +55,7 @@ def test_an_accelerator_keeps_the_systems_allocator(
     assert not started
 
 
-def test_simulated_devices_are_as_many_as_cores_unless_told(
+def test_one_device_per_core_is_simulated_unless_the_number_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")

@@ -1,4 +1,4 @@
-"""Reading collectives from a compiled program, in all forms XLA writes them."""
+"""Collectives are read from all forms of HLO text that XLA writes."""
 
 import pytest
 
@@ -38,12 +38,12 @@ F = "f32"
         ),
     ],
 )
-def test_a_line_of_hlo_is_read(line: str, wanted: Collective, sent: int) -> None:
+def test_collective_is_read_from_a_line_of_hlo(line: str, wanted: Collective, sent: int) -> None:
     assert list(collectives(line)) == [wanted]
     assert wanted.sent == sent
 
 
-def test_what_stays_on_a_device_is_not_traffic() -> None:
+def test_groups_of_one_device_are_ignored() -> None:
     alone = "%a = f32[8]{0} all-reduce(%x), replica_groups={{0},{1}}, to_apply=%r"
     other = "%b = f32[8]{0} get-tuple-element(%all-reduce.1), index=0"
     assert not list(collectives(f"{alone}\n{other}"))

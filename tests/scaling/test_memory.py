@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ligr_jax.config import Config, DataConfig, OptimConfig
-from ligr_jax.data.distinct import DistinctRows
+from ligr_jax.data.unique_ids import UniqueIdMapper
 from ligr_jax.nn.flops import parameter_counts
 from ligr_jax.nn.ligr import LiGR
 from ligr_jax.scaling.memory import (
@@ -72,7 +72,7 @@ def test_activations_are_within_a_factor_of_two_of_what_xla_allocates(
         optim=OptimConfig(batch=16),
     )
     model, tx, state, batch = problem(config)
-    batch, lists = DistinctRows(config.model)(batch)  # type: ignore[arg-type]
+    batch, lists = UniqueIdMapper(config.model)(batch)  # type: ignore[arg-type]
     step = jax.jit(make_step(model, tx, config), donate_argnums=0)
     allocated = step.lower(state, batch, lists).compile().memory_analysis().temp_size_in_bytes
     counted = activation_bytes(config, 16, on_cpu=True) + 4 * dense_parameters(config.model)

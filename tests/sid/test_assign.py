@@ -1,4 +1,4 @@
-"""Assigned ids: a contract others read, the same for an item wherever it stands."""
+"""Assigned ids: file format, and ids that depend only on an item's vector."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def assigned(model: Path, source: Path, out: Path) -> pa.Table:
     return pq.read_table(out)
 
 
-def test_the_file_is_what_others_read(
+def test_file_has_the_documented_columns_and_metadata(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = assigned(trained / "model", trained / "items.parquet", tmp_path / "ids.parquet")
@@ -95,7 +95,7 @@ def test_a_model_that_changed_is_refused(trained: Path, tmp_path: Path) -> None:
 
 
 def test_the_measures_equal_a_count_by_hand() -> None:
-    """Vectors a a b c d: a twice, b and c on one tuple, d alone."""
+    """Vectors a a b c d: a twice; b and c share a tuple; d has its own."""
     codes = np.array([[0, 1], [0, 1], [2, 2], [2, 2], [0, 2]], np.int32)
     found = quality(codes, np.array([7, 7, 8, 9, 10], np.uint64), 4)
     assert (found.items, found.vectors, found.equal, found.tuples) == (5, 4, 2, 3)
@@ -133,7 +133,7 @@ def broken(kind: str) -> tuple[pa.Table, str]:
 @pytest.mark.parametrize(
     "kind", ["twice", "no id", "not finite", "length", "numbers", "zeros", "column"]
 )
-def test_bad_vectors_are_refused_where_they_stand(kind: str, tmp_path: Path) -> None:
+def test_bad_vectors_are_refused_with_their_row(kind: str, tmp_path: Path) -> None:
     table, words = broken(kind)
     pq.write_table(table, tmp_path / "items.parquet")
     with pytest.raises(BadInput, match=words):

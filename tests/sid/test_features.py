@@ -1,4 +1,4 @@
-"""From content to a model's input: `ligr sid train`, `assign` and `attach`, one after the other."""
+"""From content to model input: `ligr sid train`, `assign` and `attach` in sequence."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ OLD, NEW = 7, 100
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A frozen encoder of the log's first content, and the log beside it."""
+    """A frozen encoder of the log's first content, and the log."""
     directory = tmp_path_factory.mktemp("sid")
     write_log(directory / "log", rows=900, vector=4)
     ok(["prepare", directory / "log", "--out", directory / "prepared"])
@@ -47,7 +47,7 @@ def attached(model: Path, log: Path) -> Path:
 
 
 def batch_of(data: Path) -> Batch:
-    """All train rows, as a model of semantic ids alone reads them."""
+    """All train rows, as read by a model with semantic ids only."""
     records = Records(data)
     config = configure(records.manifest, data, ["model.features=sid1,sid2,sid3"])
     plan = make_plan(records, "train", 64)
@@ -88,7 +88,7 @@ def test_an_item_without_content_has_no_semantic_id(model: Path, tmp_path: Path)
 
 
 def test_labels_do_not_move_the_encoder(model: Path, tmp_path: Path) -> None:
-    """With every label turned round, the same model of semantic ids."""
+    """Inverting every label gives the same model of semantic ids."""
     write_log(tmp_path / "log", rows=900, vector=4)
     path = tmp_path / "log" / "impressions-00000.parquet"
     pl.read_parquet(path).with_columns(pl.col(*ACTIONS) == 0).write_parquet(path)

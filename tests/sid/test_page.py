@@ -1,4 +1,4 @@
-"""The page of clusters, and vectors of titles to make one of."""
+"""The page of clusters, and content vectors of titles."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def movies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(movies: Path) -> str:
-    """The way from a table of titles to the page, by the command line alone."""
+    """The page, made from a table of titles with the command line."""
     here = movies.parent
     items, model, out = here / "items.parquet", here / "model", here / "page.html"
     columns = ["--id", "movie", "--tags", "genres", "--width", "8"]
@@ -70,7 +70,7 @@ def page(movies: Path) -> str:
     return out.read_text()
 
 
-def test_the_page_needs_nothing_from_outside(page: str) -> None:
+def test_page_loads_nothing_from_outside(page: str) -> None:
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)|@import|url\(""", page)
     assert "<b>Amélie" not in page
     (data,) = re.findall(r'id="data">(.*?)</script>', page, flags=re.DOTALL)
@@ -142,7 +142,7 @@ def test_empty_tags_are_none_and_tags_are_text(tmp_path: Path) -> None:
         write_title_vectors(table, out, "item_id", "title", "year", 8)
 
 
-def test_what_vectors_and_ids_are_made_from_is_not_replaced(
+def test_inputs_of_vectors_and_ids_are_not_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "movies.csv"

@@ -1,4 +1,4 @@
-"""RQ-VAE: every gradient is the one the formulas say, counted once."""
+"""RQ-VAE: gradients equal those of the formulas."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def params(x: np.ndarray) -> Tree:
     return RQVAE(SidConfig(**LINEAR), W).init(jax.random.key(1), x)["params"]
 
 
-def test_residuals_are_what_the_levels_before_left() -> None:
+def test_residuals_are_those_of_the_levels_before() -> None:
     rng = np.random.default_rng(2)
     z, books = rng.standard_normal((B, D)), rng.standard_normal((N, K, D))
     found = quantize(jnp.asarray(z), jnp.asarray(books))
@@ -42,7 +42,7 @@ def test_residuals_are_what_the_levels_before_left() -> None:
 
 
 def test_the_decoders_gradient_reaches_the_latent_once() -> None:
-    """A straight-through at every level would give it N times."""
+    """A straight-through estimator at every level would count it N times."""
     z, books = jax.random.normal(jax.random.key(0), (B, D)), jnp.ones((N, K, D))
     slope = jnp.arange(B * D, dtype=jnp.float32).reshape(B, D)
 
@@ -52,7 +52,7 @@ def test_the_decoders_gradient_reaches_the_latent_once() -> None:
     np.testing.assert_array_equal(jax.grad(decoded)(z), slope)
 
 
-def test_every_level_pulls_at_the_latent(x: np.ndarray, params: Tree) -> None:
+def test_every_level_adds_to_the_commitment_gradient(x: np.ndarray, params: Tree) -> None:
     """The commitment gradient: 2 beta / B times the sum of all levels' r_(i-1) - e_i."""
     config = SidConfig(**LINEAR, beta=0.3)
     books = params["codebooks"]
@@ -132,7 +132,7 @@ def test_gradients_equal_differences_of_a_numpy_reference(
         np.testing.assert_allclose(slope, numeric, rtol=1e-3, atol=1e-4)
 
 
-def test_the_flops_regularizer_is_least_at_even_use_and_has_a_gradient() -> None:
+def test_flops_regularizer_is_smallest_for_uniform_use_and_has_a_gradient() -> None:
     rng = np.random.default_rng(3)
     same = jnp.ones((K, D))
     r = jnp.asarray(rng.standard_normal((B, D)), jnp.float32)
@@ -165,7 +165,7 @@ def test_the_regularizer_of_every_level_enters_the_loss(x: np.ndarray, params: T
     assert found["flops"] == pytest.approx(7 * total, rel=1e-4)
 
 
-def test_reset_takes_residuals_of_the_codes_own_level() -> None:
+def test_reset_uses_residuals_of_the_same_level() -> None:
     from ligr_jax.sid.reset import clear_moments, reset, usage
 
     books = jnp.full((2, 3, D), 50.0)

@@ -1,4 +1,4 @@
-"""Training: the same numbers after a kill, on any number of devices, and from the same seed."""
+"""Training: equal numbers after a kill, on any number of devices, and from the same seed."""
 
 import os
 import signal
@@ -50,7 +50,7 @@ def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("signalled", [False, True])
-def test_a_training_that_was_stopped_ends_with_the_same_bits(
+def test_interrupted_training_ends_with_the_same_bits(
     corpus: Corpus,
     whole: dict[str, SidModel],
     tmp_path: Path,
@@ -114,7 +114,9 @@ def test_one_device_gives_the_numbers_of_eight(
     assert np.linalg.norm(one_device - eight) < 2e-4 * np.linalg.norm(eight)
 
 
-def test_seeds_decide(corpus: Corpus, whole: dict[str, SidModel], tmp_path: Path) -> None:
+def test_result_depends_on_the_seed(
+    corpus: Corpus, whole: dict[str, SidModel], tmp_path: Path
+) -> None:
     again = train(small("rqvae"), corpus, "content", tmp_path / "again")
     other = train(small("rqvae", seed=1), corpus, "content", tmp_path / "other")
     assert again.digest == whole["rqvae"].digest != other.digest
@@ -130,8 +132,8 @@ def test_training_lowers_the_error_and_keeps_all_codes_in_use(
     assert after.used == (1.0, 1.0)
 
 
-def test_a_dead_code_starts_anew(corpus: Corpus) -> None:
-    """A step puts it on a residual of its level, without its moments; others' use is averaged."""
+def test_dead_code_is_reset_to_a_residual(corpus: Corpus) -> None:
+    """A step moves it to a residual of its level and clears its moments."""
     mean, variance = corpus.moments()
     training = RQVAETraining(small("rqvae"), corpus, mean, float(np.sqrt(variance)))
     state = training.fresh()
@@ -165,7 +167,7 @@ def test_an_epoch_has_every_item_once_and_the_next_another_order(corpus: Corpus)
     assert (first != second).any(1).mean() > 0.9
 
 
-def test_moments_and_the_error_are_numpys(whole: dict[str, SidModel], corpus: Corpus) -> None:
+def test_moments_and_error_equal_numpy(whole: dict[str, SidModel], corpus: Corpus) -> None:
     x = np.random.default_rng(0).standard_normal((40_000, 3)) + np.arange(40_000)[:, None] / 1e4
     mean, variance = Corpus(np.arange(40_000), x.astype(np.float32), "").moments()
     np.testing.assert_allclose(mean, x.mean(0), rtol=1e-6)
@@ -178,7 +180,7 @@ def test_moments_and_the_error_are_numpys(whole: dict[str, SidModel], corpus: Co
     assert found.quality.error == pytest.approx((lost**2).sum() / ((x - x.mean(0)) ** 2).sum())
 
 
-def test_a_pass_of_lloyd_never_raises_the_error(corpus: Corpus) -> None:
+def test_lloyd_iteration_never_raises_the_error(corpus: Corpus) -> None:
     mean, variance = corpus.moments()
     training = METHODS["rqkmeans"](small("rqkmeans"), corpus, mean, float(np.sqrt(variance)))
     state, errors = training.fresh(), []
@@ -199,7 +201,7 @@ def test_kmeans_ends_where_every_centroid_is_the_mean_of_its_rows(rows: int) -> 
         np.testing.assert_allclose(x[nearest == k].mean(0), found[k], rtol=1e-4, atol=1e-4)
 
 
-def test_a_level_clusters_what_the_one_before_left() -> None:
+def test_level_clusters_the_residuals_of_the_level_before() -> None:
     left, errors = jnp.asarray(clusters(300, 2)), []
     for book in residual_kmeans(left, 2, 5, jax.random.key(0)):
         left = left - book[nearest_of(left, book)]

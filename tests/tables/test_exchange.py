@@ -1,4 +1,4 @@
-"""What tables send, and that placements give the same rows and the same sums."""
+"""Bytes that tables send; equal rows and gradient sums for all placements."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +11,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ligr_jax.config import Feature, ModelConfig
-from ligr_jax.data.distinct import Distinct, distinct
+from ligr_jax.data.unique_ids import UniqueIds, unique_ids
 from ligr_jax.parallel.traffic import collectives
-from ligr_jax.tables.exchange import agree, look_up, merge, update
-from ligr_jax.tables.plan import TablePlan, plan_tables
-from ligr_jax.tables.sparse import RULES, RowRule, rowwise_adagrad
+from ligr_jax.tables.exchange import gather_rows, reduce_row_grads, sync_unique_ids, update
+from ligr_jax.tables.planner import TablePlan, plan_tables
+from ligr_jax.tables.sparse import SPARSE_OPTIMIZERS, SparseOptimizer, rowwise_adagrad
 
-# One of them larger than what a batch looks up, in a width that does not divide by the devices.
+# One table is larger than the ids of a batch; its width does not divide by the devices.
 MODEL = ModelConfig(
     features={
         "large": Feature(rows=3_003, width=10),
@@ -26,33 +26,35 @@ MODEL = ModelConfig(
     }
 )
 SHAPES = MODEL.tables
-IDS = 250  # of a device, in each table
+IDS = 250  # ids per device and table
 RULE = rowwise_adagrad()
 CASES = [(4, 2), (2, 4), (1, 8)]
 PLACEMENTS = ["replicated", "column", "row", "table"]
 
 
-def planned(data: int, model: int, placement: str, rule: RowRule = RULE) -> tuple[TablePlan, Mesh]:
+def planned(
+    data: int, model: int, placement: str, rule: SparseOptimizer = RULE
+) -> tuple[TablePlan, Mesh]:
     mesh = Mesh(np.array(jax.devices()[: data * model]).reshape(data, model), ("data", "model"))
     ids = dict.fromkeys(SHAPES, IDS)
     return plan_tables(MODEL, ids, data, model, rule, 2**40, (placement,)), mesh
 
 
-def listed(n: int) -> tuple[dict[str, Distinct], dict[str, np.ndarray]]:
-    """Lists of random ids for n devices, and the ids [n, IDS] as places in them."""
+def listed(n: int) -> tuple[dict[str, UniqueIds], dict[str, np.ndarray]]:
+    """Unique ids of random ids for n devices, and the index of each id, [n, IDS]."""
     rng = np.random.default_rng(0)
-    pairs = {t: distinct(rng.integers(0, s.rows, (n, IDS)), s.rows) for t, s in SHAPES.items()}
+    pairs = {t: unique_ids(rng.integers(0, s.rows, (n, IDS)), s.rows) for t, s in SHAPES.items()}
     return {t: d for t, (d, _) in pairs.items()}, {t: p for t, (_, p) in pairs.items()}
 
 
-def steps(plan: TablePlan, rule: RowRule = RULE) -> Callable[..., Any]:
-    """Rows looked up, their gradients (given), tables and state after an update."""
+def steps(plan: TablePlan, rule: SparseOptimizer = RULE) -> Callable[..., Any]:
+    """A step: gathered rows, and tables and state after an update with given gradients."""
 
     def step(arrays: Any, states: Any, lists: Any, gradients: Any) -> Any:
-        lists = agree(lists, SHAPES)
-        rows = look_up(plan.layout, arrays, {t: d.own for t, d in lists.items()})
+        lists = sync_unique_ids(lists, SHAPES)
+        rows = gather_rows(plan.layout, arrays, {t: d.local for t, d in lists.items()})
         gradients = {t: g * (1 + 0 * rows[t]) for t, g in gradients.items()}  # after the look-up
-        merged = merge(plan.layout, gradients, lists)
+        merged = reduce_row_grads(plan.layout, gradients, lists)
         one = jnp.float32(1)
         moved = update(
             plan.layout, rule, arrays, states, lists, merged, one, 0.1, jnp.int32(0), one > 0
@@ -62,8 +64,8 @@ def steps(plan: TablePlan, rule: RowRule = RULE) -> Callable[..., Any]:
     return step
 
 
-def arguments(plan: TablePlan, mesh: Mesh, rule: RowRule = RULE) -> tuple[Any, ...]:
-    """Arrays, states, lists, and gradients of the rows listed, where they live."""
+def arguments(plan: TablePlan, mesh: Mesh, rule: SparseOptimizer = RULE) -> tuple[Any, ...]:
+    """Arrays, states, unique ids and gradients of their rows, on the mesh."""
     n, rng = mesh.size, np.random.default_rng(1)
     lists, _ = listed(n)
     tables = {t: rng.normal(size=(s.rows, s.width)).astype(np.float32) for t, s in SHAPES.items()}
@@ -71,8 +73,8 @@ def arguments(plan: TablePlan, mesh: Mesh, rule: RowRule = RULE) -> tuple[Any, .
     states = {name: rule.init(x) for name, x in arrays.items()}
     gradients = {}
     for t, d in lists.items():
-        g = rng.normal(size=(*d.own.shape, SHAPES[t].width)).astype(np.float32)
-        gradients[t] = np.where((d.own < SHAPES[t].rows)[..., None], g, 0)
+        g = rng.normal(size=(*d.local.shape, SHAPES[t].width)).astype(np.float32)
+        gradients[t] = np.where((d.local < SHAPES[t].rows)[..., None], g, 0)
     parts, whole = (NamedSharding(mesh, s) for s in (P(("data", "model")), P()))
 
     def stored(tree: Any) -> Any:
@@ -81,17 +83,17 @@ def arguments(plan: TablePlan, mesh: Mesh, rule: RowRule = RULE) -> tuple[Any, .
             for name, x in tree.items()
         }
 
-    places = {t: jax.device_put(d, Distinct(parts, whole, parts)) for t, d in lists.items()}
+    places = {t: jax.device_put(d, UniqueIds(parts, whole, parts)) for t, d in lists.items()}
     return stored(arrays), stored(states), places, jax.device_put(gradients, parts)
 
 
 @pytest.mark.parametrize("shape", CASES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("name", ["rowwise_adagrad", "adagrad"])
-def test_a_plan_says_to_the_byte_what_its_tables_send(
+def test_plan_predicts_the_bytes_sent_exactly(
     shape: tuple[int, int], placement: str, name: str
 ) -> None:
-    rule = RULES[name]()
+    rule = SPARSE_OPTIMIZERS[name]()
     plan, mesh = planned(*shape, placement, rule)
     with jax.set_mesh(mesh):
         given = arguments(plan, mesh, rule)
@@ -101,21 +103,21 @@ def test_a_plan_says_to_the_byte_what_its_tables_send(
 
 @pytest.mark.parametrize("shape", CASES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("told", [True, False], ids=["lists merged", "lists of each device"])
-def test_rows_are_brought_and_gradients_summed_wherever_tables_lie(
-    shape: tuple[int, int], placement: str, told: bool
+@pytest.mark.parametrize("complete", [True, False], ids=["ids of the batch", "local ids only"])
+def test_rows_and_gradient_sums_are_equal_for_all_placements(
+    shape: tuple[int, int], placement: str, complete: bool
 ) -> None:
-    """Against sums written out; also where devices know their own lists only, as processes do."""
+    """Compared with NumPy sums; also if only local ids are known, as with several processes."""
     plan, mesh = planned(*shape, placement)
     arrays, states, lists, gradients = arguments(plan, mesh)
     tables = jax.device_get(plan.layout.unpack(jax.device_get(arrays)))
-    if not told:
-        lists = {t: Distinct(d.own, None, None) for t, d in lists.items()}
+    if not complete:
+        lists = {t: UniqueIds(d.local, None, None) for t, d in lists.items()}
     with jax.set_mesh(mesh):
         rows, (moved, kept) = jax.jit(steps(plan))(arrays, states, lists, gradients)
     moved, kept = (plan.layout.unpack(jax.device_get(x)) for x in (moved, kept))
     for t, (v, e) in SHAPES.items():
-        own, g = np.asarray(lists[t].own), np.asarray(gradients[t], np.float64)
+        own, g = np.asarray(lists[t].local), np.asarray(gradients[t], np.float64)
         there = own < v
         np.testing.assert_array_equal(np.asarray(rows[t])[there], tables[t][own[there]])
         total = np.zeros((v, e))

@@ -1,4 +1,4 @@
-"""Laws of exported tables: single rows are the table's, and what is damaged or half is not read."""
+"""Exported tables: rows equal the table's; damaged or unfinished exports are not read."""
 
 import socket
 import subprocess
@@ -37,7 +37,7 @@ def as_read_back(x: np.ndarray, bits: int) -> np.ndarray:
 
 
 def placed(x: np.ndarray, place: str) -> Any:
-    """The table on eight devices, with rows and columns added that nobody may read."""
+    """The table on eight devices, with padding of NaN that must not be read."""
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "model"))
     padded = np.full((V + 7, 32), np.nan, np.float32)
     padded[:V, :E] = x
@@ -46,7 +46,7 @@ def placed(x: np.ndarray, place: str) -> Any:
 
 @pytest.mark.parametrize("bits", [32, 8, 4])
 @pytest.mark.parametrize("place", [*PLACES, "host"])
-def test_rows_are_the_tables_however_it_lies(tmp_path: Path, place: str, bits: int) -> None:
+def test_rows_equal_the_tables_for_all_shardings(tmp_path: Path, place: str, bits: int) -> None:
     x = table()
     array = x if place == "host" else placed(x, place)
     export([Source("item_id", array, V, E)], tmp_path / "out", bits)
@@ -61,7 +61,7 @@ def test_rows_are_the_tables_however_it_lies(tmp_path: Path, place: str, bits: i
 
 
 @pytest.mark.parametrize("place", [*PLACES, "host"])
-def test_every_value_is_brought_to_the_host_once_and_at_most_a_shard_at_a_time(place: str) -> None:
+def test_every_value_is_transferred_once_and_at_most_a_shard_at_once(place: str) -> None:
     x = table()
     source = Source("t", x if place == "host" else placed(x, place), V, E)
     seen = np.zeros((V, E), int)
@@ -116,7 +116,7 @@ def test_one_flipped_bit_is_an_error_that_names_its_rows(
     )
 
 
-def test_lost_cut_and_exchanged_files_are_noticed_on_opening(
+def test_missing_truncated_and_swapped_files_are_detected_on_opening(
     exported: Callable[[int], Path],
 ) -> None:
     out = exported(8)
@@ -138,14 +138,14 @@ def test_lost_cut_and_exchanged_files_are_noticed_on_opening(
 
 
 @pytest.mark.parametrize("bad", [-1, V, 2**40])
-def test_ids_that_are_no_rows_are_refused(exported: Callable[[int], Path], bad: int) -> None:
+def test_ids_out_of_range_are_refused(exported: Callable[[int], Path], bad: int) -> None:
     read = ExportedTable.open(exported(8), "t")
     with pytest.raises(IndexError, match=rf"id {bad} is outside 0\.\.66000"):
         read.rows([0, bad])
     assert read.rows([]).shape == (0, E)
 
 
-def test_what_was_interrupted_is_not_finished_and_can_be_made_again(tmp_path: Path) -> None:
+def test_interrupted_export_is_unfinished_and_can_be_repeated(tmp_path: Path) -> None:
     x, out = table(600), tmp_path / "out"
 
     def dying() -> Iterator[Source]:
@@ -154,7 +154,7 @@ def test_what_was_interrupted_is_not_finished_and_can_be_made_again(tmp_path: Pa
 
     with pytest.raises(KeyboardInterrupt):
         export(dying(), out, 8)
-    with pytest.raises(ExportError, match="no finished export"):
+    with pytest.raises(ExportError, match="not a finished export"):
         ExportedTable.open(out, "t")
     export([Source("t", x[:, :4], 600, 4)], out, 8)
     np.testing.assert_array_equal(
@@ -166,31 +166,31 @@ def test_what_was_interrupted_is_not_finished_and_can_be_made_again(tmp_path: Pa
     assert sorted(out.rglob("*")) == before
     with pytest.raises(KeyboardInterrupt):
         export(dying(), out, 8, overwrite=True)
-    with pytest.raises(ExportError, match="no finished export"):
+    with pytest.raises(ExportError, match="not a finished export"):
         ExportedTable.open(out, "t")
     export([Source("u", x, 600, E)], out, 32, overwrite=True)
     with pytest.raises(ExportError, match="no table 't'; it has u"):
         ExportedTable.open(out, "t")
 
 
-def test_other_peoples_files_are_left_alone(tmp_path: Path) -> None:
+def test_foreign_files_are_not_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     with pytest.raises(ExportError, match="holds other files"):
         export([Source("t", table(600), 600, E)], tmp_path, 8, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis"]
 
 
-def test_what_cannot_be_exported_is_refused_in_words(tmp_path: Path) -> None:
+def test_invalid_exports_are_refused_with_the_reason(tmp_path: Path) -> None:
     x = table(600)
     x[123, 4] = np.nan
     for bits in (32, 4):
         with pytest.raises(ExportError, match=r"table 't': row 123 .*finite"):
             export([Source("t", x, 600, E)], tmp_path / "nan", bits)
     columns = placed(table(), "columns")
-    with pytest.raises(ExportError, match=r"at most the array's"):
+    with pytest.raises(ExportError, match=r"at most that of the array"):
         export([Source("t", columns, V, 33)], tmp_path / "wide", 8)
     narrow = jax.device_put(np.ones((600, 24), np.float32), columns.sharding)
-    with pytest.raises(ExportError, match="3 columns a device"):
+    with pytest.raises(ExportError, match="3 columns per device"):
         export([Source("t", narrow, 600, 24)], tmp_path / "odd", 4)
     for name in ("", "t" * 256):
         with pytest.raises(ExportError, match="cannot name a directory"):
@@ -216,7 +216,7 @@ for axes in ((None, "all"), ("all",)):
 
 
 def test_two_processes_write_one_table(tmp_path: Path, child_env: dict[str, str]) -> None:
-    """Split by columns, where a row's range needs both; and by rows, in the middle of a shard."""
+    """Sharded by columns, where a row's range needs both processes; and by rows within a shard."""
     x = table(1200, 8)
     np.save(tmp_path / "table.npy", x)
     with socket.socket() as free:

@@ -1,12 +1,12 @@
-"""Laws of row rules: on the rows looked up, the dense optimizer; elsewhere, nothing."""
+"""Sparse optimizers: equal to the dense optimizer on rows looked up, no change elsewhere."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ligr_jax.data.distinct import DistinctRows
-from ligr_jax.tables.sparse import RULES, gather, update_rows
+from ligr_jax.data.unique_ids import UniqueIdMapper
+from ligr_jax.tables.sparse import SPARSE_OPTIMIZERS, gather, update_rows
 from tests.batches import FEATURES, model_config, random_batch
 
 V, E, RATE, DECAY = 40, 6, 0.1, 0.01
@@ -19,7 +19,7 @@ IDS = {
 
 
 def dense_rule(name: str, table: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
-    """Table after steps of dense gradients, written out; rows of zero gradient stay as they are."""
+    """Table after steps of dense gradients in NumPy; rows with zero gradient do not change."""
     table = table.astype(np.float64)
     total, m, v = np.zeros((3, V, E))
     for t, g in enumerate(gradients, 1):
@@ -37,18 +37,18 @@ def dense_rule(name: str, table: np.ndarray, gradients: list[np.ndarray]) -> np.
 
 
 def gradient(table: jax.Array, ids: np.ndarray, upstream: np.ndarray) -> jax.Array:
-    """Of a loss whose gradient by what was looked up is `upstream`."""
+    """Gradient of a loss whose gradient by the rows looked up is `upstream`."""
     return jax.grad(lambda t: (t[ids] * upstream).sum())(table)
 
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
-@pytest.mark.parametrize("name", RULES)
-def test_rows_move_as_under_the_dense_optimizer_and_others_not_a_bit(
+@pytest.mark.parametrize("name", SPARSE_OPTIMIZERS)
+def test_rows_looked_up_equal_the_dense_optimizer_and_others_do_not_change(
     name: str, ids: list[int]
 ) -> None:
     rng = np.random.default_rng(0)
-    rule, start = RULES[name](), rng.normal(size=(V, E)).astype(np.float32)
-    table, state = jnp.asarray(start), RULES[name]().init(jnp.asarray(start))
+    rule, start = SPARSE_OPTIMIZERS[name](), rng.normal(size=(V, E)).astype(np.float32)
+    table, state = jnp.asarray(start), SPARSE_OPTIMIZERS[name]().init(jnp.asarray(start))
     gradients = []
     for step in range(3):
         upstream = rng.normal(size=(len(ids), E)).astype(np.float32)
@@ -74,9 +74,9 @@ def test_rows_move_as_under_the_dense_optimizer_and_others_not_a_bit(
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
-def test_a_batch_and_its_lists_say_the_same_ids(parts: int) -> None:
+def test_mapped_ids_and_unique_ids_give_the_ids_of_the_batch(parts: int) -> None:
     batch = random_batch([[[2, 3, 1], [4]], [[1, 1]], [], [[5]]], 11)
-    named, lists = DistinctRows(model_config(), parts)(batch)
+    named, lists = UniqueIdMapper(model_config(), parts)(batch)
     for table, (own, rows, place) in lists.items():
         v = FEATURES[table].rows
         ids, at = (x.ids[table].reshape(parts, -1) for x in (batch, named))

@@ -1,4 +1,4 @@
-"""Laws of embedding tables."""
+"""Embedding tables: lookup, bags, and gradients of gathered rows."""
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +7,13 @@ import pytest
 from flax import traverse_util
 
 from ligr_jax.config import Feature, ModelConfig
-from ligr_jax.data.distinct import DistinctRows
+from ligr_jax.data.unique_ids import UniqueIdMapper
 from ligr_jax.nn.ligr import LiGR
 from ligr_jax.tables.table import ROWS, Tables, is_table
 from tests.batches import FEATURES, model_config, random_batch
 
 
-def test_a_table_gives_its_rows_and_trains_those_alone() -> None:
+def test_lookup_returns_rows_and_gradients_reach_only_them() -> None:
     ids = jnp.asarray([[0, 3, 3], [6, 0, 3]], jnp.int32)
     tables = Tables(ModelConfig(features={"item": Feature(rows=7, width=4)}))
     params = tables.init(jax.random.key(0), {"item": ids})["params"]
@@ -35,8 +35,8 @@ BAGS = np.array([[[3, 3, 5], [1, -1, -1]], [[-1, -1, -1], [-1, 4, 2]]], np.int32
 
 
 @pytest.mark.parametrize("combine", ["sum", "mean"])
-def test_a_bag_counts_repeated_ids_and_is_zero_where_it_is_empty(combine: str) -> None:
-    """The same in whole tables and in the lists of a batch cut in two, with a shared table."""
+def test_bag_counts_repeated_ids_and_is_zero_if_empty(combine: str) -> None:
+    """Equal for full tables and for gathered rows of a batch in two parts, with a shared table."""
     model = ModelConfig(
         features={
             "tags": Feature(rows=9, width=4, bag=combine, bag_size=3, table="tag"),  # type: ignore[arg-type]
@@ -58,8 +58,8 @@ def test_a_bag_counts_repeated_ids_and_is_zero_where_it_is_empty(combine: str) -
     found = tables.apply({"params": params}, batch.ids)
     np.testing.assert_allclose(found["tags"], wanted, atol=1e-6)
     for parts in (1, 2):
-        named, lists = DistinctRows(model, parts)(batch)
-        own = rows[np.minimum(lists["tag"].own, 8)]
+        named, lists = UniqueIdMapper(model, parts)(batch)
+        own = rows[np.minimum(lists["tag"].local, 8)]
         listed = tables.apply({ROWS: {"tag": own}}, named.ids)
         np.testing.assert_allclose(listed["tags"], wanted, atol=1e-6)
         np.testing.assert_array_equal(listed["tag"], rows[batch.ids["tag"]])
@@ -78,10 +78,8 @@ SHARED = ModelConfig(
 
 @pytest.mark.parametrize("ids", ["random", "all equal", "empty bags"])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_gradients_of_a_batchs_rows_are_those_of_the_whole_shared_table(
-    ids: str, parts: int
-) -> None:
-    """Four features of one table: an id may stand in all of them, and often in a bag."""
+def test_gradients_of_gathered_rows_equal_those_of_the_shared_table(ids: str, parts: int) -> None:
+    """Four features share one table; an id may occur in all of them, and repeatedly in a bag."""
     rng, tables = np.random.default_rng(0), Tables(SHARED)
     shapes = {"item": (2, 5), "author": (2, 5), "seen": (2, 5, 3), "tags": (2, 5, 3)}
     drawn = {n: rng.integers(0 if len(s) == 2 else NONE, 9, s) for n, s in shapes.items()}
@@ -100,8 +98,8 @@ def test_gradients_of_a_batchs_rows_are_those_of_the_whole_shared_table(
         return sum(jnp.sum(found[n] * upstream[n]) for n in shapes)
 
     whole = jax.grad(lambda t: total({"params": {"id": t}}, batch.ids))(table)
-    named, lists = DistinctRows(SHARED, parts)(batch)
-    own = lists["id"].own
+    named, lists = UniqueIdMapper(SHARED, parts)(batch)
+    own = lists["id"].local
     rows = table[np.minimum(own, 8)]
     parted = jax.grad(lambda r: total({ROWS: {"id": r}}, named.ids))(rows)
     merged = np.zeros((10, 4))

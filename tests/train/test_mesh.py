@@ -164,14 +164,14 @@ def test_no_table_travels_and_tables_are_made_where_they_live(
 
 def test_what_cannot_be_is_refused_before_anything_is_allocated(prepared: Path) -> None:
     for changes, message in (
-        (mesh(3, 4), r"mesh\.data=3 x mesh\.model=4 asks for more devices than the 8"),
-        ((*mesh(2, 4), "optim.batch=12"), "12 rows .* cannot be shared equally by mesh.data=2 x"),
+        (mesh(3, 4), r"mesh\.data=3 x mesh\.model=4 needs more than the 8 available"),
+        ((*mesh(2, 4), "optim.batch=12"), "12 rows .* is not divisible by mesh.data=2 x"),
         (mesh(2, 4, "auto", "nothing:row"), "no table nothing; there are .*'item_id'"),
         (mesh(2, 4, "diagonal"), "diagonal: choose one of auto, replicated, column, row, table"),
-        ((*mesh(2, 4, "column"), "optim.table_optimizer=adamw"), "cannot be split"),
+        ((*mesh(2, 4, "column"), "optim.table_optimizer=adamw"), "cannot be sharded"),
         (
             ("model.features.item_id.rows=2000000000", "model.features.item_id.width=512"),
-            r"need 3,8\d\d\.\d GiB a device .* now mesh.model=1, mesh.model=\d+ would do",
+            r"need 3,8\d\d\.\d GiB per device, .* mesh.model=1 now, mesh.model=\d+ would suffice",
         ),
     ):
         with pytest.raises(ConfigError, match=message):

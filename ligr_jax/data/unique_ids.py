@@ -1,0 +1,97 @@
+"""Unique ids of a batch per table, computed on the host. Sparse training uses only these rows."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ligr_jax.config import ModelConfig
+from ligr_jax.data.batch import Array, Batch
+
+
+class UniqueIds(NamedTuple):
+    """Unique ids of one table in a batch, which is cut into n equal parts, one for each device.
+
+    The arrays have a length that suffices for every batch of this size, so that a step compiles
+    once. They are padded with V, V + 1, ..., which are out of range for a table of V rows.
+
+    Attributes:
+        local: int32 [n, u], increasing: unique ids of each part.
+        unique: int32 [U], increasing: unique ids of the whole batch.
+        inverse: int32 [n, u]: index of each local id in `unique`; U for padding.
+    """
+
+    local: Array
+    unique: Array
+    inverse: Array
+
+
+class UniqueIdMapper:
+    """Replaces the ids of a batch by indices into the local unique ids of their part."""
+
+    def __init__(self, model: ModelConfig, parts: int = 1, whole_batch: bool = True) -> None:
+        """
+        Args:
+            model: model configuration, for its tables.
+            parts: n, the number of devices that the rows of the batch are sharded over.
+            whole_batch: whether to compute `unique` and `inverse`; otherwise both are None.
+        """
+        self.parts = parts
+        self.shapes = model.tables
+        self.whole_batch = whole_batch
+        self.users = {
+            table: [
+                n for n, f in model.features.items() if f.has_table and model.table_of(n) == table
+            ]
+            for table in model.tables
+        }
+
+    def __call__(self, batch: Batch) -> tuple[Batch, dict[str, UniqueIds]]:
+        """Return the batch with ids in 0..u-1 (-1, no id, is kept), and unique ids by table."""
+        mapped = dict(batch.ids)
+        lists = {}
+        for table, users in self.users.items():
+            # All features of a shared table are looked up together.
+            ids = [batch.ids[name].reshape(self.parts, -1) for name in users]
+            lists[table], indices = unique_ids(
+                np.concatenate(ids, 1), self.shapes[table].rows, self.whole_batch
+            )
+            ends = np.cumsum([i.shape[1] for i in ids])[:-1]
+            for name, part in zip(users, np.split(indices, ends, axis=1)):
+                mapped[name] = part.reshape(batch.ids[name].shape)
+        return batch._replace(ids=mapped), lists
+
+
+def unique_ids(ids: np.ndarray, v: int, whole_batch: bool = True) -> tuple[UniqueIds, np.ndarray]:
+    """Find the unique ids of one table.
+
+    Args:
+        ids: [n, k], ids of each part; -1 is no id.
+        v: rows of the table.
+        whole_batch: whether to compute `unique` and `inverse`.
+
+    Returns:
+        The unique ids, and int32 [n, k]: index of each id in the local unique ids of its part, or
+        -1 for no id.
+    """
+    parts = [_unique(part) for part in ids]
+    u = min(v, ids.shape[1])
+    local = np.stack([_padded(values, u, v) for values, _ in parts])
+    indices = np.stack([index for _, index in parts])
+    if not whole_batch:
+        return UniqueIds(local=local, unique=None, inverse=None), indices
+    values = parts[0][0] if len(ids) == 1 else np.unique(np.concatenate([p[0] for p in parts]))
+    unique = _padded(values, min(v, ids.size), v)
+    inverse = np.where(local < v, np.searchsorted(unique, local), len(unique)).astype(np.int32)
+    return UniqueIds(local=local, unique=unique, inverse=inverse), indices
+
+
+def _unique(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the unique ids without -1, and the index of each id, where -1 stays -1."""
+    values, index = np.unique(ids, return_inverse=True)
+    missing = int(len(values) > 0 and values[0] < 0)
+    return values[missing:], (index - missing).astype(np.int32)
+
+
+def _padded(values: np.ndarray, length: int, v: int) -> np.ndarray:
+    """Pad with V, V + 1, ... to a length."""
+    return np.concatenate([values, np.arange(v, v + length - len(values))]).astype(np.int32)
