@@ -1,15 +1,16 @@
-"""How do LiGR's rivals do on a real feed, beside LiGR and at one size?
+"""How do HSTU, Wukong and LiRank compare with LiGR on a real feed at one size?
 
-    python experiments/architectures_kuairand.py               tunes, trains, tells; resumable
-    python experiments/architectures_kuairand.py --no-runs     only tells
+    python experiments/architectures_kuairand.py               tune, train, report; resumable
+    python experiments/architectures_kuairand.py --no-runs     report only
 
 The data, days, features, tables and optimizer of experiments/kuairand.py: the KuaiRand-Pure slice,
 trained to 4 May, one pass. optim.dense_lr is each architecture's best of five on 5 May, by the
 mean NE of the four actions, one seed; then three seeds with it, read on 6 May. All are 32 wide.
-LiGR's shape was chosen on 5 May before (one layer), the rivals' was not: two layers of HSTU and
-Wukong, LiRank's sizes as in `ligr_jax.scaling.ladder`.
+LiGR's shape (one layer) was chosen on 5 May earlier. The shapes of the others were not tuned: two
+layers of HSTU and Wukong, LiRank's sizes as in `ligr_jax.scaling.ladder`.
 
-Expected (21 November 2026, two AMD cores beside other work; mean and deviation of three seeds):
+Expected (21 November 2026, two AMD cores shared with other work; mean and deviation of three
+seeds):
 
               rate    dense     FLOPs   click AUC         click NE          long_dwell AUC
     LiGR     0.003   35,428   2.2e+11   0.7507 ± 0.0008   0.8516 ± 0.0012   0.7526 ± 0.0003
@@ -17,10 +18,10 @@ Expected (21 November 2026, two AMD cores beside other work; mean and deviation 
     Wukong   0.003  189,556   1.3e+12   0.7488 ± 0.0008   0.8532 ± 0.0006   0.7520 ± 0.0003
     LiRank 0.00075  384,414   4.4e+12   0.7436 ± 0.0005   0.8594 ± 0.0001   0.7444 ± 0.0004
 
-LiGR is first, by one to three deviations of a seed, at a sixth of Wukong's FLOPs. Every best rate
-lies inside its grid.
+LiGR is best, by one to three standard deviations between seeds, at a sixth of Wukong's FLOPs. Every
+best rate is inside its grid.
 
-Time: 26 minutes beside other work.
+Time: 26 minutes, with other processes on the machine.
 """
 
 import argparse
@@ -55,14 +56,14 @@ def main() -> None:
     if not args.no_runs:
         seeds = {"train.seed": SEEDS}
         train(args, prepared, {arm: {"optim.dense_lr": [rates[arm]], **seeds} for arm in ARMS})
-    tell(args.out / "runs", rates)
+    report(args.out / "runs", rates)
 
 
 def train(args: argparse.Namespace, prepared: Path, axes: dict[str, Axes]) -> None:
-    """A sweep of each architecture; what is finished is not trained again."""
+    """Train a sweep of each architecture; finished runs are skipped."""
     positive = load_manifest(prepared).splits["train"].positive_rate
     prior = ",".join(f"{positive[a]:.6f}" for a in ACTIONS)
-    # As assignments after the change, a shape would undo it.
+    # A shape given as assignments would be applied after the change and undo it.
     shape = {"model.depth", "model.set_depth", "optim.dense_lr"}
     fixed = {k: v for k, v in LIGR.items() if k not in shape} | {"model.prior": prior}
     settings = [f"{name}={value}" for name, value in fixed.items()]
@@ -78,7 +79,7 @@ def train(args: argparse.Namespace, prepared: Path, axes: dict[str, Axes]) -> No
 
 
 def best_rate(runs: Path, arm: str) -> float:
-    """By 5 May."""
+    """Return the best learning rate on 5 May."""
     table = read_runs(runs).table.filter(pl.col("config/train.seed") == 0)
     table = table.filter(pl.col("sweeps").str.split(", ").list.contains(arm))
     ne = dict(zip(table[RATE], column(table, "validation/ne")))
@@ -87,8 +88,8 @@ def best_rate(runs: Path, arm: str) -> float:
     return min(ne, key=lambda rate: ne[rate])
 
 
-def tell(runs: Path, rates: dict[str, float]) -> None:
-    """Mean and standard deviation of the seeds on 6 May."""
+def report(runs: Path, rates: dict[str, float]) -> None:
+    """Print mean and standard deviation over the seeds on 6 May."""
     table = read_runs(runs).table
     print("\n| | rate | dense | FLOPs | " + " | ".join(SHOWN) + " |")
     print("|---" * (4 + len(SHOWN)) + "|")
@@ -109,7 +110,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--data", type=Path, default=SLICE, help="the slice of KuaiRand-Pure [%(default)s]")
     add("--out", type=Path, default=Path("runs/architectures_kuairand"), help="[%(default)s]")
-    add("--no-runs", action="store_true", help="only tell what is there")
+    add("--no-runs", action="store_true", help="report finished runs only")
     return parser.parse_args()
 
 

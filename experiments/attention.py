@@ -1,13 +1,13 @@
-"""Is attention over ranges of keys faster on CPU than PyTorch's with the boolean mask?
+"""Is attention with key ranges faster on CPU than PyTorch's attention with a boolean mask?
 
     python experiments/attention.py --torch TORCH_ENV/bin/python      the whole table
     python experiments/attention.py                                   JAX alone
 
-TORCH_ENV is a virtual environment of its own with PyTorch 2.13 (CPU) and NumPy. Both sides get the
-same arrays, the same allocator and all cores, are kept alive, and take turns, one sample each a
-round; a time is the median over the rounds, a ratio the median of the rounds' ratios with its
-quartiles in brackets. Nothing is timed before outputs and gradients of all sides agree. Give it the
-machine alone: it says at its end what others took of it.
+TORCH_ENV is a separate virtual environment with PyTorch 2.13 (CPU) and NumPy. Both sides get the
+same arrays, the same allocator and all cores. Their processes stay alive and take turns, one sample
+each per round. A time is the median over the rounds; a ratio is the median of the rounds' ratios,
+with its quartiles in brackets. Outputs and gradients are compared before timing. Run it on an idle
+machine; the output ends with the CPU share of other processes.
 
     attend      `ligr_jax.ops.attention.attend`, B = 8 split over one simulated device per core
     dense       the same by its dense form, up to T = 2048
@@ -24,9 +24,9 @@ Four packed members cost 0.33 to 0.35 of one at T = 2048. Temporaries are 5.9 % 
 at T = 512, 1.5 % at T = 2048. FlexAttention's forward is faster than ours where rows are short or
 packed (0.75 to 1.0), slower elsewhere (up to 3.4).
 
-What is left, by a profile of the step at T = 512, K = 32: of attention's time 47 % are products, at
-half to three quarters of a core's peak because tiles are small, 17 % exponentials and masks, 11 %
-slices, and 19 % the start of XLA's operations, one by one.
+Profile of attention in the step at T = 512, K = 32: 47 % matrix products, at half to three quarters
+of a core's peak because tiles are small; 17 % exponentials and masks; 11 % slices; 19 % launches of
+XLA operations.
 
 Time: 12 minutes.
 """
@@ -158,7 +158,7 @@ def memory_row(result: dict[str, Any]) -> str:
 
 
 def comparisons(results: list[dict[str, Any]]) -> list[str]:
-    """What attend's rows say of each other: packed rows, and bfloat16, by medians."""
+    """Return lines that compare packed with single rows, and bfloat16 with float32, by medians."""
     keys = ("kind", "session", "members", "tokens", "dtype")
     median = {tuple(r[k] for k in keys): quartiles(r["seconds"]["attend"])[1] for r in results}
     lines = []

@@ -3,18 +3,18 @@
     python experiments/attention_gpu.py --torch PYTHON     all of it, in one call
     python experiments/attention_gpu.py --smoke            tiny sizes, on CPU, to see that it runs
 
-PYTHON is an interpreter with PyTorch for CUDA and NumPy, which may be this one; without it only
-this side's rows. bfloat16; forward and backward; 65,536 tokens and H = 8 heads a call; the same
-arrays for all; sessions of 33 tokens on average. Warm, in turns, medians over the rounds; nothing
-is timed that does not agree with `attend` on outputs and gradients.
+PYTHON is an interpreter with PyTorch for CUDA and NumPy, possibly this one; without it only the
+rows of JAX are measured. bfloat16, forward and backward, 65,536 tokens and H = 8 heads per call,
+equal arrays for all, sessions of 33 tokens on average. The programs are warm and run in turns;
+times are medians over the rounds. Outputs and gradients are compared with `attend` before timing.
 
     attend    `ligr_jax.ops.attention.attend`
     flex      FlexAttention, compiled, with a block mask of the same ranges, in a CUDA graph
     xla       `jax.nn.dot_product_attention` with the dense mask, by XLA
     cudnn     the same by cuDNN
 
-TFLOP/s count 14 K per allowed pair and head: 4 K forward, 10 K backward with the scores computed
-anew. Then steps of whole models, with MFU: the FLOPs of `ligr_jax.nn.flops` (forward times three)
+TFLOP/s count 14 K per allowed pair and head: 4 K forward, 10 K backward with recomputed scores.
+Then steps of whole models, with MFU: the FLOPs of `ligr_jax.nn.flops` (forward times three)
 over the data sheet's peak, and over the rate of an 8192^3 product measured in the same run.
 
 Expected: not measured yet.
@@ -42,7 +42,7 @@ Results = Iterator[dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """tokens: of a call. steps: (T, members of a row, model) of whole steps."""
+    """Tokens per call, and (T, members per row, model) of the full training steps."""
 
     tokens: int
     heads: int

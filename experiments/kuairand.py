@@ -1,4 +1,4 @@
-"""Does LiGR beat counting and boosted trees on a real feed, and does a larger model help there?
+"""Does LiGR beat past rates and boosted trees on a real feed, and does a larger model help?
 
     python experiments/kuairand.py --quick      one seed of the chosen model, and the baselines
     python experiments/kuairand.py              three seeds, and the sweep over size and length
@@ -12,8 +12,8 @@ session). All models are trained to 4 May. Baselines, on the same rows, count ea
     trees         boosted, on past rates of members, videos, authors, tags and their crossings;
                   a video's include 785 k earlier views, which LiGR reads as history only
 
-LiGR also reads sessions of the same day that ended six hours before or more (16 % of the rows have
-one), and its settings had more tries on 5 May than the baselines': about 15, against 2 to 10.
+LiGR also reads sessions of the same day that ended at least six hours before (16 % of the rows have
+one). About 15 settings of LiGR were tried on 5 May, and 2 to 10 of each baseline.
 
 Expected on 6 May, mean ± standard deviation over three seeds (the baselines have no spread):
 
@@ -34,10 +34,10 @@ Larger or longer, one change at a time, seed 0, on 5 May (click AUC, long_dwell 
     two layers           0.7534  0.7502        two epochs           0.7536  0.7504
     one set-wise layer   0.7544  0.7515        the paper's tokens   0.7530  0.7503
 
-Seeds differ by about 0.001: half the history costs, and nothing larger gains for certain on a log
-this small. "The paper's tokens" are action tokens without their item.
+Seeds differ by about 0.001: half the history is worse, and no larger model is significantly better
+on a log this small. "The paper's tokens" are action tokens without their item.
 
-Time: 28 minutes for all of it, on two cores busy with other work (21 November 2026).
+Time: 28 minutes in total, on two cores shared with other work (21 November 2026).
 """
 
 import argparse
@@ -70,10 +70,10 @@ USER = (
 CONTEXT = ("surface", "hour")
 NUMERIC = ("duration_ms", "video_age_days")
 
-# Chosen on 5 May. `play_time_ms` is an outcome: it joins the action tokens of earlier sessions.
+# Chosen on 5 May. `play_time_ms` is an outcome: it is part of earlier sessions' action tokens.
 LIGR = {
     "model.features": ",".join((*VIDEO, *USER, *CONTEXT, *NUMERIC, "play_time_ms")),
-    "model.features.actor_id.width": 2,  # most authors have one video: it is told twice
+    "model.features.actor_id.width": 2,  # most authors have one video
     "model.actions": ",".join(ACTIONS),
     "model.width": 32,
     "model.depth": 1,
@@ -95,7 +95,7 @@ LIGR = {
     "track.wandb": "off",
 }
 
-# One change each, one seed, to be read on 5 May.
+# Single changes with one seed, evaluated on 5 May.
 SWEEP: Mapping[str, Mapping[str, Any]] = {
     "the chosen model": {},
     "twice the width": {"model.width": 64},
@@ -110,7 +110,7 @@ SWEEP: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Rows:
-    """All impressions in the order of the prepared data, untimed ones (day -1) included.
+    """All impressions in the order of the prepared data, including those without time (day -1).
 
     member, day: int64 [n]; splits: bool [n] each; columns, labels: [n] each, labels -1 if unknown.
     """
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def once(path: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """What `compute` gives, kept in `path` for the next start."""
+    """Return the result of `compute`, cached in `path`."""
     if not path.exists():
         path.write_text(json.dumps(compute(), indent=1) + "\n")
     return json.loads(path.read_text())
@@ -164,7 +164,7 @@ def arguments() -> argparse.Namespace:
 
 
 def prepare_days(source: Path, out: Path) -> Path:
-    """Train: to 4 May; validation: 5 May; test: 6 May; a pause of six hours ends a session."""
+    """Prepare the splits: train to 4 May, validation 5 May, test 6 May; session gap six hours."""
     from ligr_jax.data.prepare.options import PrepareOptions, parse_time
     from ligr_jax.data.prepare.prepare import prepare
     from ligr_jax.data.prepare.splits import SplitTimes
@@ -190,11 +190,11 @@ def read_rows(prepared: Path) -> Rows:
     )
 
 
-# ---- Baselines: what counting alone knows ----
+# ---- Baselines ----
 
 
 def earlier_counts(rows: Rows, keys: Sequence[np.ndarray]) -> Iterator[tuple[str, Any, Any]]:
-    """Per action: positives and known labels with equal keys on strictly earlier days."""
+    """Count, per action, positives and known labels with equal keys on strictly earlier days."""
     key = np.zeros(len(rows.day), np.int64)
     for column in keys:
         ids, code = np.unique(column, return_inverse=True)
@@ -218,7 +218,7 @@ def earlier_counts(rows: Rows, keys: Sequence[np.ndarray]) -> Iterator[tuple[str
 
 
 def rates_baseline(rows: Rows) -> dict[str, float]:
-    """The video's rate, smoothed towards its author's, which is smoothed towards the mean.
+    """Predict the video's rate, smoothed towards its author's, which is smoothed towards the mean.
 
     The strength of the smoothing is chosen on 5 May, per action.
     """
@@ -236,10 +236,10 @@ def rates_baseline(rows: Rows) -> dict[str, float]:
 
 
 def regression_baseline(rows: Rows) -> dict[str, float]:
-    """scikit-learn's logistic regression on hashed ids, static columns and the member's past rates.
+    """Fit scikit-learn's logistic regression on hashed ids, static columns and past rates.
 
-    Like LiGR it learns of videos from the training days alone; a member is rates of earlier days.
-    The penalty is chosen on 5 May, per action.
+    As for LiGR, videos are learned from the training days only; members are represented by rates
+    of earlier days. The penalty is chosen on 5 May, per action.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -253,11 +253,11 @@ def regression_baseline(rows: Rows) -> dict[str, float]:
 
 
 def trees_baseline(rows: Rows) -> dict[str, float]:
-    """scikit-learn's histogram gradient boosting on rates of earlier days and static columns.
+    """Fit scikit-learn's histogram gradient boosting on rates of earlier days and static columns.
 
-    It is given more than LiGR: rates of members, videos, authors, tags and their crossings, counted
-    over the training days and over 785 k earlier views, which LiGR may read only as the history of
-    the member who watched. The number of trees is chosen on 5 May, per action.
+    It gets more than LiGR: rates of members, videos, authors, tags and their combinations, counted
+    over the training days and over 785 k earlier views, which LiGR reads only as the history of the
+    member who watched. The number of trees is chosen on 5 May, per action.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -283,7 +283,7 @@ def trees_baseline(rows: Rows) -> dict[str, float]:
 
 
 def chosen(rows: Rows, scores: Callable[[str], Iterable[np.ndarray]]) -> dict[str, float]:
-    """Both days' metrics of each action's candidate of the lowest entropy on 5 May."""
+    """Return both days' metrics of each action's candidate with the lowest entropy on 5 May."""
     out: dict[str, float] = {}
     for action in ACTIONS:
         best = min(scores(action), key=lambda z: measure(rows, action, z, "validation")["ne"])
@@ -294,7 +294,7 @@ def chosen(rows: Rows, scores: Callable[[str], Iterable[np.ndarray]]) -> dict[st
 
 
 def regression_features(rows: Rows) -> Any:
-    """Sparse float64 [n, F]: one-hot of hashed ids and of cut numbers, and the member's rates."""
+    """Return sparse float64 [n, F]: one-hot hashed ids and binned numbers, and members' rates."""
     from scipy import sparse
 
     from ligr_jax.ops.hashing import hash_rows
@@ -321,7 +321,7 @@ def regression_features(rows: Rows) -> Any:
 
 
 def tree_features(rows: Rows) -> np.ndarray:
-    """float32 [n, F]: smoothed rates and counts of earlier days, static columns, numbers."""
+    """Return float32 [n, F]: smoothed rates and counts of earlier days, static columns, numbers."""
     c, member = rows.columns, rows.member
     keys = [
         *([x] for x in (member, c["item_id"], c["actor_id"], c["tag"])),
@@ -373,7 +373,7 @@ BASELINES: Mapping[str, Callable[[Rows], dict[str, float]]] = {
 
 
 def ligr(prepared: Path, out: Path, changes: Mapping[str, Any]) -> dict[str, float]:
-    """Trains the chosen model with `changes`; a finished run is read, not repeated."""
+    """Train the chosen model with `changes`, or read the run if it is finished."""
     from ligr_jax.config import digest
     from ligr_jax.data.manifest import load_manifest
     from ligr_jax.scaling.ladder import configure
@@ -401,7 +401,7 @@ def ligr(prepared: Path, out: Path, changes: Mapping[str, Any]) -> dict[str, flo
 
 
 def markdown(results: Mapping[str, Sequence[Mapping[str, float]]], split: str = "test") -> str:
-    """One row per model and action; mean ± standard deviation where there are several seeds."""
+    """Return a table with a row per model and action; mean ± standard deviation over seeds."""
     lines = ["| model | action | NE | AUC | GAUC |", "|---|---|---|---|---|"]
     for action in ACTIONS:
         for model, runs in results.items():

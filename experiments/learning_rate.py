@@ -1,18 +1,18 @@
-"""Does the best learning rate stay where it is when LiGR grows wider or deeper?
+"""Does the best learning rate stay the same when LiGR becomes wider or deeper?
 
-    python experiments/learning_rate.py                      trains, about 220 runs, and draws
-    python experiments/learning_rate.py --parts width        width alone
+    python experiments/learning_rate.py                      train about 220 runs and draw
+    python experiments/learning_rate.py --parts width        width only
 
 Validation NE of clicks after 200 steps of 16 rows of 32 tokens, less than one pass over a synthetic
 world of 1,500 members, against optim.dense_lr on a grid of powers of two, three seeds, under both
-`model.parametrization`s. The grid goes on until the best rate has two points on either side.
+`model.parametrization`s. The grid is extended until the best rate has two points on either side.
 
     width    D = 8, 16, 32, 64, two historical layers and a set-wise one
     depth    1, 2, 4, 8 historical layers and a set-wise one, D = 16
 
-The base is D = 16 with two historical layers: there both are the same. Two heads throughout, so K
-grows with D. The optimum is that of a parabola in log2 of the rate through the means of the seeds,
-its 90 % interval from drawing seeds anew at each rate.
+The base is D = 16 with two historical layers, where both parametrizations are equal. All models
+have two heads, so K grows with D. The optimum is that of a parabola in log2 of the rate through the
+means of the seeds; its 90 % interval is from resampling the seeds at each rate.
 
 Expected (21 November 2026, two AMD cores, shared):
 
@@ -28,14 +28,15 @@ Expected (21 November 2026, two AMD cores, shared):
         4    -8.68 (-9.6, -8.2)   -7.80 (-8.7, -7.2)      0.54  1.00       0.99609   0.99486
         8    -9.13 (-9.4, -8.8)   -8.36 (-8.8, -7.5)      0.40  0.68       0.99700   0.99469
 
-From the base to larger models mup's best rate stays within a factor of 1.5 and all intervals meet
-the base's; standard's falls to 0.29 and 0.40 of it. Over whole eightfold ranges standard moves by
-4.5 in width and 4.2 in depth; mup by 1.4 in width, but 1.7 between its extremes, and by 2.0 in
-depth. Wider models gain under mup and deeper ones stand still; under standard, 64 is worse than 32
-and every layer costs. Below the base mup is the worse one, and D = 8 says little: its curve is
-flat, its interval 1.5 octaves. Three seeds, one small world, short runs; nothing wider than 64.
+From the base to larger models the best rate of mup stays within a factor of 1.5, and all intervals
+overlap that of the base; the best rate of standard falls to 0.29 and 0.40 of it. Over the eightfold
+ranges standard changes by 4.5 in width and 4.2 in depth; mup by 1.4 in width, with 1.7 between its
+extremes, and by 2.0 in depth. Under mup wider models improve and deeper ones do not change; under
+standard 64 is worse than 32, and every layer is a loss. Below the base mup is worse, and D = 8 is
+uncertain: its curve is flat and its interval is 1.5 octaves. Limits: three seeds, one small world,
+short runs, no width above 64.
 
-Time: an hour, at about a tenth of one core; not measured alone.
+Time: an hour, at about a tenth of one core; not measured on an idle machine.
 """
 
 import argparse
@@ -117,13 +118,13 @@ def main() -> None:
 
 
 def name(part: str, rule: str, size: int) -> str:
-    """Of a shape under a rule; at the base both rules are the same, bit for bit."""
+    """Return the name of a shape and parametrization; at the base both are equal bit for bit."""
     shape = BASE | {part: size}
     return f"{'base' if shape == BASE else rule}, D = {shape['width']}, L = {shape['depth']}"
 
 
 class Results:
-    """NE by shape, log2 of the rate and seed, on disk after every run: a stopped study goes on."""
+    """NE by shape, log2 of the rate and seed; saved after every run, so it can be resumed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -139,7 +140,7 @@ class Results:
         write_atomically(self.path, json.dumps(self.held, indent=1) + "\n")
 
     def curve(self, shape: str) -> Curve:
-        """Rates that every seed ran."""
+        """Return the rates that every seed ran."""
         found: Curve = {}
         for key, value in self.held[shape].items():
             found.setdefault(int(key.split("/")[0]), []).append(value)
@@ -148,7 +149,7 @@ class Results:
 
 
 class Runs:
-    """The runs of one shape under one rule: compiled once, rate and seed are arguments."""
+    """Runs of one shape and parametrization, compiled once; rate and seed are arguments."""
 
     def __init__(self, data: Path, settings: list[str], steps: int) -> None:
         self.steps, self.records = steps, Records(data)
@@ -156,7 +157,7 @@ class Runs:
         self._compiled: tuple[Any, Any, Evaluator] | None = None
 
     def __call__(self, rate: int, seed: int) -> float:
-        """Validation NE after training."""
+        """Return validation NE after training."""
         batches = self._batches(seed)
         if self._compiled is None:
             self._compiled = self._compile(next(self._batches(0)))
@@ -174,7 +175,7 @@ class Runs:
         return itertools.islice(train_batches(self.records, plan, config), self.steps)
 
     def _compile(self, example: Any) -> tuple[Any, Any, Evaluator]:
-        """A fresh state of a seed, a step at a rate, and the evaluation."""
+        """Compile the initial state of a seed, a step at a rate, and the evaluation."""
         program = Program(self.config, self.steps)
 
         def tx(rate: jax.Array | float) -> Any:
@@ -194,7 +195,7 @@ class Runs:
 
 
 def search(runs: Runs, results: Results, shape: str, start: int, seeds: int) -> Curve:
-    """Rates around the best, so far that it has two neighbours on either side, for all seeds."""
+    """Run rates around the best until it has two neighbours on either side, for all seeds."""
 
     def ne(rate: int, seed: int) -> float:
         value = results.get(shape, rate, seed)
@@ -212,8 +213,11 @@ def search(runs: Runs, results: Results, shape: str, start: int, seeds: int) -> 
 
 
 def optimum(curve: Curve, draws: int = 0) -> np.ndarray:
-    """log2 of the best rate by the parabola through the best point and its neighbours; then that of
-    each of `draws` bootstrap samples, NaN where the parabola has no minimum among them."""
+    """Return log2 of the best rate, and that of each bootstrap sample.
+
+    The optimum is the minimum of the parabola through the best point and its neighbours; it is NaN
+    if the parabola has no minimum among them.
+    """
     rates, ne = np.array(list(curve)), np.array(list(curve.values()))
     middle = int(ne.mean(1).argmin())
     near = slice(max(middle - REACH, 0), middle + REACH + 1)
@@ -226,7 +230,7 @@ def optimum(curve: Curve, draws: int = 0) -> np.ndarray:
 
 
 def table(part: str, results: Results) -> str:
-    """Per shape and rule: the optimum, its interval, its ratio to the base's, the lowest NE."""
+    """Return, per shape and parametrization, the optimum, its interval and ratio, and least NE."""
     lines = [
         "",
         f"| rule | {part} | log2 of the best rate | 90 % | times the base's | NE |",
@@ -247,8 +251,10 @@ def table(part: str, results: Results) -> str:
 
 
 def figure(parts: list[str], results: Results) -> Figure:
-    """NE against the rate: a row of panels per part, a column per rule, a line per size; below the
-    lines, the optima and their intervals."""
+    """Draw NE against the rate: a row of panels per part, a column per parametrization.
+
+    Each size has a line; the optima and their intervals are below the lines.
+    """
     with mpl.rc_context(STYLE):
         drawing = Figure(figsize=(7.2, 3.1 * len(parts)))
         panels = drawing.subplots(len(parts), 2, squeeze=False, sharex=True, sharey="row")

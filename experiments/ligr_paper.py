@@ -1,14 +1,14 @@
-"""Do the LiGR paper's findings (5.1 and A.1) come out on a small synthetic world?
+"""Are the LiGR paper's findings (5.1 and A.1) reproduced on a small synthetic world?
 
-    python experiments/ligr_paper.py                     all of it, resumable, in runs/paper
+    python experiments/ligr_paper.py                     everything, resumable, in runs/paper
     python experiments/ligr_paper.py --parts table4      one part; without training: --no-runs
 
-A world of 3,000 members, the shipped sweeps in their tiny form: three seeds where one thing is
-changed, one where a dimension grows. Each finding of the paper stands beside ours. A difference is
-taken seed by seed; its 90 % interval is Student's, with the deviation pooled over all changes of
-its table. `agrees`: our sign is the paper's and the interval excludes zero; `open`: the interval
-holds zero; `differs`: it excludes zero on the other side. The paper's model has 10 M dense
-parameters and 110 M sequences, these have 50 k and 3 k: what needs scale cannot be seen here.
+A world of 3,000 members and the shipped tiny sweeps: three seeds for single changes, one seed for
+growing dimensions. Each finding of the paper is compared with ours. A difference is paired by seed;
+its 90 % interval is Student's t, with the standard deviation pooled over all changes of the table.
+`agrees`: our sign is the paper's and the interval excludes zero; `open`: the interval contains
+zero; `differs`: it excludes zero on the other side. The paper's model has 10 M dense parameters and
+110 M sequences, these have 50 k and 3 k: effects that need scale cannot be seen here.
 
 Expected (21 November 2026, two AMD cores shared with others; NE and AUC of the validation split):
 
@@ -22,8 +22,8 @@ Expected (21 November 2026, two AMD cores shared with others; NE and AUC of the 
     depth 1 to 8       not always     0.951 to 0.947   0.690 to 0.694   0.651 to 0.658     agrees
     id width 4 to 64   not always     0.953 to 0.950   0.687 to 0.689   0.648 to 0.653     agrees
 
-    Length improves in 11 of 12 steps and by ten times as much; depth and id width by as much as a
-    seed, with steps back.
+    Length improves in 11 of 12 steps, and by ten times as much as depth and id width, whose gains
+    are about the difference between seeds and not monotonic.
 
     tables 2-3         paper: long dwell / contribution   ours
     item id                 0.703 / 0.857                 0.606 / 0.612
@@ -36,7 +36,7 @@ Expected (21 November 2026, two AMD cores shared with others; NE and AUC of the 
     content + item id       0.752 / 0.895                 0.618 / 0.632
     all                     0.767 / 0.912                 0.686 / 0.649
 
-    Differs: here the type of an item tells most about a long dwell, in the paper its actor does.
+    Differs: here the type of an item predicts a long dwell best, in the paper its actor does.
     All features together are best in both; age alone is worst in both.
 
     table 4            paper     ours, relative
@@ -55,13 +55,13 @@ Expected (21 November 2026, two AMD cores shared with others; NE and AUC of the 
     sessions lag by one                   -3.3 [-4.7, -1.9]  -2.2 [-3.2, -1.1]  -4.0 [-4.5, -3.5]
     plain causal mask                     +10.3 [+8.9, +11.7] +7.4 [+6.3, +8.5]  +40 [+39, +40]
 
-    Both other activations are worse, positions do not matter, the gate helps: as in the paper. Of
-    the feed-forward layers these small models need none. The causal mask's gain is a leak: it
-    reads what the member did to earlier items of the same session, which serving does not know,
-    and a contribution there gives the session away. Table 4 cannot be told from three seeds.
+    As in the paper, both other activations are worse, positions do not matter, and the gate helps.
+    These small models need no feed-forward layers. The gain of the causal mask is a leak: it reads
+    actions on earlier items of the same session, which are unknown in serving, and a contribution
+    there reveals the kind of session. Three seeds are too few to decide table 4.
 
-Tables 2 to 4 and A.1 are of the middle rung as it was when they ran; SETTINGS keeps it. Time: 40
-minutes on two cores alone or so; it was not run alone.
+Tables 2 to 4 and A.1 use the middle rung as it was when they ran, kept in SETTINGS. Time: about 40
+minutes on two cores, estimated; it was not run on an idle machine.
 """
 
 import argparse
@@ -80,7 +80,7 @@ from ligr_jax.scaling.runs import column, read_runs
 
 ROOT = Path(__file__).parents[1]
 TASKS = ("click", "long_dwell", "contribution")
-# Of the parts that change one thing: the rung on which they were run, whatever `demo-4` is now.
+# The rung of the parts with single changes as it was when they ran; `demo-4` may have changed.
 SETTINGS = (
     "data.fraction=0.7",
     "model.width=32",
@@ -96,8 +96,8 @@ ALONE = {
     "age_h": (0.680, 0.854),
     "content": (0.703, 0.878),
 }
-BESIDE = {"actor_id": (0.755, 0.911), "item_type": (0.741, 0.897), "item_id": (0.752, 0.895)}
-# What A.1 says a change does to AUC: -1 lowers it, 0 nothing to speak of.
+WITH_CONTENT = {"actor_id": (0.755, 0.911), "item_type": (0.741, 0.897), "item_id": (0.752, 0.895)}
+# Effect of a change on AUC by A.1: -1 lower, 0 about equal.
 CHANGES = {
     "model.attention=silu": (-1, "SiLU attention: subpar"),
     "model.attention=sigmoid": (-1, "sigmoid attention: subpar"),
@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def train(args: argparse.Namespace, names: Iterable[str]) -> None:
-    """The sweeps of a part; what is finished is not trained again."""
+    """Train the sweeps of a part; finished runs are skipped."""
     world = args.out / "world"
     if not (world / "prepared" / "manifest.json").exists():
         ligr(["world", "--out", str(world / "log"), "--members", "3000", "--seed", "0"])
@@ -131,7 +131,7 @@ def train(args: argparse.Namespace, names: Iterable[str]) -> None:
 
 
 def table_of(runs: Path, names: Iterable[str]) -> pl.DataFrame:
-    """Finished runs of these sweeps, one row for each sweep of a run, with what was changed."""
+    """Return the finished runs of these sweeps, one row per sweep of a run, with the change."""
     points = json.loads((runs / "sweep.json").read_text())["points"]
     rows = []
     for point in points:
@@ -142,7 +142,7 @@ def table_of(runs: Path, names: Iterable[str]) -> pl.DataFrame:
 
 
 def ladder(table: pl.DataFrame) -> None:
-    """Figures 6 to 9: +0.015 long dwell AUC a decade of compute, and NE falls."""
+    """Report figures 6 to 9: +0.015 long dwell AUC per decade of compute, and NE falls."""
     rows = []
     for axis in ("flops_paper", "flops_model"):
         compute = column(table, axis)
@@ -175,7 +175,7 @@ def ladder(table: pl.DataFrame) -> None:
 
 
 def one_dimension(table: pl.DataFrame) -> None:
-    """Figures 10 to 12: length alone helps every metric, depth and id width alone not always."""
+    """Report figures 10 to 12: only length, not depth or id width, improves every metric."""
     dimensions = {
         "seq_len": "data.seq_len",
         "depth": "model.depth",
@@ -204,7 +204,7 @@ def one_dimension(table: pl.DataFrame) -> None:
 
 
 def setwise(table: pl.DataFrame) -> None:
-    """Table 4: in-session attention changes AUC by +0.50, +0.20 and -0.04 %."""
+    """Report table 4: in-session attention changes AUC by +0.50, +0.20 and -0.04 %."""
     paper = dict(zip(TASKS, (0.50, 0.20, -0.04)))
     rows = []
     for task in TASKS:
@@ -222,7 +222,7 @@ def setwise(table: pl.DataFrame) -> None:
 
 
 def changes(table: pl.DataFrame) -> None:
-    """Appendix A.1, and what else the configuration can change."""
+    """Report appendix A.1, and other changes of the configuration."""
     rows = []
     found = {task: differences(table, f"validation/{task}/auc") for task in TASKS}
     for change in sorted(found["click"]):
@@ -237,7 +237,7 @@ def changes(table: pl.DataFrame) -> None:
 
 
 def features(table: pl.DataFrame) -> None:
-    """Tables 2 and 3: one feature alone, and the content vector with one more."""
+    """Report tables 2 and 3: one feature alone, and the content vector with one more."""
     rows, ours = [], {}
     for change, group in table.group_by("change"):
         mean = [column(group, f"validation/{t}/auc").mean() for t in TASKS[1:]]
@@ -245,13 +245,16 @@ def features(table: pl.DataFrame) -> None:
     full = ours.pop("none")
     for change, mean in sorted(ours.items()):
         names = change.removeprefix("model.features=").split(",")[:-1]
-        paper = ALONE.get(names[0]) if len(names) == 1 else BESIDE.get(names[1])
+        paper = ALONE.get(names[0]) if len(names) == 1 else WITH_CONTENT.get(names[1])
         said = " / ".join(f"{x:.3f}" for x in paper) if paper else ""
         rows.append((" + ".join(names), said, " / ".join(f"{x:.3f}" for x in mean)))
     rows.append(("all", "0.767 / 0.912", " / ".join(f"{x:.3f}" for x in full)))
     show(("features", "paper: long dwell / contribution", "ours"), rows)
     for i, task in enumerate(TASKS[1:]):
-        for title, known, prefix in (("alone", ALONE, ""), ("with content", BESIDE, "content,")):
+        for title, known, prefix in (
+            ("alone", ALONE, ""),
+            ("with content", WITH_CONTENT, "content,"),
+        ):
             have = [ours[f"model.features={prefix}{k},dwell_s"][i] for k in known]
             rank = stats.spearmanr(have, [v[i] for v in known.values()]).statistic
             best = max(known, key=lambda k: ours[f"model.features={prefix}{k},dwell_s"][i])
@@ -260,7 +263,7 @@ def features(table: pl.DataFrame) -> None:
 
 
 def differences(table: pl.DataFrame, metric: str) -> dict[str, tuple[float, float, float]]:
-    """Relative change of a metric by each change, seed by seed: mean and 90 % interval."""
+    """Return relative changes of a metric, paired by seed: mean and 90 % interval per change."""
     value = {
         (c, s): v for c, s, v in table.select("change", "config/train.seed", metric).iter_rows()
     }
@@ -270,7 +273,7 @@ def differences(table: pl.DataFrame, metric: str) -> dict[str, tuple[float, floa
         c: np.array([value[c, s] / value["none", s] - 1 for s in seeds if (c, s) in value])
         for c in names
     }
-    # The changed run's noise and the unchanged one's, which all changes share.
+    # Noise of the changed run, and of the unchanged run, which is common to all changes.
     free = sum(len(r) - 1 for r in ratios.values())
     pooled = np.sqrt(sum(((r - r.mean()) ** 2).sum() for r in ratios.values()) / free)
     reach = {c: stats.t.ppf(0.95, free) * pooled / np.sqrt(len(r)) for c, r in ratios.items()}
@@ -281,7 +284,7 @@ def differences(table: pl.DataFrame, metric: str) -> dict[str, tuple[float, floa
 
 
 def verdict(sign: float, low: float, high: float) -> str:
-    """Whether an interval has the sign the paper gives; 0: it should hold zero."""
+    """Return whether an interval has the paper's sign; 0 means that it should contain zero."""
     if low <= 0 <= high:
         return "open" if sign else "agrees"
     return "agrees" if sign * low > 0 else "differs"
@@ -309,7 +312,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "paper")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--no-runs", action="store_true", help="only tell what is there")
+    parser.add_argument("--no-runs", action="store_true", help="report finished runs only")
     return parser.parse_args()
 
 

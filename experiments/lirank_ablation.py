@@ -1,17 +1,18 @@
-"""Do LiRank's ablations (tables 1, 6 and 8, section 5.3) come out on a small synthetic world?
+"""Are LiRank's ablations (tables 1, 6, 8 and 5.3) reproduced on a small synthetic world?
 
     python experiments/lirank_ablation.py                    all, resumable, in runs/lirank_ablation
     python experiments/lirank_ablation.py --data PREPARED    on data prepared before
 
 A world of 3,000 members, half of them trained on (811 steps of 512 impressions), three seeds.
-Half of the steps are warm-up, as in the paper (6.2). A change is relative, taken seed by seed; its
-90 % interval is Student's, the deviation pooled over its table, as in experiments/ligr_paper.py.
-`agrees`: our sign is the paper's and the interval excludes zero, or the paper has no change and the
-interval holds zero; `open`: it holds zero; `differs`: it excludes zero on the other side.
+Half of the steps are warm-up, as in the paper (6.2). Changes are relative and paired by seed; the
+90 % interval is Student's t with the standard deviation pooled over the table, as in
+experiments/ligr_paper.py. `agrees`: our sign is the paper's and the interval excludes zero, or the
+paper has no change and the interval contains zero; `open`: it contains zero; `differs`: it excludes
+zero on the other side.
 
-What is ours to read into the paper: each line of table 6 is one change of one baseline, that of
-tables 1 and 9, save the sparse mixture, which joins the line above it; the baseline knows no id and
-nothing of the member, and has one tower of two layers, 32 wide, for all tasks. Large: four layers,
+Our interpretation of the paper: each line of table 6 is one change of one baseline, that of tables
+1 and 9, except the sparse mixture, which is added to the line above it. The baseline has no ids and
+no member features, and one tower of two layers, 32 wide, for all tasks. Large: four layers,
 128 wide. Low rank: 16; the full rank of table 8 is as wide as the input. TransAct reads 8
 impressions (the paper's 100). Ids are 16 wide (30). Groups are the two towers of 3.1; Ads has three
 groups for its three chargeabilities.
@@ -20,7 +21,7 @@ Left out, and why:
     contribution rate of replay   the world shows no session in a shuffled order; AUC stands for it,
                                   so compare signs, not sizes
     IDs+quantization (table 8)    done to a table after training: experiments/quantize.py
-    Job Search (5.3)              the world has no search; the number beside ours is JYMBII's
+    Job Search (5.3)              the world has no search; ours is compared with JYMBII's number
     ablations of A.8              the paper refers to a table that is not in it
 
 Expected (21 November 2026, two AMD cores shared with others; AUC of the validation split):
@@ -56,23 +57,22 @@ Expected (21 November 2026, two AMD cores shared with others; AUC of the validat
     IDs+LDCNv2+gating         none  -0.2 [-0.8, +0.3] -0.2 [-0.3, +0.0] -0.3 [-1.0, +0.4]  agrees
     IDs+LDCNv2+QR             none  -0.1 [-0.6, +0.4] -0.1 [-0.3, +0.1] -0.3 [-1.0, +0.3]  agrees
 
-The verdict is of the task the table judges: contribution for Feed, click for Ads and Jobs. The
-history of the member is worth more than all else, and by more than in the paper, since the baseline
-here knows nothing of the member; ids and large layers gain as in the paper, and large layers and
-crosses with history a little more than history alone. Full-rank crosses beside ids lie 0.3 % above
-ids alone on Ads, within chance; low-rank ones show no gain over ids, nor on Feed, whose baseline
-knows five features of the item, and there gates lose. The sparse mixture falls behind the layers it
-replaces. MMoE and PLE lead the towers by group in the paper's order, at 7 and 15 times the dense
-parameters (the paper: 3 to 10), open at three seeds. The isotonic layer's gain in the paper is not
-seen. QR hashing, with a fifth of the rows, costs nothing that three seeds show. With 325 steps
-(data.fraction = 0.2) ids and crosses did worse and grouping lost: what more steps than these would
-change is not known.
+The verdict is for the table's main task: contribution for Feed, click for Ads and Jobs. The
+member's history gains most, and more than in the paper, since this baseline has no member features.
+Ids and large layers gain as in the paper; large layers and crosses gain a little on top of history.
+Full-rank crosses with ids are 0.3 % above ids alone on Ads, which is not significant. Low-rank
+crosses show no gain over ids, and none on Feed, whose baseline has five item features and where
+gates are worse. The sparse mixture is worse than the layers it replaces. MMoE and PLE are better
+than towers by group in the paper's order, at 7 and 15 times the dense parameters (the paper: 3 to
+10), not significantly with three seeds. The paper's gain of the isotonic layer is not reproduced.
+QR hashing, with a fifth of the rows, has no significant loss. With 325 steps (data.fraction = 0.2)
+ids and crosses were worse and grouping lost; the effect of more steps is not known.
 
-The isotonic layer does not help calibration here, where it has little to mend: the error of
-contribution grows by 17 % [+6, +28] on Feed, all else is within chance, and observed over expected
-moves by 0.008 at most (the paper: +1.84 %).
+The isotonic layer does not improve calibration here, where there is little to correct: the
+calibration error of contribution grows by 17 % [+6, +28] on Feed, other changes are not
+significant, and observed over expected changes by at most 0.008 (the paper: +1.84 %).
 
-Time: 50 minutes beside other work; alone it was not measured.
+Time: 50 minutes, with other processes on the machine.
 """
 
 import argparse
@@ -84,7 +84,7 @@ import numpy as np
 import polars as pl
 import yaml
 from ligr_paper import TASKS, show, verdict
-from semantic_ids import against, told, world
+from semantic_ids import against, change_text, world
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.cli import main as ligr
@@ -170,8 +170,8 @@ ARMS = {
 }
 
 
-# Of each table: the task whose AUC is judged; arms, what each is compared with, and the paper's
-# relative change in per cent.
+# For each table: the task whose AUC decides, and per arm its baseline and the paper's relative
+# change in per cent.
 TABLES = {
     "Table 1: contribution rate, Feed": (
         "contribution",
@@ -235,7 +235,7 @@ def main() -> None:
         print(f"\n## {title}\n")
         known = {arm: at for arm, at in lines.items() if {arm, at[0]} <= finished}
         ablations(table, judged, known)
-    print("\n## What the isotonic layer does to calibration\n")
+    print("\n## Calibration with the isotonic layer\n")
     calibration(table)
 
 
@@ -244,7 +244,7 @@ def change_of(arm: str) -> str:
 
 
 def train(data: Path, runs: Path) -> None:
-    """Every arm with three seeds, seeds together; what is finished is not trained again."""
+    """Train every arm with three seeds, seeds together; finished runs are skipped."""
     parameters: dict[str, Any] = {name: {"value": value} for name, value in SETTINGS.items()}
     parameters["change"] = {"values": [change_of(arm) for arm in ARMS]}
     parameters["train.seed"] = {"values": [0, 1, 2]}
@@ -258,14 +258,14 @@ def train(data: Path, runs: Path) -> None:
 
 
 def arm_of(runs: Path) -> dict[str, str]:
-    """The arm of each run."""
+    """Return the arm of each run."""
     names = {f"change={change_of(arm)}": arm for arm in ARMS}
     points = json.loads((runs / "sweep.json").read_text())["points"]
     return {p["run"]: names[a] for p in points for a in p["assignments"] if a in names}
 
 
 def ablations(table: pl.DataFrame, judged: str, lines: dict[str, tuple[str, float]]) -> None:
-    """A table of the paper: changes of AUC, the deviation pooled over the table."""
+    """Report a table of the paper: changes of AUC, with the deviation pooled over the table."""
     here = table.filter(pl.col("change").is_in({*lines, *(base for base, _ in lines.values())}))
     rows = []
     for arm, (base, paper) in lines.items():
@@ -273,7 +273,7 @@ def ablations(table: pl.DataFrame, judged: str, lines: dict[str, tuple[str, floa
         said = verdict(np.sign(paper), *found[judged][1:])
         size = f"{parameters(here, arm) / parameters(here, base):.1f}"
         paper_said = f"{paper:+.2f} %" if paper else "no change"
-        rows.append((arm, base, paper_said, *map(told, found.values()), said, size))
+        rows.append((arm, base, paper_said, *map(change_text, found.values()), said, size))
     head = ("arm", "over", "paper", *(f"{task} AUC" for task in TASKS), judged, "dense parameters")
     show(head, rows)
     for base in {base for base, _ in lines.values()}:
@@ -287,14 +287,14 @@ def parameters(table: pl.DataFrame, arm: str) -> float:
 
 
 def calibration(table: pl.DataFrame) -> None:
-    """Expected calibration error and observed over expected positives, means of the seeds."""
+    """Report expected calibration error and observed over expected positives, means over seeds."""
     here = table.filter(pl.col("change").is_in({*CALIBRATED, *CALIBRATED.values()}))
     rows = []
     for arm, base in CALIBRATED.items():
         if not {arm, base} <= set(here["change"]):
             continue
         for task in TASKS:
-            change = told(against(here, base, f"validation/{task}/ece")[arm])
+            change = change_text(against(here, base, f"validation/{task}/ece")[arm])
             cells = []
             for each in (base, arm):
                 part = here.filter(change=each)
@@ -312,7 +312,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "lirank_ablation")
     parser.add_argument("--data", type=Path, help="prepared data [its own world]")
-    parser.add_argument("--no-runs", action="store_true", help="only tell what is there")
+    parser.add_argument("--no-runs", action="store_true", help="report finished runs only")
     return parser.parse_args()
 
 

@@ -1,14 +1,14 @@
-"""What does a minimal perfect hash save over the static dictionary of a vocabulary (LiRank 3.12)?
+"""How much memory does a minimal perfect hash save over a vocabulary dictionary (LiRank 3.12)?
 
     pip install bbhash          BBHash (Limasset et al. 2017), the function the paper names
     python experiments/perfect_hash.py
 
-N distinct ids such as `member:8269`, each to be given its row of an embedding table.
+N distinct ids such as `member:8269` are mapped to rows of an embedding table.
 
     dict       a Python dictionary from string to row
     sorted     xxh64 of the ids, sorted; a row is the place found by bisection (NumPy)
-    perfect    BBHash over xxh64 of the ids, gamma 1; an unknown id gets anybody's row
-    checked    the same beside a byte of each id's hash, which most unknown ids do not match
+    perfect    BBHash over xxh64 of the ids, gamma 1; an unknown id gets some row
+    checked    the same with a byte of each id's hash, which most unknown ids do not match
     stateless  no vocabulary at all: `ops.hashing.hash_rows` into N rows, where ids share rows
 
 build: from strings, hashing included. one: a single string, the call of Python included. strings,
@@ -62,7 +62,7 @@ from ligr_jax.data.sources.ids import hash_strings
 from ligr_jax.ops.hashing import hash_rows
 
 GAMMA = 1.0  # the smallest function; larger ones are found faster
-NOBODY = -1
+UNKNOWN = -1
 KINDS = ("build", "one", "strings", "ids")
 
 
@@ -75,15 +75,15 @@ class Dictionary:
         return sys.getsizeof(self.rows) + inner
 
     def one(self, string: str) -> int:
-        return self.rows.get(string, NOBODY)
+        return self.rows.get(string, UNKNOWN)
 
     def strings(self, strings: pl.Series) -> np.ndarray:
-        found = map(self.rows.get, strings.to_list(), itertools.repeat(NOBODY))
+        found = map(self.rows.get, strings.to_list(), itertools.repeat(UNKNOWN))
         return np.fromiter(found, np.int64, len(strings))
 
 
 class Hashed:
-    """What looks 64-bit hashes up; of a string, its xxh64."""
+    """Lookup of 64-bit hashes; a string is hashed by xxh64."""
 
     def one(self, string: str) -> int:
         return int(self.ids(np.array([hash_of(string)], np.uint64))[0])
@@ -104,7 +104,7 @@ class Sorted(Hashed):
 
     def ids(self, ids: np.ndarray) -> np.ndarray:
         at = np.minimum(np.searchsorted(self.hashes, ids), len(self.hashes) - 1)
-        return np.where(self.hashes[at] == ids, at, NOBODY)
+        return np.where(self.hashes[at] == ids, at, UNKNOWN)
 
 
 class Perfect(Hashed):
@@ -116,7 +116,7 @@ class Perfect(Hashed):
         self.remember(ids)
 
     def remember(self, ids: np.ndarray) -> None:
-        """Nothing: the function alone."""
+        """Store nothing: this variant has only the hash function."""
 
     def bytes(self) -> int:
         with tempfile.TemporaryDirectory() as directory:
@@ -125,7 +125,7 @@ class Perfect(Hashed):
 
     def one(self, string: str) -> int:
         row = self.function.lookup(hash_of(string))
-        return NOBODY if row is None else row
+        return UNKNOWN if row is None else row
 
     def ids(self, ids: np.ndarray) -> np.ndarray:
         return self.function.lookup_many(ids).view(np.int64)
@@ -142,11 +142,11 @@ class Checked(Perfect):
     def one(self, string: str) -> int:
         ids = hash_of(string)
         row = self.function.lookup(ids)
-        return row if row is not None and self.check[row] == ids & 255 else NOBODY
+        return row if row is not None and self.check[row] == ids & 255 else UNKNOWN
 
     def ids(self, ids: np.ndarray) -> np.ndarray:
         row = super().ids(ids)
-        return np.where((row != NOBODY) & (self.check[row] == ids.astype(np.uint8)), row, NOBODY)
+        return np.where((row != UNKNOWN) & (self.check[row] == ids.astype(np.uint8)), row, UNKNOWN)
 
 
 class Stateless(Hashed):
@@ -178,7 +178,7 @@ def hashes(strings: pl.Series) -> np.ndarray:
 
 
 def vocabulary(n: int) -> tuple[pl.Series, pl.Series]:
-    """n ids, and as many others."""
+    """Return n ids of the vocabulary and n unknown ids."""
     numbers = np.random.default_rng(0).permutation(2 * n)
     text = "member:" + pl.Series(numbers).cast(pl.String)
     return text[:n], text[n:]

@@ -1,9 +1,9 @@
-"""What do 8 and 4 bits a value cost: in error, in size, in time, and in a trained model's NE?
+"""What do 8 and 4 bits per value cost in error, size, time, and NE of a trained model?
 
     python experiments/quantize.py                     all of it
     python experiments/quantize.py --parts error       one part: error, files, model
 
-error    Root mean square of what is read back minus what was there, rows of standard normal values.
+error    Root mean square error of values read back, for rows of standard normal values.
          Middle-max is the library's; min-max keeps the minimum and has unsigned codes; max-abs
          keeps a scale alone and has zero at zero. "float16" is read back in float16 arithmetic.
 files    A table of 1e6 x 64 to sharded zarr3 and rows back, by this process, files in the cache.
@@ -73,7 +73,7 @@ def middle_max(x: np.ndarray, bits: int) -> np.ndarray:
 
 
 def min_max(x: np.ndarray, bits: int, read: type = np.float32) -> np.ndarray:
-    """codes 0..2^bits - 1 from the minimum."""
+    """Quantize to codes 0..2^bits - 1 from the minimum."""
     low = x.min(axis=1, keepdims=True)
     scale = (x.max(axis=1, keepdims=True) - low) / np.float32(2**bits - 1)
     codes = np.rint((x - low) / scale)
@@ -81,7 +81,7 @@ def min_max(x: np.ndarray, bits: int, read: type = np.float32) -> np.ndarray:
 
 
 def max_abs(x: np.ndarray, bits: int) -> np.ndarray:
-    """codes -m..m with m = 2^(bits-1) - 1, zero at zero."""
+    """Quantize to codes -m..m with m = 2^(bits-1) - 1, where zero is code 0."""
     scale = np.abs(x).max(axis=1, keepdims=True) / np.float32(2 ** (bits - 1) - 1)
     return np.rint(x / np.where(scale > 0, scale, 1)) * scale
 
@@ -105,7 +105,7 @@ METHODS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 
 
 def error(_: Path) -> None:
-    """RMSE of every method on normal rows."""
+    """Report the RMSE of every method on normal rows."""
     print("\n| E | bits |", " | ".join(METHODS), "| bytes of float32 |\n" + "|---" * 8 + "|")
     for width in (32, 64, 128):
         x = np.random.default_rng(width).normal(size=(50_000, width)).astype(np.float32)
@@ -119,7 +119,7 @@ def error(_: Path) -> None:
 
 
 def files(out: Path) -> None:
-    """Writing a table and reading rows of it."""
+    """Report the time to write a table and to read rows of it."""
     import jax
 
     from ligr_jax.tables.export import Source, export
@@ -160,7 +160,7 @@ def clock(read: Any, ids: np.ndarray) -> float:
 
 
 def peak_bytes(reset: bool = False) -> int:
-    """The most memory this process held, since it was last reset where Linux permits that."""
+    """Return the peak memory of this process, since the last reset where Linux permits one."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     status = Path("/proc/self/status")
@@ -171,7 +171,7 @@ def peak_bytes(reset: bool = False) -> int:
 
 
 def model(out: Path) -> None:
-    """NE and AUC of a trained run with its tables as they are read back."""
+    """Report NE and AUC of a trained run with quantized tables."""
     from ligr_jax.data.manifest import load_manifest
     from ligr_jax.data.prepare.options import PrepareOptions
     from ligr_jax.data.prepare.prepare import prepare

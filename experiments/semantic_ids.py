@@ -16,11 +16,11 @@ of earlier impressions stay in all of them, since neither is the item's:
     only id           the item id, of the item nothing else            (not in the paper)
     no id             the baseline without the item id                 (not in the paper)
 
-The paper says "only SID" and no more; that nothing else of the item stays is our reading, by the
-size of its loss (table 2: one feature alone costs 5 to 11 %). A difference to the baseline is taken
-seed by seed; its 90 % interval is Student's, the deviation pooled over the arms, as in
+The paper says only "only SID"; we assume that no other item feature remains, because of the size of
+the loss (table 2: a single feature costs 5 to 11 %). Differences from the baseline are paired by
+seed; the 90 % interval is Student's t with the standard deviation pooled over the arms, as in
 experiments/ligr_paper.py. `agrees`: our sign is the paper's and the interval excludes zero; `open`:
-the interval holds zero.
+the interval contains zero.
 
 Expected (21 November 2026, two AMD cores; validation split):
 
@@ -49,13 +49,13 @@ Expected (21 November 2026, two AMD cores; validation split):
     only SID against only id, AUC: all +0.00 [-0.50, +0.50], cold items +1.18 [+0.47, +1.89]
     no id, add SID against no id, AUC: all +0.17 [-0.28, +0.62], cold -0.11 [-0.52, +0.30]
 
-All six signs of table 5 are the paper's; only the loss of the other features is beyond chance. With
-a fifth of the rows, semantic ids tell as much as item ids, and about cold items more, by AUC. With
-them in its place the item id goes, and 77 % of the table parameters (the paper: 5.4 to 1.3
-billion). But here it goes without them as well: beside the content vector neither adds what three
-seeds can see, and cold items gain as much by leaving the item id out as by semantic ids beside it.
-Whether that holds with many impressions of each item, or a richer content than the world's, is not
-known from this.
+All six signs of table 5 are those of the paper; only the loss of the other features is significant.
+With a fifth of the rows, semantic ids are as informative as item ids, and more for cold items, by
+AUC. They can replace the item id, which saves 77 % of the table parameters (the paper: from 5.4 to
+1.3 billion). Here the item id can also be dropped without them: with the content vector, neither
+adds a gain that three seeds can show, and cold items gain as much without the item id as with
+additional semantic ids. Whether this holds with many impressions per item, or with richer content
+than this world's, is not known.
 
 Time: 6 minutes on two cores, the world and its encoder included.
 """
@@ -86,12 +86,12 @@ ARMS = {
 }
 # Relative change of the AUC of long dwell and of contribution, in per cent.
 PAPER = {"only SID": (-6.5, -4.6), "no id, add SID": (0.4, 0.11), "add SID": (0.26, 0.22)}
-# Said outright, so that the codes stay those of the numbers above whatever the defaults are.
+# Explicit settings, so that the numbers above do not depend on the defaults.
 ENCODER = {"codes": 32, "steps": 2000, "rate": 1e-3, "gamma": 1, "temperature": 1}
 SETTINGS = {
     "preset": "demo-4",
     "model.table_width": 16,
-    # A fifth of the item id's rows in all, as the paper's are about a quarter.
+    # In total a fifth of the item id's rows; in the paper about a quarter.
     "model.features.sid3.lookup": "hash",
     "model.features.sid3.rows": 4096,
 }
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def world(directory: Path) -> Path:
-    """Prepared data of a small world."""
+    """Return the prepared data of a small world."""
     prepared = directory / "prepared"
     if not (prepared / "manifest.json").exists():
         ligr(["world", "--out", str(directory / "log"), "--members", "3000", "--seed", "0"])
@@ -126,7 +126,7 @@ def world(directory: Path) -> Path:
 
 
 def attached(data: Path, directory: Path) -> Path:
-    """`data` with semantic ids of an encoder that has seen the train split's items alone."""
+    """Return `data` with semantic ids of an encoder trained only on items of the train split."""
     model, ids, out = directory / "model", directory / "ids.parquet", directory / "prepared"
     if not (out / "manifest.json").exists():
         directory.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def attached(data: Path, directory: Path) -> Path:
 
 
 def train_items(records: Records) -> pl.DataFrame:
-    """Ids and content vectors of items shown in the train split."""
+    """Return ids and content vectors of the items in the train split."""
     items = records.items
     if items is None:
         raise SystemExit(f"{records.directory} has no item table; choose another --data")
@@ -153,7 +153,7 @@ def train_items(records: Records) -> pl.DataFrame:
 
 
 def train(data: Path, runs: Path) -> None:
-    """Every arm with three seeds, seeds together; what is finished is not trained again."""
+    """Train every arm with three seeds, seeds together; finished runs are skipped."""
     features = {name: f"model.features={','.join((*a, *REST))}" for name, a in ARMS.items()}
     parameters = {name: {"value": value} for name, value in SETTINGS.items()}
     parameters["change"] = {"values": [*features.values()]}
@@ -166,7 +166,7 @@ def train(data: Path, runs: Path) -> None:
 
 
 def arm_of(runs: Path) -> dict[str, str]:
-    """The arm of each run."""
+    """Return the arm of each run."""
     names = {f"model.features={','.join((*a, *REST))}": name for name, a in ARMS.items()}
     found = {}
     for point in json.loads((runs / "sweep.json").read_text())["points"]:
@@ -176,14 +176,14 @@ def arm_of(runs: Path) -> dict[str, str]:
 
 
 def mean(part: str, metric: str) -> pl.Expr:
-    """Of the three tasks."""
+    """Return the mean over the three tasks."""
     return pl.mean_horizontal(f"validation/{task}/{part}{metric}" for task in TASKS)
 
 
 def against(table: pl.DataFrame, base: str, metric: str) -> dict[str, tuple[float, ...]]:
-    """Relative changes of a metric from arm `base` to each other one, in per cent: mean, interval.
+    """Return relative changes of a metric from arm `base` to each other arm, in %: mean, interval.
 
-    Of all arms, so that the deviation is pooled over all.
+    The table must have all arms, because the deviation is pooled over them.
     """
     found = differences(table.with_columns(pl.col("change").replace(base, "none")), metric)
     return {arm: tuple(100 * x for x in change) for arm, change in found.items()}
@@ -195,13 +195,13 @@ def table5(table: pl.DataFrame) -> None:
         cells = []
         for task, theirs in zip(TASKS[1:], paper):
             ours = against(table, "baseline", f"validation/{task}/auc")[arm]
-            cells += [f"{theirs:+} %", f"{told(ours)} {verdict(np.sign(theirs), *ours[1:])}"]
+            cells += [f"{theirs:+} %", f"{change_text(ours)} {verdict(np.sign(theirs), *ours[1:])}"]
         rows.append((arm, *cells))
     show(("AUC", "paper: long dwell", "ours", "paper: contribution", "ours"), rows)
 
 
 def arms(table: pl.DataFrame, part: str) -> None:
-    """Means over the three tasks and the seeds, and changes from the baseline."""
+    """Report means over the three tasks and the seeds, and changes from the baseline."""
     changes = {m: against(table, "baseline", f"mean/{part}{m}") for m in ("ne", "auc")}
     rows = []
     for arm in ARMS:
@@ -209,22 +209,24 @@ def arms(table: pl.DataFrame, part: str) -> None:
         cells = []
         for metric, found in changes.items():
             cells.append(f"{column(here, f'mean/{part}{metric}').mean():.4f}")
-            cells.append(told(found[arm]) if arm in found else "")
+            cells.append(change_text(found[arm]) if arm in found else "")
         rows.append((arm, f"{int(column(here, 'params_tables')[0]):,}", *cells))
     show(("arm", "table parameters", "NE", "change", "AUC", "change"), rows)
 
 
 def pairs(table: pl.DataFrame) -> None:
-    """What semantic ids do where they are the only ids, against the item id and against neither."""
+    """Report the effect of semantic ids as the only ids, against the item id and against no id."""
     rows = []
     for arm, base in (("only SID", "only id"), ("no id, add SID", "no id")):
         for name, part in SLICES.items():
-            found = [told(against(table, base, f"mean/{part}{m}")[arm]) for m in ("ne", "auc")]
+            found = [
+                change_text(against(table, base, f"mean/{part}{m}")[arm]) for m in ("ne", "auc")
+            ]
             rows.append((f"{arm} against {base}", name, *found))
     show(("arms", "impressions", "NE", "AUC"), rows)
 
 
-def told(change: tuple[float, ...]) -> str:
+def change_text(change: tuple[float, ...]) -> str:
     return "{:+.2f} % [{:+.2f}, {:+.2f}]".format(*change)
 
 

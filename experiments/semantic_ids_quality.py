@@ -1,10 +1,10 @@
-"""Do semantic ids tell items apart and use all their codes, on titles and on a synthetic world?
+"""Are semantic ids distinct, and are all codes used, on titles and on a synthetic world?
 
     python experiments/semantic_ids_quality.py --movies ml-latest-small/movies.csv
     python experiments/semantic_ids_quality.py --parts world --seeds 2
 
-RQ-VAE with its defaults (latent 8, 1,000 steps of 1,024 items) from several seeds, beside residual
-k-means of equal size (20 passes a level), on MovieLens' 9,742 titles and genres as 64 numbers
+RQ-VAE with its defaults (latent 8, 1,000 steps of 1,024 items) from several seeds, and residual
+k-means of equal size (20 passes per level), on MovieLens' 9,742 titles and genres as 64 numbers
 (`ligr sid vectors`) with 3 x 256 codes, and on the 32-wide vectors of a world's 100,000 items with
 3 x 1,000. All measures are over the whole corpus, in which no two vectors are equal:
 
@@ -23,17 +23,17 @@ Expected, least to most over seeds (21 November 2026, two AMD cores, shared):
     rqvae (5)           0.9994 to 0.9995  2       1     952-961  992-993  988-989     0.413-0.415
     rqkmeans (1)        0.9999            2       1     940      964      969         0.202
 
-No seed collapses, and every code is used. Residual k-means reconstructs better on both: it has no
-latent of 8 numbers to go through. On titles its third level ends in one of two ways, by the seed:
-of four, three have a perplexity of 101 to 106 and an error of 0.366 to 0.368, one 193 and 0.356.
-Eight principal components alone, not quantized, lose 0.587 of the variance of the titles and 0.487
-of the world's; with a latent of 32, RQ-VAE loses 0.409 on the
-titles (one seed). What RQ-VAE gains is even use. That comes from the FLOPs regularizer: with gamma
-1 and temperature 1 (800 steps at a rate of 1e-3, one seed, titles without their year) the first
-level's perplexity was 155, with gamma 100 and temperature 0.1 it was 239.
+No seed collapses, and every code is used. Residual k-means reconstructs better on both, because it
+has no bottleneck of 8 numbers. On titles its third level has one of two outcomes, depending on the
+seed: of four, three have a perplexity of 101 to 106 and an error of 0.366 to 0.368, one 193 and
+0.356. Eight principal components alone, not quantized, lose 0.587 of the variance of the titles and
+0.487 of the world's; with a latent of 32, RQ-VAE loses 0.409 on the titles (one seed). The
+advantage of RQ-VAE is uniform use, which is due to the FLOPs regularizer: with gamma 1 and
+temperature 1 (800 steps at a rate of 1e-3, one seed, titles without their year) the first level's
+perplexity was 155, with gamma 100 and temperature 0.1 it was 239.
 
-Time: about half an hour at a fraction of two busy cores; not measured alone. Started again, it
-goes on where it was.
+Time: about half an hour on a fraction of two busy cores; not measured on an idle machine. It can be
+resumed.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def movie_vectors(args: argparse.Namespace) -> Path:
 
 
 def world(args: argparse.Namespace) -> Path:
-    """A prepared world whose members are few: its items matter here."""
+    """Return a prepared world with few members: only its items matter here."""
     from ligr_jax.data.prepare.options import PrepareOptions
     from ligr_jax.data.prepare.prepare import prepare
     from ligr_jax.data.sources.canonical import canonical_source
@@ -104,7 +104,7 @@ def world(args: argparse.Namespace) -> Path:
 def trained(
     args: argparse.Namespace, part: str, source: Path, method: str, seed: int
 ) -> dict[str, Any]:
-    """The quality of one model, which is trained unless it is there."""
+    """Return the quality of one model, which is trained if it does not exist."""
     from ligr_jax.sid.config import SidConfig
     from ligr_jax.sid.corpus import open_corpus
     from ligr_jax.sid.measure import measure
@@ -121,7 +121,7 @@ def trained(
 
 
 def table(part: str, found: dict[str, list[dict[str, Any]]]) -> str:
-    """Least and most over the seeds."""
+    """Return least and most over the seeds."""
     levels = range(1, 1 + len(found["rqvae"][0]["used"]))
     columns = ["unique", "bucket", "used", *(f"perplexity {i}" for i in levels), "error lost"]
     lines = [f"{part}, 3 x {CODES[part]}".ljust(22) + "".join(f"{c:>18}" for c in columns)]

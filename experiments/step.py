@@ -1,23 +1,24 @@
-"""Is a whole training step of LiGR on CPU faster than the same model's in PyTorch?
+"""Is a full training step of LiGR on CPU faster than that of the same model in PyTorch?
 
     python experiments/step.py --torch TORCH_ENV/bin/python                          T = 512
     python experiments/step.py --torch TORCH_ENV/bin/python --seq-len 2048 --rows 4
 
-LiGR-S: D = 128, 4 layers, H = 4, F = 4 D, float32, four looked-up features (16 k lookups in a
-batch of 8,192 tokens), one of them in a table of 1e6 x 32. This side is the trainer's own: its
-compiled step, fed by its pipeline from a prepared synthetic world, metrics read one step later.
-The other is `peers/ligr_torch.py` under `torch.compile`, SDPA with the boolean mask built once a
-batch, fused AdamW, on batches of the same data that wait in memory; its tables are updated in three
-ways, and the fastest is the one to beat:
+LiGR-S: D = 128, 4 layers, H = 4, F = 4 D, float32, four looked-up features (16 k lookups in a batch
+of 8,192 tokens), one of them in a table of 1e6 x 32. The JAX side is the trainer: its compiled
+step, fed by its pipeline from a prepared synthetic world, with metrics read one step later. The
+PyTorch side is `peers/ligr_torch.py` under `torch.compile`, SDPA with the boolean mask built once
+per batch, fused AdamW, on batches of the same data in memory. Its tables are updated in three ways;
+the fastest is compared:
 
     AdamW              dense gradients, as this side's optimizer is defined
-    SparseAdam         rows looked up alone
-    Adagrad, sparse    rows looked up alone
+    SparseAdam         only rows looked up
+    Adagrad, sparse    only rows looked up
 
-TORCH_ENV is a virtual environment of its own with PyTorch 2.13 (CPU) and NumPy. Same allocator,
-both sides kept alive, several steps in turn a round, medians over the rounds. Before that both must
-agree on the loss and the gradient's norm of one batch and randomized parameters, on the number of
-dense parameters, and on the FLOPs of matrix products outside attention. Give it the machine alone.
+TORCH_ENV is a separate virtual environment with PyTorch 2.13 (CPU) and NumPy. Both sides use the
+same allocator, stay alive, and take turns of several steps per round; times are medians over the
+rounds. Before timing, both must agree on the loss and the gradient norm of one batch with random
+parameters, on the number of dense parameters, and on the FLOPs of matrix products outside
+attention. Run it on an idle machine.
 
 Expected (21 November 2026, two shared AMD cores with AVX-512, jemalloc, PyTorch 2.13), ms a step:
 
@@ -25,10 +26,10 @@ Expected (21 November 2026, two shared AMD cores with AVX-512, jemalloc, PyTorch
     512    16      307       589         564               565     1.85 [1.82, 1.90]
     2048    4      488      1238        1241              1257     2.52 [2.50, 2.65]
 
-49 and 47 % of the float32 peak that a product of 2048 x 2048 matrices reaches. What is left at
-T = 512, by a profile: two fifths of the time is attention, whose tiles' products reach half the
-peak (see attention.py), two fifths are the other products, near their peak, and a fifth is GELU,
-norms, gates, and one device waiting for the other while the input pipeline has its core.
+This is 49 and 47 % of the float32 peak that a product of 2048 x 2048 matrices reaches. Profile at
+T = 512: two fifths of the time are attention, whose tile products reach half the peak (see
+attention.py); two fifths are other matrix products, near their peak; one fifth is GELU, norms,
+gates, and one device waiting for the other while the input pipeline uses its core.
 
 Time: 4 and 6 minutes.
 """
@@ -138,18 +139,18 @@ def settings(args: argparse.Namespace) -> list[str]:
 
 
 def require_agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Raises where the two models are not the same one."""
+    """Raise an error if the two models are not equal."""
     dense = ours["parameters"]["dense"]
     if dense != theirs["dense"]:
         raise SystemExit(f"{dense:,} dense parameters against {theirs['dense']:,} in PyTorch")
-    # PyTorch's count leaves out gradients of the inputs that nothing needs.
+    # PyTorch's count omits gradients of inputs that are not needed.
     for name, tolerance in (("loss", 1e-4), ("grad_norm", 1e-3), ("product_flops", 0.02)):
         if abs(ours[name] / theirs[name] - 1) > tolerance:
             raise SystemExit(f"{name}: {ours[name]:.7g} against {theirs[name]:.7g} in PyTorch")
 
 
 def table(report: dict[str, Any]) -> str:
-    """Times, rates against the measured peak, and ratios."""
+    """Return times, rates relative to the measured peak, and ratios."""
     seconds = dict(report["seconds"])
     products = [seconds.pop(k) for k in list(seconds) if k.startswith("matmul")]
     peak = 2 * 2048**3 / min(quartiles(times)[1] for times in products)

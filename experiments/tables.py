@@ -1,24 +1,24 @@
-"""Does the cost of training an embedding table grow with its rows, and is it below PyTorch's?
+"""Does the cost of training an embedding table grow with its rows, and is it less than PyTorch's?
 
     python experiments/tables.py --torch TORCH_ENV/bin/python      the whole table
     python experiments/tables.py                                   JAX alone
 
 E = 32, 100,000 lookups a step, drawn from a Zipf law or uniformly, in V = 1e5, 1e6 and 1e7 rows. A
-step looks the rows up, takes a given gradient of what was looked up, and moves the table. Both
-sides get the same ids; this side gets their distinct rows and places from the host, as its input
+step gathers the rows, takes a given gradient of them, and updates the table. Both
+sides get the same ids; JAX gets their unique ids and indices from the host, as its input
 pipeline gives them. Processes are kept alive and take turns; a time is the median over the rounds.
 
-    rowwise               the library's lookup, merge and update with row-wise AdaGrad, in place
-    host                  what the input pipeline does for it, in threads beside the step
+    rowwise               the library's step with row-wise AdaGrad, updated in place
+    host                  what the input pipeline does for it, in threads during the step
     dense                 optax's Adam over the whole table, up to V = 1e6
     Adagrad, SparseAdam   PyTorch's nn.Embedding(sparse=True) with its optimizers
     row-wise              the same embedding with a row-wise AdaGrad written out by hand
 
-Then the same on simulated devices (data x model), placed in every way, with what a device sends in
-a step as the planner foretells it and as the compiled program says; and a whole training step
-(D = 128, 4 layers, T = 512, B = 16) with its two tables split by columns. --all runs
+Then the same on simulated devices (data x model) with every placement, with the bytes a device
+sends per step as predicted by the planner and as read from the compiled program; and a full
+training step (D = 128, 4 layers, T = 512, B = 16) with its two tables split by columns. --all runs
 perfect_hash.py (which needs `pip install bbhash`), quantize.py and ten_million.py too, whose heads
-say what they found; with it 13 minutes.
+have the results; with --all 13 minutes.
 
 Expected (21 November 2026, two AMD cores with AVX-512, jemalloc, PyTorch 2.13), ms:
 
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def race(args: argparse.Namespace, env: dict[str, str]) -> dict[str, dict[str, list[float]]]:
-    """One device against PyTorch."""
+    """Report one device against PyTorch."""
     ours = Worker(sys.executable, "tables_jax", env)
     theirs = Worker(args.torch, "tables_torch", env) if args.torch else None
     sides = [side for side in (ours, theirs) if side]
@@ -119,7 +119,7 @@ def race(args: argparse.Namespace, env: dict[str, str]) -> dict[str, dict[str, l
 
 
 def on_meshes(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, Any]]:
-    """The same global batch on 2, 4 and 8 simulated devices, placed in every way."""
+    """Report the same global batch on 2, 4 and 8 simulated devices with every placement."""
     print(
         "\nOne table on simulated devices: ms a step, and KiB a device sends in it, as planned and "
         "as compiled.\n\n| placement | V | "
@@ -151,7 +151,7 @@ def on_meshes(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, A
 
 
 def whole_steps(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, Any]]:
-    """A training step of a model whose two tables are split by columns over all devices."""
+    """Report a training step of a model with two tables sharded by columns over all devices."""
     print(
         "\nA whole training step, tables by columns: ms.\n\n| V |",
         " | ".join(f"{d} x {m}" for d, m in MESHES),
@@ -175,8 +175,8 @@ def whole_steps(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str,
 
 
 def simulated(env: dict[str, str]) -> dict[str, Worker]:
-    """A process for each mesh, with so many simulated devices."""
-    # Of two such flags the last one counts.
+    """Return a process per mesh, with that number of simulated devices."""
+    # The last of two such flags applies.
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count={}"
     return {
         f"{d} x {m}": Worker(
@@ -187,7 +187,7 @@ def simulated(env: dict[str, str]) -> dict[str, Worker]:
 
 
 PARTS = {"race": race, "mesh": on_meshes, "step": whole_steps}
-# Their heads say what they found.
+# Their docstrings have the results.
 OTHERS = ("perfect_hash.py", "quantize.py", "ten_million.py")
 
 
@@ -197,12 +197,12 @@ def contestant(side: Worker, kind: str, law: str, rows: int, count: int) -> Call
 
 
 def fewest_and_most(rows: list[int]) -> list[int]:
-    """What is measured on a mesh too; one number where they are one."""
+    """Return the numbers of rows that are measured on meshes: fewest, and most up to MESH_ROWS."""
     return sorted({min(rows), min(max(rows), MESH_ROWS)})
 
 
 def ratios(seconds: dict[str, dict[str, list[float]]]) -> Iterator[str]:
-    """PyTorch's times over ours, and what a hundred times the rows cost."""
+    """Return the ratios of PyTorch's times to ours, and of a hundred times the rows."""
     yield ""
     for case, times in seconds.items():
         for kind in (k for k in TORCH if k in times):

@@ -1,13 +1,13 @@
-"""Does a world of ten million items train within 6 GiB, with a row of its own for every item?
+"""Does a world of ten million items, with a table row per item, train within 6 GiB?
 
     python experiments/ten_million.py
 
 Makes a world of 10 M items with content vectors, prepares it, and trains a small model whose item
 table has 10,000,001 rows of 16 columns (640 MB, and 40 MB of row-wise AdaGrad), three checkpoints
-and the final evaluation included: on one device and split by columns over two, with jemalloc and
-without. Then measures the trained run once more with `ligr eval`. Peaks are of resident memory: of
-the largest process of a command, and of all of its processes together, sampled every 50 ms. Files
-that are mapped count while they lie in memory; `prepared/items.arrow` is 1.3 GiB of that.
+and the final evaluation included: on one device and sharded by columns over two, with and without
+jemalloc. Then the trained run is evaluated again with `ligr eval`. Peaks are of resident memory: of
+the largest process of a command, and of all its processes together, sampled every 50 ms. Mapped
+files count while they are in memory; `prepared/items.arrow` is 1.3 GiB of that.
 
 Last, one process trains with 1e5 and with 1e7 rows in turn: a step's time must not grow with them.
 
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def measured(label: str, words: Sequence[str], env: dict[str, str] | None = None) -> int:
-    """Runs `ligr WORDS`, prints its row, and returns the peak of all its processes in MiB."""
+    """Run `ligr WORDS`, print its row, and return the peak of all its processes in MiB."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "ligr_jax", *words]
     process = subprocess.Popen(
@@ -117,7 +117,7 @@ def measured(label: str, words: Sequence[str], env: dict[str, str] | None = None
 
 
 def family(root: int) -> list[int]:
-    """A process and all that descend from it."""
+    """Return a process and its descendants."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -132,7 +132,7 @@ def family(root: int) -> list[int]:
 
 
 def resident(process: int, what: str) -> int:
-    """KiB of a process: VmRSS now, or VmHWM at its peak; 0 where it has ended."""
+    """Return KiB of a process: VmRSS now, or VmHWM at its peak; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -145,7 +145,7 @@ def settings(rows: int) -> list[str]:
 
 
 def step_times(data: Path, rounds: int) -> dict[str, list[float]]:
-    """Seconds a step by rows of the item table, in turns; batches are made before the clock."""
+    """Return seconds per step by rows of the item table, measured in turns, without the batches."""
     contestants = {str(rows): stepper(data, rows) for rows in ROWS}
     alternate(contestants, 2)
     return alternate(contestants, rounds)

@@ -1,17 +1,17 @@
-"""Do K runs that differ in seed or learning rate train faster together than one after another?
+"""Is it faster to train K runs that differ in seed or learning rate together than one by one?
 
     python experiments/together.py
 
 Trains presets of the demo's ladder, 150 steps each, on a small synthetic world, alone and in groups
-of K: of seeds, in which every run has its own batches, and of learning rates, in which all share
-them. Every sample is one command from its start to its end, in turn within a round; medians over
-the rounds. What a group costs over K times what a run costs alone, below 1 where it pays:
+of K: groups of seeds, in which every run has its own batches, and groups of learning rates, which
+share batches. A sample is one full command; the commands take turns within a round; numbers are
+medians over the rounds. The table has the cost of a group divided by K times the cost of one run:
 
     command     wall time of the whole command: start, compilation, training, evaluation
     cores       seconds that cores worked in it, which idle cores do not add to
     training    wall time of the steps, as the runs' summaries have it (`seconds`)
 
-Expected (21 November 2026, two AMD cores, other processes at the lowest priority beside it):
+Expected (21 November 2026, two AMD cores, other processes at the lowest priority):
 
                   demo-1: alone 14.5, 16.4, 1.3 s      demo-5: alone 18.3, 21.5, 2.2 s
                   command   cores   training           command   cores   training
@@ -78,10 +78,9 @@ def arguments() -> argparse.Namespace:
 
 
 class Trial:
-    """K runs as one command, from nothing.
+    """K runs as one command, from scratch.
 
-    kind: `alone`, or what the runs of a group differ in.
-    seconds: by measure, of every sample.
+    kind: `alone`, or what the runs of a group differ in. seconds: of every sample, by measure.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ def table(preset: str, trials: dict[str, Trial]) -> str:
 
 
 def worked_seconds() -> float:
-    """Of cores, by all commands so far."""
+    """Return the CPU seconds of all commands so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -1,4 +1,4 @@
-"""Experiments: their counting is honest, and they still run."""
+"""Experiments: counts use strictly earlier days only, and the scripts run."""
 
 import importlib.util
 import json

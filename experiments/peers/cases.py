@@ -55,7 +55,7 @@ def _sessions(rng: np.random.Generator, length: int, mean: float) -> np.ndarray:
 def ranges(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """lo, hi, own: int32 [B, T]; token t sees lo <= j < hi, j == own and j == t.
 
-    Written anew from the definition, and not taken from the library that is measured.
+    Implemented from the definition, not with the library that is measured.
     """
     member, session = rows(case)
     place = np.broadcast_to(np.arange(member.shape[1], dtype=np.int32), member.shape)

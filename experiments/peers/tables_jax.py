@@ -137,7 +137,7 @@ def dense(batches: list[np.ndarray], rows: int, upstream: np.ndarray) -> Callabl
 
 
 def host(batches: list[np.ndarray], rows: int, _: np.ndarray) -> Callable[[], Any]:
-    """What the input pipeline does for `rowwise`, in a thread of its own, beside the step."""
+    """What the input pipeline does for `rowwise`, in its own thread, during the step."""
     turn = itertools.cycle(batches)
     return lambda: unique_ids(next(turn)[None], rows)
 

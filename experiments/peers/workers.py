@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 SAMPLE_SECONDS = 0.02  # at least: shorter calls are repeated within a sample
-# Keep freed pages and take huge ones: XLA on CPU allocates its outputs anew at every call. As
+# Keep freed pages and take huge ones: XLA on CPU allocates new outputs at every call. As
 # `ligr_jax.parallel.host` has it.
 JEMALLOC = "dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always,oversize_threshold:67108864"
 

@@ -52,7 +52,7 @@ class Corpus:
         return np.flatnonzero(has)
 
     def __len__(self) -> int:
-        """Number of items with content."""
+        """Return the number of items with content."""
         return len(self.rows)
 
     def take(self, places: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ class RQVAETraining:
         return put(state, replicated(self.mesh))
 
     def batch(self, number: int) -> np.ndarray:
-        """Standard vectors [B, W] of step `number`: every epoch is another permutation."""
+        """Return standardized vectors [B, W] of step `number`; each epoch is a new permutation."""
         size, items = self.config.batch, len(self.corpus)
         places = np.arange((number - 1) * size, number * size)
         epochs = places // items

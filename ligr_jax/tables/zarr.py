@@ -66,7 +66,7 @@ def open_array(path: Path, dtype: str, shape: tuple[int, ...], columns: int) -> 
             },
             "codecs": [{"name": "sharding_indexed", "configuration": sharded}],
         },
-        # Otherwise chunks of zeros would have no file and could not be told from lost chunks.
+        # Otherwise chunks of zeros would have no file and would look like lost chunks.
         "store_data_equal_to_fill_value": True,
     }
     return ts.open(spec, create=True, open=True).result()

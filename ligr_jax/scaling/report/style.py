@@ -67,7 +67,7 @@ def styled() -> Iterator[None]:
 
 
 def dots(main: Axes, x: Array, y: Array, runs: Sequence[int], **options: Any) -> None:
-    """Points that stand for runs: their numbers go into the id, which `svg` reads."""
+    """Draw runs as points; the SVG id of the series has the run numbers, which `svg` reads."""
     (line,) = main.plot(x, y, ls="none", mec="none", **({"ms": 5.5, "alpha": 0.9} | options))
     line.set_gid(DOTS + ".".join(map(str, runs)))
 
