@@ -80,7 +80,7 @@ def test_vectors_of_another_width_are_refused(
 ) -> None:
     wide, out = write_items(tmp_path / "wide.parquet", clusters(width=7)), tmp_path / "ids.parquet"
     assert main(["sid", "assign", str(trained / "model"), str(wide), "--out", str(out)]) == 1
-    assert "vectors of 7 numbers where the model was trained on 6" in capsys.readouterr().err
+    assert "vectors of 7 numbers, but the model was trained on 6" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [wide]
 
 
