@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ligr_jax import cli
+from ligr_jax.commands.eval import _table
 from ligr_jax.tables.exported import ExportedTable
 from ligr_jax.train.evaluate import restore
 from ligr_jax.train.state import split
@@ -21,26 +22,27 @@ RUN = (
     'mesh.placement="g,h:row",a/b:column,..:table,i=j:table,width_4:row,"k: ""l"":replicated"',
     'model.features=a/b,"g,h",c.d,i=j,width_4,..,"k: ""l"""',
     "model.actions=x/y,click,loss,a$b$",
+    "eval.splits=test",
 )
 
 
-def test_a_run_of_odd_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_odd_names(tmp_path: Path) -> None:
     log, data, run, out = (str(tmp_path / name) for name in ("log", "data", "runs/run", "export"))
     write_odd_log(Path(log), FEATURES, ACTIONS)
     assert cli.main(["prepare", log, "--out", data]) in (0, None)
     assert cli.main(["train", "--data", data, "--out", run, *RUN]) == 0
     summary = json.loads((Path(run) / "summary.json").read_text())
     assert summary["config/model.features.c.d.rows"] == 20
-    capsys.readouterr()
-
-    assert cli.main(["eval", run]) == 0
-    said = capsys.readouterr().out.splitlines()
+    evaluator, state = restore(Path(run), assignments=["mesh.data=1", "mesh.model=1"])
+    numbers = evaluator(state, "test")
+    said = _table(numbers, "test").splitlines()
     for action, key in (("x/y", "x%2Fy"), ("click", "click"), ("a$b$", "a$b$")):
+        ne = summary[f"test/{key}/ne"]
+        assert numbers[f"test/{key}/ne"] == pytest.approx(ne, rel=1e-5)
         (line,) = (line for line in said if line.startswith(f"{action} "))
-        assert line.split()[1] == f"{summary[f'test/{key}/ne']:.4f}"
+        assert line.split()[1] == f"{numbers[f'test/{key}/ne']:.4f}"
 
     assert cli.main(["export", run, "--out", out]) == 0
-    evaluator, state = restore(Path(run), assignments=["mesh.data=1", "mesh.model=1"])
     tables = evaluator.layout.unpack(split(state.params)[1])
     assert {"a/b", "..", "g,h", "c.d", "i=j", 'k: "l"'} <= tables.keys()
     for name, table in tables.items():
