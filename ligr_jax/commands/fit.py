@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ligr_jax.data.schema import BadInput
@@ -38,6 +39,7 @@ from ligr_jax.scaling.fit import (
     leave_out_largest,
     preregister,
 )
+from ligr_jax.scaling.missing import missing
 from ligr_jax.scaling.runs import column, read_runs, shapes
 
 LOWER = ("ne", "loss", "bce", "ece", "nll", "perplexity")  # last word of a metric: lower is better
@@ -83,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fits and prints one law; raises BadInput with the reason where there is none."""
-    table = _usable(args.path)
+    table = _usable(args.path, args.metric)
     lower = args.metric.replace("_", "/").rsplit("/", 1)[-1].lower() in LOWER
     form = args.form or ("power" if lower else "line")
     scales, options = _arguments(form, lower, table, args)
@@ -107,16 +109,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _usable(path: str) -> pl.DataFrame:
-    """The finished runs, without those that beat the oracle."""
-    table = read_runs(path).table
-    if table.is_empty():
-        raise BadInput(f"{path}: no finished runs")
+def _usable(path: str, metric: str) -> pl.DataFrame:
+    """The finished runs without those that failed, beat the oracle or have no finite metric.
+
+    Each run left out is named on stderr.
+    """
+    found = read_runs(path)
+    left_out = [f"{name}: {why}" for name, why in found.failed]
+    table = found.table
     if "beats_oracle" in table.columns:
         leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False)
-        for name in table.filter(leaks)["run"]:
-            print(f"left out {name}: it beats the oracle, so look for a leak", file=sys.stderr)
+        names = table.filter(leaks)["run"]
+        left_out += [f"{name}: it beats the oracle, so look for a leak" for name in names]
         table = table.filter(~leaks)
+    if not table.is_empty():
+        for why, runs in missing(table, metric, np.ones(len(table), bool)).items():
+            left_out += [f"{name}: {metric} is not a finite number, {why}" for name in runs]
+        table = table.filter(np.isfinite(column(table, metric)))
+    for line in left_out:
+        print(f"left out {line}", file=sys.stderr)
+    if table.is_empty():
+        raise BadInput(f"{path}: no finished runs with a finite {metric}")
     return table
 
 

@@ -12,6 +12,7 @@ from ligr_jax.config import flatten
 from ligr_jax.data.schema import BadInput
 from ligr_jax.parallel.peak import check_name
 from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
+from ligr_jax.scaling.missing import missing
 from ligr_jax.scaling.plan.axes import other_axes
 from ligr_jax.scaling.plan.recorded import recorded
 from ligr_jax.scaling.plan.request import PlanRequest
@@ -132,10 +133,11 @@ def _sound(table: pl.DataFrame, request: PlanRequest) -> tuple[pl.DataFrame, lis
     for mask, why in (
         (leaks, "better than the oracle, which indicates a leak"),
         (rivals, "another kind of model or head; plans are for LiGR with linear heads"),
-        (no_metric, f"no {request.metric}"),
     ):
         if mask.any():
             notes.append(f"left out ({why}): {', '.join(names[mask])}")
+    for why, runs in missing(table, request.metric, no_metric).items():
+        notes.append(f"left out (no {request.metric}, {why}): {', '.join(runs)}")
     table = table.filter(~(leaks | rivals | no_metric))
     if table.is_empty():
         raise BadInput(f"no usable runs; {'; '.join(notes)}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import Comparison, IsoFlop, Law, Noise
+from ligr_jax.scaling.missing import DIVERGED, missing
 from ligr_jax.scaling.report.arms import architectures, subset
 from ligr_jax.scaling.report.budgets import Grid, iso_flop
 from ligr_jax.scaling.report.contrasts import comparisons, noise
@@ -40,7 +41,7 @@ class Study:
         aucs: columns of AUC.
         oracle: the oracle's metric; None if unknown.
         suspect: names of runs that beat the oracle.
-        diverged: names of runs without a finite metric.
+        diverged: names of runs without a finite metric, though the split has labels.
         notes: warnings.
         ladder: row numbers of the runs that laws in compute are fitted to.
         laws: laws by compute axis.
@@ -124,8 +125,11 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
     leaks = np.zeros(len(table), bool)
     if "beats_oracle" in table.columns:
         leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False).to_numpy()
-    diverged = ~np.isfinite(column(table, metric)) & ~leaks
-    kept = table.filter(~(leaks | diverged))
+    lost = ~np.isfinite(column(table, metric)) & ~leaks
+    without = missing(table, metric, lost)
+    diverged = without.pop(DIVERGED, ())
+    missing_notes = [f"No {metric}: {why}: {', '.join(runs)}" for why, runs in without.items()]
+    kept = table.filter(~(leaks | lost))
     names = table["run"].to_numpy()
     oracle, oracle_notes = _oracle(kept, metric)
     axes = [a for a in AXES if a in table.columns and (np.nan_to_num(column(table, a)) > 0).any()]
@@ -144,7 +148,14 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
     # Noise and iso-FLOP laws find their runs in all sweeps: equal shapes, and equal budgets.
     noise_floor, noise_notes = noise(kept, metric)
     iso, iso_notes = iso_flop(kept, arms, metric, axes[0], resamples)
-    notes = (*oracle_notes, *_mixed_devices(kept), *iso_notes, *comparison_notes, *noise_notes)
+    notes = (
+        *missing_notes,
+        *oracle_notes,
+        *_mixed_devices(kept),
+        *iso_notes,
+        *comparison_notes,
+        *noise_notes,
+    )
     return Study(
         runs=runs,
         table=kept,
@@ -154,7 +165,7 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
         aucs=tuple(aucs),
         oracle=oracle,
         suspect=tuple(names[leaks]),
-        diverged=tuple(names[diverged]),
+        diverged=tuple(diverged),
         notes=tuple(dict.fromkeys(notes)),  # without duplicates, in order
         ladder=tuple(rows),
         laws={a: fit_laws(rungs, rung_arms, metric, a, aucs, oracle, resamples) for a in axes},

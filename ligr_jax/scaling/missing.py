@@ -1,0 +1,40 @@
+"""Why a run has no value of a metric: no action with both labels in the split, or divergence."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ligr_jax.config import join_list, split_list, unescape
+from ligr_jax.scaling.runs import column
+
+DIVERGED = "it diverged"
+
+
+def why_missing(row: Mapping[str, Any], metric: str) -> str:
+    """Return why a run without a finite `metric` has none; row: of the table of runs."""
+    split, *parts = metric.removeprefix("oracle/").split("/")
+    left_out = split_list(str(row.get(f"{split}/left_out") or ""))
+    actions = row.get("config/model.actions")
+    if isinstance(actions, str):
+        actions = json.loads(actions)
+    mean_of_none = len(parts) == 1 and left_out and set(left_out) >= set(actions or left_out)
+    if mean_of_none or (len(parts) > 1 and unescape(parts[0]) in left_out):
+        return f"{join_list(left_out)} has no positive or no negative labels in {split}"
+    return DIVERGED
+
+
+def missing(table: pl.DataFrame, metric: str, rows: NDArray[np.bool_]) -> dict[str, Sequence[str]]:
+    """Return the runs of `rows` without a finite `metric`, by the reason.
+
+    Args:
+        rows: bool [runs of the table].
+    """
+    found: dict[str, list[str]] = {}
+    lacking = rows & ~np.isfinite(column(table, metric))
+    for row in table.filter(lacking).iter_rows(named=True):
+        found.setdefault(why_missing(row, metric), []).append(row["run"])
+    return dict(found)
