@@ -1,7 +1,9 @@
 """Measure a trained run on a split of its data.
 
 Prints NE, AUC, GAUC, calibration and NDCG per action, cold-start slices, and the oracle's numbers
-where the data knows the truth. The numbers do not depend on the batch size.
+where the data knows the truth. The numbers do not depend on the batch size. An action whose labels
+in the split are all equal, or all unknown, has no NE and AUC; means leave it out, and say so.
+In JSON and in summary.json a slash in the name of an action is written %2F.
 
 examples:
   ligr eval runs/first --split test

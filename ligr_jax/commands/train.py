@@ -1,6 +1,8 @@
 """Train one model on prepared data.
 
 Everything is configured by dotted names; `--show` prints them all with their values and stops.
+Features and actions have their own names, whatever signs those hold (model.features.user/age.rows).
+In a list, a name with a comma is quoted as in CSV files: 'model.features="a,b",c'.
 Started again with the same arguments, a run goes on where it was interrupted; a finished run is
 left as it is. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save and
 exit with status 85 ("run the same command again").
