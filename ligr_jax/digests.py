@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from ligr_jax.atomic import write_atomically
 from ligr_jax.errors import LigrError, file_errors
 
@@ -25,6 +23,8 @@ class ChangedFile(DamagedFile):
 
 def digest_file(path: Path) -> str:
     """xxh64 of a file's bytes, as 16 hex digits."""
+    import xxhash  # fits read JSON files where NumPy and SciPy alone are installed
+
     digest = xxhash.xxh64()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     use_all_cores()
     join_processes()
     from ligr_jax.train.evaluate import evaluate_run
-    from ligr_jax.train.track import finite
+    from ligr_jax.train.rows import finite
 
     numbers = evaluate_run(
         args.run, args.split, args.data, args.batch, args.assignments, step=args.step

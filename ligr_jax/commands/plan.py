@@ -13,6 +13,7 @@ examples:
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from ligr_jax.commands.fit import LOWER
@@ -46,8 +47,11 @@ def run(args: argparse.Namespace) -> int:
     """Prints one plan; raises BadInput with the reason where there is none."""
     from ligr_jax.scaling.plan import PlanRequest, make_plan, text, to_json
 
+    found = read_runs(*args.runs)
+    for name, why in found.failed:
+        print(f"left out {name}: {why}", file=sys.stderr)
     plan = make_plan(
-        read_runs(*args.runs).table,
+        found.table,
         PlanRequest(
             flops=args.flops,
             metric=args.metric,

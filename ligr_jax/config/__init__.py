@@ -7,7 +7,15 @@ that does not fit fails at once, with the nearest valid names; a combination tha
 where the dataclass is made, with the values and the remedy.
 """
 
-from ligr_jax.config.dotted import difference, digest, flatten, from_json, override, to_json
+from ligr_jax.config.dotted import (
+    difference,
+    digest,
+    flatten,
+    from_json,
+    from_plain,
+    override,
+    to_json,
+)
 from ligr_jax.config.errors import ConfigError
 from ligr_jax.config.escape import escape, file_name, metric_key, unescape
 from ligr_jax.config.features import Feature, TableShape
@@ -51,6 +59,7 @@ __all__ = [
     "file_name",
     "flatten",
     "from_json",
+    "from_plain",
     "join_list",
     "metric_key",
     "override",

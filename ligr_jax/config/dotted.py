@@ -59,7 +59,17 @@ def to_json(config: Config) -> str:
 
 def from_json(text: str) -> Config:
     """The inverse of `to_json`."""
-    return _build(Config, json.loads(text))
+    return from_plain(json.loads(text))
+
+
+def from_plain(raw: Mapping[str, Any]) -> Config:
+    """A configuration from nested plain values, as JSON holds them.
+
+    Raises:
+        ConfigError: an unknown field, a value of another type, or an impossible combination.
+    """
+    config: Config = _build(Config, raw)
+    return config
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
@@ -86,7 +96,7 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
     if "model.actions" in given and "model.prior" not in given and config.model.prior:
         rates = dict(zip(config.model.actions, config.model.prior))
         tree["model"]["prior"] = tuple(rates.get(a, 0.5) for a in tree["model"]["actions"])
-    return _build(Config, tree)
+    return from_plain(tree)
 
 
 def split_assignment(assignment: str, names: Collection[str] = ()) -> tuple[str, str]:
@@ -181,17 +191,43 @@ def _children(node: Any) -> Iterable[tuple[str, Any]]:
     return ((f.name, getattr(node, f.name)) for f in dataclasses.fields(node))
 
 
-def _build(kind: Any, raw: Any) -> Any:
+def _build(kind: Any, raw: Any, name: str = "") -> Any:
     """Nested plain values (from `asdict` or JSON) -> the dataclass, tuples restored."""
     if dataclasses.is_dataclass(kind):
+        _expect(isinstance(raw, Mapping), name, raw, "an object")
         hints = typing.get_type_hints(kind)
         unknown = [k for k in raw if k not in hints]
-        require(not unknown, f"{kind.__name__} has no fields {unknown}")  # type: ignore[union-attr]
-        return kind(**{k: _build(hints[k], v) for k, v in raw.items()})  # type: ignore[operator]
+        near = difflib.get_close_matches(unknown[0], hints, n=3, cutoff=0.4) if unknown else []
+        require(
+            not unknown,
+            f"{kind.__name__} has no fields {unknown}"  # type: ignore[union-attr]
+            + (f"; nearest: {', '.join(near)}" if near else ""),
+        )
+        fields = {k: _build(hints[k], v, f"{name}.{k}" if name else k) for k, v in raw.items()}
+        try:
+            return kind(**fields)  # type: ignore[operator]
+        except TypeError as e:  # a field without a default is missing
+            raise ConfigError(f"{name or 'the configuration'}: {e}") from e
     origin = typing.get_origin(kind)
     if origin is tuple:
-        return tuple(raw)
-    if origin is not None and origin is not Literal and not isinstance(origin, types.UnionType):
+        _expect(isinstance(raw, list | tuple), name, raw, "a list")
+        return tuple(_build(typing.get_args(kind)[0], v, name) for v in raw)
+    if origin is Literal:
+        choices = typing.get_args(kind)
+        _expect(raw in choices, name, raw, f"one of {', '.join(c or repr('') for c in choices)}")
+        return raw
+    if origin is not None and not isinstance(origin, types.UnionType):
+        _expect(isinstance(raw, Mapping), name, raw, "an object")
         item = typing.get_args(kind)[1]
-        return {k: _build(item, v) for k, v in raw.items()}
+        return {k: _build(item, v, f"{name}.{k}") for k, v in raw.items()}
+    if kind is bool or kind is str:
+        _expect(isinstance(raw, kind), name, raw, {bool: "true or false", str: "a text"}[kind])
+    if kind is int or kind is float:
+        wanted = {int: "a whole number", float: "a number"}[kind]
+        number = isinstance(raw, int | (float if kind is float else int))
+        _expect(number and not isinstance(raw, bool), name, raw, wanted)
     return raw
+
+
+def _expect(holds: bool, name: str, value: Any, wanted: str) -> None:
+    require(holds, f"{name or 'the configuration'} is {value!r}, expected {wanted}")

@@ -9,7 +9,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import budgets, fit_power
 from ligr_jax.scaling.fit.registered import preregister
 from ligr_jax.scaling.sweep import Point
-from ligr_jax.train.run import load_summary
+from ligr_jax.train.run import summary_or_none
 
 PREDICTION = "prediction.json"
 _FEWEST = 4  # budgets a ladder needs in addition to the largest one
@@ -59,7 +59,7 @@ def predict_largest(
         return
     # Shapes of the ladder, without the largest: its other seeds would reveal the result.
     ladder = {_shape(p) for p in points if set(p.sweeps) & set(largest.sweeps)} - {_shape(largest)}
-    summaries = [(p, load_summary(out / p.name) or {}) for p in points if _shape(p) in ladder]
+    summaries = [(p, summary_or_none(out / p.name) or {}) for p in points if _shape(p) in ladder]
     # A run that beats the oracle has a leak; a run without NE has not finished.
     sound = [(p, s) for p, s in summaries if not s.get("beats_oracle")]
     used = [(p, s) for p, s in sound if s.get("validation/ne") and s.get("flops_model")]

@@ -20,15 +20,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from signal import SIGTERM
+from typing import Any
 
 from ligr_jax.atomic import write_atomically
+from ligr_jax.digests import write_json
+from ligr_jax.errors import LigrError
 from ligr_jax.exit_status import BUSY, DONE, FAILED, PREEMPTED
+from ligr_jax.lock import LOCK
 from ligr_jax.parallel.cluster import without_cluster
 from ligr_jax.progress import clock
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
+from ligr_jax.scaling.runs import SWEEP, read_listed
 from ligr_jax.scaling.sweep import Point
 from ligr_jax.stop import stop_request
-from ligr_jax.train.run import held, load_summary
+from ligr_jax.train.run import held, load_summary, summary_or_none
 from ligr_jax.train.together import groupable
 
 _LOOK_S = 0.5  # between looks at what a child wrote
@@ -70,7 +75,7 @@ def run_sweep(
             worker.result()
     for name, error in board.failed.items():
         say(f"failed: {name}: {error} (see {out / name / 'log.txt'})")
-    unfinished = sum(not (out / p.name / "summary.json").exists() for p in points)
+    unfinished = sum(summary_or_none(out / p.name) is None for p in points)
     if unfinished and (stop.is_set() or board.saved):
         say(
             f"stopped by {stop.reason or 'a signal to its points'} with "
@@ -83,16 +88,26 @@ def run_sweep(
 
 def _list(points: Sequence[Point], out: Path) -> None:
     """Adds the points to sweep.json, which keeps what earlier calls and other runners asked for."""
-    path = out / "sweep.json"
-    with (out / ".lock").open("w") as lock:
+    path = out / SWEEP
+    if all(summary_or_none(out / p.name) for p in points) and not _added(points, path):
+        return  # nothing to write, so the disk may be read-only
+    with (out / LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        listed = json.loads(path.read_text())["points"] if path.exists() else []
-        known = {p["run"]: p for p in listed}
-        for point in points:
-            before = known.get(point.name, {}).get("sweeps", ())
-            sweeps = dict.fromkeys((*before, *point.sweeps))
-            known[point.name] = point.to_json() | {"sweeps": list(sweeps)}
-        write_atomically(path, json.dumps({"points": list(known.values())}, indent=1) + "\n")
+        known = {p["run"]: p for p in read_listed(path)["points"] if "run" in p}
+        known |= _added(points, path, costs=True)
+        write_json(path, {"points": list(known.values())})
+
+
+def _added(points: Sequence[Point], path: Path, costs: bool = False) -> dict[str, dict[str, Any]]:
+    """Entries of sweep.json that points add or change; with `costs`, those of all points."""
+    known = {p["run"]: p for p in read_listed(path)["points"] if "run" in p}
+    entries = {}
+    for point in points:
+        before = known.get(point.name, {}).get("sweeps", ())
+        sweeps = list(dict.fromkeys((*before, *point.sweeps)))
+        if costs or list(before) != sweeps:
+            entries[point.name] = point.to_json() | {"sweeps": sweeps}
+    return entries
 
 
 class _Board:
@@ -158,7 +173,14 @@ class _Board:
 
     def _is_free(self, point: Point) -> bool:
         directory = self._out / point.name
-        if load_summary(directory):
+        try:
+            finished = load_summary(directory) is not None
+        except (LigrError, OSError) as e:  # of a finished run: nothing to train
+            self._left.remove(point)
+            self.failed[point.name] = str(e)
+            self._line(point, f"FAILED ({e})")
+            return False
+        if finished:
             self._left.remove(point)
             again = point.name in self._elsewhere
             self._line(point, "finished by another runner" if again else "finished before")
@@ -192,7 +214,7 @@ class _Board:
             if status == BUSY:  # another runner was faster
                 self._left += group
                 return
-            done = [p for p in group if load_summary(self._out / p.name)]
+            done = [p for p in group if summary_or_none(self._out / p.name)]
             if len(done) == len(group):
                 took = time.monotonic() - began
                 self._took, self._expected = self._took + took, self._expected + expected

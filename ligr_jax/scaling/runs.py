@@ -21,6 +21,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.digests import DamagedFile, read_json
+from ligr_jax.errors import LigrError
+from ligr_jax.train.rows import METRICS, DamagedRows, read_rows
+from ligr_jax.train.run import load_summary
 
 MARKS = ("summary.json", "error.txt", "metrics.jsonl", "config.json")
 READERS = {
@@ -30,6 +34,7 @@ READERS = {
 # Configuration that is no part of a run's shape: chance, places, and how it is computed or watched.
 UNSHAPED = {"seed", "out", "directory", "dir", "name", "workers", "remat", "unroll"}
 UNSHAPED |= {"implementation", "log_every", "eval_every", "checkpoint_every", "keep"}
+SWEEP = "sweep.json"
 SEPARATOR = ", "  # of the names in `sweeps`
 UNSHAPED_PARTS = ("config/track.", "config/mesh.")
 
@@ -114,21 +119,6 @@ def _together(found: Sequence[Runs]) -> Runs:
     )
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Rows of RUN/metrics.jsonl; a last line that a killed run left half written is dropped."""
-    path, rows = run / "metrics.jsonl", []
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as e:
-            if number < len(lines):
-                raise BadInput(f"{path}:{number}: not JSON ({e})") from e
-    return rows
-
-
 def column(table: pl.DataFrame, name: str) -> NDArray[np.float64]:
     """A numeric column as float64, null as NaN; raises BadInput with the nearest names."""
     if name not in table.columns:
@@ -171,32 +161,52 @@ def _read_directory(path: Path) -> Runs:
     for run in found:
         if (run / "summary.json").exists():
             try:
-                finished.append({"run": run.name} | json.loads((run / "summary.json").read_text()))
+                finished.append({"run": run.name, **(load_summary(run) or {})})
                 places[str(finished[-1]["run"])] = run
-            except (json.JSONDecodeError, TypeError) as e:
-                failed.append((run.name, f"summary.json is not a JSON object ({e})"))
+            except (LigrError, OSError) as e:
+                failed.append((run.name, str(e)))
         elif (run / "error.txt").exists():
             lines = (run / "error.txt").read_text().strip().splitlines()
             failed.append((run.name, lines[-1] if lines else "error.txt is empty"))
         else:
-            steps = [row["step"] for row in read_metrics(run) if "step" in row]
-            unfinished.append((run.name, f"step {steps[-1]}" if steps else "no step yet"))
-    sweep: dict[str, Any] = {}
-    if (path / "sweep.json").exists():
-        try:
-            sweep = json.loads((path / "sweep.json").read_text())
-        except json.JSONDecodeError as e:
-            raise BadInput(f"{path / 'sweep.json'}: not JSON ({e})") from e
+            unfinished.append((run.name, _reached(run)))
+    sweep = read_listed(path / SWEEP)
+    listed = sweep["points"]
     name = str(sweep.get("name") or path.resolve().name)
     seen = len(finished) + len(unfinished) + len(failed)
-    waiting = max(0, len(sweep.get("points", ())) - seen)
-    points = {p["run"]: p for p in sweep.get("points", ()) if "run" in p}
+    waiting = max(0, len(listed) - seen)
+    points = {p["run"]: p for p in listed if "run" in p}
     for row in finished:
         point = points.get(row["run"], {})
         asking = point.get("sweeps") or [name]
         row |= {"sweep": asking[0], "sweeps": SEPARATOR.join(asking)}
         row |= {f"estimate/{k}": v for k, v in point.get("estimate", {}).items()}
     return Runs(_table(finished), tuple(unfinished), tuple(failed), waiting, name, places)
+
+
+def _reached(run: Path) -> str:
+    """How far an unfinished run has come."""
+    try:
+        steps = [row["step"] for row in read_rows(run / METRICS)]
+    except (DamagedRows, OSError) as e:
+        return str(e)
+    return f"step {steps[-1]}" if steps else "no step yet"
+
+
+def read_listed(path: Path) -> dict[str, Any]:
+    """A sweep.json: `points`, a list of objects; nothing where there is no such file.
+
+    Raises:
+        DamagedFile: it is not what was written.
+    """
+    remedy = "move it away: `ligr sweep` with the same files writes it again, and keeps all runs"
+    if not path.exists():
+        return {"points": []}
+    listed = read_json(path, remedy)
+    points = listed.get("points")
+    if not isinstance(points, list) or not all(isinstance(p, dict) for p in points):
+        raise DamagedFile(f"{path}: its `points` are not a list of objects; {remedy}")
+    return listed
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:

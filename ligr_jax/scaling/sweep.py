@@ -5,7 +5,6 @@ for is one run, and a sweep started again finds what it has done.
 """
 
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from ligr_jax.parallel.probe import Devices, ProbeError, devices_here
 from ligr_jax.progress import clock
 from ligr_jax.scaling.estimate import Estimate, Estimator
 from ligr_jax.scaling.ladder import configure
+from ligr_jax.train.run import summary_or_none
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,7 @@ def corrected(points: Sequence[Point], out: Path) -> list[Point]:
     estimated scales all."""
     ratios = []
     for point in points:
-        try:
-            took = seconds_of(json.loads((out / point.name / "summary.json").read_text()))
-        except (OSError, json.JSONDecodeError):
-            continue
+        took = seconds_of(summary_or_none(out / point.name) or {})
         if took:
             ratios.append(took / point.cost.seconds)
     scale = float(np.median(ratios)) if ratios else 1.0
@@ -158,7 +155,9 @@ def corrected(points: Sequence[Point], out: Path) -> list[Point]:
 def seconds_of(summary: dict[str, Any]) -> float:
     """From a finished run's start to its summary; 0 where it does not say."""
     parts = ("start_seconds", "seconds", "eval_seconds")
-    return float(sum(summary[k] for k in parts)) if all(k in summary for k in parts) else 0.0
+    seconds = [summary.get(k) for k in parts]
+    numbers = [s for s in seconds if isinstance(s, int | float)]
+    return float(sum(numbers)) if len(numbers) == len(parts) else 0.0
 
 
 def table_of(points: Sequence[Point]) -> str:

@@ -26,7 +26,7 @@ from ligr_jax.train.incremental import warm_start
 from ligr_jax.train.length import steps_of
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import Record
-from ligr_jax.train.run import adopt, claimed, load_summary
+from ligr_jax.train.run import adopt, claimed, finished
 from ligr_jax.train.state import TrainState
 
 
@@ -48,15 +48,17 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
     """
     if not is_first():
         say = _silent
-    with claimed(out) if is_first() else contextlib.nullcontext():
-        _require_one_configuration(config, out)
-        adopt(out, config, write=is_first())
-        done = load_summary(out)
-        if done:
-            say(f"{out} is finished; nothing to do")
-            return done
-        records = Records(config.data.dir, config.data.edges)
-        return Trainer(config, records, out, say).run()
+    done = finished(out, config)
+    if done is None:
+        with claimed(out) if is_first() else contextlib.nullcontext():
+            _require_one_configuration(config, out)
+            done = finished(out, config)  # by another process meanwhile
+            if done is None:
+                adopt(out, config, is_first(), say)
+                records = Records(config.data.dir, config.data.edges)
+                return Trainer(config, records, out, say).run()
+    say(f"{out} is finished; nothing to do")
+    return done
 
 
 def _require_one_configuration(config: Config, out: Path) -> None:

@@ -66,7 +66,7 @@ class Record:
         self.devices, self.together = devices, together
         dense = self.parameters["dense"]
         self.meter = Meter(self.config, dense, devices, self.totals, together)
-        with tracking(self.out, self.config, first) as self._tracker:
+        with tracking(self.out, self.config, first, self.say) as self._tracker:
             yield
         self.checkpoints.close()
 
@@ -129,7 +129,7 @@ class Record:
         evaluation: dict[str, Any] = {k: v for e in evaluations for k, v in e.items()}
         if "beats_oracle" in evaluation:
             evaluation["beats_oracle"] = leaks
-        self._tracker.log({"step": self.steps, **evaluation})
+        self._tracker.log_once({"step": self.steps, **evaluation})
         self.checkpoints.wait()
         summary = {
             "run": self.out.name,

@@ -7,17 +7,20 @@ summary.json     final numbers, flat; written last
 """
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ligr_jax.atomic import write_atomically
-from ligr_jax.config import Config, ConfigError, difference, from_json, to_json
+from ligr_jax.config import Config, ConfigError, difference, flatten, from_plain
+from ligr_jax.digests import DamagedFile, read_json, write_json
 from ligr_jax.lock import Busy as Busy
 from ligr_jax.lock import exclusive
 from ligr_jax.lock import held as held
-from ligr_jax.train.track import finite
+from ligr_jax.train.checkpoint_files import steps_in
+from ligr_jax.train.rows import METRICS, finite
+
+CONFIG, SUMMARY = "config.json", "summary.json"
 
 
 @contextlib.contextmanager
@@ -33,40 +36,130 @@ def claimed(directory: Path) -> Iterator[None]:
         yield
 
 
-def adopt(directory: Path, config: Config, write: bool = True) -> None:
-    """Writes config.json, or checks that the one there is the same.
+def finished(directory: Path, config: Config) -> dict[str, Any] | None:
+    """The summary of a finished run of this configuration, or None; writes nothing.
 
-    write: of several processes, the first does.
+    Raises:
+        ConfigError: the directory holds a run of another configuration.
+        DamagedFile: its configuration or its summary is not what was written.
+    """
+    summary = load_summary(directory)
+    if summary is not None:
+        _refuse_difference(directory, load_config(directory), config)
+    return summary
+
+
+def adopt(
+    directory: Path,
+    config: Config,
+    write: bool = True,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Write config.json, or check that the one of an earlier start fits.
+
+    A directory is bound to its configuration once it has a checkpoint or a row of metrics; before,
+    as after a first try that failed, another configuration replaces it. Values that do not change
+    what a run computes may change at each start, and config.json has the latest.
+
+    Args:
+        write: false in all processes of a run but the first.
 
     Raises:
         ConfigError: the directory holds a run of another configuration; the difference is shown.
+        DamagedFile: the configuration of a bound directory is not what was written.
     """
-    path = directory / "config.json"
+    path, bound = directory / CONFIG, _is_bound(directory)
     if path.exists():
-        changed = difference(load_config(directory), config)
-        if changed:
-            lines = "\n".join(f"  {k}: there {a!r}, asked {b!r}" for k, (a, b) in changed.items())
-            raise ConfigError(
-                f"{directory} holds a run of another configuration:\n{lines}\n"
-                "choose another --out, or give the same values to go on with that run"
-            )
-    elif write:
-        write_atomically(path, to_json(config))
+        try:
+            before = load_config(directory)
+        except (ConfigError, DamagedFile) as e:
+            if bound:
+                raise
+            say(f"{e}: replaced, since {directory} has no checkpoint and no row of metrics")
+        else:
+            if bound:
+                _refuse_difference(directory, before, config)
+            old, new = flatten(before), flatten(config)
+            changed = [k for k in old | new if old.get(k) != new.get(k)]
+            if not changed:
+                return
+            values = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in changed)
+            if difference(before, config):
+                say(
+                    f"{directory} has no checkpoint and no row of metrics: its configuration is "
+                    f"replaced ({values})"
+                )
+            else:
+                say(f"{path} is updated: {values}")
+            if write and difference(before, config):  # W&B's name of the run was of the old one
+                (directory / "wandb" / "mirrored.json").unlink(missing_ok=True)
+    if write:
+        write_json(path, dataclasses.asdict(config))
+
+
+def _is_bound(directory: Path) -> bool:
+    rows = directory / METRICS
+    has_rows = rows.exists() and rows.stat().st_size > 0
+    done = (directory / SUMMARY).exists()
+    return has_rows or done or bool(steps_in(directory / "checkpoints"))
+
+
+def _refuse_difference(directory: Path, there: Config, asked: Config) -> None:
+    changed = difference(there, asked)
+    if changed:
+        lines = "\n".join(f"  {k}: there {a!r}, asked {b!r}" for k, (a, b) in changed.items())
+        raise ConfigError(
+            f"{directory} holds a run of another configuration:\n{lines}\n"
+            "choose another --out, or give the same values to continue that run"
+        )
 
 
 def load_config(directory: Path) -> Config:
-    """The configuration of a run directory."""
-    path = Path(directory) / "config.json"
+    """The configuration of a run directory.
+
+    Raises:
+        ConfigError: there is none, or its values cannot be.
+        DamagedFile: config.json is not what was written.
+    """
+    path = Path(directory) / CONFIG
     if not path.is_file():
-        raise ConfigError(f"{directory} is no run directory: it has no config.json")
-    return from_json(path.read_text())
+        raise ConfigError(f"{directory} is no run directory: it has no {CONFIG}")
+    remedy = (
+        "restore it from a copy, or move it away and start the `ligr train` of this run again, "
+        "which writes it"
+    )
+    try:
+        return from_plain(read_json(path, remedy))
+    except ConfigError as e:
+        raise ConfigError(f"{path}: {e}; {remedy}") from e
 
 
 def load_summary(directory: Path) -> dict[str, Any] | None:
-    """The final numbers of a finished run, or None."""
-    path = directory / "summary.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    """The final numbers of a finished run, or None.
+
+    Raises:
+        DamagedFile: summary.json is not what was written.
+    """
+    path = Path(directory) / SUMMARY
+    if not path.exists():
+        return None
+    remedy = (
+        f"move it away and start the `ligr train` of this run again: it evaluates the last "
+        f"checkpoint and writes {SUMMARY}"
+    )
+    summary = read_json(path, remedy)
+    if not summary:
+        raise DamagedFile(f"{path}: an object without values; {remedy}")
+    return summary
+
+
+def summary_or_none(directory: Path) -> dict[str, Any] | None:
+    """The final numbers of a finished run; None where there are none, or they cannot be read."""
+    try:
+        return load_summary(directory)
+    except (OSError, DamagedFile):
+        return None
 
 
 def save_summary(directory: Path, summary: Mapping[str, Any]) -> None:
-    write_atomically(directory / "summary.json", json.dumps(finite(summary), indent=1) + "\n")
+    write_json(directory / SUMMARY, finite(summary))

@@ -27,7 +27,7 @@ from ligr_jax.train.group import Group, Member
 from ligr_jax.train.length import steps_of
 from ligr_jax.train.program import Program, key_data
 from ligr_jax.train.record import Record, TrainingDiverged
-from ligr_jax.train.run import adopt, claimed, load_summary
+from ligr_jax.train.run import adopt, claimed, finished, load_summary
 from ligr_jax.train.state import Hyper
 
 MAY_DIFFER = ("train.seed", *(f"optim.{name}" for name in Hyper._fields))
@@ -89,11 +89,12 @@ def train_together(
     """
     _require_alike(configs, outs)
     with contextlib.ExitStack() as claims:
-        for out in outs:
+        pairs = list(zip(configs, outs))
+        for _, out in [(c, o) for c, o in pairs if finished(o, c) is None]:
             claims.enter_context(claimed(out))
-        for config, out in zip(configs, outs):
-            adopt(out, config)
-        unfinished = [(c, out) for c, out in zip(configs, outs) if not load_summary(out)]
+        unfinished = [(c, out) for c, out in pairs if finished(out, c) is None]
+        for config, out in unfinished:
+            adopt(out, config, say=say)
         if len(unfinished) < len(outs):
             say(f"{len(outs) - len(unfinished)} of {len(outs)} runs are finished")
         failed = _train(unfinished, say) if unfinished else {}

@@ -2,15 +2,15 @@
 
 import contextlib
 import json
-import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config
 from ligr_jax.parallel.processes import is_first
+from ligr_jax.train.rows import METRICS, finite, rescue_rows
 
 if TYPE_CHECKING:
     from ligr_jax.train.mirror import WandbMirror
@@ -23,9 +23,11 @@ class JsonLines:
         again. `kept` holds the others.
     """
 
-    def __init__(self, directory: Path, resume_step: int) -> None:
-        path = directory / "metrics.jsonl"
-        self.kept = [r for r in read_rows(path) if r["step"] <= resume_step]
+    def __init__(
+        self, directory: Path, resume_step: int, say: Callable[[str], None] = print
+    ) -> None:
+        path = directory / METRICS
+        self.kept = [r for r in rescue_rows(path, say) if r["step"] <= resume_step]
         write_atomically(path, "".join(_line(r) for r in self.kept))
         self._file = path.open("a", buffering=1)
 
@@ -39,33 +41,26 @@ class JsonLines:
         self._file.close()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a last line cut short by a kill is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
-
-
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row) + "\n"
-
-
-def finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """NaN and infinity are not JSON: they become null."""
-    bad = {k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
-    return {k: None if k in bad else v for k, v in row.items()}
 
 
 class Tracker:
     """Every row to every sink; of several processes, only the first has any."""
 
-    def __init__(self, directory: Path, config: Config, resume_step: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: Config,
+        resume_step: int,
+        say: Callable[[str], None] = print,
+    ) -> None:
         self._sinks: list[JsonLines | WandbMirror] = []
+        self._kept: list[dict[str, Any]] = []
         if not is_first():
             return
-        lines = JsonLines(directory, resume_step)
+        lines = JsonLines(directory, resume_step, say)
+        self._kept = lines.kept
         self._sinks.append(lines)
         if config.track.wandb != "off" and os.environ.get("WANDB_MODE") != "disabled":
             from ligr_jax.train import mirror  # wandb takes a second to import
@@ -76,6 +71,12 @@ class Tracker:
         """row: flat, with `step`."""
         for sink in self._sinks:
             sink.log(finite(row))
+
+    def log_once(self, row: Mapping[str, Any]) -> None:
+        """Log a row, unless this run was killed after it had logged the row of the same metrics."""
+        same = (r for r in self._kept if r["step"] == row["step"] and r.keys() == row.keys())
+        if next(same, None) is None:
+            self.log(row)
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """summary: the flat final numbers of a finished run."""
@@ -89,9 +90,11 @@ class Tracker:
 
 
 @contextlib.contextmanager
-def tracking(directory: Path, config: Config, resume_step: int) -> Iterator[Tracker]:
+def tracking(
+    directory: Path, config: Config, resume_step: int, say: Callable[[str], None] = print
+) -> Iterator[Tracker]:
     """A tracker that is closed however the run ends."""
-    tracker = Tracker(directory, config, resume_step)
+    tracker = Tracker(directory, config, resume_step, say)
     status = 1
     try:
         yield tracker

@@ -5,8 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from ligr_jax.cli import main
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.runs import column, read_metrics, read_runs, shapes
+from ligr_jax.digests import DamagedFile
+from ligr_jax.scaling.report.study import study
+from ligr_jax.scaling.runs import column, read_runs, shapes
+from ligr_jax.train.run import save_summary
 
 
 def write(run, **files):
@@ -61,9 +65,46 @@ def test_bad_input_is_named(tmp_path):
     (tmp_path / "t.txt").write_text("")
     with pytest.raises(BadInput, match="directory or from"):
         read_runs(tmp_path / "t.txt")
-    write(tmp_path / "r", metrics_jsonl='{"step": 1\n{"step": 2}\n')
-    with pytest.raises(BadInput, match=r"metrics.jsonl:1: not JSON"):
-        read_metrics(tmp_path / "r")
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "7", '{"half', "{}"])
+def test_a_run_with_a_damaged_file_is_named_and_enters_no_law(tmp_path, capsys, text):
+    """Nor does one that diverged. The others make the law."""
+    for i in range(6):
+        good = {"validation/ne": 0.5 + 10 ** (3 - i / 4), "flops_model": 10.0 ** (12 + i)}
+        write(tmp_path / f"r{i}", summary_json=json.dumps(good))
+    write(tmp_path / "broken", summary_json=text)
+    write(tmp_path / "lost", summary_json='{"validation/ne": null, "flops_model": 1e18}')
+    save_summary(tmp_path / "r0", {"validation/ne": 9.0, "flops_model": 1e12})
+    sealed = (tmp_path / "r0" / "summary.json").read_text()
+    (tmp_path / "r0" / "summary.json").write_text(sealed.replace("9.0", "1.0"))
+    assert main(["fit", str(tmp_path), "--bootstrap", "0", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["points"] == 5
+    assert f"left out broken: {tmp_path / 'broken' / 'summary.json'}: " in err
+    assert "left out lost: validation/ne is not a finite number" in err
+    assert "left out r0" in err
+    assert "values have changed" in err
+
+
+def test_a_damaged_line_of_metrics_is_named_and_its_run_stays(tmp_path):
+    write(tmp_path / "a", metrics_jsonl='{"step": 1\n{"step": 2}\n', config_json="{}")
+    write(tmp_path / "b", summary_json='{"validation/ne": 0.9, "flops_model": 1.0}')
+    (tmp_path / "b" / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff\n{"step": 3}\n')
+    found = read_runs(tmp_path)
+    assert found.unfinished[0][1].startswith(f"{tmp_path / 'a' / 'metrics.jsonl'}:1: not a row")
+    made = study(found, resamples=0)
+    assert made.table["run"].to_list() == ["b"]
+    (note,) = [n for n in made.notes if "curve" in n]
+    assert f"{tmp_path / 'b' / 'metrics.jsonl'}:2: not a row of metrics (not UTF-8)" in note
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"points": 3}', '{"points": [1]}'])
+def test_a_damaged_list_of_points_is_named_with_the_remedy(tmp_path, text):
+    write(tmp_path / "a", summary_json='{"validation/ne": 0.9}')
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(DamagedFile, match=r"sweep\.json: .*move it away: `ligr sweep`"):
+        read_runs(tmp_path)
 
 
 def test_several_sweeps_are_one_table_with_each_run_once(tmp_path):

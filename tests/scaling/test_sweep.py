@@ -24,9 +24,10 @@ from ligr_jax.scaling.fit.registered import score
 from ligr_jax.scaling.ladder import PRESETS, configure
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.runner import run_sweep
-from ligr_jax.scaling.runs import read_metrics, read_runs
+from ligr_jax.scaling.runs import read_runs
 from ligr_jax.scaling.sweep import Asked, corrected, only, plan_points, read_sweep
-from ligr_jax.train.run import claimed, held, load_summary
+from ligr_jax.train.rows import read_rows
+from ligr_jax.train.run import claimed, held, load_summary, save_summary
 from tests.train.runs import SMALL
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -152,6 +153,25 @@ def test_a_sweep_from_points_to_page(
     assert good.name in (tmp_path / "report.html").read_text()
 
 
+def test_a_damaged_summary_stops_no_sweep_and_a_finished_one_is_only_read(
+    prepared: Path, tmp_path: Path
+) -> None:
+    points = plan_points(grid("train.seed=1", "train.seed=2"), prepared, SMALL)
+    for point in points:
+        (tmp_path / point.name).mkdir()
+        save_summary(tmp_path / point.name, {"seconds": 1.0})
+    said: list[str] = []
+    assert run_sweep(points, prepared, tmp_path, 1, said.append) == DONE
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert run_sweep(points, prepared, tmp_path, 1, said.append) == DONE  # nothing is written
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    (tmp_path / points[0].name / "summary.json").write_text("")
+    assert len(corrected(points, tmp_path)) == 2
+    assert run_sweep(points, prepared, tmp_path, 1, said.append) == FAILED
+    assert f"{points[0].name}/summary.json: the file is empty" in said[-1]
+    assert any("[2/2]" in line and "finished before" in line for line in said[-3:])
+
+
 def test_two_runners_share_a_sweep_and_one_takes_over_what_a_killed_one_left(
     prepared: Path, tmp_path: Path, child_env: dict[str, str]
 ) -> None:
@@ -181,7 +201,7 @@ def test_two_runners_share_a_sweep_and_one_takes_over_what_a_killed_one_left(
     assert len(runs.table) == 2
     assert "resuming at step" in (run / "log.txt").read_text()
     for directory in (out / name for name in runs.table["run"]):
-        steps = [row["step"] for row in read_metrics(directory)]
+        steps = [row["step"] for row in read_rows(directory / "metrics.jsonl")]
         assert len(set(steps[:-1])) == len(steps[:-1])  # the last row is the evaluation
         assert (directory / "log.txt").read_text().count("step 200/200") == 1
 

@@ -110,8 +110,9 @@ def test_a_checkpoint_without_digests_of_its_files_is_checked_by_those_of_its_le
     checkpoints = Checkpoints(run / "checkpoints", 2, like[1])
     assert checkpoints.read(like[0]) is not None
     for data in (step / "state" / "ocdbt.process_0" / "d").iterdir():
-        flip(data)
-    with pytest.raises(CheckpointError, match=r"checkpoint 40 is damaged.*differs from what was"):
+        # Everywhere: some bytes of these files belong to no array.
+        data.write_bytes(bytes(b ^ (i % 97 == 0) for i, b in enumerate(data.read_bytes())))
+    with pytest.raises(CheckpointError, match="checkpoint 40 is damaged"):
         checkpoints.read(like[0])
 
 

@@ -25,9 +25,9 @@ from ligr_jax.train.leaf_digests import digest_of
 from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import TrainingDiverged
+from ligr_jax.train.rows import read_rows
 from ligr_jax.train.run import Busy, claimed, load_config, load_summary
 from ligr_jax.train.state import TrainState
-from ligr_jax.train.track import read_rows
 from tests.train.runs import SMALL, small_config
 
 
@@ -181,8 +181,9 @@ def test_a_vocabulary_larger_than_its_table_is_hashed_and_counted(
 
 
 def test_data_of_another_format_version_is_refused(prepared: Path, tmp_path: Path) -> None:
-    old = (prepared / "manifest.json").read_text().replace('"version": 1', '"version": 0')
-    (tmp_path / "manifest.json").write_text(old)
+    raw = json.loads((prepared / "manifest.json").read_text()) | {"version": 0}
+    del raw["digest"]
+    (tmp_path / "manifest.json").write_text(json.dumps(raw))
     with pytest.raises(BadInput, match=r"format version 0, this release reads 1.*ligr prepare"):
         load_manifest(tmp_path)
 

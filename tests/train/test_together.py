@@ -23,10 +23,11 @@ from ligr_jax.train.group import Group, Member
 from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import Record, TrainingDiverged
+from ligr_jax.train.rows import read_rows
 from ligr_jax.train.run import Busy, claimed, load_config, load_summary
 from ligr_jax.train.state import TrainState
 from ligr_jax.train.together import groupable, train_together
-from ligr_jax.train.track import read_rows, tracking
+from ligr_jax.train.track import tracking
 from tests.train.runs import SMALL, small_config
 
 # One device each and dropout: two runs a device, and one of the four places is a copy.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ligr_jax.train.rows import read_rows
 from ligr_jax.train.run import load_summary
-from ligr_jax.train.track import read_rows
 from tests.wandb.server import Run, WandbServer
 
 AWAY = "http://127.0.0.1:9"  # where nothing listens

@@ -1,12 +1,12 @@
 """Preregistered predictions: written to a file before the run starts, scored after it finishes."""
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from ligr_jax.atomic import read_text, write_atomically
 from ligr_jax.data.schema import BadInput
+from ligr_jax.digests import DamagedFile, read_json, write_json
 from ligr_jax.scaling.fit.bootstrap import Array
 from ligr_jax.scaling.fit.holdout import FLOPS_PER, LeftOut
 from ligr_jax.scaling.fit.law import Law, plain
@@ -63,10 +63,24 @@ def preregister(
         "registered": datetime.now(UTC).isoformat(timespec="seconds"),
         "law": law.to_json(),
     }
-    write_atomically(path, json.dumps(plain(numbers), indent=1) + "\n")
+    write_json(path, plain(numbers))
     return LeftOut(
         run=run, compute=compute, observed=float("nan"), predicted=value, low=low, high=high
     )
+
+
+def read_registered(path: Path) -> dict[str, Any]:
+    """Read a file written by `preregister`.
+
+    Raises:
+        BadInput: the file is not what was written.
+    """
+    try:
+        return read_json(
+            path, "restore it from a copy or remove it: a prediction cannot be made after its run"
+        )
+    except DamagedFile as e:
+        raise BadInput(f"{path}: not a registered prediction ({e})") from e
 
 
 def score(path: str | Path, observed: float) -> LeftOut:
@@ -83,7 +97,7 @@ def score(path: str | Path, observed: float) -> LeftOut:
         BadInput: the file is missing or is not a registered prediction.
     """
     try:
-        written = json.loads(read_text(Path(path)))
+        written = read_registered(Path(path))
         # A law without resamples has no interval: it is NaN in memory and null in JSON.
         low, high = (
             float("nan") if written[k] is None else float(written[k]) for k in ("low", "high")
@@ -96,5 +110,7 @@ def score(path: str | Path, observed: float) -> LeftOut:
             low=low,
             high=high,
         )
+    except BadInput:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise BadInput(f"{path}: not a registered prediction ({e!r})") from e

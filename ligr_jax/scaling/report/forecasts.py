@@ -1,17 +1,15 @@
 """Predictions and outcomes: laws fitted without the largest runs, and preregistered predictions."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from ligr_jax.atomic import read_text
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import LeftOut, fit_power, leave_out_largest, score
+from ligr_jax.scaling.fit.registered import read_registered
 from ligr_jax.scaling.report.arms import sampling, subset
 from ligr_jax.scaling.runs import Runs, column
 
@@ -76,23 +74,13 @@ def registered(runs: Runs, metric: str) -> list[Forecast]:
     for path in sorted({place.parent / "prediction.json" for place in runs.places.values()}):
         if not path.exists():
             continue
-        written = _read(path)
+        written = read_registered(path)
         name = written["metric"] if written.get("metric") in runs.table.columns else metric
         when = f"written {written.get('registered', 'before')}"
         for run, observed in _outcomes(runs.table, written, name):
             outcome = replace(score(path, observed), run=run)
             forecasts.append(Forecast(arm="", how=when, outcome=outcome, beforehand=True))
     return forecasts
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        written = json.loads(read_text(path))
-    except json.JSONDecodeError as e:
-        raise BadInput(f"{path}: not JSON ({e}); write it with `ligr fit --register`") from e
-    if not isinstance(written, dict):
-        raise BadInput(f"{path}: not a registered prediction; write it with `ligr fit --register`")
-    return written
 
 
 def _outcomes(

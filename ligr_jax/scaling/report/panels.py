@@ -24,7 +24,8 @@ from ligr_jax.scaling.report.drawn import (
 )
 from ligr_jax.scaling.report.figures import Series
 from ligr_jax.scaling.report.study import AXES, Study
-from ligr_jax.scaling.runs import column, read_metrics
+from ligr_jax.scaling.runs import column
+from ligr_jax.train.rows import METRICS, DamagedRows, read_rows
 
 
 def panels(study: Study) -> Iterator[Drawn]:
@@ -205,7 +206,10 @@ def _training(study: Study) -> Iterator[Drawn]:
     for i, (run, arm) in enumerate(zip(study.table["run"], study.arms)):
         if run not in study.runs.places:
             continue
-        logged = read_metrics(study.runs.places[run])
+        try:
+            logged = read_rows(study.runs.places[run] / METRICS)
+        except DamagedRows:  # named among the notes of the study
+            continue
         pairs = [
             (r[study.axis], r["train/loss"])
             for r in logged

@@ -19,6 +19,7 @@ from ligr_jax.scaling.report.dimensions import Gains, gains
 from ligr_jax.scaling.report.forecasts import Forecast, left_out, registered
 from ligr_jax.scaling.report.laws import Laws, auc_columns, fit_laws, ladder
 from ligr_jax.scaling.runs import Runs, column
+from ligr_jax.train.rows import METRICS, DamagedRows, read_rows
 
 AXES = {  # not flops_6nd: it is six times flops_paper, so its figures would be the same
     "flops_model": "training FLOPs, counted (flops_model)",
@@ -152,6 +153,7 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
         *missing_notes,
         *oracle_notes,
         *_mixed_devices(kept),
+        *_damaged_rows(runs),
         *iso_notes,
         *comparison_notes,
         *noise_notes,
@@ -210,6 +212,17 @@ def _oracle(table: pl.DataFrame, metric: str) -> tuple[float | None, list[str]]:
             "not comparable"
         )
     return float(np.median(values)), notes
+
+
+def _damaged_rows(runs: Runs) -> list[str]:
+    """Return a note for each finished run whose training curve cannot be read."""
+    notes = []
+    for place in runs.places.values():
+        try:
+            read_rows(place / METRICS)
+        except (DamagedRows, OSError) as e:
+            notes.append(f"A training curve is left out: {e}")
+    return notes
 
 
 def _mixed_devices(table: pl.DataFrame) -> list[str]:

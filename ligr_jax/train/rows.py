@@ -1,0 +1,97 @@
+"""Rows of metrics.jsonl, read the same way by the trainer, its W&B mirror, reports and sweeps."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ligr_jax.errors import LigrError
+
+METRICS = "metrics.jsonl"
+
+
+class DamagedRows(LigrError, ValueError):
+    """A line of metrics.jsonl is not a row: the message names file, line, reason and remedy."""
+
+
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """NaN and infinity are not JSON: they become null."""
+    bad = {k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
+    return {k: None if k in bad else v for k, v in row.items()}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl; a last line without its end, as a kill leaves it, is left out.
+
+    Raises:
+        DamagedRows: another line is not a row.
+    """
+    rows = []
+    for number, row, reason in _lines(path):
+        if row is None:
+            raise DamagedRows(
+                f"{path}:{number}: not a row of metrics ({reason}); restore the file from a copy, "
+                "or remove this line"
+            )
+        rows.append(row)
+    return rows
+
+
+def rescue_rows(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl for the trainer that is about to write it again.
+
+    A damaged line becomes a row of its neighbour's step alone, so that row i of the file remains
+    line i of its mirror. A damaged file is kept as metrics.jsonl.damaged, and `say` says so.
+    """
+    rows: list[dict[str, Any]] = []
+    damaged: list[tuple[int, str]] = []
+    waiting = 0  # damaged lines since the last row
+    for number, row, reason in _lines(path):
+        if row is None:
+            damaged.append((number, reason))
+            waiting += 1
+            continue
+        rows += [{"step": row["step"]}] * waiting
+        rows.append(row)
+        waiting = 0
+    if damaged:
+        copy, tries = path.with_name(f"{path.name}.damaged"), 1
+        while copy.exists():
+            tries += 1
+            copy = path.with_name(f"{path.name}.damaged.{tries}")
+        shutil.copy2(path, copy)
+        number, reason = damaged[0]
+        more = f", and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        say(
+            f"{path}:{number}: not a row of metrics ({reason}){more}; the file is kept as {copy}, "
+            "and training continues with the other rows"
+        )
+    return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    """Number and row of each line, or None with the reason where it is not a row."""
+    raw = path.read_bytes() if path.exists() else b""
+    lines = raw.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        row, reason = _row(line)
+        is_last = number == len(lines)  # not ended by a line break
+        if row is not None or not is_last:
+            yield number, row, reason
+
+
+def _row(line: bytes) -> tuple[dict[str, Any] | None, str]:
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return None, "not UTF-8"
+    except (ValueError, RecursionError) as e:
+        return None, f"not JSON: {e}"
+    step = row.get("step") if isinstance(row, dict) else None
+    if not isinstance(step, int) or isinstance(step, bool):
+        return None, "not an object with a whole number `step`"
+    return row, ""
