@@ -143,10 +143,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _columns(args: argparse.Namespace) -> TableColumns:
     names = parse_map(args.map)
-    if args.weight:
-        if names.get(WEIGHT, args.weight) != args.weight:
-            raise BadInput(f"--weight {args.weight} and --map {WEIGHT}={names[WEIGHT]}: give one")
-        names[WEIGHT] = args.weight
+    weight = names.pop(WEIGHT, "")
+    if args.weight and weight not in ("", args.weight):
+        raise BadInput(f"--weight {args.weight} and --map {WEIGHT}={weight}: give one of them")
     origin = parse_time(args.time_origin) if args.time_origin else 0
     return TableColumns(
         names=names,
@@ -156,6 +155,7 @@ def _columns(args: argparse.Namespace) -> TableColumns:
         numeric=tuple(args.numeric),
         vector=tuple(args.vector),
         outcome=tuple(args.outcome),
+        weight=args.weight or weight,
         items=args.items,
         separator=args.separator,
         ignore=tuple(args.ignore),

@@ -16,6 +16,7 @@ from ligr_jax.data.sources.download import download
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.ids import to_ids
 from ligr_jax.data.sources.movielens import CONTENT_WIDTH
+from ligr_jax.data.sources.tabular import TableColumns
 from ligr_jax.data.sources.text_vectors import text_vectors
 from tests.data.logs import read_arrow, read_rows
 
@@ -121,3 +122,20 @@ def test_download_checks_what_it_fetched(tmp_path: Path) -> None:
     there.unlink()
     with pytest.raises(BadInput, match=r"put the file here: .*ml.zip"):
         download(archive.as_uri(), right, there)
+
+
+def test_only_all_marks_make_it_movielens(tmp_path: Path) -> None:
+    """Own ratings are a table; a file that lacks a column is named with the column."""
+    write_csv(tmp_path / "ml")
+    movies = tmp_path / "ml" / "movies.csv"
+    pl.read_csv(movies).drop("genres").write_csv(movies)
+    for format in ("auto", "movielens"):
+        with pytest.raises(BadInput, match=r"movies.csv lacks the columns \['genres'\]"):
+            open_source(tmp_path / "ml", format)
+    own = tmp_path / "own"
+    own.mkdir()
+    columns = {"member_id": [1, 2], "item_id": [3, 4], "timestamp_ms": [1_700_000_000_000] * 2}
+    pl.DataFrame({**columns, "click": [0, 1]}).write_csv(own / "ratings.csv")
+    with pytest.raises(BadInput, match=r"no known log.*--format table"):
+        open_source(own)
+    assert open_source(own, columns=TableColumns(actions=("click",))).name == "table"

@@ -1,9 +1,11 @@
 """Any table, by a mapping of names on the command line."""
 
 import argparse
+import json
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from ligr_jax.commands import prepare as command
@@ -123,3 +125,53 @@ def test_faults_name_the_column_of_the_file(tmp_path: Path) -> None:
         run(tmp_path / "events.csv", "--out", tmp_path / "out", *FULL)
     with pytest.raises(BadInput, match="write each name once"):
         run(tmp_path / "events.csv", "--out", tmp_path / "out", "--map", "member_id", *DECLARED)
+
+
+def test_no_role_by_name_alone_is_silent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    n = 40
+    log = events().with_columns(
+        weight=pl.lit(0.0), session_id=pl.Series([7] * n), is_random=pl.Series([True, False] * 20)
+    )
+    log.write_csv(tmp_path / "events.csv")
+    out, base = tmp_path / "out", [tmp_path / "events.csv", *MAPPED, *DECLARED]
+    run(*base, "--out", out)
+    said = capsys.readouterr().out
+    assert "session_id -> session (by its name; --ignore session_id leaves it out)" in said
+    assert "not used: dwell, request, weight" in said
+    manifest, rows = prepared(out)
+    assert {w for r in rows for w in r["weight"]} == {1.0}
+    assert manifest.counts["sessions"] == 4
+    run(*base, "--out", out, "--overwrite", "--ignore", "session_id,is_random",
+        "--weight", "weight", "--numeric", "weight", "--session-gap", "1m")  # fmt: skip
+    manifest, rows = prepared(out)
+    assert manifest.columns["weight"].quantiles[0] == 0
+    (shard,) = manifest.shards
+    batch = pa.ipc.open_file((out / shard.file).read_bytes()).get_batch(0)
+    for column in ("weight", "feature:weight"):
+        assert set(batch[column].flatten().to_pylist()) == {0.0}
+    assert {x for r in rows for x in r["is_random"]} == {-1}
+    assert manifest.counts["sessions"] == n
+
+
+def test_a_column_has_two_uses_without_a_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = events().rename({"age": "a,ge"})
+    log.write_parquet(tmp_path / "events.parquet")
+    run(tmp_path / "events.parquet", "--out", tmp_path / "out", "--json", *MAPPED,
+        "group=a,ge", "--actions", "click", "--categorical", "user", "--categorical", "group",
+        "--numeric", '"a,ge"')  # fmt: skip
+    said = json.loads(capsys.readouterr().out)
+    features = {c["name"]: (c["column"], c["kind"]) for c in said["columns"] if "kind" in c}
+    assert features == {
+        "item_id": ("post", "categorical"),
+        "user": ("user", "categorical"),
+        "group": ("a,ge", "categorical"),
+        "a,ge": ("a,ge", "numeric"),
+    }
+    _, rows = prepared(tmp_path / "out")
+    assert all({r["member_id"]} == set(r["user"]) for r in rows)
+    with pytest.raises(BadInput, match=r"'surface' is named by --categorical and --numeric"):
+        TableColumns(categorical=("surface",), numeric=("surface",))

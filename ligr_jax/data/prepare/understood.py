@@ -16,12 +16,13 @@ from ligr_jax.data.prepare.partition import Tally
 from ligr_jax.data.prepare.publish import SUMMARY
 from ligr_jax.data.prepare.shards import Histories
 from ligr_jax.data.prepare.sketches import Quantiles
-from ligr_jax.data.schema import MEMBER, RANDOM, SESSION, TIME, WEIGHT
+from ligr_jax.data.schema import MEMBER, RANDOM, SESSION, TIME
 from ligr_jax.data.sources.source import Source
 from ligr_jax.data.sources.times import EARLIEST_MS
 from ligr_jax.data.sources.times import shown as shown_time
 from ligr_jax.data.sources.validate import UNTIMED, has_role
 
+MEANINGS = {SESSION: "session", RANDOM: "random impressions"}
 MANY = 20  # members, before odd times are worth a warning
 HOUR_MS = 3_600_000
 
@@ -130,17 +131,14 @@ def _roles(source: Source, manifest: Manifest) -> Iterator[dict[str, Any]]:
     def role(name: str, role: str, **more: Any) -> dict[str, Any]:
         own = source.names.get(name, name)
         by = "name" if name in source.by_name and role != "action" else "said"
+        name = own if name.startswith("\x1f") else name  # a name that an adapter made up
         return {"column": own, "name": name, "role": role, "by": by, **more}
 
     yield role(MEMBER, "member")
     yield role(TIME, "time")
-    for name, meaning in (
-        (SESSION, "session"),
-        (WEIGHT, "weight in the loss"),
-        (RANDOM, "random impressions"),
-    ):
-        if name in source.present and has_role(name, source):
-            yield role(name, meaning)
+    for name in source.present:
+        if has_role(name, source):
+            yield role(name, MEANINGS.get(name, "weight in the loss"))
     for action in schema.actions:
         rates = [s.positive_rate.get(action) for s in manifest.splits.values()]
         rule = source.rules.get(action)

@@ -53,7 +53,9 @@ def canonical_source(directory: Path) -> Source:
         },
         items=Items(column_names(items), partial(read_items, items)) if items else None,
         sessions=SESSION in there,
-        present=tuple(n for n in (SESSION, WEIGHT, RANDOM) if n in there),
+        present=tuple(
+            n for n in (SESSION, WEIGHT, RANDOM) if n in there and n not in schema.columns
+        ),
         unused=tuple(n for n in there if n not in roles),
         remarks=not_read_remark([n for n in listing.not_read if n not in MADE_WITH]),
     )

@@ -130,9 +130,12 @@ def count_rows(path: Path, reading: Reading) -> int:
                 if wide:
                     chunk = decoder.decode(chunk).encode()
                 end = b"\n" if b"\n" in chunk else b"\r"
-                parts = chunk.split(b'"')
-                rows += sum(part.count(end) for part in parts[quoted::2])
-                quoted ^= len(parts) % 2 == 0
+                if b'"' in chunk or quoted:
+                    parts = chunk.split(b'"')
+                    rows += sum(part.count(end) for part in parts[quoted::2])
+                    quoted ^= len(parts) % 2 == 0
+                else:
+                    rows += chunk.count(end)
                 last = chunk[-1:]
     except OSError as e:
         _refuse(path, reading, e)

@@ -108,6 +108,9 @@ def read_batches(
 def read_column(file: Path | DataFile, name: str, batch_rows: int) -> Iterator[pl.Series]:
     """One column in file order, for a scan that needs no other; malformed rows are left out."""
     file = DataFile.of(file)
+    if name in file.partition and name not in column_names(replace(file, partition={})):
+        yield pl.Series(name, [file.partition[name]], dtype=pl.String)
+        return
     for table, _ in _tables(file, batch_rows, "skip", [name]):
         yield _frame(table, file)[name]
 
@@ -131,20 +134,18 @@ def read_whole(file: Path | DataFile) -> LogBatch:
 
 def row_digests(frame: pl.DataFrame) -> pl.Series:
     """uint64: equal for rows equal in every column."""
-    # Dates and the like hash by their text; what polars cannot hash is left out.
     return frame.hash_rows(seed=0).alias(ROW_DIGEST)
 
 
 def _frame(table: pa.Table, file: DataFile) -> pl.DataFrame:
     """The rows with cleaned cells, and with the columns that the path gives."""
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
+    frame = cleaned(table, file.reading.null_values)
     added = [
         pl.Series(name, [value], dtype=pl.String).new_from_index(0, frame.height)
         for name, value in file.partition.items()
         if name not in frame.columns
     ]
-    return cleaned(frame.with_columns(added), file.reading.null_values)
+    return frame.with_columns(added) if added else frame
 
 
 def _tables(

@@ -17,7 +17,10 @@ from ligr_jax.data.manifest import MISSING
 from ligr_jax.data.sources.rules import Rules
 
 EXACT = 2**53  # doubles below tell integers apart
-FRACTION = "is a float with a fraction, which is no id; write ids as integers or strings"
+FRACTION = (
+    "is a float with a fraction, which is no id; write ids as integers or strings, or name a "
+    "column of numbers as --numeric"
+)
 TOO_LARGE = (
     "is a float above 2^53, where floats no longer tell ids apart; write ids as integers or strings"
 )

@@ -39,15 +39,14 @@ def feature_parser(name: str, column: Column, text: bool) -> Parser:
 
 def ids(values: pl.Series, text: bool = True) -> Parsed:
     """int64 ids, `MISSING` where null."""
-    out, rules = parse_ids(values, text)
-    return out, [(rows, f"{rule}, or {SKIP_HINT}") for rows, rule in rules]
+    return parse_ids(values, text)
 
 
 def required_ids(values: pl.Series, text: bool = True) -> Parsed:
     """int64 ids; a missing one is refused."""
     out, rules = ids(values, text)
-    missing = values.is_null() | (values.is_nan() if values.dtype.is_float() else False)
-    return out, [(missing.fill_null(True).to_numpy(), f"is no id; {SKIP_HINT}"), *rules]
+    missing = values.fill_nan(None) if values.dtype.is_float() else values
+    return out, [(missing.is_null().to_numpy(), f"is no id; {SKIP_HINT}"), *rules]
 
 
 def timestamps(values: pl.Series) -> Parsed:
@@ -73,15 +72,14 @@ def timestamps(values: pl.Series) -> Parsed:
 
 def labels(values: pl.Series) -> Parsed:
     """int8 labels: 0, 1, or `UNKNOWN` where null or NaN."""
-    if values.dtype == pl.String:
-        numeric = _booleans_as_numbers(values).cast(pl.Float64, strict=False)
-    elif values.dtype in (pl.Boolean, pl.Null) or values.dtype.is_numeric():
-        numeric = values.cast(pl.Float64)
-    else:
+    if not (values.dtype in (pl.String, pl.Boolean, pl.Null) or values.dtype.is_numeric()):
         raise TypeError(f"{values.dtype} values are no labels (0, 1, or null where unknown)")
-    number = numeric.fill_null(-1).to_numpy()
-    known = values.is_not_null().to_numpy() & ~np.isnan(number)
+    numeric = _as_numbers(values)
+    number = numeric.to_numpy()  # NaN where null
+    known = ~np.isnan(number)
     bad = known & (number != 1) & (number != 0)
+    if numeric.null_count() > values.null_count():
+        bad |= (numeric.is_null() & values.is_not_null()).to_numpy()
     out = np.where(known, number == 1, UNKNOWN).astype(np.int8)
     return out, [(bad, f"is no label (0 or 1, null where unknown); {SKIP_HINT}")]
 
@@ -90,14 +88,12 @@ def numbers(values: pl.Series) -> Parsed:
     """float32, NaN where null; true and false are 1 and 0; infinity and text are refused."""
     if not (values.dtype in (pl.String, pl.Boolean, pl.Null) or values.dtype.is_numeric()):
         raise TypeError(f"{values.dtype} values are no numbers")
-    wide = values.cast(pl.Float64, strict=False)
-    bad = wide.is_null() & values.is_not_null()
-    if values.dtype == pl.String and bad.any():
-        wide = _booleans_as_numbers(values).cast(pl.Float64, strict=False)
-        bad = wide.is_null() & values.is_not_null()
-    text = bad.to_numpy()
+    wide = _as_numbers(values)
+    text = np.zeros(len(values), bool)
+    if wide.null_count() > values.null_count():
+        text = (wide.is_null() & values.is_not_null()).to_numpy()
     with np.errstate(over="ignore"):
-        narrow = wide.fill_null(np.nan).to_numpy().astype(np.float32)
+        narrow = wide.to_numpy().astype(np.float32)  # NaN where null
     return narrow, [
         (text, f"is no number; {SKIP_HINT}, or name the words that mean missing: --null-values"),
         (np.isinf(narrow), f"is infinite in float32; write null where missing, or {SKIP_HINT}"),
@@ -164,8 +160,13 @@ def bags(values: pl.Series, separator: str = "|", text: bool = True) -> tuple[Ba
     return Bags.of(lengths, elements), rules
 
 
-def _booleans_as_numbers(values: pl.Series) -> pl.Series:
-    return values.str.to_lowercase().replace({"true": "1", "false": "0"})
+def _as_numbers(values: pl.Series) -> pl.Series:
+    """Float64, null where the text is no number; true and false are 1 and 0."""
+    numbers = values.cast(pl.Float64, strict=False)
+    if values.dtype == pl.String and numbers.null_count() > values.null_count():
+        words = values.str.to_lowercase().replace({"true": "1", "false": "0"})
+        numbers = words.cast(pl.Float64, strict=False)
+    return numbers
 
 
 def as_lists(values: pl.Series) -> pl.Series:

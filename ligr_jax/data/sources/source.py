@@ -90,6 +90,8 @@ class Source:
     unused: columns of the log without a role.
     by_name: columns with a role that their name alone gave them.
     remarks: what was found out about the files, for the summary.
+    weight: column of the batches that holds the weights of rows; None: `weight`, unless that is a
+        feature or an action.
     present: columns of the schema's own (`weight`, ...) that the log has.
     rules: of actions that are computed from a column.
     time_rule: how the time column was read, where the source had to find it out.
@@ -107,6 +109,7 @@ class Source:
     unused: tuple[str, ...] = ()
     by_name: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    weight: str | None = None
     present: tuple[str, ...] = ()
     rules: Mapping[str, LabelRule] = field(default_factory=dict)
     time_rule: TimeRule | None = None
@@ -114,4 +117,6 @@ class Source:
     def shown_name(self, name: str) -> str:
         """A column for messages: its canonical name, and the file's own where they differ."""
         own = self.names.get(name, name)
+        if name.startswith("\x1f"):  # a name that an adapter made up
+            return repr(own)
         return repr(name) if own == name else f"{name!r} ({own!r} in the file)"

@@ -13,7 +13,6 @@ from ligr_jax.data.schema import (
     RANDOM,
     SESSION,
     TIME,
-    WEIGHT,
     BadInput,
     Column,
     LogSchema,
@@ -46,6 +45,7 @@ EXAMPLE = (
     "--actions click,like --categorical surface --numeric age --outcome dwell"
 )
 SCAN_ROWS = 1 << 17
+LOSS_WEIGHT = "\x1fweight"  # in a batch; a column named weight is a feature like any other
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class TableColumns:
     """What the columns of a table mean, by canonical name.
 
     names: canonical name -> name in the table, where they differ.
+    weight: the table's column that holds the weights of rows in the loss, "" for none.
     outcome: numeric columns, unless also named elsewhere, known only after the impression.
     items: table of item features, one row per `item_id`.
     separator: what stands between the ids of a bag written as text.
@@ -67,6 +68,7 @@ class TableColumns:
     numeric: tuple[str, ...] = ()
     vector: tuple[str, ...] = ()
     outcome: tuple[str, ...] = ()
+    weight: str = ""
     items: Path | None = None
     separator: str = "|"
     ignore: tuple[str, ...] = ()
@@ -75,12 +77,43 @@ class TableColumns:
     reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
-        for name in [n for n in self.names if n in self.ignore]:
+        for name in [n for n in self.ignore if n in self.names.values()]:
             raise BadInput(f"--ignore {name}: --map gives it a meaning; leave out one of the two")
+        self._refuse_two_kinds()
         ruled = [r.action for r in self.labels]
         twice = sorted({n for n in ruled if ruled.count(n) > 1})
         if twice:
             raise BadInput(f"--label: {twice} have two rules; give each action one")
+
+    def _refuse_two_kinds(self) -> None:
+        """One name is one feature."""
+        kinds = ("categorical", "bag", "numeric", "vector")
+        for k, first in enumerate(kinds):
+            for second in kinds[k + 1 :]:
+                both = [n for n in getattr(self, first) if n in getattr(self, second)]
+                if both and (first, second) != ("categorical", "bag"):
+                    raise BadInput(
+                        f"column {both[0]!r} is named by --{first} and --{second}; for two "
+                        f"features of a column name the second, e.g. --map {both[0]}_2={both[0]} "
+                        f"--{second} {both[0]}_2"
+                    )
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Name in the table -> canonical name, where they differ; the first of several."""
+        out: dict[str, str] = {}
+        for ours, theirs in self.names.items():
+            out.setdefault(theirs, ours)
+        return out
+
+    @property
+    def copies(self) -> dict[str, str]:
+        """Second uses of a column: another name -> its canonical name. Either `--map` names a
+        column twice, or a feature is named by the table's own name of a column that is mapped."""
+        renamed = self.renamed
+        out = {o: renamed[t] for o, t in self.names.items() if renamed[t] != o}
+        mentioned = [n for n in (*self.features, *self.all_actions) if n in renamed]
+        return out | {n: renamed[n] for n in mentioned if n not in self.names}
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -95,7 +128,7 @@ class TableColumns:
 
     def ours(self, name: str) -> str:
         """Canonical name of a column of the table."""
-        return {v: k for k, v in self.names.items()}.get(name, name)
+        return self.renamed.get(name, name)
 
 
 def parse_map(pairs: Sequence[str]) -> dict[str, str]:
@@ -103,7 +136,7 @@ def parse_map(pairs: Sequence[str]) -> dict[str, str]:
     out: dict[str, str] = {}
     for pair in pairs:
         ours, equals, theirs = (part.strip() for part in pair.partition("="))
-        if not (ours and equals and theirs) or ours in out or theirs in out.values():
+        if not (ours and equals and theirs) or ours in out:
             raise BadInput(f"--map {pair}: write each name once, as canonical=theirs: {EXAMPLE}")
         out[ours] = theirs
     return out
@@ -126,10 +159,10 @@ def table_source(path: Path, columns: TableColumns) -> Source:
     same_columns(files)
     items = _items(columns.items, columns) if columns.items else None
     names = _canonical_names(files[0], columns, items.columns if items else ())
-    there = [n for n in names if n not in columns.ignore]
-    _require(files[0], there, columns, items.columns if items else ())
+    names = [*names, *(c for c, ours in columns.copies.items() if ours in names)]
+    _require(files[0], names, columns, items.columns if items else ())
     time = _time_rule(files, columns)
-    used = _used(there, columns)
+    used = _used(names, columns)
 
     def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
         for file in files:
@@ -137,9 +170,10 @@ def table_source(path: Path, columns: TableColumns) -> Source:
                 yield _canonical(batch, columns, time, used)
 
     head = next(batches(1024, "skip"), None) if columns.vector else None
-    schema = _schema(columns, there, items, head)
+    schema = _schema(columns, names, items, head)
     unused = [n for n in names if n not in used and n not in schema.columns]
-    unused = [n for n in unused if n not in {r.column for r in columns.labels}]
+    read = {columns.ours(n) for n in (columns.weight, *(r.column for r in columns.labels))}
+    unused = [n for n in unused if n not in read]
     notes = (f"columns of the table that are not used: {', '.join(unused)}",) if unused else ()
     described: list[Path | DataFile] = [*files, *([columns.items] if columns.items else [])]
     return Source(
@@ -156,12 +190,16 @@ def table_source(path: Path, columns: TableColumns) -> Source:
             **_said(columns),
         },
         items=items,
-        names=columns.names,
+        names={**columns.names, **_own_names(columns)},
+        weight=LOSS_WEIGHT if columns.weight else "",
         sessions=SESSION in used,
         unused=tuple(unused),
         by_name=tuple(n for n in BY_NAME if n in used and n not in columns.names),
-        remarks=tuple(_remarks(listing.not_read, files, time)),
-        present=tuple(n for n in (SESSION, WEIGHT, RANDOM) if n in used),
+        remarks=tuple(_remarks(listing.not_read, files, time, columns)),
+        present=(
+            *(n for n in (SESSION, RANDOM) if n in used and n not in schema.columns),
+            *([LOSS_WEIGHT] if columns.weight else []),
+        ),
         rules={r.action: r for r in columns.labels},
         time_rule=time,
     )
@@ -172,6 +210,7 @@ def _said(columns: TableColumns) -> dict[str, Any]:
     reading, time = asdict(columns.reading), asdict(columns.time)
     out = {
         "ignore": list(columns.ignore),
+        "weight": columns.weight,
         "labels": [r.text for r in columns.labels],
         "reading": {k: v for k, v in reading.items() if v and v != asdict(Reading())[k]},
         "time": {k: v for k, v in time.items() if v},
@@ -181,16 +220,18 @@ def _said(columns: TableColumns) -> dict[str, Any]:
 
 def _used(there: list[str], columns: TableColumns) -> list[str]:
     """Columns of the table that have a role."""
-    weight = [WEIGHT] if WEIGHT in columns.names else []
-    roles = {MEMBER, TIME, *BY_NAME, *weight, ITEM, *columns.all_actions, *columns.features}
+    roles = {MEMBER, TIME, *BY_NAME, ITEM, *columns.all_actions, *columns.features}
     return [n for n in there if n in roles]
 
 
 def _canonical(batch: LogBatch, columns: TableColumns, time: TimeRule, used: list[str]) -> LogBatch:
     """The batch with canonical names, times in milliseconds, labels by rule, and used columns."""
-    frame = batch.frame.rename({v: k for k, v in columns.names.items()}, strict=False)
+    frame = batch.frame.drop(columns.ignore, strict=False)
+    frame = frame.rename(columns.renamed, strict=False)
     faults: list[Fault] = []
-    made: dict[str, pl.Series] = {}
+    made = {c: frame[ours].alias(c) for c, ours in columns.copies.items() if ours in frame.columns}
+    if columns.weight:
+        made[LOSS_WEIGHT] = frame[columns.ours(columns.weight)].alias(LOSS_WEIGHT)
     try:
         ms, rules = parse_times(frame[TIME], time)
     except TypeError as e:
@@ -271,7 +312,7 @@ def _items(path: Path, columns: TableColumns) -> Items:
         raise BadInput(f"--items {path}: no such file")
     file = DataFile(path, path.name, reading=replace(columns.reading, delimiter=""))
     _refuse_other_kinds(file)
-    names = [n for n in _canonical_names(file, columns, None) if n not in columns.ignore]
+    names = _canonical_names(file, columns, None)
     if ITEM not in names:
         raise BadInput(
             f"{path}: an item table needs a column {ITEM!r} (or --map {ITEM}=NAME); its columns "
@@ -306,8 +347,8 @@ def _canonical_names(
     elsewhere: canonical columns of the item table, where a mapped name may be instead; None for
     the item table itself, which need not have those of the log.
     """
-    there = column_names(file)
-    theirs = {v: k for k, v in columns.names.items()}
+    there = [n for n in column_names(file) if n not in columns.ignore]
+    theirs = columns.renamed
     for ours, name in columns.names.items():
         if name not in there and elsewhere is not None and ours not in elsewhere:
             raise BadInput(
@@ -315,7 +356,10 @@ def _canonical_names(
                 f"its columns are {there}"
             )
         if name in there and ours in there and ours not in theirs:
-            raise BadInput(f"{file.path} has a column {ours!r} beside {name!r}; drop or rename one")
+            raise BadInput(
+                f"{file.path} has a column {ours!r} beside {name!r}; drop or rename one, or "
+                f"--ignore {ours}"
+            )
     return [theirs.get(n, n) for n in there]
 
 
@@ -323,7 +367,8 @@ def _require(file: DataFile, there: list[str], columns: TableColumns, items: Seq
     ruled = {r.action for r in columns.labels}
     actions = [a for a in columns.actions if a not in ruled]
     lacking = [n for n in (MEMBER, TIME, ITEM, *actions) if n not in there]
-    lacking += [r.column for r in columns.labels if columns.ours(r.column) not in there]
+    read = [columns.weight] * bool(columns.weight) + [r.column for r in columns.labels]
+    lacking += [n for n in read if columns.ours(n) not in there]
     lacking += [n for n in columns.features if n not in there and n not in items]
     if not columns.all_actions or lacking:
         wanted = ", ".join(dict.fromkeys(lacking)) or "which columns are labels (--actions)"
@@ -344,9 +389,15 @@ def _refuse_other_kinds(file: DataFile) -> None:
         )
 
 
-def _remarks(not_read: list[str], files: list[DataFile], time: TimeRule) -> Iterable[str]:
+def _remarks(
+    not_read: list[str], files: list[DataFile], time: TimeRule, columns: TableColumns
+) -> Iterable[str]:
     """What was understood of the files, for the summary."""
     yield f"times: {time.describe()}"
+    if columns.ignore:
+        yield f"ignored: {', '.join(columns.ignore)}"
+    for name in [n for n in columns.ignore if n not in column_names(files[0])]:
+        yield f"--ignore {name}: there is no such column"
     if not files[0].parquet:
         delimiter = header(files[0].path, files[0].reading)[1]
         if delimiter != ",":
@@ -358,5 +409,13 @@ def _remarks(not_read: list[str], files: list[DataFile], time: TimeRule) -> Iter
 
 
 def _renamed(batch: LogBatch, columns: TableColumns) -> LogBatch:
-    theirs = {v: k for k, v in columns.names.items()}
-    return replace(batch, frame=batch.frame.rename(theirs, strict=False))
+    frame = batch.frame.drop(columns.ignore, strict=False)
+    frame = frame.rename(columns.renamed, strict=False)
+    made = [frame[o].alias(c) for c, o in columns.copies.items() if o in frame.columns]
+    return replace(batch, frame=frame.with_columns(made))
+
+
+def _own_names(columns: TableColumns) -> dict[str, str]:
+    """The table's own names of second uses and of the weight."""
+    out = {c: columns.names.get(ours, ours) for c, ours in columns.copies.items()}
+    return out | ({LOSS_WEIGHT: columns.weight} if columns.weight else {})

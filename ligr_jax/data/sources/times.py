@@ -201,12 +201,17 @@ def parse_times(values: pl.Series, rule: TimeRule) -> tuple[np.ndarray, Rules]:
     missing = (~readable | ms.is_null()).to_numpy()
     out = ms.fill_null(0).to_numpy().copy()
     what = f"is no time ({rule.describe()})"
-    future = "lies in the future as " + rule.describe()
-    remedy = "say what it counts with --time-unit s, ms, us or ns, or leave such rows out with "
+    future = ~missing & (out > latest_ms())
+    # To leave out bad rows is advice for a few of them, not for a column that is read wrongly.
+    unlike = "; give the column's own --time-unit or --time-format"
     rules = [
-        (missing, f"{what}; {SKIP_HINT}"),
+        (missing, what + (unlike if missing.mean() > 0.5 else f"; {SKIP_HINT}")),
         (~missing & (out < 0), f"is a negative time; {SKIP_HINT}"),
-        (~missing & (out > latest_ms()), f"{future}; {remedy}--on-bad-row skip"),
+        (
+            future,
+            f"lies in the future as {rule.describe()}"
+            + (unlike if future.mean() > 0.5 else f"; {SKIP_HINT}"),
+        ),
     ]
     if rule.found and rule.kind == "number":
         early = ~missing & (out >= 0) & (out < EARLIEST_MS)
@@ -321,7 +326,7 @@ def _unlike(scan: TimeScan) -> str:
     shares = [
         f"{n / scan.numbers:.0%} {UNIT_NAMES.get(k, k)}"
         for k, n in scan.kinds.items()
-        if n > (0 if k in PER_MS else 0.2 * scan.numbers)
+        if n > (0 if k in PER_MS else 0.5 * scan.numbers)
     ]
     if shares:
         return (

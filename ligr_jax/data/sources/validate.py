@@ -94,7 +94,11 @@ def _log_parsers(source: Source, text: bool) -> Parsers:
     if source.sessions and has_role(SESSION, source):
         out[SESSION] = (SESSION, ids, np.array([0]))
     weight, random = (name if has_role(name, source) else None for name in (WEIGHT, RANDOM))
-    out[WEIGHT] = (weight, weights, np.ones(1, np.float32))
+    out[WEIGHT] = (
+        weight if source.weight is None else source.weight,
+        weights,
+        np.ones(1, np.float32),
+    )
     out[RANDOM] = (random, labels, unknown)
     out |= {action(a): (a, labels, unknown) for a in schema.actions}
     for name, column in log_columns(source).items():
