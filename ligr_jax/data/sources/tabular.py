@@ -226,8 +226,7 @@ def _used(there: list[str], columns: TableColumns) -> list[str]:
 
 def _canonical(batch: LogBatch, columns: TableColumns, time: TimeRule, used: list[str]) -> LogBatch:
     """The batch with canonical names, times in milliseconds, labels by rule, and used columns."""
-    frame = batch.frame.drop(columns.ignore, strict=False)
-    frame = frame.rename(columns.renamed, strict=False)
+    frame = _renamed_frame(batch.frame, columns)
     faults: list[Fault] = []
     made = {c: frame[ours].alias(c) for c, ours in columns.copies.items() if ours in frame.columns}
     if columns.weight:
@@ -409,10 +408,16 @@ def _remarks(
 
 
 def _renamed(batch: LogBatch, columns: TableColumns) -> LogBatch:
-    frame = batch.frame.drop(columns.ignore, strict=False)
-    frame = frame.rename(columns.renamed, strict=False)
+    frame = _renamed_frame(batch.frame, columns)
     made = [frame[o].alias(c) for c, o in columns.copies.items() if o in frame.columns]
     return replace(batch, frame=frame.with_columns(made))
+
+
+def _renamed_frame(frame: pl.DataFrame, columns: TableColumns) -> pl.DataFrame:
+    """The frame with canonical names, without ignored columns. Column by column: polars takes
+    names such as ^x$ for patterns."""
+    kept = (s for s in frame.iter_columns() if s.name not in columns.ignore)
+    return pl.DataFrame([s.alias(columns.renamed.get(s.name, s.name)) for s in kept])
 
 
 def _own_names(columns: TableColumns) -> dict[str, str]:
