@@ -219,7 +219,9 @@ def test_an_impossible_combination_is_refused_with_its_values(
 
 def test_the_digest_follows_what_changes_numbers_and_nothing_else() -> None:
     assert len(digest(BASE)) == 12
-    for same in ("data.dir=/elsewhere", "data.workers=3", "track.wandb=off", "track.group=x"):
+    kept = ("data.dir=/elsewhere", "data.workers=3", "track.wandb=off", "track.group=x")
+    saving = ("train.log_every=7", "train.checkpoint_every=7", "train.checkpoint_minutes=7")
+    for same in (*kept, *saving, "train.keep=7"):
         assert digest(override(BASE, [same])) == digest(BASE), same
         assert difference(BASE, override(BASE, [same])) == {}
     digests = {digest(BASE)}

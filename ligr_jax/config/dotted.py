@@ -20,6 +20,10 @@ _NOT_IN_DIGEST = (
     "data.workers",
     "mesh.",
     "track.",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.keep",
     "train.warm.run",
     "train.warm.cold_run",
 )

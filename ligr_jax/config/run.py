@@ -146,6 +146,7 @@ class TrainConfig:
     log_every: int = 20
     eval_every: int = 0  # 0: only at the end
     checkpoint_every: int = 200
+    checkpoint_minutes: float = 10.0  # also save when this time has passed; 0: only by steps
     keep: int = 2  # newest checkpoints kept
     max_bad_steps: int = 10  # non-finite steps in a row after which the run stops
     warm: WarmConfig = field(default_factory=WarmConfig)
@@ -158,7 +159,7 @@ class TrainConfig:
             f"train.flops={self.flops:g} and train.steps={self.steps} both say how long to train; "
             "set one of them to 0",
         )
-        for name in ("steps", "eval_every"):
+        for name in ("steps", "eval_every", "checkpoint_minutes"):
             require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)} must be >= 0")
         for name in ("log_every", "checkpoint_every", "keep", "max_bad_steps"):
             require(getattr(self, name) >= 1, f"train.{name}={getattr(self, name)} must be >= 1")

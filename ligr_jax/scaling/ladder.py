@@ -148,13 +148,23 @@ def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] =
             actions=manifest.actions,
             prior=tuple(_prior(rates.get(a, 0.5)) for a in manifest.actions),
         ),
-        data=DataConfig(dir=str(data), digest=manifest.digest),
+        data=DataConfig(dir=str(Path(data).resolve()), digest=manifest.digest),
     )
     if derived:
         # The heads of the intermediate shape may not divide its width, so they are 1 until derived.
         shape = override(config, [*plain, "model.heads=1"] if "head_width" in derived else plain)
         plain += [a for name, value in derived.items() for a in _derive(shape, name, value)]
+    before = config.data
     config = override(config, plain)
+    if Path(config.data.dir).resolve() != Path(before.dir):
+        raise ConfigError(
+            f"data.dir={config.data.dir}, but --data is {data}; name the data once, with --data"
+        )
+    if config.data.digest != before.digest:
+        raise ConfigError(
+            f"data.digest={config.data.digest}, but {data} has the digest {before.digest}; leave "
+            "data.digest out, or give the data that have it"
+        )
     check_columns(config.model, manifest)
     return config
 

@@ -34,6 +34,7 @@ READERS = {
 # Configuration that is no part of a run's shape: chance, places, and how it is computed or watched.
 UNSHAPED = {"seed", "out", "directory", "dir", "name", "workers", "remat", "unroll"}
 UNSHAPED |= {"implementation", "log_every", "eval_every", "checkpoint_every", "keep"}
+UNSHAPED |= {"checkpoint_minutes"}
 SWEEP = "sweep.json"
 SEPARATOR = ", "  # of the names in `sweeps`
 UNSHAPED_PARTS = ("config/track.", "config/mesh.")

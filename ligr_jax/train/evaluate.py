@@ -30,7 +30,7 @@ from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.program import Program
-from ligr_jax.train.run import load_config
+from ligr_jax.train.run import data_directory, load_config
 from ligr_jax.train.state import TrainState, split
 
 # A model this many standard errors below the oracle's cross-entropy has read an answer.
@@ -143,7 +143,7 @@ def restore(
     if others:
         raise ConfigError(f"{others[0]}: only mesh.* of a trained run can be changed")
     config = override(config, assignments)
-    records = Records(data or config.data.dir, config.data.edges)
+    records = Records(data_directory(run, config, data), config.data.edges)
     if records.digest != config.data.digest:
         raise ConfigError(
             f"{records.directory} has digest {records.digest}, the run was trained on "

@@ -73,7 +73,9 @@ def warm_start(
     if warm.cold_weight:
         shares[warm.cold_run] = shares.get(warm.cold_run, 0) + warm.cold_weight
     for run, share in shares.items():
-        evaluator, state = restore(Path(run), batch=1, assignments=_ONE_DEVICE)
+        same = load_config(Path(run)).data.digest == config.data.digest
+        data = Path(config.data.dir) if same else None  # the data may have moved since
+        evaluator, state = restore(Path(run), data, batch=1, assignments=_ONE_DEVICE)
         _require_same_model(config, evaluator.config, run)
         weights = jax.device_get(state.params)
         mean = _add(mean, share, weights)

@@ -27,6 +27,7 @@ from ligr_jax.train.length import steps_of
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import Record
 from ligr_jax.train.run import adopt, claimed, finished
+from ligr_jax.train.save_clock import SaveClock
 from ligr_jax.train.state import TrainState
 
 
@@ -128,6 +129,7 @@ def advance(training: Training, state: TrainState, first: int) -> TrainState:
         Preempted: A stop was requested; everything is saved.
     """
     c, steps = training.config.train, training.steps
+    clock = SaveClock(c.checkpoint_minutes, first)
     pending: Any = None
     if stop_agreed(training.stop) or (training.evaluation_due and _stops(training, first, state)):
         raise halted(training, first)
@@ -137,7 +139,7 @@ def advance(training: Training, state: TrainState, first: int) -> TrainState:
             training.read(number - 1, pending)
         pending = metrics
         stopping = stop_agreed(training.stop)
-        save = number % c.checkpoint_every == 0 or number == steps or stopping
+        save = number % c.checkpoint_every == 0 or number == steps or stopping or clock.due(number)
         evaluate = c.eval_every and number % c.eval_every == 0 and number < steps
         if save or evaluate:
             training.read(number, pending)
@@ -146,6 +148,7 @@ def advance(training: Training, state: TrainState, first: int) -> TrainState:
             stopping = _stops(training, number, state) or stopping
         if save or stopping:
             training.save(number, state)
+            clock.saved()
         if stopping and number < steps:
             raise halted(training, number)
     return state

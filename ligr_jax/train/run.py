@@ -134,6 +134,24 @@ def load_config(directory: Path) -> Config:
         raise ConfigError(f"{path}: {e}; {remedy}") from e
 
 
+def data_directory(run: Path, config: Config, data: Path | None = None) -> Path:
+    """Where the prepared data of a run are: `data`, or else where they were when it trained.
+
+    Raises:
+        ConfigError: they are not there.
+    """
+    if data is not None:
+        return data
+    place = Path(config.data.dir)
+    for directory in (place, run / place):  # earlier releases stored relative paths
+        if (directory / "manifest.json").is_file():
+            return directory
+    raise ConfigError(
+        f"{run} was trained on the data in {place}, which holds no manifest.json now; if the data "
+        "have moved, name their directory with --data"
+    )
+
+
 def load_summary(directory: Path) -> dict[str, Any] | None:
     """The final numbers of a finished run, or None.
 

@@ -1,16 +1,28 @@
 """A run's directory: bound once it holds work, its files named where they are damaged."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ligr_jax.cli import main
 from ligr_jax.config import ConfigError
 from ligr_jax.digests import DamagedFile
+from ligr_jax.train import save_clock
 from ligr_jax.train.loop import train
 from ligr_jax.train.rows import DamagedRows, read_rows, rescue_rows
-from ligr_jax.train.run import Busy, adopt, claimed, held, load_config, load_summary
+from ligr_jax.train.run import (
+    Busy,
+    adopt,
+    claimed,
+    data_directory,
+    held,
+    load_config,
+    load_summary,
+)
 from tests.train.runs import small_config
 
 
@@ -23,7 +35,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def edit(path: Path, name: str, value: object) -> None:
     """Change a field of a config.json that has no digest."""
     raw = json.loads(path.read_text())
-    raw.pop("digest")
+    raw.pop("digest", None)
     *groups, leaf = name.split(".")
     group = raw
     for part in groups:
@@ -129,3 +141,80 @@ def test_who_holds_a_directory_is_named(tmp_path: Path) -> None:
         with pytest.raises(Busy, match=owner), claimed(tmp_path):
             pass
     assert not held(tmp_path)
+
+
+def test_what_changes_no_number_may_change_on_resume(
+    prepared: Path, run: Path, finished: Path
+) -> None:
+    """How often to log and to save, how many checkpoints to keep, and where the data are."""
+    moved = run.parent / "moved"
+    moved.symlink_to(prepared)
+    (run / "summary.json").unlink()
+    shutil.rmtree(run / "checkpoints" / "40")
+    said: list[str] = []
+    changed = ("train.log_every=1", "train.checkpoint_minutes=1e-9", "train.keep=4")
+    train(small_config(moved, *changed), run, said.append)
+    updated = next(line for line in said if "config.json is updated" in line)
+    for words in ("train.log_every 5 -> 1", "train.keep 2 -> 4", "train.checkpoint_minutes 10.0"):
+        assert words in updated
+    assert load_config(run).train.log_every == 1
+    steps = [r["step"] for r in read_rows(run / "metrics.jsonl")]
+    assert steps[-12:] == [*range(30, 41), 40]
+    # Every step is due, and the same numbers come out.
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["37", "38", "39", "40"]
+    again, first = load_summary(run), load_summary(finished)
+    assert again is not None
+    assert first is not None
+    assert [again[k] for k in ("test/ne", "flops_model")] == [
+        first[k] for k in ("test/ne", "flops_model")
+    ]
+
+
+def test_data_are_named_once_and_found_where_they_have_moved(
+    prepared: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(prepared.parent)
+    assert small_config(Path(prepared.name)).data.dir == str(prepared.resolve())
+    for named in (f"data.dir={run}", "data.digest=0"):
+        with pytest.raises(ConfigError, match=f"{named}, but .*{prepared}.*--data|leave data.dig"):
+            small_config(prepared, named)
+    edit(run / "config.json", "data.dir", "/gone")
+    assert main(["eval", str(run)]) == 1
+    assert "/gone, which holds no manifest.json now; if the data have moved" in (
+        capsys.readouterr().err
+    )
+    assert data_directory(run, load_config(run), prepared) == prepared
+    edit(run / "config.json", "data.dir", "prepared")  # as earlier releases stored it
+    monkeypatch.chdir(run)
+    (run / "prepared").symlink_to(prepared)
+    assert data_directory(run, load_config(run)) == Path("prepared")
+    monkeypatch.chdir("/")
+    assert data_directory(run, load_config(run)) == run / "prepared"
+
+
+def test_processes_save_by_the_clock_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast the others' clocks are, all save at the same steps."""
+    shared: dict[str, str] = {}
+    now = [0.0]
+    monkeypatch.setattr(save_clock.time, "monotonic", lambda: now[0])
+
+    def run_of(is_first: bool, seconds: float) -> list[int]:
+        def from_first(name: str, text: str) -> str:
+            return shared.setdefault(name, text) if is_first else shared[name]
+
+        monkeypatch.setattr(save_clock, "from_first", from_first)
+        monkeypatch.setattr(save_clock, "_clocks", itertools.count())
+        clock, saved = save_clock.SaveClock(1.0, first=100), []
+        for step in range(101, 1101):
+            now[0] += seconds
+            if clock.due(step):
+                saved.append(step)
+                clock.saved()
+        return saved
+
+    saved = run_of(is_first=True, seconds=0.5)
+    assert saved == run_of(is_first=False, seconds=0.01)
+    waits = np.diff([100, *saved]) * 0.5
+    assert len(saved) in (7, 8)
+    assert ((waits >= 60) & (waits <= 71)).all()
+    assert len(shared) < 60  # process 0 is asked every ten seconds

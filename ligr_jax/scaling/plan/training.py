@@ -120,7 +120,10 @@ def train_plan(
         seconds=seconds,
         request_seconds=request_seconds(config),
         words=tuple(train_words(memory.config, data, _planned(memory.config, rule))),
-        warnings=tuple(_warnings(steps, memory, training_speed, seconds, pairs, record.configs)),
+        warnings=(
+            *_moved(data),
+            *_warnings(steps, memory, training_speed, seconds, pairs, record.configs),
+        ),
     )
 
 
@@ -163,6 +166,16 @@ def _too_slow(
             )
     smallest = words(config_at(rule.compute[0]))
     return f"{message}, and even with that of the smallest run ({smallest}); lower --candidates"
+
+
+def _moved(data: Path) -> list[str]:
+    """Return a note if the data of the runs are not where the runs had them."""
+    if (data / "manifest.json").is_file():
+        return []
+    return [
+        f"{data} holds no manifest.json now: if the data have moved, name their directory with "
+        "--data"
+    ]
 
 
 def _warnings(

@@ -1,0 +1,41 @@
+"""Saving by time: `train.checkpoint_minutes` after the last save, at one step in all processes."""
+
+import itertools
+import json
+import time
+
+from ligr_jax.parallel.processes import from_first
+
+_LOOK_S = 10.0  # about how often process 0 looks at its clock
+_clocks = itertools.count()  # equal in all processes, which make their clocks in one order
+
+
+class SaveClock:
+    """Process 0 decides, at steps that all processes know from its decision before."""
+
+    def __init__(self, minutes: float, first: int) -> None:
+        """
+        Args:
+            minutes: 0 for never.
+            first: step that the run starts from.
+        """
+        self._limit = 60 * minutes
+        self._name = f"save_clock/{next(_clocks)}"
+        self._saved = self._looked = time.monotonic()
+        self._step, self._next = first, first + 1
+
+    def due(self, step: int) -> bool:
+        """Whether to save at `step`; all processes call it at the same steps."""
+        if not self._limit or step < self._next:
+            return False
+        now = time.monotonic()
+        seconds = max(1e-6, (now - self._looked) / (step - self._step))  # of a step
+        look = step + max(1, int(min(_LOOK_S, self._limit) / seconds))
+        text = json.dumps([now - self._saved >= self._limit, look])
+        is_due, self._next = json.loads(from_first(f"{self._name}/{step}", text))
+        self._looked, self._step = now, step
+        return bool(is_due)
+
+    def saved(self) -> None:
+        """Start the time to the next save."""
+        self._saved = time.monotonic()
