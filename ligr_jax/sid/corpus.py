@@ -153,10 +153,12 @@ def _parquet(path: Path, column: str) -> Corpus:
     return Corpus(np.concatenate(ids), vectors, digest_file(path))
 
 
-def item_ids(values: pl.Series, where: str, text: bool = False) -> np.ndarray:
-    """Return int64 ids as `ligr prepare` makes them; `text`: the file has no types (CSV)."""
+def item_ids(values: pl.Series, where: str) -> np.ndarray:
+    """Return int64 ids as `ligr prepare` makes them: the text 17 is the integer 17."""
+    if values.dtype == pl.String:
+        values = values.str.strip_chars()
     try:
-        return to_ids(values, text)
+        return to_ids(values)
     except TypeError as e:
         raise BadInput(f"{where}: {e}; give integers or strings") from e
 

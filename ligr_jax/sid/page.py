@@ -102,7 +102,7 @@ def read_columns(path: Path, id_column: str, ids: np.ndarray) -> pl.DataFrame:
             f"{path}: no column '{id_column}' (there are {', '.join(batch.frame.columns)}); "
             "--id names the column of item ids"
         )
-    known = item_ids(batch.frame[id_column], f"{path}, column '{id_column}'", batch.text)
+    known = item_ids(batch.frame[id_column], f"{path}, column '{id_column}'")
     nested = [n for n, kind in batch.frame.schema.items() if kind.is_nested()]
     frame = batch.frame.drop(id_column, *nested).cast(pl.String)
     there = frame.with_columns(pl.Series("", known)).unique("", keep="first")

@@ -93,7 +93,7 @@ def write_title_vectors(
             )
         lists = frame[tags].str.split("|") if kind == pl.String else frame[tags]
         lists = lists.list.eval(pl.element().filter(pl.element() != ""))
-    ids = item_ids(frame[id_column], f"{table}, column '{id_column}'", batch.text)
+    ids = item_ids(frame[id_column], f"{table}, column '{id_column}'")
     vectors = fixed_size_lists(title_vectors(frame[title], lists, width))
     make_directory(out.parent)
     with whole(out) as part:

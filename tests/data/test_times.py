@@ -118,3 +118,21 @@ def test_units_through_the_command(tmp_path: Path, capsys: pytest.CaptureFixture
     outlier = log(tmp_path / "outlier.csv", [0 if k == 9 else ms for k, ms in enumerate(MS)])
     with pytest.raises(BadInput, match=r"row 10, .*value '0' lies before 1990 as milliseconds"):
         run(outlier, *base, "--overwrite")
+
+
+def test_odd_times_are_warned_of_and_never_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seconds that are said to be milliseconds put thirty members into one session each."""
+    n = 600
+    columns = {"member_id": [k % 30 for k in range(n)], "item_id": [k % 5 for k in range(n)]}
+    times = [1_700_000_000 + 3600 * k for k in range(n)]
+    frame = pl.DataFrame({**columns, "timestamp_ms": times, "click": [k % 2 for k in range(n)]})
+    frame.write_csv(tmp_path / "log.csv")
+    base = [tmp_path / "log.csv", "--out", tmp_path / "out", "--actions", "click"]
+    run(*base)
+    assert "WARNING" not in capsys.readouterr().out
+    run(*base, "--overwrite", "--time-unit", "ms", "--time-origin", "2023-01-01")
+    said = capsys.readouterr().out
+    assert "WARNING: the whole log of 30 members lies within 35.9 min" in said
+    assert "WARNING: every member's rows are one session" in said

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from ligr_jax.cli import main
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
-from ligr_jax.sid.corpus import Corpus, open_corpus
+from ligr_jax.sid.corpus import Corpus, item_ids, open_corpus
 from ligr_jax.sid.measure import quality
 from ligr_jax.sid.model import load_model
 from tests.sid.corpora import clusters, write_items
@@ -143,3 +144,8 @@ def test_bad_vectors_are_refused_with_their_row(kind: str, tmp_path: Path) -> No
 def test_a_corpus_may_be_empty() -> None:
     """Prepared data whose items all lack content; `open_corpus` then says so."""
     assert len(Corpus(np.zeros(0, np.int64), np.zeros((0, 3), np.float32), "")) == 0
+
+
+def test_ids_are_those_of_prepare() -> None:
+    """Item vectors keyed by text join logs keyed by integers."""
+    assert item_ids(pl.Series(["17", " 18", "19.0"]), "items").tolist() == [17, 18, 19]

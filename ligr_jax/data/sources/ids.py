@@ -58,7 +58,7 @@ def parse_ids(values: pl.Series, text: bool = True) -> tuple[np.ndarray, Rules]:
     return ids, rules
 
 
-def to_ids(values: pl.Series, text: bool = False) -> np.ndarray:
+def to_ids(values: pl.Series, text: bool = True) -> np.ndarray:
     """As `parse_ids`; raises `TypeError` for the first value that is no id."""
     ids, rules = parse_ids(values, text)
     for rows, rule in rules:
