@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ligr_jax.errors import LigrError, file_errors
+from ligr_jax.places import require_local
 
 
 @contextlib.contextmanager
@@ -40,6 +41,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def make_directory(path: Path) -> None:
     """Make a directory and its parents where they are absent."""
+    require_local(path)
     with file_errors("make the directory", path):
         path.mkdir(parents=True, exist_ok=True)
 

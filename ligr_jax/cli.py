@@ -93,17 +93,23 @@ def _dispatch(words: list[str]) -> int:
     import argparse
     import importlib
 
-    if not words or words[0] not in COMMANDS:
+    from ligr_jax.commands.arguments import Parser
+    from ligr_jax.places import require_local_words
+
+    if not words or words[0] in ("-h", "--help", "help"):
         table = "".join(f"  {name:11}{what}\n" for name, what in COMMANDS.items())
-        asked = not words or words[0] in ("-h", "--help", "help")
         examples = "`ligr COMMAND --help` has examples."
         print(f"usage: ligr COMMAND ...\n\n{OVERVIEW}{table}\n{TABLE}\n{examples}")
-        if not asked:
-            print(f"\nligr: no command '{words[0]}'", file=sys.stderr)
-        return DONE if asked else USAGE
+        return DONE
+    if words[0] in ("-V", "--version", "version"):
+        print(_version())
+        return DONE
+    if words[0] not in COMMANDS:
+        print(f"ligr: no command '{words[0]}'{_nearest(words[0])}", file=sys.stderr)
+        return USAGE
     # Imported here: `ligr --help` costs nothing, and `ligr fit` never starts JAX.
     command = importlib.import_module(f"ligr_jax.commands.{words[0]}")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"ligr {words[0]}",
         description=command.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -111,8 +117,10 @@ def _dispatch(words: list[str]) -> int:
     command.add_arguments(parser)
     # argparse cannot mix options into the arguments of a command that has parts.
     has_parts = getattr(command, "HAS_PARTS", False)
-    args = (parser.parse_args if has_parts else parser.parse_intermixed_args)(words[1:])
+    parse = parser.parse_args if has_parts else parser.parse_intermixed_args
     try:
+        require_local_words(words[1:])
+        args = parse(words[1:])
         return int(command.run(args) or 0)
     except Exception as e:
         message = words_of(e)
@@ -120,6 +128,24 @@ def _dispatch(words: list[str]) -> int:
             raise
         print(f"ligr {words[0]}: {message[1]}", file=sys.stderr)
         return message[0]
+
+
+def _version() -> str:
+    import platform
+    from importlib.metadata import version
+
+    from ligr_jax import __version__
+
+    return f"ligr {__version__} (JAX {version('jax')}, Python {platform.python_version()})"
+
+
+def _nearest(word: str) -> str:
+    """What the user may have meant, and where all commands are listed."""
+    import difflib
+
+    near = difflib.get_close_matches(word, COMMANDS, 2, 0.5)
+    meant = f"; did you mean {' or '.join(near)}?" if near else ";"
+    return f"{meant} `ligr --help` lists the commands"
 
 
 if __name__ == "__main__":

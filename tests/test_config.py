@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import pytest
 
@@ -21,6 +22,7 @@ from ligr_jax.config import (
     text_of,
     to_json,
 )
+from ligr_jax.config.nearest import _SYNONYMS
 
 FEATURES = {
     "item_id": Feature(rows=100),
@@ -202,7 +204,7 @@ def test_an_ill_typed_value_says_what_is_wanted(assignment: str, message: str) -
         (["data.workers=-1"], "data.workers=-1 must be >= 0"),
         (["optim.batch=6", "optim.accumulate=4"], "batch=6 is not divisible by optim.accumulate=4"),
         (["optim.dense_lr=-1"], "optim.dense_lr=-1.0 must be >= 0"),
-        (["optim.dense_lr=nan"], "optim.dense_lr=nan must be >= 0"),
+        (["optim.dense_lr=nan"], "optim.dense_lr=nan: expected a number .it has to be finite"),
         (["optim.warmup=1"], r"optim.warmup=1.0 must be in \[0, 1\)"),
         (["train.epochs=0"], "train.epochs=0.0 must be > 0"),
         (["train.steps=-5"], "train.steps=-5 must be >= 0"),
@@ -289,3 +291,43 @@ def test_a_file_with_a_field_of_another_release_is_refused() -> None:
 @pytest.mark.parametrize(("width", "factor", "wanted"), [(64, 4, 256), (10, 1, 8), (20, 2.7, 56)])
 def test_ffn_width_is_a_multiple_of_eight(width: int, factor: float, wanted: int) -> None:
     assert ModelConfig(width=width, ffn_factor=factor).ffn_width == wanted
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [
+        ("lr", "nearest: optim.dense_lr, optim.table_lr"),
+        ("learning-rate", "nearest: optim.dense_lr, optim.table_lr"),
+        ("batch_size", "nearest: optim.batch"),
+        ("optim.batch_size", "nearest: optim.batch"),
+        ("epochs", "nearest: train.epochs"),
+        ("layers", "nearest: model.depth"),
+        ("seed", "nearest: train.seed"),
+        ("width", "nearest: model.width"),
+        ("dropout", "nearest: model.dropout"),
+        ("model.detph", "nearest: model.depth"),
+        ("drop", "nearest: model.dropout"),
+        ("model.features.tag.row", "nearest: model.features.tag.rows"),
+        ("zzz", "names begin with model, data, optim, mesh, train, eval, track and a dot"),
+    ],
+)
+def test_an_unknown_name_shows_the_few_it_may_stand_for(word: str, names: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        override(BASE, [f"{word}=1"])
+    text = str(refused.value)
+    assert f"unknown name '{word}'; {names}" in text
+    assert len(text) < 200
+
+
+def test_synonyms_stand_for_fields_that_there_are() -> None:
+    assert _SYNONYMS.keys() <= flatten(Config()).keys()
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "", "0x1p3", "1e10", "2147483648"])
+def test_no_field_takes_a_number_that_no_computation_can_use(text: str) -> None:
+    for name, value in flatten(BASE).items():
+        if type(value) is float and text in ("1e10", "2147483648"):
+            continue
+        if type(value) in (int, float):
+            with pytest.raises(ConfigError, match=re.escape(f"{name}={text}: expected a")):
+                override(BASE, [f"{name}={text}"])

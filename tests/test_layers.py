@@ -19,6 +19,7 @@ LEAVES = {
     "exit_status",
     "lazy",
     "lock",
+    "places",
     "progress",
     "stop",
 }

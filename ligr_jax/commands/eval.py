@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ligr_jax.commands.arguments import count
+
 COLUMNS = ("ne", "auc", "gauc", "ndcg", "calibration", "ece", "rate")
 
 
@@ -25,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--data", type=Path, help="prepared data (default: where the run had it)")
-    parser.add_argument("--batch", type=int, default=0, help="rows at a time")
+    parser.add_argument("--batch", type=count, default=0, help="rows at a time")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
+    parser.add_argument("--step", type=count, help="of the checkpoint (default: the newest)")
     parser.add_argument(
         "assignments", nargs="*", metavar="mesh.name=value", help="e.g. mesh.model=4"
     )

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ligr_jax.commands.arguments import count, whole_number
+
 if TYPE_CHECKING:
     from ligr_jax.tables.layout import Layout
     from ligr_jax.tables.pieces import Source
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="directory to write")
-    parser.add_argument("--bits", type=int, default=32, choices=(32, 8, 4), help="[%(default)s]")
+    parser.add_argument(
+        "--bits", type=whole_number(4, 32), default=32, choices=(32, 8, 4), help="[%(default)s]"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a finished export")
     parser.add_argument("--data", type=Path, help="prepared data (default: where the run had it)")
-    parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
+    parser.add_argument("--step", type=count, help="of the checkpoint (default: the newest)")
     parser.add_argument(
         "assignments", nargs="*", metavar="mesh.name=value", help="e.g. mesh.model=4"
     )

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ligr_jax.commands.arguments import count, positive_int
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import (
     IsoFlop,
@@ -74,9 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--d", default="tokens", metavar="COL", help="data seen (%(default)s)")
     parser.add_argument("--unique", metavar="COL", help="distinct data, where some are seen again")
-    parser.add_argument("--bootstrap", type=int, default=1000, help="resamples (%(default)s)")
+    parser.add_argument("--bootstrap", type=count, default=1000, help="resamples (%(default)s)")
     parser.add_argument(
-        "--leave-out", type=int, metavar="K", help="also fit without the K largest budgets"
+        "--leave-out", type=positive_int, metavar="K", help="also fit without the K largest budgets"
     )
     parser.add_argument("--register", metavar="FILE", help="write the prediction at --at to FILE")
     parser.add_argument("--at", help="C, or N,D for chinchilla, of the run to predict")

@@ -16,6 +16,7 @@ import json
 import sys
 from pathlib import Path
 
+from ligr_jax.commands.arguments import count, positive_float, positive_int, share
 from ligr_jax.commands.fit import LOWER
 from ligr_jax.scaling.runs import read_runs
 
@@ -29,17 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="sweep directories, or runs as .csv or .parquet",
     )
-    parser.add_argument("--flops", type=float, required=True, help="budget of the next run")
+    parser.add_argument(
+        "--flops", type=positive_float, required=True, help="budget of the next run"
+    )
     parser.add_argument("--metric", default="validation/ne", help="column (%(default)s)")
     parser.add_argument("--axis", default="flops_model", help="compute column (%(default)s)")
     parser.add_argument("--device", help="h200, h100, a100, tpu-v5e, ..., cpu (default: the runs')")
-    parser.add_argument("--devices", type=int, help="how many (default: as the runs)")
-    parser.add_argument("--mfu", type=float, help="share of the peak reached (default: measured)")
-    parser.add_argument("--serve-ms", type=float, help="longest a request may take")
-    parser.add_argument("--candidates", type=int, default=512, help="of a request (%(default)s)")
+    parser.add_argument("--devices", type=positive_int, help="how many (default: as the runs)")
+    parser.add_argument("--mfu", type=share, help="share of the peak reached (default: measured)")
+    parser.add_argument("--serve-ms", type=positive_float, help="longest a request may take")
+    parser.add_argument(
+        "--candidates", type=positive_int, default=512, help="of a request (%(default)s)"
+    )
     parser.add_argument("--data", type=Path, help="prepared data (default: where the runs had it)")
     parser.add_argument("--far", action="store_true", help="answer beyond the runs' reach too")
-    parser.add_argument("--bootstrap", type=int, default=1000, help="resamples (%(default)s)")
+    parser.add_argument("--bootstrap", type=count, default=1000, help="resamples (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 

@@ -30,6 +30,7 @@ import json
 import sys
 from pathlib import Path
 
+from ligr_jax.commands.arguments import positive_int
 from ligr_jax.data.prepare.options import (
     PrepareOptions,
     parse_duration,
@@ -62,7 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_columns(parser.add_argument_group("columns, for tables (options may be repeated)"))
     _add_reading(parser.add_argument_group("times and cells, for tables"))
     add("--on-bad-row", choices=("error", "skip"), default="error", help="skip: drop and count")
-    add("--shard-rows", metavar="N", type=int, default=2_000_000, help="rows held in memory")
+    add(
+        "--shard-rows",
+        metavar="N",
+        type=positive_int,
+        default=2_000_000,
+        help="rows held in memory",
+    )
     add("--overwrite", action="store_true", help="replace an output that was made otherwise")
     add("--json", action="store_true", help="print the summary as JSON, and nothing else")
 

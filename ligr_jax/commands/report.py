@@ -8,13 +8,15 @@ examples:
 
 import argparse
 
+from ligr_jax.commands.arguments import count
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sweeps", nargs="+", metavar="DIR", help="sweeps' directories, or runs as .csv or .parquet"
     )
     parser.add_argument("--out", help="where to write (default: the directory, if it is one)")
-    parser.add_argument("--bootstrap", type=int, default=1000, help="resamples (%(default)s)")
+    parser.add_argument("--bootstrap", type=count, default=1000, help="resamples (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,8 +18,11 @@ items get ids from the frozen model: `assign` with a source that holds them.
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from ligr_jax.commands.arguments import number, positive_int, whole_number
 from ligr_jax.data.schema import BadInput
 from ligr_jax.sid.config import CHOICES, SidConfig
 
@@ -43,6 +46,18 @@ WHAT = {
 }
 
 
+def _widths(text: str) -> tuple[int, ...]:
+    return tuple(positive_int(part) for part in text.split(",") if part)
+
+
+_PARSERS: dict[type, Callable[[str], Any]] = {
+    int: whole_number(0, 2**63 - 1),
+    float: number,
+    str: str,
+    tuple: _widths,
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parts = parser.add_subparsers(
         dest="part", required=True, metavar="vectors|train|assign|inspect|attach"
@@ -58,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         told = "" if field.name == "steps" else f" [{shown}]"
         train.add_argument(
             f"--{field.name}",
-            type=_widths if isinstance(value, tuple) else type(value),
+            type=_PARSERS[type(value)],
             default=0 if field.name == "steps" else value,
             choices=CHOICES.get(field.name),
             help=WHAT[field.name] + told,
@@ -69,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vectors.add_argument("--id", metavar="COL", default="item_id", help="[%(default)s]")
     vectors.add_argument("--title", metavar="COL", default="title", help="[%(default)s]")
     vectors.add_argument("--tags", metavar="COL", help="such as a|b|c, or lists")
-    vectors.add_argument("--width", type=int, default=64, help="[%(default)s]")
+    vectors.add_argument("--width", type=positive_int, default=64, help="[%(default)s]")
     assign = parts.add_parser("assign", help="write item_id -> codes as Parquet")
     inspect = parts.add_parser("inspect", help="measure the codes and draw a page of clusters")
     for part in (assign, inspect):
@@ -166,10 +181,6 @@ def _inspect(args: argparse.Namespace) -> int:
     if args.out and not args.json:
         print(f"page: {args.out}")
     return 0
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(",") if part)
 
 
 PARTS = {

@@ -20,15 +20,19 @@ examples:
 import argparse
 from pathlib import Path
 
+from ligr_jax.commands.arguments import positive_int, whole_number
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="sweep file, or name=value")
     parser.add_argument("--data", required=True, type=Path, help="prepared data (ligr prepare)")
     parser.add_argument("--out", required=True, type=Path, help="directory of the runs")
-    parser.add_argument("--jobs", type=int, default=1, help="points trained at a time (default 1)")
+    parser.add_argument(
+        "--jobs", type=whole_number(1, 1024), default=1, help="points trained at a time (default 1)"
+    )
     parser.add_argument(
         "--together",
-        type=int,
+        type=positive_int,
         default=1,
         metavar="K",
         help="points that differ only in seed and rates, trained as one program (default 1)",

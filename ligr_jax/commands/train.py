@@ -128,6 +128,7 @@ def _read_group(path: Path) -> list[tuple[Path, list[str]]]:
     """Directory and assignments of each run of a `--together` file."""
     from ligr_jax.atomic import read_text
     from ligr_jax.config import ConfigError
+    from ligr_jax.places import require_local
 
     try:
         entries = json.loads(read_text(path))
@@ -144,5 +145,6 @@ def _read_group(path: Path) -> list[tuple[Path, list[str]]]:
                 f'{path}: entry {number} is {entry!r}; write {{"out": "DIR", '
                 '"assignments": ["name=value", ...]}'
             )
+        require_local(entry["out"])
         runs.append((Path(entry["out"]), given))
     return runs

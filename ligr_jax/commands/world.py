@@ -12,14 +12,19 @@ examples:
 import argparse
 from pathlib import Path
 
+from ligr_jax.commands.arguments import number, positive_int, whole_number
 from ligr_jax.data.world.generate import WorldConfig, generate
 from ligr_jax.progress import Progress
+
+NUMBERS = {int: whole_number(-(2**63), 2**63 - 1), float: number}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = WorldConfig()
     parser.add_argument("--out", required=True, type=Path, help="directory of the log")
-    parser.add_argument("--workers", type=int, default=None, help="processes (default: all cores)")
+    parser.add_argument(
+        "--workers", type=positive_int, default=None, help="processes (default: all cores)"
+    )
     for name, what in {
         "members": "number of members",
         "seed": "another seed is another world",
@@ -31,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     }.items():
         value = getattr(default, name)
         flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=type(value), default=value, help=f"{what} (default {value})")
+        parser.add_argument(
+            flag, type=NUMBERS[type(value)], default=value, help=f"{what} (default {value})"
+        )
 
 
 def run(args: argparse.Namespace) -> None:

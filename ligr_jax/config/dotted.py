@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -11,6 +12,8 @@ from typing import Any, Literal
 
 from ligr_jax.config.errors import ConfigError, require
 from ligr_jax.config.lists import split_list
+from ligr_jax.config.nearest import nearest
+from ligr_jax.config.numbers import read_number, read_whole
 from ligr_jax.config.run import Config
 
 Path = tuple[str, ...]  # keys from the root of a configuration to one of its values
@@ -155,11 +158,7 @@ def _assign(config: Config, tree: dict[str, Any], name: str, path: Path, text: s
 
 
 def _unknown(name: str, config: Config) -> ConfigError:
-    names = list(flatten(config))
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    leaf = name.rpartition(".")[2]
-    near += [n for n in names if n.rpartition(".")[2] == leaf and n not in near]
-    return ConfigError(f"unknown name '{name}'; nearest: {', '.join(near) or ', '.join(names)}")
+    return ConfigError(f"unknown name '{name}'; {nearest(name, list(flatten(config)))}")
 
 
 def _parse(text: str, kind: Any, name: str) -> Any:
@@ -176,17 +175,12 @@ def _parse(text: str, kind: Any, name: str) -> Any:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if kind is int:
-            return int(text) if text.lstrip("-").isdigit() else _whole(float(text))
-        return kind(text)
+            return read_whole(text, name)
+        return read_number(text) if kind is float else kind(text)
     except (ValueError, KeyError, OverflowError) as e:
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, kind)
-        raise ConfigError(f"{name}={text}: expected {wanted}") from e
-
-
-def _whole(value: float) -> int:  # 1e6 is a fine way to write an integer
-    if value != int(value):
-        raise ValueError(value)
-    return int(value)
+        reason = "" if kind is bool or "convert" in str(e) or "literal" in str(e) else f" ({e})"
+        raise ConfigError(f"{name}={text}: expected {wanted}{reason}") from e
 
 
 def _children(node: Any) -> Iterable[tuple[str, Any]]:
@@ -229,7 +223,8 @@ def _build(kind: Any, raw: Any, name: str = "") -> Any:
     if kind is int or kind is float:
         wanted = {int: "a whole number", float: "a number"}[kind]
         number = isinstance(raw, int | (float if kind is float else int))
-        _expect(number and not isinstance(raw, bool), name, raw, wanted)
+        finite = number and math.isfinite(raw)
+        _expect(finite and not isinstance(raw, bool), name, raw, wanted)
     return raw
 
 

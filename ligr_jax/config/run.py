@@ -5,6 +5,7 @@ from typing import Literal
 
 from ligr_jax.config.errors import require
 from ligr_jax.config.model import ModelConfig
+from ligr_jax.places import require_local
 
 PLACEMENTS = ("auto", "replicated", "column", "row", "table")
 
@@ -24,6 +25,7 @@ class DataConfig:
     workers: int = 0  # loader processes; 0 reads in threads of this process
 
     def __post_init__(self) -> None:
+        require_local(self.dir)
         require(
             self.seq_len >= 4 and self.seq_len % 2 == 0,
             f"data.seq_len={self.seq_len} must be even and >= 4: an impression is two tokens",
@@ -117,6 +119,8 @@ class WarmConfig:
     examples: int = 4096  # impressions that tell which weights each of the runs relies on
 
     def __post_init__(self) -> None:
+        require_local(self.run)
+        require_local(self.cold_run)
         require(self.strength >= 0, f"train.warm.strength={self.strength} must be >= 0")
         require(
             0 <= self.cold_weight <= 1,
@@ -159,7 +163,7 @@ class TrainConfig:
             f"train.flops={self.flops:g} and train.steps={self.steps} both say how long to train; "
             "set one of them to 0",
         )
-        for name in ("steps", "eval_every", "checkpoint_minutes"):
+        for name in ("seed", "steps", "eval_every", "checkpoint_minutes"):
             require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)} must be >= 0")
         for name in ("log_every", "checkpoint_every", "keep", "max_bad_steps"):
             require(getattr(self, name) >= 1, f"train.{name}={getattr(self, name)} must be >= 1")
@@ -175,6 +179,8 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         valid = ("train", "validation", "test")
+        for name in ("batch", "cold_below"):
+            require(getattr(self, name) >= 0, f"eval.{name}={getattr(self, name)} must be >= 0")
         unknown = [s for s in self.splits if s not in valid]
         require(not unknown, f"eval.splits holds {unknown}; choose from {valid}")
 

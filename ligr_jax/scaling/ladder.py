@@ -24,6 +24,7 @@ Assignments of a preset are applied first, then those of a change, then the othe
 names are applied at the end, to the resulting length and width.
 """
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +179,9 @@ def _resolve(assignments: list[str]) -> tuple[list[str], dict[str, int]]:
         name, _, value = assignment.partition("=")
         if name == "preset":
             if value not in PRESETS:
-                raise ConfigError(f"no preset '{value}'; there are {', '.join(PRESETS)}")
+                near = difflib.get_close_matches(value, PRESETS, n=3, cutoff=0.5)
+                names = f"nearest: {', '.join(near)}" if near else f"there are {', '.join(PRESETS)}"
+                raise ConfigError(f"no preset '{value}'; {names}")
             presets += PRESETS[value]
         elif name == "change":
             changes += [] if value in ("", "none") else split_list(value, ";")

@@ -91,7 +91,7 @@ def _list(points: Sequence[Point], out: Path) -> None:
     path = out / SWEEP
     if all(summary_or_none(out / p.name) for p in points) and not _added(points, path):
         return  # nothing to write, so the disk may be read-only
-    with (out / LOCK).open("a") as lock:
+    with (out / LOCK).open("a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = {p["run"]: p for p in read_listed(path)["points"] if "run" in p}
         known |= _added(points, path, costs=True)
@@ -233,7 +233,7 @@ class _Board:
         path = self._out / point.name / "error.txt"
         try:
             if path.exists():  # of a group, those that diverged have their own
-                error = path.read_text().strip()
+                error = path.read_text(encoding="utf-8").strip()
             write_atomically(path, error + "\n")
         except OSError as e:
             self._say(f"cannot write {path}: {e.strerror}")

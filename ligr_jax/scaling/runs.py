@@ -167,7 +167,7 @@ def _read_directory(path: Path) -> Runs:
             except (LigrError, OSError) as e:
                 failed.append((run.name, str(e)))
         elif (run / "error.txt").exists():
-            lines = (run / "error.txt").read_text().strip().splitlines()
+            lines = (run / "error.txt").read_text(encoding="utf-8").strip().splitlines()
             failed.append((run.name, lines[-1] if lines else "error.txt is empty"))
         else:
             unfinished.append((run.name, _reached(run)))

@@ -64,7 +64,10 @@ def read_sweep(path: Path) -> list[Asked]:
     try:
         raw = yaml.safe_load(read_text(path))
     except yaml.YAMLError as e:
-        raise ConfigError(f"{path}: not YAML ({e})") from e
+        mark = getattr(e, "problem_mark", None)
+        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(e, "problem", None) or str(e).splitlines()[0]
+        raise ConfigError(f"{path}{line}: not YAML ({problem}); mend that line") from e
     if not isinstance(raw, dict) or not isinstance(raw.get("parameters"), dict):
         raise ConfigError(f"{path}: a sweep file needs `parameters`")
     if raw.get("method") != "grid":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config
+from ligr_jax.errors import file_errors
 from ligr_jax.parallel.processes import is_first
 from ligr_jax.train.rows import METRICS, finite, rescue_rows
 
@@ -29,10 +30,13 @@ class JsonLines:
         path = directory / METRICS
         self.kept = [r for r in rescue_rows(path, say) if r["step"] <= resume_step]
         write_atomically(path, "".join(_line(r) for r in self.kept))
-        self._file = path.open("a", buffering=1)
+        self._path = path
+        with file_errors("write", path):
+            self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def log(self, row: Mapping[str, Any]) -> None:
-        self._file.write(_line(row))
+        with file_errors("write", self._path):
+            self._file.write(_line(row))
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """The run directory has its own summary.json."""

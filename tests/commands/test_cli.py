@@ -22,6 +22,11 @@ def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     said = capsys.readouterr().out
     assert all(f"  {name} " in said for name in COMMANDS)
     assert main(["trian"]) == 2
+    assert capsys.readouterr().err == (
+        "ligr: no command 'trian'; did you mean train? `ligr --help` lists the commands\n"
+    )
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("ligr 0.")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -42,7 +47,10 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
         ("model.width=65", "not divisible by model.heads"),
         ("data.seq_len=33", "must be even"),
         ("model.features.item_id.kind=vector", "width"),
-        ("preset=huge", "no preset 'huge'"),
+        ("preset=huge", "no preset 'huge'; there are demo-0"),
+        ("preset=dmeo-4", "no preset 'dmeo-4'; nearest: demo-4"),
+        ("lr=0.1", "unknown name 'lr'; nearest: optim.dense_lr, optim.table_lr"),
+        ("optim.dense_lr=inf", "it has to be finite"),
     ],
 )
 def test_bad_configurations_are_refused_before_a_run_directory_exists(
@@ -52,6 +60,57 @@ def test_bad_configurations_are_refused_before_a_run_directory_exists(
     assert main(["train", "--data", str(prepared), "--out", str(out), assignment]) == 1
     assert words in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("eval", "required: run\nexample: ligr eval runs/first --split test"),
+        ("eval run --batch -3", "--batch: -3: give a whole number of at least 0"),
+        ("eval run --step -1", "--step: -1: give a whole number"),
+        ("sweep a.yaml --data p --out o --jobs 0", "--jobs: 0: give a whole number from 1 to"),
+        ("sweep a.yaml --data p --out o --together 0", "--together: 0: give a whole number of at"),
+        ("report runs --bootstrap -5", "--bootstrap: -5: give a whole number of at least 0"),
+        ("fit runs --leave-out 0", "--leave-out: 0: give a whole number of at least 1"),
+        ("world --out w --workers 0", "--workers: 0: give a whole number of at least 1"),
+        ("world --out w --sessions nan", "--sessions: nan: give a number"),
+        ("prepare log --out o --shard-rows 0", "--shard-rows: 0: give a whole number"),
+        ("export run --out o --bits 7", "--bits: invalid choice: 7 (choose from 32, 8, 4)"),
+        ("plan --runs r --flops inf", "--flops: inf: give a number"),
+        ("plan --runs r --flops 1 --mfu 2", "--mfu: 2: give a share above 0 and up to 1"),
+        ("plan --runs r --flops 1 --devices 1.5", "--devices: 1.5: give a whole number"),
+        ("sid train s --out m --hidden 8,x", "--hidden: x: give a whole number"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_an_example(
+    capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("report nope", "nope: no such sweep directory or table of runs"),
+        ("world --out w --members 0", "world.members=0; give a whole number from 1"),
+        ("sweep none.yaml --data p --out o", "cannot read none.yaml: no such file"),
+        ("sweep {dir}/broken.yaml --data p --out o", "broken.yaml, line 2, column 12: not YAML"),
+        ("train --data p --together {dir}/latin.json", "latin.json: not UTF-8 at byte 2"),
+    ],
+)
+def test_wrong_files_are_one_line(
+    tmp_path: Path, prepared: Path, capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    (tmp_path / "broken.yaml").write_text("method: grid\nname: [a: b: c\n", encoding="utf-8")
+    (tmp_path / "latin.json").write_bytes(b'["\xe9"]')
+    given = words.format(dir=tmp_path).replace("--data p", f"--data {prepared}")
+    assert main(given.split()) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 1
 
 
 def test_data_that_is_not_there_is_refused(

@@ -42,6 +42,12 @@ def write_report(
     Raises:
         BadInput: no run has finished, the runs have no compute column, or `out` is missing.
     """
+    absent = [str(path) for path in paths if not Path(path).exists()]
+    if absent:
+        raise BadInput(
+            f"{absent[0]}: no such sweep directory or table of runs; name the --out of a sweep "
+            "or a .csv or .parquet file"
+        )
     if out is None and (len(paths) != 1 or not Path(paths[0]).is_dir()):
         raise BadInput(
             "give the report's output directory with --out; it is optional only for one directory "
