@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.probe import probe
     from ligr_jax.scaling.runner import run_sweep
     from ligr_jax.scaling.sweep import corrected, only, plan_points, read_sweep, table_of
+    from ligr_jax.train.wandb_env import check_wandb
 
     # A file is one that is there; everything else is for every point.
     extra = [word for word in args.files if "=" in word]
@@ -65,4 +66,6 @@ def run(args: argparse.Namespace) -> int:
     print(table_of(points), flush=True)
     if args.dry_run:
         return 0
+    for track in {point.config.track for point in points}:
+        check_wandb(track)
     return run_sweep(points, args.data, args.out, args.jobs, print, args.together)

@@ -189,8 +189,10 @@ class EvalConfig:
 class TrackConfig:
     """Where metrics are mirrored; `metrics.jsonl` in the run directory is always written."""
 
-    wandb: Literal["auto", "online", "offline", "off"] = "auto"  # auto: online only with a key
-    project: str = "ligr"
+    # auto: what WANDB_MODE says, else online with a key, else offline. Likewise the others: "" is
+    # WANDB_PROJECT (else ligr), WANDB_ENTITY, WANDB_RUN_GROUP.
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    project: str = ""
     entity: str = ""
     group: str = ""
 

@@ -35,6 +35,7 @@ from ligr_jax.scaling.sweep import Point
 from ligr_jax.stop import stop_request
 from ligr_jax.train.run import held, load_summary, summary_or_none
 from ligr_jax.train.together import groupable
+from ligr_jax.train.wandb_env import without_run_names
 
 _LOOK_S = 0.5  # between looks at what a child wrote
 _WAIT_S = 2.0  # between looks at points that others hold
@@ -249,7 +250,7 @@ class _Board:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=without_cluster(os.environ),
+                env=without_run_names(without_cluster(os.environ)),
                 start_new_session=True,
             )
         self._children.add(child)

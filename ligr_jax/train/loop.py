@@ -29,6 +29,7 @@ from ligr_jax.train.record import Record
 from ligr_jax.train.run import adopt, claimed, finished
 from ligr_jax.train.save_clock import SaveClock
 from ligr_jax.train.state import TrainState
+from ligr_jax.train.wandb_env import check_wandb
 
 
 class Preempted(SystemExit):
@@ -55,6 +56,8 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
             _require_one_configuration(config, out)
             done = finished(out, config)  # by another process meanwhile
             if done is None:
+                if is_first():  # of several processes, the one that mirrors
+                    check_wandb(config.track)
                 adopt(out, config, is_first(), say)
                 records = Records(config.data.dir, config.data.edges)
                 return Trainer(config, records, out, say).run()

@@ -1,152 +1,148 @@
 """Weights & Biases: a mirror of metrics.jsonl, online or in a directory for a later `wandb sync`.
 
 W&B's line i is the i-th row of metrics.jsonl, however often the run was stopped, killed, or without
-its server: a session first makes up for rows that never arrived, and skips those that did.
+its server: a session first uploads rows that never arrived, and skips those that did.
+
+Nothing that happens to W&B stops training or changes its numbers. The client runs in a thread of
+its own, and a failure costs a warning that names server, reason and remedy.
 """
 
-import json
 import logging
-import os
-import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
-import wandb
+from ligr_jax.config import Config
+from ligr_jax.train import wandb_client
+from ligr_jax.train.rows import METRICS, read_rows
+from ligr_jax.train.wandb_env import WandbOptions
+from ligr_jax.train.wandb_record import open_record
+from ligr_jax.train.wandb_server import address, has_key
+from ligr_jax.train.wandb_session import Session
 
-from ligr_jax.atomic import write_atomically
-from ligr_jax.config import Config, digest, flatten
-from ligr_jax.exit_status import PREEMPTED
-from ligr_jax.train.wandb_server import address, answers, has_key
-
-_FINISH_S = 60  # for uploads at the end; what is left lies on disk
+_CLOSE_S = wandb_client.FINISH_S + 60  # at the end: uploads, and a second session where one broke
+_SESSIONS = 3  # the client may break, break again, and then the rows are kept offline
 _log = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+
+
+class _Summary(NamedTuple):
+    values: Row
+
+
+class _End(NamedTuple):
+    status: int
 
 
 class WandbMirror:
     """Mirrors rows to W&B: online with a key, else into the run directory for a later `wandb sync`.
 
-    Never asks and never waits for long: without a key, or with a server that does not answer within
-    seconds, it is offline. The client takes milliseconds for a row on a busy machine, so a thread
-    of its own hands rows over; a step pays for putting one into a queue.
+    Training never waits for it before the end: a step pays for putting a row into a queue.
 
-    rows: those of metrics.jsonl at the start, up to the step the run goes on from.
+    Args:
+        kept: how many rows metrics.jsonl has at the start.
     """
 
-    def __init__(self, directory: Path, config: Config, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._directory = directory / "wandb"
-        record = _read_record(self._directory, config, len(rows))
-        self._id, self._segments, self._mirrored = record["id"], record["segments"], record["rows"]
-        self._run = _start(directory, config, self._id)
-        if not self._run.offline:  # the server knows what it has; segments not synced are sent anew
-            self._segments, self._mirrored = [], self._run.starting_step
-        self._drop_other_segments()
-        # A session killed online leaves no count: what it sent up to its checkpoint has arrived.
-        self._write_record(self._mirrored if self._run.offline else None)
-        # The summary keeps each metric's last value under its own name, where a sweep's `metric:
-        # validation/ne` is looked for; `summary="min"` would put it one level deeper.
-        self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")
-        self._seen = 0
-        self._waiting: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
-        self._sender = threading.Thread(target=self._send, daemon=True)
-        self._sender.start()
-        for row in rows:
-            self.log(row)
+    def __init__(self, directory: Path, config: Config, options: WandbOptions, kept: int) -> None:
+        self._directory, self._config, self._options = directory, config, options
+        self._taken = kept  # rows of metrics.jsonl that were taken from the queue, or never in it
+        self._summary: Row | None = None
+        self._end: _End | None = None
+        self._url = ""
+        self._waiting: SimpleQueue[Row | _Summary | _End] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="wandb mirror")
+        self._thread.start()
 
-    def log(self, row: Mapping[str, Any]) -> None:
-        self._seen += 1
-        if self._seen > self._mirrored:
-            self._waiting.put(partial(self._run.log, dict(row)))
+    def log(self, row: Row) -> None:
+        """row: already in metrics.jsonl."""
+        if self._thread.is_alive():
+            self._waiting.put(dict(row))
 
-    def summarize(self, summary: Mapping[str, Any]) -> None:
+    def summarize(self, summary: Row) -> None:
         """Final numbers under their own names, and `device_seconds`: panels cannot multiply."""
         device_seconds = summary["seconds"] * summary["devices"]
-        final = {**summary, "device_seconds": device_seconds}
-        self._waiting.put(partial(self._run.summary.update, final))
+        self._waiting.put(_Summary({**summary, "device_seconds": device_seconds}))
 
     def close(self, status: int) -> None:
-        """Waits for uploads, a minute at most; status: the exit status the run ends with."""
-        self._waiting.put(None)
-        self._sender.join()
-        segment = Path(self._run.dir).parent
-        if status == PREEMPTED:
-            self._run.mark_preempting()  # a sweep gives it to an agent again
+        """Wait for uploads, two minutes at most; status: the exit status the run ends with."""
+        self._waiting.put(_End(status))
+        self._thread.join(_CLOSE_S)
+        if self._thread.is_alive():
+            self._warn(f"no end within {_CLOSE_S} s", self._remedy("--include-online "))
+            wandb_client.kill_client()
+
+    def _work(self) -> None:
+        """The thread: mirror until the end, in a new session where one breaks."""
+        offline, broken = False, ""
         try:
-            self._run.finish(exit_code=status)
-        except TimeoutError:
-            _log.warning(
-                "W&B is slow or away: not all of this run was sent. `wandb sync --include-online "
-                "%s` sends all of it; rows that had arrived are then there twice",
-                segment,
-            )
+            self._url = address()
+        except Exception as e:  # the client refuses its own settings
+            broken = wandb_client.one_line(e)
+            _log.warning("%s; nothing is mirrored, %s", broken, self._complete())
             return
-        if self._run.offline:
-            self._segments.append(segment.name)
-        self._write_record(max(self._seen, self._mirrored))
+        for number in range(1, _SESSIONS + 1):
+            try:
+                if broken:
+                    wandb_client.replace_dead_client()
+                self._mirror(offline or number == _SESSIONS, broken)
+                return
+            except Exception as e:  # whatever the client raises, training continues
+                broken = wandb_client.one_line(e)
+                offline = isinstance(e, TimeoutError)
+        self._warn(broken, f"nothing more is sent, {self._complete()}")
 
-    def _send(self) -> None:
-        for call in iter(self._waiting.get, None):
-            call()
+    def _mirror(self, offline: bool, broken: str) -> None:
+        """One session: from the rows on disk to the end of the run.
 
-    def _drop_other_segments(self) -> None:
-        """Removes offline segments, not yet synced, whose rows are sent again."""
-        kept = {Path(self._run.dir).parent.name, *self._segments}
-        for segment in self._directory.glob(f"offline-run-*-{self._id}"):
-            if segment.name not in kept and not list(segment.glob("*.wandb.synced")):
-                shutil.rmtree(segment)
-
-    def _write_record(self, rows: int | None) -> None:
-        record = {"id": self._id, "rows": rows, "segments": self._segments}
-        write_atomically(self._directory / "mirrored.json", json.dumps(record) + "\n")
-
-
-def _read_record(directory: Path, config: Config, rows: int) -> dict[str, Any]:
-    """W&B's `id` of the run, `rows` mirrored so far, and offline `segments` that hold them."""
-    path = directory / "mirrored.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    # A sweep's agent names its runs; a run that it began keeps its name without the agent.
-    name = os.environ.get("WANDB_RUN_ID") or known.get("id") or digest(config)
-    if known.get("id") != name:
-        return {"id": name, "rows": 0, "segments": []}
-    return known if known["rows"] is not None else known | {"rows": rows}
-
-
-def _start(directory: Path, config: Config, name: str) -> Any:
-    """The client's run, online if it can be."""
-    arguments: dict[str, Any] = {
-        "project": config.track.project,
-        "entity": config.track.entity or None,
-        "group": config.track.group or None,
-        "id": name,
-        "name": directory.name,
-        "dir": str(directory),
-        "config": flatten(config),
-        "resume": "allow",
-        "settings": wandb.Settings(
-            console="off",
-            silent=True,
-            quiet=True,
-            init_timeout=15,
-            finish_timeout=_FINISH_S,
-            finish_timeout_raises=True,
-            x_disable_stats=True,
-            reinit="create_new",  # several runs of one process are several runs
-        ),
-    }
-    url = address()
-    wanted = config.track.wandb
-    if wanted == "auto":
-        allowed = os.environ.get("WANDB_MODE", "online") == "online"
-        wanted = "online" if allowed and has_key(url) else "offline"
-    if wanted == "online":
+        Args:
+            offline: do not try the server.
+            broken: what ended the session before; "" for none.
+        """
+        record = open_record(self._directory, self._config, self._options.run_id)
+        if record.rows is None:
+            # A session killed online leaves no count: what it sent up to its checkpoint arrived.
+            record.rows = self._taken
+        record.write(self._directory)
+        wanted = self._options.mode
+        online = wanted == "online" or (wanted == "auto" and has_key(self._url))
+        session = Session(self._directory, self._config, self._options, record)
         try:
-            if answers(url):
-                return wandb.init(mode="online", **arguments)
-        except wandb.Error as e:
-            _log.warning("W&B: %s", e)
-        _log.warning("%s does not take this run; later: wandb sync %s/wandb", url, directory)
-    return wandb.init(mode="offline", **arguments)
+            refused = session.open(online and not offline)
+            if refused or (broken and offline):
+                self._warn(refused or broken, self._remedy())
+                broken = ""
+            for index, row in enumerate(self._rows_taken()):
+                session.log(index, row)
+            while self._end is None:
+                self._take(session, self._waiting.get())
+            session.finish(self._summary, self._end.status, self._taken)
+            if broken:
+                self._warn(broken, "the client was started again, and every row is sent")
+        except Exception:
+            session.abandon()
+            raise
+
+    def _take(self, session: Session, item: "Row | _Summary | _End") -> None:
+        if isinstance(item, _End):
+            self._end = item
+        elif isinstance(item, _Summary):
+            self._summary = item.values
+        else:
+            self._taken += 1
+            session.log(self._taken - 1, item)
+
+    def _rows_taken(self) -> list[dict[str, Any]]:
+        return read_rows(self._directory / METRICS)[: self._taken]
+
+    def _remedy(self, option: str = "") -> str:
+        where = f"{self._directory}/wandb"
+        return f"the rows are kept in {where}; later: wandb sync {option}{where}"
+
+    def _complete(self) -> str:
+        return f"{self._directory / METRICS} has every row"
+
+    def _warn(self, reason: str, remedy: str) -> None:
+        _log.warning("W&B server %s: %s; %s", self._url, reason, remedy)

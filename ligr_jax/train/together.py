@@ -29,6 +29,7 @@ from ligr_jax.train.program import Program, key_data
 from ligr_jax.train.record import Record, TrainingDiverged
 from ligr_jax.train.run import adopt, claimed, finished, load_summary
 from ligr_jax.train.state import Hyper
+from ligr_jax.train.wandb_env import check_wandb, several_runs
 
 MAY_DIFFER = ("train.seed", *(f"optim.{name}" for name in Hyper._fields))
 
@@ -97,6 +98,11 @@ def train_together(
             adopt(out, config, say=say)
         if len(unfinished) < len(outs):
             say(f"{len(outs) - len(unfinished)} of {len(outs)} runs are finished")
+        for config, _ in unfinished[:1]:  # they all have the same `track`
+            check_wandb(config.track)
+        if len(outs) > 1:
+            for name in claims.enter_context(several_runs()):
+                say(f"{name} names one run, and {len(outs)} are trained: it is ignored")
         failed = _train(unfinished, say) if unfinished else {}
     if failed:
         words = "\n".join(f"  {out}: {error}" for out, error in failed.items())

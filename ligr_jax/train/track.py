@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from ligr_jax.config import Config
 from ligr_jax.errors import file_errors
 from ligr_jax.parallel.processes import is_first
 from ligr_jax.train.rows import METRICS, finite, rescue_rows
+from ligr_jax.train.wandb_env import wandb_options
 
 if TYPE_CHECKING:
     from ligr_jax.train.mirror import WandbMirror
@@ -66,10 +66,11 @@ class Tracker:
         lines = JsonLines(directory, resume_step, say)
         self._kept = lines.kept
         self._sinks.append(lines)
-        if config.track.wandb != "off" and os.environ.get("WANDB_MODE") != "disabled":
+        options = wandb_options(config.track)
+        if options.mode != "off":
             from ligr_jax.train import mirror  # wandb takes a second to import
 
-            self._sinks.append(mirror.WandbMirror(directory, config, lines.kept))
+            self._sinks.append(mirror.WandbMirror(directory, config, options, len(lines.kept)))
 
     def log(self, row: Mapping[str, Any]) -> None:
         """row: flat, with `step`."""

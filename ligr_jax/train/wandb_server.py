@@ -14,17 +14,28 @@ from urllib.parse import urlparse
 
 import wandb
 
+from ligr_jax.config import ConfigError
+from ligr_jax.train.wandb_env import tidy_environment, variable
+
 ANSWER_S = 5
 
 
 def address() -> str:
-    """URL of the server the client would use."""
-    return str(wandb.setup().settings.base_url)
+    """URL of the server the client would use.
+
+    Raises:
+        ConfigError: the client refuses its settings, e.g. a variable of the environment.
+    """
+    tidy_environment()
+    try:
+        return str(wandb.setup(wandb.Settings(silent=True)).settings.base_url)
+    except ValueError as e:
+        raise ConfigError(f"W&B refuses its settings: {' '.join(str(e).split())}") from e
 
 
 def has_key(url: str) -> bool:
     """Whether a key for the server lies in WANDB_API_KEY or in ~/.netrc (`wandb login`)."""
-    if os.environ.get("WANDB_API_KEY"):
+    if variable("WANDB_API_KEY"):
         return True
     hosts = [urlparse(url).netloc]
     if url == wandb.Settings().base_url:

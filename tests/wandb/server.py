@@ -25,6 +25,7 @@ from urllib.parse import unquote
 import yaml
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]  # what the fixture `run` gives
+_OPERATION = re.compile(r"(?:query|mutation)\s+(\w+)")
 ENTITY, PROJECT, KEY = "someone", "ligr", "0123456789abcdef" * 2 + "01234567"
 
 
@@ -76,6 +77,10 @@ class WandbServer:
         self.unknown: list[str] = []  # operations answered with `errors`
         self.errors: list[str] = []  # of this server itself
         self.down = False  # answers nothing but 503
+        # Operation, or file_stream -> status and body of its answers, "hang", or a GraphQL error.
+        self.faults: dict[str, tuple[int, bytes] | str] = {}
+        self.deleted: set[str] = set()  # names of runs, given to no other run
+        self.released = threading.Event()  # ends what hangs
         self.url = ""
         self._agents: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -94,11 +99,16 @@ class WandbServer:
 
     def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         """The answer to one operation."""
-        found = re.search(r"(?:query|mutation)\s+(\w+)", query)
+        found = _OPERATION.search(query)
         name = found[1] if found else query[:40]
         answer: Callable[[dict[str, Any]], dict[str, Any]] | None
         answer = getattr(self, f"_{name}", None)
+        if name in self.faults:
+            return {"errors": [{"message": self.faults[name]}], "data": None}
         with self._lock:
+            if name == "UpsertBucket" and variables["name"] in self.deleted:
+                words = f"run {variables['name']} was previously created and deleted"
+                return {"errors": [{"message": words}], "data": None}
             if answer is None:
                 self.unknown.append(name)
                 return {"errors": [{"message": f"no operation {name} here"}], "data": None}
@@ -235,8 +245,10 @@ def wandb_server() -> Iterator[WandbServer]:
             return gzip.decompress(raw) if self.headers.get("Content-Encoding") == "gzip" else raw
 
         def _answer(self, value: Any) -> None:
-            text = json.dumps(value).encode()
-            self.send_response(503 if server.down else 200)
+            self._send(503 if server.down else 200, json.dumps(value).encode())
+
+        def _send(self, status: int, text: bytes) -> None:
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
@@ -247,8 +259,16 @@ def wandb_server() -> Iterator[WandbServer]:
 
         def do_POST(self) -> None:
             body, parts = self._body(), unquote(self.path).strip("/").split("/")
+            kind = parts[-1]
+            if kind == "graphql" and (found := _OPERATION.search(json.loads(body)["query"])):
+                kind = found[1]
+            fault = server.faults.get(kind)
+            if fault == "hang":
+                server.released.wait(60)
             if server.down:
                 self._answer({})
+            elif isinstance(fault, tuple):
+                self._send(*fault)
             elif parts[-1] == "graphql":
                 asked = json.loads(body)
                 self._answer(server.graphql(asked["query"], asked.get("variables") or {}))
@@ -278,6 +298,7 @@ def wandb_server() -> Iterator[WandbServer]:
     try:
         yield server
     finally:
+        server.released.set()
         listener.shutdown()
         listener.server_close()
         thread.join()

@@ -1,0 +1,87 @@
+"""Whatever W&B's server answers, training continues and every row can be sent later."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from ligr_jax.config import ConfigError, TrackConfig
+from ligr_jax.train.rows import read_rows
+from ligr_jax.train.wandb_env import WandbOptions, check_wandb, wandb_options
+from tests.wandb.server import Run, WandbServer
+from tests.wandb.test_mirror import SESSION
+
+REFUSALS: dict[str, tuple[int, bytes] | str] = {
+    "permission denied: entity someteam not found": "permission denied: entity someteam not found",
+    "project not found": (404, b'{"errors": [{"message": "project not found"}]}'),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_a_refused_run_trains_and_keeps_its_rows(
+    reason: str, server: WandbServer, run: Run, tmp_path: Path
+) -> None:
+    server.faults["UpsertBucket"] = REFUSALS[reason]
+    out = tmp_path / "point"
+    done = run("-c", SESSION, out, 0, 3, "ended")
+    (warning,) = (line for line in done.stderr.splitlines() if "W&B" in line)
+    assert server.url in warning
+    assert reason in warning
+    assert f"wandb sync {out}/wandb" in warning
+    assert server.runs == {}
+    server.faults.clear()
+    run("-m", "wandb", "sync", out / "wandb")
+    (stored,) = server.runs.values()
+    assert [row["step"] for row in stored.history] == [1, 2, 3]
+
+
+def test_one_configuration_in_two_directories_is_two_runs(
+    server: WandbServer, run: Run, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        run("-c", SESSION, tmp_path / name, 0, 3, "ended")
+    stored = {r.fields["displayName"]: [x["step"] for x in r.history] for r in server.runs.values()}
+    assert stored == {"first": [1, 2, 3], "second": [1, 2, 3]}
+
+
+def test_a_run_deleted_on_the_server_continues_as_another_one(
+    server: WandbServer, run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "point"
+    run("-c", SESSION, out, 0, 2, "ended")
+    (before,) = server.runs
+    server.runs.clear()
+    server.deleted.add(before)
+    done = run("-c", SESSION, out, 2, 4, "ended")
+    ((after, stored),) = server.runs.items()
+    assert f"run {before} continues as run {after}" in done.stderr
+    assert [row["step"] for row in stored.history] == [1, 2, 3, 4]
+    assert len(read_rows(out / "metrics.jsonl")) == 4
+
+
+def test_the_environment_fills_in_what_the_configuration_leaves_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = {"MODE": "offline", "PROJECT": "p", "ENTITY": "", "RUN_GROUP": "g", "NAME": "n"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    found = wandb_options(TrackConfig())
+    assert found == WandbOptions("offline", "WANDB_MODE=offline", "p", "", "g", "n", "")
+    given = wandb_options(TrackConfig(wandb="off", project="mine", group="own"))
+    expected = {"mode": "off", "mode_from": "track.wandb=off", "project": "mine", "group": "own"}
+    assert given == dataclasses.replace(found, **expected)
+    monkeypatch.setenv("WANDB_MODE", "")
+    assert wandb_options(TrackConfig()).mode == "auto"
+
+
+def test_a_mode_that_cannot_be_had_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "sideways")
+    with pytest.raises(ConfigError, match=r"WANDB_MODE=sideways .* choose online, offline"):
+        check_wandb(TrackConfig())
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "absent"))
+    with pytest.raises(ConfigError, match=r"track.wandb=online needs a key for .*wandb login"):
+        check_wandb(TrackConfig(wandb="online"))
