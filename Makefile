@@ -1,5 +1,5 @@
 # Two commands: `make demo` shows what this is, `make test` shows that it works.
-# Both make .venv with pinned dependencies first; nothing but Python 3.11 or 3.12 and pip is needed.
+# Both make .venv with pinned dependencies first; nothing but Python 3.11 to 3.14 and pip is needed.
 
 PYTHON ?= python3
 BIN := .venv/bin

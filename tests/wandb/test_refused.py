@@ -81,7 +81,8 @@ def test_a_mode_that_cannot_be_had_is_refused_before_training(
     monkeypatch.setenv("WANDB_MODE", "sideways")
     with pytest.raises(ConfigError, match=r"WANDB_MODE=sideways .* choose online, offline"):
         check_wandb(TrackConfig())
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "absent"))
     with pytest.raises(ConfigError, match=r"track.wandb=online needs a key for .*wandb login"):
         check_wandb(TrackConfig(wandb="online"))
