@@ -1,10 +1,10 @@
-"""The gated pre-norm block of LiGR (3.2, figure 3), and a stack of them.
+"""The gated pre-norm block of LiGR (3.2, figure 3), and a stack of blocks.
 
 h <- h + MHA(LN(h)) * sigmoid(h W_1)
 h <- h + FFN(LN(h)) * sigmoid(h W_2)
 
-What is added to h, and the scores of attention, have multipliers that are 1 unless learning rates
-are to transfer (`ligr_jax.nn.mup`).
+What is added to h, and the scores of attention, have multipliers that differ from 1 only if
+learning rates are to transfer between sizes (`ligr_jax.nn.mup`).
 """
 
 from collections.abc import Callable
@@ -23,22 +23,24 @@ RELATIVE_BUCKETS = 32
 
 
 class Gated(nn.Module):
-    """h + scale * sublayer(LN(h)) * sigmoid(h W): the gate reads the residual stream, D x D, no
-    bias."""
+    """h + scale * sublayer(LN(h)) * sigmoid(h W), with W [D, D] and no bias.
+
+    The gate reads the residual stream h itself, not LN(h).
+    """
 
     config: ModelConfig
     scale: float = 1.0
 
     @nn.compact
     def __call__(
-        self, h: jax.Array, sublayer: Callable[[jax.Array], jax.Array], deterministic: bool
+        self, h_BTD: jax.Array, sublayer: Callable[[jax.Array], jax.Array], deterministic: bool
     ) -> jax.Array:
         dtype = jnp.dtype(self.config.dtype)
-        out = sublayer(nn.LayerNorm(dtype=dtype, name="norm")(h))
+        out_BTD = sublayer(nn.LayerNorm(dtype=dtype, name="norm")(h_BTD))
         if self.config.gate == "sigmoid":
-            out *= nn.sigmoid(Linear(self.config.width, dtype=dtype, name="gate")(h))
-        out = nn.Dropout(self.config.dropout)(out, deterministic=deterministic)
-        return h + self.scale * out
+            out_BTD *= nn.sigmoid(Linear(self.config.width, dtype=dtype, name="gate")(h_BTD))
+        out_BTD = nn.Dropout(self.config.dropout)(out_BTD, deterministic=deterministic)
+        return h_BTD + self.scale * out_BTD
 
 
 class Attention(nn.Module):
@@ -47,73 +49,101 @@ class Attention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: Mask, place: jax.Array | None) -> jax.Array:
-        """x: [B, T, D]; place: [B, T], the axis of the relative bias, or None without one."""
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
-        qkv = Linear(3 * c.width, dtype=dtype, name="qkv")(x)
-        q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, c.heads, -1), -3, 0)
-        q /= mup_scale(c).head_width ** 0.5
-        bias = relative_bias(self, c, place)
-        out = attend(
-            q, k, v, mask, activation=c.attention, bias=bias, implementation=c.implementation
+    def __call__(self, x_BTD: jax.Array, mask: Mask, position: jax.Array | None) -> jax.Array:
+        """Return [B, T, D].
+
+        Args:
+            x_BTD: [B, T, D].
+            mask: the allowed pairs of T tokens.
+            position: [B, T], coordinates of the relative bias; None for attention without one.
+        """
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        qkv = Linear(3 * c.width, dtype=dtype, name="qkv")(x_BTD)
+        qkv = qkv.reshape(*x_BTD.shape[:-1], 3, c.heads, -1)
+        q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(qkv, -3, 0)
+        q_BTHK /= mup_scale(c).head_width ** 0.5
+        bias = relative_bias(self, c, position)
+        out_BTHK = attend(
+            q_BTHK,
+            k_BTHK,
+            v_BTHK,
+            mask,
+            activation=c.attention,
+            bias=bias,
+            implementation=c.implementation,
         )
-        return Linear(c.width, dtype=dtype, name="out")(out.reshape(x.shape))
+        return Linear(c.width, dtype=dtype, name="out")(out_BTHK.reshape(x_BTD.shape))
 
 
 def relative_bias(
-    module: nn.Module, config: ModelConfig, place: jax.Array | None
+    module: nn.Module, config: ModelConfig, position: jax.Array | None
 ) -> RelativeBias | None:
-    """The parameter `bias` of a layer, a table that starts at zero; None without a place."""
-    if place is None:
+    """Create the parameter `bias` of a layer, a zero table [H, buckets], and return the bias.
+
+    Args:
+        module: the layer that owns the parameter.
+        config: gives the number of heads.
+        position: [B, T], coordinates of the tokens; None: no parameter is created.
+
+    Returns:
+        The relative bias, or None without coordinates.
+    """
+    if position is None:
         return None
     shape = (config.heads, RELATIVE_BUCKETS)
     table = module.param("bias", nn.initializers.zeros_init(), shape, jnp.float32)
-    return RelativeBias(table, place)
+    return RelativeBias(table=table, position=position)
 
 
 class FeedForward(nn.Module):
-    """D -> F -> D with GELU, or SwiGLU: (silu(x U) * x V) W."""
+    """D -> F -> D with GELU, or with SwiGLU: (silu(x U) * x V) W."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
-        hidden = Linear(c.ffn_width, use_bias=c.ffn == "gelu", dtype=dtype, name="up")(x)
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        use_bias = c.ffn == "gelu"
+        hidden_BTF = Linear(c.ffn_width, use_bias=use_bias, dtype=dtype, name="up")(x_BTD)
         if c.ffn == "gelu":
-            hidden = nn.gelu(hidden)
+            hidden_BTF = nn.gelu(hidden_BTF)
         else:
-            hidden = nn.silu(hidden) * Linear(c.ffn_width, dtype=dtype, name="value")(x)
-        return Linear(c.width, use_bias=c.ffn == "gelu", dtype=dtype, name="down")(hidden)
+            value = Linear(c.ffn_width, dtype=dtype, name="value")
+            hidden_BTF = nn.silu(hidden_BTF) * value(x_BTD)
+        return Linear(c.width, use_bias=use_bias, dtype=dtype, name="down")(hidden_BTF)
 
 
 class Block(nn.Module):
-    """One layer: gated attention, then gated feed-forward; `scale` of both."""
+    """One layer: gated attention, then gated feed-forward; `scale` multiplies both."""
 
     config: ModelConfig
     scale: float = 1.0
 
     @nn.compact
     def __call__(
-        self, h: jax.Array, mask: Mask, place: jax.Array | None, deterministic: bool
+        self, h_BTD: jax.Array, mask: Mask, position: jax.Array | None, deterministic: bool
     ) -> tuple[jax.Array, None]:
-        c, scale = self.config, self.scale
+        """Return the new residual stream [B, T, D], and None; arguments as of `Attention`."""
+        c = self.config
         attention = Attention(c, name="attention")
-        h = Gated(c, scale, name="gated_attention")(
-            h, lambda x: attention(x, mask, place), deterministic
-        )
+        gated = Gated(c, scale=self.scale, name="gated_attention")
+        h_BTD = gated(h_BTD, lambda x: attention(x, mask, position), deterministic)
         if c.ffn != "none":
-            h = Gated(c, scale, name="gated_ffn")(h, FeedForward(c, name="ffn"), deterministic)
-        return h, None  # a scan's carry and (empty) output
+            ffn = FeedForward(c, name="ffn")
+            gated = Gated(c, scale=self.scale, name="gated_ffn")
+            h_BTD = gated(h_BTD, ffn, deterministic)
+        return h_BTD, None  # the carry and the (empty) output of a scan
 
 
 class Stack(nn.Module):
-    """`depth` blocks in one parameter layout [depth, ...], scanned or unrolled alike.
+    """`depth` blocks whose parameters are stacked, [depth, ...], whether scanned or unrolled.
 
-    Scanning keeps compile time flat in depth; on CPU it costs 16-60 % of a step, so there `auto`
-    unrolls. A checkpoint serves either.
+    Scanning keeps compile time constant in depth. On CPU it costs 16-60 % of a step, so `auto`
+    unrolls there. Checkpoints can be used either way.
 
-    block: the kind of layer, with the fields and the signature of `Block`.
+    block: the class of a layer, with the fields and the signature of `Block`.
     """
 
     config: ModelConfig
@@ -123,8 +153,9 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: jax.Array, mask: Mask, place: jax.Array | None, deterministic: bool
+        self, h_BTD: jax.Array, mask: Mask, position: jax.Array | None, deterministic: bool
     ) -> jax.Array:
+        """Return [B, T, D]; arguments as of `Block`."""
         c = self.config
         unrolled = c.unroll == "yes" or (c.unroll == "auto" and jax.default_backend() == "cpu")
         block = self.block
@@ -137,5 +168,5 @@ class Stack(nn.Module):
             in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.depth,
             unroll=self.depth if unrolled else 1,
-        )(c, self.scale, name="layers")
-        return layers(h, mask, place, deterministic)[0]
+        )(c, scale=self.scale, name="layers")
+        return layers(h_BTD, mask, position, deterministic)[0]

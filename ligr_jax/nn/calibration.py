@@ -7,26 +7,34 @@ from flax import linen as nn
 from ligr_jax.nn.linear import Linear
 from ligr_jax.ops.isotonic import isotonic_map
 
-LOW, HIGH = -17.0, 8.0  # logits beyond are clipped
+LOW, HIGH = -17.0, 8.0  # logits are clipped to this range
 
 
 class IsotonicCalibration(nn.Module):
-    """f(y) + b, f an `isotonic_map` with slopes relu(e + w); initially (w 1, e, b 0) the identity.
+    """f(y) + b with a piecewise linear f of slopes relu(e + w); initially the identity.
 
-    Whatever was learned, it never turns the order of two logits round: it may only tie them. The
-    slopes e + w are an action's own. Where calibration features are given, e is a linear map of
-    them, zero at first, so that impressions alike in these features share a curve; it takes
-    K numbers per logit. Without them nothing larger than [A, K] is made.
+    w [A, K] and b [A] are parameters that start at 1 and 0. With calibration features, e is a
+    linear map of them that starts at zero, so impressions with equal features share a curve; it
+    takes K numbers per logit. Without features, e = 0 and no array is larger than [A, K].
 
-    step: width of a bucket, in logits; there are K = (HIGH - LOW) / step.
+    f is non-decreasing whatever is learned: it can tie two logits but never swap them. See
+    `ligr_jax.ops.isotonic`.
+
+    step: width of a bucket, in logits; there are K = (HIGH - LOW) / step buckets.
     """
 
     step: float = 0.5
 
     @nn.compact
     def __call__(self, logits: jax.Array, features: jax.Array | None = None) -> jax.Array:
-        """logits: [..., A]; features: [..., C] or None. Returns float32 [..., A]."""
-        actions, buckets = logits.shape[-1], round((HIGH - LOW) / self.step)
+        """Return calibrated logits, float32 [..., A].
+
+        Args:
+            logits: [..., A].
+            features: [..., C], calibration features, or None.
+        """
+        actions = logits.shape[-1]
+        buckets = round((HIGH - LOW) / self.step)
         init = nn.initializers.ones_init()
         slopes = self.param("slopes", init, (actions, buckets), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (actions,), jnp.float32)
@@ -36,5 +44,5 @@ class IsotonicCalibration(nn.Module):
             e = Linear(actions * buckets, kernel_init=zeros, name="features")(features)
             slopes = slopes + e.reshape(*logits.shape, buckets)
             curve = jnp.arange(logits.size).reshape(logits.shape)
-        heights = nn.relu(slopes).reshape(-1, buckets)
-        return isotonic_map(logits, heights, LOW, (HIGH - LOW) / buckets, curve) + bias
+        slopes = nn.relu(slopes).reshape(-1, buckets)
+        return isotonic_map(logits, slopes, LOW, (HIGH - LOW) / buckets, curve) + bias

@@ -1,4 +1,4 @@
-"""Tokens from features: what an impression is, and what the member did with it (LiGR 3.2)."""
+"""Item tokens from features, and action tokens from the member's response (LiGR 3.2)."""
 
 from collections.abc import Mapping
 
@@ -11,16 +11,25 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.mup import mup_scale
 
-Embedded = Mapping[str, jax.Array]  # float32 [B, N, E] by feature, from `tables`
+Embedded = Mapping[str, jax.Array]  # for each feature with a table, its embeddings [B, N, E]
 
 
 def feature_vector(
     config: ModelConfig, batch: Batch, embedded: Embedded, outcome: bool
 ) -> jax.Array | None:
-    """Concatenates the item features, or the outcome features: float32 [B, N, sum of widths].
+    """Concatenate the item features, or the outcome features.
 
-    Tables give E numbers, vectors W, a number two: its normalized value, and whether it is missing.
-    None where no such feature is declared.
+    A table contributes E columns, a vector W, and a number two: its normalized value, and whether
+    it is missing.
+
+    Args:
+        config: declares the features.
+        batch: the impressions.
+        embedded: embeddings of the features that have a table.
+        outcome: whether to take the outcome features instead of the item features.
+
+    Returns:
+        float32 [B, N, sum of widths]; None if no such feature is declared.
     """
     parts = feature_parts(config, batch, embedded, outcome)
     return jnp.concatenate(list(parts.values()), axis=-1) if parts else None
@@ -29,7 +38,13 @@ def feature_vector(
 def feature_parts(
     config: ModelConfig, batch: Batch, embedded: Embedded, outcome: bool
 ) -> dict[str, jax.Array]:
-    """The parts of `feature_vector` by feature, in sorted order: float32 [B, N, width] each."""
+    """Return the parts of `feature_vector`, before they are concatenated.
+
+    Arguments are those of `feature_vector`.
+
+    Returns:
+        float32 [B, N, width] by feature name, in sorted order.
+    """
     parts = {}
     for name, feature in sorted(config.features.items()):
         if feature.outcome != outcome:
@@ -46,25 +61,29 @@ def feature_parts(
 
 
 def feature_widths(config: ModelConfig, outcome: bool) -> list[int]:
-    """Numbers of each feature in `feature_vector`."""
+    """Return the width of each feature in `feature_vector`, in the order of declaration."""
     return [feature_width(config, f) for f in config.features.values() if f.outcome == outcome]
 
 
 def feature_width(config: ModelConfig, feature: Feature) -> int:
-    """Numbers of one feature."""
+    """Return the number of columns of a feature in `feature_vector`."""
     if feature.has_table:
         return feature.width or config.table_width
     return feature.width if feature.kind == "vector" else 2
 
 
 class ItemTokens(nn.Module):
-    """x_i: one projection of the concatenated item features to width D."""
+    """x_i: a projection of the concatenated item features to width D."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, batch: Batch, embedded: Embedded) -> jax.Array:
-        """Returns [B, N, D]."""
+        """Return item tokens [B, N, D].
+
+        Raises:
+            ValueError: the configuration declares no item feature.
+        """
         c = self.config
         features = feature_vector(c, batch, embedded, outcome=False)
         if features is None:
@@ -73,22 +92,24 @@ class ItemTokens(nn.Module):
 
 
 class ActionTokens(nn.Module):
-    """a_i: the sum of the embeddings of the actions taken, or of "no action" where none was.
+    """a_i: the sum of the embeddings of the actions taken, or the embedding of "no action".
 
-    An action nobody recorded adds its own "unknown" embedding: it is not a zero. Outcomes (dwell,
-    play time) are projected and added.
+    An action that was not recorded adds an "unknown" embedding of its own; it does not count as not
+    taken. Outcomes (dwell, play time) are projected and added.
     """
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, batch: Batch, embedded: Embedded) -> jax.Array:
-        """Returns [B, N, D]."""
+        """Return action tokens [B, N, D]."""
         c = self.config
-        a, dtype = len(c.actions), jnp.dtype(c.dtype)
+        a = len(c.actions)
+        dtype = jnp.dtype(c.dtype)
         taken = batch.labels > 0
         unknown = batch.labels < 0
         nothing = jnp.all(batch.labels == 0, axis=-1, keepdims=True)
+        # One column per embedding: A actions taken, A actions unknown, and "no action".
         kinds = jnp.concatenate([taken, unknown, nothing], axis=-1).astype(dtype)
         init = nn.initializers.normal(stddev=(c.width / mup_scale(c).width) ** -0.5)
         token = Linear(c.width, dtype=dtype, kernel_init=init, name="actions")(kinds)

@@ -1,10 +1,10 @@
-"""Compute axes: how much work a run did, counted from its configuration and its data.
+"""Compute axes: the work of a run, counted from its configuration and its data.
 
 flops_paper   dense parameters x tokens seen (LiGR's own axis: no factor 6, no attention)
 flops_6nd     6 x dense parameters x tokens seen
-flops_model   matrix products the model must do: 2 x multiply-adds of projections, gates, feed-
-              forward and heads, and 4K per attention head for each pair the mask allows; the
-              backward pass costs twice the forward one. Padding is not counted.
+flops_model   matrix products of the model: 2 x multiply-adds of projections, gates, feed-forward
+              layers and heads, and 4K per attention head for each pair that the mask allows; the
+              backward pass costs twice the forward pass. Padding is not counted.
 """
 
 from collections.abc import Mapping
@@ -19,19 +19,28 @@ from ligr_jax.tables.table import is_table
 
 
 def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:
-    """Floating-point operations of the forward pass, by part of the model."""
+    """Return the FLOPs of the forward pass, by part of the model.
+
+    Args:
+        config: the model.
+        work: the impressions and attention pairs that go through it.
+    """
     return MODELS[config.kind].forward_flops(config, work)
 
 
 def train_flops(config: ModelConfig, work: Work) -> float:
-    """`flops_model` of training on `work`: forward times three."""
+    """Return `flops_model` of training on `work`: three times the forward pass."""
     return 3.0 * sum(forward_flops(config, work).values())
 
 
 def parameter_counts(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, int]:
-    """Parameters by group, with `dense` and `tables` as totals; padding of tables is not counted.
+    """Count parameters by group, with `dense` and `tables` as totals.
 
-    params: arrays or shapes.
+    Padding of tables is not counted.
+
+    Args:
+        config: the model.
+        params: its parameters, as arrays or shapes.
     """
     groups = {"tables": sum(shape.rows * shape.width for shape in config.tables.values())}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -43,7 +52,13 @@ def parameter_counts(config: ModelConfig, params: Mapping[str, Any]) -> dict[str
 
 
 def compute_axes(config: ModelConfig, dense_parameters: int, work: Work) -> dict[str, float]:
-    """The analytic compute axes of training on `work`."""
+    """Return the compute axes of training on `work`, named as in the module's docstring.
+
+    Args:
+        config: the model.
+        dense_parameters: number of dense parameters; see `parameter_counts`.
+        work: all impressions and attention pairs of the training.
+    """
     tokens = 2 * work.impressions
     return {
         "flops_paper": dense_parameters * tokens,

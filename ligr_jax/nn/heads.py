@@ -1,4 +1,4 @@
-"""Heads by configuration (`model.head`), of any kind of model: logits of every action."""
+"""Heads of every kind of model, by configuration (`model.head`): logits of every action."""
 
 from collections.abc import Mapping
 
@@ -16,10 +16,10 @@ from ligr_jax.nn.towers import Towers, log_odds, logits_layer
 
 
 class Heads(nn.Module):
-    """One logit per action from a token; starts at the actions' base rates.
+    """One logit per action from a token. Initial logits are the log-odds of base rates.
 
-    adds: the head's logits are added to another's: they start at zero.
-    normed: the token is normalized first.
+    adds: the logits are added to those of another head, so they start at zero.
+    normed: the token is layer-normalized first.
     """
 
     config: ModelConfig
@@ -28,51 +28,81 @@ class Heads(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array, deterministic: bool = True) -> jax.Array:
-        """h: [..., D]; returns float32 [..., A]."""
+        """Return logits, float32 [..., A], for h [..., D]."""
         c, head = self.config, self.config.head
         start = (0.0,) * len(c.actions) if self.adds else base_logits(c)
         x = nn.LayerNorm(dtype=jnp.float32, name="norm")(h) if self.normed else h
         if head.kind == "linear":
             return logits_layer(start, "logits")(x / mup_scale(c).width)
-        tasks, dtype = len(c.groups), jnp.dtype(c.dtype)
+        tasks = len(c.groups)
+        dtype = jnp.dtype(c.dtype)
         if head.kind == "mlp":
             inputs = [x] * tasks
         else:
             inputs = list(jnp.moveaxis(_mixture(head, tasks, dtype)(x), -2, 0))
-        towers = Towers(c.groups, start, head.widths, head.gated, c.dropout, dtype, name="towers")
+        towers = Towers(
+            c.groups,
+            start=start,
+            widths=head.widths,
+            gated=head.gated,
+            dropout=c.dropout,
+            dtype=dtype,
+            name="towers",
+        )
         return towers(inputs, deterministic)
 
 
 def _mixture(head: HeadConfig, tasks: int, dtype: jnp.dtype) -> nn.Module:
-    """[..., D] -> [..., tasks, F]."""
-    widths, gated = head.expert_widths, head.gated
+    """Return the mixture of experts of a head: [..., D] -> [..., tasks, F]."""
     if head.kind == "mmoe":
-        return MMoE(tasks, head.experts, widths, gated, dtype, name="mmoe")
+        return MMoE(
+            tasks=tasks,
+            count=head.experts,
+            widths=head.expert_widths,
+            gated=head.gated,
+            dtype=dtype,
+            name="mmoe",
+        )
     return PLE(
-        tasks, head.experts, head.shared_experts, widths, head.levels, gated, dtype, name="ple"
+        tasks=tasks,
+        count=head.experts,
+        shared=head.shared_experts,
+        widths=head.expert_widths,
+        levels=head.levels,
+        gated=head.gated,
+        dtype=dtype,
+        name="ple",
     )
 
 
 def base_logits(config: ModelConfig) -> tuple[float, ...]:
-    """Log-odds of the actions' base rates: zero where they are not known."""
+    """Return the log-odds of the actions' base rates; zero if the configuration has no prior."""
     return log_odds(config.prior or [0.5] * len(config.actions))
 
 
 def calibrated(config: ModelConfig, logits: jax.Array, parts: Mapping[str, jax.Array]) -> jax.Array:
-    """Logits through an isotonic layer where `model.head.calibration` asks for it.
+    """Apply an isotonic layer to logits if `model.head.calibration` is set.
 
-    To be called inside a module; parts: [B, N, width] by item feature, `feature_parts`.
+    Must be called inside the `__call__` of a compact module, which then owns the layer.
+
+    Args:
+        config: the model.
+        logits: [B, N, A].
+        parts: item features by name, [B, N, width] each; see `feature_parts`.
+
+    Returns:
+        float32 [B, N, A].
     """
     head = config.head
     if not head.calibration:
         return logits
-    named = [parts[name] for name in head.calibration_features]
-    features = jnp.concatenate(named, axis=-1) if named else None
+    selected = [parts[name] for name in head.calibration_features]
+    features = jnp.concatenate(selected, axis=-1) if selected else None
     return IsotonicCalibration(head.calibration_step, name="calibration")(logits, features)
 
 
 def heads_flops(config: ModelConfig, width: int) -> int:
-    """Of the matrix products of `Heads` on one token of `width` numbers."""
+    """Return the FLOPs of the matrix products of `Heads` on one token [width]."""
     head, actions, tasks = config.head, len(config.actions), len(config.groups)
     if head.kind == "linear":
         return 2 * width * actions
@@ -80,14 +110,21 @@ def heads_flops(config: ModelConfig, width: int) -> int:
     if head.kind == "mmoe":
         mixing = mmoe_flops(width, tasks, head.experts, widths, gated)
     elif head.kind == "ple":
-        experts = (head.experts, head.shared_experts)
-        mixing = ple_flops(width, tasks, *experts, widths, head.levels, gated)
+        mixing = ple_flops(
+            width,
+            tasks=tasks,
+            count=head.experts,
+            shared=head.shared_experts,
+            widths=widths,
+            levels=head.levels,
+            gated=gated,
+        )
     width = width if head.kind == "mlp" else widths[-1]
     return mixing + towers_flops(config, width)
 
 
 def towers_flops(config: ModelConfig, width: int) -> int:
-    """Of a tower for each group, on inputs of `width` numbers each."""
+    """Return the FLOPs of one tower per group, on inputs [width]."""
     head = config.head
     widths = head.widths if head.kind != "linear" else ()
     last = widths[-1] if widths else width
@@ -96,7 +133,7 @@ def towers_flops(config: ModelConfig, width: int) -> int:
 
 
 def calibration_flops(config: ModelConfig) -> int:
-    """Of `calibrated`, for the logits of one impression: the map of calibration features."""
+    """Return the FLOPs of `calibrated` on one impression: the map of calibration features."""
     head = config.head
     buckets = round((HIGH - LOW) / head.calibration_step)
     width = sum(

@@ -1,11 +1,12 @@
-"""A member's history as a few pooled tokens, for models that attend to nothing.
+"""A member's history as a few pooled tokens, for models without attention.
 
-Of the impressions that the mask lets an impression see, and again of the newest session among them:
+Two sets of impressions are pooled: all that the mask allows, and those of the newest session among
+them. The pooled tokens of a set are
 
-    the mean of their item tokens, of their action tokens,
-    and for each action the mean of the item tokens it was taken on
+    the mean of its item tokens, and the mean of its action tokens;
+    for each action, the mean of the item tokens on which it was taken.
 
-by running sums: linear in N, and the same for all impressions of a session.
+Running sums make this linear in N. With a session mask, all impressions of a session share them.
 """
 
 import jax
@@ -14,53 +15,63 @@ import jax.numpy as jnp
 from ligr_jax.data.batch import Batch
 from ligr_jax.ops.masks import MaskKind, history_mask, session_mask
 
-SPANS = 2  # all that is seen, its newest session
+SPANS = 2  # all visible impressions, and their newest session
 
 
 def pooled_history(
-    batch: Batch, items: jax.Array, actions: jax.Array, kind: MaskKind
+    batch: Batch, items_BND: jax.Array, actions_BND: jax.Array, kind: MaskKind
 ) -> tuple[jax.Array, jax.Array]:
-    """Means over what each impression sees, and how many there were.
+    """Pool the tokens that each impression may see.
 
     Args:
-        items, actions: tokens [B, N, D].
+        batch: the impressions.
+        items_BND, actions_BND: tokens [B, N, D].
+        kind: the mask; see `ligr_jax.ops.masks.history_mask`.
 
     Returns:
-        Means [B, N, 2 (2 + A), D] in the tokens' type, zeros where there is nothing to pool; and
-        float32 [B, N, 2 (1 + A)], ln(1 + number) of impressions, and of those with each action.
+        Means [B, N, 2 (2 + A), D] in the dtype of the tokens, zero for an empty set; and float32
+        [B, N, 2 (1 + A)], ln(1 + count) of the impressions and of those with each action.
     """
-    b, n, d = items.shape
-    taken = (batch.labels > 0).astype(jnp.float32)
-    seen = jnp.ones((b, n, 2), jnp.float32)
-    weight = jnp.concatenate([seen, taken], axis=-1)[..., None]  # [B, N, 2 + A, 1]
-    token = jnp.stack([items, actions] + [items] * taken.shape[-1], axis=2).astype(jnp.float32)
-    summed = jnp.concatenate([weight, weight * token], axis=-1).reshape(b, n, -1)
+    b, n, d = items_BND.shape
 
-    place = jnp.arange(n)
+    # Each of the 2 + A means is a weighted sum of tokens over a sum of weights. Both are summed
+    # together, as one array of W = (2 + A) (1 + D) columns.
+    taken_BNA = (batch.labels > 0).astype(jnp.float32)
+    ones_BN2 = jnp.ones((b, n, 2), jnp.float32)
+    weight = jnp.concatenate([ones_BN2, taken_BNA], axis=-1)[..., None]  # [B, N, 2 + A, 1]
+    tokens = [items_BND, actions_BND] + [items_BND] * taken_BNA.shape[-1]
+    token = jnp.stack(tokens, axis=2).astype(jnp.float32)  # [B, N, 2 + A, D]
+    summand_BNW = jnp.concatenate([weight, weight * token], axis=-1).reshape(b, n, -1)
+
+    # Impression i sees the impressions start[i] .. end[i] - 1.
+    position = jnp.arange(n)
     mask = history_mask(batch.member, batch.session, kind)
     start, end = mask.lo[:, 0::2] // 2, mask.hi[:, 0::2] // 2
-    newest = session_mask(batch.member, batch.session).lo
-    last, empty = jnp.maximum(end - 1, 0)[..., None], (start == end)[..., None]
+    session_start = session_mask(batch.member, batch.session).lo
+    last = jnp.maximum(end - 1, 0)[..., None]
+    empty = (start == end)[..., None]
 
+    # The sum over a set is the running sum at its last impression, since running sums restart at
+    # the member's first impression, or at each session.
     means, counts = [], []
-    for begins in (start == place, newest == place):
-        sums = jnp.take_along_axis(running_sums(summed, begins), last, axis=1)
+    for restarts in (start == position, session_start == position):
+        sums = jnp.take_along_axis(running_sums(summand_BNW, restarts), last, axis=1)
         sums = jnp.where(empty, 0.0, sums).reshape(b, n, -1, 1 + d)
         count = sums[..., :1]
         means.append(sums[..., 1:] / jnp.maximum(count, 1.0))
         counts.append(jnp.log1p(count[:, :, 1:, 0]))
-    return jnp.concatenate(means, axis=2).astype(items.dtype), jnp.concatenate(counts, axis=-1)
+    return jnp.concatenate(means, axis=2).astype(items_BND.dtype), jnp.concatenate(counts, axis=-1)
 
 
-def running_sums(x: jax.Array, begins: jax.Array) -> jax.Array:
-    """Sums from the last beginning up to each place, [B, N, W].
+def running_sums(x_BNW: jax.Array, restarts: jax.Array) -> jax.Array:
+    """Return the sum from the last restart up to each position, [B, N, W].
 
-    Sums begin anew, and are not differences of sums over the row: a member's do not feel, not even
-    by rounding, who lies before it.
+    Sums restart instead of being differences of sums over the whole row. So a member's sums do not
+    depend, not even by rounding, on the members before it.
 
     Args:
-        x: [B, N, W].
-        begins: bool [B, N].
+        x_BNW: [B, N, W].
+        restarts: bool [B, N], the positions at which sums restart.
     """
 
     def join(
@@ -68,4 +79,4 @@ def running_sums(x: jax.Array, begins: jax.Array) -> jax.Array:
     ) -> tuple[jax.Array, jax.Array]:
         return left[0] | right[0], jnp.where(right[0], right[1], left[1] + right[1])
 
-    return jax.lax.associative_scan(join, (begins[..., None], x), axis=1)[1]
+    return jax.lax.associative_scan(join, (restarts[..., None], x_BNW), axis=1)[1]

@@ -1,20 +1,21 @@
-"""HSTU: LiGR with sequential transduction units for layers (Zhai et al. 2024, arXiv:2402.17152).
+"""HSTU: LiGR with sequential transduction units as layers (Zhai et al. 2024, arXiv:2402.17152).
 
     U, V, Q, K = split(silu(LN(x) W_1 + b_1))
     A V        = silu(Q K^T + rab) V / n       over the pairs of the mask
     y          = x + (LN(A V) * U) W_2 + b_2
 
-What differs from the published model:
+Differences from the published model:
 
 - The mask is LiGR's (`model.mask`), not the causal one, which shows an item the actions of its own
-  session. The paper's model has no set-wise layers: that is `model.set_depth=0`. With them both
-  stacks have these layers, as where LiGR 5.1 compares the two.
-- n is the number of keys that the token sees; in their code, the length of the padded row. So
-  what else is packed in a row makes no difference. Since LN follows, no n does but by its epsilon.
-- rab is a table [H, buckets] of each layer, by distance in sessions or in hours (`model.position`);
-  theirs is shared by the heads, one by distance in tokens plus one by the logarithm of seconds. A
-  distance in tokens would show the display rank.
-- The scores have no K^-1/2, as printed.
+  session. The paper's model has no set-wise layers, i.e. `model.set_depth=0`. With set-wise layers,
+  both stacks consist of these units, as in the comparison of LiGR 5.1.
+- n is the number of keys of the token; in the authors' code it is the length of the padded row. So
+  the result does not depend on what else is packed in a row. Since LN follows, n matters only
+  through the epsilon of LN.
+- rab is a table [H, buckets] per layer, by distance in sessions or hours (`model.position`). The
+  authors share it between heads, and add a table by distance in tokens and a table by the logarithm
+  of seconds. A distance in tokens would reveal the display rank.
+- Scores are not scaled by K^-1/2, as printed in the paper.
 """
 
 import jax
@@ -32,35 +33,45 @@ from ligr_jax.ops.masks import Mask
 
 
 class TransductionUnit(nn.Module):
-    """One layer; `scale` of what it adds."""
+    """One layer; `scale` multiplies what is added to the residual stream."""
 
     config: ModelConfig
     scale: float = 1.0
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: Mask, place: jax.Array | None, deterministic: bool
+        self, x_BTD: jax.Array, mask: Mask, position: jax.Array | None, deterministic: bool
     ) -> tuple[jax.Array, None]:
-        """x: [B, T, D]; place: [B, T], the axis of the relative bias, or None without one."""
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
-        normed = nn.LayerNorm(dtype=dtype, name="norm")(x)
-        uvqk = nn.silu(Linear(4 * c.width, use_bias=True, dtype=dtype, name="uvqk")(normed))
-        u, *vqk = jnp.split(uvqk, 4, axis=-1)
-        v, q, k = (part.reshape(*x.shape[:-1], c.heads, -1) for part in vqk)
-        q *= q.shape[-1] ** 0.5 / mup_scale(c).head_width  # `attend` divides by K^1/2
-        mixed = attend(
-            q,
-            k,
-            v,
+        """Return the new residual stream [B, T, D], and None.
+
+        Args:
+            x_BTD: [B, T, D].
+            mask: the allowed pairs of T tokens.
+            position: [B, T], coordinates of the relative bias; None for units without one.
+            deterministic: if False, dropout is applied, which needs a `dropout` key.
+        """
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        normed_BTD = nn.LayerNorm(dtype=dtype, name="norm")(x_BTD)
+        uvqk = nn.silu(Linear(4 * c.width, use_bias=True, dtype=dtype, name="uvqk")(normed_BTD))
+        u_BTD, *vqk = jnp.split(uvqk, 4, axis=-1)
+        v_BTHK, q_BTHK, k_BTHK = (part.reshape(*x_BTD.shape[:-1], c.heads, -1) for part in vqk)
+        # `attend` divides scores by K^1/2; undo this.
+        q_BTHK *= q_BTHK.shape[-1] ** 0.5 / mup_scale(c).head_width
+        mixed_BTHK = attend(
+            q_BTHK,
+            k_BTHK,
+            v_BTHK,
             mask,
             activation="silu",
-            bias=relative_bias(self, c, place),
+            bias=relative_bias(self, c, position),
             implementation=c.implementation,
         )
-        normed = nn.LayerNorm(dtype=dtype, name="mixed_norm")(mixed.reshape(x.shape))
-        out = Linear(c.width, use_bias=True, dtype=dtype, name="out")(normed * u)
-        out = nn.Dropout(c.dropout)(out, deterministic=deterministic)
-        return x + self.scale * out, None  # a scan's carry and (empty) output
+        mixed_norm = nn.LayerNorm(dtype=dtype, name="mixed_norm")
+        normed_BTD = mixed_norm(mixed_BTHK.reshape(x_BTD.shape))
+        out_BTD = Linear(c.width, use_bias=True, dtype=dtype, name="out")(normed_BTD * u_BTD)
+        out_BTD = nn.Dropout(c.dropout)(out_BTD, deterministic=deterministic)
+        return x_BTD + self.scale * out_BTD, None  # the carry and the (empty) output of a scan
 
 
 class HSTU(ligr.LiGR):
@@ -70,8 +81,7 @@ class HSTU(ligr.LiGR):
 
 
 def hstu_flops(config: ModelConfig, work: Work) -> dict[str, float]:
-    """`ligr_jax.nn.flops.forward_flops` of HSTU: LiGR's but for the matrices of a layer, D x 4D and
-    D x D."""
+    """Return the forward FLOPs of HSTU by part: LiGR's, but with layers of D x 4D and D x D."""
     tokens = work.impressions * (2 * config.depth + config.set_depth)
-    own = {"attention_projections": tokens * 2 * 5 * config.width**2, "gates": 0.0, "ffn": 0.0}
-    return ligr.ligr_flops(config, work) | own
+    layers = {"attention_projections": tokens * 2 * 5 * config.width**2, "gates": 0.0, "ffn": 0.0}
+    return ligr.ligr_flops(config, work) | layers

@@ -18,13 +18,13 @@ from ligr_jax.tables.table import TABLES, Tables
 class LiGR(nn.Module):
     """Logits of every action at every impression of a batch.
 
-    Item and action tokens are interleaved and run through `depth` historical layers, in which an
-    impression sees the sessions before its own; then item tokens alone run through `set_depth`
-    set-wise layers, in which the items of a session see each other. No action of a session can
-    reach a logit of the same session. The set-wise logits are added to the point-wise ones, so that
-    serving may score many candidates point-wise and only the best of them set-wise.
+    Item and action tokens are interleaved and go through `depth` historical layers, in which an
+    impression sees earlier sessions (`model.mask`). Then only the item tokens go through
+    `set_depth` set-wise layers, in which the items of a session see each other. No action of a
+    session can affect a logit of the same session. Set-wise logits are added to the point-wise
+    ones, so serving can score many candidates point-wise and only the best of them set-wise.
 
-    block: the layer of both stacks.
+    block: the class of the layers of both stacks; see `Stack`.
     """
 
     config: ModelConfig
@@ -32,39 +32,55 @@ class LiGR(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
-        """Returns float32 [B, N, A]; `deterministic=False` wants a `dropout` key."""
-        c, scale = self.config, mup_scale(self.config)
+        """Return logits, float32 [B, N, A].
+
+        Args:
+            batch: B rows of N impressions.
+            deterministic: if False, dropout is applied, which needs a `dropout` key.
+        """
+        c = self.config
+        scale = mup_scale(c)
+
+        # Tokens: an item token and an action token per impression.
         embedded = Tables(c, name=TABLES)(batch.ids)
-        items = ItemTokens(c, name="items")(batch, embedded)
-        actions = ActionTokens(c, name="actions")(batch, embedded)
+        items_BND = ItemTokens(c, name="items")(batch, embedded)
+        actions_BND = ActionTokens(c, name="actions")(batch, embedded)
         if c.action_token == "actions_and_item":
-            actions += items
-        h = jnp.stack([items, actions], axis=2)  # [B, N, 2, D]
+            actions_BND += items_BND
+        h_BN2D = jnp.stack([items_BND, actions_BND], axis=2)
         if c.position == "learned":
-            # Counted from the oldest session: a target with p sessions behind it stands at p in
-            # training and in serving. Per session, or the display rank would show.
-            place = jnp.minimum(batch.session, c.max_sessions - 1)
+            # Positions count sessions from the oldest one, so a target after p sessions has
+            # position p in training and in serving. Positions of impressions would reveal the
+            # display rank.
+            position = jnp.minimum(batch.session, c.max_sessions - 1)
             init = nn.initializers.normal(stddev=0.02)
             table = self.param("positions", init, (c.max_sessions, c.width), jnp.float32)
-            h += table[place][:, :, None].astype(h.dtype)
+            h_BN2D += table[position][:, :, None].astype(h_BN2D.dtype)
         b, n = batch.member.shape
-        h = nn.Dropout(c.dropout)(h.reshape(b, 2 * n, c.width), deterministic=deterministic)
+        dropout = nn.Dropout(c.dropout)
+        h_BTD = dropout(h_BN2D.reshape(b, 2 * n, c.width), deterministic=deterministic)
+
+        # Historical layers over T = 2N tokens, then the point-wise logits of item tokens.
         if c.depth:
             mask = history_mask(batch.member, batch.session, c.mask)
-            history = Stack(c, c.depth, 1 / scale.depth, self.block, name=HISTORY)
-            h = history(h, mask, _distance_axis(c, batch), deterministic)
-        h = h[:, 0::2]
-        logits = Heads(c, name="heads")(h, deterministic)
+            history = Stack(c, depth=c.depth, scale=1 / scale.depth, block=self.block, name=HISTORY)
+            h_BTD = history(h_BTD, mask, _coordinates(c, batch), deterministic)
+        h_BND = h_BTD[:, 0::2]
+        logits_BNA = Heads(c, name="heads")(h_BND, deterministic)
+
+        # Set-wise layers over N item tokens.
         if c.set_depth:
             mask = session_mask(batch.member, batch.session)
-            setwise = Stack(c, c.set_depth, 1 / scale.set_depth, self.block, name=SETWISE)
-            h = setwise(h, mask, None, deterministic)
-            logits += Heads(c, adds=True, name="setwise_heads")(h, deterministic)
-        return calibrated(c, logits, feature_parts(c, batch, embedded, outcome=False))
+            setwise = Stack(
+                c, depth=c.set_depth, scale=1 / scale.set_depth, block=self.block, name=SETWISE
+            )
+            h_BND = setwise(h_BND, mask, None, deterministic)
+            logits_BNA += Heads(c, adds=True, name="setwise_heads")(h_BND, deterministic)
+        return calibrated(c, logits_BNA, feature_parts(c, batch, embedded, outcome=False))
 
 
-def _distance_axis(config: ModelConfig, batch: Batch) -> jax.Array | None:
-    """Where each of the 2N tokens stands on the axis of the relative bias, if there is one."""
+def _coordinates(config: ModelConfig, batch: Batch) -> jax.Array | None:
+    """Return the coordinates of the 2N tokens for the relative bias, [B, 2N], or None."""
     if config.position == "relative_session":
         return jnp.repeat(batch.session, 2, axis=1)
     if config.position == "relative_time":
@@ -73,14 +89,17 @@ def _distance_axis(config: ModelConfig, batch: Batch) -> jax.Array | None:
 
 
 def ligr_flops(config: ModelConfig, work: Work) -> dict[str, float]:
-    """`ligr_jax.nn.flops.forward_flops` of LiGR."""
-    d, f, a = config.width, config.ffn_width, len(config.actions)
+    """Return the forward FLOPs of LiGR, by part; see `ligr_jax.nn.flops.forward_flops`."""
+    d = config.width
+    f = config.ffn_width
+    a = len(config.actions)
     n = work.impressions
     item = sum(feature_widths(config, outcome=False))
     outcome = sum(feature_widths(config, outcome=True))
-    # Per token of one layer; an attention pair costs 2K for q k and 2K for p v, in each head.
+    # FLOPs per token of one layer. An attention pair costs 2K for q k and 2K for p v, in each head.
     sublayers = 1 if config.ffn == "none" else 2
-    attention, gates = 2 * 4 * d * d, 2 * d * d * sublayers * (config.gate == "sigmoid")
+    attention = 2 * 4 * d * d
+    gates = 2 * d * d * sublayers * (config.gate == "sigmoid")
     ffn = 2 * {"gelu": 2, "swiglu": 3, "none": 0}[config.ffn] * d * f
     tokens = {"history": 2 * n * config.depth, "setwise": n * config.set_depth}
     layers = tokens["history"] + tokens["setwise"]

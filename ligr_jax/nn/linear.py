@@ -1,9 +1,9 @@
-"""A linear map that multiplies 2-D and accumulates in float32.
+"""A linear map that multiplies in two dimensions and accumulates in float32.
 
-Both habits are measured: on CPU, weight gradients of [B, T, D] inputs make XLA emit transposed
-copies that [B T, D] inputs avoid, and bfloat16 products that accumulate in float32 run 1.7 times as
-fast as those that do not. Autodiff would lose the second in the backward pass, so bfloat16 has its
-own rule.
+Both choices are measured. On CPU, weight gradients of [B, T, D] inputs make XLA emit transposed
+copies, which [B T, D] inputs avoid; and bfloat16 products that accumulate in float32 are 1.7 times
+as fast as those that do not. Autodiff would lose the accumulation in the backward pass, so bfloat16
+has its own rule.
 """
 
 import jax
@@ -12,7 +12,7 @@ from flax import linen as nn
 
 
 class Linear(nn.Module):
-    """y = x W (+ b) over the last axis, W float32 [in, features], computed in `dtype`."""
+    """y = x W (+ b) over the last axis, with W float32 [in, features], computed in `dtype`."""
 
     features: int
     use_bias: bool = False
@@ -22,6 +22,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Return [..., features] in `dtype`, for x [..., in]."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
         product = _product_bf16 if self.dtype == jnp.bfloat16 else jnp.dot
         flat = x.astype(self.dtype).reshape(-1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""Large fully connected networks with gated hidden layers (LiRank, 3.5)."""
+"""Multi-layer perceptrons with gated hidden layers (LiRank, 3.5)."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,13 @@ from ligr_jax.nn.linear import Linear
 
 
 class MLP(nn.Module):
-    """Hidden layers h = relu(W x + b), and h * sigmoid(G h + c) where gated.
+    """Hidden layers h = relu(W x + b), followed by h * sigmoid(G h + c) if gated.
 
-    The gate is GateNet's of hidden layers (Huang et al. 2020, arXiv:2007.03519): G is square. It
-    starts as lecun_normal like W, hence about half open. LiRank's large MLP is (3500,) * 4.
+    The gate is that of GateNet's hidden layers (Huang et al. 2020, arXiv:2007.03519), with square
+    G. Like W it is initialized by lecun_normal, so gates start about half open. LiRank's large MLP
+    has the widths (3500,) * 4.
 
-    widths: of the hidden layers, in order; the last is the output's. Empty: the identity.
+    widths: of the layers, in order; the last is the width of the output. Empty: the identity.
     """
 
     widths: Sequence[int]
@@ -25,7 +26,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
-        """x: [..., D]; returns [..., last width]."""
+        """Return [..., last width], for x [..., D]."""
         for i, width in enumerate(self.widths):
             x = nn.relu(Linear(width, use_bias=True, dtype=self.dtype, name=f"layer_{i}")(x))
             if self.gated:
@@ -36,7 +37,7 @@ class MLP(nn.Module):
 
 
 def mlp_flops(width: int, widths: Sequence[int], gated: bool) -> int:
-    """Of the matrix products of an `MLP` on one example of `width` numbers."""
+    """Return the FLOPs of the matrix products of an `MLP` on one example [width]."""
     total = 0
     for out in widths:
         total += 2 * width * out + 2 * out * out * gated

@@ -1,4 +1,4 @@
-"""The kinds of model: all are called alike, `model(batch, deterministic) -> logits [B, N, A]`."""
+"""The kinds of model. All have one signature: model(batch, deterministic) -> logits [B, N, A]."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,21 +11,24 @@ from ligr_jax.nn.work import Work
 
 
 class ModelKind(NamedTuple):
-    """module: made from a configuration. forward_flops: operations of its matrix products, by part;
-    `ligr_jax.nn.flops`."""
+    """A kind of model.
+
+    module: makes the Flax module of a configuration.
+    forward_flops: counts the FLOPs of its matrix products, by part; see `ligr_jax.nn.flops`.
+    """
 
     module: Callable[[ModelConfig], nn.Module]
     forward_flops: Callable[[ModelConfig, Work], dict[str, float]]
 
 
 MODELS = {
-    "ligr": ModelKind(ligr.LiGR, ligr.ligr_flops),
-    "hstu": ModelKind(hstu.HSTU, hstu.hstu_flops),
-    "wukong": ModelKind(wukong.Wukong, wukong.wukong_flops),
-    "lirank": ModelKind(lirank.LiRank, lirank.lirank_flops),
+    "ligr": ModelKind(module=ligr.LiGR, forward_flops=ligr.ligr_flops),
+    "hstu": ModelKind(module=hstu.HSTU, forward_flops=hstu.hstu_flops),
+    "wukong": ModelKind(module=wukong.Wukong, forward_flops=wukong.wukong_flops),
+    "lirank": ModelKind(module=lirank.LiRank, forward_flops=lirank.lirank_flops),
 }
 
 
 def make_model(config: ModelConfig) -> nn.Module:
-    """The model of a configuration."""
+    """Return the Flax module of a configuration; `config.kind` selects the kind."""
     return MODELS[config.kind].module(config)

@@ -1,7 +1,8 @@
-"""Representations of several tasks from one input (LiRank, 3.10): MMoE and PLE.
+"""Task-specific representations of one input (LiRank, 3.10): MMoE and PLE.
 
-MMoE is Ma et al. 2018 (KDD), PLE Tang et al. 2020 (RecSys). Of the simpler ways, hard sharing is
-one representation for all tasks, grouping a tower for each group of them (`ligr_jax.nn.towers`).
+MMoE is Ma et al. 2018 (KDD), PLE Tang et al. 2020 (RecSys). The simpler alternatives are hard
+sharing, one representation for all tasks, and grouping, a tower per group of tasks
+(`ligr_jax.nn.towers`).
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from ligr_jax.nn.mlp import mlp_flops
 
 
 class MMoE(nn.Module):
-    """For each of `tasks`, a softmax mixture of the same experts: [..., D] -> [..., tasks, F]."""
+    """A softmax mixture of shared experts for each of `tasks`: [..., D] -> [..., tasks, F]."""
 
     tasks: int
     count: int
@@ -26,18 +27,25 @@ class MMoE(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        outputs = Experts(self.count, self.widths, self.gated, self.dtype, name="experts")(x)
+        experts = Experts(
+            count=self.count,
+            widths=self.widths,
+            gated=self.gated,
+            dtype=self.dtype,
+            name="experts",
+        )
+        outputs = experts(x)
         scores = Linear(self.tasks * self.count, name="gates")(x.astype(jnp.float32))
         weights = nn.softmax(scores.reshape(*x.shape[:-1], self.tasks, self.count))
         return jnp.einsum("...TE,...EF->...TF", weights.astype(outputs.dtype), outputs)
 
 
 class PLE(nn.Module):
-    """Progressive layered extraction: every task has experts of its own beside the shared ones.
+    """Progressive layered extraction: experts per task and shared, [..., D] -> [..., tasks, F].
 
-    In each of `levels`, the gate of a task mixes its own `count` experts and the `shared` ones, and
-    the gate of the shared part mixes all; each reads the mixture of its own below. The last level
-    has no use for a shared part. [..., D] -> [..., tasks, F].
+    In each of `levels`, the gate of a task mixes the task's `count` experts and the `shared`
+    experts, and the gate of the shared part mixes all experts. The input of each part is its own
+    mixture of the level below. The last level has no shared part.
     """
 
     tasks: int
@@ -50,16 +58,24 @@ class PLE(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        inputs = [x] * (self.tasks + 1)  # the last is the shared part's
+        inputs = [x] * (self.tasks + 1)  # one per task, then the input of the shared part
         for level in range(self.levels):
             counts = [self.count] * self.tasks + [self.shared]
             names = [f"level_{level}_task_{t}" for t in range(self.tasks)]
             names += [f"level_{level}_shared"]
             outputs = [
-                Experts(count, self.widths, self.gated, self.dtype, name=f"{name}_experts")(h)
+                Experts(
+                    count=count,
+                    widths=self.widths,
+                    gated=self.gated,
+                    dtype=self.dtype,
+                    name=f"{name}_experts",
+                )(h)
                 for count, name, h in zip(counts, names, inputs)
             ]
-            groups = [[own, outputs[-1]] for own in outputs[:-1]]
+
+            # The experts that each gate mixes.
+            groups = [[task_outputs, outputs[-1]] for task_outputs in outputs[:-1]]
             if level < self.levels - 1:
                 groups.append(outputs)
             mixed = []
@@ -72,7 +88,12 @@ class PLE(nn.Module):
 
 
 def mmoe_flops(width: int, tasks: int, count: int, widths: Sequence[int], gated: bool) -> int:
-    """Of the matrix products of `MMoE` on one example of `width` numbers."""
+    """Return the FLOPs of the matrix products of `MMoE` on one example.
+
+    Args:
+        width: D, of the input.
+        tasks, count, widths, gated: as in `MMoE`.
+    """
     mixing = 2 * tasks * count * (width + widths[-1])
     return count * mlp_flops(width, widths, gated) + mixing
 
@@ -80,11 +101,17 @@ def mmoe_flops(width: int, tasks: int, count: int, widths: Sequence[int], gated:
 def ple_flops(
     width: int, tasks: int, count: int, shared: int, widths: Sequence[int], levels: int, gated: bool
 ) -> int:
-    """Of the matrix products of `PLE` on one example of `width` numbers."""
-    total, experts = 0, tasks * count + shared
+    """Return the FLOPs of the matrix products of `PLE` on one example.
+
+    Args:
+        width: D, of the input.
+        tasks, count, shared, widths, levels, gated: as in `PLE`.
+    """
+    total = 0
+    experts = tasks * count + shared
     for level in range(levels):
         mixed = tasks * (count + shared) + experts * (level < levels - 1)
-        # The last level's shared experts read the shared part below, as the others their own.
+        # All experts are computed in every level, the shared ones from the shared part below.
         total += experts * mlp_flops(width, widths, gated) + 2 * mixed * (width + widths[-1])
         width = widths[-1]
     return total

@@ -1,8 +1,10 @@
 """The member's recent history as features of a candidate (LiRank, 3.7; TransAct, Xia et al. 2023).
 
-step = item ++ action ++ candidate      early fusion: the candidate beside every step
+step = item ++ action ++ candidate      early fusion: every step includes the candidate
 h <- LN(h + MHA(h));  h <- LN(h + FFN(h)),  F = D / 2      the encoder of Vaswani et al. 2017
 features = max over steps ++ the last steps, flattened
+
+Letters: L steps of a window; M = B N windows of a batch; I and J widths of item and action tokens.
 """
 
 import jax
@@ -16,38 +18,41 @@ from ligr_jax.ops.windows import Windows, gather_windows
 
 
 class EncoderLayer(nn.Module):
-    """A post-norm layer of a transformer encoder: everyone of a sequence sees everyone."""
+    """A post-norm layer of a transformer encoder, with bidirectional attention."""
 
     heads: int
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, h: jax.Array, mask: Mask, deterministic: bool) -> jax.Array:
-        """h: [B, L, D], with D a multiple of `heads`."""
-        width = h.shape[-1]
-        qkv = Linear(3 * width, dtype=self.dtype, name="qkv")(h)
-        q, k, v = jnp.moveaxis(qkv.reshape(*h.shape[:2], 3, self.heads, -1), 2, 0)
-        out = Linear(width, dtype=self.dtype, name="out")(attend(q, k, v, mask).reshape(h.shape))
-        out = nn.Dropout(self.dropout)(out, deterministic=deterministic)
-        h = nn.LayerNorm(dtype=self.dtype, name="attention_norm")(h + out)
-        up = nn.relu(Linear(width // 2, use_bias=True, dtype=self.dtype, name="up")(h))
-        out = Linear(width, use_bias=True, dtype=self.dtype, name="down")(up)
-        out = nn.Dropout(self.dropout)(out, deterministic=deterministic)
-        return nn.LayerNorm(dtype=self.dtype, name="ffn_norm")(h + out)
+    def __call__(self, h_MLD: jax.Array, mask: Mask, deterministic: bool) -> jax.Array:
+        """Return [M, L, D], for h_MLD [M, L, D] with D a multiple of `heads`."""
+        width = h_MLD.shape[-1]
+        qkv = Linear(3 * width, dtype=self.dtype, name="qkv")(h_MLD)
+        qkv = qkv.reshape(*h_MLD.shape[:2], 3, self.heads, -1)
+        q_MLHK, k_MLHK, v_MLHK = jnp.moveaxis(qkv, 2, 0)
+        mixed_MLD = attend(q_MLHK, k_MLHK, v_MLHK, mask).reshape(h_MLD.shape)
+        out_MLD = Linear(width, dtype=self.dtype, name="out")(mixed_MLD)
+        out_MLD = nn.Dropout(self.dropout)(out_MLD, deterministic=deterministic)
+        h_MLD = nn.LayerNorm(dtype=self.dtype, name="attention_norm")(h_MLD + out_MLD)
+        up_MLF = nn.relu(Linear(width // 2, use_bias=True, dtype=self.dtype, name="up")(h_MLD))
+        out_MLD = Linear(width, use_bias=True, dtype=self.dtype, name="down")(up_MLF)
+        out_MLD = nn.Dropout(self.dropout)(out_MLD, deterministic=deterministic)
+        return nn.LayerNorm(dtype=self.dtype, name="ffn_norm")(h_MLD + out_MLD)
 
 
 class HistoryEncoder(nn.Module):
-    """Features of every impression from its window of the member's earlier impressions.
+    """Features of every impression, from its window of the member's earlier impressions.
 
-    What an impression reads is what `windows` names, and itself as the candidate: windows by
-    sessions (`history_windows`) keep actions of a session from its own impressions. The paper names
-    no positions; the order of steps is in the last ones, which stand side by side.
+    An impression depends on the steps of its window, and on itself as the candidate. Windows of
+    earlier sessions (`history_windows`) hide the actions of a session from its impressions. The
+    paper mentions no positional encoding; the order of steps enters through the flattened last
+    steps.
 
-    Every candidate has its window encoded beside it: memory is linear in N x L, times D and, of
-    attention in short windows, times heads x L.
+    Each candidate has a window of its own, which is encoded together with it. Memory is linear in
+    N x L x D, and attention in short windows adds N x heads x L^2.
 
-    last: how many of the newest steps are flattened; the paper's are five.
+    last: number of newest steps that are flattened; five in the paper.
     """
 
     heads: int
@@ -58,37 +63,58 @@ class HistoryEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, items: jax.Array, actions: jax.Array, windows: Windows, deterministic: bool = True
+        self,
+        items_BNI: jax.Array,
+        actions_BNJ: jax.Array,
+        windows: Windows,
+        deterministic: bool = True,
     ) -> jax.Array:
-        """Returns [B, N, (1 + last) D], zeros where there is no step; D = 2 I + J.
+        """Return [B, N, (1 + last) D] with D = 2 I + J; zeros in the place of empty steps.
 
         Args:
-            items: [B, N, I], of impressions as items: steps and candidates alike.
-            actions: [B, N, J], of what was done with them.
-            windows: of length L >= `last`.
+            items_BNI: [B, N, I], item tokens, for steps and candidates.
+            actions_BNJ: [B, N, J], action tokens.
+            windows: windows of L >= `last` steps.
+            deterministic: if False, dropout is applied, which needs a `dropout` key.
 
         Raises:
-            ValueError: L is too short, or D no multiple of `heads`.
+            ValueError: L is less than `last`, or D is not divisible by `heads`.
         """
         b, n, length = windows.valid_BNL.shape
-        width = 2 * items.shape[-1] + actions.shape[-1]
+        width = 2 * items_BNI.shape[-1] + actions_BNJ.shape[-1]
         if width % self.heads:
-            raise ValueError(f"2 x items + actions = {width} is no multiple of heads={self.heads}")
+            raise ValueError(
+                f"2 x width of items + width of actions = {width} is not divisible by "
+                f"heads={self.heads}; change one of them"
+            )
         if length < self.last:
-            raise ValueError(f"windows of {length} steps have no last={self.last}; lengthen them")
-        steps = gather_windows(jnp.concatenate([items, actions], axis=-1), windows)
-        candidate = jnp.broadcast_to(items[:, :, None], (b, n, length, items.shape[-1]))
-        h = jnp.concatenate([steps, candidate], axis=-1).reshape(b * n, length, width)
-        there = windows.valid_BNL.reshape(b * n, length)
-        end = jnp.where(there, there.sum(-1, keepdims=True), 0).astype(jnp.int32)
-        mask = Mask(jnp.zeros_like(end), end, there)
+            raise ValueError(
+                f"windows of {length} steps have no last={self.last} steps; lengthen the windows "
+                "or lower last"
+            )
+
+        # Early fusion: each step holds the item, the action and the candidate.
+        steps_BNLD = gather_windows(jnp.concatenate([items_BNI, actions_BNJ], axis=-1), windows)
+        candidate_BNLI = jnp.broadcast_to(
+            items_BNI[:, :, None], (b, n, length, items_BNI.shape[-1])
+        )
+        h_BNLD = jnp.concatenate([steps_BNLD, candidate_BNLI], axis=-1)
+        h_MLD = h_BNLD.reshape(b * n, length, width)
+
+        # Valid steps come first in a window, so all of them have the range 0 .. number of steps.
+        valid = windows.valid_BNL.reshape(b * n, length)
+        end = jnp.where(valid, valid.sum(-1, keepdims=True), 0).astype(jnp.int32)
+        mask = Mask(lo=jnp.zeros_like(end), hi=end, valid=valid)
         for i in range(self.layers):
-            layer = EncoderLayer(self.heads, self.dropout, self.dtype, name=f"layer_{i}")
-            h = layer(h, mask, deterministic)
-        h = jnp.where(there[..., None], h, 0)
-        # The gradient of `max` asks which steps equal it, and is 0 / 0 where XLA computes them once
-        # more with other rounding; a place is chosen once.
-        place = jnp.where(there[..., None], h, -jnp.inf).argmax(axis=1, keepdims=True)
-        pooled = jnp.where(jnp.arange(length)[:, None] == place, h, 0).sum(axis=1)
-        newest = h[:, : self.last].reshape(b * n, -1)
+            layer = EncoderLayer(
+                heads=self.heads, dropout=self.dropout, dtype=self.dtype, name=f"layer_{i}"
+            )
+            h_MLD = layer(h_MLD, mask, deterministic)
+        h_MLD = jnp.where(valid[..., None], h_MLD, 0)
+
+        # Max-pooling through argmax. The gradient of `max` compares all steps with the maximum; if
+        # XLA recomputes the steps with other rounding, none is equal and the gradient is 0 / 0.
+        index_M1D = jnp.where(valid[..., None], h_MLD, -jnp.inf).argmax(axis=1, keepdims=True)
+        pooled = jnp.where(jnp.arange(length)[:, None] == index_M1D, h_MLD, 0).sum(axis=1)
+        newest = h_MLD[:, : self.last].reshape(b * n, -1)
         return jnp.concatenate([pooled, newest], axis=-1).reshape(b, n, -1)

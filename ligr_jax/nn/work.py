@@ -1,11 +1,15 @@
-"""The work that data asks of a model, whatever the model."""
+"""The amount of data that went through a model, in the units that determine its FLOPs."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Work:
-    """What went through a model: impressions, and allowed pairs of one layer of each kind."""
+    """Counts of real impressions, and of allowed attention pairs in one layer of each stack.
+
+    history_pairs: pairs of tokens in a historical layer.
+    set_pairs: pairs of items in a set-wise layer.
+    """
 
     impressions: float = 0.0
     history_pairs: float = 0.0
@@ -13,7 +17,7 @@ class Work:
 
     def __add__(self, other: "Work") -> "Work":
         return Work(
-            self.impressions + other.impressions,
-            self.history_pairs + other.history_pairs,
-            self.set_pairs + other.set_pairs,
+            impressions=self.impressions + other.impressions,
+            history_pairs=self.history_pairs + other.history_pairs,
+            set_pairs=self.set_pairs + other.set_pairs,
         )

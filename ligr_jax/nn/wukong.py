@@ -1,23 +1,26 @@
 """Wukong: stacked factorization machines over embeddings (Zhang et al. 2024, arXiv:2403.02545).
 
-A layer makes n_F + n_L embeddings of D numbers of the n in X [n, D]:
+A layer maps n embeddings X [n, D] to n_F + n_L embeddings of the same width:
 
     FM  = X X^T Y                              all inner products, projected to rank k
     FMB = reshape(MLP(LN(flatten(FM))))        n_F embeddings
     LCB = W_L X                                n_L embeddings
-    X  <- LN(concat(FMB, LCB) + X)             X by a matrix where n is not n_F + n_L
+    X  <- LN(concat(FMB, LCB) + X)             X is multiplied by a matrix if n is not n_F + n_L
 
-X X^T Y is computed from the right, in O(n k D). The first X holds an embedding of each item
-feature, by a projection of its own; the item token, of all of them together; the member's history
-(`ligr_jax.nn.history`); and the sizes of that history. After the last layer an MLP and LiGR's heads
-give the logits. There are no positions, and items of a session do not see each other.
+X X^T Y is computed from the right, in O(n k D). The first X holds a projection of each item feature
+and of the sizes of the member's history, the item token, and the pooled history
+(`ligr_jax.nn.history`). After the last layer, an MLP and LiGR's heads compute the logits. There is
+no positional encoding, and the items of a session do not see each other.
 
-With `model.wukong.dual_path` (LiGR A.2) an element-wise path stands beside the layers: all numbers
-and all table rows, concatenated, through two cross layers of DCNv2 (Wang et al. 2020),
+`model.wukong.dual_path` (LiGR A.2) adds an element-wise path parallel to the layers: all numbers
+and all table rows, concatenated, go through two cross layers of DCNv2 (Wang et al. 2020),
 
     x <- x_0 * (W x + b) + x
 
-joined to the layers' output before the MLP. Numbers are then no embeddings of their own.
+and are concatenated to the output of the layers before the MLP. Numbers then have no projections in
+the first X.
+
+Letters: n embeddings of an impression; k the rank of FM.
 """
 
 import itertools
@@ -45,47 +48,60 @@ from ligr_jax.nn.work import Work
 from ligr_jax.tables.table import TABLES, Tables
 
 _CROSSES = 2
-_COUNTS = "history counts"  # a part beside the features
+_COUNTS = "history counts"  # treated like a feature
 
 
 class Wukong(nn.Module):
-    """Logits of every action at every impression of a batch, each impression for itself."""
+    """Logits of every action at every impression; impressions do not see each other."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
-        """Returns float32 [B, N, A]; `deterministic=False` wants a `dropout` key."""
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        """Return logits, float32 [B, N, A].
+
+        Args:
+            batch: B rows of N impressions.
+            deterministic: if False, dropout is applied, which needs a `dropout` key.
+        """
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+
+        # The first X: projected features and history counts, the item token, the pooled history.
         embedded = Tables(c, name=TABLES)(batch.ids)
-        items = ItemTokens(c, name="items")(batch, embedded)
-        actions = ActionTokens(c, name="actions")(batch, embedded)
-        pooled, counts = pooled_history(batch, items, actions, c.mask)
+        items_BND = ItemTokens(c, name="items")(batch, embedded)
+        actions_BND = ActionTokens(c, name="actions")(batch, embedded)
+        pooled_BNnD, counts = pooled_history(batch, items_BND, actions_BND, c.mask)
         parts = feature_parts(c, batch, embedded, outcome=False) | {_COUNTS: counts}
         embedded_parts, elements = _paths(c)
-        tokens = Projections(c, name="tokens")({name: parts[name] for name in embedded_parts})
-        x = jnp.concatenate([tokens, items[..., None, :], pooled], axis=2)
-        x = nn.Dropout(c.dropout)(x, deterministic=deterministic)
-        x = Layers(c, name="layers")(x, deterministic)
-        x = x.reshape(*x.shape[:2], -1)
+        projections = Projections(c, name="tokens")
+        tokens_BNnD = projections({name: parts[name] for name in embedded_parts})
+        x_BNnD = jnp.concatenate([tokens_BNnD, items_BND[..., None, :], pooled_BNnD], axis=2)
+        x_BNnD = nn.Dropout(c.dropout)(x_BNnD, deterministic=deterministic)
+
+        x_BNnD = WukongStack(c, name="layers")(x_BNnD, deterministic)
+        x = x_BNnD.reshape(*x_BNnD.shape[:2], -1)
+
+        # The element-wise path, then the head.
         if c.wukong.dual_path:
             numbers = jnp.concatenate([parts[name] for name in elements], axis=-1).astype(dtype)
             crossed = numbers
             for i in range(_CROSSES):
-                crossed = Cross(dtype, name=f"cross_{i}")(numbers, crossed)
+                crossed = Cross(dtype=dtype, name=f"cross_{i}")(numbers, crossed)
             x = jnp.concatenate([x, crossed], axis=-1)
         x = MLP([c.width * w for w in c.wukong.head], dtype=dtype, name="mlp")(x)
         return calibrated(c, Heads(c, name="heads")(x, deterministic), parts)
 
 
 class Projections(nn.Module):
-    """An embedding [B, N, D] of each named part [B, N, W], stacked: [B, N, parts, D]."""
+    """A linear map of each named part [B, N, width] to [B, N, D], stacked: [B, N, parts, D]."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, parts: dict[str, jax.Array]) -> jax.Array:
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
         return jnp.stack(
             [
                 Linear(c.width, use_bias=True, dtype=dtype, name=f"from_{escape(name)}")(part)
@@ -95,49 +111,64 @@ class Projections(nn.Module):
         )
 
 
-class Layers(nn.Module):
-    """`depth` layers, one after the other: the first has another shape than the rest."""
+class WukongStack(nn.Module):
+    """`depth` layers in sequence. They are not scanned: the first has a shape of its own."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-        """x: [B, N, n, D]; returns [B, N, n_F + n_L, D]."""
-        layer = nn.remat(Layer, static_argnums=(2,)) if self.config.remat else Layer
+    def __call__(self, x_BNnD: jax.Array, deterministic: bool) -> jax.Array:
+        """Return [B, N, n_F + n_L, D], for x [B, N, n, D]."""
+        layer = WukongLayer
+        if self.config.remat:
+            layer = nn.remat(WukongLayer, static_argnums=(2,))
         for i in range(self.config.depth):
-            x = layer(self.config, name=f"layer_{i}")(x, deterministic)
-        return x
+            x_BNnD = layer(self.config, name=f"layer_{i}")(x_BNnD, deterministic)
+        return x_BNnD
 
 
-class Layer(nn.Module):
-    """Factorization machines beside linear compression, with a residual and a norm."""
+class WukongLayer(nn.Module):
+    """Factorization machines and linear compression in parallel, with a residual and a norm."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-        c, w, dtype = self.config, self.config.wukong, jnp.dtype(self.config.dtype)
-        columns = x.swapaxes(-1, -2)  # [B, N, D, n]: X^T, whose last axis matrices mix
+    def __call__(self, x_BNnD: jax.Array, deterministic: bool) -> jax.Array:
+        c = self.config
+        w = c.wukong
+        dtype = jnp.dtype(c.dtype)
+        x_BNDn = x_BNnD.swapaxes(-1, -2)  # X^T: linear maps mix the n embeddings
 
-        projected = Linear(w.rank, dtype=dtype, name="fm")(columns)  # X^T Y
-        fm = jnp.einsum("BNnD,BNDk->BNnk", x, projected, preferred_element_type=jnp.float32)
-        flat = fm.reshape(*x.shape[:2], -1)
+        # Factorization machines: X (X^T Y), flattened, through an MLP to n_F embeddings.
+        projected_BNDk = Linear(w.rank, dtype=dtype, name="fm")(x_BNDn)
+        fm_BNnk = jnp.einsum(
+            "BNnD,BNDk->BNnk", x_BNnD, projected_BNDk, preferred_element_type=jnp.float32
+        )
+        flat = fm_BNnk.reshape(*x_BNnD.shape[:2], -1)
         flat = nn.LayerNorm(dtype=dtype, name="fm_norm")(flat)
         flat = MLP([c.width * width for width in w.mlp], dtype=dtype, name="mlp")(flat)
         flat = Linear(w.fm_outputs * c.width, use_bias=True, dtype=dtype, name="mlp_out")(flat)
-        machines = flat.reshape(*x.shape[:2], w.fm_outputs, c.width)
+        machines_BNnD = flat.reshape(*x_BNnD.shape[:2], w.fm_outputs, c.width)
 
-        compressed = Linear(w.compress_outputs, dtype=dtype, name="compress")(columns)
-        out = jnp.concatenate([machines, compressed.swapaxes(-1, -2)], axis=2)
-        out = nn.Dropout(c.dropout)(out, deterministic=deterministic)
-        if out.shape != x.shape:
-            x = Linear(out.shape[2], dtype=dtype, name="residual")(columns).swapaxes(-1, -2)
-        return nn.LayerNorm(dtype=dtype, name="norm")(out + x)
+        # Linear compression: n_L linear combinations of the embeddings.
+        compressed_BNDn = Linear(w.compress_outputs, dtype=dtype, name="compress")(x_BNDn)
+        out_BNnD = jnp.concatenate([machines_BNnD, compressed_BNDn.swapaxes(-1, -2)], axis=2)
+        out_BNnD = nn.Dropout(c.dropout)(out_BNnD, deterministic=deterministic)
+
+        if out_BNnD.shape != x_BNnD.shape:
+            residual = Linear(out_BNnD.shape[2], dtype=dtype, name="residual")
+            x_BNnD = residual(x_BNDn).swapaxes(-1, -2)
+        return nn.LayerNorm(dtype=dtype, name="norm")(out_BNnD + x_BNnD)
 
 
 def wukong_flops(config: ModelConfig, work: Work) -> dict[str, float]:
-    """`ligr_jax.nn.flops.forward_flops` of Wukong; running sums are no products."""
-    d, a, w = config.width, len(config.actions), config.wukong
+    """Return the forward FLOPs of Wukong, by part; see `ligr_jax.nn.flops.forward_flops`.
+
+    Running sums of the pooled history are not matrix products and do not count.
+    """
+    d = config.width
+    a = len(config.actions)
+    w = config.wukong
     embedded_parts, elements = _paths(config)
     item, outcome = (sum(feature_widths(config, known)) for known in (False, True))
     outputs = w.fm_outputs + w.compress_outputs
@@ -159,7 +190,7 @@ def wukong_flops(config: ModelConfig, work: Work) -> dict[str, float]:
 
 
 def _paths(config: ModelConfig) -> tuple[dict[str, int], dict[str, int]]:
-    """Parts that become embeddings, and parts of the element-wise path: their widths."""
+    """Return the widths of the parts that are projected, and of those of the element-wise path."""
     features = {n: f for n, f in sorted(config.features.items()) if not f.outcome}
     widths = {n: feature_width(config, f) for n, f in features.items()}
     counts = {_COUNTS: SPANS * (1 + len(config.actions))}
@@ -171,5 +202,5 @@ def _paths(config: ModelConfig) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _chain(widths: Iterable[int]) -> int:
-    """Multiply-adds of linear maps from each width to the next."""
+    """Count the multiply-adds of linear maps from each width to the next."""
     return sum(a * b for a, b in itertools.pairwise(widths))

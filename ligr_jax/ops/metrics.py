@@ -1,8 +1,9 @@
-"""Ranking metrics in NumPy and float64, of whole evaluation sets: exact, not streamed.
+"""Ranking metrics of whole evaluation sets, in NumPy and float64: exact, not streamed.
 
-Each takes flat arrays over impressions: `score` (logits: any increasing transform ranks the same),
-`label` in {0, 1}, and a group (member or session) where it has one. A metric that is not defined
-(one class only) is NaN. Predictions of hosts and batches are merged by concatenation.
+All arguments are flat arrays over n impressions: `score`, float logits (ranking metrics depend only
+on their order); `label` in {0, 1}; and the group of each impression (member or session), any
+integers. A metric that is undefined because only one class occurs is NaN. To evaluate the
+predictions of several hosts or batches, concatenate them first.
 """
 
 import numpy as np
@@ -12,12 +13,17 @@ Floats = NDArray[np.floating]
 
 
 def normalized_entropy(score: Floats, label: NDArray, base_rate: float | None = None) -> float:
-    """Cross-entropy over the entropy of the base rate: CE / H(p); 1 is "knows only the rate".
+    """Return cross-entropy over the entropy of the base rate, CE / H(p).
+
+    A model that predicts the base rate for every impression has a normalized entropy of 1.
 
     Args:
-        base_rate: p; default the label's mean on this set, which keeps a sweep's NE comparable.
+        score: [n], logits.
+        label: [n], 0 or 1.
+        base_rate: p; by default the mean label of this set, so runs of a sweep are comparable.
     """
-    z, y = score.astype(np.float64), label.astype(np.float64)
+    z = score.astype(np.float64)
+    y = label.astype(np.float64)
     p = y.mean() if base_rate is None else base_rate
     if not 0 < p < 1:
         return float("nan")
@@ -26,30 +32,54 @@ def normalized_entropy(score: Floats, label: NDArray, base_rate: float | None = 
 
 
 def auc(score: Floats, label: NDArray) -> float:
-    """Area under the ROC curve, ties counting half."""
+    """Return the area under the ROC curve; a tie counts half.
+
+    Args:
+        score: [n], logits.
+        label: [n], 0 or 1.
+    """
     return float(_grouped_auc(score, label, np.zeros(len(score), np.int64))[0][0])
 
 
 def gauc(score: Floats, label: NDArray, member: NDArray) -> float:
-    """AUC within each member that has both classes, averaged by impressions."""
+    """Return the AUC within each member that has both classes, averaged by impressions.
+
+    Args:
+        score: [n], logits.
+        label: [n], 0 or 1.
+        member: [n], the member of each impression.
+    """
     values, sizes = _grouped_auc(score, label, member)
-    ok = ~np.isnan(values)
-    return float(np.average(values[ok], weights=sizes[ok])) if ok.any() else float("nan")
+    defined = ~np.isnan(values)
+    if not defined.any():
+        return float("nan")
+    return float(np.average(values[defined], weights=sizes[defined]))
 
 
 def calibration(score: Floats, label: NDArray) -> float:
-    """Sum of predicted probabilities over the number of positives."""
+    """Return the sum of predicted probabilities over the number of positives; 1 is calibrated.
+
+    Args:
+        score: [n], logits.
+        label: [n], 0 or 1.
+    """
     positives = label.sum(dtype=np.float64)
     return float(_sigmoid(score).sum() / positives) if positives else float("nan")
 
 
 def expected_calibration_error(score: Floats, label: NDArray, bins: int = 20) -> float:
-    """Mean |predicted - observed| over `bins` bins of equal mass, weighted by their size.
+    """Return mean |predicted - observed| over bins of equal mass, weighted by their size.
 
     Tied scores share the mean of their labels, so the order of the input does not matter.
+
+    Args:
+        score: [n], logits.
+        label: [n], 0 or 1.
+        bins: number of bins.
     """
     order = np.argsort(score, kind="stable")
-    p, y = _sigmoid(score[order]), label[order].astype(np.float64)
+    p = _sigmoid(score[order])
+    y = label[order].astype(np.float64)
     tied = np.cumsum(_changes(score[order])) - 1
     y = (np.bincount(tied, y) / np.bincount(tied))[tied]
     edges = np.linspace(0, len(p), bins + 1).astype(np.int64)
@@ -58,9 +88,15 @@ def expected_calibration_error(score: Floats, label: NDArray, bins: int = 20) ->
 
 
 def ndcg(score: Floats, label: NDArray, session: NDArray) -> float:
-    """Mean over sessions with a positive of DCG / ideal DCG; gain y, discount 1 / log2(rank + 1).
+    """Return the mean of DCG / ideal DCG over sessions with a positive.
 
-    Tied scores share the mean of their discounts, so the order of the input does not matter.
+    The gain is y, the discount 1 / log2(rank + 1) with ranks from 1, without a cut-off. Tied scores
+    share the mean of their discounts, so the order of the input does not matter.
+
+    Args:
+        score: [n], logits.
+        label: [n], 0 or 1.
+        session: [n], the session of each impression.
     """
     _, group = np.unique(session, return_inverse=True)
     order = np.lexsort((-score, group))
@@ -72,12 +108,12 @@ def ndcg(score: Floats, label: NDArray, session: NDArray) -> float:
     dcg = np.bincount(g, y * shared[tied])
     ideal_order = np.lexsort((-label, group))
     ideal = np.bincount(group[ideal_order], label[ideal_order].astype(np.float64) * discount)
-    ok = ideal > 0
-    return float(np.mean(dcg[ok] / ideal[ok])) if ok.any() else float("nan")
+    defined = ideal > 0
+    return float(np.mean(dcg[defined] / ideal[defined])) if defined.any() else float("nan")
 
 
 def _grouped_auc(score: Floats, label: NDArray, group: NDArray) -> tuple[Floats, NDArray]:
-    """Per group: AUC by the rank-sum with mid-ranks (NaN without both classes), and its size."""
+    """Return each group's AUC and size; the AUC is the rank sum with mid-ranks, or NaN."""
     _, g = np.unique(group, return_inverse=True)
     order = np.lexsort((score, g))
     g, s, y = g[order], score[order], label[order].astype(np.float64)
@@ -94,7 +130,7 @@ def _grouped_auc(score: Floats, label: NDArray, group: NDArray) -> tuple[Floats,
 
 
 def _changes(x: NDArray) -> NDArray[np.bool_]:
-    """True where a value differs from the one before it, and at the first; infinities are equal."""
+    """Mark the first element of every run of equal values; equal infinities are one run."""
     return np.concatenate([np.ones(min(1, len(x)), bool), x[1:] != x[:-1]])
 
 

@@ -4,14 +4,14 @@
     h = 2^(bits - 1)        middle = (max h + min (h - 1)) / n = min + h scale
     q = round((x - middle) / scale)  in  -h .. h - 1        x is read back as middle + q scale
 
-The paper prints h where n stands, which would leave half of the codes unused. With n the smallest
-and the largest value of a row get the outermost codes, and nothing is read back further than
-scale / 2 from what it was. The points of the grid are those of min-max quantization; codes are
-signed, and values near the middle, where most are, are sums of small terms.
+The paper prints h in place of n, which would leave half of the codes unused. With n, the smallest
+and the largest value of a row get the outermost codes, and the rounding error is at most scale / 2.
+The grid is that of min-max quantization; codes are signed, and values near the middle, which are
+the most frequent, are sums of small terms.
 
-Scale and middle are float32. float16 ends at 65504, and the middle of a row whose offset is large
-against its spread would be off by many steps. All functions take NumPy and JAX arrays and can be
-jitted.
+Scale and middle are float32: float16 ends at 65504, and if a row's offset is large compared with
+its spread, a float16 middle would be wrong by many steps. All functions accept NumPy and JAX arrays
+and can be jitted.
 """
 
 import functools
@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = Any  # of NumPy or JAX
+Array = Any  # a NumPy or a JAX array
 BITS = (8, 4)
-# A smaller step counts as none: some devices flush it, or half of it, to zero.
+# Smaller steps are treated as zero: some devices flush them, or half of them, to zero.
 _SMALLEST = np.float32(2.0**-124)
 
 
@@ -36,11 +36,12 @@ _SMALLEST = np.float32(2.0**-124)
 )
 @dataclass(frozen=True)
 class QuantizedTable:
-    """A table of V rows and E columns in codes; a pytree of three arrays.
+    """A quantized table of V rows and E columns; a pytree of three arrays.
 
-    codes: int8 [V, E]; at 4 bits uint8 [V, ceil(E / 2)], even columns in the low halves.
-    scale, middle: float32 [V].
+    codes: int8 [V, E]; at 4 bits uint8 [V, ceil(E / 2)] with the even columns in the low halves.
+    scale, middle: float32 [V]; a value is read back as middle + code x scale.
     width: E.
+    bits: 8 or 4.
     """
 
     codes: Array
@@ -51,11 +52,15 @@ class QuantizedTable:
 
 
 def quantize(table: Array, bits: int) -> QuantizedTable:
-    """Codes of a table [V, E].
+    """Quantize a table row by row.
+
+    Args:
+        table: float [V, E].
+        bits: 8 or 4.
 
     Raises:
-        ValueError: another number of bits than 8 or 4, or a row that is not finite. Under jit, that
-            row reads back as NaN.
+        ValueError: `bits` is neither 8 nor 4, or a row is not finite. Under jit, a row that is not
+            finite is read back as NaN.
     """
     if bits not in BITS:
         raise ValueError(f"bits={bits}: quantization is to 8 or 4 bits; give one of these")
@@ -68,14 +73,20 @@ def quantize(table: Array, bits: int) -> QuantizedTable:
 
 
 def quantize_between(x: Array, low: Array, high: Array, bits: int) -> QuantizedTable:
-    """Codes of columns x [V, E] of rows that reach from `low` to `high` [V] over all columns."""
+    """Quantize some columns of a table, given the range of whole rows.
+
+    Args:
+        x: float32 [V, E], the columns.
+        low, high: float32 [V], the smallest and largest value of each row over all columns.
+        bits: 8 or 4.
+    """
     scale, middle = row_grid(low, high, bits)
     codes = encode(x, low, scale, bits)
     return QuantizedTable(pack(codes) if bits == 4 else codes, scale, middle, x.shape[1], bits)
 
 
 def dequantize(quantized: QuantizedTable) -> Array:
-    """float32 [V, E]."""
+    """Return the values of a quantized table, float32 [V, E]."""
     xp, codes = _numpy_of(quantized.codes), quantized.codes
     if quantized.bits == 4:
         codes = unpack(codes, quantized.width)
@@ -83,15 +94,33 @@ def dequantize(quantized: QuantizedTable) -> Array:
 
 
 def lookup_rows(quantized: QuantizedTable, ids: Array) -> Array:
-    """Rows of the table, reading no others: ids int [...] in 0..V-1 -> float32 [..., E]."""
-    at = ids.reshape(-1)
-    q = quantized
-    rows = QuantizedTable(q.codes[at], q.scale[at], q.middle[at], q.width, q.bits)
-    return dequantize(rows).reshape(*ids.shape, q.width)
+    """Return selected rows of a table, without dequantizing others.
+
+    Args:
+        quantized: a table of V rows and E columns.
+        ids: int [...] in 0..V-1.
+
+    Returns:
+        float32 [..., E].
+    """
+    rows = ids.reshape(-1)
+    selected = QuantizedTable(
+        codes=quantized.codes[rows],
+        scale=quantized.scale[rows],
+        middle=quantized.middle[rows],
+        width=quantized.width,
+        bits=quantized.bits,
+    )
+    return dequantize(selected).reshape(*ids.shape, quantized.width)
 
 
 def row_grid(low: Array, high: Array, bits: int) -> tuple[Array, Array]:
-    """scale and middle, float32 [V], of rows from `low` to `high` [V]; scale 0 where all is one."""
+    """Return scale and middle of each row, float32 [V]; the scale of a constant row is 0.
+
+    Args:
+        low, high: float32 [V], the smallest and largest value of each row.
+        bits: 8 or 4.
+    """
     xp = _numpy_of(low)
     scale = (_half(high) - _half(low)) / _half(2**bits - 1)
     scale = xp.where(scale < _SMALLEST, np.float32(0), scale)
@@ -99,37 +128,50 @@ def row_grid(low: Array, high: Array, bits: int) -> tuple[Array, Array]:
 
 
 def encode(x: Array, low: Array, scale: Array, bits: int) -> Array:
-    """int8 codes of x [V, E] in -h..h-1; 0 where the scale is.
+    """Return the codes of x [V, E], int8 in -h..h-1; 0 in constant rows.
 
-    Counted from `low`, which is exact, and not from the middle, which is rounded: the outermost
-    values get the outermost codes however far a row lies from zero.
+    Steps are counted from `low`, which is exact, not from the middle, which is rounded. So the
+    outermost values get the outermost codes even if a row is far from zero.
+
+    Args:
+        x: float32 [V, E].
+        low, scale: float32 [V].
+        bits: 8 or 4; h = 2^(bits - 1).
     """
-    xp, h = _numpy_of(x), 2 ** (bits - 1)
-    known = (scale > 0)[:, None]
-    step = xp.where(known, scale[:, None], np.float32(1))
+    xp = _numpy_of(x)
+    h = 2 ** (bits - 1)
+    varies = (scale > 0)[:, None]
+    step = xp.where(varies, scale[:, None], np.float32(1))
     codes = xp.rint((_half(x) - _half(low)[:, None]) / _half(step)) - np.float32(h)
-    return xp.where(known, xp.clip(codes, -h, h - 1), np.float32(0)).astype(xp.int8)
+    return xp.where(varies, xp.clip(codes, -h, h - 1), np.float32(0)).astype(xp.int8)
 
 
 def pack(codes: Array) -> Array:
-    """Two 4-bit codes a byte: int8 [V, E] -> uint8 [V, ceil(E / 2)]."""
+    """Pack two 4-bit codes into a byte: int8 [V, E] -> uint8 [V, ceil(E / 2)]."""
     xp = _numpy_of(codes)
     halves = xp.pad(codes, ((0, 0), (0, codes.shape[1] % 2))).astype(xp.uint8) & np.uint8(15)
     return halves[:, ::2] | (halves[:, 1::2] << np.uint8(4))
 
 
 def unpack(packed: Array, width: int) -> Array:
-    """The inverse of `pack`: uint8 [V, ceil(E / 2)] -> int8 [V, E], E = width."""
+    """Invert `pack`: uint8 [V, ceil(E / 2)] -> int8 [V, E], with E = width."""
     xp = _numpy_of(packed)
     halves = xp.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1)
     codes = halves.reshape(len(packed), -1)[:, :width].astype(xp.int8)
-    return (codes ^ np.int8(8)) - np.int8(8)  # carries the sign
+    return (codes ^ np.int8(8)) - np.int8(8)  # sign extension
 
 
 def require_finite(low: Array, high: Array, first: int = 0) -> None:
-    """Raises ValueError where the range of a row is not finite; `first`: number of the first row.
+    """Check that the range of every row is finite.
 
-    A NaN anywhere in a row is its smallest and its largest value.
+    A NaN anywhere in a row makes its smallest and its largest value NaN.
+
+    Args:
+        low, high: [V], the smallest and largest value of each row.
+        first: number of the first row, for the message.
+
+    Raises:
+        ValueError: names the first row that is not finite.
     """
     bad = ~(np.isfinite(low) & np.isfinite(high))
     if bad.any():
@@ -141,7 +183,7 @@ def require_finite(low: Array, high: Array, first: int = 0) -> None:
 
 
 def _half(x: Any) -> Any:
-    # Differences of halves do not overflow; halving itself is exact.
+    """Halve x, which is exact: differences of halves do not overflow."""
     return np.float32(0.5) * x
 
 

@@ -41,8 +41,16 @@ def history_windows(
 
 
 def gather_windows(x_BND: jax.Array, windows: Windows) -> jax.Array:
-    """Gather the rows of each window: [B, N, D] -> [B, N, L, D], zero in empty slots."""
+    """Gather the values of each window.
+
+    Args:
+        x_BND: [B, N, D], one value per impression.
+        windows: windows of L impressions.
+
+    Returns:
+        [B, N, L, D], newest first; zero in empty slots.
+    """
     b, n, length = windows.position_BNL.shape
     index = windows.position_BNL.reshape(b, n * length, 1)
-    rows_BNLD = jnp.take_along_axis(x_BND, index, axis=1).reshape(b, n, length, -1)
-    return jnp.where(windows.valid_BNL[..., None], rows_BNLD, 0)
+    rows = jnp.take_along_axis(x_BND, index, axis=1)
+    return jnp.where(windows.valid_BNL[..., None], rows.reshape(b, n, length, -1), 0)

@@ -1,14 +1,14 @@
-"""Offline replay: what a new ranking would have earned, told by traffic in random order.
+"""Offline replay: estimate the reward of a new ranking from traffic in random order.
 
-Of every slate whose order was drawn uniformly at random, the new model picks an item to stand
-first. Where the log shows that very item first, the log tells what the pick earned (LiRank 5.2; Li
-et al. 2011):
+In every slate whose order was uniformly random, the new model selects the item to show first. If
+the log shows the same item first, the log contains the reward of the selection (LiRank 5.2; Li et
+al. 2011):
 
     contribution rate = matched impressions at 1 with a contribution / matched impressions at 1
 
-A slate of k items matches by chance once in k, so that each match counts k times here; where all
-slates are equally long, that is the ratio above. Any other order than a random one favours models
-that rank like the one that made the log.
+A slate of k items matches by chance with probability 1 / k, so a match has weight k; if all slates
+have the same length, this is the ratio above. With an order that is not random, the estimate favors
+models that rank like the model that produced the log.
 """
 
 from typing import NamedTuple
@@ -22,8 +22,14 @@ Floats = NDArray[np.float64]
 
 
 class Replay(NamedTuple):
-    """rate: the estimate, with the interval low .. high; matched: slates it rests on, of `slates`;
-    effective: independent matches that would be as sure."""
+    """The result of a replay.
+
+    rate: the estimated reward per slate, in 0..1.
+    low, high: the confidence interval of the rate.
+    matched: number of matched slates.
+    slates: number of all slates.
+    effective: number of independent matches that would give an interval of the same width.
+    """
 
     rate: float
     low: float
@@ -34,106 +40,125 @@ class Replay(NamedTuple):
 
 
 class RandomSlates(NamedTuple):
-    """Impressions in random order. rows: int64 [n], their places in the log; slate: int64 [n],
-    counted from 0; place: int64 [n], 0 for what was shown first."""
+    """Impressions in random order.
+
+    rows: int64 [n], row numbers in the log.
+    slate: int64 [n], slate numbers from 0.
+    position: int64 [n], positions in the slate; 0 was shown first.
+    """
 
     rows: Ints
     slate: Ints
-    place: Ints
+    position: Ints
 
 
 def random_slates(
     member: ArrayLike, session: ArrayLike, time: ArrayLike, is_random: ArrayLike
 ) -> RandomSlates:
-    """Slates of a log where single impressions were chosen at random, as in KuaiRand or the
-    synthetic world: those of one session.
+    """Build slates from single impressions whose items were chosen at random, as in KuaiRand.
 
-    They are drawn from one pool, so any order of them was as likely. A session with a single one
-    gives no slate: all models would pick it.
+    The random impressions of one session form a slate. Their items come from one pool, so all their
+    orders were equally likely. A session with a single random impression gives no slate, since
+    every model would select its item. The synthetic world has such impressions too.
 
-    Args, each [N]:
-        member, session, time: who saw it, in which session of theirs, and when.
-        is_random: 1 where the item was chosen uniformly at random.
+    Args:
+        member, session: int [N], the member and the member's session of each impression.
+        time: [N], when the item was shown.
+        is_random: [N]; 1 if the item was chosen uniformly at random.
     """
     random = np.flatnonzero(np.asarray(is_random) == 1)
     member, session, time = (np.asarray(x)[random] for x in (member, session, time))
-    order = np.lexsort((time, session, member))  # stable: ties stay in the order of the log
+    order = np.lexsort((time, session, member))  # stable: ties keep the order of the log
     rows, member, session = random[order], member[order], session[order]
     changes = (member[1:] != member[:-1]) | (session[1:] != session[:-1])
     first = np.flatnonzero(np.append(np.ones(min(1, len(rows)), bool), changes))
     size = np.diff(np.append(first, len(rows)))
-    place = np.arange(len(rows)) - np.repeat(first, size)
+    position = np.arange(len(rows)) - np.repeat(first, size)
     kept = np.repeat(size > 1, size)
     slate = np.repeat(np.cumsum(size > 1) - 1, size)
-    return RandomSlates(rows[kept], slate[kept], place[kept])
+    return RandomSlates(rows=rows[kept], slate=slate[kept], position=position[kept])
 
 
 def replay(
     score: ArrayLike,
     slate: ArrayLike,
-    place: ArrayLike,
+    position: ArrayLike,
     reward: ArrayLike,
     member: ArrayLike,
     confidence: float = 0.95,
 ) -> Replay:
-    """The rate that ranking by `score` earns at the first place of random slates.
+    """Estimate the reward at the first position of random slates, if ranked by `score`.
 
-    Items that tie at the top share the pick: breaking ties by the log's order would match always.
-    The interval is Wilson's for the effective number of matches, rate (1 - rate) / variance, the
-    variance of the ratio being that over members, whose slates go together (Kott and Carr 1997). It
-    is Wilson's own where slates are equally long and each match is another member's.
+    Items that tie for the top share the selection; breaking ties by the log's order would always
+    match. The interval is Wilson's, for an effective number of matches rate (1 - rate) / variance.
+    The variance of the ratio is computed between members, because slates of one member are
+    correlated (Kott and Carr 1997). If slates have the same length and each match is of another
+    member, this is the usual Wilson interval.
 
-    Args, each [N]:
-        score: of the new model; the highest stands first.
-        slate: number of the slate.
-        place: where the log showed the item; the lowest of a slate is its first place.
-        reward: 0 or 1.
-        member: who saw it.
-        confidence: of the interval.
+    Args:
+        score: float [N], of the new model; the highest is ranked first.
+        slate: [N], slate numbers.
+        position: [N], where the log showed the item; the lowest of a slate is its first position.
+        reward: [N]; 0 or 1.
+        member: [N], the member that saw the slate.
+        confidence: coverage of the interval.
 
     Raises:
-        ValueError: no slate matches, a reward is neither 0 nor 1, or a score is not a number.
+        ValueError: no slate matches, a reward is neither 0 nor 1, or a score is NaN.
     """
-    score, reward = np.asarray(score, np.float64), np.asarray(reward, np.float64)
+    score = np.asarray(score, np.float64)
+    reward = np.asarray(reward, np.float64)
     wrong = np.flatnonzero((reward != 0) & (reward != 1))
     if len(wrong):
         raise ValueError(
-            f"reward[{wrong[0]}]={reward[wrong[0]]}: rewards are 0 or 1; leave out rows whose "
-            "label nobody recorded"
+            f"reward[{wrong[0]}]={reward[wrong[0]]} is neither 0 nor 1; leave out rows without a "
+            "recorded label"
         )
     wrong = np.flatnonzero(np.isnan(score))
     if len(wrong):
-        raise ValueError(f"score[{wrong[0]}]=nan: a slate with it has no first; score every item")
+        raise ValueError(f"score[{wrong[0]}]=nan cannot be ranked; score every item")
+
+    # Ties for the top of each slate, and the item that the log shows first.
     _, group = np.unique(np.asarray(slate), return_inverse=True)
     size = np.bincount(group)
     best = np.full(len(size), -np.inf)
     np.maximum.at(best, group, score)
     top = score == best[group]
     tied = np.bincount(group, top)
-    order = np.lexsort((np.asarray(place), group))
+    order = np.lexsort((np.asarray(position), group))
     shown_first = order[np.cumsum(size) - size]
     matched = shown_first[top[shown_first]]
     if not len(matched):
         raise ValueError(
-            f"none of {len(size)} slates shows first what the model ranks first; bring more random "
-            "traffic"
+            f"none of {len(size)} slates shows first what the model ranks first; use a log with "
+            "more random traffic"
         )
-    # The chance of a match is 1 / size; a pick among ties matches by a part.
+
+    # The probability of a match is 1 / size; a selection among ties matches in part.
     weight = size[group[matched]] / tied[group[matched]]
     earned = reward[matched]
     rate = float(np.average(earned, weights=weight))
     effective = _effective(weight, earned - rate, np.asarray(member)[matched], rate)
     low, high = wilson(rate, effective, confidence)
-    return Replay(rate, low, high, len(matched), len(size), effective)
+    return Replay(
+        rate=rate,
+        low=low,
+        high=high,
+        matched=len(matched),
+        slates=len(size),
+        effective=effective,
+    )
 
 
 def wilson(rate: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval (1927) of a proportion.
+    """Return Wilson's confidence interval (1927) of a proportion.
 
     (rate + z^2 / 2n +- z sqrt(rate (1 - rate) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
     Args:
-        trials: n, which need not be whole.
+        rate: the observed proportion.
+        trials: n, which need not be an integer.
+        confidence: coverage of the interval.
     """
     z = float(norm.ppf(0.5 + confidence / 2))
     center = rate + z**2 / (2 * trials)
@@ -143,9 +168,12 @@ def wilson(rate: float, trials: float, confidence: float = 0.95) -> tuple[float,
 
 
 def _effective(weight: Floats, residual: Floats, member: NDArray, rate: float) -> float:
-    """rate (1 - rate) over the ratio's variance between members, and at most what the weights stand
-    for: members that earn alike, or a single one, show no variance."""
-    _, who = np.unique(member, return_inverse=True)
-    variance = (np.bincount(who, weight * residual) ** 2).sum() / weight.sum() ** 2
-    most = weight.sum() ** 2 / (weight**2).sum()  # Kish 1965
-    return float(min(most, rate * (1 - rate) / variance) if variance else most)
+    """Return the effective number of matches: rate (1 - rate) / variance between members.
+
+    It is bounded by Kish's effective sample size (1965) of the weights, because a single member, or
+    members with equal rewards, have no variance.
+    """
+    _, member_index = np.unique(member, return_inverse=True)
+    variance = (np.bincount(member_index, weight * residual) ** 2).sum() / weight.sum() ** 2
+    largest = weight.sum() ** 2 / (weight**2).sum()
+    return float(min(largest, rate * (1 - rate) / variance) if variance else largest)

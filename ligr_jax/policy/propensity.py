@@ -1,19 +1,21 @@
-"""Weights that make a log answer as random traffic does, by position and response.
+"""Importance weights, by position and response, that give a log the rates of random traffic.
 
-What a model chose to show is no fair sample: its favourites stand on top and are answered to, which
-a model trained on the log learns again. With some sessions in random order (LinkedIn, 2023,
-"Enhancing homepage feed relevance by harnessing the power of large corpus sparse ID embeddings"),
+A log of a model's choices is a biased sample: the model's favorites are shown at the top and get
+more responses, and a model trained on the log learns this again. If some sessions are in random
+order (LinkedIn, 2023, "Enhancing homepage feed relevance by harnessing the power of large corpus
+sparse ID embeddings"), the weights are
 
     w(position, response) = CTR_random(position, response) / CTR_not random(position, response)
 
 where CTR(position, response) is the share of the impressions at a position that got that response.
-So weighted, the log's rate at each position is that of random traffic, and the weights of a
+With these weights, the log's rate at each position is that of random traffic, and the weights of a
 position average to one.
 
-This is the mean of the exact ratio of both logs' densities among the impressions of one position
-and response (Horvitz and Thompson 1952), not the ratio itself. It takes away what the order of a
-model that knows its items adds to the top. It leaves alone how far down people look: a model that
-orders at random keeps its position bias, and weights of one.
+For each position and response, this is the mean of the exact ratio of the two logs' densities
+(Horvitz and Thompson 1952), not the ratio of each impression. The weights remove the part of the
+top positions' rates that comes from a model placing good items there. They do not remove position
+bias, i.e. that fewer members look at lower positions: for a model that orders at random, all
+weights are one.
 
 The weights enter the cross-entropy by the column `weight` of the log, before `ligr prepare`:
 
@@ -29,24 +31,34 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class ResponseWeights:
-    """table: float64 [positions, 2], the weight of no response and of a response; positions after
-    the last share its row."""
+    """Weights by position and response.
+
+    table: float64 [positions, 2], the weight of an impression without and with a response;
+        positions beyond the last row use the last row.
+    """
 
     table: NDArray[np.float64]
 
     def __call__(
         self, position: ArrayLike, response: ArrayLike, is_random: ArrayLike
     ) -> NDArray[np.float32]:
-        """The weight of each impression, [N]; 1 where it was random or the response is unknown.
+        """Return the weight of each impression, float32 [N].
+
+        Impressions of random traffic, and those with an unknown response, have weight 1.
 
         Args:
-            position: from 0; is_random: 1 for random.
-            response: 1, 0, or negative or NaN where unknown.
+            position: int [N], from 0.
+            response: [N]; 1, 0, or negative or NaN if unknown.
+            is_random: [N]; 1 if the order was random.
+
+        Raises:
+            ValueError: a position is negative.
         """
-        place = np.minimum(_positions(position), len(self.table) - 1)
+        row = np.minimum(_positions(position), len(self.table) - 1)
         answer = np.asarray(response)
-        fixed = (np.asarray(is_random) == 1) | ~(answer >= 0)
-        return np.where(fixed, 1, self.table[place, (answer > 0).astype(int)]).astype(np.float32)
+        unweighted = (np.asarray(is_random) == 1) | ~(answer >= 0)
+        weight = self.table[row, (answer > 0).astype(int)]
+        return np.where(unweighted, 1, weight).astype(np.float32)
 
 
 def response_weights(
@@ -56,41 +68,45 @@ def response_weights(
     positions: int = 20,
     smoothing: float = 20.0,
 ) -> ResponseWeights:
-    """Measures w on a log that has both kinds of traffic.
+    """Estimate the weights w from a log that has both kinds of traffic.
 
-    Args, the first three [N]:
-        position: from 0.
-        response: 1, 0, or negative or NaN where unknown (left out).
-        is_random: 1 where the order was random.
-        positions: so many have weights of their own; those after the last are one.
-        smoothing: impressions at the traffic's mean rate that are added to each position of both.
+    Args:
+        position: int [N], from 0.
+        response: [N]; 1, 0, or negative or NaN if unknown (left out).
+        is_random: [N]; 1 if the order was random.
+        positions: number of positions with separate weights; the last one includes all later ones.
+        smoothing: number of impressions with the mean rate of their traffic that are added to each
+            position of both kinds of traffic.
 
     Raises:
-        ValueError: a kind of traffic has no impressions, or none that was answered, or only such.
+        ValueError: `smoothing` is not positive, a position is negative, or the known responses of
+            one kind of traffic are all 0, all 1 or missing.
     """
-    place = np.minimum(_positions(position), positions - 1)
-    answer, random = np.asarray(response), np.asarray(is_random) == 1
+    row = np.minimum(_positions(position), positions - 1)
+    answer = np.asarray(response)
+    random = np.asarray(is_random) == 1
     if smoothing <= 0:
-        raise ValueError(f"smoothing={smoothing} must be above 0")
+        raise ValueError(f"smoothing={smoothing} must be > 0")
     rates = []
     for name, kind in (("random", random), ("other", ~random)):
         known = kind & (answer >= 0)
         shown, answered = int(known.sum()), int((answer[known] > 0).sum())
         if not 0 < answered < shown:
             raise ValueError(
-                f"{answered} of {shown} impressions of {name} traffic were answered; weights need "
-                "both kinds of traffic, and both answers in each"
+                f"{answered} of {shown} impressions of {name} traffic have a response; weights "
+                "need both kinds of traffic, each with and without responses"
             )
-        clicks = np.bincount(place[known], answer[known] > 0, minlength=positions)
-        count = np.bincount(place[known], minlength=positions)
+        clicks = np.bincount(row[known], answer[known] > 0, minlength=positions)
+        count = np.bincount(row[known], minlength=positions)
         rate = (clicks + smoothing * answered / shown) / (count + smoothing)
         rates.append(np.stack([1 - rate, rate], 1))
     return ResponseWeights(rates[0] / rates[1])
 
 
 def _positions(position: ArrayLike) -> NDArray[np.int64]:
-    place = np.asarray(position, np.int64)
-    if len(place) and place.min() < 0:
-        row = int(place.argmin())
-        raise ValueError(f"position[{row}]={place[row]}: positions count from 0")
-    return place
+    """Return positions as int64, after checking that none is negative."""
+    positions = np.asarray(position, np.int64)
+    if len(positions) and positions.min() < 0:
+        row = int(positions.argmin())
+        raise ValueError(f"position[{row}]={positions[row]} is negative; positions count from 0")
+    return positions

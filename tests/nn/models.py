@@ -1,4 +1,4 @@
-"""A model with random parameters, and its logits as a function of its tokens."""
+"""Helpers of model tests: random parameters, logits, gradients, and Jacobians by token."""
 
 import zlib
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _compiled: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
 def random_params(config: ModelConfig, batch: Batch, scale: float = 0.3) -> Any:
-    """Fresh parameters plus noise, so that none is zero; equal names get equal noise."""
+    """Return initial parameters plus noise, so that none is zero; equal names get equal noise."""
     shapes = jax.eval_shape(make_model(config).init, jax.random.key(0), batch)["params"]
 
     def noisy(path: Any, p: jax.ShapeDtypeStruct) -> jax.Array:
@@ -38,7 +38,7 @@ def logits(config: ModelConfig, params: Any, batch: Batch) -> jax.Array:
 def value_and_gradient(
     config: ModelConfig, params: Any, batch: Batch
 ) -> tuple[tuple[jax.Array, jax.Array], Any]:
-    """(cross-entropy summed over actions, logits), and the former's gradient by the parameters."""
+    """Return (cross-entropy summed over actions, logits), and the gradient of the former."""
 
     def loss(p: Any, b: Batch) -> tuple[jax.Array, jax.Array]:
         z = jnp.asarray(make_model(config).apply({"params": p}, b))
@@ -49,9 +49,10 @@ def value_and_gradient(
 
 
 def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """d z / d tokens for item and action tokens, [B, N, B, N, D] each.
+    """Return d z / d tokens for item and action tokens, [B, N, B, N, D] each.
 
-    z: a random sum of the logits of all actions, [B, N]: what reaches one of them reaches it.
+    z [B, N] is a random combination of the logits of all actions, so a token that affects any of
+    them affects z.
     """
     weights = np.random.default_rng(0).normal(size=len(config.actions))
 
@@ -73,5 +74,5 @@ def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.
 
 
 def _once(what: str, config: ModelConfig, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` under jit, traced and compiled once per configuration and shape."""
+    """Return `function` under jit, traced and compiled once per configuration and shape."""
     return _compiled.setdefault((what, repr(config)), jax.jit(function))

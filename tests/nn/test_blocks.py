@@ -1,4 +1,4 @@
-"""Laws of the gated block: its two equations, written once more in NumPy and float64."""
+"""Laws of the gated block: it equals its two equations, written in NumPy and float64."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def block(h: np.ndarray, p: Any, allowed: np.ndarray, config: ModelConfig) -> np
 
 @pytest.mark.parametrize("ffn", ["gelu", "swiglu", "none"])
 @pytest.mark.parametrize("gate", ["sigmoid", "none"])
-def test_a_block_is_its_two_equations(ffn: str, gate: str) -> None:
+def test_a_block_equals_its_two_equations(ffn: str, gate: str) -> None:
     config = model_config(ffn=ffn, gate=gate)
     batch = random_batch([[[2, 3, 1]], [[1, 2], [3]]], 6)
     mask = history_mask(batch.member, batch.session)

@@ -1,4 +1,4 @@
-"""The calibration layer learns isotonic regression, and leaves the order of logits alone."""
+"""Laws of the calibration layer: it learns isotonic regression and keeps the order of logits."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ Z = np.linspace(-4, 4, 801, dtype=np.float32)
 
 
 def true_rate(z: np.ndarray) -> np.ndarray:
-    """Far from sigmoid(z), monotone, with a step: what a badly calibrated score may hide."""
+    """Return a monotone rate with a step, far from sigmoid(z): a badly calibrated score."""
     return 0.05 + 0.5 / (1 + np.exp(-3 * (z - 1))) + 0.2 * (z > -1)
 
 
 def trained(module: IsotonicCalibration, z: np.ndarray, y: np.ndarray, *features: Any) -> Any:
-    """Parameters after 1,500 full-batch steps of Adam on the cross-entropy."""
+    """Return the parameters after 1,500 full-batch steps of Adam on the cross-entropy."""
     params = module.init(jax.random.key(0), z[:, None], *features)
     tx = optax.adam(optax.cosine_decay_schedule(0.05, 1500))
 
@@ -38,7 +38,7 @@ def trained(module: IsotonicCalibration, z: np.ndarray, y: np.ndarray, *features
     return jax.lax.fori_loop(0, 1500, step, (params, tx.init(params)))[0]
 
 
-def test_fresh_it_is_the_identity_with_or_without_features() -> None:
+def test_it_is_initially_the_identity_with_or_without_features() -> None:
     logits = np.random.default_rng(0).uniform(-17, 8, (6, 5, 3)).astype(np.float32)
     for features in ((), (np.ones((6, 5, 4), np.float32),)):
         module = IsotonicCalibration()
@@ -46,9 +46,11 @@ def test_fresh_it_is_the_identity_with_or_without_features() -> None:
         np.testing.assert_allclose(module.apply(params, logits, *features), logits, atol=1e-5)
 
 
-def test_on_one_feature_it_becomes_isotonic_regression() -> None:
-    """On the true rates, scikit-learn's fit is the rates themselves; buckets of 0.25 come within
-    0.01 of it, but for the bucket in which the step is."""
+def test_without_features_it_becomes_isotonic_regression() -> None:
+    """Buckets of 0.25 approximate the true rates within 0.01, except in the bucket of the step.
+
+    scikit-learn's fit on the true rates reproduces them.
+    """
     y = true_rate(Z)
     module = IsotonicCalibration(step=0.25)
     logits = np.asarray(module.apply(trained(module, Z, y), Z[:, None]))[:, 0]
@@ -65,10 +67,10 @@ def test_it_calibrates_and_keeps_the_order() -> None:
     y = (rng.random(len(z)) < true_rate(z)).astype(np.float32)
     module = IsotonicCalibration()
     logits = np.asarray(module.apply(trained(module, z[::2], y[::2]), z[:, None]))[:, 0]
-    # Of the half it was not trained on.
+    # Evaluated on the half that is not used for training.
     before, after = (metrics.expected_calibration_error(s[1::2], y[1::2]) for s in (z, logits))
     assert before > 0.1
-    assert after < 0.04  # sampling alone leaves about 0.02 in 20 bins of 250
+    assert after < 0.04  # sampling noise alone gives about 0.02 in 20 bins of 250
     order = np.argsort(z)
     assert (np.diff(logits[order]) > -1e-5).all()
     ranked = metrics.auc(z[1::2], y[1::2])
@@ -76,7 +78,7 @@ def test_it_calibrates_and_keeps_the_order() -> None:
 
 
 def test_groups_of_features_get_curves_of_their_own() -> None:
-    """Two devices whose rates differ: one curve cannot serve both, one each can."""
+    """The rates of two devices differ, so one curve cannot fit both, but one curve each can."""
     device = np.arange(len(Z)) % 2
     rate = np.where(device, true_rate(Z), true_rate(Z) / 3)
     one_hot = np.eye(2, dtype=np.float32)[device]

@@ -1,4 +1,4 @@
-"""Mixtures of experts against NumPy, and the laws of the sparse one's gate and losses."""
+"""Laws of mixtures of experts: equality with NumPy, and the sparse gate and its losses."""
 
 from typing import Any
 
@@ -22,10 +22,11 @@ from ligr_jax.nn.multitask import PLE, MMoE
 D, F = 6, 4
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 5, D)).astype(np.float32)
-REAL = np.arange(5) < np.array([5, 3, 0])[:, None]
+VALID = np.arange(5) < np.array([5, 3, 0])[:, None]
 
 
 def disturbed(variables: Any, seed: int = 0) -> Any:
+    """Return variables plus noise."""
     noise = np.random.default_rng(seed)
     return jax.tree.map(
         lambda p: p + 0.3 * noise.normal(size=p.shape).astype(np.float32), variables
@@ -37,7 +38,7 @@ def params_of(module: nn.Module, *args: Any) -> Any:
 
 
 def network(p: Any, x: np.ndarray, gated: bool = False) -> np.ndarray:
-    """An MLP in NumPy."""
+    """Return an MLP computed in NumPy."""
     for i in range(sum(name.startswith("layer") for name in p)):
         x = np.maximum(x @ p[f"layer_{i}"]["kernel"] + p[f"layer_{i}"]["bias"], 0)
         if gated:
@@ -60,57 +61,59 @@ def test_mlp_is_relu_layers_each_through_its_gate(gated: bool) -> None:
 
 def test_sparse_experts_mix_the_k_best_by_their_softmax() -> None:
     module = SparseExperts(count=5, chosen=2, widths=(8, F))
-    p = params_of(module, X, REAL)
+    p = params_of(module, X, VALID)
     scores = X @ p["gate"]["kernel"]
     outputs = experts(p["experts"], X)
     expected = np.zeros((*X.shape[:-1], F))
-    for place in np.ndindex(X.shape[:-1]):
-        best = np.argsort(-scores[place])[:2]
-        expected[place] = softmax(scores[place][best]) @ outputs[place][best]
-    np.testing.assert_allclose(module.apply({"params": p}, X, REAL), expected, atol=1e-5)
+    for i in np.ndindex(X.shape[:-1]):
+        best = np.argsort(-scores[i])[:2]
+        expected[i] = softmax(scores[i][best]) @ outputs[i][best]
+    np.testing.assert_allclose(module.apply({"params": p}, X, VALID), expected, atol=1e-5)
 
 
-def test_its_losses_are_of_gates_and_of_choices_and_leave_padding_out() -> None:
-    """With hardly any noise a chance is 0 or 1: the load is how often each expert is chosen. Nor
-    does any gradient become NaN there."""
+def test_balancing_losses_measure_gates_and_choices_without_padding() -> None:
+    """With almost no noise, probabilities are 0 or 1, so the load counts choices of each expert.
+
+    Gradients remain finite in this limit.
+    """
     module = SparseExperts(count=4, chosen=2, widths=(F,), balance=0.3)
-    p, x = params_of(module, X, REAL), np.abs(X) + 0.5
+    p, x = params_of(module, X, VALID), np.abs(X) + 0.5
     p["gate"]["kernel"] *= 100
     p["noise"]["kernel"] = jnp.full_like(p["noise"]["kernel"], -100.0)
 
     def losses(p: Any, x: np.ndarray) -> jax.Array:
         rngs = {"dropout": jax.random.key(1)}
-        _, sown = module.apply({"params": p}, x, REAL, False, rngs=rngs, mutable=[LOSSES])
+        _, sown = module.apply({"params": p}, x, VALID, False, rngs=rngs, mutable=[LOSSES])
         return jnp.concatenate([jnp.stack(sown[LOSSES][name]) for name in ("importance", "load")])
 
-    scores = x[REAL] @ np.asarray(p["gate"]["kernel"])
+    scores = x[VALID] @ np.asarray(p["gate"]["kernel"])
     order = np.sort(scores)
     assert np.diff(order).min() > 0.1  # ten times the noise
     best = scores >= order[:, -2:-1]
     gates = softmax(np.where(best, scores, -np.inf), axis=-1)
     expected = [0.3 * share.sum(0).var() / share.sum(0).mean() ** 2 for share in (gates, best)]
     np.testing.assert_allclose(losses(p, x), expected, rtol=0.02)
-    padded = np.where(REAL[..., None], x, 99.0).astype(np.float32)
+    padded = np.where(VALID[..., None], x, 99.0).astype(np.float32)
     np.testing.assert_allclose(losses(p, padded), losses(p, x), rtol=1e-5)
     gradient = jax.grad(lambda p: losses(p, x).sum())(p)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
-def test_the_chance_of_a_choice_is_how_often_it_is_made() -> None:
-    """Eq. 8 of the paper's appendix, with its sorting written out, and by drawing again."""
+def test_the_chance_of_a_choice_is_its_frequency() -> None:
+    """It equals eq. 8 of the paper's appendix, and the frequency over many draws of the noise."""
     clean, noise, drawn = RNG.normal(size=5), RNG.uniform(0.3, 1.5, 5), RNG.normal(size=5)
-    given = np.asarray(chance_of_choice(*(jnp.asarray(a) for a in (clean, noise, drawn)), 2))
+    chance = np.asarray(chance_of_choice(*(jnp.asarray(a) for a in (clean, noise, drawn)), 2))
     for i in range(5):
         others = np.sort(np.delete(drawn, i))[::-1]
-        assert given[i] == pytest.approx(norm.cdf((clean[i] - others[1]) / noise[i]), abs=1e-5)
-        again = np.tile(drawn, (20000, 1))
-        again[:, i] = clean[i] + noise[i] * RNG.normal(size=20000)
-        chosen = np.asarray(top_softmax(jnp.asarray(again), 2))[:, i] > 0
-        assert chosen.mean() == pytest.approx(given[i], abs=0.02)
+        assert chance[i] == pytest.approx(norm.cdf((clean[i] - others[1]) / noise[i]), abs=1e-5)
+        redrawn = np.tile(drawn, (20000, 1))
+        redrawn[:, i] = clean[i] + noise[i] * RNG.normal(size=20000)
+        chosen = np.asarray(top_softmax(jnp.asarray(redrawn), 2))[:, i] > 0
+        assert chosen.mean() == pytest.approx(chance[i], abs=0.02)
 
 
 def test_the_losses_spread_the_load() -> None:
-    """From a gate that sends nearly all to one expert, descent on the losses alone evens it out."""
+    """Descent on the losses alone balances a gate that prefers one expert."""
     module = SparseExperts(count=4, chosen=1, widths=(F,), balance=1.0)
     x = np.abs(np.random.default_rng(2).normal(size=(1, 256, D))).astype(np.float32)
     real = np.ones((1, 256), bool)

@@ -1,4 +1,4 @@
-"""Laws of the count of work: it is what the traced model and XLA's compiled one do."""
+"""Laws of FLOPs: the analytic count equals that of the traced model and of XLA."""
 
 from collections.abc import Iterator
 from math import prod
@@ -16,7 +16,7 @@ from ligr_jax.nn.work import Work
 from tests.batches import model_config, random_batch
 
 ROWS = 2
-# Wide enough for matrix products to outweigh the elementwise work that XLA counts as well.
+# The widths are large, so that matrix products dominate the elementwise work that XLA counts too.
 SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
     "default": (64, {"width": 256, "heads": 4, "depth": 2, "set_depth": 1}),
     "deep, no set-wise": (32, {"width": 256, "heads": 4, "depth": 4, "set_depth": 0}),
@@ -41,7 +41,7 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 def problem(n: int, changes: dict[str, Any]) -> tuple[ModelConfig, Batch, Any, Work]:
-    """A model, its batch and parameters' shapes, and the work of today's dense attention."""
+    """Return a model, a batch, the shapes of parameters, and the work of dense attention."""
     config = model_config(unroll="yes", **changes)
     batch = random_batch([[[n]]] * ROWS, n)
     params = jax.eval_shape(make_model(config).init, jax.random.key(0), batch)
@@ -49,7 +49,7 @@ def problem(n: int, changes: dict[str, Any]) -> tuple[ModelConfig, Batch, Any, W
 
 
 def products(jaxpr: Any, times: int = 1) -> Iterator[int]:
-    """FLOPs of every matrix product of a traced function, those in a scan as often as it runs."""
+    """Yield the FLOPs of every matrix product of a traced function, repeated for scans."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
             contracted = eqn.params["dimension_numbers"][0][0]

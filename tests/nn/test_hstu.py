@@ -1,4 +1,4 @@
-"""Laws of HSTU's layer: its published equations, written once more in NumPy and float64."""
+"""Laws of HSTU's layer: it equals its published equations, in NumPy and float64."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 def unit(
     x: np.ndarray, p: Any, allowed: np.ndarray, rab: np.ndarray | float, heads: int, n: Any
 ) -> np.ndarray:
-    """Zhai et al. 2024, equations 1 to 3; n: what sums are divided by."""
+    """Return equations 1 to 3 of Zhai et al. 2024; sums over keys are divided by n."""
     b, t, d = x.shape
     projected = silu(norm(x, p["norm"]) @ p["uvqk"]["kernel"] + p["uvqk"]["bias"])
     u, v, q, k = np.split(projected, 4, axis=-1)
@@ -42,7 +42,7 @@ def parameters_of(config: ModelConfig, x: np.ndarray, mask: Mask, place: Any) ->
 
 
 @pytest.mark.parametrize("implementation", ["dense", "blocked"])
-def test_a_layer_is_its_published_equations_under_our_masks(implementation: str) -> None:
+def test_a_layer_equals_its_published_equations_under_our_masks(implementation: str) -> None:
     config = model_config(kind="hstu", implementation=implementation)
     history = (history_mask(BATCH.member, BATCH.session), np.repeat(BATCH.session, 2, axis=1), 12)
     setwise = (session_mask(BATCH.member, BATCH.session), None, 6)

@@ -1,4 +1,4 @@
-"""Laws of LiGR and its rivals: what may reach a logit and what may not, on stacks of layers."""
+"""Laws of LiGR and its rivals: which tokens can affect a logit, through stacks of layers."""
 
 from collections.abc import Iterator
 
@@ -39,7 +39,7 @@ VARIANTS = {
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of these tests are short: only so do they cross borders of tiles."""
+    """Use small tiles, so that the short rows of these tests cross the borders of tiles."""
     monkeypatch.setattr(blocked, "HISTORY_TILES", blocked.Tiles(8, 6))
     monkeypatch.setattr(blocked, "SESSION_TILES", blocked.Tiles(5, 4))
 
@@ -54,33 +54,36 @@ def batch() -> Batch:
 
 
 def reach(config: ModelConfig, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """Size of d logit / d item token and d logit / d action token, [B, N, B, N] each."""
+    """Return |d logit / d item token| and |d logit / d action token|, [B, N, B, N] each."""
     jacobian = token_jacobian(config, random_params(config, batch), batch)
     items, actions = (np.abs(np.asarray(j)).sum(-1) for j in jacobian)
     return items, actions
 
 
 def pairs(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of any two impressions, bool [B, N, B, N]: both real and of one member; how many sessions the
-    second lies before the first; whether they are the same impression."""
+    """Return three relations between impressions (first, second), [B, N, B, N] each.
+
+    Whether both are real and of the same member; by how many sessions the second is earlier than
+    the first; whether they are the same impression.
+    """
     b, n = batch.member.shape
     row = np.arange(b)[:, None].repeat(n, 1)
     member, session = row * 100 + batch.member, batch.session
-    here = (..., None, None)
-    related = (member[here] == member) & (batch.member > 0)[here] & (batch.member > 0)
-    return related, session[here] - session, np.eye(b * n, dtype=bool).reshape(b, n, b, n)
+    first = (..., None, None)
+    related = (member[first] == member) & (batch.member > 0)[first] & (batch.member > 0)
+    return related, session[first] - session, np.eye(b * n, dtype=bool).reshape(b, n, b, n)
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
 def test_no_action_reaches_a_logit_of_its_own_or_an_earlier_session(
     batch: Batch, variant: dict[str, object]
 ) -> None:
-    """The Jacobian is exactly zero there, and nowhere else among actions of the same member."""
+    """The Jacobian is non-zero for exactly the actions of the member's earlier sessions."""
     config = scanned(**variant)
     items, actions = reach(config, batch)
     related, before, same = pairs(batch)
     np.testing.assert_array_equal(actions > 0, related & (before > 0))
-    # Items of the session itself are served together: set-wise layers see them both ways.
+    # Items of one session are served together: set-wise layers connect them in both directions.
     own = before == 0 if config.set_depth else same
     real = (batch.member > 0)[..., None, None]
     np.testing.assert_array_equal((items > 0) & real, related & ((before > 0) | own))
@@ -113,18 +116,18 @@ def test_a_lag_of_one_session_hides_the_newest(batch: Batch, shape: dict[str, ob
 def test_the_plain_causal_mask_leaks_actions_of_the_same_session(batch: Batch) -> None:
     _, actions = reach(scanned(mask="causal", set_depth=0), batch)
     related, _, _ = pairs(batch)
-    place = np.arange(N)
+    position = np.arange(N)
     np.testing.assert_array_equal(
-        actions > 0, related & (place[:, None, None] > place[None, None, :])
+        actions > 0, related & (position[:, None, None] > position[None, None, :])
     )
-    # Set-wise layers over such a history even tell an item its own answer.
+    # With set-wise layers over such a history, even an item's own action affects its logit.
     _, actions = reach(scanned(mask="causal"), batch)
     own = np.einsum("BNBN->BN", actions)
     assert (own[0, [0, 2, 3]] > 0).all()
 
 
 def altered(batch: Batch, session: int) -> Iterator[Batch]:
-    """Other answers from `session` on; then other items after it as well."""
+    """Yield batches with other actions from `session` on, and then also other later items."""
     rng = np.random.default_rng(1)
     answers, items = batch.session >= session, batch.session > session
     labels = np.where(answers[..., None], rng.integers(-1, 2, batch.labels.shape), batch.labels)
@@ -150,7 +153,7 @@ def altered(batch: Batch, session: int) -> Iterator[Batch]:
     ids=lambda variant: "-".join(map(str, variant.values())),
 )
 @pytest.mark.parametrize("mask", ["session", "causal"])
-def test_logits_are_bit_identical_whatever_comes_later(
+def test_logits_do_not_depend_on_the_future_in_any_bit(
     batch: Batch, mask: str, variant: dict[str, object]
 ) -> None:
     config = scanned(mask=mask, **variant)
@@ -161,7 +164,7 @@ def test_logits_are_bit_identical_whatever_comes_later(
     for session in range(int(batch.session.max()) + 1):
         until = (batch.session <= session) & (batch.member > 0)
         for other in altered(batch, session):
-            other = jax.tree.map(lambda x, like: np.asarray(x, like.dtype), other, batch)
+            other = jax.tree.map(lambda x, old: np.asarray(x, old.dtype), other, batch)
             now = np.asarray(logits(config, params, other))
             same.append(np.array_equal(now[until], known[until]))
             assert not np.array_equal(now, known) or session == batch.session.max()
@@ -194,14 +197,14 @@ def test_a_member_packed_with_strangers_has_the_logits_it_has_alone(
     params = random_params(config, batch)
     packed = np.asarray(logits(config, params, batch))
     for row, member in ((0, 1), (0, 2), (1, 1)):
-        here = np.flatnonzero(batch.member[row] == member)
-        # Alone, in a longer row: neighbours and padding are gone, and other padding comes.
-        index = np.pad(here, (0, 2 * N - len(here)))
-        real = np.arange(2 * N) < len(here)
-        alone = jax.tree.map(lambda x, at=(row, index): np.asarray(x)[at][None], batch)
+        own = np.flatnonzero(batch.member[row] == member)
+        # The member alone, in a longer row: without its neighbors, and with more padding.
+        index = np.pad(own, (0, 2 * N - len(own)))
+        real = np.arange(2 * N) < len(own)
+        alone = jax.tree.map(lambda x, index=(row, index): np.asarray(x)[index][None], batch)
         alone = alone._replace(member=real[None].astype(np.int32), session=alone.session * real)
-        ours = np.asarray(logits(config, params, alone))[0, : len(here)]
-        np.testing.assert_allclose(ours, packed[row, here], atol=2e-4)
+        ours = np.asarray(logits(config, params, alone))[0, : len(own)]
+        np.testing.assert_allclose(ours, packed[row, own], atol=2e-4)
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))

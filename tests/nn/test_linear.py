@@ -25,7 +25,7 @@ def test_bfloat16_rule_has_the_gradients_of_float32_within_rounding() -> None:
 
 
 def test_bfloat16_products_accumulate_in_float32() -> None:
-    """A sum of 4,096 ones stops at 256 in bfloat16, forward and backward."""
+    """In bfloat16, a sum of 4,096 ones would stop at 256, forward and backward."""
     x, layer = jnp.ones((4096, 1), jnp.bfloat16), Linear(4096, dtype=jnp.dtype("bfloat16"))
     params = {"params": {"kernel": jnp.ones((1, 4096))}}
     y, pull = jax.vjp(layer.apply, params, x)

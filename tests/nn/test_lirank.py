@@ -1,4 +1,4 @@
-"""Laws of LiRank's rankers and of heads by configuration."""
+"""Laws of LiRank's rankers, and of the heads that every kind of model can have."""
 
 import dataclasses
 from collections.abc import Callable
@@ -52,7 +52,7 @@ _compiled: dict[str, tuple[Any, Callable[..., Any]]] = {}
 
 
 def ready(config: ModelConfig, batch: Batch) -> tuple[Any, Callable[..., Any]]:
-    """Fresh variables, and the model under jit; made once for each configuration."""
+    """Return initial variables and the jitted model, created once per configuration."""
     if repr(config) not in _compiled:
         model = make_model(config)
         init = jax.jit(model.init)
@@ -62,7 +62,7 @@ def ready(config: ModelConfig, batch: Batch) -> tuple[Any, Callable[..., Any]]:
 
 
 def noisy(config: ModelConfig, batch: Batch) -> tuple[Any, Callable[..., Any]]:
-    """As `ready`, with variables of which none is zero."""
+    """Return the same with noise added to the variables, so that none is zero."""
     fresh, apply = ready(config, batch)
     rng = np.random.default_rng(0)
     noise = jax.tree.map(lambda p: np.abs(rng.normal(size=p.shape)).astype(np.float32), fresh)
@@ -79,9 +79,11 @@ def config(request: pytest.FixtureRequest) -> ModelConfig:
     return config_of(request.param)
 
 
-def test_an_impression_knows_itself_and_earlier_sessions(config: ModelConfig, batch: Batch) -> None:
-    """Other answers from its session on, other items after and beside it, strangers and padding
-    change no bit of its logits; what it may read does change them."""
+def test_logits_depend_only_on_the_impression_and_earlier_sessions(
+    config: ModelConfig, batch: Batch
+) -> None:
+    """No bit of its logits depends on actions of its own or later sessions, other items of its own
+    or later sessions, other members, or padding; earlier sessions do change its logits."""
     variables, apply = noisy(config, batch)
     known = np.asarray(apply(variables, batch))
     rng = np.random.default_rng(1)
@@ -90,14 +92,14 @@ def test_an_impression_knows_itself_and_earlier_sessions(config: ModelConfig, ba
     dwell = rng.integers(0, 5, batch.member.shape).astype(np.int32)
 
     def changed(answers: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Logits where some impressions have other answers, some are other items."""
+        """Return the logits with other actions and other items at the marked impressions."""
         ids = {
             "item_id": np.where(others, items, batch.ids["item_id"]),
             "dwell": np.where(answers, dwell, batch.ids["dwell"]),
         }
         answered = np.where(answers[..., None], labels, batch.labels)
-        given = batch._replace(labels=answered, ids={**batch.ids, **ids})
-        return np.asarray(apply(variables, given))
+        altered = batch._replace(labels=answered, ids={**batch.ids, **ids})
+        return np.asarray(apply(variables, altered))
 
     reached = 0
     for r, i in np.argwhere(batch.member > 0):
@@ -120,14 +122,14 @@ def test_a_member_packed_with_strangers_has_the_logits_it_has_alone(
     variables, apply = noisy(config, batch)
     packed = np.asarray(apply(variables, batch))
     for row, member in ((0, 1), (0, 2), (1, 1)):
-        here = np.flatnonzero(batch.member[row] == member)
-        index = np.pad(here, (0, N - len(here)))
-        real = np.arange(N) < len(here)
-        alone = jax.tree.map(lambda x, at=(row, index): np.asarray(x)[at][None], batch)
+        own = np.flatnonzero(batch.member[row] == member)
+        index = np.pad(own, (0, N - len(own)))
+        real = np.arange(N) < len(own)
+        alone = jax.tree.map(lambda x, index=(row, index): np.asarray(x)[index][None], batch)
         alone = alone._replace(member=real[None].astype(np.int32), session=alone.session * real)
         alone = jax.tree.map(lambda x: np.repeat(x, 3, 0), alone)
-        ours = np.asarray(apply(variables, alone))[0, : len(here)]
-        np.testing.assert_allclose(ours, packed[row, here], atol=2e-4)
+        ours = np.asarray(apply(variables, alone))[0, : len(own)]
+        np.testing.assert_allclose(ours, packed[row, own], atol=2e-4)
 
 
 def test_effects_of_an_item_are_added_to_its_logits_and_start_as_zero(batch: Batch) -> None:
@@ -143,12 +145,12 @@ def test_effects_of_an_item_are_added_to_its_logits_and_start_as_zero(batch: Bat
     np.testing.assert_allclose(apply(raised, batch) - apply(fresh, batch), expected, atol=1e-5)
 
 
-def test_fresh_it_says_base_rates_and_every_parameter_learns(
+def test_initial_logits_are_base_rates_and_every_parameter_has_a_gradient(
     config: ModelConfig, batch: Batch
 ) -> None:
     fresh, apply = ready(config, batch)
-    given = 1 / (1 + np.exp(-np.asarray(apply(fresh, batch))))
-    np.testing.assert_allclose(given, np.broadcast_to(RATES, given.shape), rtol=1e-3)
+    rates = 1 / (1 + np.exp(-np.asarray(apply(fresh, batch))))
+    np.testing.assert_allclose(rates, np.broadcast_to(RATES, rates.shape), rtol=1e-3)
     model = make_model(config)
 
     def loss(params: Any, stats: Any) -> jax.Array:
@@ -194,17 +196,17 @@ def test_logits_are_float32_whatever_the_activations(name: str, batch: Batch) ->
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=list(HEADS))
 def test_heads_serve_ligr_too(head: HeadConfig, batch: Batch) -> None:
-    """Fresh they say base rates; disturbed, each impression and action its own."""
+    """Initial logits are base rates; with noisy parameters, all logits differ."""
     config = model_config(head=head, prior=RATES, depth=1, set_depth=1, unroll="no")
     fresh, apply = ready(config, batch)
-    given = 1 / (1 + np.exp(-np.asarray(apply(fresh, batch))))
-    np.testing.assert_allclose(given, np.broadcast_to(RATES, given.shape), rtol=1e-3)
+    rates = 1 / (1 + np.exp(-np.asarray(apply(fresh, batch))))
+    np.testing.assert_allclose(rates, np.broadcast_to(RATES, rates.shape), rtol=1e-3)
     variables, apply = noisy(config, batch)
     real = np.asarray(apply(variables, batch))[batch.member > 0]
     assert len(np.unique(real)) == real.size
 
 
-def test_statistics_move_in_training_alone(batch: Batch) -> None:
+def test_statistics_change_only_in_training(batch: Batch) -> None:
     config = config_of(RANKERS["feed"])
     model, (fresh, _) = make_model(config), ready(config, batch)
 
@@ -230,7 +232,7 @@ def test_feed_groups_clicks_and_contributions_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("assignments", "said"),
+    ("assignments", "message"),
     [
         (["model.head.groups=click+like"], "must hold each of model.actions=click,like,share once"),
         (["model.lirank.variant=ads"], "set model.lirank.mlp, e.g. to 128,128"),
@@ -247,7 +249,7 @@ def test_feed_groups_clicks_and_contributions_by_name() -> None:
         (["model.head.calibration_features=tag"], "model.head.calibration=false; set it to true"),
     ],
 )
-def test_what_cannot_be_is_refused(assignments: list[str], said: str) -> None:
+def test_contradictory_configurations_are_refused(assignments: list[str], message: str) -> None:
     start = Config(model=model_config(actions=ACTIONS))
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         override(start, ["model.kind=lirank", *assignments])

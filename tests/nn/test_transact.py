@@ -1,4 +1,4 @@
-"""The history encoder: its equations in NumPy, and what of a row may reach an impression."""
+"""Laws of the history encoder: its equations in NumPy, and what an impression depends on."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def norm(p: Any, x: np.ndarray) -> np.ndarray:
 
 
 def encoded(params: Any, h: np.ndarray) -> np.ndarray:
-    """Two post-norm layers over the steps of one window, [steps, D]."""
+    """Apply two post-norm layers to the steps of one window, [steps, D]."""
     for i in range(2):
         p = params[f"layer_{i}"]
         q, k, v = (x.reshape(-1, 2, D // 2) for x in np.split(h @ p["qkv"]["kernel"], 3, -1))
@@ -44,24 +44,26 @@ def encoded(params: Any, h: np.ndarray) -> np.ndarray:
     return h
 
 
-def test_it_is_the_encoder_of_each_window_then_its_maximum_and_last_five(params: Any) -> None:
-    given = np.asarray(MODULE.apply({"params": params}, ITEMS, ACTIONS, WINDOWS))
+def test_it_encodes_each_window_and_returns_the_maximum_and_the_last_five_steps(
+    params: Any,
+) -> None:
+    features = np.asarray(MODULE.apply({"params": params}, ITEMS, ACTIONS, WINDOWS))
     assert params["layer_0"]["up"]["kernel"].shape == (D, D // 2)
     for r, i in np.ndindex(3, N):
-        places = np.asarray(WINDOWS.position_BNL[r, i])[np.asarray(WINDOWS.valid_BNL[r, i])]
+        positions = np.asarray(WINDOWS.position_BNL[r, i])[np.asarray(WINDOWS.valid_BNL[r, i])]
         expected = np.zeros((6, D))
-        if len(places):
-            candidate = np.broadcast_to(ITEMS[r, i], (len(places), I))
+        if len(positions):
+            candidate = np.broadcast_to(ITEMS[r, i], (len(positions), I))
             h = encoded(
-                params, np.concatenate([ITEMS[r, places], ACTIONS[r, places], candidate], -1)
+                params, np.concatenate([ITEMS[r, positions], ACTIONS[r, positions], candidate], -1)
             )
             expected[0] = h.max(0)
             expected[1 : 1 + min(5, len(h))] = h[:5]
-        np.testing.assert_allclose(given[r, i], expected.ravel(), atol=2e-5)
+        np.testing.assert_allclose(features[r, i], expected.ravel(), atol=2e-5)
 
 
-def test_only_the_windows_and_the_candidate_reach_an_impression(params: Any) -> None:
-    """The Jacobian is zero elsewhere: no session's own actions, no stranger, no padding."""
+def test_an_impression_depends_only_on_its_window_and_the_candidate(params: Any) -> None:
+    """The Jacobian is zero for actions of the same session, other members and padding."""
 
     def features(items: jax.Array, actions: jax.Array) -> jax.Array:
         return MODULE.apply({"params": params}, items, actions, WINDOWS).sum(-1)
@@ -78,13 +80,13 @@ def test_only_the_windows_and_the_candidate_reach_an_impression(params: Any) -> 
     np.testing.assert_array_equal(items, inside | own)
 
 
-def test_gradients_are_finite_where_there_is_no_history(params: Any) -> None:
+def test_gradients_are_finite_without_any_history(params: Any) -> None:
     empty = Windows(WINDOWS.position_BNL * 0, WINDOWS.valid_BNL & False)
     gradient = jax.grad(lambda p: MODULE.apply({"params": p}, ITEMS, ACTIONS, empty).sum())(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
-def test_windows_shorter_than_the_steps_that_are_flattened_are_refused() -> None:
+def test_windows_shorter_than_the_flattened_steps_are_refused() -> None:
     short = history_windows(BATCH.member, BATCH.session, 4)
     with pytest.raises(ValueError, match="no last=5"):
         MODULE.init(jax.random.key(0), ITEMS, ACTIONS, short)

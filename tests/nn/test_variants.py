@@ -1,4 +1,4 @@
-"""Laws of the model's options: which change the numbers, and which must not."""
+"""Laws of the model's options: some change the numbers, others must not."""
 
 from typing import Any, get_args, get_type_hints
 
@@ -47,7 +47,7 @@ def test_scanning_unrolling_and_remat_give_the_same_parameters_and_numbers(batch
         )
 
 
-def test_layers_of_a_stack_start_apart(batch: Batch) -> None:
+def test_layers_of_a_stack_are_initialized_differently(batch: Batch) -> None:
     params = fresh_params(model_config(unroll="no"), batch)
     kernels = np.asarray(params["history"]["layers"]["attention"]["qkv"]["kernel"])
     assert kernels.shape[0] == 3
@@ -83,7 +83,7 @@ ABLATIONS = {
 }
 
 
-def test_every_ablation_trains_and_none_is_the_same_model(batch: Batch) -> None:
+def test_every_ablation_trains_and_all_differ(batch: Batch) -> None:
     outputs: dict[str, np.ndarray] = {}
     for name, changes in ABLATIONS.items():
         config = model_config(unroll="no", **{"depth": 2, "set_depth": 1, **changes})
@@ -96,7 +96,7 @@ def test_every_ablation_trains_and_none_is_the_same_model(batch: Batch) -> None:
             assert other == name or not np.allclose(output, outputs[name], atol=1e-3), (other, name)
 
 
-def test_dropout_is_off_where_deterministic_and_follows_its_key_elsewhere(batch: Batch) -> None:
+def test_dropout_is_off_if_deterministic_and_depends_on_its_key_otherwise(batch: Batch) -> None:
     config, still = model_config(unroll="no", dropout=0.5), model_config(unroll="no")
     params = random_params(config, batch)
     np.testing.assert_array_equal(logits(config, params, batch), logits(still, params, batch))
@@ -107,13 +107,13 @@ def test_dropout_is_off_where_deterministic_and_follows_its_key_elsewhere(batch:
         return jnp.asarray(z)
 
     noisy = jax.jit(noisy)
-    a, again, b = (noisy(jax.random.key(k)) for k in (1, 1, 2))
-    np.testing.assert_array_equal(a, again)
+    a, same_key, b = (noisy(jax.random.key(k)) for k in (1, 1, 2))
+    np.testing.assert_array_equal(a, same_key)
     assert not np.allclose(a, b)
     assert not np.allclose(a, logits(config, params, batch))
 
 
-def test_a_fresh_model_predicts_the_base_rates(batch: Batch) -> None:
+def test_an_initial_model_predicts_the_base_rates(batch: Batch) -> None:
     prior = (0.2, 0.05, 0.5)
     config = model_config(unroll="no", prior=prior)
     params = fresh_params(config, batch)
@@ -121,8 +121,8 @@ def test_a_fresh_model_predicts_the_base_rates(batch: Batch) -> None:
     np.testing.assert_allclose(rate, np.broadcast_to(prior, rate.shape), rtol=1e-5)
 
 
-def test_an_unknown_action_is_neither_taken_nor_refused(batch: Batch) -> None:
-    """Three values of one label give three different histories."""
+def test_an_unknown_action_differs_from_taken_and_not_taken(batch: Batch) -> None:
+    """The three values of a label give three different later logits."""
     config = model_config(unroll="no")
     params = random_params(config, batch)
     later = (1, 4)  # second session of the second row

@@ -1,4 +1,4 @@
-"""Laws of Wukong: its published equations and its pooled history, once more in NumPy."""
+"""Laws of Wukong: it equals its published equations and its pooled history, in NumPy."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,7 +18,7 @@ BATCH = random_batch([[[2, 3, 1], [1, 2]], [[3, 1, 2, 2]], []], 12, unknown=0.1)
 
 
 def seen(batch: Batch, row: int, i: int, kind: str) -> tuple[list[int], list[int]]:
-    """Impressions that impression i may know, and those of the newest session among them."""
+    """Return the impressions visible to impression i, and those of their newest session."""
     member, session = batch.member[row], batch.session[row]
     mine = [j for j in range(len(member)) if member[i] > 0 and member[j] == member[i]]
     lag = 2 if kind == "session_lag" else 1
@@ -29,7 +29,7 @@ def seen(batch: Batch, row: int, i: int, kind: str) -> tuple[list[int], list[int
 def pooled(
     batch: Batch, items: np.ndarray, actions: np.ndarray, kind: str = "session"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`pooled_history`, impression by impression."""
+    """Compute `pooled_history` impression by impression."""
     b, n, d = items.shape
     a = batch.labels.shape[-1]
     means, counts = np.zeros((b, n, 2 * (2 + a), d)), np.zeros((b, n, 2 * (1 + a)))
@@ -47,11 +47,11 @@ def pooled(
 
 
 @pytest.mark.parametrize("kind", ["session", "session_lag", "causal"])
-def test_history_is_pooled_over_what_the_mask_shows(kind: Any) -> None:
+def test_history_is_pooled_over_the_impressions_that_the_mask_allows(kind: Any) -> None:
     rng = np.random.default_rng(0)
     items, actions = rng.normal(size=(2, *BATCH.member.shape, 4)).astype(np.float32)
-    found = jax.jit(pooled_history, static_argnums=3)(BATCH, items, actions, kind)
-    for ours, wanted in zip(found, pooled(BATCH, items, actions, kind)):
+    result = jax.jit(pooled_history, static_argnums=3)(BATCH, items, actions, kind)
+    for ours, wanted in zip(result, pooled(BATCH, items, actions, kind)):
         np.testing.assert_allclose(ours, wanted, atol=1e-5)
         assert np.abs(wanted).max() > 0.5
 
@@ -68,7 +68,7 @@ def mlp(x: np.ndarray, p: Any) -> np.ndarray:
 
 
 def layer(x: np.ndarray, p: Any, outputs: int) -> np.ndarray:
-    """Zhang et al. 2024, section 3: one impression's embeddings X [n, D]."""
+    """Apply a layer to one impression's embeddings X [n, D] (Zhang et al. 2024, section 3)."""
     interactions = x @ x.T @ p["fm"]["kernel"]
     hidden = mlp(norm(interactions.reshape(-1), p["fm_norm"]), p["mlp"])
     machines = affine(hidden, p["mlp_out"]).reshape(outputs, -1)
@@ -105,17 +105,17 @@ def wukong(config: ModelConfig, p: Any, batch: Batch) -> np.ndarray:
     x = np.concatenate([x, means], axis=2)
 
     z = np.zeros((*batch.member.shape, len(config.actions)))
-    for at in np.ndindex(*batch.member.shape):
-        h = x[at]
+    for index in np.ndindex(*batch.member.shape):
+        h = x[index]
         for i in range(config.depth):
             h = layer(h, p["layers"][f"layer_{i}"], config.wukong.fm_outputs)
         h = h.reshape(-1)
         if dual:
-            first = crossed = np.concatenate([parts[n][at] for n in parts if n != "content"])
+            first = crossed = np.concatenate([parts[n][index] for n in parts if n != "content"])
             for i in range(2):
                 crossed = first * affine(crossed, p[f"cross_{i}"]["w"]) + crossed
             h = np.concatenate([h, crossed])
-        z[at] = affine(norm(mlp(h, p.get("mlp", {})), p["heads"]["norm"]), p["heads"]["logits"])
+        z[index] = affine(norm(mlp(h, p.get("mlp", {})), p["heads"]["norm"]), p["heads"]["logits"])
     return z
 
 
@@ -127,7 +127,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
-def test_the_model_is_its_published_equations(shape: WukongConfig) -> None:
+def test_the_model_equals_its_published_equations(shape: WukongConfig) -> None:
     config = model_config(kind="wukong", depth=2, set_depth=0, wukong=shape)
     params = random_params(config, BATCH, scale=0.1)
     exact = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
@@ -136,8 +136,8 @@ def test_the_model_is_its_published_equations(shape: WukongConfig) -> None:
     np.testing.assert_allclose(logits(config, params, BATCH), wanted, atol=2e-3, rtol=2e-3)
 
 
-def test_a_far_stranger_does_not_blur_a_members_history() -> None:
-    """Not even by rounding: sums over the row would forget a small number behind a large one."""
+def test_pooled_history_has_no_rounding_error_from_other_members() -> None:
+    """Differences of sums over the row would lose a small number that follows a large one."""
     items = np.full((1, 4, 1), 1e-3, np.float32)
     items[0, 0] = 1e8
     member = np.array([[1, 2, 2, 2]], np.int32)
@@ -162,7 +162,9 @@ def test_a_far_stranger_does_not_blur_a_members_history() -> None:
         ({"kind": "hstu", "attention": "silu"}, r"model.attention=silu .* leave it at softmax"),
     ],
 )
-def test_what_a_kind_does_not_have_is_refused(change: dict[str, Any], message: str) -> None:
+def test_options_that_a_kind_does_not_have_are_refused(
+    change: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         model_config(**{"kind": "wukong", "set_depth": 0, **change})
 

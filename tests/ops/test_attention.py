@@ -1,4 +1,4 @@
-"""Laws of `attend`: the equation of its docstring, over exactly the pairs of the mask."""
+"""Laws of `attend`: it equals its equation, over exactly the pairs of the mask."""
 
 from typing import get_args
 
@@ -22,7 +22,7 @@ ACTIVATIONS = get_args(Activation)
 
 
 def problem(seed: int = 0) -> tuple[list[np.ndarray], Mask, RelativeBias]:
-    """q, k, v, a mask with padding and an empty row, and a bias by session distance."""
+    """Return q, k, v, a mask with padding and an empty row, and a bias by session distance."""
     rng = np.random.default_rng(seed)
     batch = random_batch([[[2, 3, 1], [4]], [[1, 1]], []], 11)
     t = 2 * batch.member.shape[1]
@@ -35,18 +35,19 @@ def problem(seed: int = 0) -> tuple[list[np.ndarray], Mask, RelativeBias]:
 def slow(
     qkv: list[np.ndarray], mask: Mask, activation: str, bias: RelativeBias | None
 ) -> np.ndarray:
+    """Compute attention query by query, in NumPy and float64."""
     q, k, v = (x.astype(np.float64) for x in qkv)
     allowed, out = np.asarray(dense_mask(mask)), np.zeros(q.shape)
     if bias is not None:
-        table, place = np.asarray(bias.table), np.asarray(bias.place)
-        bucket = np.asarray(bucket_distance(np.arange(place.max() + 1), BUCKETS))
+        table, position = np.asarray(bias.table), np.asarray(bias.position)
+        bucket = np.asarray(bucket_distance(np.arange(position.max() + 1), BUCKETS))
     for b, t, h in np.ndindex(q.shape[:3]):
         if not mask.valid[b, t]:
             continue
         keys = np.flatnonzero(allowed[b, t])
         s = k[b, keys, h] @ q[b, t, h] / np.sqrt(K)
         if bias is not None:
-            s += table[h, bucket[np.abs(place[b, t] - place[b, keys])]]
+            s += table[h, bucket[np.abs(position[b, t] - position[b, keys])]]
         weights = {
             "softmax": np.exp(s - s.max()) / np.exp(s - s.max()).sum(),
             "silu": s / (1 + np.exp(-s)) / len(keys),
@@ -66,7 +67,7 @@ def test_attend_equals_a_slow_reference(activation: Activation, with_bias: bool)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_padding_gives_zeros_and_no_gradient(activation: Activation) -> None:
+def test_padding_has_zero_outputs_and_zero_gradients(activation: Activation) -> None:
     qkv, mask, bias = problem()
     padding = ~np.asarray(mask.valid)
 
@@ -113,16 +114,16 @@ def test_candidates_see_a_cached_history_as_a_new_session_sees_it(
     batch = random_batch([[[2, 3, 1, 3]], [[1, 3]]], 9)
     mask = history_mask(jnp.asarray(batch.member), jnp.asarray(batch.session))
     q, k, v = (jnp.asarray(rng.normal(size=(2, 18, HEADS, K)), jnp.float32) for _ in range(3))
-    place = jnp.repeat(jnp.asarray(batch.session), 2, axis=1)
+    position = jnp.repeat(jnp.asarray(batch.session), 2, axis=1)
     table = jnp.asarray(rng.normal(size=(HEADS, BUCKETS)), jnp.float32)
-    bias = RelativeBias(table, place) if with_bias else None
+    bias = RelativeBias(table, position) if with_bias else None
     whole = attend(q, k, v, mask, activation=activation, bias=bias)
 
     length = jnp.array([12, 2])  # tokens before the last session
     row, token = jnp.arange(2)[:, None], length[:, None] + jnp.arange(0, 6, 2)
     candidates = [x[row, token] for x in (q, k, v)]
     if bias is not None:
-        bias = RelativeBias(table, place[row, token], place[:, :14])
+        bias = RelativeBias(table, position[row, token], position[:, :14])
     cached = attend_cached(
         *candidates, k[:, :14], v[:, :14], length, activation=activation, bias=bias
     )

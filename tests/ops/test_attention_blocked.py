@@ -1,4 +1,4 @@
-"""Laws of blocked attention: the dense reference's numbers, at a cost that follows the ranges."""
+"""Laws of blocked attention: it equals the dense form, at a cost set by the ranges."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +28,7 @@ MASKS: dict[str, Callable[..., Mask]] = {
 
 
 class Problem:
-    """Random arrays and bias over random packed rows, the last one all padding."""
+    """Random arrays and a bias over random packed rows, the last of which is all padding."""
 
     def __init__(self, kind: str, seed: int, n: int, groups: int = HEADS, rows: int = 4) -> None:
         rng = np.random.default_rng(seed)
@@ -37,11 +37,11 @@ class Problem:
         rows, t = self.mask.lo.shape
         shapes = [(rows, t, h, K) for h in (HEADS, groups, groups, HEADS)]
         *self.qkv, self.d_out = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes)
-        place = jnp.repeat(jnp.asarray(batch.session), t // n, axis=1)
-        self.bias = RelativeBias(jnp.asarray(rng.normal(size=(HEADS, 8)), jnp.float32), place)
+        position = jnp.repeat(jnp.asarray(batch.session), t // n, axis=1)
+        self.bias = RelativeBias(jnp.asarray(rng.normal(size=(HEADS, 8)), jnp.float32), position)
 
     def both_ways(self, function: Callable[..., jax.Array], *extra: Any) -> Any:
-        """Output and gradients by q, k, v and the bias table."""
+        """Return the output, and the gradients by q, k, v and the bias table."""
 
         def run(qkv: Any, table: jax.Array, d_out: jax.Array) -> Any:
             call = lambda qkv, t: function(*qkv, self.mask, self.bias._replace(table=t))  # noqa: E731
@@ -64,13 +64,13 @@ def dense(activation: Activation, with_bias: bool) -> Callable[..., jax.Array]:
 
 
 def assert_close(a: Any, b: Any, relative: float) -> None:
-    """Leaf by leaf, relative to the largest value of the leaf."""
+    """Compare leaf by leaf, relative to the largest value of each leaf."""
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         np.testing.assert_allclose(x, y, rtol=0, atol=relative * max(np.abs(y).max(), 1))
 
 
-# Tiles smaller than sessions, larger than rows, and not dividing T; heads that share keys.
+# Tiles smaller than sessions, larger than rows, and not dividing T; query heads sharing keys.
 CASES = [
     ("session", Tiles(4, 6), "softmax", False, 4),
     ("session", Tiles(8, 5), "softmax", True, 2),
@@ -86,7 +86,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "tiles", "activation", "with_bias", "groups"), CASES)
-def test_outputs_and_gradients_are_those_of_the_dense_reference(
+def test_outputs_and_gradients_equal_the_dense_reference(
     kind: str, tiles: Tiles, activation: Activation, with_bias: bool, groups: int
 ) -> None:
     for seed, n in ((0, 23), (1, 17)):
@@ -108,7 +108,7 @@ def test_bfloat16_agrees_with_float32_within_its_rounding(kind: str) -> None:
     assert_close((out, gradients), exact, 2e-2)
 
 
-def test_padding_gives_zeros_and_no_gradient() -> None:
+def test_padding_has_zero_outputs_and_zero_gradients() -> None:
     for kind in MASKS:
         problem = Problem(kind, 2, 19)
         out, (gradients, _) = problem.both_ways(blocked(Tiles(8, 8), "softmax", False))
@@ -119,7 +119,7 @@ def test_padding_gives_zeros_and_no_gradient() -> None:
 
 
 def windows(mask: Mask, tiles: Tiles) -> int:
-    """Windows that all query tiles visit, counted by running them."""
+    """Count the windows that all query tiles visit."""
     from ligr_jax.ops.attention.blocked import _Problem, _QueryTile, _tile_count
 
     x = jnp.zeros((*mask.lo.shape, 1, 1))
@@ -129,7 +129,8 @@ def windows(mask: Mask, tiles: Tiles) -> int:
 
 
 def test_work_follows_the_allowed_pairs() -> None:
-    """Four packed members cost a quarter of one of the same length; sessions cost their squares."""
+    """Four packed members cost a quarter of one member of the same total length; the cost of a
+    session is the square of its length."""
     tiles, n = Tiles(32, 32), 512
     session = jnp.arange(n)[None] // 4
     one = history_mask(jnp.ones_like(session), session)
@@ -164,7 +165,7 @@ def test_memory_is_linear_in_length(kind: str) -> None:
     assert at_2048 < 0.06 * temporaries(2048, "dense")
 
 
-def test_transformations_change_nothing() -> None:
+def test_transformations_do_not_change_results() -> None:
     problem = Problem("session", 3, 16)
     q, k, v = problem.qkv
     run = partial(attend, implementation="blocked")
@@ -194,18 +195,18 @@ def test_transformations_change_nothing() -> None:
     np.testing.assert_allclose(jax.jit(sharded)(q, k, v, problem.mask), plain, atol=1e-6)
 
 
-def test_on_a_mesh_each_device_attends_for_its_rows() -> None:
+def test_on_a_mesh_each_device_attends_for_its_own_rows() -> None:
     problem = Problem("session", 4, 16, rows=8)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 
-    def gradient(qkv: Any, table: jax.Array, mask: Mask, place: jax.Array) -> Any:
-        bias = RelativeBias(table, place)
+    def gradient(qkv: Any, table: jax.Array, mask: Mask, position: jax.Array) -> Any:
+        bias = RelativeBias(table, position)
         loss = lambda qkv, t: (  # noqa: E731
             attend(*qkv, mask, bias=bias._replace(table=t), implementation="blocked") ** 2
         ).sum()
         return jax.value_and_grad(loss, argnums=(0, 1))(qkv, table)
 
-    arguments = (problem.qkv, problem.bias.table, problem.mask, problem.bias.place)
+    arguments = (problem.qkv, problem.bias.table, problem.mask, problem.bias.position)
     alone = jax.jit(gradient)(*arguments)
     with jax.set_mesh(mesh):
         rows, everywhere = (NamedSharding(mesh, s) for s in (P("data"), P()))

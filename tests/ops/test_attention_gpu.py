@@ -1,4 +1,4 @@
-"""Laws of the GPU kernels, in interpret mode: `attend_dense`, by tiles; and that they lower."""
+"""Laws of the GPU kernels, in interpret mode: they equal `attend_dense`, and they lower."""
 
 import functools
 import itertools
@@ -27,14 +27,14 @@ from ligr_jax.ops.masks import Mask, allowed_keys, dense_mask, history_mask, ses
 from tests.batches import Layout, random_batch, random_layout
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
-N = 21  # twice that is no multiple of a tile
+N = 21  # neither N nor 2N is a multiple of a tile
 SMALL = Tiling(Tile(8, 4), Tile(4, 8))
 MASKS: dict[str, Callable[[jax.Array, jax.Array], Mask]] = {
     "session": history_mask,
     "causal": functools.partial(history_mask, kind="causal"),
     "in-session": session_mask,
 }
-# Padding; a session longer than any tile; sessions of one item; nothing but padding.
+# Padding; a session longer than every tile; sessions of one item; a row of padding only.
 LAYOUT: Layout = [[[2, 3, 1], [4]], [[12, 1], [1, 1, 1, 2]], [[1] * 9, [1]], []]
 Arrays = tuple[jax.Array, ...]
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -48,7 +48,7 @@ def make_mask(kind: str, layout: Layout, impressions: int = N) -> Mask:
 def make_qkv(
     mask: Mask, heads: int = 2, groups: int = 2, width: int = 16, dtype: type = jnp.float32
 ) -> tuple[Arrays, jax.Array]:
-    """q, k, v, and a gradient of the output."""
+    """Return q, k, v, and a gradient of the output."""
     rng = np.random.default_rng(0)
     shapes = [(*mask.lo.shape, h, width) for h in (heads, groups, groups, heads)]
     q, k, v, d_out = (jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
@@ -56,7 +56,7 @@ def make_qkv(
 
 
 def with_gradients(attend: Attention) -> Callable[[Arrays, jax.Array], list[jax.Array]]:
-    """The output, and the gradients of q, k and v."""
+    """Return a function that computes the output, and the gradients of q, k and v."""
 
     @jax.jit
     def run(qkv: Arrays, d_out: jax.Array) -> list[jax.Array]:
@@ -130,7 +130,7 @@ def test_kernels_work_under_vmap_and_checkpoint() -> None:
 
 @pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize("tile", [Tile(8, 4), Tile(4, 8), Tile(64, 16)])
-def test_sweeps_reach_every_allowed_pair_and_leave_unmasked_nothing_else(
+def test_sweeps_cover_every_allowed_pair_and_unmasked_tiles_have_no_others(
     kind: str, tile: Tile
 ) -> None:
     mask = make_mask(kind, LAYOUT + random_layout(np.random.default_rng(2), 20, N))
@@ -138,9 +138,9 @@ def test_sweeps_reach_every_allowed_pair_and_leave_unmasked_nothing_else(
     x = _Inputs(none, none, none, mask.lo, mask.hi, allowed_keys(mask))
     tokens, valid = mask.lo.shape[1], np.asarray(mask.valid)
     pairs = np.asarray(dense_mask(mask)) & valid[:, :, None]
-    if mask.own is not None:  # t and its own are not the sweeps'
-        place = np.arange(tokens)
-        pairs &= (place != place[:, None]) & (place != np.asarray(mask.own)[:, :, None])
+    if mask.own is not None:  # own edges are not part of sweeps
+        position = np.arange(tokens)
+        pairs &= (position != position[:, None]) & (position != np.asarray(mask.own)[:, :, None])
     for find, wanted in ((_seen_keys, pairs), (_seeing_queries, pairs.mT)):
         sweeps = np.asarray(find(x, tile))
         reached = np.zeros_like(wanted)
@@ -151,15 +151,15 @@ def test_sweeps_reach_every_allowed_pair_and_leave_unmasked_nothing_else(
             assert n == 0 or valid[row, owned].any()
             reached[row, owned, start : start + n * tile.seen] = True
             unmasked = wanted[row, owned, start + a * tile.seen : start + b * tile.seen]
-            # Nothing is written for queries that are padding.
+            # Padding is not written, so its pairs do not matter in sweeps of queries.
             assert unmasked[valid[row, owned] | (wanted is not pairs)].all()
         assert reached[wanted].all()
 
 
 @pytest.mark.parametrize("kind", ["session", "in-session"])
 def test_tiles_outside_of_the_ranges_are_never_read(kind: str) -> None:
-    # Whole tiles of 8 tokens: one of two members, and in-session one of the other's sessions. NaN
-    # of theirs would be everywhere, were it multiplied, even by zero.
+    # Poison whole tiles of 8 tokens with NaN: those of one of two members and, in-session, of one
+    # session of the other member. If such a tile were multiplied, even by zero, NaN would spread.
     own = 1 if kind == "in-session" else 2
     sessions = [8 // own] * 4
     mask = make_mask(kind, [[sessions, sessions]], 72 // own)
@@ -186,7 +186,7 @@ def test_forward_and_backward_lower_for_cuda_in_linear_memory(kind: str, dtype: 
     def loss(q: jax.Array, k: jax.Array, v: jax.Array, *ids: jax.Array) -> jax.Array:
         return attend_gpu(q, k, v, MASKS[kind](*ids), "softmax").astype(jnp.float32).sum()
 
-    # No device here is a GPU: name one.
+    # Name a GPU to lower for, since the machine need not have one.
     gpu = jax.sharding.AbstractDevice("NVIDIA H100", None, "gpu")
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=gpu)
     triton = export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
@@ -199,8 +199,8 @@ def test_forward_and_backward_lower_for_cuda_in_linear_memory(kind: str, dtype: 
     text = exported.mlir_module()
     names = re.findall(r'stablehlo.custom_call @__gpu\$xla.gpu.triton.* name = "(\w+)"', text)
     assert names == ["_forward_kernel", "_dq_kernel", "_dkv_kernel"]
-    found = re.findall(r"tensor<((?:\d+x)+)", text)
-    shapes = {tuple(int(side) for side in sides.split("x")[:-1]) for sides in found}
+    tensors = re.findall(r"tensor<((?:\d+x)+)", text)
+    shapes = {tuple(int(side) for side in sides.split("x")[:-1]) for sides in tensors}
     assert (2, tokens, heads, width) in shapes
     assert max(map(math.prod, shapes)) <= 2 * tokens * heads * width
     assert not any(shape.count(tokens) > 1 for shape in shapes)

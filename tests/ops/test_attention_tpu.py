@@ -1,4 +1,4 @@
-"""Laws of the TPU kernels, interpreted: `attend_dense`, tile by tile, and nothing leaks."""
+"""Laws of the TPU kernels, interpreted: they equal `attend_dense`, and NaN does not leak."""
 
 import re
 from functools import partial
@@ -17,7 +17,12 @@ from tests.batches import random_batch, random_layout
 
 N, H, G, K = 23, 4, 2, 6
 TILE = 8  # neither N nor 2N is a multiple
-LONG = [[[3, 18]], [[14]], [[1] * 9, [1], [12]], []]  # beyond tiles, of one, no member at all
+LONG = [
+    [[3, 18]],
+    [[14]],
+    [[1] * 9, [1], [12]],
+    [],
+]  # sessions longer than a tile, of one item; an empty row
 BATCH = random_batch(random_layout(np.random.default_rng(1), 2, N) + LONG, N)
 MASKS: dict[str, Mask] = {
     "session": history_mask(jnp.asarray(BATCH.member), jnp.asarray(BATCH.session)),
@@ -28,7 +33,7 @@ Arrays = tuple[jax.Array, ...]
 
 
 def problem(mask: Mask, dtype: Any = jnp.float32, seed: int = 0) -> Arrays:
-    """q, k, v, and the gradient of a loss in the output."""
+    """Return q, k, v, and the gradient of a loss by the output."""
     rng, (b, t) = np.random.default_rng(seed), mask.lo.shape
     shapes = [(b, t, heads, K) for heads in (H, G, G, H)]
     return tuple(jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
@@ -54,10 +59,10 @@ def with_gradients(function: Any, arrays: Arrays, mask: Mask, activation: Activa
 def test_kernels_equal_dense_attention_and_its_gradients(activation: Any, kind: str) -> None:
     mask = MASKS[kind]
     arrays = problem(mask)
-    found = with_gradients(tiled, arrays, mask, activation)
+    outputs = with_gradients(tiled, arrays, mask, activation)
     wanted = with_gradients(dense, arrays, mask, activation)
     padding = ~np.asarray(mask.valid)
-    for x, y in zip(found, wanted):
+    for x, y in zip(outputs, wanted):
         np.testing.assert_allclose(x, y, atol=1e-5, rtol=1e-5)
         assert (np.asarray(x)[padding] == 0).all()
 
@@ -100,25 +105,27 @@ def test_mapped_and_rematerialized_kernels_equal_dense_attention() -> None:
 
 @pytest.mark.parametrize("planted", ["qkvd", "k", "v"])
 @pytest.mark.parametrize(("kind", "activation"), [("session", "softmax"), ("set", "silu")])
-def test_nan_reaches_those_who_may_see_it_and_nobody_else(
+def test_nan_reaches_exactly_the_queries_that_may_see_it(
     kind: str, activation: Any, planted: str
 ) -> None:
     mask = MASKS[kind]
     per = mask.lo.shape[1] // N  # tokens of an impression
     member = np.repeat(BATCH.member, per, axis=1)
-    sick = (member == 2) & (np.cumsum(member == 2, axis=1) == 1)  # a token that members follow
+    sick = (member == 2) & (
+        np.cumsum(member == 2, axis=1) == 1
+    )  # a token before other members of the row
     arrays = problem(mask)
     spoilt = tuple(
         jnp.where(sick[..., None, None], jnp.nan, x) if name in planted else x
         for name, x in zip("qkvd", arrays)
     )
     clean = with_gradients(tiled, arrays, mask, activation)
-    found = with_gradients(tiled, spoilt, mask, activation)
+    outputs = with_gradients(tiled, spoilt, mask, activation)
     sees = (np.asarray(dense_mask(mask)) & sick[:, None, :]).any(-1) & np.asarray(mask.valid)
-    np.testing.assert_array_equal(np.isnan(found[0]).all((2, 3)), sees)
+    np.testing.assert_array_equal(np.isnan(outputs[0]).all((2, 3)), sees)
     others = ~((member == 2) & sick.any(1, keepdims=True))
     assert sick.any()
-    for x, y in zip(found, clean):
+    for x, y in zip(outputs, clean):
         np.testing.assert_array_equal(np.asarray(x)[others], np.asarray(y)[others])
 
 
@@ -132,8 +139,8 @@ def test_plans_visit_every_needed_tile_once(kind: str, tile: int) -> None:
     tiles = t // tile
     blocks = allowed.reshape(-1, tiles, tile, tiles, tile).any((2, 4))
     for plan, needed in zip(_plans(mask, tile), (blocks, blocks.swapaxes(1, 2))):
-        for place, wanted in enumerate(needed.reshape(-1, tiles)):
-            visited = [int(plan.tile(place, s)) for s in range(int(plan.visits[place]))]
+        for index, wanted in enumerate(needed.reshape(-1, tiles)):
+            visited = [int(plan.tile(index, s)) for s in range(int(plan.visits[index]))]
             assert visited == np.flatnonzero(wanted).tolist()
 
 

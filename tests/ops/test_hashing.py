@@ -1,4 +1,4 @@
-"""Laws of hashing."""
+"""Laws of hashing: bijective mixing, even rows, few collisions."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from ligr_jax.ops.hashing import hash_rows, mix64, qr_rows
 
 
-def test_mixing_is_murmur3s_finalizer_and_keeps_ids_apart() -> None:
+def test_mixing_is_murmur3s_finalizer_and_has_no_collisions() -> None:
     def slow(h: int) -> int:
         for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
             h = (h ^ (h >> 33)) * factor % 2**64
@@ -18,7 +18,7 @@ def test_mixing_is_murmur3s_finalizer_and_keeps_ids_apart() -> None:
 
 
 @pytest.mark.parametrize("rows", [2, 3, 1000, 2**31 - 1])
-def test_hashes_fill_every_row_but_the_missing_one(rows: int) -> None:
+def test_hashes_fill_all_rows_except_that_of_missing_ids(rows: int) -> None:
     hashed = hash_rows(np.arange(-20_000, 20_000), rows)
     assert hashed.min() >= 1
     assert hashed.max() <= rows - 1
@@ -29,8 +29,8 @@ def test_hashes_fill_every_row_but_the_missing_one(rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [2001, 2002])
-def test_two_ids_seldom_share_both_quotient_and_remainder(rows: int) -> None:
-    """As often as 1 / R^2 says, and each half of the table is filled evenly."""
+def test_two_ids_rarely_share_both_rows(rows: int) -> None:
+    """The frequency is 1 / R^2, and each half of the table is filled evenly."""
     n, r = 100_000, 1000
     pairs = qr_rows(np.arange(n) - n // 2, rows)
     assert pairs.dtype == np.int32
@@ -44,7 +44,7 @@ def test_two_ids_seldom_share_both_quotient_and_remainder(rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [3, 4, 2**31 - 1])
-def test_quotient_and_remainder_stay_in_the_table(rows: int) -> None:
+def test_both_rows_lie_in_the_table(rows: int) -> None:
     pairs = qr_rows(np.arange(1000).reshape(10, 100), rows)
     assert pairs.shape == (10, 100, 2)
     assert pairs.min() >= 1

@@ -1,4 +1,4 @@
-"""Laws of the losses: their equations, and what may not count."""
+"""Laws of the losses: they equal their equations, and ignore what must not count."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def problem(seed: int, grades: int = 2, scale: float = 1.0) -> Arrays:
-    """Scores, labels with unknown ones, sessions of packed rows, and a mask with holes."""
+    """Return scores, labels (some unknown), sessions of packed rows, and a mask with gaps."""
     rng = np.random.default_rng(seed)
     batch = random_batch(random_layout(rng, 6, 12), 12)
     shape = (*batch.member.shape, 3)
@@ -28,12 +28,12 @@ def problem(seed: int, grades: int = 2, scale: float = 1.0) -> Arrays:
 def slow_rank_loss(
     scores: np.ndarray, labels: np.ndarray, session: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sum over sessions of -sum_i a_i log p_i, and the number of sessions with a positive."""
+    """Return the sum of -sum_i a_i log p_i over sessions, and the number of counted sessions."""
     loss, count = np.zeros(scores.shape[-1]), np.zeros(scores.shape[-1])
     for b, a in np.ndindex(len(scores), scores.shape[-1]):
         for s in np.unique(session[b]):
-            here = (session[b] == s) & mask[b] & (labels[b, :, a] >= 0)
-            z, y = scores[b, here, a].astype(np.float64), labels[b, here, a].astype(np.float64)
+            items = (session[b] == s) & mask[b] & (labels[b, :, a] >= 0)
+            z, y = scores[b, items, a].astype(np.float64), labels[b, items, a].astype(np.float64)
             if (y > 0).any():
                 psi = np.where(y > 0, np.exp(y), 0)
                 log_p = z - z.max() - np.log(np.exp(z - z.max()).sum())
@@ -71,12 +71,12 @@ def test_rank_gradient_equals_finite_differences() -> None:
         jnp.asarray(scores)
     )
     wanted, h = np.zeros(scores.shape), 1e-5
-    for at in np.ndindex(scores.shape):
+    for i in np.ndindex(scores.shape):
         up, down = scores.astype(np.float64), scores.astype(np.float64)
-        up[at] += h
-        down[at] -= h
+        up[i] += h
+        down[i] -= h
         pair = [slow_rank_loss(z, labels, session, mask)[0].sum() for z in (up, down)]
-        wanted[at] = (pair[0] - pair[1]) / (2 * h)
+        wanted[i] = (pair[0] - pair[1]) / (2 * h)
     np.testing.assert_allclose(gradient, wanted, atol=1e-5)
 
 
@@ -118,7 +118,7 @@ def test_large_scores_never_give_a_nan(size: float) -> None:
     assert np.isfinite(gradient).all()
 
 
-def test_sessions_are_numbered_through_a_row_in_its_order() -> None:
+def test_sessions_of_a_row_are_numbered_in_order() -> None:
     batch = random_batch([[[2, 1], [1, 1]], []], 7)
     number = session_numbers(batch.member, batch.session)
     np.testing.assert_array_equal(number, [[0, 0, 1, 2, 3, 4, 4], [0] * 7])

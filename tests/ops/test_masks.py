@@ -1,4 +1,4 @@
-"""Laws of the masks: a range of keys per token is what the specification says in words."""
+"""Laws of the masks: ranges of keys equal the specification, pair by pair."""
 
 import jax
 import numpy as np
@@ -11,9 +11,9 @@ N, ROWS = 13, 24
 
 
 def may_see(kind: str, member: np.ndarray, session: np.ndarray, t: int, j: int) -> bool:
-    """Whether token t may attend to token j of one row, read off the specification."""
+    """Return whether token t may attend to token j of the same row, by the specification."""
     i, k = t // 2, j // 2  # their impressions
-    if j in (t, 2 * i):  # itself; an action sees the item it answers
+    if j in (t, 2 * i):  # itself; an action attends to the item it answers
         return True
     if member[i] != member[k]:
         return False
@@ -30,7 +30,7 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", ["session", "causal", "session_lag"])
-def test_history_mask_equals_a_slow_reading_of_the_specification(
+def test_history_mask_equals_the_specification(
     kind: str, rows: tuple[np.ndarray, np.ndarray]
 ) -> None:
     member, session = rows
@@ -47,7 +47,7 @@ def test_history_mask_equals_a_slow_reading_of_the_specification(
     assert allowed_pairs(mask) == wanted[real].sum()
 
 
-def test_session_mask_joins_the_items_of_a_session_both_ways(
+def test_session_mask_connects_all_items_of_a_session(
     rows: tuple[np.ndarray, np.ndarray],
 ) -> None:
     member, session = rows
@@ -59,7 +59,7 @@ def test_session_mask_joins_the_items_of_a_session_both_ways(
     assert allowed_pairs(mask) == wanted[real].sum()
 
 
-def test_padding_sees_itself_alone_and_is_seen_by_nobody() -> None:
+def test_padding_attends_only_to_itself_and_no_real_token_attends_to_it() -> None:
     batch = random_batch([[[2, 1]], []], 5)
     for mask, real in (
         (history_mask(batch.member, batch.session), np.repeat(batch.member > 0, 2, 1)),

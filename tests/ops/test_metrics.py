@@ -1,4 +1,4 @@
-"""Laws of the metrics: equal to scikit-learn, or to the definition read slowly."""
+"""Laws of the metrics: they equal scikit-learn, or a direct computation of their definition."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def labels() -> np.ndarray:
 
 @pytest.fixture
 def groups() -> np.ndarray:
-    """Of one to a few dozen impressions, not in order, with gaps between their numbers."""
+    """Return unsorted groups of one to a few dozen impressions, with gaps in their numbers."""
     rng = np.random.default_rng(2)
     return rng.integers(0, 300, N) ** 2 // 50 * 7 - 11
 
@@ -43,7 +43,7 @@ def test_normalized_entropy_is_cross_entropy_over_that_of_the_base_rate(
     np.testing.assert_allclose(fixed, log_loss(labels, sigmoid(scores)) / np.log(2), rtol=1e-9)
 
 
-def test_the_base_rate_alone_has_a_normalized_entropy_of_one(labels: np.ndarray) -> None:
+def test_predicting_the_base_rate_has_a_normalized_entropy_of_one(labels: np.ndarray) -> None:
     p = labels.mean()
     constant = np.full(N, np.log(p / (1 - p)))
     np.testing.assert_allclose(metrics.normalized_entropy(constant, labels), 1.0, rtol=1e-12)
@@ -58,10 +58,10 @@ def test_gauc_is_the_auc_within_members_that_have_both_classes(
 ) -> None:
     total = weight = 0.0
     for g in np.unique(groups):
-        here = groups == g
-        if 0 < labels[here].sum() < here.sum():
-            total += here.sum() * roc_auc_score(labels[here], scores[here])
-            weight += here.sum()
+        group = groups == g
+        if 0 < labels[group].sum() < group.sum():
+            total += group.sum() * roc_auc_score(labels[group], scores[group])
+            weight += group.sum()
     np.testing.assert_allclose(metrics.gauc(scores, labels, groups), total / weight, rtol=1e-9)
 
 
@@ -70,11 +70,11 @@ def test_ndcg_equals_scikit_learn_averaged_over_sessions_with_a_positive(
 ) -> None:
     values = []
     for g in np.unique(groups):
-        here = groups == g
-        if labels[here].any():
-            # scikit-learn refuses a session of one item, whose value is 1.
-            alone = here.sum() == 1
-            values.append(1.0 if alone else ndcg_score([labels[here]], [scores[here]]))
+        group = groups == g
+        if labels[group].any():
+            # scikit-learn rejects sessions of one item; their NDCG is 1.
+            single = group.sum() == 1
+            values.append(1.0 if single else ndcg_score([labels[group]], [scores[group]]))
     np.testing.assert_allclose(metrics.ndcg(scores, labels, groups), np.mean(values), rtol=1e-9)
 
 
@@ -84,7 +84,7 @@ def test_calibration_and_its_error_equal_their_definitions(
     p = sigmoid(scores)
     np.testing.assert_allclose(metrics.calibration(scores, labels), p.sum() / labels.sum())
     order = np.argsort(scores, kind="stable")
-    # Impressions of one score share their labels: which of them falls in which bin is chance.
+    # Tied impressions share the mean of their labels, since their order between bins is arbitrary.
     shared = np.array([labels[scores == s].mean() for s in scores[order]])
     bins = zip(np.array_split(p[order], 20), np.array_split(shared, 20))
     wanted = sum(abs(q.mean() - y.mean()) * len(q) for q, y in bins) / N
@@ -107,8 +107,8 @@ def test_no_metric_depends_on_the_order_of_impressions(
         )
 
 
-def test_infinite_scores_rank_and_tie_like_others() -> None:
-    """An oracle that is certain: probabilities of exactly 0 and 1."""
+def test_infinite_scores_rank_and_tie_like_finite_ones() -> None:
+    """They are predictions of probability exactly 0 and 1."""
     score = np.array([-np.inf, -np.inf, 0.0, np.inf, np.inf])
     label, group = np.array([0, 1, 0, 1, 0], np.int8), np.zeros(5, np.int64)
     finite = np.clip(score, -9, 9)
@@ -117,7 +117,7 @@ def test_infinite_scores_rank_and_tie_like_others() -> None:
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_class_alone_has_no_auc_and_no_normalized_entropy(label: int) -> None:
+def test_metrics_that_need_both_classes_are_nan_with_one_class(label: int) -> None:
     score, labels = np.array([0.1, 2.0, -1.0]), np.full(3, label, np.int8)
     group = np.array([0, 0, 1])
     assert np.isnan(metrics.auc(score, labels))

@@ -1,4 +1,4 @@
-"""Laws of middle-max quantization, against the grid written out in float64."""
+"""Laws of middle-max quantization, compared with its grid in float64."""
 
 import functools
 
@@ -31,19 +31,19 @@ ROWS = {
 @pytest.mark.parametrize("backend", ["numpy", "jit"])
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("kind", ROWS)
-def test_nothing_is_read_back_further_than_half_a_step(kind: str, bits: int, backend: str) -> None:
+def test_the_rounding_error_is_at_most_half_a_step(kind: str, bits: int, backend: str) -> None:
     x = ROWS[kind](np.random.default_rng(0)).astype(np.float32)
     back = jax.jit(lambda t: dequantize(quantize(t, bits)))
     read = dequantize(quantize(x, bits)) if backend == "numpy" else back(x)
     exact = x.astype(np.float64)
     step = np.ptp(exact, axis=1) / (2**bits - 1)
-    # Float32 holds x itself to this; where a step is below float32's range, the row is constant.
+    # The rounding of x itself; a row whose step is below the range of float32 becomes constant.
     rounding = 2 * EPS * np.abs(exact).max(1) + (2**bits - 1) * 2.0**-124 * (step < 2.0**-123)
     assert (np.abs(read - exact) <= (step / 2 + rounding)[:, None]).all()
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_scale_middle_and_codes_are_the_papers_with_n_for_its_denominators(bits: int) -> None:
+def test_scale_middle_and_codes_equal_the_papers_with_n_as_denominator(bits: int) -> None:
     x = np.random.default_rng(5).normal(size=(200, 16)).astype(np.float32)
     quantized, exact = quantize(x, bits), x.astype(np.float64)
     high, low, n, h = exact.max(1), exact.min(1), 2**bits - 1, 2 ** (bits - 1)
@@ -57,7 +57,7 @@ def test_scale_middle_and_codes_are_the_papers_with_n_for_its_denominators(bits:
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("kind", sorted(set(ROWS) - {"subnormal"}))
-def test_the_ends_of_a_row_have_the_outermost_codes(kind: str, bits: int) -> None:
+def test_the_extremes_of_a_row_have_the_outermost_codes(kind: str, bits: int) -> None:
     x = ROWS[kind](np.random.default_rng(1)).astype(np.float32)
     codes = quantize(x, bits).codes
     codes = unpack(codes, x.shape[1]) if bits == 4 else codes
@@ -68,7 +68,7 @@ def test_the_ends_of_a_row_have_the_outermost_codes(kind: str, bits: int) -> Non
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_rows_of_one_value_survive_exactly(bits: int) -> None:
+def test_constant_rows_are_exact(bits: int) -> None:
     values = np.float32([0, -0.1, 1 / 3, 3.4e38, -1e-30, 1e-45])
     for width in (1, 5):
         x = np.repeat(values[:, None], width, axis=1)
@@ -76,7 +76,7 @@ def test_rows_of_one_value_survive_exactly(bits: int) -> None:
 
 
 def min_max(x: np.ndarray, bits: int) -> np.ndarray:
-    """Read back after min-max quantization: unsigned codes, minimum and scale kept as float32."""
+    """Return x after min-max quantization: unsigned codes, float32 minimum and scale."""
     low, n = x.min(1, keepdims=True), np.float32(2**bits - 1)
     scale = (x.max(1, keepdims=True) - low) / n
     return low + np.rint((x - low) / scale) * scale
@@ -84,10 +84,8 @@ def min_max(x: np.ndarray, bits: int) -> np.ndarray:
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("width", [32, 128])
-def test_errors_on_normal_rows_are_those_of_min_max_and_of_its_theory(
-    width: int, bits: int
-) -> None:
-    """Both have the same grid: in float32 neither can win by more than rounding."""
+def test_errors_on_normal_rows_equal_those_of_min_max_and_of_theory(width: int, bits: int) -> None:
+    """Both have the same grid, so in float32 they differ by rounding only."""
     x = np.random.default_rng(2).normal(size=(4000, width)).astype(np.float32)
     read, theirs = dequantize(quantize(x, bits)), min_max(x, bits)
 
@@ -95,27 +93,27 @@ def test_errors_on_normal_rows_are_those_of_min_max_and_of_its_theory(
         return float(np.sqrt(np.mean((y.astype(np.float64) - x) ** 2)))
 
     assert rmse(read) <= rmse(theirs) * (1 + 1e-4)
-    # Uniform in a step: RMSE is step / sqrt 12. Ends are exact, so a little less.
+    # A uniform error in a step has RMSE step / sqrt 12; the extremes of rows are exact.
     step = np.ptp(x.astype(np.float64), axis=1) / (2**bits - 1)
     theory = np.sqrt(np.mean(step**2) / 12 * (1 - 2 / width))
     assert rmse(read) == pytest.approx(theory, rel=0.02)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_a_lookup_reads_the_rows_of_the_whole(bits: int) -> None:
+def test_a_lookup_returns_rows_of_the_dequantized_table(bits: int) -> None:
     x = jnp.asarray(np.random.default_rng(3).normal(size=(50, 7)), jnp.float32)
     quantized = quantize(x, bits)
     ids = jnp.asarray([[3, 0], [49, 3]])
     whole = jax.jit(dequantize)(quantized)
     np.testing.assert_array_equal(jax.jit(lookup_rows)(quantized, ids), whole[ids])
     host = QuantizedTable(*map(np.asarray, jax.tree.leaves(quantized)), width=7, bits=bits)
-    # NumPy multiplies and adds; XLA may do both at once.
+    # XLA may fuse the multiplication and the addition; NumPy does not.
     np.testing.assert_allclose(
         lookup_rows(host, np.asarray(ids)), lookup_rows(quantized, ids), atol=1e-6
     )
 
 
-def test_four_bits_are_packed_without_loss() -> None:
+def test_packing_of_four_bits_is_lossless() -> None:
     for width in (1, 6, 7):
         codes = np.random.default_rng(4).integers(-8, 8, size=(100, width)).astype(np.int8)
         packed = pack(codes)
@@ -124,7 +122,7 @@ def test_four_bits_are_packed_without_loss() -> None:
 
 
 @pytest.mark.parametrize(("bits", "saved"), [(8, 0.70), (4, 0.85)])
-def test_size_with_scale_and_middle(bits: int, saved: float) -> None:
+def test_size_including_scale_and_middle(bits: int, saved: float) -> None:
     shape = jax.ShapeDtypeStruct((10_000_000, 128), jnp.float32)
     made = jax.eval_shape(functools.partial(quantize, bits=bits), shape)
     size = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(made))
@@ -132,7 +130,7 @@ def test_size_with_scale_and_middle(bits: int, saved: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_rows_that_are_not_finite_are_refused_or_read_back_as_nan(bad: float) -> None:
+def test_non_finite_rows_are_refused_or_read_back_as_nan(bad: float) -> None:
     x = np.ones((5, 4), np.float32)
     x[3, 2] = bad
     for table in (x, jnp.asarray(x)):

@@ -1,4 +1,4 @@
-"""Windows of history: the last steps of earlier sessions, read off the specification."""
+"""Laws of history windows: the newest steps of earlier sessions, by the specification."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_a_window_is_the_newest_steps_of_earlier_sessions(kind: MaskKind) -> Non
     batch = random_batch(random_layout(np.random.default_rng(0), 24, N), N)
     windows = history_windows(batch.member, batch.session, L, kind)
     number = np.arange(1.0, 24 * N + 1, dtype=np.float32).reshape(24, N, 1)
-    found = np.asarray(gather_windows(number, windows))[..., 0]
+    gathered = np.asarray(gather_windows(number, windows))[..., 0]
     for r, i in np.ndindex(24, N):
         member, session = batch.member[r], batch.session[r]
         earlier = sorted({s for s in session[member == member[i]] if s < session[i]})
@@ -28,4 +28,4 @@ def test_a_window_is_the_newest_steps_of_earlier_sessions(kind: MaskKind) -> Non
             and (j < i if kind == "causal" else session[j] in seen)
         ]
         newest = [number[r, j, 0] for j in reversed(own)][:L]
-        np.testing.assert_array_equal(found[r, i], newest + [0] * (L - len(newest)))
+        np.testing.assert_array_equal(gathered[r, i], newest + [0] * (L - len(newest)))

@@ -1,4 +1,4 @@
-"""Replay on random slates: unbiased, with intervals that hold what they promise."""
+"""Laws of replay on random slates: it is unbiased, and its intervals have their coverage."""
 
 import numpy as np
 import pytest
@@ -12,58 +12,63 @@ Log = tuple[np.ndarray, ...]
 
 
 def simulated(rng: np.random.Generator, members: int, random: bool = True) -> Log:
-    """Slates of 2 to 6 items, a few per member: slate, place, probability, what a model thinks,
-    reward, member. `random=False`: ordered by what the reward's probability is."""
+    """Simulate slates of 2 to 6 items, several per member.
+
+    With `random=False`, slates are ordered by the probability of a reward instead of at random.
+    Returns slate, position, probability, the score of a noisy model, reward and member.
+    """
     per_member = rng.integers(1, 9, members)
     owner = np.repeat(np.arange(members), per_member)
     size = rng.integers(2, 7, len(owner))
     slate = np.repeat(np.arange(len(owner)), size)
-    # A member's taste is common to all their slates, so that these go together.
+    # A member's slates share one taste, so their rewards are correlated.
     p = 1 / (1 + np.exp(2.5 - rng.normal(size=members)[owner[slate]] - rng.normal(size=len(slate))))
     score = np.log(p / (1 - p)) + rng.normal(size=len(slate)) * 1.5
     by = rng.random(len(slate)) if random else -p
     order = np.lexsort((by, slate))
-    place = np.empty(len(slate), int)
-    place[order] = np.arange(len(slate)) - np.repeat(np.cumsum(size) - size, size)
-    return slate, place, p, score, (rng.random(len(p)) < p).astype(int), owner[slate]
+    position = np.empty(len(slate), int)
+    position[order] = np.arange(len(slate)) - np.repeat(np.cumsum(size) - size, size)
+    return slate, position, p, score, (rng.random(len(p)) < p).astype(int), owner[slate]
 
 
 def value(slate: np.ndarray, p: np.ndarray, score: np.ndarray) -> float:
-    """What ranking by `score` earns per slate."""
+    """Return the expected reward per slate of ranking by `score`."""
     order = np.lexsort((-score, slate))
     top = order[np.append(True, np.diff(slate[order]) > 0)]
     return float(p[top].mean())
 
 
-def test_interval_covers_the_true_value_as_often_as_it_says() -> None:
+def test_interval_covers_the_true_value_with_its_nominal_frequency() -> None:
     rng, covered, gaps = np.random.default_rng(0), 0, []
-    # The truth is of all members there could be, of whom the log drew some.
+    # The true value of the population, from which each log draws some members.
     slate, _, p, score, _, _ = simulated(np.random.default_rng(1), 50_000)
     truth = value(slate, p, score)
     for _ in range(200):
-        slate, place, p, score, reward, member = simulated(rng, 150)
-        found = replay(score, slate, place, reward, member)
-        covered += found.low <= truth <= found.high
-        gaps.append(found.rate - truth)
+        slate, position, p, score, reward, member = simulated(rng, 150)
+        result = replay(score, slate, position, reward, member)
+        covered += result.low <= truth <= result.high
+        gaps.append(result.rate - truth)
     assert binomtest(covered, 200, 0.95).pvalue > 0.001, covered
     assert abs(np.mean(gaps)) < 3 * np.std(gaps) / np.sqrt(len(gaps))
 
 
-def test_logs_in_a_models_own_order_do_not_tell() -> None:
-    slate, place, p, score, reward, member = simulated(np.random.default_rng(2), 3000, random=False)
-    found = replay(score, slate, place, reward, member)
-    assert found.low > value(slate, p, score)
+def test_a_log_that_is_not_random_gives_a_wrong_estimate() -> None:
+    slate, position, p, score, reward, member = simulated(
+        np.random.default_rng(2), 3000, random=False
+    )
+    result = replay(score, slate, position, reward, member)
+    assert result.low > value(slate, p, score)
 
 
-def test_counted_by_hand() -> None:
+def test_replay_equals_a_count_by_hand() -> None:
     #         a slate of 2: matches; of 3: matches; of 2: does not; of 2: a tie, half a match
     slate = [0, 0, 7, 7, 7, 3, 3, 4, 4]
-    place = [1, 2, 5, 4, 3, 0, 1, 0, 1]
+    position = [1, 2, 5, 4, 3, 0, 1, 0, 1]
     score = [9, 1, 0, 1, 2, 0, 1, 5, 5]
     reward = [1, 0, 0, 0, 0, 1, 1, 1, 0]
-    found = replay(score, slate, place, reward, np.asarray(slate))
-    assert found.rate == pytest.approx((2 * 1 + 3 * 0 + 1 * 1) / (2 + 3 + 1))
-    assert (found.matched, found.slates) == (3, 4)
+    result = replay(score, slate, position, reward, np.asarray(slate))
+    assert result.rate == pytest.approx((2 * 1 + 3 * 0 + 1 * 1) / (2 + 3 + 1))
+    assert (result.matched, result.slates) == (3, 4)
     with pytest.raises(ValueError, match="none of 1 slates"):
         replay([0, 1], [0, 0], [0, 1], [0, 0], [0, 0])
     with pytest.raises(ValueError, match=r"reward\[1\]=-1"):
@@ -72,35 +77,35 @@ def test_counted_by_hand() -> None:
         replay([0, np.nan], [0, 0], [0, 1], [0, 0], [0, 0])
 
 
-def test_wilson_is_scipys_and_members_matches_go_together() -> None:
+def test_interval_is_scipys_wilson_interval_and_counts_members_not_matches() -> None:
     rng = np.random.default_rng(3)
     n = 80
-    slate, place = np.repeat(np.arange(n), 2), np.tile([0, 1], n)
+    slate, position = np.repeat(np.arange(n), 2), np.tile([0, 1], n)
     reward, score = np.repeat(rng.random(n) < 0.2, 2), np.tile([1, 0], n)
-    found = replay(score, slate, place, reward, slate)
+    result = replay(score, slate, position, reward, slate)
     theirs = binomtest(int(reward.sum()) // 2, n).proportion_ci(0.95, method="wilson")
-    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
-    # One member's ten alike matches say no more than one of them.
-    alike = replay(
+    assert (result.low, result.high) == pytest.approx((theirs.low, theirs.high))
+    # Ten equal matches of one member give no more information than one of them.
+    repeated = replay(
         np.tile(score, 10),
         np.arange(20 * n) // 2,
-        np.tile(place, 10),
+        np.tile(position, 10),
         np.tile(reward, 10),
         np.tile(slate, 10),
     )
-    assert (alike.low, alike.high) == pytest.approx((found.low, found.high))
+    assert (repeated.low, repeated.high) == pytest.approx((result.low, result.high))
     assert wilson(0.0, 10)[0] == 0
-    nothing = replay(score, slate, place, 0 * reward, slate)
-    assert nothing.effective == n
+    unrewarded = replay(score, slate, position, 0 * reward, slate)
+    assert unrewarded.effective == n
 
 
 def test_a_single_member_does_not_make_a_rate_certain() -> None:
-    """Its residuals sum to zero, but for rounding."""
-    slate, place, _, score, reward, member = simulated(np.random.default_rng(4), 30)
-    found = replay(score, slate, place, reward, 0 * member)
-    assert 0 < found.rate < 1
-    assert found.effective <= found.matched
-    assert found.high - found.low > 0.1
+    """The residuals of one member sum to zero up to rounding, which must not give zero variance."""
+    slate, position, _, score, reward, member = simulated(np.random.default_rng(4), 30)
+    result = replay(score, slate, position, reward, 0 * member)
+    assert 0 < result.rate < 1
+    assert result.effective <= result.matched
+    assert result.high - result.low > 0.1
 
 
 def test_random_slates_are_the_random_rows_of_sessions() -> None:
@@ -108,27 +113,27 @@ def test_random_slates_are_the_random_rows_of_sessions() -> None:
     session = [0, 0, 0, 1, 1, 0, 0, 0]
     time = [3, 1, 2, 9, 9, 1, 1, 4]
     is_random = [1, 0, 1, 1, 0, 1, 1, -1]
-    rows, slate, place = random_slates(member, session, time, is_random)
+    rows, slate, position = random_slates(member, session, time, is_random)
     assert rows.tolist() == [5, 6, 2, 0]
     assert slate.tolist() == [0, 0, 1, 1]
-    assert place.tolist() == [0, 1, 0, 1]
+    assert position.tolist() == [0, 1, 0, 1]
 
 
-def test_true_value_of_policies_on_the_worlds_random_traffic() -> None:
-    """Without its effect of position, the world knows what each item would have earned first."""
+def test_replay_on_the_worlds_random_traffic_covers_the_true_value_of_policies() -> None:
+    """Without position effects, the world's click probability is that of the first position."""
     planted, policies, covered = Planted(position=0.0), 10, []
     for seed in range(6):
         world = WorldConfig(
             members=400, items=2000, sessions=8, random_share=0.5, seed=seed, planted=planted
         )
         log = {k: block_table(world, 0)[k].to_numpy() for k in COLUMNS}
-        rows, slate, place = random_slates(*(log[k] for k in COLUMNS[:4]))
+        rows, slate, position = random_slates(*(log[k] for k in COLUMNS[:4]))
         p, reward, member = (log[k][rows] for k in ("p_click", "click", "member_id"))
         rng = np.random.default_rng(seed)
         for noise in np.linspace(0, 4, policies):
             score = np.log(p) + noise * rng.normal(size=len(p))
-            found = replay(score, slate, place, reward, member)
-            covered.append(found.low <= value(slate, p, score) <= found.high)
+            result = replay(score, slate, position, reward, member)
+            covered.append(result.low <= value(slate, p, score) <= result.high)
     assert np.mean(covered) > 0.85, covered
 
 

@@ -1,4 +1,4 @@
-"""Weights by position and response: what they correct, what they do not, how they reach a batch."""
+"""Laws of weights by position and response: what they correct, what they keep, their use."""
 
 from pathlib import Path
 
@@ -17,51 +17,56 @@ from ligr_jax.policy.propensity import ResponseWeights, response_weights
 from tests.batches import model_config
 from tests.data.logs import write_log
 
-PLACES, ITEMS = 10, 60
-SEEN = 0.8 ** np.arange(PLACES)  # how often people look that far down
+POSITIONS, ITEMS = 10, 60
+SEEN = 0.8 ** np.arange(POSITIONS)  # probability that a member looks at each position
 
 
 def log_of(rng: np.random.Generator, slates: int, knows: float) -> tuple[np.ndarray, ...]:
-    """A log by a production model, its score `knows` x quality and noise, a fifth of it random:
-    item, position, click, is_random; and the items' true qualities, exponentially distributed."""
-    quality = 0.9 * SEEN[rng.integers(0, PLACES, ITEMS)] * rng.uniform(0.8, 1, ITEMS)
+    """Simulate a log of a production model that ranks by `knows` x log quality + noise.
+
+    A fifth of the slates is in random order. Returns item, position, click and is_random of each
+    impression, and the true quality of each item.
+    """
+    quality = 0.9 * SEEN[rng.integers(0, POSITIONS, ITEMS)] * rng.uniform(0.8, 1, ITEMS)
     score = knows * np.log(quality) + rng.normal(size=ITEMS)
-    offered = rng.random((slates, ITEMS)).argpartition(PLACES, axis=1)[:, :PLACES]
+    offered = rng.random((slates, ITEMS)).argpartition(POSITIONS, axis=1)[:, :POSITIONS]
     random = rng.random(slates) < 0.2
     by = np.where(random[:, None], rng.random(offered.shape), -score[offered])
     item = np.take_along_axis(offered, by.argsort(1), 1)
     click = rng.random(item.shape) < quality[item] * SEEN
-    position = np.broadcast_to(np.arange(PLACES), item.shape)
+    position = np.broadcast_to(np.arange(POSITIONS), item.shape)
     return (
         item.ravel(),
         position.ravel(),
         click.ravel().astype(int),
-        np.repeat(random, PLACES).astype(int),
+        np.repeat(random, POSITIONS).astype(int),
         quality,
     )
 
 
 def order_kept(rng: np.random.Generator, knows: float) -> tuple[float, float]:
-    """Kendall's tau between the items' qualities and their rates in the model's traffic, as logged
-    and weighted."""
+    """Return Kendall's tau between the qualities of items and their rates in the model's traffic.
+
+    The first is without weights, the second with weights.
+    """
     item, position, click, random, quality = log_of(rng, 8_000, knows)
     weight = response_weights(position, click, random)(position, click, random)
-    found = []
+    taus = []
     for w in (np.ones(len(item)), weight):
         w = w * (random == 0)
         rate = np.bincount(item, w * click, ITEMS) / np.bincount(item, w, ITEMS)
-        found.append(float(kendalltau(rate, quality).statistic))
-    return found[0], found[1]
+        taus.append(float(kendalltau(rate, quality).statistic))
+    return taus[0], taus[1]
 
 
-def test_weights_recover_the_order_that_a_models_ranking_had_bent() -> None:
+def test_weights_recover_the_order_of_items_that_a_models_ranking_distorted() -> None:
     pairs = np.array([order_kept(np.random.default_rng(s), knows=1.0) for s in range(10)])
     assert (pairs[:, 1] > pairs[:, 0]).all(), pairs
     assert pairs[:, 1].mean() > 0.8 > pairs[:, 0].mean(), pairs.mean(0)
 
 
-def test_an_order_that_knows_nothing_keeps_its_position_bias() -> None:
-    """Both kinds of traffic then answer alike, and there is nothing to weight by."""
+def test_a_random_order_keeps_its_position_bias() -> None:
+    """Both kinds of traffic then have the same rates, so all weights are close to one."""
     pairs = np.array([order_kept(np.random.default_rng(s), knows=0.0) for s in range(10)])
     assert abs(pairs[:, 1] - pairs[:, 0]).max() < 0.1, pairs
 
@@ -69,39 +74,39 @@ def test_an_order_that_knows_nothing_keeps_its_position_bias() -> None:
 def test_weighted_rates_are_those_of_random_traffic_and_weights_average_to_one() -> None:
     _, position, click, random, _ = log_of(np.random.default_rng(0), 4_000, knows=1.0)
     weight = response_weights(position, click, random, smoothing=1e-9)(position, click, random)
-    for place in range(PLACES):
-        here = (position == place) & (random == 0)
-        other = (position == place) & (random == 1)
-        assert np.average(click[here], weights=weight[here]) == pytest.approx(
-            click[other].mean(), rel=1e-5
+    for k in range(POSITIONS):
+        ranked = (position == k) & (random == 0)
+        shuffled = (position == k) & (random == 1)
+        assert np.average(click[ranked], weights=weight[ranked]) == pytest.approx(
+            click[shuffled].mean(), rel=1e-5
         )
-        assert weight[here].mean() == pytest.approx(1, rel=1e-5)
-        assert (weight[other] == 1).all()
+        assert weight[ranked].mean() == pytest.approx(1, rel=1e-5)
+        assert (weight[shuffled] == 1).all()
 
 
-def test_smoothed_by_hand() -> None:
+def test_smoothed_weights_equal_a_computation_by_hand() -> None:
     #            random: 1 of 2 at 0, 0 of 2 at 1 and after     other: 2 of 2, 0 of 1
     position = [0, 0, 1, 5, 0, 0, 1, 0]
     response = [1, 0, 0, 0, 1, 1, 0, -1]
     random = [1, 1, 1, 1, 0, 0, 0, 0]
-    found = response_weights(position, response, random, positions=2, smoothing=3)
+    weights = response_weights(position, response, random, positions=2, smoothing=3)
     rates = np.array([[(1 + 0.75) / 5, 0.75 / 5], [(2 + 2) / 5, 2 / 4]])
-    np.testing.assert_allclose(found.table[:, 1], rates[0] / rates[1])
-    np.testing.assert_allclose(found.table[:, 0], (1 - rates[0]) / (1 - rates[1]))
-    assert found([9, 0], [0, -1], [0, 0]).tolist() == pytest.approx([found.table[1, 0], 1])
-    assert found([0], [np.nan], [0]).tolist() == [1]  # a null of a log's column
+    np.testing.assert_allclose(weights.table[:, 1], rates[0] / rates[1])
+    np.testing.assert_allclose(weights.table[:, 0], (1 - rates[0]) / (1 - rates[1]))
+    assert weights([9, 0], [0, -1], [0, 0]).tolist() == pytest.approx([weights.table[1, 0], 1])
+    assert weights([0], [np.nan], [0]).tolist() == [1]  # a null in a column of a log
     with pytest.raises(ValueError, match="0 of 0 impressions of random traffic"):
         response_weights([0, 1], [0, 1], [0, 0])
     with pytest.raises(ValueError, match=r"position\[1\]=-1"):
-        found([0, -1], [0, 0], [0, 0])
+        weights([0, -1], [0, 0], [0, 0])
 
 
 def test_weights_reach_the_batch(tmp_path: Path) -> None:
-    """As the log's column `weight`, through `prepare`; context and padding stay without."""
+    """They enter as the column `weight` of the log; context and padding keep weight zero."""
     log = write_log(tmp_path / "log", rows=300)
-    place = log["member_id"].to_numpy() % 2
+    position = log["member_id"].to_numpy() % 2
     weights = ResponseWeights(np.array([[0.5, 2.0], [0.25, 3.0]]))
-    weight = weights(place, log["click"].to_numpy(), np.zeros(len(log)))
+    weight = weights(position, log["click"].to_numpy(), np.zeros(len(log)))
     log = log.with_columns(weight=pl.Series(weight))
     log.write_parquet(tmp_path / "log" / "impressions-00000.parquet")
     prepare(canonical_source(tmp_path / "log"), tmp_path / "prepared", PrepareOptions())

@@ -1,4 +1,4 @@
-"""The Bayesian last layer: its posterior is the closed form, and exploring with it pays."""
+"""Laws of the Bayesian last layer: its posterior is the closed form, and exploration pays off."""
 
 import numpy as np
 import pytest
@@ -20,19 +20,19 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 def test_posterior_is_the_closed_form_and_scikit_learns(data: tuple[np.ndarray, ...]) -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     phi, y = data
-    found = LinearStatistics.of(phi, y).posterior(2.0, NOISE)
+    posterior = LinearStatistics.of(phi, y).posterior(2.0, NOISE)
     covariance = np.linalg.inv(2.0 * np.eye(D) + phi.T @ phi / NOISE**2)
-    np.testing.assert_allclose(np.linalg.inv(found.precision), covariance)
-    np.testing.assert_allclose(found.mean, covariance @ phi.T @ y / NOISE**2)
-    # The same prior and noise, which its one iteration leaves as they are given.
-    theirs = linear_model.BayesianRidge(
+    np.testing.assert_allclose(np.linalg.inv(posterior.precision), covariance)
+    np.testing.assert_allclose(posterior.mean, covariance @ phi.T @ y / NOISE**2)
+    # One iteration of scikit-learn's estimator keeps the prior and the noise that are passed in.
+    reference = linear_model.BayesianRidge(
         fit_intercept=False, max_iter=1, alpha_init=NOISE**-2, lambda_init=2.0
     ).fit(phi, y)
-    again = LinearStatistics.of(phi, y).posterior(theirs.lambda_, theirs.alpha_**-0.5)
-    np.testing.assert_allclose(theirs.coef_, again.mean, rtol=1e-6)
-    np.testing.assert_allclose(theirs.sigma_, np.linalg.inv(again.precision), rtol=1e-6)
+    same_prior = LinearStatistics.of(phi, y).posterior(reference.lambda_, reference.alpha_**-0.5)
+    np.testing.assert_allclose(reference.coef_, same_prior.mean, rtol=1e-6)
+    np.testing.assert_allclose(reference.sigma_, np.linalg.inv(same_prior.precision), rtol=1e-6)
     np.testing.assert_allclose(
-        again.variance(phi), np.einsum("nd,de,ne->n", phi, theirs.sigma_, phi), rtol=1e-6
+        same_prior.variance(phi), np.einsum("nd,de,ne->n", phi, reference.sigma_, phi), rtol=1e-6
     )
 
 
@@ -57,7 +57,7 @@ def test_draws_have_the_posteriors_mean_and_covariance(data: tuple[np.ndarray, .
     np.testing.assert_allclose(np.cov(draws.T), covariance, atol=0.01 * scale.max() ** 2)
 
 
-def test_laplace_stands_at_the_mode_and_has_its_curvature() -> None:
+def test_laplace_has_the_mode_and_the_curvature_at_the_mode() -> None:
     rng = np.random.default_rng(2)
     phi, offset = rng.normal(size=(N, D)), rng.normal(size=N)
     y = (rng.random(N) < expit(phi @ rng.normal(size=D) + offset)).astype(float)
@@ -69,57 +69,61 @@ def test_laplace_stands_at_the_mode_and_has_its_curvature() -> None:
         away = w - prior.mean
         return float(np.sum(np.logaddexp(0, z) - y * z) + away @ prior.precision @ away / 2)
 
-    found = laplace(prior, phi, y, offset)
+    posterior = laplace(prior, phi, y, offset)
     best = minimize(loss, np.zeros(D), method="BFGS", options={"gtol": 1e-7})
-    np.testing.assert_allclose(found.mean, best.x, atol=1e-5)
+    np.testing.assert_allclose(posterior.mean, best.x, atol=1e-5)
     eps = 1e-3
     steps = eps * np.eye(D)
     hessian = [
         [
             (
-                loss(found.mean + a + b)
-                - loss(found.mean + a - b)
-                - loss(found.mean - a + b)
-                + loss(found.mean - a - b)
+                loss(posterior.mean + a + b)
+                - loss(posterior.mean + a - b)
+                - loss(posterior.mean - a + b)
+                + loss(posterior.mean - a - b)
             )
             / (4 * eps**2)
             for b in steps
         ]
         for a in steps
     ]
-    np.testing.assert_allclose(found.precision, hessian, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(posterior.precision, hessian, rtol=1e-4, atol=1e-3)
 
 
-def test_laplace_survives_separable_data_and_a_far_start() -> None:
+def test_laplace_converges_on_separable_data_from_a_distant_start() -> None:
     phi = np.linspace(-1, 1, 40)[:, None] * 30
-    found = laplace(Gaussian(np.array([-9.0]), np.array([[1e-3]])), phi, (phi[:, 0] > 0) * 1.0)
-    assert found.mean[0] > 0
-    assert np.isfinite(found.precision).all()
+    posterior = laplace(Gaussian(np.array([-9.0]), np.array([[1e-3]])), phi, (phi[:, 0] > 0) * 1.0)
+    assert posterior.mean[0] > 0
+    assert np.isfinite(posterior.precision).all()
     with pytest.raises(ValueError, match=r"y\[1\]=-1"):
-        laplace(found, phi[:2], np.array([1, -1]))
+        laplace(posterior, phi[:2], np.array([1, -1]))
 
 
 def regret(explore: bool, seed: int, items: int = 10, requests: int = 20_000) -> float:
-    """Lost clicks per request of a bandit over items that share no feature: what one of them is
-    worth only showing it tells. (With features in common and varied candidates, greedy explores
-    by itself and loses less than Thompson sampling does.)"""
+    """Return the lost clicks per request of a bandit over items that share no feature.
+
+    The value of an item is then learned only by showing it. (With shared features and varying
+    candidates, a greedy policy explores by itself and loses less than Thompson sampling.)
+    """
     rng = np.random.default_rng(seed)
     value, phi = rng.uniform(0.3, 0.7, items), np.eye(items)
     statistics, lost = LinearStatistics.of(phi[:0], value[:0]), 0.0
-    together = 200  # requests between updates
-    for _ in range(requests // together):
+    per_update = 200  # requests between updates
+    for _ in range(requests // per_update):
         belief = statistics.posterior(25.0, 0.5)
-        candidates = np.broadcast_to(phi, (together, items, items))
+        candidates = np.broadcast_to(phi, (per_update, items, items))
         shown = (
-            choose(belief, candidates, rng) if explore else np.full(together, belief.mean.argmax())
+            choose(belief, candidates, rng)
+            if explore
+            else np.full(per_update, belief.mean.argmax())
         )
         lost += float((value.max() - value[shown]).sum())
-        clicks = (rng.random(together) < value[shown]) - 0.5
+        clicks = (rng.random(per_update) < value[shown]) - 0.5
         statistics = statistics + LinearStatistics.of(phi[shown], clicks)
     return lost / requests
 
 
-def test_thompson_sampling_regrets_less_than_greedy() -> None:
+def test_thompson_sampling_has_less_regret_than_greedy() -> None:
     pairs = np.array([[regret(True, s), regret(False, s)] for s in range(20)])
     difference = pairs[:, 0] - pairs[:, 1]
     error = difference.std(ddof=1) / np.sqrt(len(pairs))

@@ -1,4 +1,4 @@
-"""Laws of learning-rate transfer: what a step changes keeps its size in width and in depth."""
+"""Laws of muP: the change that a step makes keeps its size in width and in depth."""
 
 import functools
 from typing import Any

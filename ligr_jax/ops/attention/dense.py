@@ -1,4 +1,4 @@
-"""The reference: every score is computed, then masked. For tests, and for short rows."""
+"""The reference implementation: compute every score, then mask. For tests and short rows."""
 
 import jax
 import jax.numpy as jnp
@@ -8,29 +8,40 @@ from ligr_jax.ops.masks import Mask, allowed_keys, dense_mask
 
 
 def attend_dense(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
+    q_BTHK: jax.Array,
+    k_BTGK: jax.Array,
+    v_BTGK: jax.Array,
     mask: Mask,
     activation: Activation,
     bias: RelativeBias | None,
 ) -> jax.Array:
-    """`attend` with B x H x T x T scores; differentiable in every way."""
-    group = q.shape[2] // k.shape[2]
-    k, v = (jnp.repeat(x, group, axis=2) for x in (k, v))
-    scores = jnp.einsum("BTHK,BSHK->BHTS", q, k, preferred_element_type=jnp.float32)
-    scores = scores * (q.shape[-1] ** -0.5)
+    """Compute `attend` with a B x H x T x T array of scores; all derivatives are defined.
+
+    Arguments and result are those of `attend`. The second T of an array of scores is called S here,
+    the axis of keys.
+    """
+    queries_per_key = q_BTHK.shape[2] // k_BTGK.shape[2]
+    k_BSHK, v_BSHK = (jnp.repeat(x, queries_per_key, axis=2) for x in (k_BTGK, v_BTGK))
+    scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK, preferred_element_type=jnp.float32)
+    scores_BHTS = scores_BHTS * (q_BTHK.shape[-1] ** -0.5)
     if bias is not None:
-        scores = scores + bias_scores(bias.table, bias.place, bias.place)
-    allowed = dense_mask(mask)[:, None]
+        scores_BHTS = scores_BHTS + bias_scores(bias.table, bias.position, bias.position)
+
+    allowed_B1TS = dense_mask(mask)[:, None]
     if activation == "softmax":
-        weights = jax.nn.softmax(jnp.where(allowed, scores, -jnp.inf), axis=-1)
+        weights_BHTS = jax.nn.softmax(jnp.where(allowed_B1TS, scores_BHTS, -jnp.inf), axis=-1)
     else:
-        shaped = jax.nn.silu(scores) if activation == "silu" else jax.nn.sigmoid(scores)
+        activated_BHTS = (
+            jax.nn.silu(scores_BHTS) if activation == "silu" else jax.nn.sigmoid(scores_BHTS)
+        )
         keys = jnp.maximum(allowed_keys(mask), 1)[:, None, :, None]
-        weights = jnp.where(allowed, shaped, 0.0) / keys
-    weights = jnp.where(mask.valid[:, None, :, None], weights, 0.0)
-    out = jnp.einsum(
-        "BHTS,BSHK->BTHK", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
+        weights_BHTS = jnp.where(allowed_B1TS, activated_BHTS, 0.0) / keys
+
+    weights_BHTS = jnp.where(mask.valid[:, None, :, None], weights_BHTS, 0.0)
+    out_BTHK = jnp.einsum(
+        "BHTS,BSHK->BTHK",
+        weights_BHTS.astype(v_BSHK.dtype),
+        v_BSHK,
+        preferred_element_type=jnp.float32,
     )
-    return out.astype(q.dtype)
+    return out_BTHK.astype(q_BTHK.dtype)

@@ -1,4 +1,4 @@
-"""`attend`: models stand in front of it, implementations behind it."""
+"""`attend`: one signature for all implementations of attention, chosen by device and length."""
 
 import math
 from collections.abc import Callable
@@ -15,67 +15,80 @@ from ligr_jax.ops.masks import Mask
 
 Implementation = Literal["auto", "dense", "blocked", "gpu", "tpu"]
 
-# On a CPU: below, one product of all scores is as fast (experiments/attention.py).
+# On a CPU, the dense form is as fast up to this many tokens (experiments/attention.py).
 _SHORT = 256
 
 
 def attend(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
+    q_BTHK: jax.Array,
+    k_BTGK: jax.Array,
+    v_BTGK: jax.Array,
     mask: Mask,
     *,
     activation: Activation = "softmax",
     bias: RelativeBias | None = None,
     implementation: Implementation = "auto",
 ) -> jax.Array:
-    """Attention over exactly the pairs `mask` allows.
+    """Compute attention over exactly the pairs that `mask` allows.
 
         scores = q k^T / sqrt(K) + bias
         softmax: softmax over the allowed keys;  silu, sigmoid: activation(scores) / allowed keys
 
     The un-normalized activations are divided by the number of allowed keys, so that their scale
-    does not grow with history (HSTU divides by the sequence length; LiGR A.1 compares them). Scores
-    and their normalization are float32 whatever the inputs' type. Padding gives zeros, and no
-    gradient. Under `jax.set_mesh` with axes `data` or `model`, each device attends for its own
-    rows.
+    does not grow with the history (HSTU divides by the sequence length; LiGR A.1 compares them).
+    Scores and their normalization are float32, whatever the dtype of the inputs. Padding gets zero
+    outputs and zero gradients. Under `jax.set_mesh` with axes `data` or `model`, each device
+    attends for its own rows.
 
     Args:
-        q: [B, T, H, K].
-        k, v: [B, T, G, K], with H a multiple of G: heads in order share keys, H / G at a time.
-        implementation: `auto` picks for the device and the length;
-            `dense` materializes B x H x T x T scores, and alone has forward-mode derivatives;
-            `blocked` is plain XLA with memory linear in T, and runs everywhere;
-            `gpu` (NVIDIA) and `tpu` are kernels of the same, without a bias; on a CPU they are
-            interpreted: slow, for tests.
+        q_BTHK: [B, T, H, K], queries.
+        k_BTGK, v_BTGK: [B, T, G, K], keys and values, with H a multiple of G: consecutive groups of
+            H / G query heads share one key head.
+        mask: the allowed pairs.
+        activation: how scores become weights.
+        bias: a relative bias of the same tokens, or None.
+        implementation: `auto` chooses by device and length;
+            `dense` materializes B x H x T x T scores, and is the only one with forward-mode
+            derivatives;
+            `blocked` is plain XLA with memory linear in T, for every device;
+            `gpu` (NVIDIA) and `tpu` are Pallas kernels without a bias. On a CPU the kernels are
+            interpreted, which is slow and meant for tests.
 
     Returns:
-        [B, T, H, K], in q's type.
+        [B, T, H, K], in the dtype of the queries.
 
     Raises:
-        ValueError: shapes that do not fit together, or a kernel asked for that has no bias.
+        ValueError: the shapes do not match, or a kernel without bias is requested with a bias.
     """
-    if q.shape[:2] != k.shape[:2] or k.shape != v.shape or q.shape[2] % k.shape[2]:
-        raise ValueError(f"q {q.shape}, k {k.shape} and v {v.shape} do not fit together")
+    q_shape, k_shape, v_shape = (x.shape for x in (q_BTHK, k_BTGK, v_BTGK))
+    if q_shape[:2] != k_shape[:2] or k_shape != v_shape or q_shape[2] % k_shape[2]:
+        raise ValueError(
+            f"q {q_shape}, k {k_shape} and v {v_shape} do not fit together; expected [B, T, H, K] "
+            "and twice [B, T, G, K] with H a multiple of G"
+        )
     if implementation == "auto":
-        implementation = _choose(jax.default_backend(), q.shape[1], bias is not None)
+        implementation = _choose(jax.default_backend(), q_shape[1], bias is not None)
     if implementation in ("gpu", "tpu") and bias is not None:
         raise ValueError(
-            f"implementation={implementation} has no relative bias; implementation=blocked has"
+            f"implementation={implementation} has no relative bias; use implementation=blocked"
         )
 
     def on_device(
-        q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, bias: RelativeBias | None
+        q_BTHK: jax.Array,
+        k_BTGK: jax.Array,
+        v_BTGK: jax.Array,
+        mask: Mask,
+        bias: RelativeBias | None,
     ) -> jax.Array:
         if implementation == "dense":
-            return attend_dense(q, k, v, mask, activation, bias)
+            return attend_dense(q_BTHK, k_BTGK, v_BTGK, mask, activation, bias)
         if implementation == "blocked":
-            return attend_blocked(q, k, v, mask, activation, bias)
-        return _kernel(implementation)(
-            q, k, v, mask, activation, interpret=jax.default_backend() == "cpu"
-        )
+            return attend_blocked(q_BTHK, k_BTGK, v_BTGK, mask, activation, bias)
+        interpret = jax.default_backend() == "cpu"
+        kernel = _kernel(implementation)
+        return kernel(q_BTHK, k_BTGK, v_BTGK, mask, activation, interpret=interpret)
 
-    return _by_rows(on_device, q.shape[0], bias)(q, k, v, mask, bias)
+    return _by_rows(on_device, q_shape[0], bias)(q_BTHK, k_BTGK, v_BTGK, mask, bias)
 
 
 def _choose(backend: str, length: int, with_bias: bool) -> Implementation:
@@ -87,7 +100,7 @@ def _choose(backend: str, length: int, with_bias: bool) -> Implementation:
 
 
 def _kernel(name: str) -> Callable[..., jax.Array]:
-    """Imported when it is used: Pallas takes a second, and a CPU does without."""
+    """Import a kernel on first use: importing Pallas takes a second, and a CPU does not need it."""
     if name == "gpu":
         from ligr_jax.ops.attention.gpu import attend_gpu
 
@@ -100,13 +113,13 @@ def _kernel(name: str) -> Callable[..., jax.Array]:
 def _by_rows(
     function: Callable[..., jax.Array], rows: int, bias: RelativeBias | None
 ) -> Callable[..., jax.Array]:
-    """`function` on each device's own rows: XLA cannot split a loop over rows by itself."""
+    """Run `function` on each device's rows: XLA cannot partition a loop over rows by itself."""
     mesh = jax.sharding.get_abstract_mesh()
-    kinds = dict(zip(mesh.axis_names, mesh.axis_types))
-    axes = tuple(a for a in ("data", "model") if kinds.get(a) == AxisType.Auto)
+    axis_types = dict(zip(mesh.axis_names, mesh.axis_types))
+    axes = tuple(a for a in ("data", "model") if axis_types.get(a) == AxisType.Auto)
     if not axes or rows % math.prod(mesh.shape[a] for a in axes):
         return function
-    split = P(axes)
-    of_bias = bias and RelativeBias(P(), split, None)  # type: ignore[arg-type]
-    specs = (split, split, split, split, of_bias)
-    return jax.shard_map(function, in_specs=specs, out_specs=split, check_vma=False)
+    by_rows = P(axes)
+    bias_spec = bias and RelativeBias(table=P(), position=by_rows, key_position=None)  # type: ignore[arg-type]
+    in_specs = (by_rows, by_rows, by_rows, by_rows, bias_spec)
+    return jax.shard_map(function, in_specs=in_specs, out_specs=by_rows, check_vma=False)

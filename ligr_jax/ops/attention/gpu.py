@@ -1,21 +1,22 @@
-"""Attention on NVIDIA GPUs: tiles of scores, and only those that some token's range touches.
+"""Attention on NVIDIA GPUs as Pallas Triton kernels that skip tiles outside of all ranges.
 
-Why Triton: one source serves Ampere and Hopper, and it runs on a CPU in interpret mode, so that
-every law is tested without a GPU. Mosaic GPU would reach more of a Hopper, but is written against
-its instructions: an A100 needs other kernels, and a CPU cannot run them. JAX 0.11 announces that
-Pallas will lose Triton some day; it warns, and works.
+Why Triton: one source serves Ampere and Hopper, and it runs on a CPU in interpret mode, so all
+tests run without a GPU. Mosaic GPU would use more of a Hopper, but is written against Hopper's
+instructions: an A100 would need other kernels, and a CPU cannot run them. JAX 0.11 announces that
+Pallas will drop Triton in the future; until then it warns and works.
 
-A program owns one tile of tokens and sweeps over tiles of others: queries over the keys they see
-(forward, and dQ), keys over the queries that see them (dK, dV). Ranges never decrease along a row,
-so a tile sweeps one stretch of tokens, and those that all of the tile agrees on are a stretch
-inside of it, which needs no mask. XLA finds both before the kernels start. The own edges of
-history, t to t and t to t - 1, lie outside of the ranges: a sweep starts from them.
+A program owns one tile of tokens and sweeps over tiles of other tokens: queries sweep over the keys
+they attend to (forward, dQ), keys sweep over the queries that attend to them (dK, dV). Ranges never
+decrease along a row, so a tile sweeps one contiguous stretch. The part of the stretch that all
+tokens of the tile have in common is contiguous too, and needs no mask. XLA computes both before the
+kernels start. The own edges of history masks, t to t and t to t - 1, lie outside of the ranges; the
+state of a sweep is initialized from them.
 
     softmax          weight = 2^(s log2(e) - norm)    ds = weight (dp - delta)    dp = dO v
     silu, sigmoid    weight = act(s) norm             ds = act'(s) norm dp        norm = 1 / keys
 
-Softmax's norm is the log2 of its sum, delta = sum(dO O): all the backward pass needs besides
-q, k, v and O. Memory is linear in T.
+Softmax's norm is the log2 of the sum of exponentials, and delta = sum(dO O). With q, k, v and O,
+these are all that the backward pass needs. Memory is linear in T.
 """
 
 import functools
@@ -31,14 +32,15 @@ from jax.experimental.pallas import triton
 from ligr_jax.ops.attention.scores import Activation
 from ligr_jax.ops.masks import Mask, allowed_keys
 
-# A forbidden score. Finite: no weight or slope of it is ever NaN, and beside a real one both are 0.
-FLOOR = -1e30
-Ref = Any  # of Pallas: an array in the GPU's memory
+# The score of a masked pair. It is finite, so its weight and slope are never NaN; both are 0 if the
+# query has any allowed key.
+_MASKED_SCORE = -1e30
+Ref = Any  # a Pallas reference to an array in the GPU's memory
 Carry = TypeVar("Carry")
 
 
 class Tile(NamedTuple):
-    """What one program does: tokens it owns, tokens it sees at a time; its warps and stages."""
+    """Tokens that a program owns, tokens per step of its sweep, warps and pipeline stages."""
 
     owned: int
     seen: int
@@ -54,37 +56,52 @@ class Tiling(NamedTuple):
 
 
 def attend_gpu(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
+    q_BTHK: jax.Array,
+    k_BTGK: jax.Array,
+    v_BTGK: jax.Array,
     mask: Mask,
     activation: Activation,
     interpret: bool = False,
     tiling: Tiling | None = None,
 ) -> jax.Array:
-    """`attend` without a bias, for q [B, T, H, K] and k, v [B, T, G, K] of one type, K up to 256.
+    """Compute `attend` without a bias.
 
-    float32 is multiplied as such (no TF32), bfloat16 with float32 sums.
+    float32 products use full float32 precision (no TF32); bfloat16 products have float32 sums.
 
     Args:
-        interpret: run the kernels as plain JAX, on any device: slow, for tests.
-        tiling: in place of `choose_tiling`'s; sides are powers of two, at least 16 on a GPU.
+        q_BTHK, k_BTGK, v_BTGK, mask, activation: as in `attend`; one dtype, K up to 256.
+        interpret: run the kernels as plain JAX on any device; slow, for tests.
+        tiling: replaces that of `choose_tiling`; sides are powers of two, at least 16 on a GPU.
+
+    Returns:
+        [B, T, H, K], in the dtype of the queries.
     """
-    width = q.shape[-1]
-    # A side of a Triton tile is a power of two, of a product at least 16. Zeros change no score.
+    width = q_BTHK.shape[-1]
+    # Sides of Triton tiles are powers of two, those of products at least 16. Zero columns change no
+    # score.
     missing = max(16, pl.next_power_of_2(width)) - width
-    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing))) for x in (q, k, v))
+    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing))) for x in (q_BTHK, k_BTGK, v_BTGK))
     has_own = mask.own is not None
-    tiling = tiling or choose_tiling(width, q.dtype, has_own)
-    plan = _Plan(activation, width**-0.5, has_own, tiling, interpret)
-    out = _attend(plan, _Inputs(q, k, v, mask.lo, mask.hi, allowed_keys(mask)))
-    return out[..., :width]
+    plan = _Plan(
+        activation=activation,
+        scale=width**-0.5,
+        has_own=has_own,
+        tiling=tiling or choose_tiling(width, q.dtype, has_own),
+        interpret=interpret,
+    )
+    out_BTHK = _attend(plan, _Inputs(q, k, v, mask.lo, mask.hi, allowed_keys(mask)))
+    return out_BTHK[..., :width]
 
 
 def choose_tiling(width: int, dtype: jax.typing.DTypeLike, has_own: bool) -> Tiling:
-    """Tiles within an A100's shared memory, by the customs of flash attention; not tuned on a GPU.
+    """Choose tiles that fit an A100's shared memory, as flash attention does; not tuned on a GPU.
 
-    Histories are long: large tiles. Sessions are tens of items: tiles of that size waste least.
+    Histories are long and get large tiles. Sessions have tens of items: small tiles waste least.
+
+    Args:
+        width: K, before padding.
+        dtype: of queries, keys and values.
+        has_own: whether the mask has own edges, i.e. is a history mask.
     """
     short = jnp.dtype(dtype).itemsize == 2
     if width > 128:
@@ -97,7 +114,7 @@ def choose_tiling(width: int, dtype: jax.typing.DTypeLike, has_own: bool) -> Til
 
 
 class _Plan(NamedTuple):
-    """What is known when kernels are compiled; `scale` is that of scores."""
+    """Static parameters of the kernels; `scale` multiplies the scores."""
 
     activation: Activation
     scale: float
@@ -107,9 +124,11 @@ class _Plan(NamedTuple):
 
 
 class _Inputs(NamedTuple):
-    """Of every kernel. Padding has zeros in lo, hi and keys, each int32 [B, T].
+    """Inputs of every kernel. In a kernel, references to the arrays of one row and head.
 
-    keys: how many are allowed; keys - (hi - lo) of them are own edges: none, t, or t and t - 1.
+    q: [B, T, H, K]; k, v: [B, T, G, K].
+    lo, hi, keys: int32 [B, T], zero in padding. `keys` is the number of allowed keys, of which
+        keys - (hi - lo) are own edges: none, t, or t and t - 1.
     """
 
     q: jax.Array
@@ -121,9 +140,10 @@ class _Inputs(NamedTuple):
 
 
 class _Saved(NamedTuple):
-    """Of the backward kernels besides: d_out like q; norm and delta, float32 [B, H, T].
+    """Further inputs of the backward kernels.
 
-    In a kernel: of a row and head; or of some of its queries, once loaded.
+    d_out: [B, T, H, K]; norm, delta: float32 [B, H, T]. In a kernel, references to the arrays of
+    one row and head, or the loaded values of some of its queries.
     """
 
     d_out: jax.Array
@@ -139,11 +159,11 @@ def _attend(plan: _Plan, x: _Inputs) -> jax.Array:
 def _attend_forward(plan: _Plan, x: _Inputs) -> tuple[jax.Array, tuple]:
     batch, tokens, heads, _ = x.q.shape
     tile = plan.tiling.forward
-    like = [
+    outputs = [
         jax.ShapeDtypeStruct(x.q.shape, x.q.dtype),
         jax.ShapeDtypeStruct((batch, heads, tokens), jnp.float32),
     ]
-    out, norm = _launch(_forward_kernel, plan, tile, _seen_keys(x, tile), (x,), like)
+    out, norm = _launch(_forward_kernel, plan, tile, _seen_keys(x, tile), (x,), outputs)
     return out, (x, out, norm)
 
 
@@ -154,17 +174,20 @@ def _attend_backward(plan: _Plan, residuals: tuple, d_out: jax.Array) -> tuple[_
         delta = jnp.einsum("BTHK,BTHK->BHT", out, d_out, preferred_element_type=jnp.float32)
     inputs = (x, _Saved(d_out, norm, delta))
     tile = plan.tiling.backward
-    like = [jax.ShapeDtypeStruct(x.q.shape, x.q.dtype)]
-    (dq,) = _launch(_dq_kernel, plan, tile, _seen_keys(x, tile), inputs, like)
-    # Query heads of a group write apart, in float32, and are summed here.
+    outputs = [jax.ShapeDtypeStruct(x.q.shape, x.q.dtype)]
+    (dq,) = _launch(_dq_kernel, plan, tile, _seen_keys(x, tile), inputs, outputs)
+
+    # Each query head writes its own dK and dV, in float32 if several share a key head; these are
+    # summed here.
     group = x.q.shape[2] // x.k.shape[2]
-    like = [
-        jax.ShapeDtypeStruct(x.q.shape, jnp.float32 if group > 1 else to.dtype) for to in (x.k, x.v)
+    outputs = [
+        jax.ShapeDtypeStruct(x.q.shape, jnp.float32 if group > 1 else array.dtype)
+        for array in (x.k, x.v)
     ]
-    apart = _launch(_dkv_kernel, plan, tile, _seeing_queries(x, tile), inputs, like)
+    per_head = _launch(_dkv_kernel, plan, tile, _seeing_queries(x, tile), inputs, outputs)
     dk, dv = (
-        each.reshape(*to.shape[:3], group, -1).sum(axis=3).astype(to.dtype)
-        for each, to in zip(apart, (x.k, x.v))
+        gradient.reshape(*array.shape[:3], group, -1).sum(axis=3).astype(array.dtype)
+        for gradient, array in zip(per_head, (x.k, x.v))
     )
     return (_Inputs(dq, dk, dv, None, None, None),)  # type: ignore[arg-type]
 
@@ -180,13 +203,22 @@ def _launch(
     inputs: tuple,
     outputs: Sequence[jax.ShapeDtypeStruct],
 ) -> list[jax.Array]:
-    """Runs a program per (tile, head, row): it reads whole rows, and writes its own tokens."""
+    """Run one program per (tile, head, row), which reads whole rows and writes its own tokens.
+
+    Args:
+        kernel: called with references to the sweep, to `inputs` and to `outputs`.
+        plan: static parameters.
+        tile: sizes, warps and stages.
+        sweeps: int32 [B, tiles, 4], the sweep of each tile.
+        inputs: arrays to read.
+        outputs: shapes and dtypes of the arrays to write.
+    """
     batch, _, heads, _ = outputs[0].shape
-    every = pl.BlockSpec((None, None, sweeps.shape[2]), lambda i, h, b: (b, i, 0))
+    sweep_spec = pl.BlockSpec((None, None, sweeps.shape[2]), lambda i, h, b: (b, i, 0))
     return pl.pallas_call(
         functools.partial(kernel, plan=plan),
         grid=(sweeps.shape[1], heads, batch),
-        in_specs=[every, *jax.tree.map(lambda x: _read(x, heads), inputs)],
+        in_specs=[sweep_spec, *jax.tree.map(lambda x: _read(x, heads), inputs)],
         out_specs=[_written(x, tile.owned) for x in outputs],
         out_shape=outputs,
         compiler_params=triton.CompilerParams(num_warps=tile.warps, num_stages=tile.stages),
@@ -195,7 +227,7 @@ def _launch(
 
 
 def _read(x: jax.Array, heads: int) -> pl.BlockSpec:
-    """All tokens of one row: of [B, T, heads, K] or [B, T, G, K], [B, heads, T] or [B, T]."""
+    """Return the block of all tokens of one row, for [B, T, H or G, K], [B, H, T] or [B, T]."""
     if x.ndim == 2:
         return pl.BlockSpec((None, x.shape[1]), lambda i, h, b: (b, 0))
     if x.ndim == 3:
@@ -208,17 +240,17 @@ def _read(x: jax.Array, heads: int) -> pl.BlockSpec:
 
 
 def _written(x: jax.ShapeDtypeStruct, owned: int) -> pl.BlockSpec:
-    """The owned tokens of [B, T, heads, K] or [B, heads, T]."""
+    """Return the block of a program's own tokens, for [B, T, H, K] or [B, H, T]."""
     if len(x.shape) == 3:
         return pl.BlockSpec((None, None, owned), lambda i, h, b: (b, h, i))
     return pl.BlockSpec((None, owned, None, x.shape[3]), lambda i, h, b: (b, i, h, 0))
 
 
-# ---- Sweeps: what to visit, found outside of the kernels ----
+# ---- Sweeps: the tiles to visit, computed by XLA before the kernels start ----
 
 
 def _seen_keys(x: _Inputs, tile: Tile) -> jax.Array:
-    """Sweeps of query tiles: from the lowest `lo` to the highest `hi` of their real tokens."""
+    """Return the sweeps of query tiles: from the lowest `lo` to the highest `hi` of real tokens."""
     first = jnp.arange(0, x.lo.shape[1], tile.owned)
     real = jnp.sum(x.keys > 0, axis=1, keepdims=True)
     last = jnp.maximum(jnp.minimum(first + tile.owned, real) - 1, 0)
@@ -228,41 +260,54 @@ def _seen_keys(x: _Inputs, tile: Tile) -> jax.Array:
 
 
 def _seeing_queries(x: _Inputs, tile: Tile) -> jax.Array:
-    """Sweeps of key tiles: from the first query with `hi` above to the last with `lo` below."""
+    """Return the sweeps of key tiles, over the queries that attend to some key of the tile.
+
+    Key j is seen by the queries with lo <= j < hi. Both ends are sorted along a row, so these are
+    the queries from the first with hi > j to the last with lo <= j.
+    """
     tokens = x.lo.shape[1]
     first = jnp.arange(0, tokens, tile.owned)
     last = jnp.minimum(first + tile.owned, tokens) - 1
     search = functools.partial(jnp.searchsorted, side="right", method="scan_unrolled")
 
     def not_above(keys: jax.Array, ends: jax.Array) -> jax.Array:
-        """How many of a row's sorted `ends` are not above each key."""
-        ends = jnp.where(x.keys > 0, ends, tokens)  # padding: above every key
+        """Count the elements of a row's sorted `ends` that are not above each key."""
+        ends = jnp.where(x.keys > 0, ends, tokens)  # padding lies above every key
         return jax.vmap(search, (0, None))(ends, keys)
 
-    start, agreed_start = not_above(first, x.hi), not_above(last, x.hi)
-    agreed_end, end = not_above(first, x.lo), not_above(last, x.lo)
-    return _sweeps(start, agreed_start, agreed_end, end, tile.seen)
+    start, common_start = not_above(first, x.hi), not_above(last, x.hi)
+    common_end, end = not_above(first, x.lo), not_above(last, x.lo)
+    return _sweeps(start, common_start, common_end, end, tile.seen)
 
 
 def _sweeps(
-    start: jax.Array, agreed_start: jax.Array, agreed_end: jax.Array, end: jax.Array, seen: int
+    start: jax.Array, common_start: jax.Array, common_end: jax.Array, end: jax.Array, seen: int
 ) -> jax.Array:
-    """int32 [B, tiles, 4] of stretches [B, tiles]: `start`; then a, b, n of tiles from there.
+    """Encode each sweep as (start, a, b, n), counted in tiles of `seen` tokens from `start`.
 
-    Tiles 0..n reach `end`; of them a..b lie within what is agreed on.
+    Tiles 0..n-1 reach `end`; tiles a..b-1 lie within the common stretch and need no mask.
+
+    Args:
+        start, end: int [B, tiles], the stretch that some token of the tile needs.
+        common_start, common_end: int [B, tiles], the stretch that all tokens of the tile need.
+        seen: tokens per tile of the sweep.
+
+    Returns:
+        int32 [B, tiles, 4].
     """
     n = -((start - jnp.maximum(start, end)) // seen)
-    a = jnp.clip(-((start - agreed_start) // seen), 0, n)
-    b = jnp.clip((agreed_end - start) // seen, a, n)
+    a = jnp.clip(-((start - common_start) // seen), 0, n)
+    b = jnp.clip((common_end - start) // seen, a, n)
     return jnp.stack([start, a, b, n], axis=-1).astype(jnp.int32)
 
 
 def _sweep(
     sweep_ref: Ref, seen: int, visit: Callable[[Carry, jax.Array, bool], Carry], carry: Carry
 ) -> Carry:
-    """Carries `visit(carry, tokens, masked)` over the tiles of a sweep.
+    """Fold `visit(carry, tokens, masked)` over the tiles of a sweep.
 
-    Three loops, not a branch in one: Triton overlaps loads and products only without branches.
+    There are three loops instead of one with a branch, because Triton overlaps loads and products
+    only in loops without branches.
     """
     start, *ends = (sweep_ref[i] for i in range(4))
     begin: Any = 0
@@ -276,12 +321,12 @@ def _sweep(
     return carry
 
 
-# ---- Kernels, of one row and head. Arrays of scores are [queries, keys], but [keys, queries] for
-# dK and dV: weights are then never transposed.
+# ---- Kernels for one row and head. Scores are [queries, keys] for the output and dQ, and
+# [keys, queries] for dK and dV, so that weights are never transposed.
 
 
 class _Queries(NamedTuple):
-    """What a program knows of some queries."""
+    """Loaded values of some queries: q [tokens, K], and lo, hi, keys [tokens]."""
 
     q: jax.Array
     lo: jax.Array
@@ -290,7 +335,7 @@ class _Queries(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Of an online softmax: the sum of values, the highest score, the sum of weights."""
+    """State of an online softmax: weighted sum of values, highest score, sum of weights."""
 
     out: jax.Array
     top: jax.Array
@@ -300,27 +345,31 @@ class _State(NamedTuple):
 def _forward_kernel(
     sweep_ref: Ref, x: _Inputs, out_ref: Ref, norm_ref: Ref, *, plan: _Plan
 ) -> None:
-    tile, softmax = plan.tiling.forward, plan.activation == "softmax"
+    """Write the output and the norm of the program's own queries."""
+    tile = plan.tiling.forward
+    softmax = plan.activation == "softmax"
     tokens = _owned(tile)
-    at = _queries(x, tokens)
-    share = 1.0 / jnp.maximum(at.keys, 1).astype(jnp.float32)  # the norm of silu and sigmoid
+    query = _queries(x, tokens)
+    share = 1.0 / jnp.maximum(query.keys, 1).astype(jnp.float32)  # the norm of silu and sigmoid
 
+    # The state before the sweep: the edges t to t and t to t - 1, for all queries at once.
     def own_edges() -> _State:
         scores, values = [], []
         for back in (0, 1):
             exists = _own_edges(x, tokens) > back
             key = jnp.where(exists, tokens - back, tokens)
-            scores.append(_edge_scores(plan, at.q, _rows(x.k, key), exists))
+            scores.append(_edge_scores(plan, query.q, _rows(x.k, key), exists))
             values.append(_rows(x.v, key))
         top = jnp.maximum(*scores)
         one, two = (_weights(plan, s, top if softmax else share)[0] for s in scores)
         return _State(one[:, None] * values[0] + two[:, None] * values[1], top, one + two)
 
+    # One step of the sweep: fold a tile of keys into the state.
     def visit(state: _State, keys: jax.Array, masked: bool) -> _State:
         v = _rows(x.v, keys)
-        scores = _scores(plan, at.q, _rows(x.k, keys))
+        scores = _scores(plan, query.q, _rows(x.k, keys))
         if masked:
-            scores = _masked(scores, at.lo[:, None], keys[None], at.hi[:, None])
+            scores = _masked(scores, query.lo[:, None], keys[None], query.hi[:, None])
         if not softmax:
             weights, _ = _weights(plan, scores, share[:, None])
             return state._replace(out=state.out + _dot(weights.astype(v.dtype), v))
@@ -331,121 +380,128 @@ def _forward_kernel(
         return _State(out, top, state.total * shrink + jnp.sum(weights, axis=1))
 
     zeros = jnp.zeros(tokens.shape, jnp.float32)
-    nothing = _State(jnp.zeros(at.q.shape, jnp.float32), zeros + FLOOR, zeros)
-    state = _sweep(sweep_ref, tile.seen, visit, own_edges() if plan.has_own else nothing)
+    empty = _State(
+        out=jnp.zeros(query.q.shape, jnp.float32), top=zeros + _MASKED_SCORE, total=zeros
+    )
+    state = _sweep(sweep_ref, tile.seen, visit, own_edges() if plan.has_own else empty)
     out = state.out / state.total[:, None] if softmax else state.out
     norm = state.top + jnp.log2(state.total) if softmax else share
-    _write(out_ref, jnp.where(at.keys[:, None] > 0, out, 0.0), tokens, x.q.shape[0])
-    _write(norm_ref, jnp.where(at.keys > 0, norm, 0.0), tokens, x.q.shape[0])
+    _write(out_ref, jnp.where(query.keys[:, None] > 0, out, 0.0), tokens, x.q.shape[0])
+    _write(norm_ref, jnp.where(query.keys > 0, norm, 0.0), tokens, x.q.shape[0])
 
 
 def _dq_kernel(sweep_ref: Ref, x: _Inputs, saved: _Saved, dq_ref: Ref, *, plan: _Plan) -> None:
+    """Write dQ of the program's own queries, swept over their keys."""
     tile = plan.tiling.backward
     tokens = _owned(tile)
-    at, up = _queries(x, tokens), _upstream(saved, tokens)
+    query, upstream = _queries(x, tokens), _upstream(saved, tokens)
 
     def own_edges() -> jax.Array:
-        dq = nothing
+        dq = zeros
         for back in (0, 1):
             exists = _own_edges(x, tokens) > back
             key = jnp.where(exists, tokens - back, tokens)
             k = _rows(x.k, key)
-            _, slopes = _weights(plan, _edge_scores(plan, at.q, k, exists), up.norm)
-            ds = slopes * (_edge_dot(up.d_out, _rows(x.v, key)) - up.delta)
+            _, slopes = _weights(plan, _edge_scores(plan, query.q, k, exists), upstream.norm)
+            ds = slopes * (_edge_dot(upstream.d_out, _rows(x.v, key)) - upstream.delta)
             dq += ds[:, None] * k
         return dq
 
     def visit(dq: jax.Array, keys: jax.Array, masked: bool) -> jax.Array:
         k, v = _rows(x.k, keys), _rows(x.v, keys)
-        scores = _scores(plan, at.q, k)
+        scores = _scores(plan, query.q, k)
         if masked:
-            scores = _masked(scores, at.lo[:, None], keys[None], at.hi[:, None])
-        _, slopes = _weights(plan, scores, up.norm[:, None])
-        ds = slopes * (_dot(up.d_out, v, transposed=True) - up.delta[:, None])
+            scores = _masked(scores, query.lo[:, None], keys[None], query.hi[:, None])
+        _, slopes = _weights(plan, scores, upstream.norm[:, None])
+        ds = slopes * (_dot(upstream.d_out, v, transposed=True) - upstream.delta[:, None])
         return dq + _dot(ds.astype(k.dtype), k)
 
-    nothing = jnp.zeros(at.q.shape, jnp.float32)
-    dq = _sweep(sweep_ref, tile.seen, visit, own_edges() if plan.has_own else nothing)
-    _write(dq_ref, jnp.where(at.keys[:, None] > 0, dq * plan.scale, 0.0), tokens, x.q.shape[0])
+    zeros = jnp.zeros(query.q.shape, jnp.float32)
+    dq = _sweep(sweep_ref, tile.seen, visit, own_edges() if plan.has_own else zeros)
+    _write(dq_ref, jnp.where(query.keys[:, None] > 0, dq * plan.scale, 0.0), tokens, x.q.shape[0])
 
 
 def _dkv_kernel(
     sweep_ref: Ref, x: _Inputs, saved: _Saved, dk_ref: Ref, dv_ref: Ref, *, plan: _Plan
 ) -> None:
+    """Write dK and dV of the program's own keys, swept over the queries that attend to them."""
     tile = plan.tiling.backward
     tokens = _owned(tile)
     k, v = _rows(x.k, tokens), _rows(x.v, tokens)
     Sums = tuple[jax.Array, jax.Array]
 
     def own_edges() -> Sums:
-        dk, dv = nothing
+        dk, dv = zeros
+        # Key t is an own edge of the queries t and t + 1.
         for ahead in (0, 1):
             exists = _own_edges(x, tokens + ahead) > ahead
             queries = jnp.where(exists, tokens + ahead, tokens)
-            at, up = _queries(x, queries), _upstream(saved, queries)
-            weights, slopes = _weights(plan, _edge_scores(plan, at.q, k, exists), up.norm)
-            dk += (slopes * (_edge_dot(up.d_out, v) - up.delta))[:, None] * at.q
-            dv += weights[:, None] * up.d_out
+            query, upstream = _queries(x, queries), _upstream(saved, queries)
+            weights, slopes = _weights(plan, _edge_scores(plan, query.q, k, exists), upstream.norm)
+            dk += (slopes * (_edge_dot(upstream.d_out, v) - upstream.delta))[:, None] * query.q
+            dv += weights[:, None] * upstream.d_out
         return dk, dv
 
     def visit(sums: Sums, queries: jax.Array, masked: bool) -> Sums:
-        at, up = _queries(x, queries), _upstream(saved, queries)
-        scores = _scores(plan, k, at.q)
+        query, upstream = _queries(x, queries), _upstream(saved, queries)
+        scores = _scores(plan, k, query.q)
         if masked:
-            scores = _masked(scores, at.lo[None], tokens[:, None], at.hi[None])
-        weights, slopes = _weights(plan, scores, up.norm[None])
-        ds = slopes * (_dot(v, up.d_out, transposed=True) - up.delta[None])
-        dk = sums[0] + _dot(ds.astype(at.q.dtype), at.q)
-        return dk, sums[1] + _dot(weights.astype(up.d_out.dtype), up.d_out)
+            scores = _masked(scores, query.lo[None], tokens[:, None], query.hi[None])
+        weights, slopes = _weights(plan, scores, upstream.norm[None])
+        ds = slopes * (_dot(v, upstream.d_out, transposed=True) - upstream.delta[None])
+        dk = sums[0] + _dot(ds.astype(query.q.dtype), query.q)
+        return dk, sums[1] + _dot(weights.astype(upstream.d_out.dtype), upstream.d_out)
 
-    nothing = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-    dk, dv = _sweep(sweep_ref, tile.seen, visit, own_edges() if plan.has_own else nothing)
+    zeros = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    dk, dv = _sweep(sweep_ref, tile.seen, visit, own_edges() if plan.has_own else zeros)
     _write(dk_ref, dk * plan.scale, tokens, x.k.shape[0])
     _write(dv_ref, dv, tokens, x.k.shape[0])
 
 
 def _owned(tile: Tile) -> jax.Array:
-    """The tokens of this program, some perhaps beyond the row's end."""
+    """Return the token indices of this program; some may lie beyond the row's end."""
     return pl.program_id(0) * tile.owned + jnp.arange(tile.owned)
 
 
 def _queries(x: _Inputs, tokens: jax.Array) -> _Queries:
+    """Load the queries with the given token indices."""
     return _Queries(_rows(x.q, tokens), *(_numbers(ref, tokens) for ref in (x.lo, x.hi, x.keys)))
 
 
 def _upstream(x: _Saved, tokens: jax.Array) -> _Saved:
+    """Load the output's gradient and the statistics of the queries with the given indices."""
     return _Saved(_rows(x.d_out, tokens), _numbers(x.norm, tokens), _numbers(x.delta, tokens))
 
 
 def _own_edges(x: _Inputs, queries: jax.Array) -> jax.Array:
-    """How many they have: none in padding, else t, or t and t - 1.
+    """Return the number of own edges of each query: 0 in padding, 1 for t, 2 for t and t - 1.
 
-    What stands in for a missing edge's other end is the token itself, not its neighbour: that may
-    be of another member, and zero times its NaN is NaN.
+    Callers replace the other end of a missing edge by the token itself, not by its neighbour: the
+    neighbour may belong to another member, and zero times its NaN is NaN.
     """
     lo, hi, keys = (_numbers(ref, queries) for ref in (x.lo, x.hi, x.keys))
     return keys - (hi - lo)
 
 
 def _rows(ref: Ref, tokens: jax.Array) -> jax.Array:
-    """[tokens, K] of a whole row; beyond its end the last token's, which must then be masked."""
+    """Load [tokens, K] of a row; an index beyond its end gives the last token, to be masked."""
     length, width = ref.shape
     return ref[jnp.minimum(tokens, length - 1)[:, None], jnp.arange(width)[None]]
 
 
 def _numbers(ref: Ref, tokens: jax.Array) -> jax.Array:
-    """[tokens] of a whole row; zeros beyond its end: no range and no own edge."""
+    """Load [tokens] of a row; zero beyond its end, which means no range and no own edge."""
     return triton.load(ref.at[tokens], mask=tokens < ref.shape[0], other=0)
 
 
 def _write(ref: Ref, x: jax.Array, tokens: jax.Array, length: int) -> None:
-    """Writes the tokens that are not beyond the row's end."""
+    """Write the tokens that are not beyond the row's end."""
     inside = (tokens < length).reshape(-1, *(1,) * (x.ndim - 1))
     triton.store(ref, x.astype(ref.dtype), mask=jnp.broadcast_to(inside, x.shape))
 
 
 def _dot(a: jax.Array, b: jax.Array, transposed: bool = False) -> jax.Array:
-    """a @ b, or a @ b^T, in float32."""
+    """Return a @ b, or a @ b^T if `transposed`, in float32."""
     contracted = ((1,), (1,)) if transposed else ((1,), (0,))
     return jax.lax.dot_general(
         a,
@@ -457,7 +513,7 @@ def _dot(a: jax.Array, b: jax.Array, transposed: bool = False) -> jax.Array:
 
 
 def _edge_dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Row-wise products of two [tokens, K], in float32."""
+    """Return the inner product of each pair of rows of two [tokens, K], in float32."""
     return jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=1)
 
 
@@ -466,20 +522,23 @@ def _scores(plan: _Plan, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _edge_scores(plan: _Plan, q: jax.Array, k: jax.Array, exists: jax.Array) -> jax.Array:
-    return jnp.where(exists, _edge_dot(q, k) * _score_scale(plan), FLOOR)
+    return jnp.where(exists, _edge_dot(q, k) * _score_scale(plan), _MASKED_SCORE)
 
 
 def _score_scale(plan: _Plan) -> float:
-    """Softmax's scores are in base 2: the GPU's exponential is."""
+    """Return the factor of scores; softmax's are in base 2, as the GPU's exponential is."""
     return plan.scale * (math.log2(math.e) if plan.activation == "softmax" else 1.0)
 
 
 def _masked(scores: jax.Array, lo: jax.Array, keys: jax.Array, hi: jax.Array) -> jax.Array:
-    return jnp.where((lo <= keys) & (keys < hi), scores, FLOOR)
+    return jnp.where((lo <= keys) & (keys < hi), scores, _MASKED_SCORE)
 
 
 def _weights(plan: _Plan, scores: jax.Array, norm: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Weights, and their slopes: by scores in base e, for softmax before `delta` is taken off."""
+    """Return weights and their derivatives by scores in base e.
+
+    For softmax, the derivative still lacks the term with `delta`, which callers subtract.
+    """
     if plan.activation == "softmax":
         weights = jnp.exp2(scores - norm)
         return weights, weights

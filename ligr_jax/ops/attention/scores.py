@@ -1,4 +1,4 @@
-"""What is added to scores, a relative bias, and what is made of them, a kind of weights."""
+"""Activations of attention, and the relative bias that is added to scores."""
 
 from typing import Literal, NamedTuple
 
@@ -12,26 +12,42 @@ class RelativeBias(NamedTuple):
     """A learned bias added to scores by bucketed distance, e.g. in sessions or hours.
 
     table: float32 [H, buckets].
-    place: [B, T], where each query stands on the axis of distance.
-    key_place: [B, S], where each key stands; None: keys and queries are the same tokens.
+    position: [B, T], the coordinate of each query on the axis of distance.
+    key_position: [B, S], the coordinate of each key; None if keys and queries are the same tokens.
     """
 
     table: jax.Array
-    place: jax.Array
-    key_place: jax.Array | None = None
+    position: jax.Array
+    key_position: jax.Array | None = None
 
 
-def bias_scores(table: jax.Array, place: jax.Array, key_place: jax.Array) -> jax.Array:
-    """Scores [..., H, T, S] of queries at `place` [..., T] and keys at `key_place` [..., S]."""
-    apart = jnp.abs(place[..., :, None] - key_place[..., None, :])
-    bucket = bucket_distance(apart, table.shape[-1])
+def bias_scores(table: jax.Array, position: jax.Array, key_position: jax.Array) -> jax.Array:
+    """Return the bias of every pair of a query and a key.
+
+    Args:
+        table: float32 [H, buckets].
+        position: [..., T], coordinates of queries.
+        key_position: [..., S], coordinates of keys.
+
+    Returns:
+        float32 [..., H, T, S].
+    """
+    distance = jnp.abs(position[..., :, None] - key_position[..., None, :])
+    bucket = bucket_distance(distance, table.shape[-1])
     return jnp.moveaxis(table[:, bucket], 0, -3)
 
 
 def bucket_distance(distance: jax.Array, buckets: int) -> jax.Array:
-    """Buckets 0..buckets-1 of non-negative distances: exact below buckets/2, then logarithmic.
+    """Return the bucket of each distance: exact below buckets / 2, logarithmic above.
 
-    The logarithmic half reaches its last bucket at distance 2^12.
+    The logarithmic half reaches its last bucket at distance 2^12 = 4096.
+
+    Args:
+        distance: int or float [...], non-negative; fractions are rounded down.
+        buckets: number of buckets.
+
+    Returns:
+        int32 [...] in 0..buckets-1.
     """
     exact = buckets // 2
     d = jnp.maximum(distance.astype(jnp.float32), 0.0)

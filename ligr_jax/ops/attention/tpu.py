@@ -1,15 +1,15 @@
-"""Attention over ranges of keys as Pallas kernels for TPU: tiles that no query needs are not read.
+"""Attention over ranges of keys as Pallas TPU kernels that do not read tiles without allowed pairs.
 
-Why not the splash attention that comes with JAX: a mask that is data fails there under `jit` (a
-branch on a traced flag), and outside of it the T x T mask of every head is stored.
+Why not JAX's splash attention: with a mask that is data it fails under `jit` (a branch on a traced
+flag), and outside of `jit` it stores the T x T mask of every head.
 
-Scores are transposed, [keys, queries]: all there is per query (ranges, maxima, sums) is then one
-row of lanes. Own edges are cells of the mask in tiles at the diagonal, which are visited for the
-ranges' sake anyway where sessions are shorter than a tile.
+Scores are transposed, [keys, queries]: every quantity per query (ranges, maxima, sums) is then one
+row of lanes. Own edges are cells of the mask in tiles on the diagonal. If sessions are shorter than
+a tile, the ranges need these tiles anyway.
 
-What a query must not see never reaches it, NaN included: weights are selected, not multiplied, and
-where not all queries of a tile see all of its keys, what is not finite is taken out of operands
-summed over tokens. Queries that may see a NaN get it through their scores.
+Masked keys never affect a query, not even if they are NaN: weights are selected, not multiplied by
+zero. In tiles that are partly masked, non-finite values are replaced by 0 in operands that are
+summed over tokens, and queries that do see a NaN receive it through their scores.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,34 +27,38 @@ from ligr_jax.ops.masks import Mask, allowed_keys
 
 LANES = 128
 LARGEST_TILE = 512  # tokens
-FLOOR = -1e30  # below every score, and finite: two floors differ by 0, not by NaN
+# The initial maximum of scores: below every score, and finite, so that the difference of two of
+# them is 0 and not NaN.
+LOWEST = -1e30
 POINTWISE = {"silu": jax.nn.silu, "sigmoid": jax.nn.sigmoid}
 
 
 def attend_tpu(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
+    q_BTHK: jax.Array,
+    k_BTGK: jax.Array,
+    v_BTGK: jax.Array,
     mask: Mask,
     activation: Activation,
     interpret: bool = False,
 ) -> jax.Array:
-    """`attend` without a bias, in memory linear in T; differentiable once, in q, k and v.
+    """Compute `attend` without a bias, in memory linear in T; has first derivatives in q, k and v.
 
-    For TPU v4 and newer. A kernel is one device's: shard rows or heads around it by `shard_map`
-    (with `check_vma=False`). Under `vmap` it runs once per element, in a loop.
+    For TPU v4 and newer. A kernel runs on one device: shard rows or heads by a surrounding
+    `shard_map` with `check_vma=False`. Under `vmap` it runs once per element, in a loop.
 
     Args:
-        q: [B, T, H, K], float32 or bfloat16.
-        k, v: [B, T, G, K], with H a multiple of G.
-        interpret: run the kernels as plain JAX, on any device; for tests.
+        q_BTHK: [B, T, H, K], float32 or bfloat16.
+        k_BTGK, v_BTGK: [B, T, G, K], with H a multiple of G.
+        mask, activation: as in `attend`.
+        interpret: run the kernels as plain JAX on any device; slow, for tests.
 
     Returns:
-        [B, T, H, K], in q's type.
+        [B, T, H, K], in the dtype of the queries.
     """
-    t = q.shape[1]
+    # The fewest tiles of at most LARGEST_TILE tokens, of equal size, rounded up to whole lanes.
+    t = q_BTHK.shape[1]
     tile = _round_up(pl.cdiv(t, pl.cdiv(t, LARGEST_TILE)), LANES)
-    return _attend(q, k, v, mask, activation, interpret, tile)
+    return _attend(q_BTHK, k_BTGK, v_BTGK, mask, activation, interpret, tile)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
@@ -67,7 +71,7 @@ def _attend(
     interpret: bool,
     tile: int,
 ) -> jax.Array:
-    """`attend_tpu` in tiles of a given number of tokens; hardware wants multiples of 128."""
+    """Compute `attend_tpu` in tiles of `tile` tokens; the hardware needs multiples of 128."""
     return _attend_forward(q, k, v, mask, activation, interpret, tile)[0]
 
 
@@ -80,7 +84,7 @@ def _attend_forward(
     interpret: bool,
     tile: int,
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    """The output, and what its gradient needs: the inputs, for softmax also `out` and `lse`."""
+    """Return the output and the residuals: the inputs, and for softmax also `out` and `lse`."""
     sizes = _sizes(q, k, tile)
     padded = _pad_mask(mask, tile)
     softmax = activation == "softmax"
@@ -91,7 +95,7 @@ def _attend_forward(
         _plans(padded, tile)[0],
         _inputs(q, k, v, padded, sizes),
         [("query", q.dtype)] + [("statistic", jnp.float32)] * softmax,
-        [((sizes.width, tile), 0.0), ((1, tile), FLOOR), ((1, tile), 0.0)],
+        [((sizes.width, tile), 0.0), ((1, tile), LOWEST), ((1, tile), 0.0)],
         interpret,
     )
     out = _unflatten(flat, q)
@@ -140,22 +144,26 @@ def _attend_backward(
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-# The kernels: what to do in a visited tile, and at the end of the visits.
+# ---- Kernels. Each returns two functions: `visit` processes one tile of pairs, `finish` writes the
+# results after the last tile.
 
 Refs = Sequence[Any]
-Visit = Callable[[jax.Array | None], None]  # given bool [keys, queries] allowed; None: all are
+Visit = Callable[[jax.Array | None], None]  # takes the allowed pairs, bool [keys, queries], or None
 Finish = Callable[[], None]
 
 
 def _forward_kernel(
     activation: Activation, scale: float, inputs: Refs, outputs: Refs, scratch: Refs
 ) -> tuple[Visit, Finish]:
+    """Accumulate the output of a query tile by an online softmax, or by a plain sum."""
     q, k, v, edges = inputs
     out, *lse = outputs
-    total, top, mass = scratch  # sum of weighted values [width, queries], maxima, sum of weights
+    # Weighted sum of values [width, queries]; maximum and sum of weights, both [1, queries].
+    total, top, mass = scratch
 
     def visit(allowed: jax.Array | None) -> None:
-        scores, values = _dot(k[...], q[...], 1, 1) * scale, v[...]
+        scores = _dot(k[...], q[...], 1, 1) * scale
+        values = v[...]
         if allowed is not None:
             scores, values = scores + _taint(values), _clean(values)
         if activation == "softmax":
@@ -172,7 +180,7 @@ def _forward_kernel(
 
     def finish() -> None:
         if activation == "softmax":
-            norm = jnp.where(mass[...] == 0, 1.0, mass[...])  # padding has none
+            norm = jnp.where(mass[...] == 0, 1.0, mass[...])  # padding has no weights
             lse[0][...] = top[...] + jnp.log(norm)
         else:
             norm = _keys(edges)
@@ -184,7 +192,10 @@ def _forward_kernel(
 def _query_gradient_kernel(
     activation: Activation, scale: float, inputs: Refs, outputs: Refs, scratch: Refs
 ) -> tuple[Visit, Finish]:
-    k, (dq,), (total,) = inputs[1], outputs, scratch
+    """Accumulate dQ of a query tile over its key tiles."""
+    k = inputs[1]
+    (dq,) = outputs
+    (total,) = scratch
 
     def visit(allowed: jax.Array | None) -> None:
         _, slopes = _weights_and_slopes(activation, scale, inputs, allowed)
@@ -200,15 +211,18 @@ def _query_gradient_kernel(
 def _key_gradient_kernel(
     activation: Activation, scale: float, inputs: Refs, outputs: Refs, scratch: Refs
 ) -> tuple[Visit, Finish]:
-    (q, _, _, _, d_out, *_), (dk, dv), (dk_total, dv_total) = inputs, outputs, scratch
+    """Accumulate dK and dV of a key tile over its query tiles."""
+    q, _, _, _, d_out, *_ = inputs
+    dk, dv = outputs
+    dk_total, dv_total = scratch
 
     def visit(allowed: jax.Array | None) -> None:
         weights, slopes = _weights_and_slopes(activation, scale, inputs, allowed)
-        queries, pulls = q[...], d_out[...]
+        queries, d_outputs = q[...], d_out[...]
         if allowed is not None:
-            queries, pulls = _clean(queries), _clean(pulls)
+            queries, d_outputs = _clean(queries), _clean(d_outputs)
         dk_total[...] += _dot(slopes.astype(queries.dtype), queries, 1, 0)
-        dv_total[...] += _dot(weights.astype(pulls.dtype), pulls, 1, 0)
+        dv_total[...] += _dot(weights.astype(d_outputs.dtype), d_outputs, 1, 0)
 
     def finish() -> None:
         dk[...] = (dk_total[...] * scale).astype(dk.dtype)
@@ -220,23 +234,24 @@ def _key_gradient_kernel(
 def _weights_and_slopes(
     activation: Activation, scale: float, inputs: Refs, allowed: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """A tile's weights, and the loss' gradient in its scores; float32 [keys, queries]."""
+    """Return a tile's weights and the loss's gradient by its scores, float32 [keys, queries]."""
     q, k, v, edges, d_out, *statistics = inputs
     scores = _dot(k[...], q[...], 1, 1) * scale
-    pulls = _dot(v[...], d_out[...], 1, 1)
+    d_weights = _dot(v[...], d_out[...], 1, 1)
     if activation == "softmax":
         lse, delta = statistics
         weights = jnp.exp(scores - lse[...])
-        slopes = weights * (pulls - delta[...])
+        slopes = weights * (d_weights - delta[...])
     else:
-        shaped, pull = jax.vjp(POINTWISE[activation], scores)
+        activated, vjp = jax.vjp(POINTWISE[activation], scores)
         share = 1.0 / _keys(edges)
-        weights, slopes = share * shaped, share * pull(pulls)[0]
+        weights = share * activated
+        slopes = share * vjp(d_weights)[0]
     return _select(allowed, weights, 0.0), _select(allowed, slopes, 0.0)
 
 
 def _dot(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
-    """Product over an axis of each, in float32; bfloat16 needs no more than the hardware's pass."""
+    """Multiply over one axis of each array, in float32; one hardware pass suffices for bfloat16."""
     full = x.dtype == jnp.float32
     return jax.lax.dot_general(
         x,
@@ -248,25 +263,26 @@ def _dot(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
 
 
 def _select(allowed: jax.Array | None, x: jax.Array, otherwise: float) -> jax.Array:
+    """Replace x by `otherwise` in masked pairs."""
     return x if allowed is None else jnp.where(allowed, x, otherwise)
 
 
 def _clean(x: jax.Array) -> jax.Array:
-    """x without what is not finite: 0 * NaN in a product would leak to who has weight 0."""
+    """Replace non-finite values by 0: in a product, 0 * NaN would reach queries with weight 0."""
     wide = x.astype(jnp.float32)
     return jnp.where(jnp.abs(wide) < jnp.inf, wide, 0.0).astype(x.dtype)
 
 
 def _taint(x: jax.Array) -> jax.Array:
-    """NaN for keys with something not finite, else 0; [keys, 1]."""
+    """Return NaN for keys that have a non-finite value, else 0; [keys, 1]."""
     return jnp.sum(0.0 * x.astype(jnp.float32), axis=1, keepdims=True)
 
 
-# Edges: what the mask says of each query, as rows of lanes.
+# ---- Edges: the mask of each query, as rows of lanes.
 
 
 def _edges(mask: Mask) -> jax.Array:
-    """int32 [B, 3 or 5, T]: lo, hi, number of keys; then own and self, none (-1) in padding."""
+    """Return int32 [B, 3 or 5, T]: lo, hi, number of keys; then own and self, -1 in padding."""
     rows = [mask.lo, mask.hi, allowed_keys(mask)]
     if mask.own is not None:
         itself = jnp.arange(mask.lo.shape[-1], dtype=mask.own.dtype)
@@ -275,11 +291,12 @@ def _edges(mask: Mask) -> jax.Array:
 
 
 def _keys(edges: Any) -> jax.Array:
+    """Return the number of keys of each query, at least 1; float32 [1, queries]."""
     return jnp.maximum(edges[2:3, :], 1).astype(jnp.float32)
 
 
 def _allowed(edges: Any, key_tile: jax.Array) -> jax.Array:
-    """bool [keys, queries] of one tile."""
+    """Return the allowed pairs of one tile, bool [keys, queries]."""
     rows, tile = edges.shape
     key = key_tile * tile + jax.lax.broadcasted_iota(jnp.int32, (tile, tile), 0)
     allowed = (edges[0:1, :] <= key) & (key < edges[1:2, :])
@@ -288,16 +305,18 @@ def _allowed(edges: Any, key_tile: jax.Array) -> jax.Array:
     return allowed
 
 
-# Plans: which tiles a kernel visits.
+# ---- Plans: the tiles that a kernel visits.
 
 
 class Plan(NamedTuple):
-    """The other side's tiles that each tile of one side needs; each int32 [B * tiles].
+    """For each tile of queries (or keys), the tiles of keys (or queries) to visit.
 
-    Two runs of tiles, the ranges' and the own edges', as a list that is never stored: the s-th of
-    `visits` is tile `first + s`, or `gap` further where that is past `turn`, the first run's end.
+    The tiles to visit are two runs, one from the ranges and one from the own edges. Visit s is tile
+    `first + s`, plus `gap` if that is beyond `turn`, the last tile of the first run. All arrays are
+    int32 [B * tiles].
 
-    inner_lo, inner_hi: the keys that all queries of a query tile see.
+    visits: number of tiles to visit.
+    inner_lo, inner_hi: the range of keys that all queries of a query tile see.
     """
 
     first: jax.Array
@@ -307,32 +326,35 @@ class Plan(NamedTuple):
     inner_lo: jax.Array
     inner_hi: jax.Array
 
-    def tile(self, place: Any, step: Any) -> Any:
-        """The tile of a step. Steps past the last stay there, and so move no data."""
-        tile = self.first[place] + jnp.minimum(step, jnp.maximum(self.visits[place] - 1, 0))
-        return tile + jnp.where(tile > self.turn[place], self.gap[place], 0)
+    def tile(self, index: Any, step: Any) -> Any:
+        """Return the tile to visit in a step. Steps beyond the last repeat it and move no data."""
+        tile = self.first[index] + jnp.minimum(step, jnp.maximum(self.visits[index] - 1, 0))
+        return tile + jnp.where(tile > self.turn[index], self.gap[index], 0)
 
 
 def _plans(mask: Mask, tile: int) -> tuple[Plan, Plan]:
-    """Plans of the query tiles and of the key tiles."""
-    place = jnp.broadcast_to(jnp.arange(mask.lo.shape[-1], dtype=jnp.int32), mask.lo.shape)
-    own = place if mask.own is None else mask.own
-    ranges = _reach(mask.lo, mask.hi, mask.lo < mask.hi, tile)
-    owns = _reach(own, place + 1, mask.valid, tile)
-    seen = jnp.where(mask.valid, mask.hi, 0)
-    inner = _tiles(mask.lo, tile).max(-1).ravel(), _tiles(seen, tile).min(-1).ravel()
+    """Return the plan of the query tiles and the plan of the key tiles."""
+    token = jnp.broadcast_to(jnp.arange(mask.lo.shape[-1], dtype=jnp.int32), mask.lo.shape)
+    own = token if mask.own is None else mask.own
+    by_ranges = _reach(mask.lo, mask.hi, mask.lo < mask.hi, tile)
+    by_own = _reach(own, token + 1, mask.valid, tile)
+
+    # Keys seen by all queries of a tile; a tile with padding has none.
+    hi = jnp.where(mask.valid, mask.hi, 0)
+    inner = _tiles(mask.lo, tile).max(-1).ravel(), _tiles(hi, tile).min(-1).ravel()
     return (
-        Plan(*_union(ranges, owns), *inner),
-        Plan(*_union(ranges.swapaxes(1, 2), owns.swapaxes(1, 2)), *inner),
+        Plan(*_union(by_ranges, by_own), *inner),
+        Plan(*_union(by_ranges.swapaxes(1, 2), by_own.swapaxes(1, 2)), *inner),
     )
 
 
 def _tiles(x: jax.Array, tile: int) -> jax.Array:
+    """Split [B, T] into tiles, [B, tiles, tile]."""
     return x.reshape(x.shape[0], -1, tile)
 
 
 def _reach(lo: jax.Array, hi: jax.Array, real: jax.Array, tile: int) -> jax.Array:
-    """bool [B, tiles, tiles] (query, key): key tiles between a query tile's first and last key."""
+    """Mark the key tiles from a query tile's first to its last key, bool [B, tiles, tiles]."""
     tiles = lo.shape[-1] // tile
     first = _tiles(jnp.where(real, lo // tile, tiles), tile).min(-1, keepdims=True)
     last = _tiles(jnp.where(real, (hi - 1) // tile, -1), tile).max(-1, keepdims=True)
@@ -341,11 +363,11 @@ def _reach(lo: jax.Array, hi: jax.Array, real: jax.Array, tile: int) -> jax.Arra
 
 
 def _union(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """first, turn, gap, visits of a `Plan` from two runs of tiles each, bool [B, tiles, tiles]."""
+    """Return first, turn, gap and visits of a `Plan`, from two runs bool [B, tiles, tiles]."""
     tiles = a.shape[-1]
     runs = []
     for run, other in ((a, b), (b, a)):
-        run = jnp.where(run.any(-1, keepdims=True), run, other)  # two runs, if any
+        run = jnp.where(run.any(-1, keepdims=True), run, other)  # an empty run copies the other
         runs.append((run.argmax(-1), tiles - 1 - run[..., ::-1].argmax(-1)))
     (a_first, a_last), (b_first, b_last) = runs
     first, end = jnp.minimum(a_first, b_first), jnp.maximum(a_last, b_last)
@@ -356,13 +378,13 @@ def _union(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array,
     return first, turn, gap, visits
 
 
-# Launches: grid steps are (row, key head, own tile, query head of the key head, visit).
+# ---- Launches: grid steps are (row, key head, tile, query head of the key head, visit).
 
-Kind = Literal["query", "key", "edges", "statistic"]
+BlockKind = Literal["query", "key", "edges", "statistic"]
 
 
 class Sizes(NamedTuple):
-    """What is static. tile: tokens; width: lanes of a head, K rounded up."""
+    """Static sizes: `group` = H / G, `tile` in tokens, `width` = K rounded up to whole lanes."""
 
     rows: int
     key_heads: int
@@ -372,8 +394,11 @@ class Sizes(NamedTuple):
     width: int
 
 
-class Place(NamedTuple):
-    """Where a grid step is; scalars, traced."""
+class Step(NamedTuple):
+    """The indices of a grid step; traced scalars.
+
+    needed: the step belongs to the plan. full: all queries of the tile see all keys of the tile.
+    """
 
     row: Any
     head: Any
@@ -381,41 +406,54 @@ class Place(NamedTuple):
     query_tile: Any
     key_tile: Any
     needed: Any
-    full: Any  # all queries of the tile see all keys of the tile
+    full: Any
 
 
 @dataclass(frozen=True)
 class Grid:
-    """by_key: results are per key, summed over visited queries; else the other way round."""
+    """The grid of a kernel.
+
+    by_key: results are per key and summed over queries; otherwise per query and summed over keys.
+    """
 
     sizes: Sizes
     by_key: bool
 
-    def place(
-        self, plan: Plan, row: Any, key_head: Any, tile: Any, member: Any, step: Any
-    ) -> Place:
+    def step(self, plan: Plan, row: Any, key_head: Any, tile: Any, member: Any, visit: Any) -> Step:
+        """Return the indices of a grid step."""
         tiles, size = self.sizes.tiles, self.sizes.tile
-        at = row * tiles + tile
-        visited = plan.tile(at, step)
+        index = row * tiles + tile
+        visited = plan.tile(index, visit)
         query_tile, key_tile = (visited, tile) if self.by_key else (tile, visited)
         queries, start = row * tiles + query_tile, key_tile * size
         full = (plan.inner_lo[queries] <= start) & (start + size <= plan.inner_hi[queries])
         head = key_head * self.sizes.group + member
-        return Place(row, head, key_head, query_tile, key_tile, step < plan.visits[at], full)
+        return Step(
+            row=row,
+            head=head,
+            key_head=key_head,
+            query_tile=query_tile,
+            key_tile=key_tile,
+            needed=visit < plan.visits[index],
+            full=full,
+        )
 
-    def spec(self, kind: Kind, shape: tuple[int, ...]) -> pl.BlockSpec:
-        """Block of an array of this kind and shape at a step."""
+    def spec(self, kind: BlockKind, shape: tuple[int, ...]) -> pl.BlockSpec:
+        """Return the block of an array that a grid step reads or writes."""
         tile, width = self.sizes.tile, self.sizes.width
-        blocks: dict[Kind, tuple[tuple[int | None, ...], Callable[[Place], tuple[Any, ...]]]] = {
-            "query": ((None, tile, width), lambda p: (p.row, p.query_tile, p.head)),
-            "key": ((None, tile, width), lambda p: (p.row, p.key_tile, p.key_head)),
-            "edges": ((None, shape[1], tile), lambda p: (p.row, 0, p.query_tile)),
-            "statistic": ((None, None, 1, tile), lambda p: (p.row, p.head, 0, p.query_tile)),
+        blocks: dict[
+            BlockKind, tuple[tuple[int | None, ...], Callable[[Step], tuple[Any, ...]]]
+        ] = {
+            "query": ((None, tile, width), lambda s: (s.row, s.query_tile, s.head)),
+            "key": ((None, tile, width), lambda s: (s.row, s.key_tile, s.key_head)),
+            "edges": ((None, shape[1], tile), lambda s: (s.row, 0, s.query_tile)),
+            "statistic": ((None, None, 1, tile), lambda s: (s.row, s.head, 0, s.query_tile)),
         }
         block, index = blocks[kind]
-        return pl.BlockSpec(block, lambda *args: index(self.place(Plan(*args[5:]), *args[:5])))
+        return pl.BlockSpec(block, lambda *args: index(self.step(Plan(*args[5:]), *args[:5])))
 
-    def shape(self, kind: Kind) -> tuple[int, ...]:
+    def shape(self, kind: BlockKind) -> tuple[int, ...]:
+        """Return the shape of a whole output."""
         s = self.sizes
         heads, tokens = s.key_heads * s.group, s.tiles * s.tile
         return {
@@ -430,45 +468,51 @@ def _launch(
     kernel: Callable[[Refs, Refs, Refs], tuple[Visit, Finish]],
     grid: Grid,
     plan: Plan,
-    inputs: list[tuple[Kind, jax.Array]],
-    outputs: list[tuple[Kind, Any]],
+    inputs: list[tuple[BlockKind, jax.Array]],
+    outputs: list[tuple[BlockKind, Any]],
     scratch: list[tuple[tuple[int, int], float]],
     interpret: bool,
 ) -> list[jax.Array]:
-    """Outputs of a kernel over all that the plan needs.
+    """Run a kernel over all tiles of a plan and return its outputs.
 
     Args:
-        name: in profiles.
+        name: shown in profiles.
+        kernel: called with references to inputs, outputs and scratch.
+        grid: sizes, and the side that results belong to.
+        plan: the tiles to visit.
         inputs: kinds and arrays; the fourth is the edges.
-        outputs: kinds and types.
-        scratch: shapes of float32 sums over the visits, and what they start from.
+        outputs: kinds and dtypes.
+        scratch: shapes of float32 sums over the visits, and their initial values.
+        interpret: run as plain JAX.
     """
-    sizes, shapes = grid.sizes, [grid.shape(kind) for kind, _ in outputs]
-    summed = (3, 4) if grid.by_key else (4,)  # axes of the grid
-    # The busiest tile's visits, known when it runs: short ranges need few, however long the row.
+    sizes = grid.sizes
+    shapes = [grid.shape(kind) for kind, _ in outputs]
+    summed = (3, 4) if grid.by_key else (4,)  # the axes of the grid that results are summed over
+    # The number of visits of the busiest tile, a value known at run time: short ranges need few
+    # visits, however long the row.
     steps = jnp.maximum(jnp.max(plan.visits), 1)
 
     def run(*refs: Any) -> None:
         bounds, refs = Plan(*refs[: len(plan)]), refs[len(plan) :]
         sums = refs[len(inputs) + len(outputs) :]
         visit, finish = kernel(refs[: len(inputs)], refs[len(inputs) : -len(sums)], sums)
-        here = [pl.program_id(axis) for axis in range(5)]
-        place = grid.place(bounds, *here)
+        indices = [pl.program_id(axis) for axis in range(5)]
+        step = grid.step(bounds, *indices)
 
-        @pl.when(_all(here[axis] == 0 for axis in summed))
+        @pl.when(_all(indices[axis] == 0 for axis in summed))
         def start() -> None:
             for x, (_, value) in zip(sums, scratch):
                 x[...] = jnp.full(x.shape, value, x.dtype)
 
-        @pl.when(place.needed & place.full)
-        def inside() -> None:
+        @pl.when(step.needed & step.full)
+        def visit_unmasked() -> None:
             visit(None)
 
-        @pl.when(place.needed & ~place.full)
-        def at_an_edge() -> None:
-            visit(_allowed(refs[3], place.key_tile))
+        @pl.when(step.needed & ~step.full)
+        def visit_masked() -> None:
+            visit(_allowed(refs[3], step.key_tile))
 
-        @pl.when(_all(here[axis] == pl.num_programs(axis) - 1 for axis in summed))
+        @pl.when(_all(indices[axis] == pl.num_programs(axis) - 1 for axis in summed))
         def end() -> None:
             finish()
 
@@ -496,31 +540,40 @@ def _all(conditions: Iterable[jax.Array]) -> jax.Array:
 
 def _inputs(
     q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, sizes: Sizes
-) -> list[tuple[Kind, jax.Array]]:
+) -> list[tuple[BlockKind, jax.Array]]:
     flat = [_flatten(x, sizes) for x in (q, k, v)]
     return [("query", flat[0]), ("key", flat[1]), ("key", flat[2]), ("edges", _edges(mask))]
 
 
 def _sizes(q: jax.Array, k: jax.Array, tile: int) -> Sizes:
-    (b, t, heads, width), key_heads = q.shape, k.shape[2]
-    return Sizes(b, key_heads, heads // key_heads, pl.cdiv(t, tile), tile, _round_up(width, LANES))
+    b, t, heads, width = q.shape
+    key_heads = k.shape[2]
+    return Sizes(
+        rows=b,
+        key_heads=key_heads,
+        group=heads // key_heads,
+        tiles=pl.cdiv(t, tile),
+        tile=tile,
+        width=_round_up(width, LANES),
+    )
 
 
 def _flatten(x: jax.Array, sizes: Sizes) -> jax.Array:
-    """[B, T, H, K] as [B, tokens of all tiles, H x lanes]: a head is then a block of columns."""
+    """Reshape [B, T, H, K] to [B, tiles x tile, H x width]: a head is then a block of columns."""
     b, t, heads, k = x.shape
     tokens = sizes.tiles * sizes.tile
     padded = jnp.pad(x, ((0, 0), (0, tokens - t), (0, 0), (0, sizes.width - k)))
     return padded.reshape(b, tokens, heads * sizes.width)
 
 
-def _unflatten(flat: jax.Array, like: jax.Array) -> jax.Array:
-    b, t, heads, k = like.shape
+def _unflatten(flat: jax.Array, array: jax.Array) -> jax.Array:
+    """Invert `_flatten`, for an array of the given shape [B, T, H, K]."""
+    b, t, heads, k = array.shape
     return flat.reshape(b, flat.shape[1], heads, -1)[:, :t, :, :k]
 
 
 def _delta(out: jax.Array, d_out: jax.Array, tile: int) -> jax.Array:
-    """sum_k out x d_out, float32 [B, H, 1, T]: what softmax's gradient takes off every score's."""
+    """Return sum_k out x d_out, float32 [B, H, 1, T]: the term of softmax's gradient per query."""
     delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
     return _pad_tokens(jnp.swapaxes(delta, 1, 2), tile)[:, :, None]
 
@@ -530,7 +583,7 @@ def _pad_mask(mask: Mask, tile: int) -> Mask:
 
 
 def _pad_tokens(x: jax.Array, tile: int) -> jax.Array:
-    """x [..., T] with zeros up to a whole number of tiles."""
+    """Pad x [..., T] with zeros to a whole number of tiles."""
     t = x.shape[-1]
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, _round_up(t, tile) - t)])
 
