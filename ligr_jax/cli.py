@@ -19,13 +19,14 @@ COMMANDS = {
     "sid": "learn semantic ids from item vectors, write them, look at them",
     "export": "write a run's tables for serving, in 32, 8 or 4 bits",
     "report": "draw a page and figures of a sweep",
+    "verify": "check data, runs and exports against their digests",
     "dashboard": "make the report's panels in W&B, and upload its fits",
 }
 
 # Commands that run a model, started with care for its speed.
 STEPPING = ("train", "eval", "sid")
 # Commands whose result is what they print.
-PRINTING = ("eval", "fit", "plan")
+PRINTING = ("eval", "fit", "plan", "verify")
 # Commands that save their work when a signal stops them.
 SAVING = (("train",), ("sweep",), ("sid", "train"))
 # A signal that comes before the processes of a run have joined ends this one after so many seconds.

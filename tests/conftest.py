@@ -61,3 +61,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def child_env() -> dict[str, str]:
     """Environment of child processes: that of the tests, with two devices."""
     return {**os.environ, "XLA_FLAGS": flags(devices=2), "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture(scope="session")
+def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run never interrupted, for tests to copy."""
+    from ligr_jax.train.loop import train
+    from tests.train.runs import small_config
+
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(small_config(prepared), out, lambda _: None)
+    return out

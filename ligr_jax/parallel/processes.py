@@ -13,6 +13,8 @@ breaks; they end with status 134.
 """
 
 import os
+import socket
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,6 +105,15 @@ def ready(stop: StopRequest) -> None:
     if jax.process_count() > 1:
         peers().attach(stop, ends=stop is command_line_request())
         peers().wait_until_ready()
+
+
+def is_first_of_host() -> bool:
+    """Whether no process of this run with a lower number is on this host; all call it."""
+    if jax.process_count() == 1:
+        return True
+    host = zlib.crc32(socket.gethostname().encode())
+    (hosts,) = gathered([np.array([host], np.uint32)])
+    return hosts.tolist().index(host) == jax.process_index()
 
 
 def own_rows(x: Any) -> np.ndarray:

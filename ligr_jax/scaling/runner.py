@@ -23,6 +23,8 @@ from signal import SIGTERM
 from typing import Any
 
 from ligr_jax.atomic import write_atomically
+from ligr_jax.data.manifest import load_manifest
+from ligr_jax.data.verify import require_undamaged
 from ligr_jax.digests import write_json
 from ligr_jax.errors import LigrError
 from ligr_jax.exit_status import BUSY, DONE, FAILED, PREEMPTED
@@ -59,6 +61,8 @@ def run_sweep(
     """
     out.mkdir(parents=True, exist_ok=True)
     _list(points, out)
+    if not all(summary_or_none(out / p.name) for p in points):
+        require_undamaged(data, load_manifest(data), say)
     board = _Board(points, data, out, say, together)
     with stop_request() as stop, ThreadPoolExecutor(jobs) as pool:
         stop.defer()

@@ -18,15 +18,15 @@ from jax.experimental import multihost_utils
 from ligr_jax.ops.quantization import dequantize, quantize_between, require_finite
 from ligr_jax.tables.pieces import Source, blocks_of, columns_of, pieces_of
 from ligr_jax.tables.zarr import (
-    INDEX,
     ExportError,
     arrays_of,
     bytes_of,
+    metadata_digests,
     open_array,
     start,
     table_directory,
     write_group,
-    write_json,
+    write_index,
 )
 
 _IN_FLIGHT = 2  # blocks that are written while the next one is encoded
@@ -49,8 +49,8 @@ def export(
         overwrite: whether a finished export may be replaced.
 
     Returns:
-        The index: `run`, and `tables` by name: rows, width, bits, bytes (of all files), rmse (of
-        the values read back).
+        The index: `run`; `tables` by name: rows, width, bits, bytes (of all files), rmse (of the
+        values read back); `files`: xxh64 of the files that describe the arrays.
 
     Raises:
         ExportError: `directory` has a finished export or other files; the shape, name or sharding
@@ -74,9 +74,9 @@ def export(
         _wait_for_all(source.name)
         rmse = (error / (source.rows * source.width)) ** 0.5
         tables[source.name] = {**shape, "bytes": bytes_of(path), "rmse": rmse}
-    index = {"run": dict(run or {}), "tables": tables}
+    index = {"run": dict(run or {}), "tables": tables, "files": metadata_digests(directory)}
     if jax.process_index() == 0:
-        write_json(directory / INDEX, index)
+        write_index(directory, index)
     return index
 
 

@@ -22,7 +22,8 @@ import tensorstore as ts
 
 from ligr_jax.atomic import make_directory, write_atomically
 from ligr_jax.config import escape
-from ligr_jax.digests import read_plain_json
+from ligr_jax.digests import digest_file, read_json, read_plain_json
+from ligr_jax.digests import write_json as write_sealed
 from ligr_jax.errors import LigrError
 
 SHARD_ROWS, CHUNK_ROWS = 65_536, 512
@@ -143,7 +144,18 @@ def load_index(directory: Path) -> dict[str, Any]:
         raise ExportError(
             f"{directory} is not a finished export: it has no {INDEX}; run `ligr export` again"
         )
-    return read_plain_json(path, "export again")
+    return read_json(path, "export again")
+
+
+def metadata_digests(directory: Path) -> dict[str, str]:
+    """Return the digest of each file that describes arrays; their chunks have checksums."""
+    described = sorted(directory.rglob("zarr.json"))
+    return {str(p.relative_to(directory)): digest_file(p) for p in described}
+
+
+def write_index(directory: Path, index: dict[str, Any]) -> None:
+    """Write the index of an export, last."""
+    write_sealed(directory / INDEX, index)
 
 
 def bytes_of(directory: Path) -> int:

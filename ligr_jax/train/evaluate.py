@@ -29,6 +29,7 @@ from ligr_jax.tables.exchange import gather_rows
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.checkpoint import Checkpoints
+from ligr_jax.train.data import open_verified
 from ligr_jax.train.program import Program
 from ligr_jax.train.run import data_directory, load_config
 from ligr_jax.train.state import TrainState, split
@@ -143,7 +144,7 @@ def restore(
     if others:
         raise ConfigError(f"{others[0]}: only mesh.* of a trained run can be changed")
     config = override(config, assignments)
-    records = Records(data_directory(run, config, data), config.data.edges)
+    records = open_verified(data_directory(run, config, data), config.data.edges, _silent)
     if records.digest != config.data.digest:
         raise ConfigError(
             f"{records.directory} has digest {records.digest}, the run was trained on "
@@ -158,6 +159,10 @@ def restore(
     if restored is None:
         raise ConfigError(f"{run} has no checkpoint; train it first")
     return evaluator, restored[0]
+
+
+def _silent(_: str) -> None:
+    """The output of an evaluation is its numbers."""
 
 
 def gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:

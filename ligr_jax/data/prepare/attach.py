@@ -26,6 +26,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.data.semantic_ids import SemanticIds
 from ligr_jax.data.sources.files import describe_file
 from ligr_jax.data.sources.ids import to_ids
+from ligr_jax.data.verify import require_undamaged
 from ligr_jax.digests import digest_file
 
 _CHUNK = 1 << 20  # impressions looked at together
@@ -56,6 +57,7 @@ def attach(
         raise BadInput(f"--out {out} is the prepared data itself; choose another directory")
 
     def build(work: Path, made_by: Mapping[str, Any]) -> Manifest:
+        require_undamaged(prepared, records.manifest, say)  # before it gets other digests
         prefixes = _by_item(table, records)
         without = float((prefixes[0] == MISSING).mean())
         say(f"{without:.1%} of {prefixes.shape[1]:,} items have no semantic id")

@@ -1,0 +1,169 @@
+"""Checks of all that has digests: prepared data, runs, sweeps, exported tables, semantic ids."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ligr_jax.data.manifest import Shard, load_manifest
+from ligr_jax.data.verify import damage, files_of
+from ligr_jax.digests import digest_file
+from ligr_jax.errors import LigrError, file_errors
+from ligr_jax.scaling.fit.registered import read_registered
+from ligr_jax.scaling.runs import MARKS, SWEEP, read_listed
+from ligr_jax.tables.zarr import (
+    INDEX,
+    arrays_of,
+    bytes_of,
+    existing_array,
+    load_index,
+    table_directory,
+)
+from ligr_jax.train.checkpoint_files import DIGESTS, is_sealed, require_intact, steps_in
+from ligr_jax.train.rows import METRICS, read_rows
+from ligr_jax.train.run import CONFIG, SUMMARY, load_config, load_summary
+
+PREDICTION = "prediction.json"
+_BLOCK = 65_536  # rows of a table read together
+_THREADS = 8
+
+
+class Checked(NamedTuple):
+    """A thing that was checked. problem: what is damaged or cannot be read; "" where nothing is.
+
+    note: what could not be checked, or what is set aside.
+    """
+
+    path: str
+    kind: str
+    problem: str = ""
+    note: str = ""
+
+
+def verify(path: Path) -> Iterator[Checked]:
+    """Check what lies in a directory, whatever it is; nothing is changed.
+
+    Raises:
+        LigrError: there is nothing here that has digests.
+    """
+    if (path / "manifest.json").exists():
+        yield from _data(path)
+    elif (path / INDEX).exists():
+        yield from _export(path)
+    elif (path / "model.json").exists():
+        yield _checked(path, "semantic ids", lambda: _load_model(path))
+    elif _is_run(path):
+        yield from _run(path)
+    elif path.is_dir() and ((path / SWEEP).exists() or any(map(_is_run, path.iterdir()))):
+        yield from _sweep(path)
+    else:
+        raise LigrError(
+            f"{path}: nothing to verify; name prepared data, a run, a sweep's directory, exported "
+            "tables or a model of semantic ids"
+        )
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / mark).exists() for mark in (*MARKS, "checkpoints"))
+
+
+def _checked(path: Path, kind: str, check: Callable[[], object], note: str = "") -> Checked:
+    try:
+        check()
+    except (LigrError, OSError) as e:
+        return Checked(str(path), kind, str(e), note)
+    return Checked(str(path), kind, note=note)
+
+
+def _data(path: Path) -> Iterator[Checked]:
+    manifest = _checked(path / "manifest.json", "manifest", lambda: load_manifest(path))
+    yield manifest
+    if manifest.problem:
+        return
+
+    def check(file: Shard) -> Checked:
+        try:
+            problem = damage(path / file.file, file)
+        except LigrError as e:
+            problem = str(e)
+        return Checked(str(path / file.file), "shard", problem)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(check, files_of(load_manifest(path)))
+
+
+def _run(path: Path) -> Iterator[Checked]:
+    yield _checked(path / CONFIG, "configuration", lambda: load_config(path))
+    if (path / METRICS).exists():
+        yield _checked(path / METRICS, "metrics", lambda: read_rows(path / METRICS))
+    if (path / SUMMARY).exists():
+        yield _checked(path / SUMMARY, "summary", lambda: load_summary(path))
+    checkpoints = path / "checkpoints"
+    for number in reversed(steps_in(checkpoints)):
+        step = checkpoints / str(number)
+        if is_sealed(step):
+            yield _checked(step, "checkpoint", partial(require_intact, step))
+        else:
+            note = f"not checked: it has no {DIGESTS}, as those of earlier releases"
+            yield Checked(str(step), "checkpoint", note=note)
+    for aside in sorted(checkpoints.glob("*.damaged*")):
+        yield Checked(str(aside), "checkpoint", note="set aside by its run: damaged")
+
+
+def _sweep(path: Path) -> Iterator[Checked]:
+    if (path / SWEEP).exists():
+        yield _checked(path / SWEEP, "points", lambda: read_listed(path / SWEEP))
+    if (path / PREDICTION).exists():
+        yield _checked(path / PREDICTION, "prediction", lambda: read_registered(path / PREDICTION))
+    for run in sorted(p for p in path.iterdir() if p.is_dir() and _is_run(p)):
+        yield from _run(run)
+
+
+def _export(path: Path) -> Iterator[Checked]:
+    index = _checked(path / INDEX, "index", lambda: load_index(path))
+    yield index
+    if index.problem:
+        return
+    about = load_index(path)
+    for name, digest in about.get("files", {}).items():
+        yield _checked(path / name, "metadata", partial(_require_digest, path / name, digest))
+    for name, table in about["tables"].items():
+        folder = table_directory(path, name)
+        yield _checked(folder, "table", partial(_read_table, folder, table))
+
+
+def _require_digest(path: Path, digest: str) -> None:
+    with file_errors("read", path):
+        found = digest_file(path)
+    if found != digest:
+        raise LigrError(f"{path} has xxh64 {found}, {digest} was written; export the tables again")
+
+
+def _read_table(path: Path, about: dict[str, int]) -> None:
+    """Read every chunk of a table: each has a checksum.
+
+    Raises:
+        LigrError: a file is missing, of another size, or damaged.
+    """
+    found = bytes_of(path)
+    if found != about["bytes"]:
+        raise LigrError(
+            f"{path} has {found:,} bytes, {about['bytes']:,} were written; export it again"
+        )
+    for array, wanted in arrays_of(about["rows"], about["width"], about["bits"]).items():
+        try:
+            opened = existing_array(path / array)
+            if (opened.dtype.name, opened.shape) != wanted:
+                raise ValueError(f"it is {opened.dtype.name} {list(opened.shape)}")
+            for first in range(0, about["rows"], _BLOCK):
+                opened[first : min(first + _BLOCK, about["rows"])].read().result()
+        except ValueError as e:
+            text = str(e).split(" [")[0]
+            raise LigrError(f"{path / array}: damaged ({text}); export the table again") from e
+
+
+def _load_model(path: Path) -> None:
+    from ligr_jax.sid.model import load_model  # needs JAX
+
+    load_model(path)

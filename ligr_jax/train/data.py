@@ -1,0 +1,23 @@
+"""Prepared data opened for training and evaluation: verified once per host and start."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ligr_jax.data.manifest import load_manifest
+from ligr_jax.data.records import Records
+from ligr_jax.data.verify import require_undamaged
+from ligr_jax.parallel.processes import is_first_of_host
+
+
+def open_verified(
+    directory: str | Path, edges: tuple[int, ...], say: Callable[[str], None] = print
+) -> Records:
+    """Open prepared data, compared with its digests by the first process of each host.
+
+    Raises:
+        DamagedData: a file is not what `ligr prepare` wrote.
+        BadInput: there are no prepared data.
+    """
+    if is_first_of_host():
+        require_undamaged(Path(directory), load_manifest(Path(directory)), say)
+    return Records(directory, edges)
