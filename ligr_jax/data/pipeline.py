@@ -4,6 +4,7 @@ A batch is a pure function of its number: any number of workers or processes giv
 batches, and the state of an iterator is one integer.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
+from ligr_jax.data.loader import in_processes, loader_errors, starting
 from ligr_jax.data.plan import Plan, make_plan
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import UniqueIdMapper, UniqueIds
@@ -41,10 +43,16 @@ class TrainBatches(Iterator[TrainBatch]):
         self._iterator: grain.DatasetIterator | None = None
 
     def __next__(self) -> TrainBatch:
-        if self._iterator is None:
-            self._iterator = self._open()
-        batch = next(self._iterator)
+        with loader_errors(self._workers):
+            batch = next(self._iterator) if self._iterator else self._first()
         self._next += 1
+        return batch
+
+    def _first(self) -> TrainBatch:
+        """The next batch, from a new iterator."""
+        with starting() if self._workers else contextlib.nullcontext():
+            self._iterator = self._open()
+            batch: TrainBatch = next(self._iterator)
         return batch
 
     def get_state(self) -> dict[str, int]:
@@ -65,8 +73,7 @@ class TrainBatches(Iterator[TrainBatch]):
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
         dataset = self._batches[self._next :].to_iter_dataset(options)
         if self._workers:
-            workers = grain.MultiprocessingOptions(num_workers=self._workers)
-            dataset = dataset.mp_prefetch(workers)
+            dataset = in_processes(dataset, self._workers)
         return iter(dataset)
 
 

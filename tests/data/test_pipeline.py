@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from absl import flags
 
 from ligr_jax.config import Config, ConfigError, DataConfig, EvalConfig, Feature, ModelConfig
 from ligr_jax.config import OptimConfig as Optim
@@ -103,7 +102,6 @@ def test_a_restored_iterator_goes_on_where_it_was_also_across_an_epochs_end(
 def test_neither_batches_nor_states_depend_on_the_number_of_workers(
     records: Records, plan: Plan
 ) -> None:
-    flags.FLAGS.mark_as_parsed()
     two = replace(CONFIG, data=replace(CONFIG.data, workers=2))
     count = len(plan) // BATCH + 3
     alone, helped = (train_batches(records, plan, c) for c in (CONFIG, two))
