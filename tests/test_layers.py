@@ -153,5 +153,6 @@ def test_fits_and_policies_need_only_numpy_and_scipy(name: str) -> None:
     assert outside <= {"numpy", "scipy"}
 
 
-def test_only_the_pipeline_needs_grain() -> None:
-    assert [n for n in FREE if "grain" in reached(n)] == ["ligr_jax.data.pipeline"]
+def test_only_the_pipeline_and_its_loader_need_grain() -> None:
+    users = ["ligr_jax.data.loader", "ligr_jax.data.pipeline"]
+    assert [n for n in FREE if "grain" in reached(n)] == users

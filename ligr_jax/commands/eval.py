@@ -14,11 +14,13 @@ examples:
 import argparse
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ligr_jax.commands.arguments import count
+from ligr_jax.exit_status import DONE, FAILED
 
 COLUMNS = ("ne", "auc", "gauc", "ndcg", "calibration", "ece", "rate")
 
@@ -48,7 +50,14 @@ def run(args: argparse.Namespace) -> int:
         args.run, args.split, args.data, args.batch, args.assignments, step=args.step
     )
     print(json.dumps(finite(numbers), indent=1) if args.json else _table(numbers, args.split))
-    return 1 if numbers.get("beats_oracle") else 0
+    if numbers[f"{args.split}/ne"] is None or not math.isfinite(numbers[f"{args.split}/ne"]):
+        print(
+            f"ligr eval: no action has labels of both kinds in the {args.split} split, so NE and "
+            "AUC are not defined; choose another --split, or train with other model.actions",
+            file=sys.stderr,
+        )
+        return FAILED
+    return FAILED if numbers.get("beats_oracle") else DONE
 
 
 def _table(numbers: dict[str, Any], split: str) -> str:

@@ -105,6 +105,17 @@ class Records:
         """
         return self._at(feature(name), index)
 
+    def ids(self, name: str) -> Iterator[np.ndarray]:
+        """Ids of a categorical feature or of a bag as they are stored, in parts, in any order."""
+        column = feature(name)
+        if column in self._items:
+            yield self._items[column]
+        elif column in self._item_bags:
+            yield self._item_bags[column].values
+        else:
+            for numbers, bags in zip(self._columns, self._bags):
+                yield bags[column].values if column in bags else numbers[column]
+
     def label(self, action: str, index: np.ndarray | None = None) -> np.ndarray:
         """int8 labels of an action, as `feature`: 1, 0, or `UNKNOWN`."""
         return self._at(action_column(action), index)

@@ -21,6 +21,7 @@ from ligr_jax.nn.work import Work
 from ligr_jax.parallel.probe import Devices, devices_here
 from ligr_jax.scaling.memory import activation_bytes
 from ligr_jax.tables.layout import layout
+from ligr_jax.train.data import require_rows_for_ids
 from ligr_jax.train.length import number_of_steps, work_of_a_row
 from ligr_jax.train.state import abstract_state, optimizer
 
@@ -69,6 +70,8 @@ class Estimator:
         rows = (asdict(config.data), config.train.seed if config.data.fraction < 1 else 0)
         edges = config.data.edges
         records = self._once("records", edges, lambda: Records(self._data, edges))
+        features = asdict(config.model)["features"]
+        self._once("ids", features, lambda: require_rows_for_ids(config.model, records))
         plan: Plan = self._once("plan", rows, lambda: plan_for(records, config, "train"))
         if not len(plan):
             raise BadInput(f"{self._data}: the train split has no impressions")

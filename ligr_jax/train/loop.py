@@ -21,7 +21,7 @@ from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.parallel.processes import from_first, is_first, ready, stop_agreed
 from ligr_jax.progress import Progress
 from ligr_jax.stop import StopRequest, stop_request
-from ligr_jax.train.data import open_verified
+from ligr_jax.train.data import open_verified, require_rows_for_ids
 from ligr_jax.train.evaluate import Evaluator
 from ligr_jax.train.incremental import warm_start
 from ligr_jax.train.length import steps_of
@@ -61,6 +61,7 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
                     check_wandb(config.track)
                 adopt(out, config, is_first(), say)
                 records = open_verified(config.data.dir, config.data.edges, say)
+                require_rows_for_ids(config.model, records)
                 return Trainer(config, records, out, say).run()
     say(f"{out} is finished; nothing to do")
     return done

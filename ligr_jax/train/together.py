@@ -23,7 +23,7 @@ from ligr_jax.config import Config, ConfigError, MeshConfig, flatten
 from ligr_jax.data.assemble import Assembler, crowded_tables
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
-from ligr_jax.train.data import open_verified
+from ligr_jax.train.data import open_verified, require_rows_for_ids
 from ligr_jax.train.group import Group, Member
 from ligr_jax.train.length import steps_of
 from ligr_jax.train.program import Program, key_data
@@ -135,6 +135,7 @@ def _require_alike(configs: Sequence[Config], outs: Sequence[Path]) -> None:
 def _train(runs: Sequence[tuple[Config, Path]], say: Say) -> dict[Path, str]:
     """Trains runs from where each of them is; last words of those that failed."""
     records = open_verified(runs[0][0].data.dir, runs[0][0].data.edges, say)
+    require_rows_for_ids(runs[0][0].model, records)
     for line in crowded_tables(runs[0][0].model, records.manifest):
         say(line)
     # Other seeds pack, and with data.fraction choose, other rows: a step more or less.
