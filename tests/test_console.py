@@ -1,4 +1,4 @@
-"""Output that nobody reads, or that has no room, changes nothing else."""
+"""Output without a reader or without room on its disk changes nothing else."""
 
 import os
 import subprocess

@@ -119,7 +119,7 @@ def _add_reading(group: argparse._ArgumentGroup) -> None:
         type=_names,
         action="extend",
         default=[],
-        help="words that mean missing, beside the empty cell",
+        help="words that mean missing, as the empty cell does",
     )
 
 

@@ -1,4 +1,4 @@
-"""Loader processes: what each does before it reads its first batch, and how their ends are told.
+"""Loader processes: how each starts, and the error where one ends.
 
 They run the host's part of the pipeline alone and never start an accelerator.
 """

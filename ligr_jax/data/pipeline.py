@@ -19,6 +19,8 @@ from ligr_jax.data.plan import Plan, make_plan
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import UniqueIdMapper, UniqueIds
 
+_ENDLESS = 2**62  # rows, more than any run reads
+
 
 @dataclass(frozen=True)
 class Process:
@@ -92,7 +94,9 @@ def train_batches(
     """
     if not len(plan):
         raise ConfigError("no member kept has a train impression; raise data.fraction")
-    rows = grain.MapDataset.range(len(plan)).seed(config.train.seed).shuffle().repeat()
+    # grain's endless length is the largest index: batches of one row would count beyond it.
+    epochs = _ENDLESS // len(plan)
+    rows = grain.MapDataset.range(len(plan)).seed(config.train.seed).shuffle().repeat(epochs)
     mine = rows[process.index :: process.count].batch(_share(config.optim.batch, process))
     batches = mine.map(Assembler(records, plan, config.model))
     if config.optim.table_optimizer == "adamw":

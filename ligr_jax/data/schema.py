@@ -95,7 +95,7 @@ class LogSchema:
 
 
 def _check_names(role: str, names: Sequence[str]) -> None:
-    """Any name is good that can be typed and shown, and told from the others."""
+    """Refuse names that cannot be typed or shown, or that differ from others in spaces alone."""
     stripped = [name.strip() for name in names]
     for name, bare in zip(names, stripped):
         if not bare:

@@ -117,6 +117,14 @@ def test_neither_batches_nor_states_depend_on_the_number_of_workers(
         again.close()
 
 
+def test_batches_of_one_row_hold_the_rows_of_larger_ones(records: Records, plan: Plan) -> None:
+    single = replace(CONFIG, optim=replace(CONFIG.optim, batch=1))
+    first = take(train_batches(records, plan, CONFIG), 1)[0]
+    rows = take(train_batches(records, plan, single), BATCH)
+    np.testing.assert_array_equal(np.concatenate([b.time for b in rows]), first.time)
+    np.testing.assert_array_equal(np.concatenate([b.labels for b in rows]), first.labels)
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_global_batch_holds_the_same_rows_on_any_number_of_processes(
     records: Records, plan: Plan, count: int

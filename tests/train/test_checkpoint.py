@@ -86,7 +86,7 @@ def test_damage_is_proved_and_set_aside_by_the_trainer_alone(
 
 
 def test_a_file_that_is_missing_proves_nothing(run: Path, like: tuple[TrainState, Layout]) -> None:
-    """It may be back in a moment, on a network's disk: nobody moves the step."""
+    """A network disk may return it in a moment: the step is not moved."""
     step = run / "checkpoints" / "40"
     checkpoints = Checkpoints(run / "checkpoints", 2, like[1])
     for name in one_of_each_class(step):

@@ -1,4 +1,4 @@
-"""Label columns of another coding than 0 and 1, told from single bad rows.
+"""Label columns with another coding than 0 and 1, distinguished from single bad rows.
 
 A column of -1 and 1, of yes and no or of ratings has no bad rows: to leave out what is neither 0
 nor 1 would keep the positives alone. So such a column is refused as a whole, whether bad rows are

@@ -67,7 +67,7 @@ NOTES = (
     "click means different things on different surfaces: report it per surface",
     "hate is an explicit negative; contribution is any of like, comment, share, follow",
 )
-# Files beside the logs, by the start of their names, and the columns that are read of them.
+# Files next to the logs, by the start of their names, and the columns that are read of them.
 NEEDED = {
     "video_features_basic": (
         *("video_id", "author_id", "video_type", "upload_dt", "upload_type"),

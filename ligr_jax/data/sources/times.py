@@ -64,7 +64,7 @@ class TimeRule:
     """How a column is read.
 
     kind: "number", "iso", "format" or "typed" (dates and timestamps of Parquet).
-    found: whether the column itself told; values before 1990 are bad rows then.
+    found: whether the unit was found from the column; values before 1990 are bad rows then.
     """
 
     kind: str
