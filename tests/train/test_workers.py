@@ -1,0 +1,65 @@
+"""`data.workers` on the command line: processes change no number, and a killed one is an error."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ligr_jax.train.rows import read_rows
+from tests.train.runs import SMALL
+
+
+def command(prepared: Path, out: Path, workers: int, steps: int) -> list[str]:
+    words = [*SMALL, f"train.steps={steps}", "train.log_every=1", f"data.workers={workers}"]
+    return [sys.executable, "-m", "ligr_jax", "train", "--data", prepared, "--out", out, *words]  # type: ignore[list-item]
+
+
+def test_any_number_of_loader_processes_gives_the_same_run(
+    prepared: Path, tmp_path: Path, child_env: dict[str, str]
+) -> None:
+    losses = {}
+    for workers in (0, 1, 4):
+        out = tmp_path / str(workers)
+        subprocess.run(command(prepared, out, workers, 4), env=child_env, check=True)
+        rows = read_rows(out / "metrics.jsonl")
+        losses[workers] = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert len(losses[0]) == 4
+    assert losses[0] == losses[1] == losses[4]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are listed in /proc")
+def test_a_killed_loader_process_ends_the_run_with_a_remedy(
+    prepared: Path, tmp_path: Path, child_env: dict[str, str]
+) -> None:
+    out = tmp_path / "run"
+    run = subprocess.Popen(
+        command(prepared, out, 1, 10**6),
+        env=child_env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith("step"):
+            break
+    os.kill(loader_of(run.pid), signal.SIGKILL)
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == 1
+    assert "data.workers=1: a loader process ended with status -9" in said
+    assert "run the same command again to continue, or set data.workers=0" in said
+
+
+def loader_of(pid: int) -> int:
+    """The process started by multiprocessing that is not its resource tracker."""
+    for _ in range(100):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+        time.sleep(0.1)
+    raise AssertionError("no loader process was started")
