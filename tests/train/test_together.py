@@ -242,7 +242,9 @@ def test_every_run_has_a_mirror_of_its_own(prepared: Path, tmp_path: Path) -> No
             tracker.log({"step": 1, "train/loss": 0.5})
     for name, config in zip("ab", configs):
         (mirror,) = (tmp_path / name).glob("wandb/offline-run-*")
-        assert mirror.name.endswith(digest(config))
+        record = json.loads((tmp_path / name / "wandb" / "mirrored.json").read_text())
+        assert mirror.name.endswith(record["id"])
+        assert record["id"].startswith(f"{digest(config)}-")
 
 
 def test_rates_and_seeds_are_arguments_of_the_program(prepared: Path, tmp_path: Path) -> None:
