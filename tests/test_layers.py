@@ -14,6 +14,7 @@ ROOT = Path(ligr_jax.__file__).parent
 LEAVES = {
     "atomic",
     "console",
+    "contents",
     "digests",
     "errors",
     "exit_status",

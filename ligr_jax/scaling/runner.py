@@ -22,6 +22,7 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import Any
 
+from ligr_jax import contents
 from ligr_jax.atomic import write_atomically
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.verify import require_undamaged
@@ -59,6 +60,7 @@ def run_sweep(
     A point that fails does not stop the others: its output is in `<point>/log.txt`, its last words
     in `<point>/error.txt`. A signal lets the running points save, and starts no other point.
     """
+    contents.require_no_other(out, contents.SWEEP)
     out.mkdir(parents=True, exist_ok=True)
     _list(points, out)
     if not all(summary_or_none(out / p.name) for p in points):

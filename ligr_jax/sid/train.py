@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from ligr_jax import contents
 from ligr_jax.atomic import write_atomically
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import read_plain_json
@@ -77,7 +78,7 @@ def train(
         Busy: another process is training in `out`.
         Preempted: a signal requested a stop; the state is saved.
     """
-    with claimed(out):
+    with claimed(out, contents.SID):
         _adopt(
             out, {"config": dataclasses.asdict(config), "column": column, "items": corpus.digest}
         )

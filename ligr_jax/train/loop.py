@@ -199,6 +199,11 @@ class Trainer:
         self.steps = steps_of(config, records, self.plan)
         self.program = Program(config, self.steps)
         self.mesh = self.program.mesh
+        if not config.mesh.data and self.mesh.size < jax.device_count():
+            say(
+                f"optim.batch={config.optim.batch} uses {self.mesh.size} of {jax.device_count()} "
+                f"devices; a multiple of {jax.device_count() * config.optim.accumulate} uses all"
+            )
         if config.mesh.model > 1:
             for line in self.program.plan.lines():
                 say(line)

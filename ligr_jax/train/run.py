@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ligr_jax import contents
 from ligr_jax.config import Config, ConfigError, difference, flatten, from_plain
 from ligr_jax.digests import DamagedFile, read_json, write_json
 from ligr_jax.lock import Busy as Busy
@@ -24,14 +25,19 @@ CONFIG, SUMMARY = "config.json", "summary.json"
 
 
 @contextlib.contextmanager
-def claimed(directory: Path) -> Iterator[None]:
+def claimed(directory: Path, content: str = contents.RUN) -> Iterator[None]:
     """Hold the directory for this process; the lock is freed when it ends, even by SIGKILL.
 
     DIRECTORY/.lock says which host and process hold it.
 
+    Args:
+        content: what the directory is to hold.
+
     Raises:
+        LigrError: it holds something else.
         Busy: another process holds it.
     """
+    contents.require_no_other(directory, content)
     with exclusive(directory, "is training this run", keep=True):
         yield
 

@@ -9,7 +9,8 @@ from ligr_jax.cli import main
 from ligr_jax.config import ConfigError, Feature, ModelConfig
 from ligr_jax.data.records import Records
 from ligr_jax.train.data import require_rows_for_ids
-from tests.train.runs import SMALL
+from ligr_jax.train.loop import Trainer
+from tests.train.runs import SMALL, small_config
 
 
 def test_an_id_without_a_row_is_refused_before_training(
@@ -34,3 +35,10 @@ def test_ids_of_items_and_impressions_with_a_row_each_are_accepted(prepared: Pat
         short = dataclasses.replace(enough, rows=enough.rows - 1)
         with pytest.raises(ConfigError, match=rf"model.features.{name}.rows >= {enough.rows}"):
             require_rows_for_ids(ModelConfig(features={name: short}), records)
+
+
+def test_a_batch_that_leaves_devices_idle_is_announced(prepared: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    config = small_config(prepared, "optim.batch=2")
+    Trainer(config, Records(prepared), tmp_path / "run", lines.append)
+    assert "optim.batch=2 uses 2 of 8 devices; a multiple of 8 uses all" in lines

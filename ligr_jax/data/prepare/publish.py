@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ligr_jax.atomic import sync
+from ligr_jax.contents import DATA, require_no_other
 from ligr_jax.data.manifest import Manifest, load_manifest, save_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import FileError, file_errors
@@ -34,6 +35,7 @@ def published(
     Raises:
         BadInput: an output made otherwise, or a directory that cannot be written.
     """
+    require_no_other(out, DATA)
     made_by = json.loads(json.dumps(made_by))  # as a manifest has it: tuples are lists
     existing = None if overwrite else _existing(out, made_by, say)
     if existing:

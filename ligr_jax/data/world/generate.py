@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ligr_jax.atomic import whole, write_atomically
+from ligr_jax.contents import LOG, require_no_other
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.world.block import block_table
 from ligr_jax.data.world.catalog import build_catalog, item_tables
@@ -94,6 +95,7 @@ def generate(
     if workers < 1:
         raise BadInput(f"workers={workers}; give at least 1, or None for all cores")
     schema = world_schema(config)
+    require_no_other(out, LOG)
     if not _is_complete(config, out):
         with exclusive(out, "is making a world there"):
             _complete(config, schema, out, workers, progress)
