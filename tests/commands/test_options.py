@@ -1,0 +1,131 @@
+"""Every name that `ligr train --show` prints is given another value once, in a run of two steps."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ligr_jax.cli import main
+from ligr_jax.config import Config, flatten
+from ligr_jax.train.run import load_config
+
+FEATURE = "model.features.NAME."
+SMALL = (
+    *("data.seq_len=16", "data.context=0.25", "data.fraction=0.5", "optim.batch=4"),
+    *("model.width=16", "model.table_width=4", "train.steps=2", "train.log_every=1"),
+    *("mesh.data=1", "track.wandb=off", "eval.splits=validation"),
+)
+
+# One run for each group of names that can be changed together.
+RUNS: dict[str, tuple[str, ...]] = {
+    "LiGR's block, tables, optimizer": (
+        *("model.features.item_id.rows=40", "model.features.item_id.width=6"),
+        *("model.features.item_id.lookup=qr", "model.features.item_id.table=shared"),
+        *("model.features.age_days.kind=numeric", "model.features.actor_id.outcome=true"),
+        *("model.depth=1", "model.set_depth=2", "model.heads=4", "model.ffn=swiglu"),
+        *(
+            "model.ffn_factor=2",
+            "model.gate=none",
+            "model.attention=silu",
+            "model.mask=session_lag",
+        ),
+        *("model.action_token=actions_and_item", "model.position=relative_time"),
+        *("model.max_sessions=8", "model.table_init=0.1", "model.dropout=0.1", "model.remat=true"),
+        *("model.unroll=no", "model.implementation=dense", "model.dtype=bfloat16"),
+        *("model.actions=like", "model.prior=0.3"),
+        *("optim.accumulate=2", "optim.dense_lr=0.01", "optim.table_lr=0.1", "optim.warmup=0.5"),
+        *("optim.decay=wsd", "optim.weight_decay=0.1", "optim.table_optimizer=lazy_adam"),
+        *("optim.table_weight_decay=0.1", "optim.clip=0.5", "optim.rank_weight=0"),
+        *("train.seed=1", "train.eval_every=1", "train.checkpoint_every=1", "train.keep=1"),
+        *("train.checkpoint_minutes=1", "train.max_bad_steps=3", "train.epochs=2"),
+        *("eval.batch=2", "eval.cold_below=2"),
+        *("track.wandb=offline", "track.project=p", "track.entity=e", "track.group=g"),
+    ),
+    "muP on a mesh, within a budget, on a day": (
+        *("model.parametrization=mup", "model.base_width=8", "model.base_depth=1"),
+        *("model.base_set_depth=2", "model.base_heads=1", "train.steps=0", "train.flops=2e6"),
+        *("mesh.data=2", "mesh.model=2", "mesh.fsdp=true", "mesh.table_gib=1"),
+        *("mesh.placement=auto,item_id:column", "data.edges={edges}"),
+    ),
+    "HSTU with a head of experts": (
+        *("model.kind=hstu", "model.head.kind=ple", "model.head.groups=click,like"),
+        *("model.head.gated=true", "model.head.experts=2", "model.head.expert_widths=8"),
+        *("model.head.shared_experts=1", "model.head.levels=2", "model.head.widths=8"),
+        *("model.head.calibration=true", "model.head.calibration_step=0.25"),
+        *("model.head.calibration_features=surface",),
+    ),
+    "LiRank Ads": (
+        *("model.kind=lirank", "model.lirank.variant=ads", "model.lirank.mlp=8"),
+        *("model.lirank.history=4", "model.lirank.history_last=2"),
+    ),
+    "LiRank Feed": (
+        *("model.kind=lirank", "model.lirank.cross_layers=1", "model.lirank.mlp=8"),
+        *("model.lirank.rank=4", "model.lirank.residual=false", "model.lirank.temperature=2"),
+        *("model.lirank.learned_temperature=false", "model.lirank.gated=false"),
+        *("model.lirank.experts=2", "model.lirank.chosen=1"),
+        *("model.lirank.balance=0.2", "model.lirank.batch_norm=false", "model.lirank.history=4"),
+        *("model.lirank.history_width=4", "model.lirank.history_heads=1"),
+        *("model.lirank.history_layers=1", "model.lirank.history_last=2"),
+        *("model.lirank.wide=item_id",),
+    ),
+    "Wukong": (
+        *("model.kind=wukong", "model.set_depth=0", "model.wukong.fm_outputs=4"),
+        *("model.wukong.compress_outputs=4", "model.wukong.rank=4", "model.wukong.mlp=2"),
+        *("model.wukong.head=2", "model.wukong.dual_path=true"),
+    ),
+    "from earlier weights": (
+        *("--warm-start {earlier}", "--cold-weights {earlier}"),  # train.warm.run, cold_run
+        *("train.warm.cold_weight=0.5", "train.warm.strength=1", "train.warm.examples=8"),
+    ),
+}
+# What other tests show: bags need a log that has them (tests/data/test_bags.py), loader processes
+# an interpreter of their own (tests/train/test_workers.py); digests are filled in, never given.
+ELSEWHERE = {
+    *(f"{FEATURE}bag", f"{FEATURE}bag_size", "data.dir", "data.digest", "data.workers"),
+    *("train.warm.run", "train.warm.cold_run", "train.warm.digest"),  # by --warm-start
+}
+
+
+def test_every_name_is_tried(prepared: Path, tmp_path: Path) -> None:
+    given = {a.partition("=")[0] for a in (*SMALL, *(a for run in RUNS.values() for a in run))}
+    tried = {_pattern(name) for name in given} | ELSEWHERE
+    shown = {_pattern(name) for name in flatten(_config(prepared, tmp_path))}
+    assert shown - tried == set(), "give each new name of the configuration a value in RUNS"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_name_works_on_the_command_line(
+    name: str, prepared: Path, tmp_path: Path, earlier: Path
+) -> None:
+    splits = json.loads((prepared / "manifest.json").read_text(encoding="utf-8"))["splits"]
+    ends = [splits["train"]["start_ms"], *(splits[s]["end_ms"] for s in splits)]
+    edges = ",".join(map(str, ends))
+    words = [w for a in RUNS[name] for w in a.format(edges=edges, earlier=earlier).split()]
+    out = tmp_path / "run"
+    assert main(["train", "--data", str(prepared), "--out", str(out), *SMALL, *words]) == 0
+    used = flatten(load_config(out))
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["steps"] >= 1
+    assert summary["bad_steps"] == 0
+    assert {w.partition("=")[0] for w in words if "=" in w} <= set(used)
+
+
+@pytest.fixture(scope="module")
+def earlier(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run to start from."""
+    out = tmp_path_factory.mktemp("earlier") / "run"
+    assert main(["train", "--data", str(prepared), "--out", str(out), *SMALL]) == 0
+    return out
+
+
+def _config(prepared: Path, tmp_path: Path) -> Config:
+    from ligr_jax.data.manifest import load_manifest
+    from ligr_jax.scaling.ladder import configure
+
+    return configure(load_manifest(prepared), prepared, SMALL)
+
+
+def _pattern(name: str) -> str:
+    """The name with any feature's name replaced."""
+    parts = name.split(".")
+    return FEATURE + parts[-1] if name.startswith("model.features.") else name
