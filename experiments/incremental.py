@@ -96,7 +96,7 @@ COLD_RATE = "optim.dense_lr=4e-3"
 # Grids of a day's training. The first two are tuned together, then the others, on the days before
 # those that are reported.
 RATES = {"optim.dense_lr": (3e-4, 1e-3, 3e-3), "optim.table_lr": (0.02, 0.05, 0.1)}
-HOLD = {"train.warm.strength": (10, 50, 250), "train.warm.cold_weight": (0, 0.1, 0.3, 0.6)}
+HOLD = {"train.warm.fisher_weight": (10, 50, 250), "train.warm.cold_weight": (0, 0.1, 0.3, 0.6)}
 PAPER = """the paper, against its cold start: feed contributions +1.02 % and training time -96 %
 (21 days, then 6 of one day each); ads CTR, AUC +0.18 % and -96 % (14 days, then 4 halves of one)"""
 

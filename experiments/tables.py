@@ -40,10 +40,10 @@ On two cores simulated devices only share them; ms, and MiB that each sends:
     placement    V      1 x 2         1 x 4         1 x 8         2 x 4
     replicated   1e5    11.3   12.2   16.7   18.3   28.4   21.4   28.4   21.4
     replicated   1e6    15.5   12.2   22.4   18.3   37.7   21.4   36.0   21.4
-    column       1e5    13.3    6.9   13.9    5.7   15.7    4.0   20.6    6.2
-    column       1e6    14.7    6.9   14.4    5.7   20.1    4.0   23.2    6.2
-    row          1e6    16.4   12.6   26.2   18.9   46.1   22.0   36.0   21.6
-    table        1e6    19.2   12.6   28.9   18.9   51.0   22.0   38.8   21.6
+    column_wise  1e5    13.3    6.9   13.9    5.7   15.7    4.0   20.6    6.2
+    column_wise  1e6    14.7    6.9   14.4    5.7   20.1    4.0   23.2    6.2
+    row_wise     1e6    16.4   12.6   26.2   18.9   46.1   22.0   36.0   21.6
+    table_wise   1e6    19.2   12.6   28.9   18.9   51.0   22.0   38.8   21.6
 
 Planned and sent bytes are equal in every case. A whole step: 339, 326, 350, 350 ms at V = 1e5 and
 284, 297, 312, 306 ms at 1e6.
@@ -72,7 +72,7 @@ MESHES = ((1, 2), (1, 4), (1, 8), (2, 4))
 MESH_ROWS = 1_000_000  # eight simulated devices have a copy each
 CASE = {"kind": "history", "tokens": 512, "session": 8, "members": 1, "dtype": "float32"}
 MODEL = {"width": 128, "depth": 4, "set_depth": 0, "heads": 4}
-PLACEMENTS = ("replicated", "column", "row", "table")
+PLACEMENTS = ("replicated", "column_wise", "row_wise", "table_wise")
 COLUMNS = ("rowwise", "host", "dense", *TORCH)
 DENSE_UP_TO = 1_000_000
 
@@ -161,7 +161,7 @@ def whole_steps(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str,
     for v in fewest_and_most(args.rows):
         samples = {}
         for (data, model), (key, worker) in zip(MESHES, workers.items()):
-            mesh = {"data": data, "model": model, "placement": "column"}
+            mesh = {"data": data, "model": model, "placement": "column_wise"}
             worker.ask("prepare_step", case=args.case, layers=MODEL, rows=v, mesh=mesh)
             samples[key] = partial(worker.ask, "sample", kind="step")
         alternate(samples, 1)

@@ -55,7 +55,7 @@ SETTINGS = {
 }
 ONE = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
 TWO = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-COLUMNS = ("mesh.model=2", "mesh.placement=column")
+COLUMNS = ("mesh.model=2", "mesh.placement=column_wise")
 LIMIT_MIB = 6 * 1024
 STEPS = 5  # of a sample
 

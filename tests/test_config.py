@@ -4,25 +4,30 @@ import dataclasses
 import itertools
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from ligr_jax.config import (
+    PLACEMENTS,
+    RENAMED_FIELDS,
+    RENAMED_VALUES,
     Config,
     ConfigError,
     Feature,
     ModelConfig,
     TableShape,
+    config_from_json,
+    config_to_json,
     difference,
     digest,
     flatten,
-    from_json,
     join_list,
     override,
-    text_of,
-    to_json,
+    value_text,
 )
 from ligr_jax.config.nearest import _SYNONYMS
+from ligr_jax.train.run import load_config
 
 FEATURES = {
     "item_id": Feature(rows=100),
@@ -35,15 +40,15 @@ BASE = Config(model=ModelConfig(features=FEATURES, actions=("click", "like"), pr
 
 def test_a_configuration_survives_json() -> None:
     for config in (Config(), BASE):
-        assert from_json(to_json(config)) == config
-        assert digest(from_json(to_json(config))) == digest(config)
+        assert config_from_json(config_to_json(config)) == config
+        assert digest(config_from_json(config_to_json(config))) == digest(config)
 
 
 def test_every_flat_name_can_be_overridden_by_its_own_value() -> None:
     flat = flatten(BASE)
     assert flat["model.features.tag.rows"] == 9
     assert flat["optim.dense_lr"] == 1e-3
-    assert override(BASE, [f"{k}={text_of(v)}" for k, v in flat.items()]) == BASE
+    assert override(BASE, [f"{k}={value_text(v)}" for k, v in flat.items()]) == BASE
 
 
 ODD = ("a/b", "a", "a.rows", "a.b.c", "c.d", "e f", "g,h", "i=j", "i", "a.rows=9", "k:l", "größe")
@@ -54,7 +59,7 @@ def test_names_with_any_sign_can_be_configured() -> None:
     features = {name: Feature(rows=10 + k) for k, name in enumerate(ODD)}
     prior = tuple(0.01 * (k + 1) for k in range(len(ODD)))
     base = Config(model=ModelConfig(features=features, actions=ODD, prior=prior))
-    written = [f"{k}={text_of(v)}" for k, v in flatten(base).items()]
+    written = [f"{k}={value_text(v)}" for k, v in flatten(base).items()]
     assert override(base, written) == base
     for k, name in enumerate(ODD):
         changed = override(base, [f"model.features.{name}.rows=5"])
@@ -252,11 +257,11 @@ def test_differences_name_both_values_and_what_one_lacks() -> None:
 
 
 def test_a_file_without_a_feature_s_later_fields_is_read() -> None:
-    raw = json.loads(to_json(BASE))
+    raw = json.loads(config_to_json(BASE))
     for feature in raw["model"]["features"].values():
         for later in ("bag", "bag_size", "table"):
             del feature[later]
-    features = from_json(json.dumps(raw)).model.features
+    features = config_from_json(json.dumps(raw)).model.features
     assert features["tag"] == FEATURES["tag"]
     assert features["seen"] == Feature(rows=100)
 
@@ -282,10 +287,47 @@ def test_tables_are_shared_by_name() -> None:
 
 
 def test_a_file_with_a_field_of_another_release_is_refused() -> None:
-    raw = json.loads(to_json(BASE))
+    raw = json.loads(config_to_json(BASE))
     raw["optim"]["momentum"] = 0.9
     with pytest.raises(ConfigError, match=r"OptimConfig has no fields \['momentum'\]"):
-        from_json(json.dumps(raw))
+        config_from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize("placement", ["column", "auto,item_id:row", "a:b:table"])
+def test_a_renamed_value_is_refused_with_the_current_one(placement: str) -> None:
+    """On the command line and in sweep files, and in the config.json of a run directory."""
+    refused = placement.split(",")[-1]
+    message = re.escape(f"mesh.placement={refused}: this value has been renamed; write ")
+    message += re.escape(f"mesh.placement={refused}_wise")
+    with pytest.raises(ConfigError, match=message):
+        override(BASE, [f"mesh.placement={placement}"])
+    raw = json.loads(config_to_json(BASE))
+    raw["mesh"]["placement"] = placement.split(",")
+    with pytest.raises(ConfigError, match=message):
+        config_from_json(json.dumps(raw))
+
+
+def test_a_renamed_field_is_refused_with_the_current_one(tmp_path: Path) -> None:
+    for earlier, current in RENAMED_FIELDS.items():
+        message = re.escape(f"{earlier} has been renamed; write {current}")
+        with pytest.raises(ConfigError, match=message):
+            override(BASE, [f"{earlier}=1"])
+        raw = json.loads(config_to_json(BASE))
+        *groups, leaf = earlier.split(".")
+        group = raw
+        for name in groups:
+            group = group[name]
+        group[leaf] = group.pop(current.rpartition(".")[2])
+        (tmp_path / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+        with pytest.raises(ConfigError, match=f'config.json: {message} there, .*"digest"'):
+            load_config(tmp_path)
+
+
+def test_renamed_names_are_not_in_use_and_their_replacements_are() -> None:
+    current = flatten(Config())
+    assert not RENAMED_FIELDS.keys() & current.keys()
+    assert set(RENAMED_FIELDS.values()) | RENAMED_VALUES.keys() <= current.keys()
+    assert set(RENAMED_VALUES["mesh.placement"].values()) <= set(PLACEMENTS)
 
 
 @pytest.mark.parametrize(("width", "factor", "wanted"), [(64, 4, 256), (10, 1, 8), (20, 2.7, 56)])

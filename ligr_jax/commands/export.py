@@ -71,7 +71,7 @@ def tables(layout: "Layout", state: "TrainState") -> Iterator["Source"]:
     arrays = split(state.params)[1]
     for name, span in layout.spans.items():
         array = arrays[span.stored]
-        if layout.arrays[span.stored].placement == "table":
+        if layout.arrays[span.stored].placement == "table_wise":
             array = array[span.first : span.first + span.rows]
         yield Source(name, array, span.rows, span.width)
 

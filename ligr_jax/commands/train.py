@@ -18,7 +18,7 @@ examples:
   ligr train --data data/world/prepared --out runs/split mesh.model=8 mesh.placement=column
   ligr train --data data/world/prepared --together group.json --preset demo-4
   ligr train --data data/world/prepared --out runs/day-1 --warm-start runs/day-0 \
-      --cold-weights runs/cold data.edges=T0,T1,T2,T2 train.warm.strength=10
+      --cold-weights runs/cold data.edges=T0,T1,T2,T2 train.warm.fisher_weight=10
 
 `--warm-start` goes on from the weights of another run: a day's data alone, told by its times in
 milliseconds (train begins and ends, validation ends, test ends), with earlier days as history;
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ligr_jax.config import digest, flatten, text_of
+    from ligr_jax.config import digest, flatten, value_text
     from ligr_jax.data.manifest import load_manifest
     from ligr_jax.parallel.processes import is_first
     from ligr_jax.scaling.ladder import configure
@@ -88,7 +88,7 @@ def _run(args: argparse.Namespace) -> int:
     config = configure(manifest, args.data, common)
     if args.show:
         for name, value in flatten(config).items():
-            print(f"{name}={text_of(value)}")
+            print(f"{name}={value_text(value)}")
         return 0
     if args.plan:
         from ligr_jax.train.program import Program

@@ -8,21 +8,22 @@ where the dataclass is made, with the values and the remedy.
 """
 
 from ligr_jax.config.dotted import (
+    config_from_json,
+    config_from_plain,
+    config_to_json,
     difference,
     digest,
     flatten,
-    from_json,
-    from_plain,
     override,
-    to_json,
 )
 from ligr_jax.config.errors import ConfigError
-from ligr_jax.config.escape import escape, file_name, metric_key, unescape
+from ligr_jax.config.escaping import escape, file_name, metric_key, unescape
 from ligr_jax.config.features import Feature, TableShape
 from ligr_jax.config.head import HeadConfig
 from ligr_jax.config.lirank import LiRankConfig
-from ligr_jax.config.lists import join_list, split_list, text_of
+from ligr_jax.config.lists import join_list, split_list, value_text
 from ligr_jax.config.model import ModelConfig
+from ligr_jax.config.renamed import RENAMED_FIELDS, RENAMED_VALUES, RenamedField
 from ligr_jax.config.run import (
     PLACEMENTS,
     Config,
@@ -38,6 +39,8 @@ from ligr_jax.config.wukong import WukongConfig
 
 __all__ = [
     "PLACEMENTS",
+    "RENAMED_FIELDS",
+    "RENAMED_VALUES",
     "Config",
     "ConfigError",
     "DataConfig",
@@ -48,23 +51,24 @@ __all__ = [
     "MeshConfig",
     "ModelConfig",
     "OptimConfig",
+    "RenamedField",
     "TableShape",
     "TrackConfig",
     "TrainConfig",
     "WarmConfig",
     "WukongConfig",
+    "config_from_json",
+    "config_from_plain",
+    "config_to_json",
     "difference",
     "digest",
     "escape",
     "file_name",
     "flatten",
-    "from_json",
-    "from_plain",
     "join_list",
     "metric_key",
     "override",
     "split_list",
-    "text_of",
-    "to_json",
     "unescape",
+    "value_text",
 ]

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from ligr_jax.config.errors import ConfigError, require
 from ligr_jax.config.lists import split_list
-from ligr_jax.config.nearest import nearest
-from ligr_jax.config.numbers import read_number, read_whole
+from ligr_jax.config.nearest import nearest_names
+from ligr_jax.config.numbers import parse_integer, parse_number
+from ligr_jax.config.renamed import check_field
 from ligr_jax.config.run import Config
 
 Path = tuple[str, ...]  # keys from the root of a configuration to one of its values
@@ -60,16 +61,16 @@ def difference(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def to_json(config: Config) -> str:
+def config_to_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
 
 
-def from_json(text: str) -> Config:
-    """The inverse of `to_json`."""
-    return from_plain(json.loads(text))
+def config_from_json(text: str) -> Config:
+    """The inverse of `config_to_json`."""
+    return config_from_plain(json.loads(text))
 
 
-def from_plain(raw: Mapping[str, Any]) -> Config:
+def config_from_plain(raw: Mapping[str, Any]) -> Config:
     """A configuration from nested plain values, as JSON holds them.
 
     Raises:
@@ -97,13 +98,14 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
     # Deepest names first: a field of an entry is set before a subset may leave the entry out.
     for name, text in sorted(pairs, key=lambda pair: -len(paths.get(pair[0], ()))):
         if name not in paths:
+            check_field(name)
             raise _unknown(name, config)
         _assign(config, tree, name, paths[name], text)
     given = {name for name, _ in pairs}
     if "model.actions" in given and "model.prior" not in given and config.model.prior:
         rates = dict(zip(config.model.actions, config.model.prior))
         tree["model"]["prior"] = tuple(rates.get(a, 0.5) for a in tree["model"]["actions"])
-    return from_plain(tree)
+    return config_from_plain(tree)
 
 
 def split_assignment(assignment: str, names: Collection[str] = ()) -> tuple[str, str]:
@@ -158,7 +160,7 @@ def _assign(config: Config, tree: dict[str, Any], name: str, path: Path, text: s
 
 
 def _unknown(name: str, config: Config) -> ConfigError:
-    return ConfigError(f"unknown name '{name}'; {nearest(name, list(flatten(config)))}")
+    return ConfigError(f"unknown name '{name}'; {nearest_names(name, list(flatten(config)))}")
 
 
 def _parse(text: str, kind: Any, name: str) -> Any:
@@ -175,8 +177,8 @@ def _parse(text: str, kind: Any, name: str) -> Any:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if kind is int:
-            return read_whole(text, name)
-        return read_number(text) if kind is float else kind(text)
+            return parse_integer(text, name)
+        return parse_number(text) if kind is float else kind(text)
     except (ValueError, KeyError, OverflowError) as e:
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, kind)
         reason = "" if kind is bool or "convert" in str(e) or "literal" in str(e) else f" ({e})"
@@ -195,6 +197,8 @@ def _build(kind: Any, raw: Any, name: str = "") -> Any:
         _expect(isinstance(raw, Mapping), name, raw, "an object")
         hints = typing.get_type_hints(kind)
         unknown = [k for k in raw if k not in hints]
+        for key in unknown:
+            check_field(f"{name}.{key}" if name else key)
         near = difflib.get_close_matches(unknown[0], hints, n=3, cutoff=0.4) if unknown else []
         require(
             not unknown,

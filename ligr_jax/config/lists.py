@@ -19,8 +19,8 @@ def join_list(values: Iterable[Any], delimiter: str = ",") -> str:
     return out.getvalue()
 
 
-def text_of(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value of a configuration as `override` reads it."""
     if isinstance(value, list | tuple):
-        return join_list(map(text_of, value))
+        return join_list(map(value_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -69,7 +69,7 @@ _SYNONYMS = {
 }
 
 
-def nearest(word: str, names: Sequence[str]) -> str:
+def nearest_names(word: str, names: Sequence[str]) -> str:
     """The end of a message about the unknown name `word`: the names that it may stand for."""
     leaf = word.rpartition(".")[2].lower().replace("-", "_")
     inside = word.startswith("model.features.")

@@ -7,7 +7,7 @@ _LARGEST = 2**31 - 1  # of sizes, counts and seeds
 _LARGEST_TIME = 2**63 - 1  # of times in ms
 
 
-def read_whole(text: str, name: str) -> int:
+def parse_integer(text: str, name: str) -> int:
     """A whole number; 1e6 is one. Raises ValueError for any other text."""
     value = int(text) if re.fullmatch(r"\s*[+-]?\d+\s*", text) else _whole(float(text))
     largest = _LARGEST_TIME if name == "data.edges" else _LARGEST
@@ -16,7 +16,7 @@ def read_whole(text: str, name: str) -> int:
     return value
 
 
-def read_number(text: str) -> float:
+def parse_number(text: str) -> float:
     """A finite number. Raises ValueError for any other text."""
     value = float(text)
     if not math.isfinite(value):

@@ -5,9 +5,10 @@ from typing import Literal
 
 from ligr_jax.config.errors import require
 from ligr_jax.config.model import ModelConfig
+from ligr_jax.config.renamed import check_value
 from ligr_jax.places import require_local
 
-PLACEMENTS = ("auto", "replicated", "column", "row", "table")
+PLACEMENTS = ("auto", "replicated", "column_wise", "row_wise", "table_wise")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class MeshConfig:
         require(self.model >= 1, f"mesh.model={self.model} must be >= 1")
         require(self.table_gib >= 0, f"mesh.table_gib={self.table_gib} must be >= 0")
         for entry in self.placement:
-            word = entry.rpartition(":")[2]
+            table, colon, word = entry.rpartition(":")
+            check_value("mesh.placement", word, prefix=table + colon)
             require(
                 word in PLACEMENTS,
                 f"mesh.placement={entry}: choose one of {', '.join(PLACEMENTS)}, alone or "
@@ -115,22 +117,24 @@ class WarmConfig:
     cold_run: str = ""  # run directory of w_0, trained from nothing
     digest: str = ""  # of both configurations, filled in
     cold_weight: float = 0.0  # alpha: the share of w_0 in the start and in the penalty
-    strength: float = 0.0  # lambda: how hard the penalty holds the weights; 0 for no penalty
+    fisher_weight: float = 0.0  # lambda: weight of the Fisher penalty; 0 for no penalty
     examples: int = 4096  # impressions that tell which weights each of the runs relies on
 
     def __post_init__(self) -> None:
         require_local(self.run)
         require_local(self.cold_run)
-        require(self.strength >= 0, f"train.warm.strength={self.strength} must be >= 0")
+        require(
+            self.fisher_weight >= 0, f"train.warm.fisher_weight={self.fisher_weight} must be >= 0"
+        )
         require(
             0 <= self.cold_weight <= 1,
             f"train.warm.cold_weight={self.cold_weight} must be in [0, 1]",
         )
         require(self.examples >= 1, f"train.warm.examples={self.examples} must be >= 1")
         require(
-            bool(self.run) or not (self.strength or self.cold_run),
-            f"train.warm.strength={self.strength} and train.warm.cold_run={self.cold_run!r} need "
-            "train.warm.run, the run to go on from",
+            bool(self.run) or not (self.fisher_weight or self.cold_run),
+            f"train.warm.fisher_weight={self.fisher_weight} and "
+            f"train.warm.cold_run={self.cold_run!r} need train.warm.run, the run to start from",
         )
         require(
             bool(self.cold_run) or not self.cold_weight,

@@ -13,7 +13,7 @@ from ligr_jax.config import ConfigError, Feature, ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.lookup import bag_rows, table_rows
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest
-from ligr_jax.data.plan import Plan
+from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import UNKNOWN
 
@@ -24,7 +24,7 @@ BAG_SIZE = 16  # most ids of a bag looked up where nobody says otherwise
 class Assembler:
     """Turns row numbers of `plan` into batches for a model; a pure function of the row numbers."""
 
-    def __init__(self, records: Records, plan: Plan, model: ModelConfig) -> None:
+    def __init__(self, records: Records, plan: PackingPlan, model: ModelConfig) -> None:
         check_columns(model, records.manifest)
         self.records, self.plan = records, plan
         self.actions = model.actions

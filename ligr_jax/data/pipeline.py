@@ -15,7 +15,7 @@ from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.loader import in_processes, loader_errors, starting
-from ligr_jax.data.plan import Plan, make_plan
+from ligr_jax.data.packing import PackingPlan, make_packing_plan
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import UniqueIdMapper, UniqueIds
 
@@ -80,7 +80,7 @@ class TrainBatches(Iterator[TrainBatch]):
 
 
 def train_batches(
-    records: Records, plan: Plan, config: Config, process: Process = Process()
+    records: Records, plan: PackingPlan, config: Config, process: Process = Process()
 ) -> TrainBatches:
     """Endless training batches of `optim.batch / process.count` rows; a new shuffle every epoch.
 
@@ -110,7 +110,7 @@ def _without_lists(batch: Batch) -> TrainBatch:
 
 
 def eval_batches(
-    records: Records, plan: Plan, config: Config, process: Process = Process()
+    records: Records, plan: PackingPlan, config: Config, process: Process = Process()
 ) -> Iterator[tuple[np.ndarray, Batch, dict[str, UniqueIds]]]:
     """Every row of the plan once, in order: impression numbers [B, N], batch, and lists of rows.
 
@@ -141,10 +141,10 @@ def _share(batch: int, process: Process) -> int:
     return batch // process.count
 
 
-def plan_for(records: Records, config: Config, split: str) -> Plan:
+def plan_for(records: Records, config: Config, split: str) -> PackingPlan:
     """The plan of a split under a configuration; evaluation always takes every member."""
     train = split == "train"
-    return make_plan(
+    return make_packing_plan(
         records,
         split,
         capacity=config.data.seq_len // 2,

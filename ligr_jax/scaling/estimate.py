@@ -11,8 +11,8 @@ import numpy as np
 
 from ligr_jax.config import Config
 from ligr_jax.data.assemble import Assembler
+from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.pipeline import plan_for
-from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.flops import parameter_counts, train_flops
@@ -72,7 +72,7 @@ class Estimator:
         records = self._once("records", edges, lambda: Records(self._data, edges))
         features = asdict(config.model)["features"]
         self._once("ids", features, lambda: require_rows_for_ids(config.model, records))
-        plan: Plan = self._once("plan", rows, lambda: plan_for(records, config, "train"))
+        plan: PackingPlan = self._once("plan", rows, lambda: plan_for(records, config, "train"))
         if not len(plan):
             raise BadInput(f"{self._data}: the train split has no impressions")
         row: Work = self._once(
@@ -114,7 +114,7 @@ class Estimator:
         return found
 
 
-def _state(config: Config, records: Records, plan: Plan) -> tuple[dict[str, int], int]:
+def _state(config: Config, records: Records, plan: PackingPlan) -> tuple[dict[str, int], int]:
     """Parameters by group, and bytes of the training state."""
     batch = Assembler(records, plan, config.model)(np.zeros(1, np.int64))
     tx = optimizer(config, 1, layout(config.model.tables))
@@ -124,7 +124,7 @@ def _state(config: Config, records: Records, plan: Plan) -> tuple[dict[str, int]
     return parameter_counts(config.model, state.params), size
 
 
-def traced_bytes(config: Config, records: Records, plan: Plan, rows: int) -> int:
+def traced_bytes(config: Config, records: Records, plan: PackingPlan, rows: int) -> int:
     """Bytes that the backward pass of any kind of model reads of the forward one over `rows` rows.
 
     As traced: compilers fuse and recompute, and kernels of the model itself are not told apart from

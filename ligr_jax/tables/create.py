@@ -56,10 +56,10 @@ def _part(
     columns = stored.width
     first_row: jax.Array | int = 0
     first_column: jax.Array | int = 0
-    if stored.placement in ("row", "table"):
+    if stored.placement in ("row_wise", "table_wise"):
         rows //= layout.model
         first_row = device * rows
-    if stored.placement == "column":
+    if stored.placement == "column_wise":
         columns //= layout.model
         first_column = device * columns
     # The tables in the order of their rows in the array.

@@ -1,10 +1,10 @@
 """Placement of a model's tables on a mesh.
 
     replicated   every device stores the full table
-    column       E is sharded over the axis `model`: a device stores some columns of every row
+    column_wise  E is sharded over the axis `model`: a device stores some columns of every row
                  (LiRank's choice)
-    row          V is sharded over the axis `model`: a device stores some full rows
-    table        the tables of one width are concatenated in one array, each on one of the devices
+    row_wise     V is sharded over the axis `model`: a device stores some full rows
+    table_wise   the tables of one width are concatenated in one array, each on one of the devices
                  of the axis `model`
 
 All placements are replicated over the axis `data`. Dimensions that do not divide evenly are padded
@@ -24,14 +24,14 @@ from ligr_jax.config import TableShape, escape
 
 AXES = ("data", "model")
 PARTS = P(AXES)  # shards the leading axis over all devices
-Placement = Literal["replicated", "column", "row", "table"]
+Placement = Literal["replicated", "column_wise", "row_wise", "table_wise"]
 
 
 class Stored(NamedTuple):
     """A stored array [rows, width], including padding.
 
-    `members` has the tables of each device of the axis `model` for placement `table`; otherwise
-    it has one table.
+    `members` has the tables of each device of the axis `model` for placement
+    `table_wise`; otherwise it has one table.
     """
 
     placement: Placement
@@ -41,9 +41,9 @@ class Stored(NamedTuple):
 
     def spec(self, ndim: int) -> P:
         """Return the partition spec of the array, or of optimizer state [V] or [V, E]."""
-        if self.placement == "replicated" or (self.placement == "column" and ndim == 1):
+        if self.placement == "replicated" or (self.placement == "column_wise" and ndim == 1):
             return P()
-        return P(None, "model") if self.placement == "column" else P("model")
+        return P(None, "model") if self.placement == "column_wise" else P("model")
 
     def join(self, tables: Mapping[str, jax.Array]) -> jax.Array:
         """Return the array of its tables [V, E], or of one number per row [V] of each table."""
@@ -142,24 +142,28 @@ def layout(
     # Every table has an array of its own, padded to divide by `model` ...
     for name, (rows, width) in shapes.items():
         placement = chosen[name]
-        if placement == "table":
+        if placement == "table_wise":
             continue
-        stored_rows = _round_up(rows, model) if placement == "row" else rows
-        stored_width = _round_up(width, model) if placement == "column" else width
+        stored_rows = _round_up(rows, model) if placement == "row_wise" else rows
+        stored_width = _round_up(width, model) if placement == "column_wise" else width
         arrays[escape(name)] = Stored(
             placement=placement, rows=stored_rows, width=stored_width, members=((name,),)
         )
         spans[name] = Span(stored=escape(name), first=0, rows=rows, width=width)
-    # ... except tables with placement `table`: those of one width share an array with one block of
-    # equal size per device.
-    for width in sorted({shapes[name].width for name in shapes if chosen[name] == "table"}):
-        group = {n: s.rows for n, s in shapes.items() if chosen[n] == "table" and s.width == width}
+    # ... except tables with placement `table_wise`: those of one width share an array with one
+    # block of equal size per device.
+    for width in sorted({shapes[name].width for name in shapes if chosen[name] == "table_wise"}):
+        group = {
+            n: s.rows for n, s in shapes.items() if chosen[n] == "table_wise" and s.width == width
+        }
         members = _balance(group, model)
         block = max(sum(group[n] for n in names) for names in members)
         array = f"width_{width}"
         while array in arrays:  # a table has this name
             array += "_"
-        arrays[array] = Stored(placement="table", rows=block * model, width=width, members=members)
+        arrays[array] = Stored(
+            placement="table_wise", rows=block * model, width=width, members=members
+        )
         for k, names in enumerate(members):
             first = k * block
             for name in names:

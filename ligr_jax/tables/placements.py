@@ -190,9 +190,9 @@ Exchange = Replicated | TableWise
 
 EXCHANGES: dict[str, type[Replicated] | type[TableWise]] = {
     "replicated": Replicated,
-    "column": ColumnWise,
-    "row": RowWise,
-    "table": TableWise,
+    "column_wise": ColumnWise,
+    "row_wise": RowWise,
+    "table_wise": TableWise,
 }
 
 

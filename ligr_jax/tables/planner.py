@@ -5,11 +5,11 @@ part of a batch has u unique ids of a table, the whole batch U (upper bounds, be
 static). There are n = data x model devices, m = model, d = data:
 
     replicated   2 (n-1)/n U E                       all-reduce of gradients over all devices
-    column       2 (m-1)/m u E + 2 (d-1)/d U E/m     rows, gradients, all-reduce over `data`
-    row          2 (m-1) u E   + 2 (d-1)/d U E
-    table        2 (m-1) S u E + 2 (d-1)/d S U E     S tables per device, all of one width together
+    column_wise  2 (m-1)/m u E + 2 (d-1)/d U E/m     rows, gradients, all-reduce over `data`
+    row_wise     2 (m-1) u E   + 2 (d-1)/d U E
+    table_wise   2 (m-1) S u E + 2 (d-1)/d S U E     S tables per device, all of one width together
 
-plus the ids. Hence `column` sends least unless a table is small; `replicated` needs the fewest
+plus the ids. Hence `column_wise` sends least unless a table is small; `replicated` needs the fewest
 messages.
 """
 
@@ -196,8 +196,8 @@ class _Costs:
         return sharded, f"replicated would send {size(replicated_bytes)}"
 
     def sharded(self, name: str) -> Placement:
-        """Return `column`, or `row` if there are fewer columns than devices."""
-        return "column" if self.shapes[name].width >= self.model else "row"
+        """Return `column_wise`, or `row_wise` if there are fewer columns than devices."""
+        return "column_wise" if self.shapes[name].width >= self.model else "row_wise"
 
     def plan(
         self, chosen: Mapping[str, Placement], reasons: Mapping[str, str], budget: int
@@ -231,7 +231,7 @@ class _Costs:
 
     def _padding(self, stored: Stored, tables: tuple[str, ...]) -> str:
         """Return a note on padding, or ""."""
-        if stored.placement == "table":
+        if stored.placement == "table_wise":
             return ""
         v, e = self.shapes[tables[0]]
         columns = f"; {e} columns stored as {stored.width}" if stored.width > e else ""
@@ -257,11 +257,11 @@ class _Costs:
             return round(2 * (n - 1) / n * unique * row)
         over_data = 2 * (d - 1) / d * unique * row
         ids = 2 * (m - 1) * u * _INT  # local ids and their inverse
-        if stored.placement == "column":
+        if stored.placement == "column_wise":
             # Row-wise AdaGrad sums the squares of a row over the shards of columns.
             norm = 2 * (m - 1) / m * unique * _FLOAT * self.by_row
             return round(2 * (m - 1) / m * u * row + over_data / m + ids + norm)
-        if stored.placement == "row":
+        if stored.placement == "row_wise":
             return round(2 * (m - 1) * u * row + over_data + ids)
         slots = max(map(len, stored.members))
         return round(slots * (2 * (m - 1) * u * row + over_data + ids))

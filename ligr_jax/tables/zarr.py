@@ -7,9 +7,9 @@ DIR/TABLE/values/        float32 [V, E]                        at 32 bits
 DIR/TABLE/codes/         int8 [V, E] or uint8 [V, ceil(E/2)]   at 8 or 4 bits
 DIR/TABLE/scale/ middle/ float32 [V]                           at 8 or 4 bits
 
-TABLE is the table's name, escaped (`ligr_jax.config.escape`). A file is a shard of 65,536 rows; it
-is read in chunks of 512 rows. Every chunk and the index of every shard end with a CRC-32C, so that
-a flipped bit is an error, not a value.
+TABLE is the table's name, escaped (`ligr_jax.config.escaping`). A file is a shard of 65,536 rows;
+it is read in chunks of 512 rows. Every chunk and the index of every shard end with a CRC-32C, so
+that a flipped bit is an error, not a value.
 """
 
 import json

@@ -17,8 +17,8 @@ import numpy as np
 from ligr_jax.config import Config, ConfigError, MeshConfig, join_list, metric_key, override
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
+from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.pipeline import eval_batches, plan_for
-from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.unique_ids import UniqueIds
@@ -62,9 +62,9 @@ class Evaluator:
             return model.apply(given, batch)
 
         self.apply = jax.jit(logits)
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, PackingPlan] = {}
 
-    def plan(self, split: str) -> Plan:
+    def plan(self, split: str) -> PackingPlan:
         if split not in self._plans:
             self._plans[split] = plan_for(self.records, self.config, split)
         return self._plans[split]

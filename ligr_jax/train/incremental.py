@@ -14,7 +14,7 @@ that came before as history. A row optimizer's accumulators go on from w_{t-1}, 
 much is known of a row; Adam's moments and the schedule start anew.
 
     ligr train --data DATA --out day-1 --warm-start day-0 --cold-weights cold \\
-        data.edges=T0,T1,T2,T2 train.warm.cold_weight=0.1 train.warm.strength=10
+        data.edges=T0,T1,T2,T2 train.warm.cold_weight=0.1 train.warm.fisher_weight=10
 """
 
 from collections.abc import Callable
@@ -82,14 +82,14 @@ def warm_start(
         stats = _add(stats, share, jax.device_get(state.stats))
         if run == warm.run:
             rows = _accumulators(config, evaluator, state)
-        if warm.strength and share:
+        if warm.fisher_weight and share:
             say(f"measuring which weights {run} relies on")
             h = fisher(evaluator, state, warm.examples, config.train.seed)
             importance = _add(importance, share, h)
             weighted = _add(weighted, share, jax.tree.map(np.multiply, h, weights))
         del state, weights
     center = None
-    if warm.strength:
+    if warm.fisher_weight:
         center = jax.tree.map(
             lambda sum_, h, w: np.where(h > 0, sum_ / np.where(h > 0, h, 1), w),
             weighted,
@@ -181,9 +181,9 @@ def _refuse(config: Config) -> None:
             f"train.warm.run={warm.run}: runs go on from others in one process, and this is one "
             f"of {jax.process_count()}"
         )
-    if warm.strength and config.optim.table_optimizer == "adamw":
+    if warm.fisher_weight and config.optim.table_optimizer == "adamw":
         raise ConfigError(
-            f"train.warm.strength={warm.strength} holds the rows of a batch, and "
+            f"train.warm.fisher_weight={warm.fisher_weight} holds the rows of a batch, and "
             "optim.table_optimizer=adamw moves all rows; choose another, e.g. rowwise_adagrad"
         )
     runs = [r for r in (warm.run, warm.cold_run) if r]

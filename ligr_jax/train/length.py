@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ligr_jax.config import Config
-from ligr_jax.data.plan import Plan
+from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.flops import train_flops
@@ -16,7 +16,7 @@ from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
 _SAMPLED = 16_384  # impressions: enough to know the pairs of a row within about one percent
 
 
-def work_of_a_row(config: Config, records: Records, plan: Plan) -> Work:
+def work_of_a_row(config: Config, records: Records, plan: PackingPlan) -> Work:
     """Mean work of a row of the plan, from a sample of its rows that every run draws alike."""
     wanted = int(np.clip(_SAMPLED // plan.capacity, 16, 2048))
     rows = np.random.default_rng(0).integers(0, len(plan), wanted)
@@ -32,7 +32,7 @@ def work_of_a_row(config: Config, records: Records, plan: Plan) -> Work:
     return Work(*(x / len(rows) for x in astuple(total)))
 
 
-def number_of_steps(config: Config, plan: Plan, row: Work) -> int:
+def number_of_steps(config: Config, plan: PackingPlan, row: Work) -> int:
     """`train.steps`, or as many as `train.flops` pays for, or `train.epochs` over the plan's rows.
 
     row: work of a row, read only where there is a budget.
@@ -44,7 +44,7 @@ def number_of_steps(config: Config, plan: Plan, row: Work) -> int:
     return max(1, round(rows / batch))
 
 
-def steps_of(config: Config, records: Records, plan: Plan) -> int:
+def steps_of(config: Config, records: Records, plan: PackingPlan) -> int:
     """Steps of a run over a plan.
 
     Raises:

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import jax
 
-from ligr_jax.config import Config, ConfigError, difference, from_json, to_json
+from ligr_jax.config import Config, ConfigError, config_from_json, config_to_json, difference
 from ligr_jax.data.assemble import crowded_tables
+from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.pipeline import TrainBatch, TrainBatches, plan_for, train_batches
-from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.parallel.processes import from_first, is_first, ready, stop_agreed
@@ -69,7 +69,7 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
 
 def _require_one_configuration(config: Config, out: Path) -> None:
     """Raise ConfigError where process 0 of this run has another configuration."""
-    first = from_json(from_first(f"config/{out.name}", to_json(config)))
+    first = config_from_json(from_first(f"config/{out.name}", config_to_json(config)))
     changed = difference(first, config)
     if changed:
         lines = "\n".join(f"  {k}: there {a!r}, here {b!r}" for k, (a, b) in changed.items())
@@ -195,7 +195,7 @@ class Trainer:
         self.config, self.records, self.say = config, records, say
         for line in crowded_tables(config.model, records.manifest):
             say(line)
-        self.plan: Plan = plan_for(records, config, "train")
+        self.plan: PackingPlan = plan_for(records, config, "train")
         self.steps = steps_of(config, records, self.plan)
         self.program = Program(config, self.steps)
         self.mesh = self.program.mesh

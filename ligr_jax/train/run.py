@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ligr_jax import contents
-from ligr_jax.config import Config, ConfigError, difference, flatten, from_plain
-from ligr_jax.digests import DamagedFile, read_json, write_json
+from ligr_jax.config import (
+    Config,
+    ConfigError,
+    RenamedField,
+    config_from_plain,
+    difference,
+    flatten,
+)
+from ligr_jax.digests import DIGEST, DamagedFile, read_json, write_json
 from ligr_jax.lock import Busy as Busy
 from ligr_jax.lock import exclusive
 from ligr_jax.lock import held as held
@@ -135,7 +142,9 @@ def load_config(directory: Path) -> Config:
         "which writes it"
     )
     try:
-        return from_plain(read_json(path, remedy))
+        return config_from_plain(read_json(path, remedy))
+    except RenamedField as e:
+        raise RenamedField(f'{path}: {e} there, and delete the line "{DIGEST}"') from e
     except ConfigError as e:
         raise ConfigError(f"{path}: {e}; {remedy}") from e
 

@@ -149,7 +149,7 @@ def optimizer(run: Config, steps: int, layout: Layout, hyper: Hyper | None = Non
 
     table_rate, rule = schedule(config, hyper.table_lr, steps), row_rule(run)
     dense = optax.chain(
-        *([anchored(run.train.warm.strength)] if run.train.warm.strength else []),
+        *([anchored(run.train.warm.fisher_weight)] if run.train.warm.fisher_weight else []),
         _scale_by_adam(run.model),
         optax.add_decayed_weights(hyper.weight_decay, matrices),
         optax.scale_by_learning_rate(schedule(config, hyper.dense_lr, steps)),
@@ -179,7 +179,7 @@ def _scale_by_adam(config: ModelConfig) -> optax.GradientTransformation:
 
 def row_rule(config: Config) -> SparseOptimizer | None:
     """The tables' optimizer; None where they train as dense weights do."""
-    name, strength = config.optim.table_optimizer, config.train.warm.strength
+    name, strength = config.optim.table_optimizer, config.train.warm.fisher_weight
     if name == "adamw":
         return None
     return (

@@ -48,7 +48,7 @@ def test_the_tables_of_the_newest_checkpoint_are_exported(
     )
 
 
-@pytest.mark.parametrize("placement", ["column", "row", "table"])
+@pytest.mark.parametrize("placement", ["column_wise", "row_wise", "table_wise"])
 def test_an_export_is_the_same_from_any_mesh(trained: Path, tmp_path: Path, placement: str) -> None:
     """Tables padded and cut to lie on it are written as they are."""
     mesh = ["mesh.data=1", "mesh.model=8", f"mesh.placement={placement}"]

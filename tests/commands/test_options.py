@@ -45,7 +45,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("model.parametrization=mup", "model.base_width=8", "model.base_depth=1"),
         *("model.base_set_depth=2", "model.base_heads=1", "train.steps=0", "train.flops=2e6"),
         *("mesh.data=2", "mesh.model=2", "mesh.fsdp=true", "mesh.table_gib=1"),
-        *("mesh.placement=auto,item_id:column", "data.edges={edges}"),
+        *("mesh.placement=auto,item_id:column_wise", "data.edges={edges}"),
     ),
     "HSTU with a head of experts": (
         *("model.kind=hstu", "model.head.kind=ple", "model.head.groups=click,like"),
@@ -75,7 +75,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     ),
     "from earlier weights": (
         *("--warm-start {earlier}", "--cold-weights {earlier}"),  # train.warm.run, cold_run
-        *("train.warm.cold_weight=0.5", "train.warm.strength=1", "train.warm.examples=8"),
+        *("train.warm.cold_weight=0.5", "train.warm.fisher_weight=1", "train.warm.examples=8"),
     ),
 }
 # What other tests show: bags need a log that has them (tests/data/test_bags.py), loader processes

@@ -13,7 +13,7 @@ from ligr_jax.data.assemble import Assembler, check_columns, crowded_tables, def
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.manifest import MISSING, ColumnStats
-from ligr_jax.data.plan import Plan, make_plan
+from ligr_jax.data.packing import PackingPlan, make_packing_plan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.ops.hashing import hash_rows, qr_rows
@@ -35,8 +35,8 @@ def records(prepared: Path) -> Records:
 
 
 @pytest.fixture(scope="module", params=[24, 128], ids=["cut histories", "packed members"])
-def plan(records: Records, request: pytest.FixtureRequest) -> Plan:
-    plan = make_plan(records, "train", request.param)
+def plan(records: Records, request: pytest.FixtureRequest) -> PackingPlan:
+    plan = make_packing_plan(records, "train", request.param)
     cut = (~np.isin(plan.start, records.offsets)).any()
     packed = (np.diff(plan.bounds) > 1).any()
     assert (cut, packed) == (request.param == 24, request.param == 128)
@@ -44,13 +44,13 @@ def plan(records: Records, request: pytest.FixtureRequest) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def batch(records: Records, plan: Plan) -> Batch:
+def batch(records: Records, plan: PackingPlan) -> Batch:
     """All rows of the plan, and one of padding."""
     return Assembler(records, plan, MODEL)(np.append(np.arange(len(plan)), -1))
 
 
 @pytest.fixture(scope="module")
-def index(plan: Plan) -> np.ndarray:
+def index(plan: PackingPlan) -> np.ndarray:
     """Impression numbers of `batch`, -1 in padding."""
     return plan.gather(np.append(np.arange(len(plan)), -1))[0]
 
@@ -77,7 +77,7 @@ def test_types_and_shapes_are_those_of_the_contract(batch: Batch, index: np.ndar
 
 
 def test_labels_ids_and_weights_are_the_logs(
-    batch: Batch, index: np.ndarray, records: Records, plan: Plan
+    batch: Batch, index: np.ndarray, records: Records, plan: PackingPlan
 ) -> None:
     real = index >= 0
     at = index[real]
@@ -135,7 +135,7 @@ def made(features: dict[str, Feature], stats_of: dict[str, ColumnStats], **colum
         "click": [0] * n,
     }
     at = np.array([0])
-    plan = Plan(n, at, at, np.array([n]), np.array([0, 1]))
+    plan = PackingPlan(n, at, at, np.array([n]), np.array([0, 1]))
     model = ModelConfig(features=features, actions=("click",))
     return Assembler(_Made(defaults | columns, stats_of), plan, model)(at)  # type: ignore[arg-type]
 
@@ -198,7 +198,7 @@ def test_padding_has_empty_bags() -> None:
     records = _Made({"tag": [[1, 2]], "qr": [[1]], "session": [0], "timestamp_ms": [0],
                      "weight": [1.0], "click": [0]}, stats_of)  # fmt: skip
     at = np.array([0])
-    plan = Plan(2, at, at, np.array([1]), np.array([0, 1]))
+    plan = PackingPlan(2, at, at, np.array([1]), np.array([0, 1]))
     batch = Assembler(records, plan, ModelConfig(features=features))(np.array([0, -1]))  # type: ignore[arg-type]
     assert (batch.ids["tag"] == -1).tolist() == [[[False] * 2, [True] * 2], [[True] * 2] * 2]
     padding = [True] * 4

@@ -15,7 +15,7 @@ from ligr_jax.data.assemble import Assembler, default_features
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.columns import stored
 from ligr_jax.data.manifest import Manifest, load_manifest
-from ligr_jax.data.plan import make_plan
+from ligr_jax.data.packing import make_packing_plan
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.prepare.shards import write_batch
@@ -34,7 +34,7 @@ def prepared_log(directory: Path) -> Records:
 
 def batch_of(records: Records, features: dict[str, Feature]) -> Batch:
     model = ModelConfig(features=features, actions=("click",))
-    plan = make_plan(records, "train", 32)
+    plan = make_packing_plan(records, "train", 32)
     return Assembler(records, plan, model)(np.arange(len(plan)))
 
 

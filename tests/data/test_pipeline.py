@@ -11,8 +11,8 @@ import pytest
 from ligr_jax.config import Config, ConfigError, DataConfig, EvalConfig, Feature, ModelConfig
 from ligr_jax.config import OptimConfig as Optim
 from ligr_jax.data.batch import Batch
+from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.pipeline import Process, eval_batches, plan_for, train_batches
-from ligr_jax.data.plan import Plan
 from ligr_jax.data.records import Records
 
 BATCH = 4
@@ -32,7 +32,7 @@ def records(prepared: Path) -> Records:
 
 
 @pytest.fixture(scope="module")
-def plan(records: Records) -> Plan:
+def plan(records: Records) -> PackingPlan:
     plan = plan_for(records, CONFIG, "train")
     assert len(plan) % BATCH  # so that batches straddle epochs
     return plan
@@ -61,7 +61,7 @@ def assert_equal(a: list[Batch], b: list[Batch]) -> None:
 
 
 def test_an_epoch_holds_every_row_once_and_the_next_has_another_order(
-    records: Records, plan: Plan
+    records: Records, plan: PackingPlan
 ) -> None:
     n = len(plan)
     batches = take(train_batches(records, plan, CONFIG), 2 * n)  # BATCH epochs and as many again
@@ -72,7 +72,7 @@ def test_an_epoch_holds_every_row_once_and_the_next_has_another_order(
     assert len({tuple(e) for e in epochs}) == 2 * BATCH
 
 
-def test_the_seed_decides_the_order(records: Records, plan: Plan) -> None:
+def test_the_seed_decides_the_order(records: Records, plan: PackingPlan) -> None:
     reseeded = replace(CONFIG, train=replace(CONFIG.train, seed=1))
     a, same, other = (
         [key for b in take(train_batches(records, plan, c), 5) for key in rows_of(b)]
@@ -83,7 +83,7 @@ def test_the_seed_decides_the_order(records: Records, plan: Plan) -> None:
 
 
 def test_a_restored_iterator_goes_on_where_it_was_also_across_an_epochs_end(
-    records: Records, plan: Plan
+    records: Records, plan: PackingPlan
 ) -> None:
     per_epoch = -(-len(plan) // BATCH)
     for taken in (0, 3, per_epoch - 1, 2 * per_epoch):
@@ -100,7 +100,7 @@ def test_a_restored_iterator_goes_on_where_it_was_also_across_an_epochs_end(
 
 
 def test_neither_batches_nor_states_depend_on_the_number_of_workers(
-    records: Records, plan: Plan
+    records: Records, plan: PackingPlan
 ) -> None:
     two = replace(CONFIG, data=replace(CONFIG.data, workers=2))
     count = len(plan) // BATCH + 3
@@ -117,7 +117,9 @@ def test_neither_batches_nor_states_depend_on_the_number_of_workers(
         again.close()
 
 
-def test_batches_of_one_row_hold_the_rows_of_larger_ones(records: Records, plan: Plan) -> None:
+def test_batches_of_one_row_hold_the_rows_of_larger_ones(
+    records: Records, plan: PackingPlan
+) -> None:
     single = replace(CONFIG, optim=replace(CONFIG.optim, batch=1))
     first = take(train_batches(records, plan, CONFIG), 1)[0]
     rows = take(train_batches(records, plan, single), BATCH)
@@ -127,7 +129,7 @@ def test_batches_of_one_row_hold_the_rows_of_larger_ones(records: Records, plan:
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_global_batch_holds_the_same_rows_on_any_number_of_processes(
-    records: Records, plan: Plan, count: int
+    records: Records, plan: PackingPlan, count: int
 ) -> None:
     whole = take(train_batches(records, plan, CONFIG), len(plan) // 2)
     shares = [
@@ -172,14 +174,16 @@ def test_evaluation_reads_every_target_once_in_batches_of_one_shape(
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), wanted)
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(records: Records, plan: Plan) -> None:
+def test_a_batch_that_processes_cannot_share_is_refused(
+    records: Records, plan: PackingPlan
+) -> None:
     with pytest.raises(ConfigError, match="batch of 4 rows is not divisible by 3 processes"):
         train_batches(records, plan, CONFIG, Process(0, 3))
 
 
 def test_training_on_nobody_is_refused(records: Records) -> None:
     nothing = np.zeros(0, np.int64)
-    empty = Plan(24, nothing, nothing, nothing, np.zeros(1, np.int64))
+    empty = PackingPlan(24, nothing, nothing, nothing, np.zeros(1, np.int64))
     with pytest.raises(ConfigError, match=r"no member kept .* raise data.fraction"):
         train_batches(records, empty, CONFIG)
     assert list(eval_batches(records, empty, CONFIG)) == []

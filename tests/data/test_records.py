@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ligr_jax.data.plan import make_plan
+from ligr_jax.data.packing import make_packing_plan
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.prepare.splits import SplitTimes
@@ -128,13 +128,13 @@ def test_a_window_of_time_is_trained_on_with_all_before_it_as_history(
     edges = tuple(first + k * (end - first) // 5 for k in (1, 2, 3, 3))
     day = pickle.loads(pickle.dumps(Records(prepared, edges)))
     time = day.column("timestamp_ms")
-    plan = make_plan(day, "train", capacity=32)
+    plan = make_packing_plan(day, "train", capacity=32)
     index, _, target = plan.gather(np.arange(len(plan)))
     expected = np.flatnonzero((time >= edges[0]) & (time < edges[1]))
     np.testing.assert_array_equal(np.sort(index[target]), expected)
     assert (time[index[(index >= 0) & ~target]] < edges[1]).all()
     assert (time[index[index >= 0]] < edges[0]).any()
-    assert len(make_plan(day, "test", capacity=32)) == 0
+    assert len(make_packing_plan(day, "test", capacity=32)) == 0
     items = day.feature("item_id")
     np.testing.assert_array_equal(
         day.train_counts("item_id", np.arange(30)), np.bincount(items[expected], minlength=30)

@@ -14,7 +14,7 @@ import pytest
 from ligr_jax.config import Feature, ModelConfig
 from ligr_jax.data.assemble import Assembler, default_features
 from ligr_jax.data.manifest import MISSING, ColumnStats, load_manifest
-from ligr_jax.data.plan import make_plan
+from ligr_jax.data.packing import make_packing_plan
 from ligr_jax.data.prepare.attach import attach
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.prepare import prepare
@@ -123,7 +123,7 @@ def test_features_are_looked_up_by_prefix(attached: Path, table: pl.DataFrame) -
         "sid2": Feature(rows=K**2 + 1, lookup="direct"),
         "sid3": Feature(rows=10**6),
     }
-    plan = make_plan(records, "train", 128)
+    plan = make_packing_plan(records, "train", 128)
     rows = np.append(np.arange(len(plan)), -1)
     batch = Assembler(records, plan, ModelConfig(features=features, actions=ACTIONS))(rows)
     index = plan.gather(rows)[0]

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from ligr_jax.data.assemble import Assembler, default_features
-from ligr_jax.data.plan import make_plan
+from ligr_jax.data.packing import make_packing_plan
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.records import Records
@@ -111,7 +111,7 @@ def test_weights_reach_the_batch(tmp_path: Path) -> None:
     log.write_parquet(tmp_path / "log" / "impressions-00000.parquet")
     prepare(canonical_source(tmp_path / "log"), tmp_path / "prepared", PrepareOptions())
     records = Records(tmp_path / "prepared")
-    plan = make_plan(records, "train", capacity=16)
+    plan = make_packing_plan(records, "train", capacity=16)
     features = {"item_id": default_features(records.manifest.columns)["item_id"]}
     batch = Assembler(records, plan, model_config(features=features, actions=("click",)))(
         np.arange(len(plan))

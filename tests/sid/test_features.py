@@ -10,7 +10,7 @@ from ligr_jax.cli import main as ligr
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.manifest import MISSING
-from ligr_jax.data.plan import make_plan
+from ligr_jax.data.packing import make_packing_plan
 from ligr_jax.data.records import Records
 from ligr_jax.scaling.ladder import configure
 from tests.data.logs import ACTIONS, write_log
@@ -50,7 +50,7 @@ def batch_of(data: Path) -> Batch:
     """All train rows, as read by a model with semantic ids only."""
     records = Records(data)
     config = configure(records.manifest, data, ["model.features=sid1,sid2,sid3"])
-    plan = make_plan(records, "train", 64)
+    plan = make_packing_plan(records, "train", 64)
     return Assembler(records, plan, config.model)(np.arange(len(plan)))
 
 

@@ -29,7 +29,7 @@ SHAPES = MODEL.tables
 IDS = 250  # ids per device and table
 RULE = rowwise_adagrad()
 CASES = [(4, 2), (2, 4), (1, 8)]
-PLACEMENTS = ["replicated", "column", "row", "table"]
+PLACEMENTS = ["replicated", "column_wise", "row_wise", "table_wise"]
 
 
 def planned(

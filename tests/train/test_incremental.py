@@ -100,7 +100,7 @@ def test_fisher_is_a_mean_of_squared_gradients_of_single_impressions(runs: Any) 
 
 def test_start_and_penalty_are_those_of_the_formula(runs: Any, prepared: Path) -> None:
     alpha, strength = 0.3, 5.0
-    asked = (f"train.warm.cold_weight={alpha}", f"train.warm.strength={strength}")
+    asked = (f"train.warm.cold_weight={alpha}", f"train.warm.fisher_weight={strength}")
     state = started(going_on(runs, prepared, *asked))
     (cold, at_cold), (newest, at_newest) = map(of, runs)
     w0, w1 = at_cold.params, at_newest.params
@@ -151,7 +151,7 @@ def test_a_stronger_hold_keeps_nearer_to_earlier_weights(
     h = fisher(evaluator, before, 300, 0)
     away = []
     for strength in (0, 100):
-        config = going_on(runs, prepared, f"train.warm.strength={strength}")
+        config = going_on(runs, prepared, f"train.warm.fisher_weight={strength}")
         train(config, tmp_path / str(strength), lambda _: None)
         _, after = of(tmp_path / str(strength))
         terms = jax.tree.map(
@@ -167,8 +167,8 @@ def test_resumed_on_any_mesh_it_ends_as_if_never_stopped(
 ) -> None:
     """Also where the earlier runs are gone: what they said is in the checkpoint."""
     moved = tuple(shutil.copytree(r, tmp_path / r.name) for r in runs)
-    asked = ("train.warm.strength=10", "train.warm.cold_weight=0.2", "train.keep=4")
-    four = ("mesh.data=2", "mesh.model=2", "mesh.placement=row")
+    asked = ("train.warm.fisher_weight=10", "train.warm.cold_weight=0.2", "train.keep=4")
+    four = ("mesh.data=2", "mesh.model=2", "mesh.placement=row_wise")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train(going_on(moved, prepared, *asked), whole, lambda _: None)
     shutil.copytree(whole, stopped)
@@ -210,14 +210,14 @@ def test_the_digest_knows_the_runs_and_not_their_places(
     ],
 )
 def test_refused(runs: Any, prepared: Path, assignment: str, message: str, tmp_path: Path) -> None:
-    config = going_on(runs, prepared, "train.warm.strength=1", assignment)
+    config = going_on(runs, prepared, "train.warm.fisher_weight=1", assignment)
     with pytest.raises(ConfigError, match=message):
         train(config, tmp_path / "run", lambda _: None)
 
 
 def test_a_hold_needs_something_to_hold_to(prepared: Path) -> None:
     for assignment, remedy in (
-        ("train.warm.strength=1", "train.warm.run"),
+        ("train.warm.fisher_weight=1", "train.warm.run"),
         ("train.warm.cold_weight=0.5", "train.warm.cold_run"),
         ("data.edges=3,2,4,5", "four times"),
     ):

@@ -94,7 +94,7 @@ def test_incremental_training_goes_on_from_the_statistics_too(
     finished: Path, prepared: Path
 ) -> None:
     """Also measuring what to hold, which reads the earlier run's statistics."""
-    asked = ("train.warm.strength=1", "train.warm.cold_weight=0.5", "train.warm.examples=20")
+    asked = ("train.warm.fisher_weight=1", "train.warm.cold_weight=0.5", "train.warm.examples=20")
     config = small_config(prepared, *FEED, *warm_assignments(finished, finished), *asked)
     program, records = Program(config, 20), Records(prepared)
     plan = plan_for(records, config, "train")
@@ -119,7 +119,7 @@ def test_weight_decay_is_of_matrices_alone(prepared: Path) -> None:
         assert np.any(x) == (path[-1].key == "kernel"), path
 
 
-@pytest.mark.parametrize("mesh", ["mesh.model=1", "mesh.model=2;mesh.placement=column"])
+@pytest.mark.parametrize("mesh", ["mesh.model=1", "mesh.model=2;mesh.placement=column_wise"])
 def test_effects_of_items_start_as_zero_wherever_tables_lie(prepared: Path, mesh: str) -> None:
     assignments = (*FEED, "model.lirank.wide=item_id", *mesh.split(";"))
     config = small_config(prepared, *assignments)

@@ -19,12 +19,18 @@ from ligr_jax.train.program import Program
 from ligr_jax.train.state import TrainState, split
 from tests.train.runs import small_config
 
-MIXED = ("column", "item_id:row", "surface:table", "dwell_s:table", "age_days:replicated")
+MIXED = (
+    "column_wise",
+    "item_id:row_wise",
+    "surface:table_wise",
+    "dwell_s:table_wise",
+    "age_days:replicated",
+)
 # Every mesh with every placement of a table, and one with each placement of all tables.
 PLACED = [
     ((8, 1), ("replicated",)),
     *product([(4, 2), (2, 4), (1, 8)], [MIXED]),
-    *product([(2, 4)], [("replicated",), ("column",), ("row",), ("table",)]),
+    *product([(2, 4)], [("replicated",), ("column_wise",), ("row_wise",), ("table_wise",)]),
 ]
 # Neither these widths nor the rows of the tables divide by 4 or 8.
 UNEVEN = ("model.table_width=10", "model.features.item_id.width=7")
@@ -85,7 +91,7 @@ def test_dense_weights_can_be_split_too(
     prepared: Path, alone: tuple[Program, TrainState, list[float]]
 ) -> None:
     """`mesh.fsdp`: a device keeps a part of each matrix and of its moments, and of the tables."""
-    split_too = ("mesh.fsdp=true", *mesh(4, 2, "column"))
+    split_too = ("mesh.fsdp=true", *mesh(4, 2, "column_wise"))
     _, state, losses = after(small_config(prepared, *UNEVEN, *split_too))
     np.testing.assert_allclose(losses, alone[2], rtol=1e-6)
     kept = {"dense": split(state.params)[0], "moments": state.opt_state["dense"]}
@@ -96,7 +102,7 @@ def test_dense_weights_can_be_split_too(
 
 def test_a_checkpoint_goes_from_mesh_to_mesh_bit_by_bit(prepared: Path, tmp_path: Path) -> None:
     """8 x 1, then 2 x 4 with tables everywhere, then one by columns, then one device."""
-    shapes = ((8, 1), (2, 4, *MIXED), (1, 8, "column"), (1, 2, "table"), (1, 1))
+    shapes = ((8, 1), (2, 4, *MIXED), (1, 8, "column_wise"), (1, 2, "table_wise"), (1, 1))
     configs = [small_config(prepared, *UNEVEN, *mesh(*shape)) for shape in shapes]
     program, state, _ = after(configs[0], 2)
     wanted = contents(program, state)
@@ -135,9 +141,9 @@ def compiled_step(program: Program, prepared: Path) -> tuple[Any, Any]:
     [
         # Ids, rows there and gradients back, sums of gradients: of dense weights, and over `data`.
         ("replicated", {"all-reduce"}),
-        ("column", {"all-gather", "all-to-all", "all-reduce"}),
-        ("row", {"all-gather", "reduce-scatter", "all-reduce"}),
-        ("table", {"all-to-all", "all-reduce"}),
+        ("column_wise", {"all-gather", "all-to-all", "all-reduce"}),
+        ("row_wise", {"all-gather", "reduce-scatter", "all-reduce"}),
+        ("table_wise", {"all-to-all", "all-reduce"}),
     ],
 )
 def test_no_table_travels_and_tables_are_made_where_they_live(
@@ -166,9 +172,12 @@ def test_what_cannot_be_is_refused_before_anything_is_allocated(prepared: Path) 
     for changes, message in (
         (mesh(3, 4), r"mesh\.data=3 x mesh\.model=4 needs more than the 8 available"),
         ((*mesh(2, 4), "optim.batch=12"), "12 rows .* is not divisible by mesh.data=2 x"),
-        (mesh(2, 4, "auto", "nothing:row"), "no table nothing; there are .*'item_id'"),
-        (mesh(2, 4, "diagonal"), "diagonal: choose one of auto, replicated, column, row, table"),
-        ((*mesh(2, 4, "column"), "optim.table_optimizer=adamw"), "cannot be sharded"),
+        (mesh(2, 4, "auto", "nothing:row_wise"), "no table nothing; there are .*'item_id'"),
+        (
+            mesh(2, 4, "diagonal"),
+            "diagonal: choose one of auto, replicated, column_wise, row_wise, table_wise",
+        ),
+        ((*mesh(2, 4, "column_wise"), "optim.table_optimizer=adamw"), "cannot be sharded"),
         (
             ("model.features.item_id.rows=2000000000", "model.features.item_id.width=512"),
             r"need 3,8\d\d\.\d GiB per device, .* mesh.model=1 now, mesh.model=\d+ would suffice",
@@ -189,7 +198,7 @@ def test_the_planner_splits_what_is_large_and_says_why(prepared: Path) -> None:
         "actor_id": "replicated",
         "age_days": "replicated",
         "dwell_s": "replicated",
-        "item_id": "column",
+        "item_id": "column_wise",
         "surface": "replicated",
     }
     text = "\n".join(plan.lines())
@@ -198,6 +207,6 @@ def test_the_planner_splits_what_is_large_and_says_why(prepared: Path) -> None:
     # The budget decides where traffic does not.
     tight = (*large, "data.seq_len=32", *mesh(2, 4), "mesh.table_gib=0.5")
     plan = Program(small_config(prepared, *tight)).plan
-    assert plan.layout.placements["item_id"] == "column"
+    assert plan.layout.placements["item_id"] == "column_wise"
     assert "to fit in memory" in "\n".join(plan.lines())
     assert plan.stored < plan.budget

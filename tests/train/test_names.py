@@ -19,7 +19,8 @@ RUN = (
     *("model.width=8", "model.heads=1", "model.depth=1", "model.table_width=4", "data.seq_len=32"),
     *("optim.batch=8", "train.steps=2", "train.log_every=1", "track.wandb=off"),
     *("model.features.c.d.rows=20", "model.features.i=j.rows=30", "mesh.data=1", "mesh.model=2"),
-    'mesh.placement="g,h:row",a/b:column,..:table,i=j:table,width_4:row,"k: ""l"":replicated"',
+    'mesh.placement="g,h:row_wise",a/b:column_wise,..:table_wise,i=j:table_wise,width_4:row_wise,'
+    '"k: ""l"":replicated"',
     'model.features=a/b,"g,h",c.d,i=j,width_4,..,"k: ""l"""',
     "model.actions=x/y,click,loss,a$b$",
     "eval.splits=test",

@@ -18,7 +18,7 @@ from ligr_jax.train.rows import read_rows
 from tests.train.runs import SMALL, small_config
 from tests.xla import flags
 
-MIXED = "mesh.placement=column,item_id:row,surface:table,dwell_s:table"
+MIXED = "mesh.placement=column_wise,item_id:row_wise,surface:table_wise,dwell_s:table_wise"
 SETTINGS = (
     "train.steps=40",
     "train.log_every=1",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ligr_jax.config import Config, ConfigError, Feature, flatten, join_list, text_of
+from ligr_jax.config import Config, ConfigError, Feature, flatten, join_list, value_text
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
 
@@ -40,7 +40,7 @@ def train_words(config: Config, data: Path, planned: Sequence[str]) -> list[str]
     words = [n for n in names if n not in planned] + list(planned)
     fewer = default is not None and set(config.model.features) < set(default.model.features)
     subset = [f"model.features={join_list(config.model.features)}"] if fewer else []
-    return ["--data", str(data), *subset, *(f"{n}={text_of(flat[n])}" for n in words)]
+    return ["--data", str(data), *subset, *(f"{n}={value_text(flat[n])}" for n in words)]
 
 
 def _default(data: Path) -> Config | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from ligr_jax.config import Config, Feature, ModelConfig, flatten, override, text_of
+from ligr_jax.config import Config, Feature, ModelConfig, flatten, override, value_text
 from ligr_jax.scaling.plan.rule import GrowthRule
 
 FEATURES = "model.features."
@@ -66,4 +66,4 @@ def config_of(row: Mapping[str, Any]) -> Config | None:
         for name, v in values.items()
         if name in known
     }
-    return override(blank, [f"{name}={text_of(v)}" for name, v in given.items()])
+    return override(blank, [f"{name}={value_text(v)}" for name, v in given.items()])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ligr_jax.data.manifest import SPLITS
-from ligr_jax.data.plan import Plan, make_plan, windows
+from ligr_jax.data.packing import PackingPlan, cut_windows, make_packing_plan
 
 CONTEXT = 0.5
 
@@ -39,7 +39,7 @@ def targets_of(records: Any, split: str) -> np.ndarray:
     return np.concatenate([f + np.arange(n) for f, n in zip(first, records.counts[:, before])])
 
 
-def row_windows(plan: Plan) -> list[list[tuple[int, int, int]]]:
+def row_windows(plan: PackingPlan) -> list[list[tuple[int, int, int]]]:
     slices = list(zip(plan.start.tolist(), plan.target.tolist(), plan.stop.tolist()))
     return [slices[a:b] for a, b in zip(plan.bounds[:-1], plan.bounds[1:])]
 
@@ -49,7 +49,7 @@ def row_windows(plan: Plan) -> list[list[tuple[int, int, int]]]:
 def test_every_impression_of_a_split_is_a_target_exactly_once(split: str, capacity: int) -> None:
     for seed in range(5):
         records = histories(seed)
-        plan = make_plan(records, split, capacity, CONTEXT, seed=seed)
+        plan = make_packing_plan(records, split, capacity, CONTEXT, seed=seed)
         index, _, is_target = plan.gather(np.arange(len(plan)))
         np.testing.assert_array_equal(np.sort(index[is_target]), targets_of(records, split))
         assert plan.targets == is_target.sum()
@@ -63,7 +63,7 @@ def test_a_window_is_the_newest_history_of_one_member_up_to_its_last_target(
     capacity: int, context: float
 ) -> None:
     records = histories(1)
-    cut = windows(records, "validation", capacity, context, np.ones(80, bool))
+    cut = cut_windows(records, "validation", capacity, context, np.ones(80, bool))
     member = np.searchsorted(records.offsets, cut.start, side="right") - 1
     np.testing.assert_array_equal(
         member, np.searchsorted(records.offsets, cut.stop - 1, side="right") - 1
@@ -79,7 +79,7 @@ def test_a_window_is_the_newest_history_of_one_member_up_to_its_last_target(
 def test_windows_end_where_sessions_end_unless_one_is_longer_than_a_row(capacity: int) -> None:
     for seed in range(5):
         records = histories(seed)
-        cut = windows(records, "train", capacity, CONTEXT, np.ones(80, bool))
+        cut = cut_windows(records, "train", capacity, CONTEXT, np.ones(80, bool))
         ends = set(records.session_ends().tolist())
         split_ends = set((records.offsets[:-1] + records.counts[:, :2].sum(1)).tolist())
         for target, stop in zip(cut.target.tolist(), cut.stop.tolist()):
@@ -93,14 +93,14 @@ def test_long_histories_keep_the_share_of_context_they_are_promised() -> None:
     """All windows but a member's first are at least half context, up to whole sessions."""
     records = histories(2, longest=300)
     capacity = 40
-    cut = windows(records, "train", capacity, CONTEXT, np.ones(80, bool))
+    cut = cut_windows(records, "train", capacity, CONTEXT, np.ones(80, bool))
     first = np.isin(cut.start, records.offsets)
     assert (~first).sum() > 50
     assert ((cut.target - cut.start)[~first] >= capacity * CONTEXT).all()
 
 
 def test_rows_hold_their_windows_one_after_the_other() -> None:
-    plan = make_plan(histories(3), "train", 16, CONTEXT)
+    plan = make_packing_plan(histories(3), "train", 16, CONTEXT)
     index, window, is_target = plan.gather(np.arange(len(plan)))
     for r, slices in enumerate(row_windows(plan)):
         flat = [
@@ -113,7 +113,7 @@ def test_rows_hold_their_windows_one_after_the_other() -> None:
 
 
 def test_a_row_is_a_function_of_its_number_alone() -> None:
-    plan = make_plan(histories(4), "train", 16, CONTEXT)
+    plan = make_packing_plan(histories(4), "train", 16, CONTEXT)
     whole = plan.gather(np.arange(len(plan)))
     some = np.array([5, -1, 0, len(plan) - 1, 5])
     for part, all_rows, padding in zip(plan.gather(some), whole, (-1, 0, False)):
@@ -123,13 +123,15 @@ def test_a_row_is_a_function_of_its_number_alone() -> None:
 
 @pytest.mark.parametrize(("longest", "capacity"), [(20, 64), (60, 256), (5, 32)])
 def test_rows_are_full_where_several_members_fit(longest: int, capacity: int) -> None:
-    plan = make_plan(histories(5, members=2000, longest=longest), "train", capacity, CONTEXT)
+    plan = make_packing_plan(
+        histories(5, members=2000, longest=longest), "train", capacity, CONTEXT
+    )
     assert plan.packing >= 0.95
 
 
 def test_a_plan_is_decided_by_its_seed() -> None:
     records = histories(6)
-    a, same, other = (make_plan(records, "train", 16, CONTEXT, seed=s) for s in (1, 1, 2))
+    a, same, other = (make_packing_plan(records, "train", 16, CONTEXT, seed=s) for s in (1, 1, 2))
     assert row_windows(a) == row_windows(same)
     assert row_windows(a) != row_windows(other)
     one, another = (sorted(w for row in row_windows(p) for w in row) for p in (a, other))
@@ -140,7 +142,7 @@ def test_a_smaller_fraction_of_members_is_a_subset_of_a_larger_one() -> None:
     records = histories(7, members=200)
 
     def members(fraction: float, seed: int) -> set[int]:
-        plan = make_plan(records, "train", 16, CONTEXT, fraction, seed)
+        plan = make_packing_plan(records, "train", 16, CONTEXT, fraction, seed)
         return set(np.searchsorted(records.offsets, plan.start, side="right").tolist())
 
     whole = members(1.0, 0)
@@ -153,7 +155,7 @@ def test_a_smaller_fraction_of_members_is_a_subset_of_a_larger_one() -> None:
 def test_members_of_one_impression_share_rows() -> None:
     records = histories(8, members=20, longest=2)
     records.counts[:] = [0, 1, 0, 0]
-    plan = make_plan(records, "train", 8, CONTEXT)
+    plan = make_packing_plan(records, "train", 8, CONTEXT)
     assert len(plan) == 3
     assert plan.targets == 20
 
@@ -161,7 +163,7 @@ def test_members_of_one_impression_share_rows() -> None:
 def test_a_split_without_members_gives_an_empty_plan() -> None:
     records = histories(9)
     records.counts[:, 2] = 0
-    plan = make_plan(records, "validation", 8, CONTEXT)
+    plan = make_packing_plan(records, "validation", 8, CONTEXT)
     assert len(plan) == plan.targets == plan.impressions == 0
     assert plan.packing == 0
     assert plan.gather(np.array([-1, -1]))[0].tolist() == [[-1] * 8] * 2

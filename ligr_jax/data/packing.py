@@ -1,0 +1,255 @@
+"""Packing of member histories into rows of equal length, as a plan of indices.
+
+The plan is made from the members' lengths alone, in two vectorized steps:
+
+1. `cut_windows` cuts a member's impressions of a split into windows of at most N impressions, each
+   with the history that precedes it. Every impression of the split is a target exactly once.
+2. `pack_windows` packs the windows into rows of N impressions. It repeats greedy patterns over the
+   histogram of window lengths, so its cost depends on the number of distinct lengths and not on the
+   number of windows.
+
+A row is a pure function of its number. A shuffle is therefore global, batches do not depend on the
+number of workers or hosts, and a sweep over N makes new plans from data prepared once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ligr_jax.data.records import Records
+
+
+@dataclass(frozen=True)
+class MemberWindows:
+    """Slices of member histories: impressions start..stop, of which target..stop are targets.
+
+    Attributes:
+        start: int64 [windows], impression number at which the window begins.
+        target: int64 [windows], impression number of the first target.
+        stop: int64 [windows], impression number after the last target.
+    """
+
+    start: np.ndarray
+    target: np.ndarray
+    stop: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+@dataclass(frozen=True)
+class PackingPlan:
+    """Rows of at most `capacity` impressions; row r holds windows bounds[r] .. bounds[r + 1].
+
+    Attributes:
+        capacity: N, impressions of a row.
+        start, target, stop: int64 [windows], as in `MemberWindows`, in row order.
+        bounds: int64 [rows + 1].
+    """
+
+    capacity: int
+    start: np.ndarray
+    target: np.ndarray
+    stop: np.ndarray
+    bounds: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.bounds) - 1
+
+    @property
+    def impressions(self) -> int:
+        """Number of impressions in all rows, context included."""
+        return int((self.stop - self.start).sum())
+
+    @property
+    def targets(self) -> int:
+        """Number of targets in all rows."""
+        return int((self.stop - self.target).sum())
+
+    @property
+    def packing(self) -> float:
+        """Packing efficiency: the share of positions that are not padding."""
+        return self.impressions / max(1, len(self) * self.capacity)
+
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the source of every position of some rows.
+
+        Args:
+            rows: int [B], row numbers; -1 stands for a row of padding.
+
+        Returns:
+            Three arrays [B, N]: the impression number (int64, -1 in padding); the number of the
+            window within its row, from 1 (int32, 0 in padding); whether the position is a target
+            (bool).
+        """
+        index = np.full((len(rows), self.capacity), -1, np.int64)
+        window = np.zeros((len(rows), self.capacity), np.int32)
+        is_target = np.zeros((len(rows), self.capacity), bool)
+        # One entry per window of the batch: its row in the batch and its ordinal in that row.
+        first_window = self.bounds[rows]
+        window_count = np.where(rows < 0, 0, self.bounds[rows + 1] - first_window)
+        row = np.repeat(np.arange(len(rows)), window_count)
+        ordinal = _concatenated_ranges(window_count)
+        w = np.repeat(first_window, window_count) + ordinal
+        length = self.stop[w] - self.start[w]
+        # A window begins where the preceding windows of its row end: a cumulative sum of lengths
+        # over the batch, minus the sum at the first window of the row.
+        filled = np.cumsum(length) - length
+        begin = filled - filled[np.repeat(np.cumsum(window_count) - window_count, window_count)]
+        # One entry per impression of the batch: its position, and the values stored there.
+        within = _concatenated_ranges(length)
+        position = (np.repeat(row, length), np.repeat(begin, length) + within)
+        index[position] = np.repeat(self.start[w], length) + within
+        window[position] = np.repeat(ordinal + 1, length)
+        is_target[position] = index[position] >= np.repeat(self.target[w], length)
+        return index, window, is_target
+
+
+def cut_windows(
+    records: Records, split: str, capacity: int, context: float, keep: np.ndarray
+) -> MemberWindows:
+    """Cut each member's impressions of a split into windows.
+
+    A window that starts after the member's first impression reserves `context * capacity` positions
+    for earlier history, or fewer if its first session needs them. A window ends at the end of a
+    session, unless the remainder of one session alone exceeds a row.
+
+    Args:
+        records: prepared data.
+        split: name of the split.
+        capacity: N, the largest number of impressions of a window.
+        context: share of a row reserved for earlier history, in [0, 1).
+        keep: bool [members], the members to take.
+
+    Returns:
+        The windows, in no particular order.
+    """
+    before = 1 + list(records.manifest.splits).index(split)
+    member_start = records.offsets[:-1]
+    split_start = member_start + records.counts[:, :before].sum(1, dtype=np.int64)
+    split_stop = split_start + records.counts[:, before]
+    session_ends = records.session_ends()
+    fresh = max(1, int(capacity * (1 - context)))  # targets of a window behind the first
+    # Each pass cuts the next window of every member whose split is not yet covered.
+    active = np.flatnonzero(keep & (split_stop > split_start))
+    target = split_start[active]
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    while len(active):
+        first, end = member_start[active], split_stop[active]
+        reach = np.maximum(first + capacity, target + fresh)
+        # The window ends with the last session that ends within reach. If no session does, it ends
+        # with its first session, or when the row is full.
+        last_end = session_ends[np.searchsorted(session_ends, reach, side="right") - 1]
+        next_end = session_ends[np.searchsorted(session_ends, target, side="right")]
+        stop = np.where(last_end > target, last_end, np.minimum(next_end, target + capacity))
+        stop = np.where(reach < end, np.minimum(stop, end), end)
+        parts.append((np.maximum(first, stop - capacity), target, stop))
+        unfinished = stop < end
+        active, target = active[unfinished], stop[unfinished]
+    if not parts:
+        empty = np.zeros(0, np.int64)
+        return MemberWindows(empty, empty, empty)
+    start, target, stop = (np.concatenate(arrays) for arrays in zip(*parts))
+    return MemberWindows(start=start, target=target, stop=stop)
+
+
+def pack_windows(windows: MemberWindows, capacity: int, rng: np.random.Generator) -> PackingPlan:
+    """Pack windows into rows with a greedy pattern.
+
+    The pattern of a row is the longest window that fits, then the longest window that fits into the
+    remainder, and so on. The pattern is repeated as often as the histogram of lengths allows, and
+    then the next pattern is made of the windows that are left.
+
+    Args:
+        windows: the windows, each of at most `capacity` impressions.
+        capacity: N, impressions of a row.
+        rng: decides which of the windows of equal length goes where.
+
+    Returns:
+        The rows; every window is in exactly one of them.
+    """
+    length = (windows.stop - windows.start).astype(np.int64)
+    # Windows sorted by length, in random order within a length: the windows of a length are a
+    # slice, of which `taken` is the first unused index and `left` the number of unused windows.
+    shuffled = rng.permutation(len(windows))
+    by_length = shuffled[np.argsort(length[shuffled], kind="stable")]
+    left = np.bincount(length, minlength=capacity + 1)
+    taken = np.cumsum(left) - left
+    order: list[np.ndarray] = []  # windows in row order, one array per pattern
+    sizes: list[np.ndarray] = []  # windows of each row, one array per pattern
+    while left.any():
+        pattern = _greedy_pattern(left, capacity)
+        lengths, multiple = np.unique(pattern, return_counts=True)
+        # The scarcest length limits the repetitions; afterwards at least one length is used up.
+        repeats = int((left[lengths] // multiple).min())
+        # Rows of the pattern as a matrix [repeats, windows of a row], filled length by length.
+        columns = []
+        for size, times in zip(lengths[::-1], multiple[::-1]):
+            n = repeats * times
+            columns.append(by_length[taken[size] : taken[size] + n].reshape(repeats, times))
+            taken[size] += n
+            left[size] -= n
+        order.append(np.concatenate(columns, 1).ravel())
+        sizes.append(np.full(repeats, len(pattern), np.int64))
+    chosen = np.concatenate(order) if order else np.zeros(0, np.int64)
+    bounds = np.concatenate([[0], np.cumsum(np.concatenate(sizes))]) if sizes else np.zeros(1, int)
+    return PackingPlan(
+        capacity=capacity,
+        start=windows.start[chosen],
+        target=windows.target[chosen],
+        stop=windows.stop[chosen],
+        bounds=bounds.astype(np.int64),
+    )
+
+
+def make_packing_plan(
+    records: Records,
+    split: str,
+    capacity: int,
+    context: float = 0.5,
+    fraction: float = 1.0,
+    seed: int = 0,
+) -> PackingPlan:
+    """Cut a split into windows and pack the windows into rows.
+
+    Args:
+        records: prepared data.
+        split: name of the split.
+        capacity: N, impressions of a row.
+        context: share of a row reserved for earlier history, in [0, 1).
+        fraction: share of the members to take, in (0, 1]. The members of a smaller fraction are a
+            subset of those of a larger fraction.
+        seed: decides the order of windows of equal length.
+
+    Returns:
+        The plan; it is empty if no member has an impression in the split.
+    """
+    rng = np.random.default_rng([seed, capacity])
+    # One permutation for all fractions makes them nested.
+    rank = np.random.default_rng(0).permutation(len(records.member_ids))
+    keep = rank < fraction * len(rank)
+    windows = cut_windows(records, split, capacity, context, keep)
+    return pack_windows(windows, capacity, rng)
+
+
+def _concatenated_ranges(counts: np.ndarray) -> np.ndarray:
+    """Return 0..counts[0]-1, 0..counts[1]-1, ... as one array."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _greedy_pattern(left: np.ndarray, capacity: int) -> list[int]:
+    """Return the window lengths of one row, given the number of unused windows of each length."""
+    available = np.flatnonzero(left)
+    used: dict[int, int] = {}
+    row: list[int] = []
+    room = capacity
+    i = int(np.searchsorted(available, room, side="right")) - 1
+    while i >= 0:
+        size = int(available[i])
+        times = min(room // size, int(left[size]) - used.get(size, 0))
+        row += [size] * times
+        used[size] = used.get(size, 0) + times
+        room -= size * times
+        i = min(i, int(np.searchsorted(available, room, side="right"))) - 1
+    return row
