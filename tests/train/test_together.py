@@ -1,15 +1,17 @@
 """Runs trained together: each has the numbers and the directory it has alone."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from ligr_jax.cli import main
@@ -18,6 +20,7 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.exit_status import PREEMPTED
+from ligr_jax.tables import sparse
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.group import Group, Member
 from ligr_jax.train.loop import Preempted, train
@@ -54,6 +57,20 @@ def configs_of(prepared: Path, runs: Sequence[Sequence[str]], *common: str) -> l
     return [small_config(prepared, *(common or COMMON), *given) for given in runs]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def smooth_updates() -> Iterator[None]:
+    """Adam and Adagrad with an epsilon of 1e-3.
+
+    With 1e-8, an entry whose gradient is near 0 moves by a full learning rate in the direction of
+    the gradient's rounding error, so runs that agree in every gradient differ in such an entry.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optax, "scale_by_adam", functools.partial(optax.scale_by_adam, eps=1e-3))
+        adagrad = functools.partial(sparse.rowwise_adagrad, eps=1e-3)
+        patch.setitem(sparse.SPARSE_OPTIMIZERS, "rowwise_adagrad", adagrad)
+        yield
+
+
 @pytest.fixture(scope="module", params=(SEEDS, RATES), ids=("seeds", "rates"))
 def trained(
     request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
@@ -88,10 +105,9 @@ def state_of(run: Path) -> TrainState:
 
 
 def assert_same_numbers(run: Path, reference: Path) -> None:
-    """Losses, normalized entropies and every array of the state, to 1e-5 of their size.
+    """Losses and normalized entropies agree to 1e-5, every array of the state to 5e-6.
 
-    Of the arrays, besides, to 1e-6: a thousandth of Adam's step, which does not shrink with a
-    gradient, so that rounding shows. Other metrics count ranks or bins, and jump where two change.
+    Other metrics count ranks or bins, and jump where two scores change places.
     """
     rows, whole = (read_rows(r / "metrics.jsonl") for r in (run, reference))
     assert [r["step"] for r in rows] == [r["step"] for r in whole]
@@ -102,7 +118,7 @@ def assert_same_numbers(run: Path, reference: Path) -> None:
                 assert row[key] == pytest.approx(expected[key], rel=1e-5, abs=1e-7), key
     leaves = [jax.tree_util.tree_leaves_with_path(state_of(r)) for r in (run, reference)]
     for (path, x), (_, y) in zip(*leaves, strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=str(path))
+        np.testing.assert_allclose(x, y, rtol=5e-6, atol=5e-7, err_msg=str(path))
 
 
 def assert_same_bits(run: Path, reference: Path) -> None:
