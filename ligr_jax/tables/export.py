@@ -6,8 +6,9 @@ device's columns are on the host at once. The values written do not depend on th
 table: for rows sharded over devices, only the range is computed on the devices.
 """
 
+import contextlib
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ligr_jax.lock import exclusive
 from ligr_jax.ops.quantization import dequantize, quantize_between, require_finite
 from ligr_jax.tables.pieces import Source, blocks_of, columns_of, pieces_of
 from ligr_jax.tables.zarr import (
@@ -23,6 +25,7 @@ from ligr_jax.tables.zarr import (
     bytes_of,
     metadata_digests,
     open_array,
+    require_free,
     start,
     table_directory,
     write_group,
@@ -55,11 +58,30 @@ def export(
     Raises:
         ExportError: `directory` has a finished export or other files; the shape, name or sharding
             of a table is not supported; or a row is not finite.
+        Busy: another process is exporting to `directory`.
     """
     if bits not in (32, 8, 4):
         raise ExportError(f"bits={bits}: tables are exported with 32, 8 or 4 bits; give one")
-    if jax.process_index() == 0:
+    with _only_writer(directory, overwrite):
+        return _export(sources, directory, bits, run)
+
+
+@contextlib.contextmanager
+def _only_writer(directory: Path, overwrite: bool) -> Iterator[None]:
+    """Lock the directory, in process 0, and start the export."""
+    if jax.process_index() != 0:
+        yield
+        return
+    require_free(directory, overwrite)  # before the lock makes the directory
+    with exclusive(directory, "is exporting tables there"):
         start(directory, overwrite)
+        yield
+
+
+def _export(
+    sources: Iterable[Source], directory: Path, bits: int, run: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Write the tables and the index; see `export`."""
     _wait_for_all("started")
     tables: dict[str, dict[str, Any]] = {}
     for source in sources:

@@ -11,11 +11,13 @@ from ligr_jax.tables.zarr import (
     CHUNK_ROWS,
     DamagedTable,
     ExportError,
+    ReplacedExport,
     arrays_of,
     bytes_of,
     existing_array,
     load_index,
     table_directory,
+    version_of,
 )
 
 
@@ -29,10 +31,18 @@ class ExportedTable:
     """
 
     def __init__(
-        self, path: Path, shape: tuple[int, int], bits: int, arrays: dict[str, ts.TensorStore]
+        self,
+        path: Path,
+        shape: tuple[int, int],
+        bits: int,
+        arrays: dict[str, ts.TensorStore],
+        version: tuple[int, int] | None,
     ) -> None:
-        self.path, self.shape, self.bits = path, shape, bits
+        self.path = path
+        self.shape = shape
+        self.bits = bits
         self._arrays = arrays
+        self._version = version
 
     @classmethod
     def open(cls, directory: Path, name: str) -> "ExportedTable":
@@ -42,13 +52,25 @@ class ExportedTable:
             ExportError: the export is unfinished or has no such table.
             DamagedTable: files are missing, truncated, or of another shape. Damage within a file is
                 detected when it is read.
+            ReplacedExport: another process replaced the export at the same time.
         """
-        index = load_index(Path(directory))
+        directory = Path(directory)
+        version = version_of(directory)
+        try:
+            return cls._open(directory, name, version)
+        finally:
+            _require_version(directory, version)  # whatever the files of two exports gave
+
+    @classmethod
+    def _open(
+        cls, directory: Path, name: str, version: tuple[int, int] | None
+    ) -> "ExportedTable":
+        index = load_index(directory)
         if name not in index["tables"]:
             known = ", ".join(sorted(index["tables"]))
             raise ExportError(f"{directory} has no table {name!r}; it has {known}")
         entry = index["tables"][name]
-        path = table_directory(Path(directory), name)
+        path = table_directory(directory, name)
         size = bytes_of(path)
         if size != entry["bytes"]:
             raise DamagedTable(
@@ -66,7 +88,7 @@ class ExportedTable:
                     f"{path / array} is {opened.dtype.name} {list(opened.shape)}, the index says "
                     f"{expected[0]} {list(expected[1])}; export again"
                 )
-        return cls(path, (rows, width), bits, arrays)
+        return cls(path, (rows, width), bits, arrays, version)
 
     def rows(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return rows as float32 [n, E].
@@ -77,6 +99,7 @@ class ExportedTable:
         Raises:
             IndexError: an id is out of range.
             DamagedTable: bytes on disk are not those that were written.
+            ReplacedExport: the export has been replaced since `open`.
         """
         index = np.asarray(ids, np.int64).reshape(-1)
         outside = index[(index < 0) | (index >= self.shape[0])]
@@ -88,7 +111,10 @@ class ExportedTable:
         try:
             blocks = {name: read.result() for name, read in reads.items()}
         except ValueError as e:
+            _require_version(self.path.parent, self._version)
             raise self._damage(index, e) from e
+        # After the read: the rows may be those of another export, or fill values of absent files.
+        _require_version(self.path.parent, self._version)
         if self.bits == 32:
             return blocks["values"]
         return dequantize(QuantizedTable(**blocks, width=self.shape[1], bits=self.bits))
@@ -105,3 +131,11 @@ class ExportedTable:
                     where = f"{self.path / name}: rows {first} to {last}"
                     return DamagedTable(f"{where} are damaged ({e}); export the table again")
         return DamagedTable(f"{self.path} could not be read ({error}); try again")
+
+
+def _require_version(directory: Path, version: tuple[int, int] | None) -> None:
+    """Raise ReplacedExport if the export is not the one that was opened."""
+    if version is not None and version_of(directory) != version:
+        raise ReplacedExport(
+            f"{directory} has been replaced by another export since it was opened; open it again"
+        )

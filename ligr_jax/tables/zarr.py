@@ -25,6 +25,7 @@ from ligr_jax.config import escape
 from ligr_jax.digests import digest_file, read_json, read_plain_json
 from ligr_jax.digests import write_json as write_sealed
 from ligr_jax.errors import LigrError
+from ligr_jax.lock import LOCK
 
 SHARD_ROWS, CHUNK_ROWS = 65_536, 512
 INDEX = "index.json"
@@ -37,6 +38,10 @@ class ExportError(LigrError, ValueError):
 
 class DamagedTable(ExportError):
     """Files of a finished export differ from those written."""
+
+
+class ReplacedExport(ExportError):
+    """A reader has opened an export that another export has replaced since."""
 
 
 def arrays_of(rows: int, width: int, bits: int) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -98,7 +103,8 @@ def require_free(directory: Path, overwrite: bool) -> None:
         raise ExportError(
             f"{directory} holds a finished export; choose another directory, or overwrite it"
         )
-    if directory.exists() and any(directory.iterdir()) and not _is_ours(directory):
+    others = [p for p in directory.iterdir() if p.name != LOCK] if directory.exists() else []
+    if others and not _is_ours(directory):
         raise ExportError(f"{directory} holds other files; choose an empty or new directory")
 
 
@@ -145,6 +151,19 @@ def load_index(directory: Path) -> dict[str, Any]:
             f"{directory} is not a finished export: it has no {INDEX}; run `ligr export` again"
         )
     return read_json(path, "export again")
+
+
+def version_of(directory: Path) -> tuple[int, int] | None:
+    """Return what identifies a finished export while it is not replaced; None if unfinished.
+
+    An export that overwrites another one removes the index first and writes the new one last, so
+    that files read between two equal versions belong to one export.
+    """
+    try:
+        status = (directory / INDEX).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def metadata_digests(directory: Path) -> dict[str, str]:

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ligr_jax.lock import LOCK, Busy
 from ligr_jax.ops.quantization import dequantize, quantize
 from ligr_jax.tables.export import Source, export
 from ligr_jax.tables.exported import ExportedTable
 from ligr_jax.tables.pieces import blocks_of, pieces_of
-from ligr_jax.tables.zarr import DamagedTable, ExportError, load_index
+from ligr_jax.tables.zarr import DamagedTable, ExportError, ReplacedExport, load_index
 
 V, E = 66_001, 22  # two shards of rows; padded to divide by 8 and by 4
 P = PartitionSpec
@@ -171,6 +172,33 @@ def test_interrupted_export_is_unfinished_and_can_be_repeated(tmp_path: Path) ->
     export([Source("u", x, 600, E)], out, 32, overwrite=True)
     with pytest.raises(ExportError, match="no table 't'; it has u"):
         ExportedTable.open(out, "t")
+
+
+def test_one_export_at_a_time_writes_a_directory_and_readers_see_no_mixture(
+    tmp_path: Path,
+) -> None:
+    x, out = table(600), tmp_path / "out"
+    export([Source("t", x, 600, E)], out, 8)
+    reader = ExportedTable.open(out, "t")
+
+    def during() -> Iterator[Source]:
+        """The second export and the reader of the replaced tables come in the middle."""
+        with pytest.raises(Busy, match="another process is exporting tables there"):
+            export([Source("t", x, 600, E)], out, 8, overwrite=True)
+        yield Source("t", x + 1, 600, E)
+        with pytest.raises(ReplacedExport, match="open it again"):
+            reader.rows([7])
+
+    export(during(), out, 8, overwrite=True)
+    with pytest.raises(ReplacedExport, match="open it again"):
+        reader.rows([7])
+    again = ExportedTable.open(out, "t")
+    np.testing.assert_array_equal(again.rows([7]), as_read_back(x + 1, 8)[[7]])
+    assert not (out / LOCK).exists()
+    # A kill between taking the lock and the first file leaves a directory that can be used.
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / LOCK).touch()
+    export([Source("t", x, 600, E)], tmp_path / "killed", 8)
 
 
 def test_foreign_files_are_not_removed(tmp_path: Path) -> None:
