@@ -61,6 +61,19 @@ def read_text(path: Path) -> str:
         raise LigrError(f"{path}: not UTF-8 at byte {e.start}; convert it to UTF-8") from e
 
 
+def version_of(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is replaced: inode and time in ns; None if it is absent.
+
+    A directory whose index is removed first and written last, by whoever replaces its files, can be
+    read without a lock: files read between two equal versions of the index belong together.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
 def sync(path: Path) -> None:
     """Return when a file's content, or a directory's list of names, is on disk."""
     handle = os.open(path, os.O_RDONLY)

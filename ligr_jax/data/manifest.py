@@ -42,6 +42,7 @@ from ligr_jax.data import columns as names
 from ligr_jax.data.schema import BadInput, Kind
 from ligr_jax.digests import DamagedFile, read_json, write_json
 
+MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
 READABLE = (1, FORMAT_VERSION)
 SPLITS = ("train", "validation", "test")
@@ -138,7 +139,7 @@ class Manifest:
 
 def save_manifest(manifest: Manifest, directory: Path) -> None:
     """Write DIRECTORY/manifest.json, last: a directory with a manifest is complete."""
-    write_json(directory / "manifest.json", manifest.content())
+    write_json(directory / MANIFEST, manifest.content())
 
 
 def load_manifest(directory: Path) -> Manifest:
@@ -147,7 +148,7 @@ def load_manifest(directory: Path) -> Manifest:
     Raises:
         BadInput: no manifest there, a damaged or changed one, or one of another format version.
     """
-    path = Path(directory) / "manifest.json"
+    path = Path(directory) / MANIFEST
     if not path.is_file():
         raise BadInput(
             f"{directory} holds no manifest.json; make one: `ligr prepare SOURCE --out {directory}`"

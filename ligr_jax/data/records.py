@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ligr_jax.atomic import version_of
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.columns import action as action_column
 from ligr_jax.data.columns import feature, stored, truth
-from ligr_jax.data.manifest import MISSING, Manifest, SplitStats, load_manifest
+from ligr_jax.data.manifest import MANIFEST, MISSING, Manifest, SplitStats, load_manifest
 from ligr_jax.data.schema import BadInput
 
 
@@ -30,12 +31,47 @@ class Records:
         items: the item table, one row per item by increasing `item_id`; None where there is none.
     """
 
-    def __init__(self, directory: str | Path, edges: tuple[int, ...] = ()) -> None:
-        """edges: where train begins and ends and where validation and test end, in ms, in place of
-        the times the directory was prepared with. Its columns' statistics stay as they are."""
+    def __init__(
+        self, directory: str | Path, edges: tuple[int, ...] = (), digest: str = ""
+    ) -> None:
+        """Open a prepared directory.
+
+        Args:
+            directory: output of `ligr prepare`.
+            edges: where train begins and ends and where validation and test end, in ms, in place
+                of the times the directory was prepared with. The statistics of columns do not
+                change.
+            digest: that the data must have; "" accepts any.
+
+        Raises:
+            BadInput: there is no manifest, a file is missing or damaged, the digest is another one,
+                or another process replaced the data at the same time.
+        """
         self.directory, self.edges = Path(directory), edges
+        path = self.directory / MANIFEST
+        version = version_of(path)
+        try:
+            self._open_all(digest)
+        finally:
+            # Open files remain readable when `ligr prepare --overwrite` removes them, but files
+            # opened before and after it do not belong together.
+            if version is not None and version_of(path) != version:
+                raise BadInput(
+                    f"{self.directory} was prepared again while it was being opened; "
+                    "run the command again"
+                )
+        if edges:
+            self._cut(edges)
+
+    def _open_all(self, digest: str) -> None:
+        """Map all files of the manifest."""
         self.manifest: Manifest = load_manifest(self.directory)
         self.digest = self.manifest.digest
+        if digest and self.digest != digest:
+            raise BadInput(
+                f"{self.directory} has digest {self.digest}, but {digest} is expected: the data "
+                "were prepared again since; run the command again, or restore the data"
+            )
         batches = [self._open(s.file) for s in self.manifest.shards]
         lists = [self._named(_list_columns(b)) for b in batches]
         self._columns = [_numbers(columns) for columns in lists]
@@ -58,16 +94,14 @@ class Records:
             names = [n for n in self.items.schema.names if n != "item_id"]
             columns = self._named({n: self.items[n] for n in names})
             self._items, self._item_bags = _numbers(columns), _bags(columns)
-        if edges:
-            self._cut(edges)
 
     def __len__(self) -> int:
         """Number of impressions, untimed context included."""
         return int(self._starts[-1])
 
-    def __reduce__(self) -> tuple[type["Records"], tuple[Path, tuple[int, ...]]]:
-        """A loader process opens the directory anew instead of receiving a copy of the data."""
-        return Records, (self.directory, self.edges)
+    def __reduce__(self) -> tuple[type["Records"], tuple[Path, tuple[int, ...], str]]:
+        """A loader process opens the same data itself instead of receiving a copy."""
+        return Records, (self.directory, self.edges, self.digest)
 
     def _cut(self, edges: tuple[int, ...]) -> None:
         """Counts, and the manifest's splits, of other times: histories being in order of time, it

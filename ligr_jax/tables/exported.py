@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import tensorstore as ts
 
+from ligr_jax.atomic import version_of
 from ligr_jax.ops.quantization import QuantizedTable, dequantize
 from ligr_jax.tables.zarr import (
     CHUNK_ROWS,
+    INDEX,
     DamagedTable,
     ExportError,
     ReplacedExport,
@@ -17,7 +19,6 @@ from ligr_jax.tables.zarr import (
     existing_array,
     load_index,
     table_directory,
-    version_of,
 )
 
 
@@ -55,16 +56,14 @@ class ExportedTable:
             ReplacedExport: another process replaced the export at the same time.
         """
         directory = Path(directory)
-        version = version_of(directory)
+        version = version_of(directory / INDEX)
         try:
             return cls._open(directory, name, version)
         finally:
             _require_version(directory, version)  # whatever the files of two exports gave
 
     @classmethod
-    def _open(
-        cls, directory: Path, name: str, version: tuple[int, int] | None
-    ) -> "ExportedTable":
+    def _open(cls, directory: Path, name: str, version: tuple[int, int] | None) -> "ExportedTable":
         index = load_index(directory)
         if name not in index["tables"]:
             known = ", ".join(sorted(index["tables"]))
@@ -135,7 +134,7 @@ class ExportedTable:
 
 def _require_version(directory: Path, version: tuple[int, int] | None) -> None:
     """Raise ReplacedExport if the export is not the one that was opened."""
-    if version is not None and version_of(directory) != version:
+    if version is not None and version_of(directory / INDEX) != version:
         raise ReplacedExport(
             f"{directory} has been replaced by another export since it was opened; open it again"
         )

@@ -153,19 +153,6 @@ def load_index(directory: Path) -> dict[str, Any]:
     return read_json(path, "export again")
 
 
-def version_of(directory: Path) -> tuple[int, int] | None:
-    """Return what identifies a finished export while it is not replaced; None if unfinished.
-
-    An export that overwrites another one removes the index first and writes the new one last, so
-    that files read between two equal versions belong to one export.
-    """
-    try:
-        status = (directory / INDEX).stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
 def metadata_digests(directory: Path) -> dict[str, str]:
     """Return the digest of each file that describes arrays; their chunks have checksums."""
     described = sorted(directory.rglob("zarr.json"))

@@ -11,17 +11,26 @@ from ligr_jax.parallel.processes import is_first_of_host
 
 
 def open_verified(
-    directory: str | Path, edges: tuple[int, ...], say: Callable[[str], None] = print
+    directory: str | Path,
+    edges: tuple[int, ...],
+    say: Callable[[str], None] = print,
+    digest: str = "",
 ) -> Records:
     """Open prepared data, compared with its digests by the first process of each host.
 
+    Args:
+        directory: output of `ligr prepare`.
+        edges: boundaries of the splits; see `Records`.
+        say: receives a line about the verification of large data.
+        digest: that the data must have; "" accepts any.
+
     Raises:
         DamagedData: a file is not what `ligr prepare` wrote.
-        BadInput: there are no prepared data.
+        BadInput: there are no prepared data, or they have another digest.
     """
     if is_first_of_host():
         require_undamaged(Path(directory), load_manifest(Path(directory)), say)
-    return Records(directory, edges)
+    return Records(directory, edges, digest)
 
 
 def require_rows_for_ids(model: ModelConfig, records: Records) -> None:

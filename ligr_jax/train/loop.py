@@ -60,7 +60,8 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
                 if is_first():  # of several processes, the one that mirrors
                     check_wandb(config.track)
                 adopt(out, config, is_first(), say)
-                records = open_verified(config.data.dir, config.data.edges, say)
+                data = config.data
+                records = open_verified(data.dir, data.edges, say, data.digest)
                 require_rows_for_ids(config.model, records)
                 return Trainer(config, records, out, say).run()
     say(f"{out} is finished; nothing to do")

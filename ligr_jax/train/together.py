@@ -134,7 +134,8 @@ def _require_alike(configs: Sequence[Config], outs: Sequence[Path]) -> None:
 
 def _train(runs: Sequence[tuple[Config, Path]], say: Say) -> dict[Path, str]:
     """Trains runs from where each of them is; last words of those that failed."""
-    records = open_verified(runs[0][0].data.dir, runs[0][0].data.edges, say)
+    data = runs[0][0].data
+    records = open_verified(data.dir, data.edges, say, data.digest)
     require_rows_for_ids(runs[0][0].model, records)
     for line in crowded_tables(runs[0][0].model, records.manifest):
         say(line)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from ligr_jax.data.packing import make_packing_plan
@@ -15,6 +16,7 @@ from ligr_jax.data.prepare.splits import SplitTimes
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.canonical import canonical_source
+from tests.data.logs import write_log
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,38 @@ def test_a_loader_process_opens_the_files_itself(records: Records) -> None:
     assert len(sent) < 1000
     opened = pickle.loads(sent)
     np.testing.assert_array_equal(opened.label("click"), records.label("click"))
+
+
+def test_data_replaced_while_they_are_read_are_noticed_or_not_seen(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader never has shards of two data sets: neither in one process nor in its workers."""
+    source, out = tmp_path / "log", tmp_path / "out"
+
+    def prepare_again(seed: int) -> None:
+        write_log(source, rows=400, members=20, seed=seed)
+        prepare(canonical_source(source), out, PrepareOptions(shard_rows=100, overwrite=True))
+
+    prepare_again(0)
+    reader = Records(out)
+    before, sent = reader.column("timestamp_ms").copy(), pickle.dumps(reader)
+    prepare_again(1)
+    np.testing.assert_array_equal(reader.column("timestamp_ms"), before)
+    for opened in (lambda: pickle.loads(sent), lambda: Records(out, digest=reader.digest)):
+        with pytest.raises(BadInput, match=f"but {reader.digest} is expected"):
+            opened()
+    open_file, opened = Records._open, list[str]()
+
+    def replaced_after_the_first_file(self: Records, file: str) -> pa.RecordBatch:
+        batch = open_file(self, file)
+        opened.append(file)
+        if len(opened) == 1:
+            prepare_again(2)
+        return batch
+
+    monkeypatch.setattr(Records, "_open", replaced_after_the_first_file)
+    with pytest.raises(BadInput, match="was prepared again while it was being opened"):
+        Records(out)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.999])

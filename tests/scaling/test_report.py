@@ -11,6 +11,8 @@ import pytest
 
 from ligr_jax.commands import fit as command
 from ligr_jax.data.schema import BadInput
+from ligr_jax.lock import LOCK, Busy, exclusive
+from ligr_jax.scaling import report
 from ligr_jax.scaling.report import study, summary_lines, write_report
 from ligr_jax.scaling.report.page import page
 from ligr_jax.scaling.runs import Runs, read_runs
@@ -59,6 +61,24 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+
+def test_one_report_at_a_time_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The files of two reports are not mixed, and a report may be written beside a training."""
+    runs = write_ladder(tmp_path, rungs=2)
+    write, written = report.write_atomically, list[str]()
+
+    def meet(path: Path, text: str) -> None:
+        written.append(path.name)
+        if written.count("fit.json") == 1 and path.name == "fit.json":
+            with pytest.raises(Busy, match="another process is writing a report there"):
+                write_report(runs, resamples=0)
+        write(path, text)
+
+    monkeypatch.setattr(report, "write_atomically", meet)
+    with exclusive(runs, "is training this run"):
+        write_report(runs, resamples=0)
+    assert not list(tmp_path.rglob(LOCK))
 
 
 def test_page_is_valid_and_loads_nothing_from_outside(whole: tuple[Path, Numbers]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ligr_jax.atomic import sync
 from ligr_jax.contents import DATA, require_no_other
-from ligr_jax.data.manifest import Manifest, load_manifest, save_manifest
+from ligr_jax.data.manifest import MANIFEST, Manifest, load_manifest, save_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import FileError, file_errors
 from ligr_jax.lock import exclusive
@@ -62,7 +62,7 @@ def published(
 
 def _existing(out: Path, made_by: Mapping[str, Any], say: Progress) -> Manifest | None:
     """The manifest of an output that was made of the same; None where there is none."""
-    if not (out / "manifest.json").is_file():
+    if not (out / MANIFEST).is_file():
         return None
     existing = load_manifest(out)
     _refuse_difference(existing, made_by, out)
@@ -72,7 +72,7 @@ def _existing(out: Path, made_by: Mapping[str, Any], say: Progress) -> Manifest 
 
 def _move(manifest: Manifest, work: Path, out: Path) -> None:
     """Moves finished files into place; an old manifest goes first, the new one comes last."""
-    (out / "manifest.json").unlink(missing_ok=True)
+    (out / MANIFEST).unlink(missing_ok=True)
     for old in [*out.glob("members-*.arrow"), out / "items.arrow", out / SUMMARY]:
         old.unlink(missing_ok=True)
     for file in _files(manifest):

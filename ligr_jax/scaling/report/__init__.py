@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ligr_jax.atomic import make_directory, write_atomically
+from ligr_jax.atomic import write_atomically
 from ligr_jax.data.schema import BadInput
+from ligr_jax.lock import exclusive
 from ligr_jax.scaling.fit.law import plain
 from ligr_jax.scaling.report.drawn import Drawn
 from ligr_jax.scaling.report.page import page
@@ -29,7 +30,7 @@ def write_report(
 ) -> dict[str, Any]:
     """Write report.html, fit.json, runs.csv and figures/NAME.{png,svg,csv} into `out`.
 
-    Files are written atomically.
+    Files are written atomically, by one process at a time.
 
     Args:
         *paths: directories of sweeps, or tables of runs (.csv, .parquet).
@@ -41,6 +42,7 @@ def write_report(
 
     Raises:
         BadInput: no run has finished, the runs have no compute column, or `out` is missing.
+        Busy: another process is writing a report into `out`.
     """
     absent = [str(path) for path in paths if not Path(path).exists()]
     if absent:
@@ -58,13 +60,14 @@ def write_report(
     lines = summary_lines(results)
     drawings = list(panels(results))
     text = page(results, drawings, lines)
-    make_directory(out / "figures")
-    for drawn in drawings:
-        _save(drawn, out / "figures")
     numbers = to_json(results, lines)
-    write_atomically(out / "fit.json", json.dumps(numbers, indent=1) + "\n")
-    write_atomically(out / "runs.csv", results.runs.table.write_csv())
-    write_atomically(out / "report.html", text)
+    # `out` itself may be locked by a training process, which does not change these files.
+    with exclusive(out / "figures", "is writing a report there"):
+        for drawn in drawings:
+            _save(drawn, out / "figures")
+        write_atomically(out / "fit.json", json.dumps(numbers, indent=1) + "\n")
+        write_atomically(out / "runs.csv", results.runs.table.write_csv())
+        write_atomically(out / "report.html", text)
     return numbers | {"page": str(out / "report.html")}
 
 
