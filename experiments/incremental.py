@@ -170,7 +170,7 @@ class Line:
         return found
 
     def _run(self, name: str, first: int, day: int, *assignments: str) -> Found:
-        summary = train(self._config(first, day, *assignments), self.out / name, lambda _: None)
+        summary = train(self._config(first, day, *assignments), self.out / name)
         cost = {key: summary[key] for key in ("targets", "seconds", "start_seconds")}
         return {**quality(summary), **cost}
 

@@ -51,6 +51,7 @@ from typing import Any
 
 import numpy as np
 
+from ligr_jax.messages import show_messages
 from ligr_jax.parallel.host import use_all_cores
 
 SLICE = Path(__file__).parents[1].parent / "shared" / "data" / "kuairand_pure"
@@ -123,6 +124,7 @@ class Rows:
 
 
 def main() -> None:
+    show_messages()
     use_all_cores()  # before JAX starts
     args = arguments()
     began = time.perf_counter()
@@ -171,7 +173,7 @@ def prepare_days(source: Path, out: Path) -> Path:
     from ligr_jax.data.sources.formats import open_source
 
     splits = SplitTimes(*(parse_time(t) for t in DAY_ENDS))
-    prepare(open_source(source), out, PrepareOptions(6 * HOUR_MS, splits), print)
+    prepare(open_source(source), out, PrepareOptions(6 * HOUR_MS, splits))
     return out
 
 

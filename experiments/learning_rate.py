@@ -63,6 +63,7 @@ from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.world.generate import WorldConfig, generate
+from ligr_jax.messages import show_messages
 from ligr_jax.parallel.host import use_fast_allocator
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.scaling.report.style import STYLE, save
@@ -94,6 +95,7 @@ Curve = dict[int, list[float]]  # log2 of the rate -> NE of each seed
 
 
 def main() -> None:
+    show_messages()
     use_fast_allocator()
     args = arguments()
     data = args.out / "prepared"

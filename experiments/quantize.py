@@ -54,12 +54,14 @@ from typing import Any
 
 import numpy as np
 
+from ligr_jax.messages import show_messages
 from ligr_jax.parallel.host import use_all_cores
 
 ROWS, WIDTH = 1_000_000, 64
 
 
 def main() -> None:
+    show_messages()
     use_all_cores()  # before JAX starts
     args = arguments()
     for part in args.parts:

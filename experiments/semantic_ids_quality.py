@@ -45,6 +45,7 @@ from typing import Any
 import numpy as np
 
 from ligr_jax.atomic import write_atomically
+from ligr_jax.messages import show_messages
 from ligr_jax.parallel.host import use_all_cores, use_fast_allocator
 
 PARTS = ("movielens", "world")
@@ -137,5 +138,6 @@ def table(part: str, found: dict[str, list[dict[str, Any]]]) -> str:
 
 
 if __name__ == "__main__":
+    show_messages()
     use_fast_allocator()
     main()

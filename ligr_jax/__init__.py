@@ -14,4 +14,8 @@ Importing this package imports neither JAX nor any accelerator: take what you ne
 e.g. `from ligr_jax.nn.ligr import LiGR`.
 """
 
+import logging
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # see ligr_jax/messages.py
+
 __version__ = "0.1.0"

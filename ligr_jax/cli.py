@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ligr_jax.errors import words_of
 from ligr_jax.exit_status import DONE, FAILED, INTERRUPTED, TABLE, USAGE
+from ligr_jax.messages import show_messages
 from ligr_jax.stop import StopRequest, hold_signals, listen, release_signals
 
 COMMANDS = {
@@ -32,6 +33,8 @@ SAVING = (("train",), ("sweep",), ("sid", "train"))
 # A signal that comes before the processes of a run have joined ends this one after so many seconds.
 _JOIN_S = 10.0
 
+QUIET = "--quiet"
+
 OVERVIEW = """\
 from an impression log to a scaling law:
 
@@ -51,13 +54,18 @@ commands:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `ligr COMMAND ...`; return the exit status."""
     if argv is not None:
-        return _run(list(argv), StopRequest())
+        undo = show_messages(_is_quiet(argv))
+        try:
+            return _run(list(argv), StopRequest())
+        finally:
+            undo()
     hold_signals()  # until there are handlers, also across the exec below
     from ligr_jax.console import make_output_safe
     from ligr_jax.parallel.cluster import expects_peers
 
     output_lost = make_output_safe()
     words = sys.argv[1:]
+    show_messages(_is_quiet(words))
     if words and words[0] in STEPPING and "--help" not in words:
         from ligr_jax.parallel.host import use_fast_allocator
 
@@ -116,6 +124,7 @@ def _dispatch(words: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
+    parser.add_quiet()
     # argparse cannot mix options into the arguments of a command that has parts.
     has_parts = getattr(command, "HAS_PARTS", False)
     parse = parser.parse_args if has_parts else parser.parse_intermixed_args
@@ -129,6 +138,11 @@ def _dispatch(words: list[str]) -> int:
             raise
         print(f"ligr {words[0]}: {message[1]}", file=sys.stderr)
         return message[0]
+
+
+def _is_quiet(words: Sequence[str]) -> bool:
+    """Whether `--quiet` is given; messages are shown before a command parses its arguments."""
+    return any(word == "-q" or (len(word) > 2 and QUIET.startswith(word)) for word in words)
 
 
 def _version() -> str:

@@ -1,23 +1,36 @@
 """One line of progress with the time left: rewritten on a terminal, now and then in a log."""
 
-import sys
+import logging
 import time
-from collections.abc import Callable
+
+from ligr_jax.messages import REPLACEABLE, rewrites_lines
 
 
 class Progress:
-    """Shows how far a count has come."""
+    """Logs how far a count has come."""
 
     def __init__(
-        self, total: int, say: Callable[[str], None], unit: str = "step", every_s: float = 5.0
+        self, total: int, log: logging.Logger, unit: str = "step", every_s: float = 5.0
     ) -> None:
-        self._total, self._say, self._unit = total, say, unit
-        self._every = 0.2 if sys.stderr.isatty() else every_s
+        """
+        Args:
+            total: the count at the end.
+            log: the logger of the module that counts.
+            unit: what is counted.
+            every_s: seconds between lines in a log.
+        """
+        self._total, self._log, self._unit = total, log, unit
+        self._every = 0.2 if rewrites_lines() else every_s
         self._began = self._shown = time.monotonic()
         self._first: int | None = None
 
     def show(self, done: int, note: str = "") -> None:
-        """done: of `total`; what was done before the first call (a resume) is not extrapolated."""
+        """Log a line if it is time for one.
+
+        Args:
+            done: of `total`; what was done before the first call (a resume) is not extrapolated.
+            note: text of the line.
+        """
         now = time.monotonic()
         if self._first is None:
             self._first, self._began = done, now
@@ -25,15 +38,10 @@ class Progress:
             return
         self._shown = now
         speed = (done - self._first) / max(1e-9, now - self._began)
-        left = (
-            f"  {clock((self._total - done) / speed)} left" if speed and done < self._total else ""
-        )
+        unfinished = done < self._total
+        left = f"  {clock((self._total - done) / speed)} left" if speed and unfinished else ""
         line = f"{self._unit} {done}/{self._total}  {note}{left}"
-        if sys.stderr.isatty():
-            end = "\n" if done >= self._total else ""
-            print(f"\r{line}\x1b[K", end=end, file=sys.stderr, flush=True)
-        else:
-            self._say(line)
+        self._log.info(line, extra={REPLACEABLE: unfinished})
 
 
 def clock(seconds: float) -> str:

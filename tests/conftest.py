@@ -1,7 +1,9 @@
 """Shared by all tests: eight simulated devices, quick compilation, a small prepared log."""
 
 import gc
+import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.xla import flags
@@ -17,6 +19,8 @@ os.environ["WANDB_MODE"] = "offline"
 import pytest
 
 from tests.data.logs import write_log
+
+OnMessage = Callable[[Callable[[str], None]], None]
 
 # Traces and compiled programs are many objects that live long: look through them seldom.
 gc.set_threshold(100_000, 20, 100)
@@ -41,6 +45,34 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if not any(known in reason for known in _SKIPS_IN_CI):
             reporter.write_line(f"skipped in CI: {report.nodeid}: {reason}", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def on_message() -> Iterator[OnMessage]:
+    """`on_message(f)` calls f with every message of the package; what f raises, the caller gets."""
+    logger = logging.getLogger("ligr_jax")
+    handlers = []
+
+    def listen(f: Callable[[str], None]) -> None:
+        handler = logging.Handler()
+        handler.emit = lambda record: f(record.getMessage())  # type: ignore[method-assign]
+        logger.addHandler(handler)
+        handlers.append(handler)
+
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    yield listen
+    logger.setLevel(level)
+    for handler in handlers:
+        logger.removeHandler(handler)
+
+
+@pytest.fixture
+def said(on_message: OnMessage) -> list[str]:
+    """Messages that the package logs during a test."""
+    messages: list[str] = []
+    on_message(messages.append)
+    return messages
 
 
 @pytest.fixture(scope="session")
@@ -70,5 +102,5 @@ def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.train.runs import small_config
 
     out = tmp_path_factory.mktemp("runs") / "whole"
-    train(small_config(prepared), out, lambda _: None)
+    train(small_config(prepared), out)
     return out

@@ -66,7 +66,7 @@ def test_a_full_disk_in_prepare_leaves_nothing_that_looks_finished(tmp_path: Pat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(BadInput, match=r"cannot write .*out: no space .* make room .*nothing was"):
-        published(out, {}, build, print)  # type: ignore[arg-type]
+        published(out, {}, build)  # type: ignore[arg-type]
     assert not list(out.iterdir())
 
 

@@ -20,6 +20,7 @@ LEAVES = {
     "exit_status",
     "lazy",
     "lock",
+    "messages",
     "places",
     "progress",
     "stop",

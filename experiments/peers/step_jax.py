@@ -39,7 +39,7 @@ class Side:
         folder = Path(out)
         self.config = configured(folder, impressions, settings)
         records = Records(self.config.data.dir)
-        self.trainer = Trainer(self.config, records, folder / "run", lambda _: None)
+        self.trainer = Trainer(self.config, records, folder / "run")
         fresh, self.step, _ = self.trainer._start()
         pairs = [next(self.trainer.batches) for _ in range(batches)]
         for i, (batch, lists) in enumerate(pairs):

@@ -12,6 +12,14 @@ LARGEST = 2**31 - 1
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors show the first example of the command."""
 
+    def add_quiet(self) -> None:
+        """Add `--quiet` to this command and its parts; `ligr_jax.cli` acts on it."""
+        self.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for part in action.choices.values():
+                    part.add_quiet()
+
     def error(self, message: str) -> NoReturn:
         for action in self._actions:  # an optional list is named among the missing arguments
             if action.nargs == "*" and action.metavar:

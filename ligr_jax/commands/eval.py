@@ -13,14 +13,16 @@ examples:
 
 import argparse
 import json
+import logging
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ligr_jax.commands.arguments import count
 from ligr_jax.exit_status import DONE, FAILED
+
+_log = logging.getLogger(__name__)
 
 COLUMNS = ("ne", "auc", "gauc", "ndcg", "calibration", "ece", "rate")
 
@@ -51,10 +53,9 @@ def run(args: argparse.Namespace) -> int:
     )
     print(json.dumps(finite(numbers), indent=1) if args.json else _table(numbers, args.split))
     if numbers[f"{args.split}/ne"] is None or not math.isfinite(numbers[f"{args.split}/ne"]):
-        print(
+        _log.error(
             f"ligr eval: no action has labels of both kinds in the {args.split} split, so NE and "
-            "AUC are not defined; choose another --split, or train with other model.actions",
-            file=sys.stderr,
+            "AUC are not defined; choose another --split, or train with other model.actions"
         )
         return FAILED
     return FAILED if numbers.get("beats_oracle") else DONE

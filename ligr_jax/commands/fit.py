@@ -17,7 +17,7 @@ any table of runs, as .csv or .parquet:
 
 import argparse
 import json
-import sys
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +42,8 @@ from ligr_jax.scaling.fit import (
 )
 from ligr_jax.scaling.missing import missing
 from ligr_jax.scaling.runs import column, read_runs, shapes
+
+_log = logging.getLogger(__name__)
 
 LOWER = ("ne", "loss", "bce", "ece", "nll", "perplexity")  # last word of a metric: lower is better
 FORMULAS = {
@@ -128,7 +130,7 @@ def _usable(path: str, metric: str) -> pl.DataFrame:
             left_out += [f"{name}: {metric} is not a finite number, {why}" for name in runs]
         table = table.filter(np.isfinite(column(table, metric)))
     for line in left_out:
-        print(f"left out {line}", file=sys.stderr)
+        _log.warning(f"left out {line}")
     if table.is_empty():
         raise BadInput(f"{path}: no finished runs with a finite {metric}")
     return table
@@ -175,10 +177,9 @@ def _register(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> None
     except (AttributeError, ValueError):
         raise BadInput(f"--at {args.at}: give C, or N,D, of the run to predict") from None
     prediction = preregister(args.register, law, point, args.metric)
-    print(
+    _log.info(
         f"{args.register}: {prediction.predicted:.5g}, "
-        f"{prediction.low:.5g} to {prediction.high:.5g}",
-        file=sys.stderr,
+        f"{prediction.low:.5g} to {prediction.high:.5g}"
     )
 
 

@@ -13,12 +13,14 @@ examples:
 
 import argparse
 import json
-import sys
+import logging
 from pathlib import Path
 
 from ligr_jax.commands.arguments import count, positive_float, positive_int, share
 from ligr_jax.commands.fit import LOWER
 from ligr_jax.scaling.runs import read_runs
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     found = read_runs(*args.runs)
     for name, why in found.failed:
-        print(f"left out {name}: {why}", file=sys.stderr)
+        _log.warning(f"left out {name}: {why}")
     plan = make_plan(
         found.table,
         PlanRequest(

@@ -27,6 +27,7 @@ as JSON. A name with a comma is quoted as in CSV: --categorical '"a,b",c'.
 import argparse
 import csv
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -46,6 +47,8 @@ from ligr_jax.data.sources.label_rules import parse_label
 from ligr_jax.data.sources.reading import Reading, parse_delimiter
 from ligr_jax.data.sources.tabular import TableColumns, parse_map
 from ligr_jax.data.sources.times import PER_MS, TimeOptions
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,9 +139,8 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.source.resolve() == args.out.resolve():
         raise BadInput(f"--out {args.out} is the source itself; choose another directory")
-    say = (lambda _: None) if args.json else print
-    say(f"{source.name}: about {source.rows:,} rows")
-    manifest = prepare(source, args.out, options, say)
+    _log.info(f"{source.name}: about {source.rows:,} rows")
+    manifest = prepare(source, args.out, options)
     understood = load_understood(args.out)
     if args.json:
         summary = {"directory": str(args.out), "digest": manifest.digest, **understood}

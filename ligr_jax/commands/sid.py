@@ -18,6 +18,7 @@ items get ids from the frozen model: `assign` with a source that holds them.
 
 import argparse
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from typing import Any
 from ligr_jax.commands.arguments import number, positive_int, whole_number
 from ligr_jax.data.schema import BadInput
 from ligr_jax.sid.config import CHOICES, SidConfig
+
+_log = logging.getLogger(__name__)
 
 HAS_PARTS = True
 WHAT = {
@@ -126,7 +129,7 @@ def _train(args: argparse.Namespace) -> int:
 
     config = SidConfig(**{f.name: getattr(args, f.name) for f in dataclasses.fields(SidConfig)})
     corpus = open_corpus(args.source, args.column)
-    print(f"{args.source}: {len(corpus):,} items with vectors of {corpus.width} numbers")
+    _log.info(f"{args.source}: {len(corpus):,} items with vectors of {corpus.width} numbers")
     model = train(config, corpus, args.column, args.out)
     print(f"{args.out}: model {model.digest}")
     return 0
@@ -144,7 +147,7 @@ def _assign(args: argparse.Namespace) -> int:
     without = len(corpus.ids) - rows
     print(f"{args.out}: ids of {rows:,} items by model {model.digest}")
     if without:
-        print(f"{without:,} items have no content and got no ids")
+        _log.info(f"{without:,} items have no content and got no ids")
     return 0
 
 
@@ -156,7 +159,7 @@ def _keep(source: Path, out: Path) -> None:
 def _attach(args: argparse.Namespace) -> int:
     from ligr_jax.data.prepare.attach import attach
 
-    manifest = attach(args.ids, args.prepared, args.out, args.overwrite, print)
+    manifest = attach(args.ids, args.prepared, args.out, args.overwrite)
     print(f"{args.out}  digest {manifest.digest}\n  note: {manifest.notes[-1]}")
     return 0
 

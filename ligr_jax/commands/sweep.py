@@ -18,9 +18,12 @@ examples:
 """
 
 import argparse
+import logging
 from pathlib import Path
 
 from ligr_jax.commands.arguments import positive_int, whole_number
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,9 +66,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("name at least one sweep file, e.g. sweeps/tiny/depth.yaml")
     asked = [point for file in files for point in read_sweep(file)]
     points = corrected(only(plan_points(asked, args.data, extra, probe), args.only), args.out)
-    print(table_of(points), flush=True)
     if args.dry_run:
+        print(table_of(points))
         return 0
+    _log.info(table_of(points))
     for track in {point.config.track for point in points}:
         check_wandb(track)
-    return run_sweep(points, args.data, args.out, args.jobs, print, args.together)
+    return run_sweep(points, args.data, args.out, args.jobs, args.together)

@@ -10,11 +10,15 @@ examples:
 """
 
 import argparse
+import dataclasses
+import logging
 from pathlib import Path
 
 from ligr_jax.commands.arguments import number, positive_int, whole_number
 from ligr_jax.data.world.generate import WorldConfig, generate
 from ligr_jax.progress import Progress
+
+_log = logging.getLogger(__name__)
 
 NUMBERS = {int: whole_number(-(2**63), 2**63 - 1), float: number}
 
@@ -42,13 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    settings = {k: v for k, v in vars(args).items() if k not in ("out", "workers")}
-    config = WorldConfig(**settings)
+    config = WorldConfig(**{f.name: getattr(args, f.name) for f in dataclasses.fields(WorldConfig)})
     progress: list[Progress] = []
 
     def show(done: int, total: int) -> None:
         if not progress:
-            progress.append(Progress(total, print, unit="block of members"))
+            progress.append(Progress(total, _log, unit="block of members"))
         progress[0].show(done)
 
     generate(config, args.out, args.workers, show)

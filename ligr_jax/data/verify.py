@@ -5,9 +5,9 @@ process that begins to train, to evaluate or to run a sweep reads every byte onc
 core from memory and otherwise at the speed of the disk.
 """
 
+import logging
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from ligr_jax.data.manifest import Manifest, Shard
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import digest_file
 from ligr_jax.errors import file_errors
+
+_log = logging.getLogger(__name__)
 
 _MENTIONED = 2**30  # bytes from which on reading takes a while
 _SHOWN = 5  # damaged files named in one message
@@ -44,9 +46,7 @@ def damage(path: Path, file: Shard) -> str:
     return f"{path}: xxh64 {found} of {size:,} bytes, the manifest says {file.xxh64}"
 
 
-def require_undamaged(
-    directory: Path, manifest: Manifest, say: Callable[[str], None] = print
-) -> None:
+def require_undamaged(directory: Path, manifest: Manifest) -> None:
     """Compare every file with its digest, once in a process while no file changes.
 
     Raises:
@@ -73,5 +73,5 @@ def require_undamaged(
         )
     if size > _MENTIONED:
         seconds = max(1e-3, time.monotonic() - began)
-        say(f"verified {size / 1e9:.1f} GB of {directory} ({size / 1e9 / seconds:.1f} GB/s)")
+        _log.info(f"verified {size / 1e9:.1f} GB of {directory} ({size / 1e9 / seconds:.1f} GB/s)")
     _verified.add(key)

@@ -2,8 +2,11 @@
 
 import ctypes.util
 import glob
+import logging
 import os
 import sys
+
+_log = logging.getLogger(__name__)
 
 ALLOCATOR = "LIGR_ALLOCATOR"  # environment variable: auto (default), none, or a library's path
 # oversize_threshold: blocks of 64 MiB and more, such as a checkpoint's copies of tables, come from
@@ -28,7 +31,7 @@ def use_fast_allocator() -> None:
     XLA allocates the outputs and temporaries of every step, and the system's allocator returns them
     to the kernel after the step, so that every page faults again. With jemalloc, if installed, a
     step is about 1.6 times as fast (experiments/step.py, compared with --allocator none); with
-    glibc's huge pages it is so sometimes. The choice is printed to stderr.
+    glibc's huge pages it is so sometimes. The choice is logged.
 
     This does nothing if there is an accelerator, if another allocator is configured, or with
     LIGR_ALLOCATOR=none. Call it before anything else: only the arguments survive the restart.
@@ -46,9 +49,5 @@ def use_fast_allocator() -> None:
     else:
         settings = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     name = library or "glibc with huge pages (jemalloc, if installed, is faster)"
-    print(
-        f"memory allocator: {name}; {ALLOCATOR}=none keeps the default",
-        file=sys.stderr,
-        flush=True,
-    )
+    _log.info(f"memory allocator: {name}; {ALLOCATOR}=none keeps the default")
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **settings})

@@ -23,6 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.messages import silence
 from ligr_jax.parallel.cluster import expects_peers
 from ligr_jax.parallel.peers import peers
 from ligr_jax.stop import StopRequest, command_line_request
@@ -62,6 +63,8 @@ def _initialize(
         heartbeat_timeout_seconds=_seconds(_PEER_TIMEOUT, 30),
     )
     peers()
+    if not is_first():
+        silence()
 
 
 def _number(name: str, default: int | None = None) -> int:

@@ -1,6 +1,7 @@
 """Prediction of a sweep's largest run, written to a file before that run starts."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from ligr_jax.scaling.fit import budgets, fit_power
 from ligr_jax.scaling.fit.registered import preregister
 from ligr_jax.scaling.sweep import Point
 from ligr_jax.train.run import summary_or_none
+
+_log = logging.getLogger(__name__)
 
 PREDICTION = "prediction.json"
 _FEWEST = 4  # budgets a ladder needs in addition to the largest one
@@ -38,24 +41,21 @@ def largest_of_ladder(points: Sequence[Point]) -> Point | None:
     return by_span[max(by_span)] if by_span else None
 
 
-def predict_largest(
-    largest: Point, points: Sequence[Point], out: Path, say: Callable[[str], None]
-) -> None:
+def predict_largest(largest: Point, points: Sequence[Point], out: Path) -> None:
     """Fit the finished rungs of a ladder and write `prediction.json` for its largest run.
 
     Other seeds of the rungs are used too. No file is written if one exists, if the largest run has
-    started, or if the finished runs do not determine a law; `say` gets the reason.
+    started, or if the finished runs do not determine a law; the reason is logged.
 
     Args:
         largest: the run to predict, from `largest_of_ladder`.
         points: all points of the sweeps.
         out: directory of the sweeps' runs, where the file is written.
-        say: receives one line of text.
     """
     if (out / PREDICTION).exists():
         return
     if (out / largest.name / "metrics.jsonl").exists():
-        say("no prediction of the largest run: it has started")
+        _log.info("no prediction of the largest run: it has started")
         return
     # Shapes of the ladder, without the largest: its other seeds would reveal the result.
     ladder = {_shape(p) for p in points if set(p.sweeps) & set(largest.sweeps)} - {_shape(largest)}
@@ -74,9 +74,9 @@ def predict_largest(
             out / PREDICTION, law, _flops(largest), "validation/ne", run=largest.name
         )
     except BadInput as e:
-        say(f"no prediction of the largest run: {e}")
+        _log.info(f"no prediction of the largest run: {e}")
         return
-    say(
+    _log.info(
         f"predicted validation NE of the largest run (not yet started): "
         f"{prediction.predicted:.4f}, {law.confidence:.0%} interval {prediction.low:.4f} to "
         f"{prediction.high:.4f} ({law.points} runs)"

@@ -11,12 +11,13 @@ save, and the runner waits for them.
 
 import fcntl
 import json
+import logging
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from signal import SIGTERM
@@ -40,15 +41,13 @@ from ligr_jax.train.run import held, load_summary, summary_or_none
 from ligr_jax.train.together import groupable
 from ligr_jax.train.wandb_env import without_run_names
 
+_log = logging.getLogger(__name__)
+
 _LOOK_S = 0.5  # between looks at what a child wrote
 _WAIT_S = 2.0  # between looks at points that others hold
 
-Say = Callable[[str], None]
 
-
-def run_sweep(
-    points: Sequence[Point], data: Path, out: Path, jobs: int, say: Say, together: int = 1
-) -> int:
+def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, together: int = 1) -> int:
     """Train every point that is not finished, in `jobs` processes; return the exit status.
 
     The status is DONE if all points are finished, PREEMPTED if some were saved and running again
@@ -64,8 +63,8 @@ def run_sweep(
     out.mkdir(parents=True, exist_ok=True)
     _list(points, out)
     if not all(summary_or_none(out / p.name) for p in points):
-        require_undamaged(data, load_manifest(data), say)
-    board = _Board(points, data, out, say, together)
+        require_undamaged(data, load_manifest(data))
+    board = _Board(points, data, out, together)
     with stop_request() as stop, ThreadPoolExecutor(jobs) as pool:
         stop.defer()
         stop.on_exit(board.kill)
@@ -81,10 +80,10 @@ def run_sweep(
         for worker in workers:
             worker.result()
     for name, error in board.failed.items():
-        say(f"failed: {name}: {error} (see {out / name / 'log.txt'})")
+        _log.error(f"failed: {name}: {error} (see {out / name / 'log.txt'})")
     unfinished = sum(summary_or_none(out / p.name) is None for p in points)
     if unfinished and (stop.is_set() or board.saved):
-        say(
+        _log.warning(
             f"stopped by {stop.reason or 'a signal to its points'} with "
             f"{len(points) - unfinished} of {len(points)} points finished and {len(board.saved)} "
             "saved part-way; run the same command again to continue"
@@ -120,10 +119,8 @@ def _added(points: Sequence[Point], path: Path, costs: bool = False) -> dict[str
 class _Board:
     """What is left, who has it, and how long it will take."""
 
-    def __init__(
-        self, points: Sequence[Point], data: Path, out: Path, say: Say, together: int
-    ) -> None:
-        self._data, self._out, self._say, self._together = data, out, say, together
+    def __init__(self, points: Sequence[Point], data: Path, out: Path, together: int) -> None:
+        self._data, self._out, self._together = data, out, together
         self._lock = threading.Lock()
         self._number = {p.name: i + 1 for i, p in enumerate(points)}
         self._points, self._left = points, list(points)
@@ -185,7 +182,7 @@ class _Board:
         except (LigrError, OSError) as e:  # of a finished run: nothing to train
             self._left.remove(point)
             self.failed[point.name] = str(e)
-            self._line(point, f"FAILED ({e})")
+            self._line(point, f"FAILED ({e})", level=logging.ERROR)
             return False
         if finished:
             self._left.remove(point)
@@ -205,7 +202,7 @@ class _Board:
             (self._out / point.name / "error.txt").unlink(missing_ok=True)  # of an earlier try
         first = self._out / group[0].name
         if self._largest in group:
-            predict_largest(self._largest, self._points, self._out, self._say)
+            predict_largest(self._largest, self._points, self._out)
         command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(self._data)]
         if len(group) == 1:
             command += ["--out", str(first), *group[0].assignments]
@@ -243,9 +240,9 @@ class _Board:
                 error = path.read_text(encoding="utf-8").strip()
             write_atomically(path, error + "\n")
         except OSError as e:
-            self._say(f"cannot write {path}: {e.strerror}")
+            _log.warning(f"cannot write {path}: {e.strerror}")
         self.failed[point.name] = error
-        self._line(point, f"FAILED ({error})")
+        self._line(point, f"FAILED ({error})", level=logging.ERROR)
 
     def _relay(self, group: list[Point], command: list[str], log: Path) -> tuple[int, str]:
         """Runs a command, its output in `log`; shows its progress; returns status and last line."""
@@ -280,10 +277,13 @@ class _Board:
         self._children.discard(child)
         return child.wait(), last
 
-    def _line(self, point: Point, text: str, group: Sequence[Point] = ()) -> None:
+    def _line(
+        self, point: Point, text: str, group: Sequence[Point] = (), level: int = logging.INFO
+    ) -> None:
         what = " ".join(point.assignments[:2])
         others = f" and {len(group) - 1} with it" if len(group) > 1 else ""
-        self._say(f"[{self._number[point.name]}/{len(self._number)}] {what}{others}: {text}")
+        number = f"{self._number[point.name]}/{len(self._number)}"
+        _log.log(level, f"[{number}] {what}{others}: {text}")
 
     def _time_left(self) -> str:
         """How long the points left will take here, if they miss their estimates as others did."""

@@ -6,8 +6,9 @@ A training that was killed continues from its checkpoint and ends with the same 
 import contextlib
 import dataclasses
 import json
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,8 @@ from ligr_jax.stop import stop_request
 from ligr_jax.train.loop import Preempted, stopped
 from ligr_jax.train.run import claimed
 from ligr_jax.train.track import JsonLines
+
+_log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 30.0
 
@@ -60,7 +63,6 @@ def train(
     corpus: Corpus,
     column: str,
     out: Path,
-    say: Callable[[str], None] = print,
     save_every_s: float = SAVE_EVERY_S,
 ) -> SidModel:
     """Train to the end and save the model; return a finished model unchanged.
@@ -70,7 +72,6 @@ def train(
         corpus: items.
         column: name of the column of vectors.
         out: directory of the model.
-        say: receives lines of progress.
         save_every_s: seconds between checkpoints.
 
     Raises:
@@ -83,12 +84,12 @@ def train(
             out, {"config": dataclasses.asdict(config), "column": column, "items": corpus.digest}
         )
         if (out / "model.json").exists():
-            say(f"{out} is finished; nothing to do")
+            _log.info(f"{out} is finished; nothing to do")
             return load_model(out)
         mean, variance = corpus.moments()
         scale = np.sqrt(variance) or 1.0
         training = METHODS[config.method](config, corpus, mean, scale)
-        state = _advance(training, config.updates, out, say, save_every_s)
+        state = _advance(training, config.updates, out, save_every_s)
         common: dict[str, np.ndarray] = {
             "mean": mean.astype(np.float32),
             "scale": np.asarray(scale, np.float32),
@@ -99,15 +100,13 @@ def train(
         return model
 
 
-def _advance(
-    training: Training, last: int, out: Path, say: Callable[[str], None], every_s: float
-) -> Any:
+def _advance(training: Training, last: int, out: Path, every_s: float) -> Any:
     """Return the state after update `last`, continuing from a checkpoint."""
     path = out / "checkpoint.npz"
     first, state = _restored(path, training)
     if first:
-        say(f"resuming at step {first} of {last}")
-    progress, rows = Progress(last, say), JsonLines(out, first)
+        _log.info(f"resuming at step {first} of {last}")
+    progress, rows = Progress(last, _log), JsonLines(out, first)
     saved = time.monotonic()
     metrics: Mapping[str, Any] = {}
     with stop_request() as stop, contextlib.ExitStack() as ended:
@@ -125,7 +124,7 @@ def _advance(
                 _save(path, number, state)
                 saved = time.monotonic()
             if stop.is_set() and number < last:
-                say(stopped(stop, number))
+                _log.warning(stopped(stop, number))
                 raise Preempted
     return state
 

@@ -6,6 +6,7 @@ read for another reason, or that belongs to another model, is an error that chan
 saved on one mesh is restored on any other.
 """
 
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,8 @@ from ligr_jax.train.checkpoint_files import (
 from ligr_jax.train.leaf_digests import differences, digests_of
 from ligr_jax.train.state import TrainState
 
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 # Files up to this size are checked before a step is read; damage in larger ones shows in the
@@ -45,12 +48,10 @@ _CHECKED_FIRST = 2**26
 class Checkpoints:
     """The newest `keep` checkpoints of a run, in DIRECTORY/<step>."""
 
-    def __init__(
-        self, directory: Path, keep: int, tables: Layout, say: Callable[[str], None] = print
-    ) -> None:
+    def __init__(self, directory: Path, keep: int, tables: Layout) -> None:
         """tables: how states lie on this mesh."""
         self._directory, self._keep = directory.absolute(), keep
-        self._tables, self._say = tables, say
+        self._tables = tables
         self._saving = 0  # the step whose files are being written
 
     @cached_property
@@ -110,12 +111,12 @@ class Checkpoints:
                 place = self._directory / str(step)
                 aside = set_aside(place) if is_first() else place
                 _meet(f"checkpoint {step} set aside")
-                self._say(
+                _log.warning(
                     f"checkpoint {step} is damaged ({e}); it was set aside as {aside}, and the one "
                     "before it is taken"
                 )
         if found:
-            self._say("checkpoint: none is intact; training starts at step 0")
+            _log.warning("checkpoint: none is intact; training starts at step 0")
         return None
 
     def read(

@@ -1,6 +1,5 @@
 """Prepared data opened for training and evaluation: verified once per host and start."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ligr_jax.config import ConfigError, ModelConfig
@@ -13,7 +12,6 @@ from ligr_jax.parallel.processes import is_first_of_host
 def open_verified(
     directory: str | Path,
     edges: tuple[int, ...],
-    say: Callable[[str], None] = print,
     digest: str = "",
 ) -> Records:
     """Open prepared data, compared with its digests by the first process of each host.
@@ -21,7 +19,6 @@ def open_verified(
     Args:
         directory: output of `ligr prepare`.
         edges: boundaries of the splits; see `Records`.
-        say: receives a line about the verification of large data.
         digest: that the data must have; "" accepts any.
 
     Raises:
@@ -29,7 +26,7 @@ def open_verified(
         BadInput: there are no prepared data, or they have another digest.
     """
     if is_first_of_host():
-        require_undamaged(Path(directory), load_manifest(Path(directory)), say)
+        require_undamaged(Path(directory), load_manifest(Path(directory)))
     return Records(directory, edges, digest)
 
 

@@ -144,7 +144,7 @@ def restore(
     if others:
         raise ConfigError(f"{others[0]}: only mesh.* of a trained run can be changed")
     config = override(config, assignments)
-    records = open_verified(data_directory(run, config, data), config.data.edges, _silent)
+    records = open_verified(data_directory(run, config, data), config.data.edges)
     if records.digest != config.data.digest:
         raise ConfigError(
             f"{records.directory} has digest {records.digest}, the run was trained on "
@@ -159,10 +159,6 @@ def restore(
     if restored is None:
         raise ConfigError(f"{run} has no checkpoint; train it first")
     return evaluator, restored[0]
-
-
-def _silent(_: str) -> None:
-    """The output of an evaluation is its numbers."""
 
 
 def gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:

@@ -1,6 +1,7 @@
 """The device's side of training together: K states stacked, one mapped step, a record for each."""
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +35,8 @@ from ligr_jax.train.record import Record, TrainingDiverged
 from ligr_jax.train.state import Hyper, TrainState, optimizer
 from ligr_jax.train.step import Metrics, make_step
 
+_log = logging.getLogger(__name__)
+
 RUNS = P("runs")  # the leading axis of states, in equal parts, one a device
 
 
@@ -63,14 +66,13 @@ class Group:
         program: Program,
         records: Records,
         steps: int,
-        say: Callable[[str], None],
     ) -> None:
         """
         Args:
             program: of one run on one device.
             steps: of a whole run.
         """
-        self.members, self.records, self.steps, self.say = members, records, steps, say
+        self.members, self.records, self.steps = members, records, steps
         self.program, self.config = program, members[0].config
         self.first = int(members[0].state.step)
         self.live = dict(enumerate(members))  # by place in the stack; those that diverge go
@@ -92,7 +94,7 @@ class Group:
         self.evaluator = Evaluator(program, records)
         # Jitted for all devices: the states of every run, a batch of all.
         self.logits = self._on_devices(self.evaluator.apply, (RUNS, P(), P()))
-        self.progress = Progress(steps, say)
+        self.progress = Progress(steps, _log)
 
     def run(self) -> dict[Path, str]:
         """Trains to the end and writes the summaries; last words of the runs that diverged."""
@@ -175,7 +177,7 @@ class Group:
             try:
                 rows.append(m.record.read(number, {k: float(v[place]) for k, v in values.items()}))
             except TrainingDiverged as e:
-                self.say(f"{m.record.out}: {e}")
+                _log.error(f"{m.record.out}: {e}")
                 write_atomically(m.record.out / "error.txt", f"{e}\n")
                 self.failed[m.record.out] = str(e)
                 del self.live[place]

@@ -17,7 +17,7 @@ much is known of a row; Adam's moments and the schedule start anew.
         data.edges=T0,T1,T2,T2 train.warm.cold_weight=0.1 train.warm.fisher_weight=10
 """
 
-from collections.abc import Callable
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from ligr_jax.train.evaluate import Evaluator, restore
 from ligr_jax.train.run import load_config
 from ligr_jax.train.state import TrainState, split
 
+_log = logging.getLogger(__name__)
+
 _TOGETHER = 16  # gradients of impressions held at a time
 # What two models may differ in and still have weights that mean the same.
 _FREE = ("prior", "dropout", "dtype", "remat", "unroll", "implementation", "table_init")
@@ -55,9 +57,7 @@ def warm_assignments(run: Path, cold: Path | None = None) -> list[str]:
     return [*named, f"train.warm.digest={'-'.join(digest(load_config(r)) for r in runs)}"]
 
 
-def warm_start(
-    config: Config, layout: Layout, fresh: TrainState, say: Callable[[str], None]
-) -> TrainState:
+def warm_start(config: Config, layout: Layout, fresh: TrainState) -> TrainState:
     """A fresh state with the weights of earlier runs, and held to them where a penalty is asked.
 
     Earlier runs are restored on one device, which their tables must fit.
@@ -83,7 +83,7 @@ def warm_start(
         if run == warm.run:
             rows = _accumulators(config, evaluator, state)
         if warm.fisher_weight and share:
-            say(f"measuring which weights {run} relies on")
+            _log.info(f"measuring which weights {run} relies on")
             h = fisher(evaluator, state, warm.examples, config.train.seed)
             importance = _add(importance, share, h)
             weighted = _add(weighted, share, jax.tree.map(np.multiply, h, weights))

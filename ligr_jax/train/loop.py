@@ -5,6 +5,7 @@ parameters, bit for bit, as if it had never stopped (same devices).
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,8 @@ from ligr_jax.train.save_clock import SaveClock
 from ligr_jax.train.state import TrainState
 from ligr_jax.train.wandb_env import check_wandb
 
+_log = logging.getLogger(__name__)
+
 
 class Preempted(SystemExit):
     """A signal asked to stop; the state is saved, and the same command continues from it."""
@@ -40,7 +43,7 @@ class Preempted(SystemExit):
         super().__init__(PREEMPTED)
 
 
-def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
+def train(config: Config, out: Path) -> dict[str, Any]:
     """Trains to the end, evaluates, and returns the summary; a finished run is returned as it is.
 
     Raises:
@@ -49,8 +52,6 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
         TrainingDiverged: `train.max_bad_steps` non-finite steps in a row.
         Preempted: A signal asked to stop; everything is saved.
     """
-    if not is_first():
-        say = _silent
     done = finished(out, config)
     if done is None:
         with claimed(out) if is_first() else contextlib.nullcontext():
@@ -59,12 +60,12 @@ def train(config: Config, out: Path, say: Callable[[str], None] = print) -> dict
             if done is None:
                 if is_first():  # of several processes, the one that mirrors
                     check_wandb(config.track)
-                adopt(out, config, is_first(), say)
+                adopt(out, config, is_first())
                 data = config.data
-                records = open_verified(data.dir, data.edges, say, data.digest)
+                records = open_verified(data.dir, data.edges, data.digest)
                 require_rows_for_ids(config.model, records)
-                return Trainer(config, records, out, say).run()
-    say(f"{out} is finished; nothing to do")
+                return Trainer(config, records, out).run()
+    _log.info(f"{out} is finished; nothing to do")
     return done
 
 
@@ -78,10 +79,6 @@ def _require_one_configuration(config: Config, out: Path) -> None:
             f"the configuration differs from that of process 0 of this run:\n{lines}\n"
             "start all processes with the same arguments"
         )
-
-
-def _silent(_: str) -> None:
-    """Of several processes, the first speaks."""
 
 
 def splits_to_measure(config: Config, records: Records) -> list[str]:
@@ -106,7 +103,6 @@ class Training(Protocol):
 
     config: Config
     steps: int
-    say: Callable[[str], None]
     stop: StopRequest
 
     @property
@@ -172,7 +168,7 @@ def _stops(training: Training, number: int, state: TrainState) -> bool:
 def halted(training: Training, number: int) -> Preempted:
     """Wait for the saves and print the last line of a run that a signal stopped."""
     training.wait()
-    training.say(stopped(training.stop, number))
+    _log.warning(stopped(training.stop, number))
     return Preempted()
 
 
@@ -190,28 +186,26 @@ def stop_between_batches(stop: StopRequest) -> None:
 class Trainer:
     """Everything one run needs, built before the first step."""
 
-    def __init__(
-        self, config: Config, records: Records, out: Path, say: Callable[[str], None]
-    ) -> None:
-        self.config, self.records, self.say = config, records, say
+    def __init__(self, config: Config, records: Records, out: Path) -> None:
+        self.config, self.records = config, records
         for line in crowded_tables(config.model, records.manifest):
-            say(line)
+            _log.info(line)
         self.plan: PackingPlan = plan_for(records, config, "train")
         self.steps = steps_of(config, records, self.plan)
         self.program = Program(config, self.steps)
         self.mesh = self.program.mesh
         if not config.mesh.data and self.mesh.size < jax.device_count():
-            say(
+            _log.info(
                 f"optim.batch={config.optim.batch} uses {self.mesh.size} of {jax.device_count()} "
                 f"devices; a multiple of {jax.device_count() * config.optim.accumulate} uses all"
             )
         if config.mesh.model > 1:
             for line in self.program.plan.lines():
-                say(line)
+                _log.info(line)
         self.evaluator = Evaluator(self.program, records)
         self.batches = train_batches(records, self.plan, config, self.program.process)
-        self.record = Record(config, out, self.steps, self.program.layout, say)
-        self.progress = Progress(self.steps, say)
+        self.record = Record(config, out, self.steps, self.program.layout)
+        self.progress = Progress(self.steps, _log)
 
     def run(self) -> dict[str, Any]:
         began = time.perf_counter()
@@ -219,7 +213,7 @@ class Trainer:
         self.record.start_seconds = time.perf_counter() - began
         first = int(state.step)
         if first:
-            self.say(f"resuming at step {first} of {self.steps}")
+            _log.info(f"resuming at step {first} of {self.steps}")
         devices = self.mesh.size
         with stop_request() as stop, self.record.open(first, state.params, devices):
             self.stop = stop
@@ -236,7 +230,7 @@ class Trainer:
         if restored is None:
             state = self.program.fresh(example[0])
             if self.config.train.warm.run:
-                state = warm_start(self.config, self.program.layout, state, self.say)
+                state = warm_start(self.config, self.program.layout, state)
         else:
             state, place = restored
             self.batches.set_state(place)

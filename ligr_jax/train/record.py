@@ -5,7 +5,8 @@ A run keeps the same records whether it trains alone or together with others.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from ligr_jax.train.run import save_summary
 from ligr_jax.train.state import TrainState, schedule
 from ligr_jax.train.track import tracking
 
+_log = logging.getLogger(__name__)
+
 
 class TrainingDiverged(LigrError, RuntimeError):
     """Too many non-finite steps in a row; none of them was applied."""
@@ -30,16 +33,14 @@ class TrainingDiverged(LigrError, RuntimeError):
 class Record:
     """The records of one run, in its directory `out`."""
 
-    def __init__(
-        self, config: Config, out: Path, steps: int, layout: Layout, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: Config, out: Path, steps: int, layout: Layout) -> None:
         """
         Args:
             steps: of the whole run.
             layout: of the tables of its states.
         """
-        self.config, self.out, self.steps, self.say = config, out, steps, say
-        self.checkpoints = Checkpoints(out / "checkpoints", config.train.keep, layout, say)
+        self.config, self.out, self.steps = config, out, steps
+        self.checkpoints = Checkpoints(out / "checkpoints", config.train.keep, layout)
         self.totals = Totals()
         self.evaluation_due = False  # of the newest state: a signal interrupted it
         self.start_seconds = 0.0  # restoring and compiling, before the first step
@@ -66,7 +67,7 @@ class Record:
         self.devices, self.together = devices, together
         dense = self.parameters["dense"]
         self.meter = Meter(self.config, dense, devices, self.totals, together)
-        with tracking(self.out, self.config, first, self.say) as self._tracker:
+        with tracking(self.out, self.config, first) as self._tracker:
             yield
         self.checkpoints.close()
 
@@ -157,7 +158,7 @@ class Record:
             save_summary(self.out, summary)
         self._tracker.summarize(summary)
         if leaks:
-            self.say(
+            _log.warning(
                 "the model has a lower cross-entropy than the oracle: that is a leak, no success"
             )
         return summary

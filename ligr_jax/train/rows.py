@@ -1,13 +1,16 @@
 """Rows of metrics.jsonl, read the same way by the trainer, its W&B mirror, reports and sweeps."""
 
 import json
+import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ligr_jax.errors import LigrError
+
+_log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 
@@ -39,11 +42,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def rescue_rows(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def rescue_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a metrics.jsonl for the trainer that is about to write it again.
 
     A damaged line becomes a row of its neighbour's step alone, so that row i of the file remains
-    line i of its mirror. A damaged file is kept as metrics.jsonl.damaged, and `say` says so.
+    line i of its mirror. A damaged file is kept as metrics.jsonl.damaged, and a warning names it.
     """
     rows: list[dict[str, Any]] = []
     damaged: list[tuple[int, str]] = []
@@ -64,7 +67,7 @@ def rescue_rows(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
         shutil.copy2(path, copy)
         number, reason = damaged[0]
         more = f", and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        say(
+        _log.warning(
             f"{path}:{number}: not a row of metrics ({reason}){more}; the file is kept as {copy}, "
             "and training continues with the other rows"
         )

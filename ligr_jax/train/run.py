@@ -8,7 +8,8 @@ summary.json     final numbers, flat; written last
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from ligr_jax.lock import exclusive
 from ligr_jax.lock import held as held
 from ligr_jax.train.checkpoint_files import steps_in
 from ligr_jax.train.rows import METRICS, finite
+
+_log = logging.getLogger(__name__)
 
 CONFIG, SUMMARY = "config.json", "summary.json"
 
@@ -66,7 +69,6 @@ def adopt(
     directory: Path,
     config: Config,
     write: bool = True,
-    say: Callable[[str], None] = print,
 ) -> None:
     """Write config.json, or check that the one of an earlier start fits.
 
@@ -88,7 +90,9 @@ def adopt(
         except (ConfigError, DamagedFile) as e:
             if bound:
                 raise
-            say(f"{e}: replaced, since {directory} has no checkpoint and no row of metrics")
+            _log.warning(
+                f"{e}: replaced, since {directory} has no checkpoint and no row of metrics"
+            )
         else:
             if bound:
                 _refuse_difference(directory, before, config)
@@ -98,12 +102,12 @@ def adopt(
                 return
             values = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in changed)
             if difference(before, config):
-                say(
+                _log.warning(
                     f"{directory} has no checkpoint and no row of metrics: its configuration is "
                     f"replaced ({values})"
                 )
             else:
-                say(f"{path} is updated: {values}")
+                _log.info(f"{path} is updated: {values}")
             if write and difference(before, config):  # W&B's name of the run was of the old one
                 (directory / "wandb" / "mirrored.json").unlink(missing_ok=True)
     if write:

@@ -12,7 +12,8 @@ group from what `ligr train` left. Its numbers are those of `ligr train` but for
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ from ligr_jax.train.run import adopt, claimed, finished, load_summary
 from ligr_jax.train.state import Hyper
 from ligr_jax.train.wandb_env import check_wandb, several_runs
 
-MAY_DIFFER = ("train.seed", *(f"optim.{name}" for name in Hyper._fields))
+_log = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
+MAY_DIFFER = ("train.seed", *(f"optim.{name}" for name in Hyper._fields))
 
 
 def groupable(configs: Sequence[Config], most: int) -> list[list[int]]:
@@ -74,9 +75,7 @@ def _frame(config: Config) -> tuple[tuple[str, Any], ...]:
     return tuple((k, v) for k, v in flatten(config).items() if k not in MAY_DIFFER)
 
 
-def train_together(
-    configs: Sequence[Config], outs: Sequence[Path], say: Say = print
-) -> list[dict[str, Any]]:
+def train_together(configs: Sequence[Config], outs: Sequence[Path]) -> list[dict[str, Any]]:
     """`ligr_jax.train.loop.train` for several runs at once; their summaries, in order.
 
     Finished runs are returned as they are. Where the newest checkpoints of the others are not of
@@ -96,15 +95,15 @@ def train_together(
             claims.enter_context(claimed(out))
         unfinished = [(c, out) for c, out in pairs if finished(out, c) is None]
         for config, out in unfinished:
-            adopt(out, config, say=say)
+            adopt(out, config)
         if len(unfinished) < len(outs):
-            say(f"{len(outs) - len(unfinished)} of {len(outs)} runs are finished")
+            _log.info(f"{len(outs) - len(unfinished)} of {len(outs)} runs are finished")
         for config, _ in unfinished[:1]:  # they all have the same `track`
             check_wandb(config.track)
         if len(outs) > 1:
             for name in claims.enter_context(several_runs()):
-                say(f"{name} names one run, and {len(outs)} are trained: it is ignored")
-        failed = _train(unfinished, say) if unfinished else {}
+                _log.warning(f"{name} names one run, and {len(outs)} are trained: it is ignored")
+        failed = _train(unfinished) if unfinished else {}
     if failed:
         words = "\n".join(f"  {out}: {error}" for out, error in failed.items())
         raise TrainingDiverged(f"{len(failed)} of {len(outs)} runs failed:\n{words}")
@@ -132,13 +131,13 @@ def _require_alike(configs: Sequence[Config], outs: Sequence[Path]) -> None:
                 )
 
 
-def _train(runs: Sequence[tuple[Config, Path]], say: Say) -> dict[Path, str]:
+def _train(runs: Sequence[tuple[Config, Path]]) -> dict[Path, str]:
     """Trains runs from where each of them is; last words of those that failed."""
     data = runs[0][0].data
-    records = open_verified(data.dir, data.edges, say, data.digest)
+    records = open_verified(data.dir, data.edges, data.digest)
     require_rows_for_ids(runs[0][0].model, records)
     for line in crowded_tables(runs[0][0].model, records.manifest):
-        say(line)
+        _log.info(line)
     # Other seeds pack, and with data.fraction choose, other rows: a step more or less.
     steps = {
         seed: steps_of(config, records, plan_for(records, config, "train"))
@@ -147,13 +146,13 @@ def _train(runs: Sequence[tuple[Config, Path]], say: Say) -> dict[Path, str]:
     failed: dict[Path, str] = {}
     for length in sorted(set(steps.values())):
         failed |= _of_one_length(
-            [(c, out) for c, out in runs if steps[c.train.seed] == length], records, length, say
+            [(c, out) for c, out in runs if steps[c.train.seed] == length], records, length
         )
     return failed
 
 
 def _of_one_length(
-    runs: Sequence[tuple[Config, Path]], records: Records, steps: int, say: Say
+    runs: Sequence[tuple[Config, Path]], records: Records, steps: int
 ) -> dict[Path, str]:
     config = runs[0][0]
     # A run as it trains on one device.
@@ -163,7 +162,7 @@ def _of_one_length(
     make = program.compile_fresh(example)
     by_step: dict[int, list[Member]] = {}
     for config, out in runs:
-        record = Record(config, out, steps, program.layout, say)
+        record = Record(config, out, steps, program.layout)
         state, place = record.restore(like) or (
             make(key_data(config.train.seed), example),
             {"next_index": 0},
@@ -172,10 +171,12 @@ def _of_one_length(
         by_step.setdefault(int(state.step), []).append(member)
     if len(by_step) > 1:
         counts = ", ".join(f"{len(m)} at step {step}" for step, m in sorted(by_step.items()))
-        say(f"newest checkpoints are of different steps ({counts}): each step's runs by themselves")
+        _log.info(
+            f"newest checkpoints are of different steps ({counts}): each step's runs by themselves"
+        )
     failed: dict[Path, str] = {}
     for step, members in sorted(by_step.items()):
         if step:
-            say(f"resuming at step {step} of {steps}: {len(members)} runs")
-        failed |= Group(members, program, records, steps, say).run()
+            _log.info(f"resuming at step {step} of {steps}: {len(members)} runs")
+        failed |= Group(members, program, records, steps).run()
     return failed

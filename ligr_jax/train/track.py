@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,9 @@ class JsonLines:
         again. `kept` holds the others.
     """
 
-    def __init__(
-        self, directory: Path, resume_step: int, say: Callable[[str], None] = print
-    ) -> None:
+    def __init__(self, directory: Path, resume_step: int) -> None:
         path = directory / METRICS
-        self.kept = [r for r in rescue_rows(path, say) if r["step"] <= resume_step]
+        self.kept = [r for r in rescue_rows(path) if r["step"] <= resume_step]
         write_atomically(path, "".join(_line(r) for r in self.kept))
         self._path = path
         with file_errors("write", path):
@@ -52,18 +50,12 @@ def _line(row: Mapping[str, Any]) -> str:
 class Tracker:
     """Every row to every sink; of several processes, only the first has any."""
 
-    def __init__(
-        self,
-        directory: Path,
-        config: Config,
-        resume_step: int,
-        say: Callable[[str], None] = print,
-    ) -> None:
+    def __init__(self, directory: Path, config: Config, resume_step: int) -> None:
         self._sinks: list[JsonLines | WandbMirror] = []
         self._kept: list[dict[str, Any]] = []
         if not is_first():
             return
-        lines = JsonLines(directory, resume_step, say)
+        lines = JsonLines(directory, resume_step)
         self._kept = lines.kept
         self._sinks.append(lines)
         options = wandb_options(config.track)
@@ -95,11 +87,9 @@ class Tracker:
 
 
 @contextlib.contextmanager
-def tracking(
-    directory: Path, config: Config, resume_step: int, say: Callable[[str], None] = print
-) -> Iterator[Tracker]:
+def tracking(directory: Path, config: Config, resume_step: int) -> Iterator[Tracker]:
     """A tracker that is closed however the run ends."""
-    tracker = Tracker(directory, config, resume_step, say)
+    tracker = Tracker(directory, config, resume_step)
     status = 1
     try:
         yield tracker

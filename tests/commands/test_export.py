@@ -19,7 +19,7 @@ from tests.train.runs import small_config
 @pytest.fixture(scope="module")
 def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
-    train(small_config(prepared, "train.steps=2"), run, lambda _: None)
+    train(small_config(prepared, "train.steps=2"), run)
     return run
 
 

@@ -29,6 +29,7 @@ from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.source import Items, LogBatch, Source
 from ligr_jax.lock import Busy
+from tests.conftest import OnMessage
 from tests.data.logs import ACTIONS, START_MS, read_arrow, read_rows, write_log
 
 GAP_MS = 1_000
@@ -290,12 +291,12 @@ def test_context_comes_first_each_row_its_own_session(tmp_path: Path) -> None:
     assert manifest.counts["sessions"] == 2
 
 
-def test_complete_output_is_reused_and_another_is_refused(tmp_path: Path) -> None:
+def test_complete_output_is_reused_and_another_is_refused(tmp_path: Path, said: list[str]) -> None:
     write_log(tmp_path / "log")
     source, out = canonical_source(tmp_path / "log"), tmp_path / "out"
-    said: list[str] = []
     first = prepare(source, out)
-    assert prepare(source, out, progress=said.append) == first
+    said.clear()
+    assert prepare(source, out) == first
     assert said == [f"already prepared: {out}"]
     with pytest.raises(BadInput, match=r"options.session_gap_ms is 1800000 there, 7 asked"):
         prepare(source, out, PrepareOptions(session_gap_ms=7))
@@ -329,7 +330,7 @@ def test_failed_run_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read in /proc")
-def test_two_at_a_time_never_share_an_output(tmp_path: Path) -> None:
+def test_two_at_a_time_never_share_an_output(tmp_path: Path, on_message: OnMessage) -> None:
     write_log(tmp_path / "log")
     source, out = canonical_source(tmp_path / "log"), tmp_path / "out"
     options = PrepareOptions(shard_rows=50)
@@ -340,13 +341,14 @@ def test_two_at_a_time_never_share_an_output(tmp_path: Path) -> None:
             with pytest.raises(Busy, match=rf"out: another process .*process {os.getpid()}\)"):
                 prepare(source, out, options)
 
-    assert prepare(source, out, options, second) == alone
+    on_message(second)
+    assert prepare(source, out, options) == alone
     assert not [p.name for p in out.iterdir() if p.name.startswith(".")]
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
 def test_a_partition_that_is_gone_stops_the_command(
-    tmp_path: Path, damage: Callable[[Path], object]
+    tmp_path: Path, on_message: OnMessage, damage: Callable[[Path], object]
 ) -> None:
     write_log(tmp_path / "log")
     source, out = canonical_source(tmp_path / "log"), tmp_path / "out"
@@ -355,8 +357,9 @@ def test_a_partition_that_is_gone_stops_the_command(
         if line.startswith("read "):
             damage(sorted(out.glob(".partial-*/part-*.arrows"))[1])
 
+    on_message(break_one)
     with pytest.raises(BadInput, match=r"part-\d+.arrows: \d+ rows were written to this file"):
-        prepare(source, out, PrepareOptions(shard_rows=50), break_one)
+        prepare(source, out, PrepareOptions(shard_rows=50))
     assert not list(out.iterdir())
 
 

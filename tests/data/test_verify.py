@@ -53,10 +53,10 @@ def test_damaged_data_are_refused_before_anything_is_trained_or_measured(
     config = small_config(data)
     points = plan_points([Asked(("a",), ("train.seed=1",))], data, SMALL)
     for start in (
-        lambda: train(config, tmp_path / "run", lambda _: None),
+        lambda: train(config, tmp_path / "run"),
         lambda: train_together([config], [tmp_path / "group"]),
         lambda: evaluate_run(finished, "test", data),
-        lambda: run_sweep(points, data, tmp_path / "sweep", 1, lambda _: None),
+        lambda: run_sweep(points, data, tmp_path / "sweep", 1),
     ):
         with pytest.raises(DamagedData, match="are not what `ligr prepare` wrote"):
             start()

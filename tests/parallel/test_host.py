@@ -22,7 +22,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, 
 
 
 def test_process_restarts_with_the_available_allocator(
-    started: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    started: list, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     for library, expected in (
         ("libjemalloc.so.2", ("LD_PRELOAD", "libjemalloc.so.2")),
@@ -33,7 +33,7 @@ def test_process_restarts_with_the_available_allocator(
         arguments, env = started.pop()
         assert arguments == [sys.executable, "-m", "ligr_jax", "train", "--out", "x"]
         assert expected in env.items()
-        assert f"{host.ALLOCATOR}=none" in capsys.readouterr().err
+        assert f"{host.ALLOCATOR}=none" in said[-1]
 
 
 @pytest.mark.parametrize(

@@ -125,13 +125,13 @@ def test_a_sweep_from_points_to_page(
     child_env: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    said: list[str],
 ) -> None:
     """Two points, one of which diverges: the other is finished, drawn, and not trained again."""
     monkeypatch.setattr("os.environ", child_env)
     short = [*SMALL, "train.steps=10", "train.max_bad_steps=2"]
     points = plan_points(grid("optim.dense_lr=1e-3", "optim.dense_lr=1e30"), prepared, short)
-    said: list[str] = []
-    assert run_sweep(points, prepared, tmp_path, 2, said.append, together) == FAILED
+    assert run_sweep(points, prepared, tmp_path, 2, together) == FAILED
     good, bad = (next(p for p in points if f"={lr}" in p.assignments[0]) for lr in ("1e-3", "1e30"))
     assert any(line.startswith(f"failed: {bad.name}: ") for line in said)
     assert "steps in a row" in (tmp_path / bad.name / "error.txt").read_text()
@@ -145,29 +145,27 @@ def test_a_sweep_from_points_to_page(
     assert corrected([good], tmp_path)[0].cost.seconds == pytest.approx(took)
     listed = json.loads((tmp_path / "sweep.json").read_text())["points"]
     assert {p["run"] for p in listed} == {good.name, bad.name}
-    again: list[str] = []
-    assert run_sweep([good], prepared, tmp_path, 1, again.append) == DONE
-    assert any("finished before" in line for line in again)
+    assert run_sweep([good], prepared, tmp_path, 1) == DONE
+    assert any("finished before" in line for line in said)
     assert main(["report", str(tmp_path)]) == 0
     assert "report.html" in capsys.readouterr().out
     assert good.name in (tmp_path / "report.html").read_text()
 
 
 def test_a_damaged_summary_stops_no_sweep_and_a_finished_one_is_only_read(
-    prepared: Path, tmp_path: Path
+    prepared: Path, tmp_path: Path, said: list[str]
 ) -> None:
     points = plan_points(grid("train.seed=1", "train.seed=2"), prepared, SMALL)
     for point in points:
         (tmp_path / point.name).mkdir()
         save_summary(tmp_path / point.name, {"seconds": 1.0})
-    said: list[str] = []
-    assert run_sweep(points, prepared, tmp_path, 1, said.append) == DONE
+    assert run_sweep(points, prepared, tmp_path, 1) == DONE
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
-    assert run_sweep(points, prepared, tmp_path, 1, said.append) == DONE  # nothing is written
+    assert run_sweep(points, prepared, tmp_path, 1) == DONE  # nothing is written
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     (tmp_path / points[0].name / "summary.json").write_text("")
     assert len(corrected(points, tmp_path)) == 2
-    assert run_sweep(points, prepared, tmp_path, 1, said.append) == FAILED
+    assert run_sweep(points, prepared, tmp_path, 1) == FAILED
     assert f"{points[0].name}/summary.json: the file is empty" in said[-1]
     assert any("[2/2]" in line and "finished before" in line for line in said[-3:])
 
@@ -207,16 +205,17 @@ def test_two_runners_share_a_sweep_and_one_takes_over_what_a_killed_one_left(
 
 
 def test_a_runner_waits_for_a_point_that_another_trains(
-    prepared: Path, tmp_path: Path, child_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    prepared: Path,
+    tmp_path: Path,
+    child_env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    said: list[str],
 ) -> None:
     monkeypatch.setattr("os.environ", child_env)
     points = plan_points(grid("model.depth=1"), prepared, [*SMALL, "train.steps=5"])
-    said: list[str] = []
     with claimed(tmp_path / points[0].name):
         assert held(tmp_path / points[0].name)
-        release = threading.Thread(
-            target=run_sweep, args=(points, prepared, tmp_path, 1, said.append)
-        )
+        release = threading.Thread(target=run_sweep, args=(points, prepared, tmp_path, 1))
         release.start()
         _wait(lambda: any("another runner" in line for line in said))
         assert not (tmp_path / points[0].name / "log.txt").exists()
@@ -224,7 +223,9 @@ def test_a_runner_waits_for_a_point_that_another_trains(
     assert (tmp_path / points[0].name / "summary.json").exists()
 
 
-def test_largest_rung_is_predicted_once_from_the_others(prepared: Path, tmp_path: Path) -> None:
+def test_largest_rung_is_predicted_once_from_the_others(
+    prepared: Path, tmp_path: Path, said: list[str]
+) -> None:
     """From the ladder and its other seeds; not from other sweeps, nor from the largest run."""
     rungs = [(8, 1), (8, 2), (12, 2), (16, 2), (24, 2), (32, 2)]
     ladder = [(f"model.width={w}", f"model.depth={d}") for w, d in rungs]
@@ -241,16 +242,15 @@ def test_largest_rung_is_predicted_once_from_the_others(prepared: Path, tmp_path
         ne = 0.7 + (p.cost.flops / 1e6) ** -0.2 if p.sweeps != ("width",) else 5.0
         numbers = {"validation/ne": 0.1 if p is largest else ne, "flops_model": p.cost.flops}
         (tmp_path / p.name / "summary.json").write_text(json.dumps(numbers))
-    said: list[str] = []
-    predict_largest(largest, points, tmp_path, said.append)
+    predict_largest(largest, points, tmp_path)
     written = (tmp_path / "prediction.json").read_text()
     assert score(tmp_path / "prediction.json", 0.0).predicted == pytest.approx(
         0.7 + (largest.cost.flops / 1e6) ** -0.2, abs=1e-3
     )
     assert len(json.loads(written)["law"]["runs"]) == 8
-    predict_largest(largest, points, tmp_path, said.append)
+    predict_largest(largest, points, tmp_path)
     assert (tmp_path / "prediction.json").read_text() == written
-    predict_largest(largest, points, tmp_path / "other", said.append)
+    predict_largest(largest, points, tmp_path / "other")
     assert "no prediction" in said[-1]
     assert not (tmp_path / "other").exists()
     assert largest_of_ladder(plan_points(asked[-1:], prepared, SMALL[1:])) is None
@@ -325,13 +325,13 @@ def test_a_signal_stops_a_sweep_whose_points_save(
     ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     runner = subprocess.Popen(command, env=child_env, **pipes)
-    assert runner.stdout is not None
-    lines = iter(runner.stdout.readline, "")
+    assert runner.stderr is not None
+    lines = iter(runner.stderr.readline, "")
     assert any(": step " in line for line in lines)
     runner.send_signal(signal.SIGINT)
-    said, errors = runner.communicate(timeout=300)
-    assert runner.returncode == PREEMPTED, said + errors
-    assert errors == ""
+    results, said = runner.communicate(timeout=300)
+    assert runner.returncode == PREEMPTED, said
+    assert results == ""
     assert said.splitlines()[-1].startswith(
         "stopped by SIGINT with 0 of 2 points finished and 1 saved part-way"
     )

@@ -62,7 +62,7 @@ def cut(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip, cut])
 def test_damage_is_proved_and_set_aside_by_the_trainer_alone(
-    run: Path, like: tuple[TrainState, Layout], damage: Callable[[Path], None]
+    run: Path, like: tuple[TrainState, Layout], damage: Callable[[Path], None], said: list[str]
 ) -> None:
     step = run / "checkpoints" / "40"
     for name in one_of_each_class(step):
@@ -74,8 +74,8 @@ def test_damage_is_proved_and_set_aside_by_the_trainer_alone(
         for words in ("checkpoint 40 is damaged", name, "--step 30", "remove", "summary.json"):
             assert words in str(refused.value)
         assert content(run) == before
-        said: list[str] = []
-        restored = Checkpoints(run / "checkpoints", 2, like[1], said.append).restore(like[0])
+        said.clear()
+        restored = Checkpoints(run / "checkpoints", 2, like[1]).restore(like[0])
         assert restored is not None
         assert int(restored[0].step) == 30
         aside = run / "checkpoints" / "40.damaged"

@@ -37,8 +37,9 @@ def test_ids_of_items_and_impressions_with_a_row_each_are_accepted(prepared: Pat
             require_rows_for_ids(ModelConfig(features={name: short}), records)
 
 
-def test_a_batch_that_leaves_devices_idle_is_announced(prepared: Path, tmp_path: Path) -> None:
-    lines: list[str] = []
+def test_a_batch_that_leaves_devices_idle_is_announced(
+    prepared: Path, tmp_path: Path, said: list[str]
+) -> None:
     config = small_config(prepared, "optim.batch=2")
-    Trainer(config, Records(prepared), tmp_path / "run", lines.append)
-    assert "optim.batch=2 uses 2 of 8 devices; a multiple of 8 uses all" in lines
+    Trainer(config, Records(prepared), tmp_path / "run")
+    assert "optim.batch=2 uses 2 of 8 devices; a multiple of 8 uses all" in said

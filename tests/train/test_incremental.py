@@ -44,8 +44,8 @@ def runs(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     split = Records(prepared).manifest.splits
     begin, end = split["train"].start_ms, split["train"].end_ms
     day = f"data.edges={(begin + 2 * end) // 3},{end},{end},{split['test'].end_ms}"
-    train(small_config(prepared, *BASE), cold, lambda _: None)
-    train(small_config(prepared, *BASE, day, *warm_assignments(cold)), warm, lambda _: None)
+    train(small_config(prepared, *BASE), cold)
+    train(small_config(prepared, *BASE, day, *warm_assignments(cold)), warm)
     return cold, warm
 
 
@@ -60,7 +60,7 @@ def started(config: Any) -> Any:
     program, records = Program(config, 20), Records(config.data.dir)
     plan = plan_for(records, config, "train")
     batch = Assembler(records, plan, config.model)(np.arange(config.optim.batch))
-    return warm_start(config, program.layout, program.fresh(batch), lambda _: None)
+    return warm_start(config, program.layout, program.fresh(batch))
 
 
 def of(run: Path) -> Any:
@@ -152,7 +152,7 @@ def test_a_stronger_hold_keeps_nearer_to_earlier_weights(
     away = []
     for strength in (0, 100):
         config = going_on(runs, prepared, f"train.warm.fisher_weight={strength}")
-        train(config, tmp_path / str(strength), lambda _: None)
+        train(config, tmp_path / str(strength))
         _, after = of(tmp_path / str(strength))
         terms = jax.tree.map(
             lambda h, a, b: float((h * (np.asarray(a) - np.asarray(b)) ** 2).sum()),
@@ -163,25 +163,24 @@ def test_a_stronger_hold_keeps_nearer_to_earlier_weights(
 
 
 def test_resumed_on_any_mesh_it_ends_as_if_never_stopped(
-    runs: Any, prepared: Path, tmp_path: Path
+    runs: Any, prepared: Path, tmp_path: Path, said: list[str]
 ) -> None:
     """Also where the earlier runs are gone: what they said is in the checkpoint."""
     moved = tuple(shutil.copytree(r, tmp_path / r.name) for r in runs)
     asked = ("train.warm.fisher_weight=10", "train.warm.cold_weight=0.2", "train.keep=4")
     four = ("mesh.data=2", "mesh.model=2", "mesh.placement=row_wise")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(going_on(moved, prepared, *asked), whole, lambda _: None)
+    train(going_on(moved, prepared, *asked), whole)
     shutil.copytree(whole, stopped)
     (stopped / "summary.json").unlink()
     shutil.rmtree(stopped / "checkpoints" / "20")
     config = going_on(moved, prepared, *asked)
     for run in moved:
         shutil.rmtree(run)
-    said: list[str] = []
-    train(config, stopped, said.append)
+    train(config, stopped)
     assert any("resuming at step 10" in line for line in said)
     split = tmp_path / "split"
-    train(going_on(runs, prepared, *asked, *four), split, lambda _: None)
+    train(going_on(runs, prepared, *asked, *four), split)
     reference = of(whole)[1].params
     for x, y, z in zip(
         *map(jax.tree.leaves, (reference, of(stopped)[1].params, of(split)[1].params))
@@ -212,7 +211,7 @@ def test_the_digest_knows_the_runs_and_not_their_places(
 def test_refused(runs: Any, prepared: Path, assignment: str, message: str, tmp_path: Path) -> None:
     config = going_on(runs, prepared, "train.warm.fisher_weight=1", assignment)
     with pytest.raises(ConfigError, match=message):
-        train(config, tmp_path / "run", lambda _: None)
+        train(config, tmp_path / "run")
 
 
 def test_a_hold_needs_something_to_hold_to(prepared: Path) -> None:

@@ -59,13 +59,14 @@ def test_the_preset_trains_and_is_measured(finished: Path) -> None:
         assert not np.isin(x, (0, 1)).any()  # where they start
 
 
-def test_a_resumed_run_ends_with_the_same_bits(finished: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_same_bits(
+    finished: Path, tmp_path: Path, said: list[str]
+) -> None:
     again = tmp_path / "again"
     shutil.copytree(finished, again)
     (again / "summary.json").unlink()
     shutil.rmtree(again / "checkpoints" / "20")
-    said: list[str] = []
-    train(load_config(again), again, said.append)
+    train(load_config(again), again)
     assert "resuming at step 10 of 20" in said
     ours, theirs = (restore(run)[1] for run in (again, finished))
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
@@ -78,7 +79,7 @@ def test_together_each_run_has_the_statistics_it_has_alone(
     given = [*SMALL, *FEED]
     configs = [small_config(prepared, *given, f"train.seed={seed}") for seed in (0, 1)]
     outs = [tmp_path / "a", tmp_path / "b"]
-    train_together(configs, outs, lambda _: None)
+    train_together(configs, outs)
     alone, ours, other = (restore(run)[1] for run in (finished, *outs))
     for x, y in zip(jax.tree.leaves(ours.stats), jax.tree.leaves(alone.stats), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4)
@@ -99,7 +100,7 @@ def test_incremental_training_goes_on_from_the_statistics_too(
     program, records = Program(config, 20), Records(prepared)
     plan = plan_for(records, config, "train")
     fresh = program.fresh(Assembler(records, plan, config.model)(np.arange(8)))
-    warm = warm_start(config, program.layout, fresh, lambda _: None)
+    warm = warm_start(config, program.layout, fresh)
     earlier = restore(finished)[1]
     for x, y in zip(jax.tree.leaves(warm.stats), jax.tree.leaves(earlier.stats), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6)

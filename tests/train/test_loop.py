@@ -28,6 +28,7 @@ from ligr_jax.train.record import TrainingDiverged
 from ligr_jax.train.rows import read_rows
 from ligr_jax.train.run import Busy, claimed, load_config, load_summary
 from ligr_jax.train.state import TrainState
+from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config
 
 
@@ -70,7 +71,7 @@ def saving(run: Path, after: int) -> bool:
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bits(
-    prepared: Path, finished: Path, tmp_path: Path, child_env: dict[str, str]
+    prepared: Path, finished: Path, tmp_path: Path, child_env: dict[str, str], said: list[str]
 ) -> None:
     run = tmp_path / "killed"
     for after in (0, 20):  # SIGKILL while a checkpoint is being written
@@ -79,8 +80,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
         child.kill()
         child.communicate()
         assert load_summary(run) is None
-    said: list[str] = []
-    train(small_config(prepared), run, said.append)
+    train(small_config(prepared), run)
     assert any("resuming at step" in line for line in said)
     assert_same_bits(state_of(run), state_of(finished))
     rows, whole = (read_rows(r / "metrics.jsonl") for r in (run, finished))
@@ -94,16 +94,20 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
 
 
 def test_any_signal_saves_and_asks_to_be_run_again(
-    prepared: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Path,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: list[str],
+    on_message: OnMessage,
 ) -> None:
     """Between steps, while a split is measured, and while the final state is measured."""
-    run, said = tmp_path / "stopped", list[str]()
+    run = tmp_path / "stopped"
     config, predict = small_config(prepared, "train.eval_every=20"), Evaluator.predict
     evaluations = [signal.SIGINT, signal.SIGHUP, None, signal.SIGUSR1]
 
     def stop_at_first_row(line: str) -> None:
-        said.append(line)
-        if line.startswith("step"):
+        if line.startswith("step") and len(starts) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def stop_while_measuring(*args: Any) -> Any:
@@ -113,18 +117,21 @@ def test_any_signal_saves_and_asks_to_be_run_again(
         return predict(*args)
 
     monkeypatch.setattr(Evaluator, "predict", stop_while_measuring)
-    for say, words in (
-        (stop_at_first_row, "stopped by SIGTERM at step"),
-        (said.append, "stopped by SIGINT at step 20"),
-        (said.append, "stopped by SIGHUP at step 20"),
-        (said.append, "stopped by SIGUSR1 at step 40"),
+    on_message(stop_at_first_row)
+    starts = []
+    for words in (
+        "stopped by SIGTERM at step",
+        "stopped by SIGINT at step 20",
+        "stopped by SIGHUP at step 20",
+        "stopped by SIGUSR1 at step 40",
     ):
+        starts.append(words)
         with pytest.raises(Preempted) as stopped:
-            train(config, run, say)
+            train(config, run)
         assert stopped.value.code == PREEMPTED
         assert words in said[-1]
         assert load_summary(run) is None
-    train(config, run, lambda _: None)
+    train(config, run)
     assert_same_bits(state_of(run), state_of(finished))
     measured = [r["step"] for r in read_rows(run / "metrics.jsonl") if "validation/ne" in r]
     assert measured == [20, 40]
@@ -135,7 +142,7 @@ def test_any_signal_saves_and_asks_to_be_run_again(
     "ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"
 )
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(
-    prepared: Path, finished: Path, tmp_path: Path
+    prepared: Path, finished: Path, tmp_path: Path, said: list[str]
 ) -> None:
     run = tmp_path / "damaged"
     shutil.copytree(finished, run)
@@ -145,8 +152,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(
         content = bytearray(data.read_bytes())
         content[len(content) // 2] ^= 1
         data.write_bytes(content)
-    said: list[str] = []
-    train(small_config(prepared), run, said.append)
+    train(small_config(prepared), run)
     assert any("checkpoint 40 is damaged" in line for line in said)
     assert any("resuming at step 30" in line for line in said)
     assert_same_bits(state_of(run), state_of(finished))
@@ -166,17 +172,16 @@ def test_a_run_directory_has_one_writer(prepared: Path, tmp_path: Path) -> None:
 
 def test_a_finished_run_is_left_alone(prepared: Path, finished: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.name != ".lock"}
-    assert train(small_config(prepared), finished, lambda _: None)["status"] == "finished"
+    assert train(small_config(prepared), finished)["status"] == "finished"
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.name != ".lock"}
 
 
 def test_a_vocabulary_larger_than_its_table_is_hashed_and_counted(
-    prepared: Path, tmp_path: Path
+    prepared: Path, tmp_path: Path, said: list[str]
 ) -> None:
-    said: list[str] = []
     short = ("train.steps=2", "eval.splits=")
     config = small_config(prepared, "model.features.item_id.rows=11", *short)
-    train(config, tmp_path / "crowded", said.append)
+    train(config, tmp_path / "crowded")
     assert "item_id: 30 ids hashed into 11 rows, 3.0 to a row" in said
 
 
@@ -193,7 +198,7 @@ def test_a_diverging_run_stops_and_says_so(prepared: Path, tmp_path: Path) -> No
         prepared, "optim.dense_lr=1e30", "optim.table_lr=1e30", "train.max_bad_steps=3"
     )
     with pytest.raises(TrainingDiverged, match="3 steps in a row"):
-        train(wild, tmp_path / "wild", lambda _: None)
+        train(wild, tmp_path / "wild")
 
 
 def test_training_learns_and_logs_what_it_promises(prepared: Path, finished: Path) -> None:

@@ -65,7 +65,7 @@ def test_two_processes_are_one_run_which_one_process_can_finish(
     prepared: Path, child_env: dict[str, str], tmp_path: Path
 ) -> None:
     """A signal to one stops both with a checkpoint, from which a single process continues."""
-    whole = train(small_config(prepared, *SETTINGS, *ACROSS), tmp_path / "one", lambda _: None)
+    whole = train(small_config(prepared, *SETTINGS, *ACROSS), tmp_path / "one")
     run = tmp_path / "two"
     port = free_port()
     both = [start(prepared, run, child_env, k, port) for k in range(2)]
@@ -80,7 +80,7 @@ def test_two_processes_are_one_run_which_one_process_can_finish(
     assert "stopped by" not in said[1]
     stopped = len(losses(run))
     assert 10 <= stopped < 40
-    end = train(small_config(prepared, *SETTINGS, "mesh.data=8"), run, lambda _: None)
+    end = train(small_config(prepared, *SETTINGS, "mesh.data=8"), run)
     one, two = losses(tmp_path / "one"), losses(run)
     assert len(two) == len(one) == 40
     np.testing.assert_allclose(two[:10], one[:10], rtol=1e-6)

@@ -72,7 +72,7 @@ def test_a_damaged_file_of_a_run_is_named_with_the_remedy(prepared: Path, run: P
         for text in ("", saved[:-40], "[]", saved.replace("40", "41")):
             (run / name).write_text(text)
             with pytest.raises(DamagedFile, match=f"{run / name}: .*away and start the `ligr tr"):
-                train(small_config(prepared), run, lambda _: None)
+                train(small_config(prepared), run)
         (run / name).write_text(saved)
 
 
@@ -80,7 +80,7 @@ def test_a_run_killed_before_its_summary_writes_the_final_row_once(
     prepared: Path, run: Path, finished: Path
 ) -> None:
     (run / "summary.json").unlink()
-    train(small_config(prepared), run, lambda _: None)
+    train(small_config(prepared), run)
     steps = [[r["step"] for r in read_rows(r / "metrics.jsonl")] for r in (run, finished)]
     assert steps[0] == steps[1]
     again, first = load_summary(run), load_summary(finished)
@@ -89,36 +89,36 @@ def test_a_run_killed_before_its_summary_writes_the_final_row_once(
     assert again["test/ne"] == first["test/ne"]
 
 
-def test_a_damaged_row_is_refused_by_readers_and_kept_aside_by_the_trainer(tmp_path: Path) -> None:
+def test_a_damaged_row_is_refused_by_readers_and_kept_aside_by_the_trainer(
+    tmp_path: Path, said: list[str]
+) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 5, "x": 1}\n{"step": 1\xff0}\n[]\n{"step": 15}\n{"step": 20, "x"')
     before = path.read_bytes()
     with pytest.raises(DamagedRows, match=f"{path}:2: not a row of metrics"):
         read_rows(path)
-    said: list[str] = []
     # A row in place of each damaged line: row i stays line i of the mirror.
     rows = [{"step": 5, "x": 1}, {"step": 15}, {"step": 15}, {"step": 15}]
-    assert rescue_rows(path, said.append) == rows
+    assert rescue_rows(path) == rows
     assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == before
     assert f"{path}:2: not a row" in said[0]
     assert "and 1 more" in said[0]
-    rescue_rows(path, said.append)
+    rescue_rows(path)
     assert (tmp_path / "metrics.jsonl.damaged.2").exists()
 
 
 def test_a_directory_is_bound_by_its_first_checkpoint_or_row(
-    prepared: Path, tmp_path: Path
+    prepared: Path, tmp_path: Path, said: list[str]
 ) -> None:
     """What a first try with other values left there does not stop the second."""
-    said: list[str] = []
     first, second = small_config(prepared), small_config(prepared, "model.depth=3")
     adopt(tmp_path, first)
-    adopt(tmp_path, second, say=said.append)
+    adopt(tmp_path, second)
     assert load_config(tmp_path) == second
     assert "no checkpoint and no row" in said[0]
     assert "model.depth 2 -> 3" in said[0]
     (tmp_path / "config.json").write_text("")
-    adopt(tmp_path, second, say=said.append)
+    adopt(tmp_path, second)
     assert "config.json: the file is empty" in said[1]
     (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n')
     with pytest.raises(ConfigError, match=r"model\.depth: there 3, asked 2"):
@@ -144,16 +144,15 @@ def test_who_holds_a_directory_is_named(tmp_path: Path) -> None:
 
 
 def test_what_changes_no_number_may_change_on_resume(
-    prepared: Path, run: Path, finished: Path
+    prepared: Path, run: Path, finished: Path, said: list[str]
 ) -> None:
     """How often to log and to save, how many checkpoints to keep, and where the data are."""
     moved = run.parent / "moved"
     moved.symlink_to(prepared)
     (run / "summary.json").unlink()
     shutil.rmtree(run / "checkpoints" / "40")
-    said: list[str] = []
     changed = ("train.log_every=1", "train.checkpoint_minutes=1e-9", "train.keep=4")
-    train(small_config(moved, *changed), run, said.append)
+    train(small_config(moved, *changed), run)
     updated = next(line for line in said if "config.json is updated" in line)
     for words in ("train.log_every 5 -> 1", "train.keep 2 -> 4", "train.checkpoint_minutes 10.0"):
         assert words in updated

@@ -31,6 +31,7 @@ from ligr_jax.train.run import Busy, claimed, load_config, load_summary
 from ligr_jax.train.state import TrainState
 from ligr_jax.train.together import groupable, train_together
 from ligr_jax.train.track import tracking
+from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config
 
 # One device each and dropout: two runs a device, and one of the four places is a copy.
@@ -43,9 +44,6 @@ RATES = (
     ("optim.table_lr=0.1", "optim.dense_lr=2e-3"),
 )
 RUNS = tuple((*seed, *rates) for seed, rates in zip(SEEDS, RATES))
-
-
-def quiet(_: str) -> None: ...
 
 
 def made(directory: Path) -> Path:
@@ -79,7 +77,7 @@ def trained(
     folder = tmp_path_factory.mktemp("together")
     configs = configs_of(prepared, request.param)
     outs = [folder / str(i) for i in range(len(configs))]
-    train_together(configs, outs, quiet)
+    train_together(configs, outs)
     return configs, outs
 
 
@@ -91,7 +89,7 @@ def alone(
     folder = tmp_path_factory.mktemp("alone")
     outs = [folder / str(i) for i in range(len(trained[0]))]
     for config, out in zip(trained[0], outs):
-        train(config, out, quiet)
+        train(config, out)
     return outs
 
 
@@ -156,23 +154,25 @@ def test_every_run_has_the_numbers_it_has_alone(
 
 
 def test_a_stopped_group_goes_on_to_the_same_bits(
-    trained: tuple[list[Config], list[Path]], tmp_path: Path
+    trained: tuple[list[Config], list[Path]],
+    tmp_path: Path,
+    said: list[str],
+    on_message: OnMessage,
 ) -> None:
     configs, whole = trained
     outs = [tmp_path / out.name for out in whole]
-    said: list[str] = []
 
     def stop_at_first_row(line: str) -> None:
-        said.append(line)
         if line.startswith("step") and len(said) < 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    on_message(stop_at_first_row)
     with pytest.raises(Preempted) as stopped:
-        train_together(configs, outs, stop_at_first_row)
+        train_together(configs, outs)
     assert stopped.value.code == PREEMPTED
     assert "stopped by SIGTERM at step 2" in said[-1]
     assert not any(load_summary(out) for out in outs)
-    train_together(configs, outs, said.append)
+    train_together(configs, outs)
     assert "resuming at step 2 of 20: 3 runs" in said
     for run, reference in zip(outs, whole):
         assert_same_bits(run, reference)
@@ -183,17 +183,17 @@ def test_runs_move_between_training_alone_and_together(
     trained: tuple[list[Config], list[Path]],
     alone: list[Path],
     tmp_path: Path,
+    said: list[str],
 ) -> None:
     configs, whole = trained
-    said: list[str] = []
     to_alone = interrupted(whole[1], tmp_path / "from-group")
-    train(configs[1], to_alone, said.append)
+    train(configs[1], to_alone)
     assert "resuming at step 10 of 20" in said
     assert_same_numbers(to_alone, alone[1])
     fresh = tmp_path / "fresh"
     to_group = interrupted(alone[2], tmp_path / "from-alone")
     finished = whole[1]
-    train_together(configs, [fresh, finished, to_group], said.append)
+    train_together(configs, [fresh, finished, to_group])
     assert "1 of 3 runs are finished" in said
     assert any("different steps (1 at step 0, 1 at step 10)" in line for line in said)
     assert_same_numbers(fresh, alone[0])
@@ -205,9 +205,9 @@ def test_steps_that_are_not_finite_are_one_runs_alone(prepared: Path, tmp_path: 
     wild = ("optim.dense_lr=1e30", "optim.table_lr=1e30")
     configs = configs_of(prepared, [(), wild], *SHORT, "train.max_bad_steps=1000")
     together, apart = ([tmp_path / f"{name}{i}" for i in range(2)] for name in ("group", "lone"))
-    train_together(configs, together, quiet)
+    train_together(configs, together)
     for config, out in zip(configs, apart):
-        train(config, out, quiet)
+        train(config, out)
     assert_same_numbers(together[0], apart[0])
     bad = [[(load_summary(out) or {})["bad_steps"] for out in outs] for outs in (together, apart)]
     assert bad[0] == bad[1]
@@ -240,7 +240,7 @@ def test_a_busy_run_keeps_its_group_from_touching_any(prepared: Path, tmp_path: 
     configs = configs_of(prepared, SEEDS)
     outs = [tmp_path / str(i) for i in range(3)]
     with claimed(outs[2]), pytest.raises(Busy):
-        train_together(configs, outs, quiet)
+        train_together(configs, outs)
     assert not list(tmp_path.glob("*/config.json"))
     for out in outs:
         with claimed(out):
@@ -274,10 +274,10 @@ def test_rates_and_seeds_are_arguments_of_the_program(prepared: Path, tmp_path: 
     def program_of(runs: Sequence[Sequence[str]]) -> str:
         configs = configs_of(prepared, runs, *SHORT)
         members = [
-            Member(c, Record(c, tmp_path, 8, program.layout, quiet), state, {"next_index": 0})
+            Member(c, Record(c, tmp_path, 8, program.layout), state, {"next_index": 0})
             for c in configs
         ]
-        group = Group(members, program, records, 8, quiet)
+        group = Group(members, program, records, 8)
         return group.lowered(group.stacked(m.state for m in members)).as_text()
 
     a_batch_each, a_batch_for_all = program_of(RUNS[:2]), program_of(RATES[:2])
@@ -317,7 +317,7 @@ def test_what_cannot_train_together_is_refused(
 ) -> None:
     configs = configs_of(prepared, runs)
     with pytest.raises(ConfigError, match=words):
-        train_together(configs, [tmp_path / name for name in names], quiet)
+        train_together(configs, [tmp_path / name for name in names])
     assert not list(tmp_path.iterdir())
 
 

@@ -39,12 +39,11 @@ def test_a_killed_loader_process_ends_the_run_with_a_remedy(
     run = subprocess.Popen(
         command(prepared, out, 1, 10**6),
         env=child_env,
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert run.stdout is not None
-    for line in run.stdout:
+    assert run.stderr is not None
+    for line in run.stderr:
         if line.startswith("step"):
             break
     os.kill(loader_of(run.pid), signal.SIGKILL)

@@ -6,6 +6,7 @@ from: the same files, linked. Nothing of the histories but which items were show
 for statistics alone.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ import pyarrow as pa
 from ligr_jax.data.columns import feature, stored
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest, Shard
 from ligr_jax.data.prepare.items import find
-from ligr_jax.data.prepare.publish import Progress, published
+from ligr_jax.data.prepare.publish import published
 from ligr_jax.data.prepare.shards import write_batch
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
@@ -29,6 +30,8 @@ from ligr_jax.data.sources.ids import to_ids
 from ligr_jax.data.verify import require_undamaged
 from ligr_jax.digests import digest_file
 
+_log = logging.getLogger(__name__)
+
 _CHUNK = 1 << 20  # impressions looked at together
 
 
@@ -37,7 +40,6 @@ def attach(
     prepared: Path,
     out: Path,
     overwrite: bool = False,
-    progress: Progress | None = None,
 ) -> Manifest:
     """Makes `out`: the data of `prepared` with the columns `sid1` .. `sidN`; returns its manifest.
 
@@ -48,7 +50,7 @@ def attach(
         BadInput: a bad table of semantic ids, data without an item table or with such columns
             already, no item in both, or an output made otherwise (without `overwrite`).
     """
-    table, records, say = SemanticIds.open(ids), Records(prepared), progress or (lambda _: None)
+    table, records = SemanticIds.open(ids), Records(prepared)
     names = [f"sid{level}" for level in range(1, table.levels + 1)]
     there = [n for n in names if n in records.manifest.columns]
     if there:
@@ -57,10 +59,10 @@ def attach(
         raise BadInput(f"--out {out} is the prepared data itself; choose another directory")
 
     def build(work: Path, made_by: Mapping[str, Any]) -> Manifest:
-        require_undamaged(prepared, records.manifest, say)  # before it gets other digests
+        require_undamaged(prepared, records.manifest)  # before it gets other digests
         prefixes = _by_item(table, records)
         without = float((prefixes[0] == MISSING).mean())
-        say(f"{without:.1%} of {prefixes.shape[1]:,} items have no semantic id")
+        _log.info(f"{without:.1%} of {prefixes.shape[1]:,} items have no semantic id")
         for shard in records.manifest.shards:
             _link(prepared / shard.file, work / shard.file)
         columns = dict(zip(names, prefixes))
@@ -81,7 +83,7 @@ def attach(
         **records.manifest.source,
         "semantic_ids": {**described, "attached_to": records.manifest.digest},
     }
-    return published(out, made_by, build, say, overwrite)
+    return published(out, made_by, build, overwrite)
 
 
 def _by_item(table: SemanticIds, records: Records) -> np.ndarray:

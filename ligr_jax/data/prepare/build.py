@@ -1,5 +1,6 @@
 """The two passes of `prepare`, from a source to finished files in a working directory."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,6 @@ from ligr_jax.data.prepare.items import item_table, refuse_unmatched
 from ligr_jax.data.prepare.measure import TRAIN, ColumnMeasure, SplitMeasure
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.partition import ROW, Spill, number_of_partitions, partition_log
-from ligr_jax.data.prepare.publish import Progress
 from ligr_jax.data.prepare.shards import (
     Histories,
     bag_column,
@@ -33,12 +33,14 @@ from ligr_jax.data.sources.source import Source
 from ligr_jax.data.sources.validate import check_roles
 from ligr_jax.digests import digest_file
 
+_log = logging.getLogger(__name__)
+
 
 class Build:
     """One run of the two passes; `run` leaves the shards of the manifest in `work`."""
 
-    def __init__(self, source: Source, options: PrepareOptions, work: Path, say: Progress) -> None:
-        self.source, self.options, self.work, self.say = source, options, work, say
+    def __init__(self, source: Source, options: PrepareOptions, work: Path) -> None:
+        self.source, self.options, self.work = source, options, work
         check_roles(source)
         self.items = item_table(source)
         self.columns = {k: ColumnMeasure(c) for k, c in source.schema.columns.items()}
@@ -54,7 +56,7 @@ class Build:
         with Spill(self.work, partitions) as spill:
             tally = partition_log(source, spill, options.batch_rows, options.on_bad_row)
         seconds = time.monotonic() - begun
-        self.say(f"read {tally.rows:,} rows, {tally.context:,} of context ({seconds:.1f} s)")
+        _log.info(f"read {tally.rows:,} rows, {tally.context:,} of context ({seconds:.1f} s)")
         self.counts.update(rows=tally.rows, skipped=tally.skipped)
         edges = split_edges(tally, options.splits, options.fractions)
         shards = self._write_shards(spill, edges)
@@ -93,7 +95,7 @@ class Build:
                 written.append(
                     Shard(path.name, len(kept.first), len(kept.order), digest_file(path))
                 )
-                self.say(f"wrote part {p + 1} of {spill.partitions}: {len(kept.order):,} rows")
+                _log.info(f"wrote part {p + 1} of {spill.partitions}: {len(kept.order):,} rows")
             del rows, kept
             spill.path(p).unlink()
         return tuple(self._renamed(s, k, len(written)) for k, s in enumerate(written))

@@ -12,7 +12,7 @@ from typing import Any
 from ligr_jax.data.manifest import Manifest
 from ligr_jax.data.prepare.build import Build
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.publish import Progress, published
+from ligr_jax.data.prepare.publish import published
 from ligr_jax.data.sources.source import Source
 
 
@@ -20,7 +20,6 @@ def prepare(
     source: Source,
     out: str | Path,
     options: PrepareOptions | None = None,
-    progress: Progress | None = None,
 ) -> Manifest:
     """Prepares `source` in directory `out` and returns the manifest.
 
@@ -31,10 +30,10 @@ def prepare(
         BadInput: a bad log or bad options, an output made otherwise (without `overwrite`), or a
             directory that cannot be written.
     """
-    options, say = options or PrepareOptions(), progress or (lambda _: None)
+    options = options or PrepareOptions()
 
     def build(work: Path, made_by: Mapping[str, Any]) -> Manifest:
-        return Build(source, options, work, say).run(made_by)
+        return Build(source, options, work).run(made_by)
 
     made_by = {**source.description, "options": options.description()}
-    return published(Path(out), made_by, build, say, options.overwrite)
+    return published(Path(out), made_by, build, options.overwrite)

@@ -1,6 +1,7 @@
 """A prepared directory is whole or not there, and is not made twice."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,8 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import FileError, file_errors
 from ligr_jax.lock import exclusive
 
-Progress = Callable[[str], None]
+_log = logging.getLogger(__name__)
+
 SUMMARY = "prepare.json"  # what was understood of the log, for people
 
 
@@ -22,7 +24,6 @@ def published(
     out: Path,
     made_by: Mapping[str, Any],
     build: Callable[[Path, Mapping[str, Any]], Manifest],
-    say: Progress,
     overwrite: bool = False,
 ) -> Manifest:
     """The manifest of `out`, made by `build` unless it is there already.
@@ -37,14 +38,14 @@ def published(
     """
     require_no_other(out, DATA)
     made_by = json.loads(json.dumps(made_by))  # as a manifest has it: tuples are lists
-    existing = None if overwrite else _existing(out, made_by, say)
+    existing = None if overwrite else _existing(out, made_by)
     if existing:
         return existing
     work = out / f".partial-{os.getpid()}"
     try:
         with exclusive(out, "is preparing data there"), file_errors("write", out):
             # Another process may have made it between the two looks.
-            existing = None if overwrite else _existing(out, made_by, say)
+            existing = None if overwrite else _existing(out, made_by)
             if existing:
                 return existing
             for stale in out.glob(".partial-*"):  # of a process that was killed
@@ -60,13 +61,13 @@ def published(
     return manifest
 
 
-def _existing(out: Path, made_by: Mapping[str, Any], say: Progress) -> Manifest | None:
+def _existing(out: Path, made_by: Mapping[str, Any]) -> Manifest | None:
     """The manifest of an output that was made of the same; None where there is none."""
     if not (out / MANIFEST).is_file():
         return None
     existing = load_manifest(out)
     _refuse_difference(existing, made_by, out)
-    say(f"already prepared: {out}")
+    _log.info(f"already prepared: {out}")
     return existing
 
 
