@@ -10,7 +10,6 @@ examples:
 """
 
 import argparse
-import dataclasses
 import logging
 from pathlib import Path
 
@@ -21,6 +20,15 @@ from ligr_jax.progress import Progress
 _log = logging.getLogger(__name__)
 
 NUMBERS = {int: whole_number(-(2**63), 2**63 - 1), float: number}
+SETTINGS = {
+    "members": "number of members",
+    "seed": "another seed is another world",
+    "items": "items that can be shown, old and new",
+    "days": "days the log covers",
+    "sessions": "mean sessions of a member over the whole window",
+    "random_share": "share of impressions shown by a random policy",
+    "content_width": "length of an item's content vector",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,15 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=positive_int, default=None, help="processes (default: all cores)"
     )
-    for name, what in {
-        "members": "number of members",
-        "seed": "another seed is another world",
-        "items": "items that can be shown, old and new",
-        "days": "days the log covers",
-        "sessions": "mean sessions of a member over the whole window",
-        "random_share": "share of impressions shown by a random policy",
-        "content_width": "length of an item's content vector",
-    }.items():
+    for name, what in SETTINGS.items():
         value = getattr(default, name)
         flag = "--" + name.replace("_", "-")
         parser.add_argument(
@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    config = WorldConfig(**{f.name: getattr(args, f.name) for f in dataclasses.fields(WorldConfig)})
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    config = WorldConfig(**settings)
     progress: list[Progress] = []
 
     def show(done: int, total: int) -> None:
