@@ -12,7 +12,6 @@ examples:
 """
 
 import argparse
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -41,17 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.host import use_all_cores
-    from ligr_jax.parallel.processes import join_processes
+    from ligr_jax.parallel.processes import is_first, join_processes
 
     use_all_cores()
     join_processes()
+    from ligr_jax.strict_json import print_json
     from ligr_jax.train.evaluate import evaluate_run
-    from ligr_jax.train.rows import finite
 
     numbers = evaluate_run(
         args.run, args.split, args.data, args.batch, args.assignments, step=args.step
     )
-    print(json.dumps(finite(numbers), indent=1) if args.json else _table(numbers, args.split))
+    if args.json and is_first():
+        print_json(numbers)
+    elif is_first():
+        print(_table(numbers, args.split))
     if numbers[f"{args.split}/ne"] is None or not math.isfinite(numbers[f"{args.split}/ne"]):
         _log.error(
             f"ligr eval: no action has labels of both kinds in the {args.split} split, so NE and "

@@ -16,7 +16,6 @@ any table of runs, as .csv or .parquet:
 """
 
 import argparse
-import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +41,7 @@ from ligr_jax.scaling.fit import (
 )
 from ligr_jax.scaling.missing import missing
 from ligr_jax.scaling.runs import column, read_runs, shapes
+from ligr_jax.strict_json import print_json
 
 _log = logging.getLogger(__name__)
 
@@ -88,9 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fits and prints one law; raises BadInput with the reason where there is none."""
+    if args.at is not None and not args.register:
+        raise BadInput("--at names the run to predict; give --register FILE too, which is written")
     table = _usable(args.path, args.metric)
     lower = args.metric.replace("_", "/").rsplit("/", 1)[-1].lower() in LOWER
     form = args.form or ("power" if lower else "line")
+    _refuse_unused(form, args)
     scales, options = _arguments(form, lower, table, args)
     metric = column(table, args.metric)
     law = FITS[form](*scales, metric, **options)
@@ -106,10 +109,20 @@ def run(args: argparse.Namespace) -> int:
         found = law.to_json()
         if left is not None:
             found["left_out"] = [vars(r) | {"error": r.error, "covered": r.covered} for r in left]
-        print(json.dumps(found, indent=1))
+        print_json(found)
     else:
         print("\n".join([*_text(law, args), *map(_left_out, left or [])]))
     return 0
+
+
+def _refuse_unused(form: str, args: argparse.Namespace) -> None:
+    """Raise BadInput for an option that the fit of this form would ignore."""
+    for option, value, default, of in (
+        ("--floor", args.floor, "free", "power"),
+        ("--unique", args.unique, None, "chinchilla"),
+    ):
+        if value != default and form != of:
+            raise BadInput(f"{option} {value}: only --form {of} has it, and the form is {form}")
 
 
 def _usable(path: str, metric: str) -> pl.DataFrame:

@@ -12,13 +12,13 @@ examples:
 """
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
 from ligr_jax.commands.arguments import count, positive_float, positive_int, share
 from ligr_jax.commands.fit import LOWER
 from ligr_jax.scaling.runs import read_runs
+from ligr_jax.strict_json import print_json
 
 _log = logging.getLogger(__name__)
 
@@ -75,5 +75,8 @@ def run(args: argparse.Namespace) -> int:
             resamples=args.bootstrap,
         ),
     )
-    print(json.dumps(to_json(plan), indent=1) if args.json else text(plan))
+    if args.json:
+        print_json(to_json(plan))
+    else:
+        print(text(plan))
     return 0

@@ -26,9 +26,7 @@ as JSON. A name with a comma is quoted as in CSV: --categorical '"a,b",c'.
 
 import argparse
 import csv
-import json
 import logging
-import sys
 from pathlib import Path
 
 from ligr_jax.commands.arguments import positive_int
@@ -47,6 +45,7 @@ from ligr_jax.data.sources.label_rules import parse_label
 from ligr_jax.data.sources.reading import Reading, parse_delimiter
 from ligr_jax.data.sources.tabular import TableColumns, parse_map
 from ligr_jax.data.sources.times import PER_MS, TimeOptions
+from ligr_jax.strict_json import print_json
 
 _log = logging.getLogger(__name__)
 
@@ -144,8 +143,7 @@ def run(args: argparse.Namespace) -> None:
     understood = load_understood(args.out)
     if args.json:
         summary = {"directory": str(args.out), "digest": manifest.digest, **understood}
-        json.dump(summary, sys.stdout, indent=1)
-        print()
+        print_json(summary)
     else:
         print(shown(manifest, understood, args.out))
 

@@ -165,12 +165,11 @@ def _attach(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    import json
-
     from ligr_jax.sid.corpus import open_corpus
     from ligr_jax.sid.measure import measure
     from ligr_jax.sid.model import load_model
     from ligr_jax.sid.page import read_columns, write_page
+    from ligr_jax.strict_json import print_json
 
     model = load_model(args.model)
     corpus = open_corpus(args.source, model.column)
@@ -179,9 +178,11 @@ def _inspect(args: argparse.Namespace) -> int:
     found = measure(model, corpus)
     if args.out:
         write_page(args.out, model, found, str(args.source), columns)
-    as_json = json.dumps(dataclasses.asdict(found.quality), indent=1)
-    print(as_json if args.json else "\n".join(found.quality.lines()))
-    if args.out and not args.json:
+    if args.json:
+        print_json(dataclasses.asdict(found.quality))
+        return 0
+    print("\n".join(found.quality.lines()))
+    if args.out:
         print(f"page: {args.out}")
     return 0
 

@@ -11,8 +11,13 @@ examples:
 """
 
 import argparse
-import json
+import logging
 from pathlib import Path
+
+from ligr_jax.errors import LigrError
+from ligr_jax.exit_status import DONE, FAILED
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,16 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what was checked; 1 where something is damaged."""
-    from ligr_jax.scaling.verify import verify
+    from ligr_jax.scaling.verify import Checked, verify
+    from ligr_jax.strict_json import print_json
 
     checked = []
     for path in args.paths:
-        for each in verify(path):
-            checked.append(each)
-            if not args.json:
-                state = "DAMAGED" if each.problem else "ok"
-                words = each.problem or each.note
-                print(f"{state:8}{each.kind:14}{each.path}{': ' if words else ''}{words}")
+        try:
+            for each in verify(path):
+                checked.append(each)
+                if not args.json:
+                    state = "DAMAGED" if each.problem else "ok"
+                    words = each.problem or each.note
+                    print(f"{state:8}{each.kind:14}{each.path}{': ' if words else ''}{words}")
+        except (LigrError, OSError) as e:  # the other paths are checked all the same
+            checked.append(Checked(str(path), "path", str(e)))
+            _log.error(f"ligr verify: {e}")
     if args.json:
-        print(json.dumps([{"ok": not c.problem, **c._asdict()} for c in checked], indent=1))
-    return 1 if any(c.problem for c in checked) else 0
+        print_json([{"ok": not c.problem, **c._asdict()} for c in checked])
+    return FAILED if any(c.problem for c in checked) else DONE

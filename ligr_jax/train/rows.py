@@ -2,9 +2,8 @@
 
 import json
 import logging
-import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,6 @@ METRICS = "metrics.jsonl"
 
 class DamagedRows(LigrError, ValueError):
     """A line of metrics.jsonl is not a row: the message names file, line, reason and remedy."""
-
-
-def finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """NaN and infinity are not JSON: they become null."""
-    bad = {k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
-    return {k: None if k in bad else v for k, v in row.items()}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -26,8 +26,9 @@ from ligr_jax.digests import DIGEST, DamagedFile, read_json, write_json
 from ligr_jax.lock import Busy as Busy
 from ligr_jax.lock import exclusive
 from ligr_jax.lock import held as held
+from ligr_jax.strict_json import nan_to_null
 from ligr_jax.train.checkpoint_files import steps_in
-from ligr_jax.train.rows import METRICS, finite
+from ligr_jax.train.rows import METRICS
 
 _log = logging.getLogger(__name__)
 
@@ -199,4 +200,4 @@ def summary_or_none(directory: Path) -> dict[str, Any] | None:
 
 
 def save_summary(directory: Path, summary: Mapping[str, Any]) -> None:
-    write_json(directory / SUMMARY, finite(summary))
+    write_json(directory / SUMMARY, nan_to_null(summary))

@@ -10,7 +10,8 @@ from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config
 from ligr_jax.errors import file_errors
 from ligr_jax.parallel.processes import is_first
-from ligr_jax.train.rows import METRICS, finite, rescue_rows
+from ligr_jax.strict_json import nan_to_null
+from ligr_jax.train.rows import METRICS, rescue_rows
 from ligr_jax.train.wandb_env import wandb_options
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Tracker:
     def log(self, row: Mapping[str, Any]) -> None:
         """row: flat, with `step`."""
         for sink in self._sinks:
-            sink.log(finite(row))
+            sink.log(nan_to_null(row))
 
     def log_once(self, row: Mapping[str, Any]) -> None:
         """Log a row, unless this run was killed after it had logged the row of the same metrics."""
@@ -78,7 +79,7 @@ class Tracker:
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """summary: the flat final numbers of a finished run."""
         for sink in self._sinks:
-            sink.summarize(finite(summary))
+            sink.summarize(nan_to_null(summary))
 
     def close(self, status: int = 0) -> None:
         """status: the exit status the run ends with."""

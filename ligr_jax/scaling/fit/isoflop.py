@@ -21,10 +21,10 @@ from ligr_jax.scaling.fit.law import (
     estimates,
     interval,
     names_of,
-    plain,
     refuse_constant,
     refuse_few,
 )
+from ligr_jax.strict_json import nan_to_null
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class IsoFlop:
         """Return all fields except the draws as plain JSON values."""
         hidden = {"freedom", "draws"}
         shown = {k: v for k, v in vars(self).items() if k not in hidden}
-        return plain(shown | {"budgets": [vars(b) for b in self.budgets]})
+        return nan_to_null(shown | {"budgets": [vars(b) for b in self.budgets]})
 
 
 @dataclass(frozen=True)

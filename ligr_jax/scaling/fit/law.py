@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.bootstrap import Array, budgets, tails
 from ligr_jax.scaling.fit.powers import log_sum
+from ligr_jax.strict_json import nan_to_null
 
 VERSION = "1"  # version of the estimators: changes when equal runs would give different numbers
 
@@ -113,7 +114,7 @@ class Fitted:
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields except arrays as plain JSON values; NaN and infinity become null."""
-        return plain({f.name: getattr(self, f.name) for f in fields(self) if f.repr})
+        return nan_to_null({f.name: getattr(self, f.name) for f in fields(self) if f.repr})
 
     def spread(self, run_noise: bool) -> Array:
         """Return possible residuals of a further run: (n,), or a single zero without run noise.
@@ -206,17 +207,6 @@ def estimates(
         return params, {}
     spans = {k: interval(v, confidence, freedom) for k, v in named(draws).items()}
     return params, {k: (float(low), float(high)) for k, (low, high) in spans.items()}
-
-
-def plain(value: Any) -> Any:
-    """Convert to JSON values: tuples become lists, NaN and infinity become None."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value
 
 
 def names_of(runs: Sequence[str], values: ArrayLike) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from scipy import optimize, stats
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array
-from ligr_jax.scaling.fit.law import checked, names_of, plain
+from ligr_jax.scaling.fit.law import checked, names_of
+from ligr_jax.strict_json import nan_to_null
 
 UNEQUAL = 0.01  # p of Bartlett's test below which the scales are said to differ in noise
 
@@ -82,7 +83,7 @@ class Noise:
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as plain JSON values."""
-        return plain(vars(self) | {"scales": [s._asdict() for s in self.scales]})
+        return nan_to_null(vars(self) | {"scales": [s._asdict() for s in self.scales]})
 
 
 def noise_floor(

@@ -9,8 +9,9 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import DamagedFile, read_json, write_json
 from ligr_jax.scaling.fit.bootstrap import Array
 from ligr_jax.scaling.fit.holdout import FLOPS_PER, LeftOut
-from ligr_jax.scaling.fit.law import Law, plain
+from ligr_jax.scaling.fit.law import Law
 from ligr_jax.scaling.fit.surface import SurfaceLaw
+from ligr_jax.strict_json import nan_to_null
 
 
 def preregister(
@@ -63,7 +64,7 @@ def preregister(
         "registered": datetime.now(UTC).isoformat(timespec="seconds"),
         "law": law.to_json(),
     }
-    write_json(path, plain(numbers))
+    write_json(path, nan_to_null(numbers))
     return LeftOut(
         run=run, compute=compute, observed=float("nan"), predicted=value, low=low, high=high
     )

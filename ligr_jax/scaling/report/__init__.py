@@ -13,7 +13,6 @@ from typing import Any
 from ligr_jax.atomic import write_atomically
 from ligr_jax.data.schema import BadInput
 from ligr_jax.lock import exclusive
-from ligr_jax.scaling.fit.law import plain
 from ligr_jax.scaling.report.drawn import Drawn
 from ligr_jax.scaling.report.page import page
 from ligr_jax.scaling.report.panels import panels
@@ -21,6 +20,7 @@ from ligr_jax.scaling.report.study import Study, study
 from ligr_jax.scaling.report.style import save, write_caption
 from ligr_jax.scaling.report.words import summary_lines
 from ligr_jax.scaling.runs import read_runs
+from ligr_jax.strict_json import nan_to_null
 
 __all__ = ["Study", "study", "summary_lines", "to_json", "write_report"]
 
@@ -123,7 +123,7 @@ def to_json(results: Study, lines: Sequence[str]) -> dict[str, Any]:
         "comparisons": [asdict(c) for c in results.comparisons],
         "lines": list(lines),
     }
-    return plain(numbers)
+    return nan_to_null(numbers)
 
 
 def _save(drawn: Drawn, directory: Path) -> None:
