@@ -24,6 +24,7 @@ LEAVES = {
     "places",
     "progress",
     "stop",
+    "strict_json",
 }
 # Lower layers first.
 LAYERS = (
