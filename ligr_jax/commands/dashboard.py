@@ -1,8 +1,8 @@
-"""Make a W&B workspace with the report's panels, and upload the fits and figures of a report.
+"""Create a W&B workspace with the report's panels, and upload the fits and figures of a report.
 
-With --runs, panels are made for the actions, cold-start slices and swept parameters its runs have,
-and its report (`ligr report`) is uploaded as one run of type "report". Without a key, a server that
-answers, or with --out, the workspace is written to a file instead. Every call saves a new view.
+With --runs, panels are created for the actions, cold-start slices and swept parameters of its runs,
+and its report (`ligr report`) is uploaded as one run of type "report". With --out, the workspace is
+written to a file and no server is needed. Every call saves a new view.
 
 examples:
   ligr dashboard --entity me --project ligr                      panels that any run can fill
@@ -18,35 +18,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--entity", required=True, help="W&B user or team")
     parser.add_argument("--project", required=True, help="W&B project of the runs")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="a sweep's directory")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write here, ask no server")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the workspace to a file instead of a server"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Saves the workspace, or writes it, and says where it is."""
+    """Save the workspace on W&B's server, or write it to a file, and print where it is."""
     from ligr_jax.atomic import make_directory, write_atomically
     from ligr_jax.data.schema import BadInput
 
     try:
-        from ligr_jax.scaling.dashboard import Contents, contents, to_json, upload_report, workspace
+        from ligr_jax.scaling import dashboard
     except ModuleNotFoundError as e:
         raise BadInput(f"no module {e.name}: pip install 'ligr-jax[dashboard]'") from e
     from ligr_jax.scaling.runs import read_runs
     from ligr_jax.train.wandb_server import address, answers, has_key
 
-    shown = contents(read_runs(args.runs), args.runs) if args.runs else Contents()
-    made = workspace(args.entity, args.project, shown)
-    url = address()
-    if not args.out and has_key(url) and answers(url):
-        if args.runs:
-            print(f"report: {upload_report(args.runs, args.entity, args.project)}")
-        made.save()
-        print(f"workspace: {made.url}")
+    contents = dashboard.Contents()
+    if args.runs:
+        contents = dashboard.contents(read_runs(args.runs), args.runs)
+    workspace = dashboard.workspace(args.entity, args.project, contents)
+    if args.out:
+        make_directory(args.out.parent)
+        write_atomically(args.out, dashboard.to_json(workspace))
+        print(f"{args.out}: the workspace as W&B stores it (`spec` of an upsertView of its API)")
         return 0
-    out = args.out or Path("dashboard.json")
-    make_directory(out.parent)
-    write_atomically(out, to_json(made))
-    print(f"{out}: the workspace as W&B stores it (an upsertView of its API takes `spec`)")
-    if not args.out:
-        lack = "does not answer" if has_key(url) else "has no key here (`wandb login`)"
-        print(f"{url} {lack}; then run this command again to save it there")
+    url = address()
+    if not has_key(url):
+        raise dashboard.ServerError(
+            f"there is no key for the W&B server {url}: run `wandb login` or set WANDB_API_KEY, or "
+            "write the workspace to a file with --out FILE"
+        )
+    if not answers(url):
+        raise dashboard.ServerError(
+            f"the W&B server {url} does not answer: check WANDB_BASE_URL and the network, or write "
+            "the workspace to a file with --out FILE"
+        )
+    if args.runs:
+        print(f"report: {dashboard.upload_report(args.runs, args.entity, args.project)}")
+    print(f"workspace: {dashboard.save_workspace(workspace)}")
     return 0

@@ -2,8 +2,12 @@
 
 Panels refer to the columns of metrics.jsonl and the keys of summary.json, which have the same names
 in W&B. The workspace can therefore be built from finished runs on disk, without a server.
+
+A server that refuses or does not answer is a `ServerError` after two minutes at most; with the
+client's own settings, a request would be repeated for several minutes.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +20,9 @@ import wandb_workspaces.workspaces as ws
 from ligr_jax.config import unescape
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import read_plain_json
+from ligr_jax.errors import LigrError
 from ligr_jax.scaling.runs import Runs, varied
+from ligr_jax.train import wandb_client
 
 AXES = ("flops_model", "flops_paper", "device_seconds")
 METRICS = ("ne", "auc")
@@ -27,6 +33,14 @@ CURVES = (
 )  # fmt: skip
 LAWS = "laws"  # keys of the run that has the fits
 FIGURES = "figures"
+# How messages begin in the client's log where a part of a report was not sent.
+_UPLOADS = ("filestream", "runfiles", "file transfer", "put http")
+_RETRIES = 2  # of a request that the server answers with 5xx or not at all
+_RETRY_AFTER_S = 1.0
+
+
+class ServerError(LigrError):
+    """W&B's server does not answer, or it refuses the report or the workspace."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,7 @@ def upload_report(directory: Path, entity: str, project: str) -> str:
 
     Raises:
         BadInput: `directory` has no report.
+        ServerError: the server does not take the report.
     """
     path = directory / "fit.json"
     if not path.is_file():
@@ -110,20 +125,67 @@ def upload_report(directory: Path, entity: str, project: str) -> str:
     columns: list[str | int] = ["law", "form", "runs", "parameter", "value", "low", "high"]
     table = wandb.Table(columns=columns, data=list(_parameters(numbers)))
     images = {f"{FIGURES}/{p.stem}": wandb.Image(str(p)) for p in directory.glob("figures/*.png")}
-    settings = wandb.Settings(console="off", silent=True, x_disable_stats=True)
-    with wandb.init(
-        entity=entity,
-        project=project,
-        job_type="report",
-        id=name,
-        name=name,
-        dir=str(directory),
-        resume="allow",
-        notes="\n".join(numbers.get("lines", [])),
-        settings=settings,
-    ) as run:
+    settings = wandb.Settings(
+        console="off",
+        silent=True,
+        x_disable_stats=True,
+        init_timeout=wandb_client.INIT_S,
+        finish_timeout=wandb_client.FINISH_S,
+        finish_timeout_raises=True,
+    )
+    with _server_errors("report"):
+        run = wandb.init(
+            entity=entity,
+            project=project,
+            job_type="report",
+            id=name,
+            name=name,
+            dir=str(directory),
+            resume="allow",
+            notes="\n".join(numbers.get("lines", [])),
+            settings=settings,
+        )
         run.log({LAWS: table, **images})
-    return str(run.url)
+        url, segment = str(run.url), Path(run.dir).parent
+        run.finish()
+        reason = wandb_client.upload_error(segment, _UPLOADS)
+        if reason:
+            raise RuntimeError(reason)
+    return url
+
+
+def save_workspace(space: ws.Workspace) -> str:
+    """Save the workspace as a new view of its project.
+
+    Returns:
+        The URL of the view.
+
+    Raises:
+        ServerError: the server does not take the workspace.
+    """
+    with _server_errors("workspace"):
+        space.save()
+    return str(space.url)
+
+
+@contextlib.contextmanager
+def _server_errors(what: str) -> Iterator[None]:
+    """Report every error of the client in the block as a `ServerError`; bound its retries."""
+    settings = wandb.setup(wandb.Settings(silent=True)).settings
+    settings.x_graphql_retry_max = _RETRIES
+    settings.x_file_stream_retry_max = _RETRIES
+    settings.x_file_transfer_retry_max = _RETRIES
+    settings.x_graphql_retry_wait_min_seconds = _RETRY_AFTER_S
+    settings.x_file_stream_retry_wait_min_seconds = _RETRY_AFTER_S
+    settings.x_file_transfer_retry_wait_min_seconds = _RETRY_AFTER_S
+    try:
+        yield
+    except Exception as e:  # the client has no common base class of its errors
+        raise ServerError(
+            f"W&B server {settings.base_url} did not take the {what}: {wandb_client.one_line(e)}; "
+            "check --entity, --project and the permissions of your key (`wandb login`), or write "
+            "the workspace to a file with --out FILE"
+        ) from e
 
 
 def _parameters(numbers: Any, path: tuple[str, ...] = ()) -> Iterator[list[Any]]:

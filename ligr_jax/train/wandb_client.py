@@ -6,6 +6,7 @@ Any error of the client becomes `Refused` or reaches the mirror's thread; none r
 import contextlib
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +85,22 @@ def kill_client() -> None:
         wandb.setup().ensure_service()._proc._process.kill()  # type: ignore[union-attr]
 
 
-def upload_error(segment: Path) -> str:
-    """Why rows of a finished session did not arrive, from the client's log; "" if they did."""
+def upload_error(segment: Path, parts: Sequence[str] = ("filestream",)) -> str:
+    """Return why uploads of a finished session failed, from the client's log; "" if none did.
+
+    Args:
+        segment: directory of the session, `wandb/run-*`.
+        parts: how the messages begin that count, in lower case.
+    """
     log = segment / "logs" / "debug-internal.log"
-    for line in (
-        log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    ):
+    if not log.is_file():
+        return ""
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError):
             entry = json.loads(line)
-            if entry["level"].startswith("ERROR") and entry["msg"].startswith("filestream"):
-                reason = " ".join(entry["msg"].split())
-                return reason.removeprefix("filestream: fatal error: ")
+            message = " ".join(entry["msg"].split())
+            if entry["level"].startswith("ERROR") and message.lower().startswith(tuple(parts)):
+                return message.removeprefix("filestream: fatal error: ")
     return ""
 
 

@@ -77,7 +77,8 @@ class WandbServer:
         self.unknown: list[str] = []  # operations answered with `errors`
         self.errors: list[str] = []  # of this server itself
         self.down = False  # answers nothing but 503
-        # Operation, or file_stream -> status and body of its answers, "hang", or a GraphQL error.
+        # Operation, file_stream or storage -> status and body of its answers, "hang", or a GraphQL
+        # error.
         self.faults: dict[str, tuple[int, bytes] | str] = {}
         self.deleted: set[str] = set()  # names of runs, given to no other run
         self.released = threading.Event()  # ends what hangs
@@ -279,6 +280,11 @@ def wandb_server() -> Iterator[WandbServer]:
 
         def do_PUT(self) -> None:
             _, run, file = unquote(self.path).strip("/").split("/", 2)
+            fault = server.faults.get("storage")
+            if isinstance(fault, tuple):
+                self._body()
+                self._send(*fault)
+                return
             server.store(run, file, self._body())
             self._answer({})
 

@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,17 +89,46 @@ def _after_colon(node: Any) -> Iterator[str]:
             yield from _after_colon(child)
 
 
-def test_without_a_key_the_workspace_is_a_file(
-    run: Run, server: WandbServer, tmp_path: Path
-) -> None:
-    words = ["dashboard", "--entity", "me", "--project", "p"]
-    said = run("-m", "ligr_jax", *words, WANDB_API_KEY="").stdout
-    assert "wandb login" in said
-    view = json.loads((tmp_path / "home" / "dashboard.json").read_text())
+def test_the_workspace_is_written_to_a_file(run: Run, server: WandbServer, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "view.json"
+    words = ["dashboard", "--entity", "me", "--project", "p", "--out", out]
+    run("-m", "ligr_jax", *words, WANDB_API_KEY="")
+    view = json.loads(out.read_text())
     assert view["entity"] == "me"
     assert list(_panels(view["spec"]))
-    run("-m", "ligr_jax", *words, "--out", tmp_path / "deep" / "view.json")
-    assert (tmp_path / "deep" / "view.json").exists()
+    assert server.views == []
+
+
+# What the server refuses -> its answer, and words of the message.
+REFUSALS: dict[str, tuple[tuple[int, bytes] | str, str]] = {
+    "UpsertBucket": ("entity someteam not found", "take the report: .*entity someteam not found"),
+    "file_stream": ((403, b"no"), "take the report: .*403 Forbidden"),
+    "storage": ((403, b"no"), "take the report: file transfer: .*403 Forbidden"),
+    "UpsertView2": ((500, b"no"), "take the workspace: .*giving up after 3 attempt"),
+    "key": ("", "there is no key for the W&B server .*: run `wandb login`"),
+    "address": ("", "the W&B server http://127.0.0.1:9 does not answer: check WANDB_BASE_URL"),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSALS)
+def test_a_server_that_refuses_is_one_line_and_a_failure(
+    refused: str, run: Run, server: WandbServer, finished: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(finished, runs / "one")
+    (runs / "fit.json").write_text('{"lines": ["a line"]}')
+    answer, words = REFUSALS[refused]
+    changes = {"key": {"WANDB_API_KEY": ""}, "address": {"WANDB_BASE_URL": "http://127.0.0.1:9"}}
+    if refused not in changes:
+        server.faults[refused] = answer
+    began = time.monotonic()
+    command = ["dashboard", "--entity", ENTITY, "--project", PROJECT, "--runs", runs]
+    done = run("-m", "ligr_jax", *command, status=1, **changes.get(refused, {}))
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ligr dashboard: ")
+    assert re.search(words, line)
+    assert "--out FILE" in line
+    assert time.monotonic() - began < 60
     assert server.views == []
 
 
