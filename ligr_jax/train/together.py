@@ -94,12 +94,12 @@ def train_together(configs: Sequence[Config], outs: Sequence[Path]) -> list[dict
         for _, out in [(c, o) for c, o in pairs if finished(o, c) is None]:
             claims.enter_context(claimed(out))
         unfinished = [(c, out) for c, out in pairs if finished(out, c) is None]
+        for config, _ in unfinished[:1]:  # they all have the same `track`
+            check_wandb(config.track)
         for config, out in unfinished:
             adopt(out, config)
         if len(unfinished) < len(outs):
             _log.info(f"{len(outs) - len(unfinished)} of {len(outs)} runs are finished")
-        for config, _ in unfinished[:1]:  # they all have the same `track`
-            check_wandb(config.track)
         if len(outs) > 1:
             for name in claims.enter_context(several_runs()):
                 _log.warning(f"{name} names one run, and {len(outs)} are trained: it is ignored")

@@ -92,12 +92,30 @@ def _read(run: Path) -> MirrorRecord | None:
     try:
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         record = MirrorRecord(**known)
-        if not isinstance(record.id, str) or not record.id:
-            raise ValueError(f"id is {record.id!r}")
+        _require_types(record)
     except (OSError, ValueError, TypeError) as e:
         _log.warning("%s cannot be read (%s): this run gets another id in W&B", path, e)
         return None
     return record
+
+
+def _require_types(record: MirrorRecord) -> None:
+    """Raise ValueError if a field has a value that this program does not write."""
+    rows = record.rows
+    valid = {
+        "id": isinstance(record.id, str) and record.id != "",
+        "rows": rows is None or (isinstance(rows, int) and rows >= 0),
+        "segments": _is_list_of_str(record.segments),
+        "directory": isinstance(record.directory, str),
+        "deleted": _is_list_of_str(record.deleted),
+    }
+    for name, is_valid in valid.items():
+        if not is_valid:
+            raise ValueError(f"{name} is {getattr(record, name)!r}")
+
+
+def _is_list_of_str(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _is_copy(record: MirrorRecord, run: Path) -> bool:

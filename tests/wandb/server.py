@@ -216,7 +216,7 @@ class WandbServer:
             "description": None,
             "config": run.fields.get("config", "{}"),
             "sweepName": run.fields.get("sweep"),
-            "project": _project(),
+            "project": _project(run.fields.get("project", PROJECT)),
             "summaryMetrics": json.dumps(run.summary),
             "historyLineCount": len(history),
             "eventsLineCount": len(events),
@@ -229,8 +229,8 @@ class WandbServer:
         }
 
 
-def _project() -> dict[str, Any]:
-    return {"id": "UHJvamVjdDox", "name": PROJECT, "entity": {"id": "RW50OjE=", "name": ENTITY}}
+def _project(name: str = PROJECT) -> dict[str, Any]:
+    return {"id": "UHJvamVjdDox", "name": name, "entity": {"id": "RW50OjE=", "name": ENTITY}}
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """The mirror and the real W&B client, against a server on loopback: every row arrives once."""
 
+import json
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
+from ligr_jax.config import Config, digest
 from ligr_jax.train.rows import read_rows
 from ligr_jax.train.run import load_summary
+from ligr_jax.train.wandb_record import open_record, record_path
 from tests.wandb.server import Run, WandbServer
 
 AWAY = "http://127.0.0.1:9"  # where nothing listens
@@ -23,6 +27,36 @@ for step in range(resume + 1, last + 1):
 if end == "killed":
     os.kill(os.getpid(), 9)
 tracker.summarize({"validation/ne": 0.5, "seconds": 3.0, "devices": 2})
+tracker.close()
+"""
+
+# Continues SESSION from step 3; after step 4, the client's service process is killed.
+KILLED = """
+import sys, threading
+from pathlib import Path
+from ligr_jax.config import Config
+from ligr_jax.train import wandb_client
+from ligr_jax.train.track import Tracker
+out, is_killed_again = Path(sys.argv[1]), sys.argv[2] == "in every session"
+sessions, opened = [], threading.Event()
+
+def kill_service():
+    wandb_client.wandb.setup().ensure_service()._proc._process.kill()
+
+original = wandb_client._init
+def init(*arguments):
+    sessions.append(original(*arguments))
+    if is_killed_again and len(sessions) > 1:
+        kill_service()
+    opened.set()
+    return sessions[-1]
+wandb_client._init = init
+tracker = Tracker(out, Config(), 3)
+for step in range(4, 7):
+    tracker.log({"step": step, "train/loss": 1 / step})
+    if step == 4:
+        opened.wait(60)
+        kill_service()
 tracker.close()
 """
 
@@ -60,6 +94,64 @@ def test_every_row_arrives_once_and_in_order(
     assert stored.summary["train/loss"] == 1 / last
     assert stored.summary["validation/ne"] == 0.5
     assert stored.summary["device_seconds"] == 6.0
+
+
+@pytest.mark.parametrize("fault", ["killed once", "killed in every session", "refused"])
+def test_rows_that_a_broken_client_did_not_send_are_sent_on_the_next_start(
+    fault: str, server: WandbServer, run: Run, tmp_path: Path
+) -> None:
+    """Training ends normally, and no row is stored twice."""
+    out = tmp_path / "point"
+    run("-c", SESSION, out, 0, 3, "ended")
+    (stored,) = server.runs.values()
+    if fault == "refused":
+        server.faults["file_stream"] = (403, b"permission denied")
+        done = run("-c", SESSION, out, 3, 6, "ended")
+    else:
+        done = run("-c", KILLED, out, fault.removeprefix("killed "))
+    (warning,) = (line for line in done.stderr.splitlines() if "W&B" in line)
+    assert server.url in warning
+    assert [row["step"] for row in read_rows(out / "metrics.jsonl")] == list(range(1, 7))
+    # Where it was killed once, a second session of the same process sent the rows.
+    assert len(stored.history) == (6 if fault == "killed once" else 3)
+    server.faults.clear()
+    run("-c", SESSION, out, 6, 8, "ended")
+    assert list(server.runs.values()) == [stored]
+    assert [row["step"] for row in stored.history] == list(range(1, 9))
+
+
+def test_a_moved_directory_keeps_its_run_and_a_copy_gets_its_own(
+    server: WandbServer, run: Run, tmp_path: Path
+) -> None:
+    run("-c", SESSION, tmp_path / "first", 0, 3, "ended")
+    (stored,) = server.runs.values()
+    (tmp_path / "first").rename(tmp_path / "moved")
+    run("-c", SESSION, tmp_path / "moved", 3, 5, "ended", WANDB_BASE_URL=AWAY)
+    shutil.copytree(tmp_path / "moved", tmp_path / "copy")
+    done = run("-c", SESSION, tmp_path / "copy", 5, 6, "ended")
+    assert "is a copy of" in done.stderr
+    run("-c", SESSION, tmp_path / "moved", 5, 7, "ended")
+    (copy,) = (r for r in server.runs.values() if r is not stored)
+    assert [row["step"] for row in stored.history] == list(range(1, 8))
+    assert [row["step"] for row in copy.history] == list(range(1, 7))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[1]", '{"id": 7}', '{"id": "a", "rows": "many"}', '{"id": "a", "deleted": 1}'],
+)
+def test_a_broken_record_is_replaced(
+    text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record_path(tmp_path).parent.mkdir()
+    record_path(tmp_path).write_text(text)
+    record = open_record(tmp_path, Config(), "")
+    assert record.id.startswith(f"{digest(Config())}-")
+    assert (record.rows, record.segments, record.deleted) == (0, [], [])
+    (message,) = caplog.messages
+    assert f"{record_path(tmp_path)} cannot be read" in message
+    record.write(tmp_path)
+    assert json.loads(record_path(tmp_path).read_text())["id"] == record.id
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """Whatever W&B's server answers, training continues and every row can be sent later."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
+from ligr_jax.cli import main
 from ligr_jax.config import ConfigError, TrackConfig
 from ligr_jax.train.rows import read_rows
 from ligr_jax.train.wandb_env import WandbOptions, check_wandb, wandb_options
+from tests.train.runs import SMALL
 from tests.wandb.server import Run, WandbServer
 from tests.wandb.test_mirror import SESSION
 
@@ -44,6 +47,31 @@ def test_one_configuration_in_two_directories_is_two_runs(
     assert stored == {"first": [1, 2, 3], "second": [1, 2, 3]}
 
 
+def test_empty_variables_count_as_unset(server: WandbServer, run: Run, tmp_path: Path) -> None:
+    """The client itself refuses some of them."""
+    names = "MODE NAME NOTES TAGS RUN_ID RUN_GROUP ENTITY JOB_TYPE RESUME DIR SILENT PROJECT"
+    empty = {f"WANDB_{name}": " " for name in names.split()}
+    run("-c", f"import os; os.environ |= {empty}\n{SESSION}", tmp_path / "point", 0, 2, "ended")
+    (stored,) = server.runs.values()
+    assert stored.fields["displayName"] == "point"
+    assert stored.fields["project"] == "ligr"
+    assert not stored.fields.get("tags")
+    assert not stored.fields.get("groupName")
+    assert len(stored.history) == 2
+
+
+def test_names_tags_and_groups_of_the_environment_arrive(
+    server: WandbServer, run: Run, tmp_path: Path
+) -> None:
+    values = {"NAME": "n", "TAGS": "a,b", "RUN_GROUP": "g", "RUN_ID": "mine", "PROJECT": "other"}
+    changes = {f"WANDB_{name}": value for name, value in values.items()}
+    run("-c", SESSION, tmp_path / "point", 0, 2, "ended", **changes)
+    ((name, stored),) = server.runs.items()
+    assert name == "mine"
+    fields = {"displayName": "n", "tags": ["a", "b"], "groupName": "g", "project": "other"}
+    assert {key: stored.fields[key] for key in fields} == fields
+
+
 def test_a_run_deleted_on_the_server_continues_as_another_one(
     server: WandbServer, run: Run, tmp_path: Path
 ) -> None:
@@ -73,6 +101,43 @@ def test_the_environment_fills_in_what_the_configuration_leaves_open(
     assert given == dataclasses.replace(found, **expected)
     monkeypatch.setenv("WANDB_MODE", "")
     assert wandb_options(TrackConfig()).mode == "auto"
+
+
+@pytest.mark.parametrize(
+    ("variables", "assignment", "words"),
+    [
+        ({"WANDB_MODE": "sideways"}, "track.wandb=auto", "WANDB_MODE=sideways in the environment"),
+        ({"WANDB_MODE": "online"}, "track.wandb=auto", "WANDB_MODE=online needs a key for "),
+        ({}, "track.wandb=online", "track.wandb=online needs a key for "),
+    ],
+)
+@pytest.mark.parametrize("together", [False, True])
+def test_train_refuses_a_mode_in_one_line_and_writes_nothing(
+    variables: dict[str, str],
+    assignment: str,
+    words: str,
+    together: bool,
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NETRC", str(tmp_path / "absent"))
+    outs = [tmp_path / "a", tmp_path / "b"]
+    group = tmp_path / "group.json"
+    runs = [{"out": str(out), "assignments": [f"train.seed={k}"]} for k, out in enumerate(outs)]
+    group.write_text(json.dumps(runs))
+    where = ["--together", str(group)] if together else ["--out", str(outs[0])]
+    settings = [a for a in SMALL if not a.startswith("track.")]
+    status = main(["train", "--data", str(prepared), *where, *settings, assignment])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert status == 1
+    assert line.startswith(f"ligr train: {words}")
+    assert not list(tmp_path.glob("*/config.json"))
 
 
 def test_a_mode_that_cannot_be_had_is_refused_before_training(
