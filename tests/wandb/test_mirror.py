@@ -18,7 +18,9 @@ SESSION = """
 import os, sys
 from pathlib import Path
 from ligr_jax.config import Config
+from ligr_jax.messages import show_messages
 from ligr_jax.train.track import Tracker
+show_messages()
 out, resume, last, end = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 out.mkdir(exist_ok=True)
 tracker = Tracker(out, Config(), resume)
@@ -35,8 +37,10 @@ KILLED = """
 import sys, threading
 from pathlib import Path
 from ligr_jax.config import Config
+from ligr_jax.messages import show_messages
 from ligr_jax.train import wandb_client
 from ligr_jax.train.track import Tracker
+show_messages()
 out, is_killed_again = Path(sys.argv[1]), sys.argv[2] == "in every session"
 sessions, opened = [], threading.Event()
 
