@@ -1,5 +1,5 @@
-# Two commands: `make demo` shows what this is, `make test` shows that it works.
-# Both make .venv with pinned dependencies first; nothing but Python 3.11 to 3.14 and pip is needed.
+# `make demo` shows what this project is; `make test` shows that it works. Both create .venv with
+# pinned dependencies first; they need nothing but Python 3.11 to 3.14 and pip.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +7,7 @@ DEMO := runs/demo
 WORLD := $(DEMO)/world
 SWEEPS := $(patsubst %,sweeps/tiny/%.yaml,ladder seeds seq_len depth width)
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/installed
 	$(BIN)/ligr world --out $(WORLD)/log --members 3000 --seed 0
@@ -15,7 +15,7 @@ demo: .venv/installed
 	$(BIN)/ligr sweep $(SWEEPS) --data $(WORLD)/prepared --out $(DEMO) --together 3
 	$(BIN)/ligr report $(DEMO)
 
-test: lint
+test: lint docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # compiling keeps one core busy
 
 lint: .venv/installed
@@ -23,10 +23,13 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed  # a warning fails the build; the site is in runs/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv runs/demo
+	rm -rf .venv runs/demo runs/site

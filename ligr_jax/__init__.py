@@ -18,4 +18,4 @@ import logging
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # see ligr_jax/messages.py
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -25,7 +25,8 @@ def pooled_history(
 
     Args:
         batch: the impressions.
-        items_BND, actions_BND: tokens [B, N, D].
+        items_BND: item tokens [B, N, D].
+        actions_BND: action tokens [B, N, D].
         kind: the mask; see `ligr_jax.ops.masks.history_mask`.
 
     Returns:

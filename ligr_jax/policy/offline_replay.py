@@ -62,7 +62,8 @@ def random_slates(
     every model would select its item. The synthetic world has such impressions too.
 
     Args:
-        member, session: int [N], the member and the member's session of each impression.
+        member: int [N], the member of each impression.
+        session: int [N], the member's session of each impression.
         time: [N], when the item was shown.
         is_random: [N]; 1 if the item was chosen uniformly at random.
     """

@@ -91,7 +91,8 @@ class Program:
         """The training step `(state, batch, lists) -> (state, metrics)`, its state donated.
 
         Args:
-            batch, lists: as `put` gives them.
+            batch: a batch on the mesh, as `put` returns it.
+            lists: its unique ids by table, as `put` returns them.
         """
         like = self.like(batch)
         state = jax.tree.map(lambda x: x.sharding, like)

@@ -61,7 +61,8 @@ class Record:
 
         Args:
             params: arrays or shapes.
-            devices, together: so many devices train so many runs, this one among them.
+            devices: number of devices that train.
+            together: number of runs that these devices train, including this one.
         """
         self.parameters = parameter_counts(self.config.model, params)
         self.devices, self.together = devices, together

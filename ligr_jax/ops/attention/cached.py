@@ -24,9 +24,10 @@ def attend_cached(
 
     Args:
         q_BCHK: [B, C, H, K], queries of the candidates.
-        k_BCGK, v_BCGK: [B, C, G, K], keys and values of the candidates.
-        keys_BSGK, values_BSGK: [B, S, G, K], keys and values of S history tokens, padded at the
-            end.
+        k_BCGK: [B, C, G, K], keys of the candidates.
+        v_BCGK: [B, C, G, K], values of the candidates.
+        keys_BSGK: [B, S, G, K], keys of S history tokens, padded at the end.
+        values_BSGK: [B, S, G, K], values of the history tokens.
         length: int32 [B], number of history tokens; the rest of S is padding.
         bias: must have `key_position` [B, S], the coordinates of the history.
 

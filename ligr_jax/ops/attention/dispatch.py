@@ -42,8 +42,9 @@ def attend(
 
     Args:
         q_BTHK: [B, T, H, K], queries.
-        k_BTGK, v_BTGK: [B, T, G, K], keys and values, with H a multiple of G: consecutive groups of
-            H / G query heads share one key head.
+        k_BTGK: [B, T, G, K], keys, with H a multiple of G: consecutive groups of H / G query heads
+            share one key head.
+        v_BTGK: [B, T, G, K], values.
         mask: the allowed pairs.
         activation: how scores become weights.
         bias: a relative bias of the same tokens, or None.

@@ -1,0 +1,119 @@
+"""Laws of the documentation: its code runs, its links resolve, it has every command and package."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import ligr_jax
+from ligr_jax.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+GUIDE = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [README, *GUIDE, *sorted((ROOT / "docs" / "api").glob("*.md"))]
+OTHERS = [ROOT / name / "README.md" for name in ("experiments", "launch")]
+LINK = re.compile(r"(?<!!)!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def blocks(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+
+
+def run(code: str) -> Any:
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+def test_the_code_of_the_readme_and_the_guide_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export_table()
+    results = {p.name: [run(code) for code in blocks(p)] for p in (README, *GUIDE) if blocks(p)}
+    assert results.keys() == {"README.md", "library.md", "sweeps.md", "tables.md"}
+    (readme,) = results["README.md"]
+    first, layers = results["library.md"][:2]
+    assert readme["logits"].shape == first["logits"].shape == (2, 6, 2)
+    assert layers["shapes"]["HistoryEncoder"] == (2, 6, 144)
+    low, high = results["sweeps.md"][0]["law"].intervals["alpha"]
+    assert low < 0.12 < high
+    assert results["tables.md"][0]["rows"].shape == (2, 4)
+
+
+def export_table() -> None:
+    """Write the export that the example of tables.md reads."""
+    import jax.numpy as jnp
+
+    from ligr_jax.tables.export import Source, export
+
+    export([Source("item_id", jnp.ones((20_000, 4)), 20_000, 4)], Path("exports/first"), 8)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 120
+
+
+def test_links_between_the_pages_resolve() -> None:
+    links = [(page, link) for page in [*PAGES, *OTHERS] for link in LINK.findall(page.read_text())]
+    local = [(page, link) for page, link in links if not link.startswith(("http", "#"))]
+    assert len(local) > 40
+    missing = [(p.name, link) for p, link in local if not (p.parent / link.split("#")[0]).exists()]
+    assert missing == []
+
+
+def test_every_command_and_package_is_documented() -> None:
+    guide = "\n".join(path.read_text() for path in (README, *GUIDE))
+    assert [name for name in COMMANDS if f"ligr {name} " not in guide] == []
+    packages = {p.parent.name for p in Path(ligr_jax.__file__).parent.glob("*/__init__.py")} - {
+        "commands"
+    }
+    marked = {
+        name
+        for page in PAGES
+        for name in re.findall(r"^\[exports\]: ligr_jax\.(\w+)$", page.read_text(), re.MULTILINE)
+    }
+    assert packages == marked
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    pages = [p.relative_to(ROOT / "docs").as_posix() for p in PAGES[1:]]
+    assert [page for page in pages if f": {page}\n" not in navigation] == []
+
+
+def test_the_reference_follows_the_exports(hooks: ModuleType) -> None:
+    page = hooks.on_page_markdown("# Models\n\n[exports]: ligr_jax.nn\n")
+    assert "::: ligr_jax.nn.ligr\n    options:\n      members: [LiGR]\n" in page
+    assert "[exports]" not in page
+    documented = {name for names in hooks.exported_names("ligr_jax.nn").values() for name in names}
+    import ligr_jax.nn
+
+    assert documented == set(ligr_jax.nn.__all__)
+
+
+def test_a_page_that_loads_from_another_host_is_found(hooks: ModuleType) -> None:
+    """The build of the site fails on such a page (`on_post_build`)."""
+    page = """<link rel="canonical" href="https://a.org/"><link rel="stylesheet" href="a.css">
+    <a href="https://a.org">a</a><img src="images/a.png"><script src="js/a.js"></script>"""
+    assert list(hooks.external_loads(page)) == []
+    for element, address in (
+        ('<script src="//cdn.org/a.js"></script>', "//cdn.org/a.js"),
+        ('<link rel="stylesheet" href="https://fonts.org/a.css">', "https://fonts.org/a.css"),
+        ('<img src="http://a.org/a.png">', "http://a.org/a.png"),
+    ):
+        assert list(hooks.external_loads(page + element)) == [address]
+    style = "@import 'https://a.org/a.css'; b { background: url(https://a.org/b.png) url(c.png) }"
+    found = list(hooks.external_loads(style, ".css"))
+    assert found == ["https://a.org/a.css", "https://a.org/b.png"]
