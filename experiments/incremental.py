@@ -57,8 +57,8 @@ from scipy.stats import t as student
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config
 from ligr_jax.data.manifest import load_manifest
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.prepare.splits import SplitTimes
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.canonical import canonical_source

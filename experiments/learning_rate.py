@@ -58,8 +58,8 @@ from matplotlib.figure import Figure
 from ligr_jax.atomic import write_atomically
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.pipeline import plan_for, train_batches
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.world.generate import WorldConfig, generate

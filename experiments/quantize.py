@@ -175,8 +175,8 @@ def peak_bytes(reset: bool = False) -> int:
 def model(out: Path) -> None:
     """Report NE and AUC of a trained run with quantized tables."""
     from ligr_jax.data.manifest import load_manifest
+    from ligr_jax.data.prepare.build import prepare
     from ligr_jax.data.prepare.options import PrepareOptions
-    from ligr_jax.data.prepare.prepare import prepare
     from ligr_jax.data.sources.canonical import canonical_source
     from ligr_jax.data.world.generate import WorldConfig, generate
     from ligr_jax.scaling.ladder import configure

@@ -90,8 +90,8 @@ def movie_vectors(args: argparse.Namespace) -> Path:
 
 def world(args: argparse.Namespace) -> Path:
     """Return a prepared world with few members: only its items matter here."""
+    from ligr_jax.data.prepare.build import prepare
     from ligr_jax.data.prepare.options import PrepareOptions
-    from ligr_jax.data.prepare.prepare import prepare
     from ligr_jax.data.sources.canonical import canonical_source
     from ligr_jax.data.world.generate import WorldConfig, generate
 

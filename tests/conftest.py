@@ -78,8 +78,8 @@ def said(on_message: OnMessage) -> list[str]:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared directory: 3,000 impressions of 60 members, with vectors and the truth."""
+    from ligr_jax.data.prepare.build import prepare
     from ligr_jax.data.prepare.options import PrepareOptions
-    from ligr_jax.data.prepare.prepare import prepare
     from ligr_jax.data.sources.canonical import canonical_source
 
     directory = tmp_path_factory.mktemp("data")

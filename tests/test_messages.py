@@ -10,7 +10,7 @@ import pytest
 
 import ligr_jax
 from ligr_jax.cli import main
-from ligr_jax.data.prepare.prepare import prepare
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.messages import show_messages, silence
 from ligr_jax.progress import Progress

@@ -11,8 +11,8 @@ import numpy as np
 
 from ligr_jax.config import Config
 from ligr_jax.data.pipeline import TrainBatch
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.world.generate import WorldConfig, generate

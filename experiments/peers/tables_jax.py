@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ligr_jax.config import Feature, MeshConfig, ModelConfig
-from ligr_jax.data.unique_ids import UniqueIds, unique_ids
+from ligr_jax.data.unique_ids import UniqueIds, find_unique_ids
 from ligr_jax.parallel.traffic import collectives
 from ligr_jax.tables.exchange import gather_rows, reduce_row_grads, update
 from ligr_jax.tables.planner import plan_tables
@@ -96,7 +96,7 @@ def rowwise(
     kept = [*jax.jit(fresh, out_shardings=shardings)()]
     placed = []
     for batch in batches:
-        lists, place = unique_ids(batch.reshape(n, -1), rows)
+        lists, place = find_unique_ids(batch.reshape(n, -1), rows)
         given = {"id": jax.device_put(lists, UniqueIds(parts, whole, parts))}
         placed.append((given, jax.device_put(place, parts)))
     g = jax.device_put(upstream.reshape(n, -1, WIDTH), parts)
@@ -139,7 +139,7 @@ def dense(batches: list[np.ndarray], rows: int, upstream: np.ndarray) -> Callabl
 def host(batches: list[np.ndarray], rows: int, _: np.ndarray) -> Callable[[], Any]:
     """What the input pipeline does for `rowwise`, in its own thread, during the step."""
     turn = itertools.cycle(batches)
-    return lambda: unique_ids(next(turn)[None], rows)
+    return lambda: find_unique_ids(next(turn)[None], rows)
 
 
 if __name__ == "__main__":

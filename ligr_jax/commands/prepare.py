@@ -30,20 +30,20 @@ import logging
 from pathlib import Path
 
 from ligr_jax.commands.arguments import positive_int
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import (
     PrepareOptions,
     parse_duration,
     parse_fractions,
     parse_time,
 )
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.prepare.splits import SplitTimes
-from ligr_jax.data.prepare.understood import load_understood, shown
+from ligr_jax.data.prepare.summary import format_summary, load_summary
 from ligr_jax.data.schema import WEIGHT, BadInput
 from ligr_jax.data.sources.formats import FORMATS, open_source
 from ligr_jax.data.sources.label_rules import parse_label
-from ligr_jax.data.sources.reading import Reading, parse_delimiter
-from ligr_jax.data.sources.tabular import TableColumns, parse_map
+from ligr_jax.data.sources.table_columns import TableColumns, parse_map
+from ligr_jax.data.sources.text_options import TextOptions, parse_delimiter
 from ligr_jax.data.sources.times import PER_MS, TimeOptions
 from ligr_jax.strict_json import print_json
 
@@ -140,12 +140,11 @@ def run(args: argparse.Namespace) -> None:
         raise BadInput(f"--out {args.out} is the source itself; choose another directory")
     _log.info(f"{source.name}: about {source.rows:,} rows")
     manifest = prepare(source, args.out, options)
-    understood = load_understood(args.out)
+    summary = load_summary(args.out)
     if args.json:
-        summary = {"directory": str(args.out), "digest": manifest.digest, **understood}
-        print_json(summary)
+        print_json({"directory": str(args.out), "digest": manifest.digest, **summary})
     else:
-        print(shown(manifest, understood, args.out))
+        print(format_summary(manifest, summary, args.out))
 
 
 def _columns(args: argparse.Namespace) -> TableColumns:
@@ -168,7 +167,7 @@ def _columns(args: argparse.Namespace) -> TableColumns:
         ignore=tuple(args.ignore),
         labels=tuple(parse_label(text) for text in args.label),
         time=TimeOptions(args.time_unit, args.time_format, args.time_zone, origin),
-        reading=Reading(args.delimiter, args.encoding, tuple(args.null_values)),
+        reading=TextOptions(args.delimiter, args.encoding, tuple(args.null_values)),
     )
 
 

@@ -157,9 +157,9 @@ def _keep(source: Path, out: Path) -> None:
 
 
 def _attach(args: argparse.Namespace) -> int:
-    from ligr_jax.data.prepare.attach import attach
+    from ligr_jax.data.prepare.attach import attach_semantic_ids
 
-    manifest = attach(args.ids, args.prepared, args.out, args.overwrite)
+    manifest = attach_semantic_ids(args.ids, args.prepared, args.out, args.overwrite)
     print(f"{args.out}  digest {manifest.digest}\n  note: {manifest.notes[-1]}")
     return 0
 

@@ -1,7 +1,7 @@
-"""From row numbers of a plan to a `Batch`: the last mile of the data, vectorized over a batch.
+"""Assembly of batches from rows of a packing plan, vectorized over the batch.
 
-Ids become table rows, numbers are normalized by the train split's quantiles, and packed windows get
-their member and session numbers. All of it happens on the host, never in the step.
+Ids are mapped to table rows, numbers are normalized by the quantiles of the train split, and packed
+windows get member and session numbers. All of this runs on the host and not in the training step.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,103 +18,144 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.schema import UNKNOWN
 
 _HOUR_MS = 3_600_000
-BAG_SIZE = 16  # most ids of a bag looked up where nobody says otherwise
+BAG_SIZE = 16  # default of the largest number of ids of a bag that are looked up
 
 
 class Assembler:
-    """Turns row numbers of `plan` into batches for a model; a pure function of the row numbers."""
+    """Maps row numbers of a plan to batches. A batch is a pure function of its row numbers."""
 
     def __init__(self, records: Records, plan: PackingPlan, model: ModelConfig) -> None:
+        """
+        Args:
+            records: prepared data.
+            plan: plan of the rows.
+            model: model configuration, for its features and actions.
+
+        Raises:
+            ConfigError: the data lack a feature or an action of the model.
+        """
         check_columns(model, records.manifest)
         self.records, self.plan = records, plan
         self.actions = model.actions
         self.features = {
-            name: (feature, _Quantiles(records.manifest.columns[name]))
+            name: (feature, NumericScale(records.manifest.columns[name]))
             for name, feature in model.features.items()
         }
 
     def __call__(self, rows: np.ndarray) -> Batch:
-        """rows: int [B], row numbers of the plan; -1 gives a row of padding."""
+        """Return the batch of some rows.
+
+        Args:
+            rows: int [B], row numbers of the plan; -1 stands for a row of padding.
+        """
         index, window, is_target = self.plan.gather(rows)
-        here, at = index >= 0, np.maximum(index, 0)
+        valid = index >= 0
+        index = np.maximum(index, 0)  # reads of padding are valid, and their values are replaced
         ids, numeric, vectors = {}, {}, {}
-        for name, (feature, quantiles) in self.features.items():
+        for name, (feature, scale) in self.features.items():
             if feature.bag:
-                raw = self.records.bag(name, at, feature.bag_size)
-                present = np.where(here[..., None], raw, MISSING)
-                ids[name] = bag_rows(present, name, feature)
+                raw = self.records.bag(name, index, feature.bag_size)
+                bags = np.where(valid[..., None], raw, MISSING)
+                ids[name] = bag_rows(bags, name, feature)
                 continue
-            raw = self.records.feature(name, at)
+            raw = self.records.feature(name, index)
             if feature.kind == "vector":
-                vectors[name] = np.where(here[..., None], raw, np.float32(0))
+                vectors[name] = np.where(valid[..., None], raw, np.float32(0))
             elif feature.kind == "numeric":
-                numeric[name] = np.where(here, quantiles.normalize(raw), np.float32(np.nan))
+                numeric[name] = np.where(valid, scale.normalize(raw), np.float32(np.nan))
             elif feature.kind == "bucket":
-                ids[name] = np.where(here, quantiles.bucket(raw, feature.rows), 0)
+                ids[name] = np.where(valid, scale.bucket(raw, feature.rows), 0)
             else:
-                ids[name] = table_rows(np.where(here, raw, MISSING), name, feature)
-        labels = np.stack([self.records.label(a, at) for a in self.actions], -1)
+                ids[name] = table_rows(np.where(valid, raw, MISSING), name, feature)
+        labels = np.stack([self.records.label(a, index) for a in self.actions], -1)
         return Batch(
             member=window,
-            session=self._session(at, window),
-            time=self._hours(at, window),
+            session=self._session(index, window),
+            time=self._hours(index, window),
             ids=ids,
             numeric=numeric,
             vectors=vectors,
-            labels=np.where(here[..., None], labels, np.int8(UNKNOWN)),
-            weight=np.where(is_target, self.records.take("weight", at), np.float32(0)),
+            labels=np.where(valid[..., None], labels, np.int8(UNKNOWN)),
+            weight=np.where(is_target, self.records.take("weight", index), np.float32(0)),
         )
 
-    def _session(self, at: np.ndarray, window: np.ndarray) -> np.ndarray:
-        """Sessions counted from the oldest one of each window."""
-        session = self.records.take("session", at)
-        return np.where(window > 0, session - _first_of_window(session, window), 0).astype(np.int32)
+    def _session(self, index: np.ndarray, window: np.ndarray) -> np.ndarray:
+        """Return sessions [B, N], counted from the oldest session of each window."""
+        return count_sessions(self.records.take("session", index), window)
 
-    def _hours(self, at: np.ndarray, window: np.ndarray) -> np.ndarray:
-        """Hours since the first timed impression of each window; untimed context is at 0."""
-        time = self.records.take("timestamp_ms", at)
-        timed = np.where((window > 0) & (time >= 0), time, np.iinfo(np.int64).max)
-        # Untimed context lies in front, so the window's oldest time is its first timed one.
-        oldest = np.minimum.reduceat(timed.ravel(), _window_starts(window))
-        hours = (timed - np.repeat(oldest, _window_lengths(window)).reshape(time.shape)) / _HOUR_MS
-        return np.where((window > 0) & (time >= 0), hours, 0).astype(np.float32)
+    def _hours(self, index: np.ndarray, window: np.ndarray) -> np.ndarray:
+        """Return hours [B, N] since the first timed impression of each window."""
+        return hours_since_first(self.records.take("timestamp_ms", index), window)
+
+
+def count_sessions(session: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Return sessions counted from the oldest session of each window.
+
+    Args:
+        session: int [B, N], session numbers that do not fall within a window.
+        window: int [B, N], number of the window in its row, 0 in padding.
+
+    Returns:
+        int32 [B, N], 0 in padding.
+    """
+    return np.where(window > 0, session - _first_of_window(session, window), 0).astype(np.int32)
+
+
+def hours_since_first(time_ms: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Return the hours since the first timed impression of each window.
+
+    Args:
+        time_ms: int64 [B, N], milliseconds; negative in untimed context, which precedes the timed
+            impressions of a window.
+        window: int [B, N], number of the window in its row, 0 in padding.
+
+    Returns:
+        float32 [B, N], 0 in untimed context and in padding.
+    """
+    valid = (window > 0) & (time_ms >= 0)
+    timed = np.where(valid, time_ms, np.iinfo(np.int64).max)
+    oldest = np.minimum.reduceat(timed.ravel(), _window_starts(window))
+    hours = (timed - np.repeat(oldest, _window_lengths(window)).reshape(time_ms.shape)) / _HOUR_MS
+    return np.where(valid, hours, 0).astype(np.float32)
 
 
 def _window_starts(window: np.ndarray) -> np.ndarray:
-    """Flat positions where a window, or a stretch of padding, begins; rows never share one."""
+    """Return the flat positions where a window or a run of padding begins, row by row."""
     change = np.ones(window.shape, bool)
     change[:, 1:] = window[:, 1:] != window[:, :-1]
     return np.flatnonzero(change)
 
 
 def _window_lengths(window: np.ndarray) -> np.ndarray:
+    """Return the lengths of the windows and runs of padding of `_window_starts`."""
     return np.diff(_window_starts(window), append=window.size)
 
 
 def _first_of_window(values: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Return the value at the first position of each window, for every position [B, N]."""
     first = values.ravel()[_window_starts(window)]
     return np.repeat(first, _window_lengths(window)).reshape(values.shape)
 
 
-class _Quantiles:
-    """A numeric column's distribution on the train split, as normalization and as buckets."""
+class NumericScale:
+    """Normalization and buckets of a numeric column by its distribution on the train split."""
 
     def __init__(self, stats: ColumnStats) -> None:
         self.values = np.asarray(stats.quantiles, np.float64)
         if len(self.values):
-            # Tied quantiles (a point mass) share the mean of their ranks.
+            # Equal quantiles (a point mass) get the mean of their ranks.
             self.distinct, group = np.unique(self.values, return_inverse=True)
             ranks = np.linspace(-1, 1, len(self.values))
             self.ranks = np.bincount(group, ranks) / np.bincount(group)
 
     def normalize(self, x: np.ndarray) -> np.ndarray:
-        """The value's quantile, in [-1, 1]; NaN stays NaN."""
+        """Return the quantiles of values, scaled to [-1, 1]; NaN stays NaN."""
         if not len(self.values):
             return np.full_like(x, np.nan)
         return np.interp(x, self.distinct, self.ranks).astype(np.float32)
 
     def bucket(self, x: np.ndarray, rows: int) -> np.ndarray:
-        """Buckets 1..rows-1 of about equal mass; 0 where missing."""
+        """Return buckets 1..rows-1 of about equal mass; 0 if the value is missing."""
         if not len(self.values):
             return np.zeros(x.shape, np.int32)
         inner = np.linspace(0, len(self.values) - 1, rows)[1:-1]
@@ -125,12 +166,16 @@ class _Quantiles:
 
 
 def check_columns(model: ModelConfig, manifest: Manifest) -> None:
-    """Refuses a model whose features or actions the data does not have, before anything is read."""
+    """Check that the data have the features and actions of a model.
+
+    Raises:
+        ConfigError: a feature or an action is absent, or a feature has another kind or width.
+    """
     for name, feature in model.features.items():
         stats = manifest.columns.get(name)
         if stats is None:
             raise ConfigError(
-                f"model.features.{name}: no such column in the data, which has "
+                f"model.features.{name}: the data has no column of this name; its columns are "
                 f"{list(manifest.columns)}"
             )
         needed = {"bucket": "numeric"}.get(feature.kind, "bag" if feature.bag else feature.kind)
@@ -139,70 +184,79 @@ def check_columns(model: ModelConfig, manifest: Manifest) -> None:
         if stats.outcome and not feature.outcome:
             raise ConfigError(
                 f"model.features.{name}.outcome=false: {name} is known only after the impression, "
-                "the model would read its own answer"
+                f"so it leaks the label; set model.features.{name}.outcome=true"
             )
         if feature.kind == "vector" and feature.width != stats.width:
             raise ConfigError(
-                f"model.features.{name}.width={feature.width}: the column's vectors are "
-                f"{stats.width} long"
+                f"model.features.{name}.width={feature.width}: the vectors of the column have "
+                f"length {stats.width}"
             )
     missing = [a for a in model.actions if a not in manifest.actions]
     if missing:
-        raise ConfigError(f"model.actions: no {missing} in the data, which has {manifest.actions}")
+        raise ConfigError(
+            f"model.actions: the data has no labels of {missing}; its actions are "
+            f"{list(manifest.actions)}"
+        )
 
 
 def _refuse_kind(name: str, feature: Feature, stats: ColumnStats) -> NoReturn:
     if feature.kind == "categorical" and stats.kind == "bag":
         raise ConfigError(
-            f"model.features.{name}.bag='': the column is bag, up to {stats.longest} ids of an "
+            f"model.features.{name}.bag='': the column has bags of up to {stats.longest} ids per "
             f"impression; set model.features.{name}.bag=mean and model.features.{name}.bag_size"
         )
     if feature.bag and stats.kind == "categorical":
         raise ConfigError(
-            f"model.features.{name}.bag={feature.bag}: the column is categorical, one id of an "
+            f"model.features.{name}.bag={feature.bag}: the column is categorical, one id per "
             f"impression; set model.features.{name}.bag="
         )
     raise ConfigError(f"model.features.{name}.kind={feature.kind}: the column is {stats.kind}")
 
 
 def crowded_tables(model: ModelConfig, manifest: Manifest) -> list[str]:
-    """A line for every feature whose ids have to share rows, and for every bag that is cut."""
+    """Return a warning for every feature whose ids share rows, and for every truncated bag."""
     lines: list[str] = []
     for name, feature in model.features.items():
         if feature.kind == "categorical":
             lines += _crowded(name, feature, manifest.columns[name])
-            lines += _cut(name, feature, manifest.columns[name])
+            lines += _truncated(name, feature, manifest.columns[name])
     return lines
 
 
 def _crowded(name: str, feature: Feature, stats: ColumnStats) -> Iterator[str]:
+    """Yield a warning if a categorical feature has more ids than rows."""
     half = (feature.rows - 1) // 2
     qr = feature.lookup == "qr"
-    places = half * half if qr else feature.rows - 1
-    if stats.distinct > places:
-        shown = f"{places:,} pairs of rows" if qr else f"{feature.rows:,} rows"
+    slots = half * half if qr else feature.rows - 1
+    if stats.distinct > slots:
+        size = f"{slots:,} pairs of rows" if qr else f"{feature.rows:,} rows"
         yield (
-            f"{name}: {stats.distinct:,} ids hashed into {shown}, "
-            f"{stats.distinct / places:.1f} to a {'pair' if qr else 'row'}"
+            f"{name}: {stats.distinct:,} ids are hashed into {size}, "
+            f"{stats.distinct / slots:.1f} per {'pair' if qr else 'row'}"
         )
 
 
-def _cut(name: str, feature: Feature, stats: ColumnStats) -> Iterator[str]:
+def _truncated(name: str, feature: Feature, stats: ColumnStats) -> Iterator[str]:
+    """Yield a warning if bags are longer than the feature's `bag_size`."""
     if feature.bag and stats.longest > feature.bag_size:
-        # Places are told up to a limit: of a bag larger than that, this is an upper bound.
+        # `places` has a limited length, so this is an upper bound for a larger `bag_size`.
         share = max(0.0, 1 - sum(stats.places[: feature.bag_size]))
         yield (
-            f"{name}: bags of up to {stats.longest:,} ids cut to model.features.{name}.bag_size="
-            f"{feature.bag_size}, {share:.1%} of the ids left out"
+            f"{name}: bags of up to {stats.longest:,} ids are truncated to "
+            f"model.features.{name}.bag_size={feature.bag_size}, which drops {share:.1%} of the ids"
         )
 
 
 def default_features(columns: Mapping[str, ColumnStats]) -> dict[str, Feature]:
-    """Every column of the data; tables a quarter larger than the vocabulary, at most 2^20 rows.
+    """Return the default configuration of a feature for every column.
 
-    Ids of a known range have a row each where it is at most 2^20, and are hashed into 10^6 rows
-    where it is larger: one and two codes of semantic ids, and three (LiGR 5.1). Of a bag, the mean
-    of its first `BAG_SIZE` ids or fewer.
+    Tables are 1.25 times as large as the vocabulary, with at most 2^20 rows. Ids in a known range
+    of at most 2^20 get a row each; ids in a larger range are hashed into 10^6 rows. For semantic
+    ids these are prefixes of one and two codes, and of three codes (LiGR 5.1). Bags are averaged
+    over their first `BAG_SIZE` ids.
+
+    Args:
+        columns: statistics of the columns, by name.
     """
     features = {}
     for name, stats in columns.items():

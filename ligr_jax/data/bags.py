@@ -1,4 +1,4 @@
-"""`Bags`: several ids per row, as one flat array and where each row's ids begin in it."""
+"""`Bags`: several ids per row, stored as one flat array and the offset of each row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,24 @@ from ligr_jax.data.manifest import MISSING
 
 @dataclass(frozen=True)
 class Bags:
-    """A column of bags: row r holds ids values[offsets[r]] .. values[offsets[r + 1]], in order.
+    """A column of bags: row r holds the ids values[offsets[r]:offsets[r + 1]], in order.
 
-    offsets: int64 [rows + 1].
-    values: int64, none of them `MISSING`; a missing bag is an empty one.
+    Attributes:
+        offsets: int64 [rows + 1].
+        values: int64 [ids], none of them `MISSING`. A missing bag is an empty bag.
     """
 
     offsets: np.ndarray
     values: np.ndarray
 
     @classmethod
-    def of(cls, lengths: np.ndarray, ids: np.ndarray) -> "Bags":
-        """Bags of `lengths` [rows] ids each, laid end to end in `ids`; missing ids are dropped."""
+    def from_lengths(cls, lengths: np.ndarray, ids: np.ndarray) -> "Bags":
+        """Build bags from concatenated ids; missing ids are dropped.
+
+        Args:
+            lengths: int [rows], number of ids of each bag.
+            ids: int64 [sum of lengths], the ids of all bags; `MISSING` stands for a missing id.
+        """
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         present = ids != MISSING
         if not present.all():
@@ -33,47 +39,58 @@ class Bags:
 
     @classmethod
     def empty(cls, rows: int) -> "Bags":
+        """Return `rows` empty bags."""
         return cls(np.zeros(rows + 1, np.int64), np.empty(0, np.int64))
 
     @classmethod
     def from_arrow(cls, array: pa.LargeListArray) -> "Bags":
-        """From lists without nulls, as views of them where they begin at 0."""
+        """Build bags from lists without nulls, without copying values."""
         offsets, values = array.offsets.to_numpy(), array.values.to_numpy()
         first = offsets[0] if len(offsets) else 0
         return cls(offsets - first if first else offsets, values[first:])
 
     @classmethod
-    def joined(cls, parts: Sequence["Bags"]) -> "Bags":
-        """The bags of all parts, one after the other."""
+    def concatenate(cls, parts: Sequence["Bags"]) -> "Bags":
+        """Return the bags of all parts in order."""
         lengths = np.concatenate([p.lengths for p in parts])
-        return cls.of(lengths, np.concatenate([p.values for p in parts]))
+        return cls.from_lengths(lengths, np.concatenate([p.values for p in parts]))
 
-    def arrow(self) -> pa.LargeListArray:
+    def to_arrow(self) -> pa.LargeListArray:
+        """Return the bags as a large_list<int64> array."""
         return pa.LargeListArray.from_arrays(pa.array(self.offsets), pa.array(self.values))
 
-    def series(self, name: str) -> pl.Series:
-        return pl.Series(name, self.arrow())
+    def to_series(self, name: str) -> pl.Series:
+        """Return the bags as a polars column of lists."""
+        return pl.Series(name, self.to_arrow())
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [rows]."""
+        """Number of ids of each bag, int64 [rows]."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, rows: np.ndarray) -> "Bags":
-        """The bags of `rows` (numbers or a mask), in that order."""
+        """Return the bags of some rows, which are indices or a mask."""
         begin, lengths = self.offsets[:-1][rows], self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        at = np.repeat(begin - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Bags(offsets, self.values[at])
+        index = np.repeat(begin - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Bags(offsets, self.values[index])
 
     def padded(self, rows: np.ndarray, size: int) -> np.ndarray:
-        """The first `size` ids of the bags of `rows`: int64 [*rows.shape, size], then `MISSING`."""
+        """Return the first `size` ids of each bag, padded with `MISSING`.
+
+        Args:
+            rows: int array of any shape, row numbers.
+            size: the most ids of a bag that are returned.
+
+        Returns:
+            int64 [*rows.shape, size].
+        """
         begin = self.offsets[rows]
-        place = np.arange(size)
-        there = place < (self.offsets[rows + 1] - begin)[..., None]
-        out = np.full(there.shape, MISSING)
-        out[there] = self.values[(begin[..., None] + place)[there]]
+        position = np.arange(size)
+        valid = position < (self.offsets[rows + 1] - begin)[..., None]
+        out = np.full(valid.shape, MISSING)
+        out[valid] = self.values[(begin[..., None] + position)[valid]]
         return out

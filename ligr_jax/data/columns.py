@@ -1,40 +1,47 @@
-"""Names of columns in prepared files: the format's own are plain, a user's carry their role.
+"""Names of columns in prepared files.
 
-A feature `session` is the column `feature:session`, an action `like` is `action:like`, and its true
-probability is `truth:like`, so no name of a user can stand for one of the format's own columns.
+Columns of the format itself have plain names. Columns of the log carry their role: a feature
+`session` is stored as `feature:session`, an action `like` as `action:like`, and its true
+probability as `truth:like`. A name in the log therefore cannot collide with a column of the format.
 """
 
 from collections.abc import Iterable
 
-# The columns of format version 1, which stored the users' names as they are.
+# Plain names in format version 1, which stored the names of the log without their role.
 _OWN = (
     *("member_id", "n_context", "n_train", "n_validation", "n_test"),
     *("timestamp_ms", "session", "weight", "is_random", "item_row"),
 )
 
 
-def feature(name: str) -> str:
+def feature_column(name: str) -> str:
+    """Return the stored name of a feature."""
     return f"feature:{name}"
 
 
-def action(name: str) -> str:
+def action_column(name: str) -> str:
+    """Return the stored name of an action's labels."""
     return f"action:{name}"
 
 
-def truth(name: str) -> str:
-    """The true probability of an action."""
+def truth_column(name: str) -> str:
+    """Return the stored name of an action's true probabilities."""
     return f"truth:{name}"
 
 
-def stored(column: str, version: int) -> str:
-    """The name that `column` has in the files of a format version."""
+def stored_name(column: str, version: int) -> str:
+    """Return the name that `column` has in files of a format version."""
     role, colon, name = column.partition(":")
     if version > 1 or not colon:
         return column
     return f"p_{name}" if role == "truth" else name
 
 
-def ambiguous(columns: Iterable[str]) -> list[str]:
-    """Names that stand for two columns in format version 1; columns: as version 2 has them."""
-    names = [*_OWN, *(stored(column, 1) for column in columns)]
+def ambiguous_names(columns: Iterable[str]) -> list[str]:
+    """Return the names that stand for two columns in format version 1.
+
+    Args:
+        columns: stored names of the current format version.
+    """
+    names = [*_OWN, *(stored_name(column, 1) for column in columns)]
     return sorted({name for name in names if names.count(name) > 1})

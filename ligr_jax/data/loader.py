@@ -1,6 +1,6 @@
-"""Loader processes: how each starts, and the error where one ends.
+"""Start of loader processes, and the error when one of them dies.
 
-They run the host's part of the pipeline alone and never start an accelerator.
+Loader processes run only the host's part of the pipeline. They never initialize an accelerator.
 """
 
 import contextlib
@@ -19,30 +19,33 @@ from ligr_jax.stop import SIGNALS, held_signals, release_signals
 
 
 class LoaderError(LigrError, RuntimeError):
-    """A loader process has ended: the message says how, and what to do."""
+    """A loader process died. The message gives its exit status and the remedy."""
 
 
-def in_processes(dataset: grain.IterDataset, workers: int) -> grain.IterDataset:
-    """The same elements in the same order, made by processes."""
-    if not flags.FLAGS.is_parsed():  # grain reads its flags, and `ligr` has none of absl's
+def load_in_processes(dataset: grain.IterDataset, workers: int) -> grain.IterDataset:
+    """Compute the elements of a dataset in processes; elements and order do not change."""
+    if not flags.FLAGS.is_parsed():  # grain reads absl flags, which `ligr` does not parse
         flags.FLAGS.mark_as_parsed()
     options = grain.MultiprocessingOptions(num_workers=workers)
     return dataset.mp_prefetch(options, worker_init_fn=_start)
 
 
 @contextlib.contextmanager
-def starting() -> Iterator[None]:
-    """While processes start, they hold signals back until they ignore them."""
+def signals_held_during_start() -> Iterator[None]:
+    """Hold signals back while processes start, because until `_start` they do not ignore them."""
     with held_signals():
         yield
 
 
 @contextlib.contextmanager
 def loader_errors(workers: int) -> Iterator[None]:
-    """Put the end of a process in words.
+    """Turn grain's error about a dead process into a `LoaderError`.
+
+    Args:
+        workers: number of loader processes, for the message.
 
     Raises:
-        LoaderError: a process was killed or has crashed.
+        LoaderError: a process was killed or crashed.
     """
     try:
         yield
@@ -52,23 +55,24 @@ def loader_errors(workers: int) -> Iterator[None]:
         code = str(e).partition("exit code ")[2].partition(".")[0]
         raise LoaderError(
             f"data.workers={workers}: a loader process ended with status {code} "
-            "(-9: killed, often for want of memory); run the same command again to continue, or "
-            "set data.workers=0"
+            "(-9: killed, often because the machine ran out of memory); run the same command "
+            "again to continue, or set data.workers=0"
         ) from e
 
 
 def _start(index: int, count: int) -> None:
-    """Begin a loader process: the process of the run alone reacts to signals, and outlives it."""
+    """Initialize a loader process, which ignores signals and ends with its parent."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     release_signals()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    if "jax" in sys.modules:  # imported by grain, with what the environment said then
+    if "jax" in sys.modules:  # grain imported it before JAX_PLATFORMS was set
         sys.modules["jax"].config.update("jax_platforms", "cpu")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
+    """Wait for the parent process to end, then exit."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""From ids to the table rows that a feature looks up, for arrays of any shape."""
+"""Table rows of ids, by the `lookup` of a feature."""
 
 import numpy as np
 
@@ -9,22 +9,31 @@ from ligr_jax.ops.hashing import hash_rows, qr_rows
 
 
 def table_rows(ids: np.ndarray, name: str, feature: Feature) -> np.ndarray:
-    """int32 rows, like `ids` [...]; of `qr` [..., 2]. A missing id is row 0, of `qr` [0, -1].
+    """Return the table rows of single ids.
+
+    Args:
+        ids: int64 array of any shape; `MISSING` stands for a missing id.
+        name: name of the feature, for messages.
+        feature: configuration of the feature.
+
+    Returns:
+        int32 array of the shape of `ids`, where row 0 means "missing". With `lookup=qr`,
+        [*ids.shape, 2], where [0, -1] means "missing".
 
     Raises:
-        BadInput: an id that a direct lookup has no row for.
+        BadInput: an id has no row in a table with `lookup=direct`.
     """
     missing = ids == MISSING
     if feature.lookup == "qr":
-        nothing = np.array([0, -1], np.int32)
-        return np.where(missing[..., None], nothing, qr_rows(ids, feature.rows))
+        missing_rows = np.array([0, -1], np.int32)
+        return np.where(missing[..., None], missing_rows, qr_rows(ids, feature.rows))
     if feature.lookup == "hash":
         rows = hash_rows(ids, feature.rows)
     else:
-        wrong = ~missing & ((ids < 0) | (ids >= feature.rows - 1))
-        if wrong.any():
+        invalid = ~missing & ((ids < 0) | (ids >= feature.rows - 1))
+        if invalid.any():
             raise BadInput(
-                f"column {name}: id {ids[wrong][0]} is outside 0..{feature.rows - 2} of a direct "
+                f"column {name}: id {ids[invalid][0]} is outside 0..{feature.rows - 2} of a direct "
                 f"lookup; raise model.features.{name}.rows or set its lookup=hash"
             )
         rows = ids + 1
@@ -32,12 +41,21 @@ def table_rows(ids: np.ndarray, name: str, feature: Feature) -> np.ndarray:
 
 
 def bag_rows(ids: np.ndarray, name: str, feature: Feature) -> np.ndarray:
-    """int32 rows of bags, like `ids` [..., L]; of `qr` [..., 2 L]. A missing id is -1, not row 0.
+    """Return the table rows of bags of ids.
+
+    Args:
+        ids: int64 [..., L], ids of each bag, padded with `MISSING`.
+        name: name of the feature, for messages.
+        feature: configuration of the feature.
+
+    Returns:
+        int32 [..., L], or [..., 2 L] with `lookup=qr`. A missing id has row -1, which is not looked
+        up.
 
     Raises:
-        BadInput: as `table_rows`.
+        BadInput: an id has no row in a table with `lookup=direct`.
     """
-    of_id = 2 if feature.lookup == "qr" else 1
-    rows = table_rows(ids, name, feature).reshape(*ids.shape, of_id)
+    rows_per_id = 2 if feature.lookup == "qr" else 1
+    rows = table_rows(ids, name, feature).reshape(*ids.shape, rows_per_id)
     rows = np.where((ids == MISSING)[..., None], np.int32(-1), rows)
-    return rows.reshape(*ids.shape[:-1], ids.shape[-1] * of_id)
+    return rows.reshape(*ids.shape[:-1], ids.shape[-1] * rows_per_id)

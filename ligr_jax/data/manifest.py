@@ -1,33 +1,34 @@
-"""The manifest of a prepared data set: what it holds, in numbers two people can compare.
+"""The manifest of a prepared data set, and the format of its files.
 
-A prepared directory is
+A prepared directory holds
 
     manifest.json                     this file's `Manifest`
     members-00000-of-00004.arrow ...  Arrow IPC files (uncompressed, one record batch each)
     items.arrow                       optional: vectors, bags and semantic ids, one row per item
 
-A record of a members file is one member. Its scalars are `member_id` (int64) and `n_context`,
-`n_train`, `n_validation`, `n_test` (int32): the history in order is that many untimed context rows,
-then the impressions of each split. Every other column is a list, all of a record equally long:
+A record of a members file is one member. Its scalars are `member_id` (int64) and the row counts
+`n_context`, `n_train`, `n_validation`, `n_test` (int32). The history of the member consists of the
+untimed context rows and then the impressions of each split, in order of time. Every other column is
+a list with one element per row of the history:
 
     timestamp_ms   int64    -1 in untimed context rows
-    session        int32    counted from 0 in the member; an untimed context row is its own session
-    weight         float32  1 where the log has none
-    is_random      int8     0, 1, or -1 where the log does not say
-    item_row       int32    row of items.arrow, -1 where there is none (only with items.arrow)
-    action:<name>  int8     0, 1, or -1 where unknown
-    truth:<action> float32  true probability (only where the log has it)
-    feature:<name>          by its kind:
-      categorical  int64    integers as they are, strings by xxh64 (seed 0); MISSING where null
-      bag          large_list<int64>, such ids in the log's order, null ones dropped
-      numeric      float32  NaN where missing
+    session        int32    counted from 0 per member; an untimed context row is its own session
+    weight         float32  1 if the log has no weights
+    is_random      int8     0, 1, or -1 if unknown
+    item_row       int32    row of items.arrow, -1 if the item has none (only with items.arrow)
+    action:<name>  int8     0, 1, or -1 if unknown
+    truth:<action> float32  true probability (only if the log has it)
+    feature:<name>          by kind:
+      categorical  int64    integers are unchanged, strings are hashed (xxh64), null is MISSING
+      bag          large_list<int64>, ids as above in the order of the log, without null ids
+      numeric      float32  NaN if missing
       vector       fixed_size_list<float32>
 
-Vectors and bags that the item table gives are in items.arrow alone, by `item_id`, and so are
-semantic ids (`feature:sid1` ..., int64; see `ligr_jax.data.prepare.attach`).
+Vectors and bags of the item table are stored only in items.arrow, by `item_id`, and so are semantic
+ids (`feature:sid1` ..., int64; see `ligr_jax.data.prepare.attach`).
 
-Format version 1 had the users' names without their role (`like`, `p_like`). It is still read; a
-name that stood for two columns there is refused.
+Format version 1 stored the names of the log without their role (`like`, `p_like`). It is still
+read, unless one of its names stands for two columns.
 """
 
 import dataclasses
@@ -42,27 +43,32 @@ from ligr_jax.data import columns as names
 from ligr_jax.data.schema import BadInput, Kind
 from ligr_jax.digests import DamagedFile, read_json, write_json
 
-MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"  # file name in a prepared directory
 FORMAT_VERSION = 2
 READABLE = (1, FORMAT_VERSION)
 SPLITS = ("train", "validation", "test")
-MISSING = -(2**63)  # a categorical id nobody recorded
-QUANTILES = 33  # equally spaced, minimum and maximum included
-PLACES = 64
+MISSING = -(2**63)  # stands for a missing categorical id
+QUANTILES = 33  # number of equally spaced quantiles, minimum and maximum included
+PLACES = 64  # positions in a bag for which `ColumnStats.places` is measured
 
 
 @dataclass(frozen=True)
 class ColumnStats:
-    """A feature column, measured on the train split.
+    """Statistics of a feature column, measured on the train split unless said otherwise.
 
-    distinct: number of distinct ids of the whole log (categorical, bag); exact up to 65,536, an
-        estimate within about 1 % above (`exact` says which).
-    missing: share of rows without a value; of a bag, without an id.
-    quantiles: `QUANTILES` equally spaced quantiles of the present values (numeric).
-    id_range: ids lie in 0..id_range-1, those of items to come too (categorical); 0 where they may
-        be any.
-    longest: most ids of a bag in the whole log.
-    places: shares of a bag column's ids that come first, second, ... in their bag, up to `PLACES`.
+    Attributes:
+        kind: kind of the column.
+        outcome: whether the value is known only after the impression.
+        width: length of a vector.
+        distinct: number of distinct ids in the whole log (categorical, bag). It is exact up to
+            65,536 ids and an estimate with an error of about 1 % above.
+        exact: whether `distinct` is exact.
+        id_range: ids are in 0..id_range-1, also those of future items (categorical); 0 if ids are
+            not bounded.
+        missing: share of rows without a value, or with an empty bag.
+        quantiles: `QUANTILES` equally spaced quantiles of the present values (numeric).
+        longest: largest number of ids in a bag, in the whole log.
+        places: shares of the ids that are first, second, ... in their bag, up to `PLACES`.
     """
 
     kind: Kind
@@ -79,7 +85,15 @@ class ColumnStats:
 
 @dataclass(frozen=True)
 class SplitStats:
-    """Impressions with start_ms <= timestamp_ms < end_ms, and the share of positives per action."""
+    """Impressions with start_ms <= timestamp_ms < end_ms.
+
+    Attributes:
+        start_ms, end_ms: ends of the split, milliseconds since 1970 (UTC).
+        impressions: number of impressions.
+        members: number of members with an impression in the split.
+        positive_rate: share of positive labels among the known labels of each action. Actions
+            without a known label are left out.
+    """
 
     start_ms: int
     end_ms: int
@@ -90,7 +104,14 @@ class SplitStats:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of members and the digest (xxh64, hex) of its bytes."""
+    """One file of members.
+
+    Attributes:
+        file: name of the file in the directory.
+        members: number of members (of items in items.arrow).
+        impressions: number of rows of all histories, context included.
+        xxh64: digest of the file's bytes, 16 hex digits.
+    """
 
     file: str
     members: int
@@ -100,45 +121,64 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything about a prepared data set but its rows."""
+    """Description of a prepared data set.
+
+    Attributes:
+        actions: label columns, in the order of the model's tasks.
+        columns: statistics of every feature, by name.
+        splits: train, validation and test.
+        shards: the files of members.
+        counts: numbers of members, impressions, context rows, duplicates, skipped rows, ...
+        truth: whether the log has true probabilities.
+        items: the file of the item table, or None.
+        source: files and options that determine the output. `prepare` compares it to decide
+            whether an output is up to date.
+        notes: what a reader of results must know about the data.
+        version: format version of the files.
+    """
 
     actions: tuple[str, ...]
     columns: Mapping[str, ColumnStats]
     splits: Mapping[str, SplitStats]
     shards: tuple[Shard, ...]
-    counts: Mapping[str, int]  # members, impressions, context, duplicates, skipped, ...
+    counts: Mapping[str, int]
     truth: bool = False
     items: Shard | None = None
-    source: Mapping[str, Any] = field(default_factory=dict)  # the configuration that made it
+    source: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     version: int = FORMAT_VERSION
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits over the whole manifest: equal digests mean equal data."""
+        """Twelve hex digits over the whole manifest. Equal digests mean equal data."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     @property
     def user_columns(self) -> list[str]:
-        """The columns of the log and its item table, as files of this version name them."""
-        truth = [names.truth(a) for a in self.actions] if self.truth else []
-        features = [names.feature(n) for n in self.columns]
-        return [*(names.action(a) for a in self.actions), *features, *truth]
+        """Stored names of the columns of the log and its item table."""
+        truth = [names.truth_column(a) for a in self.actions] if self.truth else []
+        features = [names.feature_column(n) for n in self.columns]
+        return [*(names.action_column(a) for a in self.actions), *features, *truth]
 
     def content(self) -> dict[str, Any]:
-        """The manifest as JSON has it."""
+        """Return the manifest as a JSON object."""
         raw = dataclasses.asdict(self)
         for stats in raw["columns"].values():
-            if not stats["id_range"]:  # left out, so that data without one keep their digests
+            if not stats["id_range"]:  # absent, so that digests of earlier data do not change
                 del stats["id_range"]
         return {"format": "ligr-prepared", **raw}
 
     def to_json(self) -> str:
+        """Return the manifest as JSON text."""
         return json.dumps(self.content(), indent=1)
 
 
 def save_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write DIRECTORY/manifest.json, last: a directory with a manifest is complete."""
+    """Write DIRECTORY/manifest.json.
+
+    The manifest must be written after all other files, because a directory with a manifest counts
+    as complete.
+    """
     write_json(directory / MANIFEST, manifest.content())
 
 
@@ -146,7 +186,7 @@ def load_manifest(directory: Path) -> Manifest:
     """Read DIRECTORY/manifest.json.
 
     Raises:
-        BadInput: no manifest there, a damaged or changed one, or one of another format version.
+        BadInput: the manifest is absent, damaged, changed, or of another format version.
     """
     path = Path(directory) / MANIFEST
     if not path.is_file():
@@ -161,14 +201,14 @@ def load_manifest(directory: Path) -> Manifest:
         raise BadInput(f"{path}: not a manifest of prepared data; make one with `ligr prepare`")
     if raw.get("version") not in READABLE:
         raise BadInput(
-            f"{path}: format version {raw.get('version')}, this release reads "
+            f"{path} has format version {raw.get('version')}, but this release reads versions "
             f"{' and '.join(map(str, READABLE))}; run `ligr prepare` again on the source"
         )
     try:
         manifest = _manifest(raw)
     except (KeyError, TypeError, AttributeError) as e:
         raise BadInput(f"{path}: not a complete manifest ({e}); prepare the data again") from e
-    twice = names.ambiguous(manifest.user_columns) if manifest.version == 1 else []
+    twice = names.ambiguous_names(manifest.user_columns) if manifest.version == 1 else []
     if twice:
         raise BadInput(
             f"{path}: an earlier release prepared this data and stored two columns under each of "

@@ -1,7 +1,7 @@
-"""The grain pipeline: rows of a plan, shuffled globally, batched, prefetched.
+"""The grain pipeline: rows of a packing plan, shuffled globally, batched and prefetched.
 
-A batch is a pure function of its number: any number of workers or processes gives the same global
-batches, and the state of an iterator is one integer.
+A batch is a pure function of its number. Global batches therefore do not depend on the number of
+workers or processes, and the state of an iterator is one integer.
 """
 
 import contextlib
@@ -14,32 +14,46 @@ import numpy as np
 from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.loader import in_processes, loader_errors, starting
+from ligr_jax.data.loader import load_in_processes, loader_errors, signals_held_during_start
 from ligr_jax.data.packing import PackingPlan, make_packing_plan
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import UniqueIdMapper, UniqueIds
 
-_ENDLESS = 2**62  # rows, more than any run reads
+_ENDLESS = 2**62  # rows; more than a run can read
 
 
 @dataclass(frozen=True)
 class Process:
-    """This process's place among those that feed one global batch, and its number of devices."""
+    """One of the processes that share a global batch.
+
+    Attributes:
+        index: index of the process, in 0..count-1.
+        count: number of processes.
+        devices: number of devices of the process.
+    """
 
     index: int = 0
     count: int = 1
     devices: int = 1
 
 
-# A batch, and by table the lists of rows its ids are places in; none for dense training.
+# A batch, and the unique ids of each table that its ids index; empty for dense training.
 TrainBatch = tuple[Batch, dict[str, UniqueIds]]
 
 
 class TrainBatches(Iterator[TrainBatch]):
-    """Endless batches in order. Its state is one integer, whatever the number of workers or hosts:
-    a run goes on with other ones than it began with."""
+    """Iterator over an infinite sequence of batches, which can start at any batch.
+
+    Its state is one integer and does not depend on the number of workers or hosts, so a run can
+    resume with other numbers of them.
+    """
 
     def __init__(self, batches: grain.MapDataset, workers: int) -> None:
+        """
+        Args:
+            batches: batches by number.
+            workers: number of loader processes; 0 loads in threads of this process.
+        """
         self._batches, self._workers = batches, workers
         self._next = 0
         self._iterator: grain.DatasetIterator | None = None
@@ -51,22 +65,23 @@ class TrainBatches(Iterator[TrainBatch]):
         return batch
 
     def _first(self) -> TrainBatch:
-        """The next batch, from a new iterator."""
-        with starting() if self._workers else contextlib.nullcontext():
+        """Open an iterator and return its first batch."""
+        with signals_held_during_start() if self._workers else contextlib.nullcontext():
             self._iterator = self._open()
             batch: TrainBatch = next(self._iterator)
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """The number of the next batch."""
+        """Return the number of the next batch."""
         return {"next_index": self._next}
 
     def set_state(self, state: Mapping[str, int]) -> None:
+        """Continue at the batch of a state from `get_state`."""
         self.close()
         self._next = state["next_index"]
 
     def close(self) -> None:
-        """Stops what reads ahead; the next batch starts it again."""
+        """Stop prefetching; reading another batch starts it again."""
         if self._iterator is not None:
             self._iterator.close()
         self._iterator = None
@@ -75,64 +90,81 @@ class TrainBatches(Iterator[TrainBatch]):
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
         dataset = self._batches[self._next :].to_iter_dataset(options)
         if self._workers:
-            dataset = in_processes(dataset, self._workers)
+            dataset = load_in_processes(dataset, self._workers)
         return iter(dataset)
 
 
 def train_batches(
     records: Records, plan: PackingPlan, config: Config, process: Process = Process()
 ) -> TrainBatches:
-    """Endless training batches of `optim.batch / process.count` rows; a new shuffle every epoch.
+    """Return an infinite sequence of training batches, shuffled in every epoch.
 
-    Where tables train sparsely, each comes with its distinct table rows; on several processes, with
-    those of this process's devices only.
+    Global batch k has the same rows for every number of processes.
 
-    Global batch k holds the same rows for every number of processes.
+    Args:
+        records: prepared data.
+        plan: plan of the train split.
+        config: configuration of the run.
+        process: this process, which gets `optim.batch / process.count` rows of a batch.
+
+    Returns:
+        Batches with the unique ids of their tables, or without unique ids if the table optimizer is
+        dense. With several processes, only the unique ids of this process's devices are computed.
 
     Raises:
-        ConfigError: the plan is empty, or the batch cannot be shared by the processes.
+        ConfigError: the plan is empty, or the batch is not divisible by the number of processes.
     """
     if not len(plan):
-        raise ConfigError("no member kept has a train impression; raise data.fraction")
-    # grain's endless length is the largest index: batches of one row would count beyond it.
+        raise ConfigError("no selected member has a train impression; raise data.fraction")
+    # grain's own infinite repetition overflows its index for batches of one row.
     epochs = _ENDLESS // len(plan)
     rows = grain.MapDataset.range(len(plan)).seed(config.train.seed).shuffle().repeat(epochs)
-    mine = rows[process.index :: process.count].batch(_share(config.optim.batch, process))
-    batches = mine.map(Assembler(records, plan, config.model))
+    local_rows = rows[process.index :: process.count].batch(_share(config.optim.batch, process))
+    batches = local_rows.map(Assembler(records, plan, config.model))
     if config.optim.table_optimizer == "adamw":
-        return TrainBatches(batches.map(_without_lists), config.data.workers)
-    lists = UniqueIdMapper(config.model, process.devices, whole_batch=process.count == 1)
-    return TrainBatches(batches.map(lists), config.data.workers)
+        return TrainBatches(batches.map(_without_unique_ids), config.data.workers)
+    unique = UniqueIdMapper(config.model, process.devices, whole_batch=process.count == 1)
+    return TrainBatches(batches.map(unique), config.data.workers)
 
 
-def _without_lists(batch: Batch) -> TrainBatch:
+def _without_unique_ids(batch: Batch) -> TrainBatch:
     return batch, {}
 
 
 def eval_batches(
     records: Records, plan: PackingPlan, config: Config, process: Process = Process()
 ) -> Iterator[tuple[np.ndarray, Batch, dict[str, UniqueIds]]]:
-    """Every row of the plan once, in order: impression numbers [B, N], batch, and lists of rows.
+    """Yield every row of a plan once, in order.
 
-    The last batch is filled with rows of padding, so that all have one shape; so is each batch,
-    where the devices could not share it.
+    All batches have the same number of rows, a multiple of `process.devices`. Rows of padding fill
+    the last batch.
+
+    Args:
+        records: prepared data.
+        plan: plan of a split.
+        config: configuration of the run.
+        process: this process.
+
+    Yields:
+        Impression numbers (int64 [B, N], -1 in padding), the batch, and the unique ids of each
+        table.
     """
-    asked = -(-(config.eval.batch or config.optim.batch) // process.count)
-    size = -(-asked // process.devices) * process.devices
+    local_batch = -(-(config.eval.batch or config.optim.batch) // process.count)
+    size = -(-local_batch // process.devices) * process.devices
     assemble = Assembler(records, plan, config.model)
-    lists = UniqueIdMapper(config.model, process.devices, whole_batch=False)
+    map_ids = UniqueIdMapper(config.model, process.devices, whole_batch=False)
     rows = np.arange(process.index, len(plan), process.count)
-    # Processes run the same number of batches, or one would wait for the others for ever.
+    # Every process runs the same number of batches; otherwise collectives would deadlock.
     batches = -(-len(plan) // (size * process.count))
-    filled = np.pad(rows, (0, batches * size - len(rows)), constant_values=-1)
-    dataset = grain.MapDataset.source(filled.reshape(-1, size)).map(
-        lambda r: (plan.gather(r)[0], *lists(assemble(r)))
+    padded = np.pad(rows, (0, batches * size - len(rows)), constant_values=-1)
+    dataset = grain.MapDataset.source(padded.reshape(-1, size)).map(
+        lambda r: (plan.gather(r)[0], *map_ids(assemble(r)))
     )
     yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
 
 
 def _share(batch: int, process: Process) -> int:
-    """Rows of a global batch that one process reads."""
+    """Return the number of rows of a global batch that one process reads."""
     if batch % process.count:
         raise ConfigError(
             f"a batch of {batch} rows is not divisible by {process.count} processes; change "
@@ -142,7 +174,10 @@ def _share(batch: int, process: Process) -> int:
 
 
 def plan_for(records: Records, config: Config, split: str) -> PackingPlan:
-    """The plan of a split under a configuration; evaluation always takes every member."""
+    """Return the packing plan of a split under a configuration.
+
+    `data.fraction` selects members only for training; evaluation takes all members.
+    """
     train = split == "train"
     return make_packing_plan(
         records,

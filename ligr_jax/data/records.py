@@ -1,7 +1,8 @@
-"""Random access to prepared data: members' records, memory-mapped, as flat columns.
+"""Random access to the memory-mapped columns of prepared data.
 
-Impressions of all shards are numbered through in file order, so one integer names an impression and
-a slice names a stretch of a member's history. Nothing is read before it is asked for.
+Impressions are numbered over all shards in file order. One integer therefore identifies an
+impression, and a slice of integers is a contiguous part of a member's history. Files are mapped and
+not read into memory.
 """
 
 import dataclasses
@@ -13,39 +14,36 @@ import pyarrow as pa
 
 from ligr_jax.atomic import version_of
 from ligr_jax.data.bags import Bags
-from ligr_jax.data.columns import action as action_column
-from ligr_jax.data.columns import feature, stored, truth
+from ligr_jax.data.columns import action_column, feature_column, stored_name, truth_column
 from ligr_jax.data.manifest import MANIFEST, MISSING, Manifest, SplitStats, load_manifest
 from ligr_jax.data.schema import BadInput
 
 
 class Records:
-    """A prepared directory, open for reading.
+    """Prepared data of a directory.
 
     Attributes:
-        manifest: what the directory holds; its splits are those that `edges` made.
-        digest: of the manifest as it was written.
-        offsets: int64 [members + 1]; member m owns impressions offsets[m] .. offsets[m + 1].
-        counts: int32 [members, 4]: context, train, validation, test impressions, in that order.
+        manifest: the manifest; its splits are those defined by `edges`, if there are any.
+        digest: digest of the manifest file, independent of `edges`.
+        offsets: int64 [members + 1]; member m has impressions offsets[m] .. offsets[m + 1].
+        counts: int32 [members, 4]: numbers of context, train, validation and test impressions.
         member_ids: int64 [members].
-        items: the item table, one row per item by increasing `item_id`; None where there is none.
+        items: the item table, one row per item in order of `item_id`, or None.
     """
 
     def __init__(
         self, directory: str | Path, edges: tuple[int, ...] = (), digest: str = ""
     ) -> None:
-        """Open a prepared directory.
-
+        """
         Args:
-            directory: output of `ligr prepare`.
-            edges: where train begins and ends and where validation and test end, in ms, in place
-                of the times the directory was prepared with. The statistics of columns do not
-                change.
-            digest: that the data must have; "" accepts any.
+            directory: output directory of `prepare`.
+            edges: four times in milliseconds, which replace the splits of the manifest: start and
+                end of train, end of validation, end of test. Statistics of columns do not change.
+            digest: digest that the data must have; "" accepts any.
 
         Raises:
-            BadInput: there is no manifest, a file is missing or damaged, the digest is another one,
-                or another process replaced the data at the same time.
+            BadInput: the manifest is absent, a file is missing or damaged, the data have another
+                digest, or another process replaced the data at the same time.
         """
         self.directory, self.edges = Path(directory), edges
         path = self.directory / MANIFEST
@@ -61,7 +59,7 @@ class Records:
                     "run the command again"
                 )
         if edges:
-            self._cut(edges)
+            self._split_at(edges)
 
     def _open_all(self, digest: str) -> None:
         """Map all files of the manifest."""
@@ -100,22 +98,25 @@ class Records:
         return int(self._starts[-1])
 
     def __reduce__(self) -> tuple[type["Records"], tuple[Path, tuple[int, ...], str]]:
-        """A loader process opens the same data itself instead of receiving a copy."""
+        """Pickle only the path, so that a loader process maps the files itself."""
         return Records, (self.directory, self.edges, self.digest)
 
-    def _cut(self, edges: tuple[int, ...]) -> None:
-        """Counts, and the manifest's splits, of other times: histories being in order of time, it
-        is enough to know how many impressions of a member are before each of them."""
+    def _split_at(self, edges: tuple[int, ...]) -> None:
+        """Replace the splits: `counts`, and their statistics in the manifest.
+
+        Histories are in order of time, so the numbers of impressions between the edges suffice.
+        """
         members = len(self.member_ids)
-        place = np.searchsorted(np.array(edges), self.column("timestamp_ms"), side="right")
+        # 0 is before the first edge (context), 1 to 3 are the splits, 4 is after the last edge.
+        interval = np.searchsorted(np.array(edges), self.column("timestamp_ms"), side="right")
         member = np.repeat(np.arange(members), np.diff(self.offsets))
-        sizes = np.bincount(member * 5 + place, minlength=5 * members).reshape(members, 5)
-        self.counts = sizes[:, :4].astype(np.int32)  # what is after the last one is in no split
+        sizes = np.bincount(member * 5 + interval, minlength=5 * members).reshape(members, 5)
+        self.counts = sizes[:, :4].astype(np.int32)
         known, positive = np.zeros((2, len(self.manifest.actions), 5), np.int64)
         for a, action in enumerate(self.manifest.actions):
             labels = self.label(action)
-            known[a] = np.bincount(place[labels >= 0], minlength=5)
-            positive[a] = np.bincount(place[labels == 1], minlength=5)
+            known[a] = np.bincount(interval[labels >= 0], minlength=5)
+            positive[a] = np.bincount(interval[labels == 1], minlength=5)
         stats = {
             name: SplitStats(
                 start_ms=edges[k - 1],
@@ -133,15 +134,21 @@ class Records:
         self.manifest = dataclasses.replace(self.manifest, splits=stats)
 
     def feature(self, name: str, index: np.ndarray | None = None) -> np.ndarray:
-        """Values of a feature at impression numbers `index`, of any shape; None: of all.
+        """Return the values of a feature that is not a bag.
 
-        Vectors add an axis. Of a bag, see `bag`.
+        Args:
+            name: name of the feature.
+            index: int array of any shape, impression numbers; None stands for all impressions.
+
+        Returns:
+            int64 (categorical) or float32 (numeric) of the shape of `index`, or float32
+            [*index.shape, W] (vector).
         """
-        return self._at(feature(name), index)
+        return self._at(feature_column(name), index)
 
     def ids(self, name: str) -> Iterator[np.ndarray]:
-        """Ids of a categorical feature or of a bag as they are stored, in parts, in any order."""
-        column = feature(name)
+        """Yield all stored ids of a categorical feature or a bag, in parts and in any order."""
+        column = feature_column(name)
         if column in self._items:
             yield self._items[column]
         elif column in self._item_bags:
@@ -151,12 +158,12 @@ class Records:
                 yield bags[column].values if column in bags else numbers[column]
 
     def label(self, action: str, index: np.ndarray | None = None) -> np.ndarray:
-        """int8 labels of an action, as `feature`: 1, 0, or `UNKNOWN`."""
+        """Return the int8 labels of an action: 1, 0 or `UNKNOWN`; `index` as in `feature`."""
         return self._at(action_column(action), index)
 
     def truth(self, action: str, index: np.ndarray | None = None) -> np.ndarray:
-        """float32 true probabilities of an action, as `feature`; only where the log has them."""
-        return self._at(truth(action), index)
+        """Return the float32 true probabilities of an action, which only some logs have."""
+        return self._at(truth_column(action), index)
 
     def _at(self, column: str, index: np.ndarray | None) -> np.ndarray:
         if index is None and column not in self._items:
@@ -164,38 +171,50 @@ class Records:
         return self.take(column, np.arange(len(self)) if index is None else index)
 
     def take(self, column: str, index: np.ndarray) -> np.ndarray:
-        """Values of one of the format's own columns (`session`, `weight`, ...) at `index`."""
+        """Return the values of a stored column, e.g. `session`.
+
+        Args:
+            column: stored name.
+            index: int array of any shape, impression numbers.
+        """
         if column in self._items:
             return _of_items(self._items[column], self.take("item_row", index))
         first = self._columns[0][column]
         out = np.empty(index.shape + first.shape[1:], first.dtype)
-        for s, here in self._by_shard(index):
-            out[here] = self._columns[s][column][index[here] - self._starts[s]]
+        for s, in_shard in self._by_shard(index):
+            out[in_shard] = self._columns[s][column][index[in_shard] - self._starts[s]]
         return out
 
     def bag(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
-        """The first `size` ids of a feature of bags at impression numbers `index`, then `MISSING`.
+        """Return the first `size` ids of each bag, padded with `MISSING`.
 
-        Returns int64 [*index.shape, size].
+        Args:
+            name: name of the feature.
+            index: int array of any shape, impression numbers.
+            size: the largest number of ids of a bag that are returned.
+
+        Returns:
+            int64 [*index.shape, size].
         """
-        column = feature(name)
+        column = feature_column(name)
         if column in self._item_bags:
             row = self.take("item_row", index)
             out = np.full((*index.shape, size), MISSING)
             out[row >= 0] = self._item_bags[column].padded(row[row >= 0], size)
             return out
         out = np.empty((*index.shape, size), np.int64)
-        for s, here in self._by_shard(index):
-            out[here] = self._bags[s][column].padded(index[here] - self._starts[s], size)
+        for s, in_shard in self._by_shard(index):
+            rows = index[in_shard] - self._starts[s]
+            out[in_shard] = self._bags[s][column].padded(rows, size)
         return out
 
     def column(self, name: str) -> np.ndarray:
-        """A whole column of the format's own; copies where there are several shards."""
+        """Return all values of a stored column; this copies if there are several shards."""
         parts = [c[name] for c in self._columns]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def session_ends(self) -> np.ndarray:
-        """Impression numbers one past the end of each session, ascending, 0 in front."""
+        """Return 0 and the impression number after each session, int64, increasing."""
         ends = [self.offsets]
         for first, columns in zip(self._starts, self._columns):
             session = columns["session"]
@@ -203,19 +222,30 @@ class Records:
         return np.unique(np.concatenate(ends))
 
     def train_counts(self, name: str, values: np.ndarray) -> np.ndarray:
-        """How often a feature has each of `values` in the train split; int64, shape of `values`."""
+        """Count values of a categorical feature in the train split.
+
+        Args:
+            name: name of the feature.
+            values: int64 array of any shape, the values to count.
+
+        Returns:
+            int64 of the shape of `values`.
+        """
         if not values.size:
             return np.zeros(values.shape, np.int64)
-        wanted, inverse = np.unique(values, return_inverse=True)
-        counts = np.zeros(len(wanted), np.int64)
-        for ids in self._train_values(feature(name)):
-            at = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
-            counts += np.bincount(at[wanted[at] == ids], minlength=len(wanted))
+        distinct, inverse = np.unique(values, return_inverse=True)
+        counts = np.zeros(len(distinct), np.int64)
+        for ids in self._train_values(feature_column(name)):
+            index = np.minimum(np.searchsorted(distinct, ids), len(distinct) - 1)
+            counts += np.bincount(index[distinct[index] == ids], minlength=len(distinct))
         return counts[inverse].reshape(values.shape)
 
     def item_train_counts(self) -> np.ndarray:
-        """Impressions of the train split by row of the item table, int64 [items + 1]; the last
-        counts those without a row."""
+        """Count the train impressions of each row of the item table.
+
+        Returns:
+            int64 [items + 1]; the last element counts impressions without a row.
+        """
         rows = self.items.num_rows if self.items is not None else 0
         counts = np.zeros(rows + 1, np.int64)
         for row in self._train_values("item_row"):
@@ -223,12 +253,12 @@ class Records:
         return counts
 
     def _train_values(self, column: str) -> Iterator[np.ndarray]:
-        """A column's values in the train split's rows, shard by shard."""
+        """Yield the values of a column in the train split, shard by shard."""
         first = 0
         for columns, shard in zip(self._columns, self.manifest.shards):
             members = slice(first, first + shard.members)
             first += shard.members
-            # Runs of (context, train, later) impressions, member by member.
+            # Every history consists of context, train and later impressions, in this order.
             context, train = self.counts[members, 0], self.counts[members, 1]
             length = np.diff(self.offsets)[members]
             runs = np.stack([context, train, length - context - train], 1)
@@ -239,18 +269,19 @@ class Records:
                 yield columns[column][in_train]
 
     def _named(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
-        """Columns of a file by their names in this format version."""
+        """Return columns under their names in the current format version."""
         version = self.manifest.version
-        renamed = {stored(column, version): column for column in self.manifest.user_columns}
+        renamed = {stored_name(column, version): column for column in self.manifest.user_columns}
         return {renamed.get(name, name): array for name, array in columns.items()}
 
     def _by_shard(self, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """The shards that hold `index`, each with a mask of what it holds."""
+        """Yield each shard with impressions of `index`, and a mask of these impressions."""
         shard = np.searchsorted(self._starts, index, side="right") - 1
         for s in np.unique(shard):
             yield int(s), shard == s
 
     def _open(self, file: str) -> pa.RecordBatch:
+        """Map a file of one record batch."""
         path = self.directory / file
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -264,17 +295,17 @@ def _offsets(batch: pa.RecordBatch) -> np.ndarray:
 
 
 def _list_columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
-    """List columns of the members, laid end to end."""
+    """Return the values of all list columns, concatenated over members."""
     return {f.name: batch[f.name].values for f in batch.schema if pa.types.is_list(f.type)}
 
 
 def _numbers(columns: Mapping[str, pa.Array]) -> dict[str, np.ndarray]:
-    """Those of numbers and vectors, as views of the mapped file."""
+    """Return the columns of numbers and vectors, as views of the mapped file."""
     return {n: _values(a) for n, a in columns.items() if not pa.types.is_large_list(a.type)}
 
 
 def _bags(columns: Mapping[str, pa.Array]) -> dict[str, Bags]:
-    """Those of bags, as views of the mapped file."""
+    """Return the columns of bags, as views of the mapped file."""
     return {n: Bags.from_arrow(a) for n, a in columns.items() if pa.types.is_large_list(a.type)}
 
 
@@ -285,7 +316,7 @@ def _values(array: pa.Array) -> np.ndarray:
 
 
 def _of_items(values: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Vectors or ids by item row; zeros or `MISSING` where the row is -1."""
+    """Return vectors or ids by item row; zeros or `MISSING` for row -1."""
     out = values[np.maximum(row, 0)]
     out[row < 0] = MISSING if values.dtype == np.int64 else 0
     return out

@@ -1,21 +1,21 @@
-"""The canonical impression log: one row per impression, shown-and-ignored rows included.
+"""The canonical impression log: one row per impression, including impressions without an action.
 
-Every source is an adapter to this contract, and whatever wrote a log (Spark, BigQuery, polars) only
-has to write these columns as Parquet or CSV:
+Every source is an adapter to this schema. A system that writes a log (Spark, BigQuery, polars)
+writes these columns as Parquet or CSV:
 
-    member_id      int64 or string   who saw it
-    timestamp_ms   int64             when (UTC)
-    session_id     int64, optional   derived by a time gap when absent
-    weight         float32, optional importance of the row, e.g. inverse propensity
-    is_random      bool, optional    shown by a random policy
-    <action>       0 or 1            one column per action; an action a source lacks is absent
-    p_<action>     float, optional   the action's true probability (synthetic worlds only)
-    <feature>      see `Column`      any number of them, declared by a `LogSchema`
+    member_id      int64 or string   the member who saw the item
+    timestamp_ms   int64             time of the impression (UTC)
+    session_id     int64, optional   if absent, sessions are derived from gaps in time
+    weight         float32, optional weight of the row in the loss, e.g. inverse propensity
+    is_random      bool, optional    whether a random policy chose the item
+    <action>       0 or 1            one column per recorded action
+    p_<action>     float, optional   true probability of the action (synthetic worlds only)
+    <feature>      see `Column`      any number of columns, declared by a `LogSchema`
 
-Actions and features may have any name. A feature may be one of the columns above (`member_id`);
-`weight` and `is_random` are then a feature alone.
+Actions and features may have any name. One of the columns above may also be a feature, e.g.
+`member_id`. A feature `weight` or `is_random` is only a feature and loses its meaning above.
 
-A directory that holds Parquet or CSV files in this form plus `log.json` (a `LogSchema`, written by
+A directory with Parquet or CSV files of this form and `log.json` (a `LogSchema`, written by
 `save_schema`) is a complete canonical log.
 """
 
@@ -40,22 +40,24 @@ MEMBER, TIME, SESSION, WEIGHT, RANDOM = (
     "is_random",
 )
 RESERVED = (MEMBER, TIME, SESSION, WEIGHT, RANDOM)
-UNKNOWN = -1  # label of an action nobody recorded: masked wherever it is read, never a zero
+UNKNOWN = -1  # label of an action that was not recorded; losses and metrics mask it
 
 
 class BadInput(LigrError, ValueError):
-    """Invalid user input: the message names file, row, column, value and remedy."""
+    """Invalid user input. The message names file, row, column, value and remedy."""
 
 
 @dataclass(frozen=True)
 class Column:
     """One feature column of a log.
 
-    kind: `categorical` (int64 or string), `bag` (list of such ids, of any length; order is kept),
-        `numeric` (float; null and NaN mean missing) or `vector` (list of `width` floats).
-    outcome: known only after the impression (dwell, play time). Outcomes feed action tokens and
-        never item tokens, or the model would read its own answer.
-    separator: what stands between the ids of a bag that is written as text, as in a CSV file.
+    Attributes:
+        kind: `categorical` (int64 or string), `bag` (list of such ids, of any length and in order),
+            `numeric` (float; null and NaN mean missing) or `vector` (list of `width` floats).
+        outcome: whether the value is known only after the impression (dwell time, play time).
+            Outcomes are inputs of action tokens and never of item tokens, because they leak labels.
+        width: length of a vector.
+        separator: text between the ids of a bag that is stored as text, as in a CSV file.
     """
 
     kind: Kind
@@ -65,18 +67,23 @@ class Column:
 
     def __post_init__(self) -> None:
         if not self.separator:
-            raise BadInput("the separator of a bag is empty; write ids as a|b|c, or name another")
+            raise BadInput("the separator of a bag is empty; choose a character, e.g. | for a|b|c")
 
 
 @dataclass(frozen=True)
 class LogSchema:
-    """What a log holds beside its reserved columns.
+    """Actions and features of a log.
 
-    actions: label columns in the order of the model's tasks.
-    columns: feature columns of the log and of its item table, by name.
-    truth: whether the columns `p_<action>` are present (never readable by training).
-    items: file of the item table (one row per `item_id`), relative to the log's directory, or "".
-    notes: what a reader of results must know about this source, printed by `prepare`.
+    Attributes:
+        actions: label columns, in the order of the model's tasks.
+        columns: feature columns of the log and of its item table, by name.
+        truth: whether the log has columns `p_<action>`, which training cannot read.
+        items: file of the item table (one row per `item_id`), relative to the log's directory, or
+            "".
+        notes: what a reader of results must know about this source; `prepare` prints it.
+
+    Raises:
+        BadInput: there is no action, or a name is not usable.
     """
 
     actions: tuple[str, ...]
@@ -91,31 +98,35 @@ class LogSchema:
         for role, names in (("action", self.actions), ("feature", list(self.columns))):
             _check_names(role, names)
         if "item_id" in self.columns and self.columns["item_id"].kind == "bag":
-            raise BadInput("item_id is a bag; an impression is of one item: name the bag otherwise")
+            raise BadInput("item_id is a bag, but an impression has one item; rename the bag")
 
 
 def _check_names(role: str, names: Sequence[str]) -> None:
-    """Refuse names that cannot be typed or shown, or that differ from others in spaces alone."""
-    stripped = [name.strip() for name in names]
-    for name, bare in zip(names, stripped):
-        if not bare:
+    """Raise for empty names, control characters, and names that differ only in outer spaces."""
+    all_stripped = [name.strip() for name in names]
+    for name, stripped in zip(names, all_stripped):
+        if not stripped:
             raise BadInput(f"{role} {name!r}: the name is empty; rename the column")
         if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
             raise BadInput(f"{role} {name!r}: the name has control characters; rename the column")
-        if stripped.count(bare) > 1:
+        if all_stripped.count(stripped) > 1:
             raise BadInput(
-                f"{role} {name!r}: the name is there twice, spaces at its ends aside; rename one"
+                f"{role} {name!r}: two columns have this name, apart from outer spaces; rename one"
             )
 
 
 def save_schema(schema: LogSchema, directory: Path) -> None:
-    """Writes `schema` as DIRECTORY/log.json."""
+    """Write a schema to DIRECTORY/log.json."""
     text = json.dumps(dataclasses.asdict(schema), indent=1)
     write_atomically(directory / "log.json", text + "\n")
 
 
 def load_schema(directory: Path) -> LogSchema:
-    """Reads DIRECTORY/log.json; raises `BadInput` where it is not a log schema."""
+    """Read a schema from DIRECTORY/log.json.
+
+    Raises:
+        BadInput: the file is not a log schema.
+    """
     path = directory / "log.json"
     try:
         raw: dict[str, Any] = json.loads(read_text(path))

@@ -52,7 +52,7 @@ class UniqueIdMapper:
         for table, users in self.users.items():
             # All features of a shared table are looked up together.
             ids = [batch.ids[name].reshape(self.parts, -1) for name in users]
-            lists[table], indices = unique_ids(
+            lists[table], indices = find_unique_ids(
                 np.concatenate(ids, 1), self.shapes[table].rows, self.whole_batch
             )
             ends = np.cumsum([i.shape[1] for i in ids])[:-1]
@@ -61,7 +61,9 @@ class UniqueIdMapper:
         return batch._replace(ids=mapped), lists
 
 
-def unique_ids(ids: np.ndarray, v: int, whole_batch: bool = True) -> tuple[UniqueIds, np.ndarray]:
+def find_unique_ids(
+    ids: np.ndarray, v: int, whole_batch: bool = True
+) -> tuple[UniqueIds, np.ndarray]:
     """Find the unique ids of one table.
 
     Args:

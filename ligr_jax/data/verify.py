@@ -1,8 +1,8 @@
-"""Whether the files of prepared data are what `ligr prepare` wrote: their xxh64 and its manifest's.
+"""Verification of prepared files against the digests in the manifest.
 
-A flipped bit in a shard is another id or another label: it makes other losses and no error. So a
-process that begins to train, to evaluate or to run a sweep reads every byte once, at about 4 GB/s a
-core from memory and otherwise at the speed of the disk.
+A flipped bit in a shard changes an id or a label and raises no error, only other losses. A process
+that trains, evaluates or runs a sweep therefore reads every byte once before it starts, at about
+4 GB/s per core from memory, or at the speed of the disk.
 """
 
 import logging
@@ -18,39 +18,47 @@ from ligr_jax.errors import file_errors
 
 _log = logging.getLogger(__name__)
 
-_MENTIONED = 2**30  # bytes from which on reading takes a while
+_MENTIONED = 2**30  # bytes above which the duration is reported
 _SHOWN = 5  # damaged files named in one message
-_verified: set[tuple[object, ...]] = set()  # by name, size and time, in this process
+_verified: set[tuple[object, ...]] = set()  # path, digest, sizes and times of verified data
 
 
 class DamagedData(BadInput):
-    """A file of prepared data is not what was written."""
+    """A file of prepared data differs from what `prepare` wrote."""
 
 
 def files_of(manifest: Manifest) -> list[Shard]:
-    """The files that a manifest has digests of."""
+    """Return the files that a manifest has digests of."""
     return [*manifest.shards, *([manifest.items] if manifest.items else [])]
 
 
 def damage(path: Path, file: Shard) -> str:
-    """What is wrong with a file; "" where nothing is.
+    """Describe the damage of a file; "" if the file is intact.
+
+    Args:
+        path: path of the file.
+        file: its entry in the manifest.
 
     Raises:
         FileError: the file is missing or cannot be read.
     """
     with file_errors("read", path):
-        found = digest_file(path)
+        digest = digest_file(path)
         size = path.stat().st_size
-    if found == file.xxh64:
+    if digest == file.xxh64:
         return ""
-    return f"{path}: xxh64 {found} of {size:,} bytes, the manifest says {file.xxh64}"
+    return f"{path}: xxh64 {digest} of {size:,} bytes, but the manifest has {file.xxh64}"
 
 
 def require_undamaged(directory: Path, manifest: Manifest) -> None:
-    """Compare every file with its digest, once in a process while no file changes.
+    """Compare every file with its digest; files that did not change are read once per process.
+
+    Args:
+        directory: prepared directory.
+        manifest: its manifest.
 
     Raises:
-        DamagedData: files are not what was written; each is named with both digests.
+        DamagedData: files differ from their digests; the message has both digests.
         FileError: a file is missing or cannot be read.
     """
     files = files_of(manifest)
@@ -61,12 +69,12 @@ def require_undamaged(directory: Path, manifest: Manifest) -> None:
         return
     size, began = sum(s.st_size for s in stats), time.monotonic()
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        found = list(pool.map(lambda file: damage(directory / file.file, file), files))
-    damaged = [words for words in found if words]
+        descriptions = list(pool.map(lambda file: damage(directory / file.file, file), files))
+    damaged = [description for description in descriptions if description]
     if damaged:
         more = f"\n  and {len(damaged) - _SHOWN} more" if len(damaged) > _SHOWN else ""
         raise DamagedData(
-            f"{len(damaged)} of {len(files)} files of {directory} are not what `ligr prepare` "
+            f"{len(damaged)} of {len(files)} files of {directory} differ from what `ligr prepare` "
             "wrote:\n  " + "\n  ".join(damaged[:_SHOWN]) + f"{more}\n"
             f"restore them from a copy, or prepare the data again: `ligr prepare SOURCE --out "
             f"{directory} --overwrite`"

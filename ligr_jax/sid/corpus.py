@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ligr_jax.data.columns import feature, stored
+from ligr_jax.data.columns import feature_column, stored_name
 from ligr_jax.data.manifest import MISSING, load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.ids import to_ids
@@ -114,7 +114,7 @@ def _prepared(directory: Path, column: str) -> Corpus:
         )
     path = directory / manifest.items.file
     batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    name = stored(feature(column), manifest.version)
+    name = stored_name(feature_column(column), manifest.version)
     if name not in batch.schema.names:
         raise BadInput(
             f"{path}: no column '{column}': it is a vector of impressions; give the vectors of "

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ligr_jax.data.columns import stored
+from ligr_jax.data.columns import stored_name
 from ligr_jax.data.schema import Column, LogSchema, save_schema
 
 DAY_MS = 86_400_000
@@ -111,7 +111,7 @@ def write_odd_log(
 def read_arrow(path: Path) -> pa.RecordBatch:
     """A file of a prepared directory, its columns named as those of the log."""
     batch = pa.ipc.open_file(path.read_bytes()).get_batch(0)
-    names = [stored(name, version=1) for name in batch.schema.names]
+    names = [stored_name(name, version=1) for name in batch.schema.names]
     return pa.RecordBatch.from_arrays(batch.columns, names)
 
 

@@ -121,7 +121,7 @@ class _Made:
 
     def bag(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
         flat = np.array([i for b in self.bags[name] for i in b], np.int64)
-        bags = Bags.of(np.array([len(b) for b in self.bags[name]]), flat)
+        bags = Bags.from_lengths(np.array([len(b) for b in self.bags[name]]), flat)
         return bags.padded(index, size)
 
 
@@ -268,10 +268,14 @@ def test_a_column_nobody_filled_is_all_missing() -> None:
 @pytest.mark.parametrize(
     ("name", "feature", "message"),
     [
-        ("colour", Feature(rows=5), r"features.colour: no such column in the data, which has"),
+        ("colour", Feature(rows=5), r"features.colour: the data has no column of this name"),
         ("item_id", Feature("numeric"), r"item_id.kind=numeric: the column is categorical"),
         ("dwell_s", Feature("bucket", rows=5), r"dwell_s.outcome=false: dwell_s is known only"),
-        ("content", Feature("vector", width=5), r"content.width=5: the column's vectors are 4"),
+        (
+            "content",
+            Feature("vector", width=5),
+            r"content.width=5: the vectors of the column have length 4",
+        ),
     ],
 )
 def test_a_model_the_data_cannot_feed_is_refused(
@@ -288,7 +292,7 @@ def test_bags_and_single_ids_are_not_mistaken_for_each_other(records: Records) -
     columns = {"surface": ColumnStats("bag", longest=9, places=(0.5, 0.3, 0.2), distinct=7)}
     manifest = replace(records.manifest, columns=columns)
     for feature, message in (
-        (Feature(rows=5), r"up to 9 ids of an impression; set model.features.surface.bag=mean"),
+        (Feature(rows=5), r"up to 9 ids per impression; set model.features.surface.bag=mean"),
         (Feature("bucket", rows=5), r"kind=bucket: the column is bag"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -301,25 +305,28 @@ def test_bags_and_single_ids_are_not_mistaken_for_each_other(records: Records) -
     assert default_features(many)["surface"].bag_size == 16
 
 
-def test_ids_that_share_rows_and_ids_left_out_are_told(records: Records) -> None:
+def test_ids_that_share_rows_and_truncated_bags_are_reported(records: Records) -> None:
     columns = {"a": ColumnStats("categorical", distinct=1200),
                "b": ColumnStats("bag", distinct=3, longest=9, places=(0.5, 0.3, 0.2))}  # fmt: skip
     manifest = replace(records.manifest, columns=columns)
     for a, line in (
-        (Feature(rows=101), "a: 1,200 ids hashed into 101 rows, 12.0 to a row"),
+        (Feature(rows=101), "a: 1,200 ids are hashed into 101 rows, 12.0 per row"),
         (
             Feature(rows=21, lookup="qr"),
-            "a: 1,200 ids hashed into 100 pairs of rows, 12.0 to a pair",
+            "a: 1,200 ids are hashed into 100 pairs of rows, 12.0 per pair",
         ),
         (Feature(rows=101, lookup="qr"), None),
     ):
         model = replace(MODEL, features={"a": a, "b": Feature(rows=9, bag="sum", bag_size=2)})
-        cut = "b: bags of up to 9 ids cut to model.features.b.bag_size=2, 20.0% of the ids left out"
-        assert crowded_tables(model, manifest) == [*([line] if line else []), cut]
+        truncated = (
+            "b: bags of up to 9 ids are truncated to model.features.b.bag_size=2, which drops "
+            "20.0% of the ids"
+        )
+        assert crowded_tables(model, manifest) == [*([line] if line else []), truncated]
 
 
 def test_an_action_the_data_lacks_is_refused(records: Records) -> None:
-    with pytest.raises(ConfigError, match=r"no \['share'\] in the data"):
+    with pytest.raises(ConfigError, match=r"no labels of \['share'\]"):
         check_columns(replace(MODEL, actions=("click", "share")), records.manifest)
 
 

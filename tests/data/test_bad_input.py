@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from ligr_jax.data.manifest import Manifest
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.prepare.splits import SplitTimes
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.sources.canonical import canonical_source
@@ -59,7 +59,7 @@ def prepare_log(directory: Path, log: pl.DataFrame, csv: bool, **options: object
 
 
 def put(column: str, value: object, row: int = 3) -> Callable[[pl.DataFrame], pl.DataFrame]:
-    """The log with `value` in the 1-based `row`."""
+    """Return a function that sets a value in a row, counted from 1."""
 
     def change(log: pl.DataFrame) -> pl.DataFrame:
         values = [*log[column][: row - 1].to_list(), value, *log[column][row:].to_list()]
@@ -70,19 +70,19 @@ def put(column: str, value: object, row: int = 3) -> Callable[[pl.DataFrame], pl
 
 FUTURE = time.time_ns() // 1_000_000 + 3 * 86_400_000
 BAD_ROWS = {
-    "null member": (put("member_id", None), "'member_id': value None is no id"),
-    "null item": (put("item_id", None), "'item_id': value None is no id"),
+    "null member": (put("member_id", None), "'member_id': value None is not an id"),
+    "null item": (put("item_id", None), "'item_id': value None is not an id"),
     "negative time": (put("timestamp_ms", -5), "'timestamp_ms': value '?-5'? is a negative time"),
-    "null time": (put("timestamp_ms", None), "'timestamp_ms': value None is no integer"),
-    "future": (put("timestamp_ms", FUTURE), f"value '?{FUTURE}'? lies in the future.*microseconds"),
+    "null time": (put("timestamp_ms", None), "'timestamp_ms': value None is not an integer"),
+    "future": (put("timestamp_ms", FUTURE), f"value '?{FUTURE}'? is in the future.*microseconds"),
     "microseconds": (put("timestamp_ms", TIMES[2] * 1000), "divide microseconds by 1,000"),
-    "label 2": (put("click", 2), r"'click': value '?2'? is no label \(0 or 1"),
+    "label 2": (put("click", 2), r"'click': value '?2'? is not a label \(0 or 1"),
     "infinite number": (put("age", float("inf")), "'age': value '?inf'? is infinite"),
     "infinite as float32": (put("age", 1e39), "'age': value '?1e\\+?39'? is infinite"),
-    "negative weight": (put("weight", -1.0), "'weight': value '?-1.0'? is no weight"),
-    "short vector": (put("content", [1.0]), "'content': value .*1.0.* is no vector of length 2"),
-    "null vector": (put("content", None), "'content': value None is no vector of length 2"),
-    "NaN in vector": (put("content", [1.0, float("nan")]), "has NaN, null or infinity in it"),
+    "negative weight": (put("weight", -1.0), "'weight': value '?-1.0'? is not a weight"),
+    "short vector": (put("content", [1.0]), "'content': value .*1.0.* is not a vector of length 2"),
+    "null vector": (put("content", None), "'content': value None is not a vector of length 2"),
+    "NaN in vector": (put("content", [1.0, float("nan")]), "contains NaN, null or infinity"),
 }
 
 
@@ -103,7 +103,7 @@ def test_bad_row_is_refused_or_skipped(tmp_path: Path, name: str, csv: bool) -> 
 COLUMN_FAULTS = {
     "float ids": (
         lambda log: log.with_columns(member_id=pl.Series([1.0, 1, 2, 2.5, 2, 3])),
-        r"log.parquet, row 4, column 'member_id': value 2.5 is a float with a fraction, .* no id",
+        r"log.parquet, row 4, column 'member_id': value 2.5 is a float with a fraction",
     ),
     "large float ids": (
         lambda log: log.with_columns(member_id=pl.Series([1.0, 1, 2, 2, 2.0**53, 3])),
@@ -111,27 +111,27 @@ COLUMN_FAULTS = {
     ),
     "lists as numbers": (
         lambda log: log.with_columns(age="content"),
-        r"row 1, column 'age': value \[0.5, 1.0\]: List\(Float64\) values are no numbers",
+        r"row 1, column 'age': value \[0.5, 1.0\]: List\(Float64\) values are not numbers",
     ),
     "text in a numeric column": (
         lambda log: log.with_columns(age=pl.Series(["1", "2", None, "3", "old", "4"])),
-        r"log.parquet, row 5, column 'age': value 'old' is no number",
+        r"log.parquet, row 5, column 'age': value 'old' is not a number",
     ),
     "single ids as bags": (
         lambda log: log.with_columns(tags=pl.lit(3)),
-        r"log.parquet, row 1, column 'tags': value 3: Int32 values are no lists of ids",
+        r"log.parquet, row 1, column 'tags': value 3: Int32 values are not lists of ids",
     ),
     "numbers as bags": (
         lambda log: log.with_columns(tags="content"),
-        r"row 1, column 'tags': value \[0.5, 1.0\] holds an id that is a float",
+        r"row 1, column 'tags': value \[0.5, 1.0\] contains an id that is a float",
     ),
     "brackets as bags": (
         lambda log: log.with_columns(tags=pl.Series(["a|b", None, "['a', 'b']", "", "a", "b"])),
-        r"row 3, column 'tags': value .* is a list in brackets; write a bag .* '\|' between",
+        r"row 3, column 'tags': value .* is a list in brackets; write a bag as ids separated by",
     ),
     "numbers as vectors": (
         lambda log: log.with_columns(content=pl.lit(1.0)),
-        "column 'content': value 1.0: Float64 values are no lists of numbers",
+        "column 'content': value 1.0: Float64 values are not lists of numbers",
     ),
     "missing column": (
         lambda log: log.rename({"surface": "surfaces"}),
@@ -159,12 +159,12 @@ def test_bad_column_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_bag_needs_a_separator() -> None:
-    with pytest.raises(BadInput, match="separator of a bag is empty; write ids as"):
+    with pytest.raises(BadInput, match="separator of a bag is empty; choose a character"):
         Column("bag", separator="")
 
 
-def test_an_impression_is_of_one_item() -> None:
-    with pytest.raises(BadInput, match="item_id is a bag; an impression is of one item"):
+def test_an_impression_has_one_item() -> None:
+    with pytest.raises(BadInput, match="item_id is a bag, but an impression has one item"):
         LogSchema(("click",), {"item_id": Column("bag")})
 
 
@@ -221,7 +221,11 @@ def test_item_table_with_an_item_twice_or_a_bad_vector(tmp_path: Path) -> None:
     good_log().drop("content").write_parquet(directory / "log.parquet")
     save_schema(LogSchema(("click",), COLUMNS, items="items.parquet"), directory)
     for ids, content, message in (
-        (["a", "b", "a"], [[1.0, 2.0]] * 3, "items.parquet, row 3, column 'item_id': value 'a' is"),
+        (
+            ["a", "b", "a"],
+            [[1.0, 2.0]] * 3,
+            "items.parquet, row 3, column 'item_id': value 'a' occurs",
+        ),
         (["a", "b", "c"], [[1.0, 2.0], [1.0]], "items.parquet, row 2, column 'content'"),
         (["a", None, "c"], [[1.0, 2.0]] * 3, "items.parquet, row 2, column 'item_id': value None"),
     ):

@@ -9,14 +9,14 @@ import pytest
 
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.manifest import MISSING, PLACES, Manifest
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import Column, LogSchema, save_schema
 from ligr_jax.data.sources import parse
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.ids import to_ids
-from ligr_jax.data.sources.source import LogBatch, Source
+from ligr_jax.data.sources.source import LogBatch, LogSource
 
 START_MS = 1_650_000_000_000
 WORDS = [f"w{k}" for k in range(40)]
@@ -32,12 +32,14 @@ def hashed(words: Bag) -> list[int]:
 def test_bags_are_the_lists_they_were_made_of() -> None:
     rng = np.random.default_rng(0)
     lists = [rng.integers(-9, 9, n).tolist() for n in rng.integers(0, 6, 50)]
-    bags = Bags.of(np.array([len(x) for x in lists]), np.concatenate(lists).astype(np.int64))
-    again = Bags.from_arrow(bags.arrow().slice(3, 40))
+    bags = Bags.from_lengths(
+        np.array([len(x) for x in lists]), np.concatenate(lists).astype(np.int64)
+    )
+    again = Bags.from_arrow(bags.to_arrow().slice(3, 40))
     for made, wanted in ((bags, lists), (again, lists[3:43])):
         rows = rng.integers(0, len(wanted), (7, 5))
-        assert made.series("b").to_list() == wanted
-        assert made[rows.ravel()].series("b").to_list() == [wanted[r] for r in rows.ravel()]
+        assert made.to_series("b").to_list() == wanted
+        assert made[rows.ravel()].to_series("b").to_list() == [wanted[r] for r in rows.ravel()]
         for size in (1, 3, 9):
             padded = [(wanted[r] + [MISSING] * size)[:size] for r in rows.ravel()]
             assert made.padded(rows, size).reshape(-1, size).tolist() == padded
@@ -137,7 +139,7 @@ def test_context_without_the_column_has_empty_bags(tmp_path: Path) -> None:
     schema = LogSchema(("click",), {"item_id": Column("categorical"), "words": Column("bag")})
     timed = {"member_id": [1, 1], "timestamp_ms": [START_MS] * 2, "item_id": [1, 2], "click": 1}
     words = pl.Series([["a", "b"], ["c"]])
-    source = Source(
+    source = LogSource(
         name="made",
         schema=schema,
         batches=lambda *_: iter([LogBatch("log", 1, pl.DataFrame({**timed, "words": words}))]),
@@ -171,7 +173,7 @@ def test_an_id_is_the_same_number_wherever_it_stands() -> None:
         typed = pl.Series(ids, dtype=pl.UInt64 if ids is BIG else None)
         wanted = to_ids(typed)
         text = pl.Series(["|".join(map(str, ids))])
-        for made in (parse.bags(pl.Series([typed]))[0], parse.bags(text, text=True)[0]):
+        for made in (parse.parse_bags(pl.Series([typed]))[0], parse.parse_bags(text, text=True)[0]):
             np.testing.assert_array_equal(made.values, wanted)
         np.testing.assert_array_equal(to_ids(typed.cast(pl.String), text=True), wanted)
         if ids is not WORDS:

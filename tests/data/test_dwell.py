@@ -62,7 +62,7 @@ def test_a_stream_in_pieces_is_labelled_as_the_whole_log() -> None:
         for rows in np.array_split(np.flatnonzero(day == d), 5):
             labels[rows] = stream.add(d, dwell[rows], cluster[rows])
     np.testing.assert_array_equal(labels, long_dwell(dwell, cluster, day))
-    with pytest.raises(ValueError, match="day 1 comes after day 2"):
+    with pytest.raises(ValueError, match="day 1 is added after day 2"):
         stream.add(1, dwell[:1], cluster[:1])
 
 

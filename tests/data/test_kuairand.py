@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from ligr_jax.data.manifest import MISSING, Manifest
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.formats import open_source
 from tests.data.logs import read_arrow
@@ -91,8 +91,8 @@ def test_bad_cells_of_the_csv_layout_are_named(tmp_path: Path) -> None:
     write_csv_layout(tmp_path)
     path = tmp_path / "data" / "log_standard_4_22_to_5_08_pure.csv"
     for old, new, message in (
-        (",50000,", ",long,", r"row 1, column 'play_time_ms': value 'long' is no Int64"),
-        ("\n8,9", "\nx8,9", r"row 5, column 'user_id': value 'x8' is no Int64"),
+        (",50000,", ",long,", r"row 1, column 'play_time_ms': value 'long' is not Int64"),
+        ("\n8,9", "\nx8,9", r"row 5, column 'user_id': value 'x8' is not Int64"),
         (",900000,", ",,", ""),
         ("1650643200000,1", "1650643200000,3", r"row 5, column 'click' \('is_click' in the file\)"),
     ):

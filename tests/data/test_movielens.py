@@ -8,15 +8,15 @@ import polars as pl
 import pytest
 
 from ligr_jax.data.manifest import MISSING
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.download import download
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.ids import to_ids
 from ligr_jax.data.sources.movielens import CONTENT_WIDTH
-from ligr_jax.data.sources.tabular import TableColumns
+from ligr_jax.data.sources.table_columns import TableColumns
 from ligr_jax.data.sources.text_vectors import text_vectors
 from tests.data.logs import read_arrow, read_rows
 
@@ -120,7 +120,7 @@ def test_download_checks_what_it_fetched(tmp_path: Path) -> None:
     archive.unlink()
     assert download(archive.as_uri(), right, there) == there  # kept, not fetched again
     there.unlink()
-    with pytest.raises(BadInput, match=r"put the file here: .*ml.zip"):
+    with pytest.raises(BadInput, match=r"copy it to .*ml.zip"):
         download(archive.as_uri(), right, there)
 
 
@@ -136,6 +136,6 @@ def test_only_all_marks_make_it_movielens(tmp_path: Path) -> None:
     own.mkdir()
     columns = {"member_id": [1, 2], "item_id": [3, 4], "timestamp_ms": [1_700_000_000_000] * 2}
     pl.DataFrame({**columns, "click": [0, 1]}).write_csv(own / "ratings.csv")
-    with pytest.raises(BadInput, match=r"no known log.*--format table"):
+    with pytest.raises(BadInput, match=r"format of the log is not known.*--format table"):
         open_source(own)
     assert open_source(own, columns=TableColumns(actions=("click",))).name == "table"

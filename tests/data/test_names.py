@@ -13,11 +13,11 @@ import pytest
 from ligr_jax.config import Feature, ModelConfig
 from ligr_jax.data.assemble import Assembler, default_features
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.columns import stored
+from ligr_jax.data.columns import stored_name
 from ligr_jax.data.manifest import Manifest, load_manifest
 from ligr_jax.data.packing import make_packing_plan
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.prepare.shards import write_batch
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
@@ -75,8 +75,8 @@ def test_every_column_of_an_odd_name_is_the_logs(tmp_path: Path) -> None:
         (("click", " "), (), "action ' ': the name is empty"),
         (("click",), ("a\nb",), "feature 'a.nb': the name has control characters"),
         (("click", "a\x1fb"), (), "action 'a.x1fb': the name has control characters"),
-        (("click",), ("age", " age"), "feature 'age': the name is there twice"),
-        (("click", "click"), (), "action 'click': the name is there twice"),
+        (("click",), ("age", " age"), "feature 'age': two columns have this name"),
+        (("click", "click"), (), "action 'click': two columns have this name"),
     ],
 )
 def test_names_that_cannot_work_are_refused(
@@ -86,13 +86,15 @@ def test_names_that_cannot_work_are_refused(
         LogSchema(actions, {n: Column("numeric") for n in features})
 
 
-def test_a_column_of_the_log_is_no_feature_and_answer_at_once(tmp_path: Path) -> None:
+def test_a_column_of_the_log_is_not_both_feature_and_label(tmp_path: Path) -> None:
     write_odd_log(tmp_path, ("share",))
     for name in ("click", "share"):
         schema = LogSchema(("click", "share"), {n: Column("numeric") for n in ("item_id", name)})
         schema = LogSchema(schema.actions, {**schema.columns, "item_id": Column("categorical")})
         save_schema(schema, tmp_path)
-        with pytest.raises(BadInput, match=rf"'{name}'.* an action and a feature: the model would"):
+        with pytest.raises(
+            BadInput, match=rf"'{name}'.* an action and a feature, which leaks the label"
+        ):
             prepared_log(tmp_path)
 
 
@@ -118,7 +120,7 @@ def as_version_1(directory: Path) -> None:
     for shard in [*manifest["shards"], *([manifest["items"]] if manifest["items"] else [])]:
         path = directory / shard["file"]
         batch = pa.ipc.open_file(path.read_bytes()).get_batch(0)
-        names = [stored(name, version=1) for name in batch.schema.names]
+        names = [stored_name(name, version=1) for name in batch.schema.names]
         write_batch(pa.RecordBatch.from_arrays(batch.columns, names), path)
         shard["xxh64"] = digest_file(path)
     del manifest["digest"]

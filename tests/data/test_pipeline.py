@@ -181,10 +181,10 @@ def test_a_batch_that_processes_cannot_share_is_refused(
         train_batches(records, plan, CONFIG, Process(0, 3))
 
 
-def test_training_on_nobody_is_refused(records: Records) -> None:
+def test_training_without_members_is_refused(records: Records) -> None:
     nothing = np.zeros(0, np.int64)
     empty = PackingPlan(24, nothing, nothing, nothing, np.zeros(1, np.int64))
-    with pytest.raises(ConfigError, match=r"no member kept .* raise data.fraction"):
+    with pytest.raises(ConfigError, match=r"no selected member .* raise data.fraction"):
         train_batches(records, empty, CONFIG)
     assert list(eval_batches(records, empty, CONFIG)) == []
 

@@ -20,14 +20,14 @@ import xxhash
 
 from ligr_jax.commands import prepare as command
 from ligr_jax.data.manifest import MISSING, QUANTILES, Manifest, load_manifest
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions, parse_duration, parse_time
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.prepare.sketches import DistinctIds, Quantiles
 from ligr_jax.data.prepare.splits import SplitTimes
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.formats import open_source
-from ligr_jax.data.sources.source import Items, LogBatch, Source
+from ligr_jax.data.sources.source import ItemSource, LogBatch, LogSource
 from ligr_jax.lock import Busy
 from tests.conftest import OnMessage
 from tests.data.logs import ACTIONS, START_MS, read_arrow, read_rows, write_log
@@ -250,7 +250,7 @@ def test_item_table_in_batches_is_the_one_read_whole(tmp_path: Path, kept: str) 
         batches = [
             LogBatch("items", 1 + k, frame[k : k + rows]) for k in range(0, len(frame), rows)
         ]
-        items = Items(frame.columns, lambda: iter(batches))
+        items = ItemSource(frame.columns, lambda: iter(batches))
         prepare(replace(source, schema=schema, items=items), tmp_path / out)
         return b"".join(p.read_bytes() for p in sorted((tmp_path / out).iterdir()))
 
@@ -267,7 +267,7 @@ def test_context_comes_first_each_row_its_own_session(tmp_path: Path) -> None:
         {"member_id": [1, 1, 2], "timestamp_ms": [5, 5, 9], "item_id": 0, "click": 1, "like": 0}
     ).with_columns(pl.col("timestamp_ms") + START_MS)
     earlier = pl.DataFrame({"member_id": [3, 1, 1, 1], "item_id": [9, 7, 7, 8], "like": 1})
-    source = Source(
+    source = LogSource(
         name="made",
         schema=schema,
         batches=lambda rows, _: iter(
@@ -298,12 +298,14 @@ def test_complete_output_is_reused_and_another_is_refused(tmp_path: Path, said: 
     said.clear()
     assert prepare(source, out) == first
     assert said == [f"already prepared: {out}"]
-    with pytest.raises(BadInput, match=r"options.session_gap_ms is 1800000 there, 7 asked"):
+    with pytest.raises(
+        BadInput, match=r"options.session_gap_ms is 1800000 in the output and 7 in the request"
+    ):
         prepare(source, out, PrepareOptions(session_gap_ms=7))
     again = prepare(source, out, PrepareOptions(session_gap_ms=7, overwrite=True))
     assert again.digest != first.digest
     write_log(tmp_path / "log", seed=1)
-    with pytest.raises(BadInput, match="prepared otherwise"):
+    with pytest.raises(BadInput, match="prepared from other inputs"):
         prepare(canonical_source(tmp_path / "log"), out, PrepareOptions(session_gap_ms=7))
 
 
@@ -315,7 +317,9 @@ def test_failed_run_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(BadInput, match=r"cannot write .*the file is too large; .*nothing was"):
+        with pytest.raises(
+            BadInput, match=r"cannot write .*the file is too large; .*is not complete"
+        ):
             prepare(source, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -372,7 +376,7 @@ def test_peak_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
     program = (
         "import re, sys; from pathlib import Path\n"
         "from ligr_jax.data.sources.canonical import canonical_source\n"
-        "from ligr_jax.data.prepare.prepare import PrepareOptions, prepare\n"
+        "from ligr_jax.data.prepare.build import PrepareOptions, prepare\n"
         "options = PrepareOptions(shard_rows=50_000, batch_rows=20_000)\n"
         "m = prepare(canonical_source(Path(sys.argv[1])), sys.argv[2], options)\n"
         "status = Path('/proc/self/status').read_text()\n"  # ru_maxrss would be the parent's
@@ -441,13 +445,13 @@ def test_times_are_iso_or_milliseconds(text: str, ms: int) -> None:
     assert parse_time(text) == ms
     assert (parse_duration("30m"), parse_duration("1.5h")) == (1_800_000, 5_400_000)
     for wrong in ("yesterday", "2022-13-01"):
-        with pytest.raises(BadInput, match="is no time"):
+        with pytest.raises(BadInput, match="is not a time"):
             parse_time(wrong)
 
 
 def test_open_source_says_what_it_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(BadInput, match=r"Looked for log.json .*There: \['notes.txt'\]"):
+    with pytest.raises(BadInput, match=r"Looked for log.json .*contains \['notes.txt'\]"):
         open_source(tmp_path)
     with pytest.raises(BadInput, match="does not exist"):
         open_source(tmp_path / "nowhere")

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from ligr_jax.data.packing import make_packing_plan
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.prepare.splits import SplitTimes
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from ligr_jax.data.manifest import Manifest
-from ligr_jax.data.prepare.prepare import prepare
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.label_rules import parse_label
-from ligr_jax.data.sources.reading import Reading
-from ligr_jax.data.sources.tabular import TableColumns
+from ligr_jax.data.sources.table_columns import TableColumns
+from ligr_jax.data.sources.text_options import TextOptions
 from tests.data.test_tabular import START_MS, run
 
 ROWS = 60
@@ -75,7 +75,7 @@ def prepared(path: Path, said: TableColumns) -> Manifest:
 def test_a_log_of_traps_is_the_same_in_csv_and_parquet(
     tmp_path: Path, null_values: tuple[str, ...]
 ) -> None:
-    frame, said = traps(), columns(reading=Reading(null_values=null_values))
+    frame, said = traps(), columns(reading=TextOptions(null_values=null_values))
     frame.write_csv(tmp_path / "log.csv")
     lists = frame["tags"].str.split("|")
     frame.with_columns(lists).write_parquet(tmp_path / "log.parquet")
@@ -170,7 +170,7 @@ def test_compression_delimiters_and_line_ends_change_nothing(tmp_path: Path) -> 
         with pytest.raises(BadInput, match=f"{name}: not UTF-8.*--encoding"):
             prepared(tmp_path / name, said)
         with_encoding = TableColumns(
-            actions=("click",), categorical=("place",), reading=Reading(encoding=encoding)
+            actions=("click",), categorical=("place",), reading=TextOptions(encoding=encoding)
         )
         assert prepared(tmp_path / name, with_encoding).shards == expected
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(text())[:-9])
@@ -217,7 +217,7 @@ def test_quoted_line_breaks_are_read_at_every_size(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"log.csv, row 2501: 4 fields where the header has 5"):
         prepared(path, said)
     path.write_text("\n".join(["member_id,item_id,timestamp_ms,click,title", *lines[:20]])[:-1])
-    with pytest.raises(BadInput, match=r"log.csv: the last row holds a quote that is not closed"):
+    with pytest.raises(BadInput, match=r"log.csv: the last row has a quote that is not closed"):
         prepared(path, said)
 
 
@@ -257,9 +257,9 @@ def test_single_bad_labels_are_skipped_and_counted_by_rule(
     values[7] = "2"
     good().with_columns(click=pl.Series(values)).write_csv(tmp_path / "log.csv")
     arguments = [tmp_path / "log.csv", "--out", tmp_path / "out", "--actions", "click"]
-    with pytest.raises(BadInput, match=r"row 8, column 'click': value '2' is no label.*skip"):
+    with pytest.raises(BadInput, match=r"row 8, column 'click': value '2' is not a label.*skip"):
         run(*arguments)
     run(*arguments, "--on-bad-row", "skip")
     said = capsys.readouterr().out
-    assert "skipped 1 rows: column 'click' is no label" in said
+    assert "skipped 1 rows: column 'click' is not a label" in said
     assert "e.g. log.csv, row 8: '2'" in said

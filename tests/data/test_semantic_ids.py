@@ -15,9 +15,9 @@ from ligr_jax.config import Feature, ModelConfig
 from ligr_jax.data.assemble import Assembler, default_features
 from ligr_jax.data.manifest import MISSING, ColumnStats, load_manifest
 from ligr_jax.data.packing import make_packing_plan
-from ligr_jax.data.prepare.attach import attach
+from ligr_jax.data.prepare.attach import attach_semantic_ids
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.semantic_ids import CODES, MODEL, prefix_ids
@@ -54,7 +54,7 @@ def table() -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def attached(prepared: Path, table: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("sid")
-    attach(write_ids(directory / "ids.parquet", table), prepared, directory / "out")
+    attach_semantic_ids(write_ids(directory / "ids.parquet", table), prepared, directory / "out")
     return directory / "out"
 
 
@@ -146,7 +146,7 @@ def test_copies_stand_in_for_links(
 
     monkeypatch.setattr(os, "link", elsewhere)
     ids = attached.parent / "ids.parquet"
-    assert attach(ids, prepared, tmp_path / "out") == load_manifest(attached)
+    assert attach_semantic_ids(ids, prepared, tmp_path / "out") == load_manifest(attached)
     for file in attached.iterdir():
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
         assert not os.path.samefile(file, tmp_path / "out" / file.name)
@@ -156,21 +156,21 @@ def test_complete_output_is_reused_and_another_is_refused(
     prepared: Path, attached: Path, tmp_path: Path
 ) -> None:
     ids, out = attached.parent / "ids.parquet", tmp_path / "out"
-    made = attach(ids, prepared, out)
+    made = attach_semantic_ids(ids, prepared, out)
     before = (out / "items.arrow").stat()
-    assert attach(ids, prepared, out) == made
+    assert attach_semantic_ids(ids, prepared, out) == made
     assert (out / "items.arrow").stat() == before
     other = write_ids(tmp_path / "other.parquet", codes_of(range(30), seed=1))
-    with pytest.raises(BadInput, match=r"prepared otherwise.*semantic_ids.*--overwrite"):
-        attach(other, prepared, out)
-    assert attach(other, prepared, out, overwrite=True).digest != made.digest
+    with pytest.raises(BadInput, match=r"prepared from other inputs.*semantic_ids.*--overwrite"):
+        attach_semantic_ids(other, prepared, out)
+    assert attach_semantic_ids(other, prepared, out, overwrite=True).digest != made.digest
     (out / "items.arrow").unlink()
-    with pytest.raises(BadInput, match=r"items\.arrow is gone.*--overwrite"):
-        attach(other, prepared, out)
-    with pytest.raises(BadInput, match=r"has .*'sid1'.* already"):
-        attach(ids, attached, tmp_path / "twice")
+    with pytest.raises(BadInput, match=r"items\.arrow is missing.*--overwrite"):
+        attach_semantic_ids(other, prepared, out)
+    with pytest.raises(BadInput, match=r"already has .*'sid1'"):
+        attach_semantic_ids(ids, attached, tmp_path / "twice")
     with pytest.raises(BadInput, match="is the prepared data itself"):
-        attach(ids, prepared, prepared)
+        attach_semantic_ids(ids, prepared, prepared)
 
 
 def test_labels_leave_no_trace(tmp_path: Path, table: pl.DataFrame) -> None:
@@ -184,7 +184,7 @@ def test_labels_leave_no_trace(tmp_path: Path, table: pl.DataFrame) -> None:
             turned = pl.read_parquet(path).with_columns(pl.col(*ACTIONS) == 0)
             turned.write_parquet(path)
         prepare(canonical_source(log), log / "prepared", PrepareOptions())
-        manifest = attach(ids, log / "prepared", log / "out")
+        manifest = attach_semantic_ids(ids, log / "prepared", log / "out")
         assert manifest.splits["train"].positive_rate
         made.append((manifest.columns, (log / "out" / "items.arrow").read_bytes()))
     assert made[0] == made[1]
@@ -204,17 +204,21 @@ def bad(table: pl.DataFrame, column: str, value: int | None) -> pl.DataFrame:
         (lambda t: bad(t, "c1", -1), K, r"row 20, column 'c1': value -1"),
         (lambda t: bad(t, "c3", None), K, r"row 20, column 'c3': value None"),
         (lambda t: bad(t, "item_id", None), K, r"row 20, column 'item_id': value None"),
-        (lambda t: bad(t, "item_id", t.row(3)[0]), K, r"row 20, column 'item_id': value \d+ is .*"),
+        (
+            lambda t: bad(t, "item_id", t.row(3)[0]),
+            K,
+            r"row 20, column 'item_id': value \d+ occurs twice",
+        ),
         (
             lambda t: bad(t, "item_id", t.row(18)[0]),
             K,
-            r"row 20, column 'item_id': value \d+ is .*",
+            r"row 20, column 'item_id': value \d+ occurs twice",
         ),
         (lambda t: t.with_columns(item_id=pl.col("item_id") + 100), K, "none of its items.*30"),
         (lambda t: t.drop("item_id"), K, "no column 'item_id'"),
         (lambda t: t.drop("c2"), K, "no column 'c2' among"),
         (lambda t: t.select("item_id"), K, "no column 'c1' among"),
-        (lambda t: t.cast({"c1": pl.Float32}), K, "column 'c1': float where integers"),
+        (lambda t: t.cast({"c1": pl.Float32}), K, "column 'c1': type float, expected integers"),
         (lambda t: t, "", r"metadata sid_codes='', .*ligr sid assign"),
         (lambda t: t, 3_000_000, r"K\^3 < 2\^63"),
     ],
@@ -233,7 +237,7 @@ def test_a_bad_table_is_a_clear_error(
     in_data_first = table.sort(pl.col("item_id") >= 30)
     ids = write_ids(tmp_path / "ids.parquet", change(in_data_first), k)
     with pytest.raises(BadInput, match=message) as error:
-        attach(ids, prepared, tmp_path / "out")
+        attach_semantic_ids(ids, prepared, tmp_path / "out")
     assert "ids.parquet" in str(error.value)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
@@ -242,11 +246,11 @@ def test_data_without_an_item_table_is_refused(tmp_path: Path, table: pl.DataFra
     write_log(tmp_path / "log")
     prepare(canonical_source(tmp_path / "log"), tmp_path / "prepared", PrepareOptions())
     ids = write_ids(tmp_path / "ids.parquet", table)
-    with pytest.raises(BadInput, match="has no item table; prepare the data with one"):
-        attach(ids, tmp_path / "prepared", tmp_path / "out")
+    with pytest.raises(BadInput, match="has no item table; prepare the data with an item table"):
+        attach_semantic_ids(ids, tmp_path / "prepared", tmp_path / "out")
     (tmp_path / "text.parquet").write_text("item_id,c1")
     with pytest.raises(BadInput, match="not a readable Parquet file"):
-        attach(tmp_path / "text.parquet", tmp_path / "prepared", tmp_path / "out")
+        attach_semantic_ids(tmp_path / "text.parquet", tmp_path / "prepared", tmp_path / "out")
 
 
 def test_default_rows_fit_the_codes() -> None:

@@ -12,7 +12,7 @@ from ligr_jax.commands import prepare as command
 from ligr_jax.data.manifest import Manifest, load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.formats import open_source
-from ligr_jax.data.sources.tabular import TableColumns
+from ligr_jax.data.sources.table_columns import TableColumns
 from tests.data.logs import read_rows
 
 START_MS = 1_650_000_000_000
@@ -95,19 +95,25 @@ def test_bags_by_a_separator(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert made[0] == made[1]
     assert "tags  -> feature, bag, up to 3 of 3 ids in a bag" in capsys.readouterr().out
     assert {len(b) for r in made[0] for b in r["tags"]} == {0, 1, 3}
-    with pytest.raises(BadInput, match=r'columns.tags is .*";".* there, .*"\|".* asked'):
+    with pytest.raises(BadInput, match=r'columns.tags is .*";".* in the output and .*"\|"'):
         run(tmp_path / "events.csv", "--out", tmp_path / "csv", *FULL, "--bag", "tags")
-    with pytest.raises(BadInput, match=r"'surface' is categorical: .*leave it out of --bag"):
+    with pytest.raises(BadInput, match=r"'surface' is categorical: .*remove it from --bag"):
         run(tmp_path / "events.csv", "--out", tmp_path / "out", *FULL, "--bag", "surface")
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (TableColumns(), r"its columns are \['user', .*Say what they mean, e.g. ligr prepare FILE"),
+        (
+            TableColumns(),
+            r"its columns are \['user', .*Declare what the columns mean, e.g. ligr prepare FILE",
+        ),
         (TableColumns(actions=("click",)), "missing: member_id, timestamp_ms, item_id"),
         (TableColumns({"member_id": "usr"}, ("click",)), r"member_id=usr.*did you mean 'user'\?"),
-        (TableColumns({"click": "user"}, ("click",)), "has a column 'click' beside 'user'"),
+        (
+            TableColumns({"click": "user"}, ("click",)),
+            "has both a column 'click' and a column 'user'",
+        ),
     ],
 )
 def test_what_is_not_said_is_asked_for(tmp_path: Path, columns: TableColumns, message: str) -> None:

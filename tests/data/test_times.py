@@ -7,7 +7,12 @@ import polars as pl
 import pytest
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.sources.times import TimeOptions, find_rule, given_rule, parse_times
+from ligr_jax.data.sources.times import (
+    TimeOptions,
+    infer_time_rule,
+    parse_times,
+    requested_time_rule,
+)
 from tests.data.test_tabular import run
 
 START = datetime(2023, 10, 27, 22, 7, 30, 500_000, tzinfo=UTC)
@@ -51,7 +56,9 @@ def test_the_whole_column_tells_what_it_counts(name: str, parts: int) -> None:
     cuts = [column[k::parts] for k in range(parts)]
     options = TimeOptions()
     typed = name in ("dates", "timestamps")
-    rule = given_rule(options) if typed else find_rule(cuts, options, "log, column 't'")
+    rule = (
+        requested_time_rule(options) if typed else infer_time_rule(cuts, options, "log, column 't'")
+    )
     ms, rules = parse_times(column, rule)
     assert ms.tolist() == expected
     assert not any(rows.any() for rows, _ in rules)
@@ -62,15 +69,15 @@ def test_offsets_and_zones() -> None:
     clocks too."""
     berlin = TimeOptions(zone="Europe/Berlin")
     texts = pl.Series(["2023-10-29T00:30:00", "2023-10-29 12:00", "2023-10-29T12:00:00+05:30"])
-    ms, _ = parse_times(texts, find_rule([texts], berlin, ""))
+    ms, _ = parse_times(texts, infer_time_rule([texts], berlin, ""))
     utc = [datetime.fromtimestamp(t / 1000, UTC).strftime("%d %H:%M") for t in ms]
     assert utc == ["28 22:30", "29 11:00", "29 06:30"]
     naive = pl.Series([datetime(2023, 3, 26, 2, 30), datetime(2023, 3, 26, 4)])
-    ms, rules = parse_times(naive, given_rule(berlin))
+    ms, rules = parse_times(naive, requested_time_rule(berlin))
     assert rules[0][0].tolist() == [True, False]  # the clock jumped over 02:30
     german = TimeOptions(format="%d.%m.%Y %H Uhr", zone="Europe/Berlin")
     texts = pl.Series(["27.11.2023 13 Uhr"])
-    assert parse_times(texts, given_rule(german))[0] == [1_701_086_400_000]
+    assert parse_times(texts, requested_time_rule(german))[0] == [1_701_086_400_000]
     with pytest.raises(BadInput, match="--time-zone 'Mars' is not known"):
         TimeOptions(zone="Mars")
 
@@ -81,13 +88,13 @@ def test_offsets_and_zones() -> None:
         ([3600 * k for k in range(40)], "between 0 and 140400, .*--time-unit s --time-origin 2023"),
         (written("%m/%d/%Y"), "'10/27/2023' are neither numbers nor ISO times.*--time-format"),
         ([int(t) for t in written("%y%m%d%H")], r"look like yymmddhh \(--time-format %y%m%d%H\)"),
-        ([*MS[:20], *[ms // 1000 for ms in MS[20:]]], "50% seconds and 50% milliseconds"),
-        ([ms // 1000 + 10**9 for ms in MS], "no time between 1990 and now"),
+        ([*MS[:20], *[ms // 1000 for ms in MS[20:]]], "50% seconds and 50% milliseconds are"),
+        ([ms // 1000 + 10**9 for ms in MS], "not a time between 1990 and now"),
     ],
 )
 def test_what_cannot_be_told_is_asked_for(values: list[object], message: str) -> None:
     with pytest.raises(BadInput, match=f"log, column 't': .*{message}"):
-        find_rule([pl.Series(values)], TimeOptions(), "log, column 't'")
+        infer_time_rule([pl.Series(values)], TimeOptions(), "log, column 't'")
 
 
 def log(path: Path, times: list[object]) -> Path:
@@ -105,10 +112,10 @@ def test_units_through_the_command(tmp_path: Path, capsys: pytest.CaptureFixture
     run(seconds, *base)
     said = capsys.readouterr().out
     assert "from 2023-10-27T22:07:30Z to 2023-11-08T07:07:30Z (UTC), median gap within a " in said
-    assert "times: seconds since 1970 (UTC) (found from the whole column)" in said
-    with pytest.raises(BadInput, match="look like seconds: give --time-unit s"):
+    assert "times: seconds since 1970 (UTC) (inferred from the whole column)" in said
+    with pytest.raises(BadInput, match="look like seconds: set --time-unit s"):
         run(seconds, *base, "--overwrite", "--time-unit", "ms")
-    with pytest.raises(BadInput, match=r"row 1.*lies in the future as seconds since 1970") as wrong:
+    with pytest.raises(BadInput, match=r"row 1.*is in the future as seconds since 1970") as wrong:
         run(log(tmp_path / "ms.csv", list(MS)), *base, "--overwrite", "--time-unit", "s")
     assert "skip" not in str(wrong.value)
     began = log(tmp_path / "began.csv", [3600 * k for k in range(40)])
@@ -116,7 +123,7 @@ def test_units_through_the_command(tmp_path: Path, capsys: pytest.CaptureFixture
     run(began, *base, "--overwrite", *origin)
     assert "from 2023-11-16T00:00:00Z to 2023-11-17T15:00:00Z" in capsys.readouterr().out
     outlier = log(tmp_path / "outlier.csv", [0 if k == 9 else ms for k, ms in enumerate(MS)])
-    with pytest.raises(BadInput, match=r"row 10, .*value '0' lies before 1990 as milliseconds"):
+    with pytest.raises(BadInput, match=r"row 10, .*value '0' is before 1990 as milliseconds"):
         run(outlier, *base, "--overwrite")
 
 
@@ -134,5 +141,5 @@ def test_odd_times_are_warned_of_and_never_refused(
     assert "WARNING" not in capsys.readouterr().out
     run(*base, "--overwrite", "--time-unit", "ms", "--time-origin", "2023-01-01")
     said = capsys.readouterr().out
-    assert "WARNING: the whole log of 30 members lies within 35.9 min" in said
-    assert "WARNING: every member's rows are one session" in said
+    assert "WARNING: the whole log of 30 members is within 35.9 min" in said
+    assert "WARNING: every member has one session" in said

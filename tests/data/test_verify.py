@@ -1,4 +1,4 @@
-"""No run on prepared data that are not what `ligr prepare` wrote."""
+"""Runs refuse prepared data that differ from what `ligr prepare` wrote."""
 
 import shutil
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_every_damaged_file_is_named_with_both_digests(data: Path) -> None:
     words = str(refused.value)
     for path, shard in zip((first, second), manifest.shards):
         assert f"{path}: xxh64 " in words
-        assert f"the manifest says {shard.xxh64}" in words
+        assert f"the manifest has {shard.xxh64}" in words
     assert "restore them from a copy, or prepare the data again" in words
     second.unlink()
     with pytest.raises(FileError, match=second.name):
@@ -58,7 +58,7 @@ def test_damaged_data_are_refused_before_anything_is_trained_or_measured(
         lambda: evaluate_run(finished, "test", data),
         lambda: run_sweep(points, data, tmp_path / "sweep", 1),
     ):
-        with pytest.raises(DamagedData, match="are not what `ligr prepare` wrote"):
+        with pytest.raises(DamagedData, match="differ from what `ligr prepare` wrote"):
             start()
     assert not (tmp_path / "sweep" / points[0].name).exists()
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

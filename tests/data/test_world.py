@@ -133,13 +133,15 @@ def test_complete_world_is_reused_and_another_one_refused(tmp_path):
     assert generate(SMALL, tmp_path / "world") == schema
     assert before == {f: f.stat().st_mtime_ns for f in (tmp_path / "world").iterdir()}
     other = dataclasses.replace(SMALL, seed=7, planted=Planted(drift=0.25))
-    with pytest.raises(BadInput, match=r"config\.planted\.drift is 0\.55 there and 0\.25 here"):
+    with pytest.raises(
+        BadInput, match=r"config\.planted\.drift is 0\.55 in the directory and 0\.25 in the request"
+    ):
         generate(other, tmp_path / "world")
-    with pytest.raises(BadInput, match=r"config\.seed is 0 there and 7 here"):
+    with pytest.raises(BadInput, match=r"config\.seed is 0 in the directory and 7 in the request"):
         generate(other, tmp_path / "world")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "log.json").write_text("{}")
-    with pytest.raises(BadInput, match="holds a log that is no world"):
+    with pytest.raises(BadInput, match="contains a log that is not a world"):
         generate(SMALL, tmp_path / "foreign")
     with pytest.raises(BadInput, match="workers=0"):
         generate(SMALL, tmp_path / "none", workers=0)

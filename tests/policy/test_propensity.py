@@ -9,8 +9,8 @@ from scipy.stats import kendalltau
 
 from ligr_jax.data.assemble import Assembler, default_features
 from ligr_jax.data.packing import make_packing_plan
+from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.prepare import prepare
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.policy.propensity import ResponseWeights, response_weights

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ligr_jax.config import Feature, ModelConfig
-from ligr_jax.data.unique_ids import UniqueIds, unique_ids
+from ligr_jax.data.unique_ids import UniqueIds, find_unique_ids
 from ligr_jax.parallel.traffic import collectives
 from ligr_jax.tables.exchange import gather_rows, reduce_row_grads, sync_unique_ids, update
 from ligr_jax.tables.planner import TablePlan, plan_tables
@@ -43,7 +43,9 @@ def planned(
 def listed(n: int) -> tuple[dict[str, UniqueIds], dict[str, np.ndarray]]:
     """Unique ids of random ids for n devices, and the index of each id, [n, IDS]."""
     rng = np.random.default_rng(0)
-    pairs = {t: unique_ids(rng.integers(0, s.rows, (n, IDS)), s.rows) for t, s in SHAPES.items()}
+    pairs = {
+        t: find_unique_ids(rng.integers(0, s.rows, (n, IDS)), s.rows) for t, s in SHAPES.items()
+    }
     return {t: d for t, (d, _) in pairs.items()}, {t: p for t, (_, p) in pairs.items()}
 
 

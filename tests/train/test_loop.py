@@ -182,7 +182,7 @@ def test_a_vocabulary_larger_than_its_table_is_hashed_and_counted(
     short = ("train.steps=2", "eval.splits=")
     config = small_config(prepared, "model.features.item_id.rows=11", *short)
     train(config, tmp_path / "crowded")
-    assert "item_id: 30 ids hashed into 11 rows, 3.0 to a row" in said
+    assert "item_id: 30 ids are hashed into 11 rows, 3.0 per row" in said
 
 
 def test_data_of_another_format_version_is_refused(prepared: Path, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""From a log to sorted member histories in memory-mapped shards: two passes, bounded memory."""
+"""Preparation of a log: sorted member histories in memory-mapped shards."""

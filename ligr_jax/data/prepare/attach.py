@@ -1,9 +1,8 @@
-"""Semantic ids as item features: a prepared directory with the prefixes of every item's tuple.
+"""Semantic ids as item features of prepared data.
 
-`sid1` is the first code of an item, `sid2` the first two, `sid3` the first three, each as one id
-(LiGR 5.1). They stand in the item table, so members' histories are those of the directory they come
-from: the same files, linked. Nothing of the histories but which items were shown is read, and that
-for statistics alone.
+`sid1` is the first code of an item, `sid2` the first two codes and `sid3` the first three codes,
+each as one id (LiGR 5.1). The ids are added to the item table. The histories of the members do not
+change, so their files are hard-linked. They are read only to compute statistics of the new columns.
 """
 
 import logging
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ligr_jax.data.columns import feature, stored
+from ligr_jax.data.columns import feature_column, stored_name
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest, Shard
-from ligr_jax.data.prepare.items import find
+from ligr_jax.data.prepare.items import find_rows
 from ligr_jax.data.prepare.publish import published
 from ligr_jax.data.prepare.shards import write_batch
 from ligr_jax.data.records import Records
@@ -32,34 +31,45 @@ from ligr_jax.digests import digest_file
 
 _log = logging.getLogger(__name__)
 
-_CHUNK = 1 << 20  # impressions looked at together
+_CHUNK = 1 << 20  # impressions read at a time
 
 
-def attach(
+def attach_semantic_ids(
     ids: Path,
     prepared: Path,
     out: Path,
     overwrite: bool = False,
 ) -> Manifest:
-    """Makes `out`: the data of `prepared` with the columns `sid1` .. `sidN`; returns its manifest.
+    """Write prepared data with the additional columns `sid1` .. `sidN`.
 
-    Items of the item table that `ids` lacks have `MISSING`; items only `ids` has are left out. In
-    memory are a few numbers for each item. An output already made of the same is returned as it is.
+    Items without a semantic id get `MISSING`. Memory grows by a few numbers per item.
+
+    Args:
+        ids: table of semantic ids.
+        prepared: prepared directory with an item table.
+        out: output directory. An output of the same inputs is returned unchanged.
+        overwrite: replace an output of other inputs.
+
+    Returns:
+        The manifest of the output.
 
     Raises:
-        BadInput: a bad table of semantic ids, data without an item table or with such columns
-            already, no item in both, or an output made otherwise (without `overwrite`).
+        BadInput: the table of semantic ids is not valid, the data have no item table or already
+            have semantic ids, no item is in both, or the output has other inputs.
     """
-    table, records = SemanticIds.open(ids), Records(prepared)
+    table = SemanticIds.open(ids)
+    records = Records(prepared)
     names = [f"sid{level}" for level in range(1, table.levels + 1)]
-    there = [n for n in names if n in records.manifest.columns]
-    if there:
-        raise BadInput(f"{prepared} has {there} already; attach to the data without them")
+    present = [n for n in names if n in records.manifest.columns]
+    if present:
+        raise BadInput(
+            f"{prepared} already has {present}; attach the ids to the data without these columns"
+        )
     if out.resolve() == prepared.resolve():
         raise BadInput(f"--out {out} is the prepared data itself; choose another directory")
 
     def build(work: Path, made_by: Mapping[str, Any]) -> Manifest:
-        require_undamaged(prepared, records.manifest)  # before it gets other digests
+        require_undamaged(prepared, records.manifest)  # the output gets new digests
         prefixes = _by_item(table, records)
         without = float((prefixes[0] == MISSING).mean())
         _log.info(f"{without:.1%} of {prefixes.shape[1]:,} items have no semantic id")
@@ -87,39 +97,39 @@ def attach(
 
 
 def _by_item(table: SemanticIds, records: Records) -> np.ndarray:
-    """Prefixes of the item table's rows: int64 [N, items], `MISSING` where an item has none."""
+    """Return the prefixes of each row of the item table, int64 [N, items], or `MISSING`."""
     if records.items is None:
         raise BadInput(
-            f"{records.directory} has no item table; prepare the data with one that holds the "
-            "content vectors or bags of items (`ligr prepare --items`)"
+            f"{records.directory} has no item table; prepare the data with an item table that has "
+            "content vectors or bags (`ligr prepare --items`)"
         )
     item_ids = records.items["item_id"].to_numpy()
     out = np.full((table.levels, len(item_ids)), MISSING)
     for batch, prefixes in table.batches():
-        row = find(item_ids, to_ids(batch.frame["item_id"]))
-        here = np.flatnonzero(row >= 0)
-        # An item's second row, whether its first stands in this batch or an earlier one.
-        twice = np.ones(len(here), bool)
-        twice[np.unique(row[here], return_index=True)[1]] = False
-        twice |= out[0, row[here]] != MISSING
-        if twice.any():
-            at = int(here[twice.argmax()])
+        row = find_rows(item_ids, to_ids(batch.frame["item_id"]))
+        known = np.flatnonzero(row >= 0)
+        # An item is repeated if it occurs before in this batch, or in an earlier batch.
+        repeated = np.ones(len(known), bool)
+        repeated[np.unique(row[known], return_index=True)[1]] = False
+        repeated |= out[0, row[known]] != MISSING
+        if repeated.any():
+            first = int(known[repeated.argmax()])
             raise BadInput(
-                f"{batch.file}, row {batch.first_row + at}, column 'item_id': value "
-                f"{batch.frame['item_id'][at]} is there twice; leave one row per item"
+                f"{batch.file}, row {batch.first_row + first}, column 'item_id': value "
+                f"{batch.frame['item_id'][first]} occurs twice; keep one row per item"
             )
-        out[:, row[here]] = prefixes[here].T
+        out[:, row[known]] = prefixes[known].T
     if (out[0] == MISSING).all():
         raise BadInput(
-            f"{table.path}: none of its items is among the {len(item_ids):,} of "
-            f"{records.directory}, e.g. {item_ids[:3].tolist()}; assign ids to that data's items: "
+            f"{table.path}: none of its items is among the {len(item_ids):,} items of "
+            f"{records.directory}, e.g. {item_ids[:3].tolist()}; assign ids to those items: "
             f"`ligr sid assign MODEL {records.directory}`"
         )
     return out
 
 
 def _link(file: Path, to: Path) -> None:
-    """The same file under another name; a copy where the file system has no such links."""
+    """Hard-link a file, or copy it if the file system has no hard links."""
     try:
         os.link(file, to)
     except OSError:
@@ -127,11 +137,14 @@ def _link(file: Path, to: Path) -> None:
 
 
 def _write_items(columns: Mapping[str, np.ndarray], records: Records, path: Path) -> Shard:
-    """The item table with the columns; what it had is written from the mapped file."""
+    """Write the item table with additional columns."""
     assert records.items is not None
     arrays = [*records.items.columns, *(pa.array(c) for c in columns.values())]
     version = records.manifest.version
-    names = [*records.items.schema.names, *(stored(feature(n), version) for n in columns)]
+    names = [
+        *records.items.schema.names,
+        *(stored_name(feature_column(n), version) for n in columns),
+    ]
     write_batch(pa.RecordBatch.from_arrays(arrays, names), path)
     return Shard(path.name, records.items.num_rows, 0, digest_file(path))
 
@@ -139,12 +152,12 @@ def _write_items(columns: Mapping[str, np.ndarray], records: Records, path: Path
 def _statistics(
     columns: Mapping[str, np.ndarray], records: Records, k: int
 ) -> dict[str, ColumnStats]:
-    """As `prepare` has them: distinct ids of the whole log, gaps of the train split's rows."""
+    """Return the statistics of the columns, measured as `prepare` measures them."""
     (rows,) = {len(c) for c in columns.values()}
     shown = np.zeros(rows + 1, bool)
     for first in range(0, len(records), _CHUNK):
         index = np.arange(first, min(first + _CHUNK, len(records)))
-        shown[records.take("item_row", index)] = True  # -1, no item, is the last
+        shown[records.take("item_row", index)] = True  # -1 (no item) is the last element
     counts = records.item_train_counts()
     stats = {}
     for level, (name, ids) in enumerate(columns.items(), 1):

@@ -1,4 +1,4 @@
-"""The item table: features of items kept once, joined to impressions by `item_id`."""
+"""The item table: features stored once per item and joined to impressions by `item_id`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ import numpy as np
 import pyarrow as pa
 
 from ligr_jax.data.bags import Bags
-from ligr_jax.data.columns import feature
+from ligr_jax.data.columns import feature_column
 from ligr_jax.data.manifest import MISSING, Shard
-from ligr_jax.data.prepare.shards import arrow, write_batch
+from ligr_jax.data.prepare.shards import to_arrow, write_batch
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.sources.source import Items, Source
+from ligr_jax.data.sources.source import ItemSource, LogSource
 from ligr_jax.data.sources.validate import canonical_items
 from ligr_jax.digests import digest_file
 
-Parts = list[dict[str, Any]]  # columns by name, of consecutive rows
+Parts = list[dict[str, Any]]  # columns by name, for consecutive batches of rows
 
 
 @dataclass(frozen=True)
 class ItemTable:
-    """Items sorted by id.
+    """Features of items, sorted by item id.
 
-    ids: int64 [items], increasing.
-    scalars: categorical (int64) and numeric (float32) features, [items] each.
-    vectors: float32 [items, width] each, zeros where an item has none.
-    bags: bags of ids, one per item each.
-    has_vectors: bool [items].
-    row: int32 [items], row of items.arrow, -1 where an item has neither vectors nor ids in a bag.
+    Attributes:
+        ids: int64 [items], increasing.
+        scalars: categorical (int64) and numeric (float32) features, [items] each.
+        vectors: float32 [items, W] each, zeros if an item has none.
+        bags: one bag per item each.
+        has_vectors: bool [items].
     """
 
     ids: np.ndarray
@@ -41,117 +41,134 @@ class ItemTable:
 
     @cached_property
     def row(self) -> np.ndarray:
+        """Row of each item in items.arrow, int32 [items]; -1 for items without vectors and ids."""
         kept = self.has_vectors if self.vectors else np.zeros(len(self.ids), bool)
         for bags in self.bags.values():
             kept = kept | (bags.lengths > 0)
         return np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
 
     def find(self, item_ids: np.ndarray) -> np.ndarray:
-        """Index of each item in the table, -1 where it is not there."""
-        return find(self.ids, item_ids)
+        """Return the index of each item in the table, or -1."""
+        return find_rows(self.ids, item_ids)
 
-    def scalar(self, name: str, at: np.ndarray) -> np.ndarray:
-        """Feature `name` of the items at `at`, missing where that is -1."""
+    def scalar(self, name: str, index: np.ndarray) -> np.ndarray:
+        """Return a scalar feature of items.
+
+        Args:
+            name: name of the feature.
+            index: int [N], indices of items; the value of index -1 is missing.
+        """
         values = self.scalars[name]
         missing = MISSING if values.dtype == np.int64 else np.float32(np.nan)
-        return np.append(values, np.array([missing], values.dtype))[at]
+        return np.append(values, np.array([missing], values.dtype))[index]
 
     def write(self, path: Path) -> Shard | None:
-        """Writes vectors and bags; returns None where no column is one."""
+        """Write vectors and bags to a file.
+
+        Returns:
+            The entry of the manifest, or None if the table has neither vectors nor bags.
+        """
         if not self.vectors and not self.bags:
             return None
         kept = self.row >= 0
         columns: dict[str, np.ndarray | Bags] = {"item_id": self.ids}
-        columns |= {feature(k): v for k, v in self.vectors.items()}
-        columns |= {feature(k): v for k, v in self.bags.items()}
-        # Not copied where nothing is left out: vectors are most of what is in memory.
-        arrays = {k: arrow(v if kept.all() else v[kept]) for k, v in columns.items()}
+        columns |= {feature_column(k): v for k, v in self.vectors.items()}
+        columns |= {feature_column(k): v for k, v in self.bags.items()}
+        # Vectors dominate memory, so they are copied only if items are left out.
+        arrays = {k: to_arrow(v if kept.all() else v[kept]) for k, v in columns.items()}
         write_batch(pa.RecordBatch.from_pydict(arrays), path)
         return Shard(path.name, int(kept.sum()), 0, digest_file(path))
 
 
-def find(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each of `wanted` stands in increasing `ids`, -1 where it does not."""
+def find_rows(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the index of each wanted id in increasing `ids`, or -1."""
     if not len(ids):
         return np.full(wanted.shape, -1)
-    at = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-    return np.where(ids[at] == wanted, at, -1)
+    index = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    return np.where(ids[index] == wanted, index, -1)
 
 
-def item_table(source: Source) -> ItemTable | None:
-    """The item table of `source`, checked; raises `BadInput` for a bad row or an id given twice.
+def read_item_table(source: LogSource) -> ItemTable | None:
+    """Read, check and sort the item table of a log.
 
-    Read in batches, of which only what is kept stays; sorting it takes its size once more.
+    The table is read in batches; sorting needs memory for two copies of the feature columns.
+
+    Returns:
+        The table, or None if the log has no item table.
+
+    Raises:
+        BadInput: a row is not valid, or an item occurs twice.
     """
     if source.items is None:
         return None
-    there = source.items.columns
-    columns = {k: c for k, c in source.schema.columns.items() if k in there and k != "item_id"}
+    names = source.items.columns
+    columns = {k: c for k, c in source.schema.columns.items() if k in names and k != "item_id"}
     parts: Parts = []
     present: list[np.ndarray] = []
     for batch in source.items.batches():
         part, has = canonical_items(batch, source, columns)
         parts.append(part)
         present.append(has)
-    ids = _joined(parts, "item_id")
+    ids = _concatenated(parts, "item_id")
     order = np.argsort(ids, kind="stable")
-    _refuse_twice(ids, order, source.items)
+    _refuse_repeated(ids, order, source.items)
     has_vectors = np.concatenate(present)[order]
     scalars: dict[str, np.ndarray] = {}
     vectors: dict[str, np.ndarray] = {}
     bags: dict[str, Bags] = {}
     for name, column in columns.items():
         if column.kind == "bag":
-            bags[name] = Bags.joined([part.pop(name) for part in parts])[order]
+            bags[name] = Bags.concatenate([part.pop(name) for part in parts])[order]
         elif column.kind == "vector":
             vectors[name] = _sorted_vectors(parts, name, order)
-            # An item that lacks one of its vectors counts as having none.
+            # An item that lacks one of its vectors counts as an item without vectors.
             vectors[name][~has_vectors] = 0
         else:
-            scalars[name] = _joined(parts, name)[order]
+            scalars[name] = _concatenated(parts, name)[order]
     return ItemTable(ids[order], scalars, vectors, bags, has_vectors)
 
 
-def refuse_unmatched(source: Source) -> None:
-    """Raises `BadInput`: no row of the log has an item of the item table. Shows ids of both."""
+def refuse_unmatched(source: LogSource) -> None:
+    """Raise `BadInput` for a log whose items are all absent from the item table."""
     assert source.items is not None
     table, log = next(source.items.batches()), next(source.batches(1024, "skip"))
     in_table, in_log = (b.frame["item_id"].drop_nulls().head(3).to_list() for b in (table, log))
     raise BadInput(
         f"no item_id of the log is in the item table: {log.file} has e.g. {in_log}, {table.file} "
-        f"has e.g. {in_table}; write both the same, or leave the item table out"
+        f"has e.g. {in_table}; write the ids of both in the same form, or omit the item table"
     )
 
 
-def _joined(parts: Parts, name: str) -> np.ndarray:
-    """A column of numbers, taken out of the parts."""
+def _concatenated(parts: Parts, name: str) -> np.ndarray:
+    """Remove a column of numbers from the parts and concatenate it."""
     return np.concatenate([part.pop(name) for part in parts])
 
 
 def _sorted_vectors(parts: Parts, name: str, order: np.ndarray) -> np.ndarray:
-    """A column of vectors in `order`, each part let go as soon as its rows are in their places."""
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
+    """Remove a column of vectors from the parts and sort it, freeing each part after its copy."""
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
     out = np.empty((len(order), parts[0][name].shape[1]), np.float32)
     first = 0
     for part in parts:
         rows = part.pop(name)
-        out[place[first : first + len(rows)]] = rows
+        out[position[first : first + len(rows)]] = rows
         first += len(rows)
     return out
 
 
-def _refuse_twice(ids: np.ndarray, order: np.ndarray, items: Items) -> None:
-    twice = np.flatnonzero(np.diff(ids[order]) == 0)
-    if not len(twice):
+def _refuse_repeated(ids: np.ndarray, order: np.ndarray, items: ItemSource) -> None:
+    """Raise `BadInput` for the first id that occurs twice."""
+    repeated = np.flatnonzero(np.diff(ids[order]) == 0)
+    if not len(repeated):
         return
-    first, again = order[twice[0] : twice[0] + 2].tolist()
+    first, second = order[repeated[0] : repeated[0] + 2].tolist()
     for batch in items.batches():
-        if again < batch.frame.height:
+        if second < batch.frame.height:
             break
-        again -= batch.frame.height
+        second -= batch.frame.height
     raise BadInput(
-        f"{batch.file}, row {batch.first_row + again}, column 'item_id': value "
-        f"{batch.frame['item_id'][again]!r} is there twice (first in row {1 + first}); an item "
-        "table has one row per item"
+        f"{batch.file}, row {batch.first_row + second}, column 'item_id': value "
+        f"{batch.frame['item_id'][second]!r} occurs twice (first in row {1 + first}); keep one row "
+        "per item"
     )

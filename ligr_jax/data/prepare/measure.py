@@ -1,4 +1,4 @@
-"""What the manifest says about splits and columns, measured shard by shard."""
+"""Statistics of splits and columns for the manifest, accumulated shard by shard."""
 
 from dataclasses import dataclass, field
 
@@ -10,12 +10,25 @@ from ligr_jax.data.prepare.shards import Histories
 from ligr_jax.data.prepare.sketches import DistinctIds, Quantiles
 from ligr_jax.data.schema import Column
 
-TRAIN = 0
+TRAIN = 0  # number of the train split
 
 
 @dataclass
 class ColumnMeasure:
-    """One feature column: ids over the whole log, gaps and quantiles over the train split."""
+    """Statistics of one feature column.
+
+    Ids are counted over the whole log; missing values and quantiles over the train split.
+
+    Attributes:
+        column: the column.
+        rows: rows of the train split.
+        missing: rows of the train split without a value.
+        ids: distinct ids.
+        quantiles: sample of the values.
+        longest: largest number of ids in a bag.
+        places: number of ids that are first, second, ... in their bag.
+        bagged: number of ids in bags.
+    """
 
     column: Column
     rows: int = 0
@@ -27,7 +40,13 @@ class ColumnMeasure:
     bagged: int = 0
 
     def add(self, values: np.ndarray, train: np.ndarray, rows: np.ndarray) -> None:
-        """values: [N] or [N, W]; train: bool [N]; rows: int64 [N], row numbers in the log."""
+        """Add the values of a categorical or numeric column; vectors count only as rows.
+
+        Args:
+            values: [N] or [N, W].
+            train: bool [N], whether a row is in the train split.
+            rows: int64 [N], row numbers in the log.
+        """
         self.rows += int(train.sum())
         if self.column.kind == "categorical":
             self.ids.add(values)
@@ -36,26 +55,38 @@ class ColumnMeasure:
             self.quantiles.add(values[train], rows[train])
             self.missing += int(np.isnan(values[train]).sum())
 
-    def add_bags(self, bags: Bags, at: np.ndarray, train: np.ndarray) -> None:
-        """at: int [N], which of `bags` a row has, -1 for none."""
+    def add_bags(self, bags: Bags, index: np.ndarray, train: np.ndarray) -> None:
+        """Add the bags of rows.
+
+        Args:
+            bags: distinct bags.
+            index: int [N], index of each row's bag, or -1.
+            train: bool [N], whether a row is in the train split.
+        """
         self.rows += int(train.sum())
-        used = np.bincount(at + 1, minlength=len(bags) + 1)[1:] > 0
+        used = np.bincount(index + 1, minlength=len(bags) + 1)[1:] > 0
         self.ids.add(bags[used].values)
-        lengths = np.append(bags.lengths, 0)[at]
+        lengths = np.append(bags.lengths, 0)[index]
         self.longest = max(self.longest, int(lengths.max(initial=0)))
         lengths = lengths[train]
         self.missing += int((lengths == 0).sum())
         self.bagged += int(lengths.sum())
-        # A bag of n ids has one in each of the places up to n.
-        exactly = np.bincount(np.minimum(lengths, PLACES), minlength=PLACES + 1)
-        self.places += exactly[::-1].cumsum()[::-1][1:]
+        # The number of ids in place k is the number of bags with at least k ids.
+        bags_of_length = np.bincount(np.minimum(lengths, PLACES), minlength=PLACES + 1)
+        self.places += bags_of_length[::-1].cumsum()[::-1][1:]
 
     def add_vectors(self, present: np.ndarray, train: np.ndarray) -> None:
-        """A vector of the item table. present: bool [N], whether a row's item has it."""
+        """Add a vector of the item table.
+
+        Args:
+            present: bool [N], whether the item of a row has the vector.
+            train: bool [N], whether a row is in the train split.
+        """
         self.rows += int(train.sum())
         self.missing += int((~present[train]).sum())
 
     def stats(self) -> ColumnStats:
+        """Return the statistics for the manifest."""
         return ColumnStats(
             kind=self.column.kind,
             outcome=self.column.outcome,
@@ -71,7 +102,7 @@ class ColumnMeasure:
 
 @dataclass
 class SplitMeasure:
-    """Impressions and members of each split, known and positive labels of each action."""
+    """Numbers of impressions, members, known labels and positive labels of each split."""
 
     actions: tuple[str, ...]
     impressions: np.ndarray = field(default_factory=lambda: np.zeros(len(SPLITS), np.int64))
@@ -82,20 +113,26 @@ class SplitMeasure:
         self.known, self.positive = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
 
     def add(self, kept: Histories) -> None:
+        """Add the impressions and members of a shard."""
         for k in range(len(SPLITS)):
             counts = kept.per_member(kept.split == k)
             self.impressions[k] += int(counts.sum())
             self.members[k] += int((counts > 0).sum())
 
     def add_labels(self, action: str, labels: np.ndarray, split: np.ndarray) -> None:
+        """Add the labels of an action; labels and split are int8 [N]."""
         a = self.actions.index(action)
         for k in range(len(SPLITS)):
-            here = labels[split == k]
-            self.known[k, a] += int((here >= 0).sum())
-            self.positive[k, a] += int((here == 1).sum())
+            of_split = labels[split == k]
+            self.known[k, a] += int((of_split >= 0).sum())
+            self.positive[k, a] += int((of_split == 1).sum())
 
     def stats(self, edges: tuple[int, ...]) -> dict[str, SplitStats]:
-        """Positive rates are over known labels; an action without any in a split is left out."""
+        """Return the statistics of each split, by name.
+
+        Args:
+            edges: start and end times of the splits, milliseconds.
+        """
         return {
             name: SplitStats(
                 start_ms=edges[k],

@@ -1,4 +1,4 @@
-"""What `prepare` can be asked for, and how times and durations are written."""
+"""Options of `prepare`, and parsers of durations, times and fractions."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -16,12 +16,18 @@ UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 class PrepareOptions:
     """Options of `prepare`.
 
-    session_gap_ms: pause that ends a session, where the log has no session ids.
-    splits: where the splits end in time; None cuts by `fractions` of the rows, at full minutes.
-    on_bad_row: refuse the log at its first bad row, or leave bad rows out and count them.
-    shard_rows: about how many rows a shard holds; also what decides the memory needed.
-    batch_rows: rows read at a time; the output does not depend on it.
-    overwrite: replace an output that was made otherwise.
+    Attributes:
+        session_gap_ms: a longer gap in time, in milliseconds, starts a new session. It applies to
+            logs without session ids.
+        splits: times at which the splits end; None cuts at full minutes by `fractions`.
+        fractions: shares of the rows in train, validation and test.
+        on_bad_row: `error` raises for the first invalid row, `skip` drops and counts invalid rows.
+        shard_rows: approximate number of rows of a shard, which determines the memory needed.
+        batch_rows: number of rows read at a time; the output does not depend on it.
+        overwrite: replace an output of another source or other options.
+
+    Raises:
+        BadInput: an option is out of range.
     """
 
     session_gap_ms: int = 30 * 60_000
@@ -40,7 +46,7 @@ class PrepareOptions:
             check_fractions(self.fractions)
 
     def description(self) -> dict[str, Any]:
-        """The options that shape the output, for the manifest."""
+        """Return the options that determine the output, for the manifest."""
         out = asdict(self)
         del out["batch_rows"], out["overwrite"]
         del out["fractions" if self.splits else "splits"]
@@ -48,23 +54,33 @@ class PrepareOptions:
 
 
 def parse_duration(text: str) -> int:
-    """Milliseconds of `30m`, `6h`, `1d`, `45s` or `500ms`."""
+    """Return the milliseconds of a duration such as `30m`, `6h`, `1d`, `45s` or `500ms`.
+
+    Raises:
+        BadInput: the text is not a duration.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
     if not match:
-        raise BadInput(f"{text!r} is no duration; write e.g. 30m, 6h, 1d, 45s or 500ms")
+        raise BadInput(f"{text!r} is not a duration; write e.g. 30m, 6h, 1d, 45s or 500ms")
     return round(float(match[1]) * UNITS_MS[match[2]])
 
 
 def parse_time(text: str) -> int:
-    """Milliseconds since 1970 of an integer, or of an ISO date; one without a zone is UTC."""
+    """Return the milliseconds since 1970 (UTC) of an integer or an ISO date or time.
+
+    A date without an offset is in UTC.
+
+    Raises:
+        BadInput: the text is neither an integer nor an ISO date.
+    """
     if re.fullmatch(r"-?\d+", text.strip()):
         return int(text)
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as e:
         raise BadInput(
-            f"{text!r} is no time; write an ISO date, e.g. 2022-05-05 or 2022-05-05T00:00+08:00, "
-            "or integer milliseconds since 1970"
+            f"{text!r} is not a time; write an ISO date, e.g. 2022-05-05 or "
+            "2022-05-05T00:00+08:00, or integer milliseconds since 1970"
         ) from e
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -72,7 +88,11 @@ def parse_time(text: str) -> int:
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:
-    """Fractions of train, validation and test from `0.8,0.1,0.1`."""
+    """Return the fractions of train, validation and test from a text such as `0.8,0.1,0.1`.
+
+    Raises:
+        BadInput: the text is not three numbers.
+    """
     try:
         train, validation, test = (float(part) for part in text.split(","))
     except ValueError as e:

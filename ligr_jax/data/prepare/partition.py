@@ -1,7 +1,8 @@
-"""Pass 1: read the log once in bounded batches, check it, and cut it into partitions of members.
+"""First pass: read and check the log in batches, and distribute its rows over partitions.
 
-A member goes to a partition by a stateless hash of its id. A partition is small enough to be sorted
-in memory, however long the log is; it lies on disk as an Arrow stream, rows in file order.
+The partition of a row is a hash of its member id. The number of partitions grows with the log, so
+that each partition fits into memory for sorting. Partitions are Arrow streams on disk, with rows in
+file order.
 """
 
 from dataclasses import dataclass, field
@@ -14,31 +15,41 @@ import pyarrow as pa
 
 from ligr_jax.data.prepare.sketches import MinuteHistogram
 from ligr_jax.data.schema import MEMBER, TIME, BadInput
-from ligr_jax.data.sources.skipped import Skipped, refuse_codings
-from ligr_jax.data.sources.source import OnBadRow, Source
+from ligr_jax.data.sources.skipped import SkippedRows, refuse_codings
+from ligr_jax.data.sources.source import LogSource, OnBadRow
 from ligr_jax.data.sources.times import refuse_other_unit
 from ligr_jax.data.sources.validate import canonical_frame
 from ligr_jax.ops.hashing import mix64
 
-MAX_PARTITIONS = 512  # open files; longer logs get larger shards
-ROW = "\x1frow"  # number of the row in the whole log; no column of a file has such a name
+MAX_PARTITIONS = 512  # limits open files; longer logs get larger shards
+ROW = "\x1frow"  # row number in the whole log; control characters are not allowed in user names
 
 
 @dataclass
 class Tally:
-    """What pass 1 has seen of the timed rows."""
+    """Totals of the first pass.
+
+    Attributes:
+        rows: number of timed rows.
+        context: number of untimed rows.
+        skipped: number of invalid rows that were dropped.
+        first_ms, last_ms: earliest and latest time, milliseconds since 1970 (UTC).
+        earliest: file and row of the earliest time, for messages.
+        minutes: timed rows by minute.
+        bad: the invalid rows that were dropped, by column and rule.
+    """
 
     rows: int = 0
     context: int = 0
     skipped: int = 0
     first_ms: int = 2**63 - 1
     last_ms: int = -1
-    earliest: str = ""  # where the earliest row stands, for messages
+    earliest: str = ""
     minutes: MinuteHistogram = field(default_factory=MinuteHistogram)
-    bad: Skipped = field(default_factory=Skipped)
+    bad: SkippedRows = field(default_factory=SkippedRows)
 
-    def see(self, time_ms: np.ndarray, file: str, first_row: int) -> None:
-        """Counts a batch of good rows."""
+    def add(self, time_ms: np.ndarray, file: str, first_row: int) -> None:
+        """Add the times (int64 [N]) of a batch that begins at `first_row` of `file`."""
         self.rows += len(time_ms)
         if not len(time_ms):
             return
@@ -50,14 +61,17 @@ class Tally:
 
 
 def number_of_partitions(rows: int, shard_rows: int) -> int:
-    """Partitions for about `shard_rows` rows each."""
+    """Return the number of partitions of about `shard_rows` rows each."""
     return min(max(1, -(-rows // shard_rows)), MAX_PARTITIONS)
 
 
 class Spill:
-    """Partitions being written: Arrow streams `part-00000.arrows` ... in `directory`.
+    """Writer of partitions as Arrow streams `part-00000.arrows` ... in a directory.
 
-    rows: how many each has received; only those that have some have a file.
+    Attributes:
+        directory: the directory.
+        partitions: number of partitions.
+        rows: number of rows of each partition; an empty partition has no file.
     """
 
     def __init__(self, directory: Path, partitions: int) -> None:
@@ -67,10 +81,11 @@ class Spill:
         self._writers: dict[int, tuple[pa.ipc.RecordBatchStreamWriter, IO[bytes]]] = {}
 
     def path(self, partition: int) -> Path:
+        """Return the file of a partition."""
         return self.directory / f"part-{partition:05d}.arrows"
 
     def write(self, frame: pl.DataFrame) -> None:
-        """Appends each row to its member's partition, in the order of `frame`."""
+        """Append each row to the partition of its member, in order."""
         part = mix64(frame[MEMBER].to_numpy()) % np.uint64(self.partitions)
         order = np.argsort(part, kind="stable")
         ends = np.cumsum(np.bincount(part.astype(np.int64), minlength=self.partitions))
@@ -89,6 +104,7 @@ class Spill:
         return self._writers[partition][0]
 
     def close(self) -> None:
+        """Finish all files."""
         while self._writers:
             _, (writer, file) = self._writers.popitem()
             with file:
@@ -100,14 +116,24 @@ class Spill:
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None:
             self.close()
-        while self._writers:  # after an error: only let go of the files
+        while self._writers:  # after an error, close the files without finishing the streams
             self._writers.popitem()[1][1].close()
 
 
-def partition_log(source: Source, spill: Spill, batch_rows: int, on_bad_row: OnBadRow) -> Tally:
-    """Reads, checks and spills all of `source`, context rows included.
+def partition_log(source: LogSource, spill: Spill, batch_rows: int, on_bad_row: OnBadRow) -> Tally:
+    """Read, check and partition a log, including its context rows.
 
-    Raises `BadInput` for bad rows, an empty log and times that look like seconds.
+    Args:
+        source: the log.
+        spill: receives the rows.
+        batch_rows: number of rows read at a time.
+        on_bad_row: whether invalid rows are an error or are dropped.
+
+    Returns:
+        Totals of the log.
+
+    Raises:
+        BadInput: a row is not valid, the log is empty, or its times look like seconds.
     """
     tally = Tally()
     first_file = ""
@@ -116,7 +142,7 @@ def partition_log(source: Source, spill: Spill, batch_rows: int, on_bad_row: OnB
         frame, skipped = canonical_frame(batch, source, on_bad_row, skipped=tally.bad)
         tally.skipped += skipped + batch.malformed
         row = np.arange(tally.rows, tally.rows + frame.height)
-        tally.see(frame[TIME].to_numpy(), batch.file, batch.first_row)
+        tally.add(frame[TIME].to_numpy(), batch.file, batch.first_row)
         spill.write(frame.with_columns(pl.Series(ROW, row)))
     refuse_codings(tally.bad, source, first_file)
     _refuse_empty(tally)
@@ -139,8 +165,11 @@ def _refuse_empty(tally: Tally) -> None:
         raise BadInput("the log is empty: its files hold no impressions")
 
 
-def _refuse_unit(tally: Tally, source: Source) -> None:
-    """Seconds of the years 1990 to 2100, read as milliseconds, all fall into January 1970."""
+def _refuse_unit(tally: Tally, source: LogSource) -> None:
+    """Raise `BadInput` if the times are in another unit than milliseconds.
+
+    Seconds of the years 1990 to 2100, read as milliseconds, are all in January and February 1970.
+    """
     if source.time_rule is not None:
         where = f"{tally.earliest}, column {TIME!r}"
         refuse_other_unit(tally.first_ms, tally.last_ms, source.time_rule, where)

@@ -1,4 +1,4 @@
-"""A prepared directory is whole or not there, and is not made twice."""
+"""Atomic creation of a prepared directory, which is skipped if the output is up to date."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from ligr_jax.lock import exclusive
 
 _log = logging.getLogger(__name__)
 
-SUMMARY = "prepare.json"  # what was understood of the log, for people
+SUMMARY = "prepare.json"  # summary of the log for human readers
 
 
 def published(
@@ -26,29 +26,34 @@ def published(
     build: Callable[[Path, Mapping[str, Any]], Manifest],
     overwrite: bool = False,
 ) -> Manifest:
-    """The manifest of `out`, made by `build` unless it is there already.
+    """Build a prepared directory, unless it is up to date.
 
     Args:
-        made_by: what shapes the output: equal values mean equal output. The manifest's `source`.
-        build: leaves all files of a manifest in the directory it is given, and returns it.
-        overwrite: replace an output that was made otherwise.
+        out: output directory.
+        made_by: everything that determines the output; `source` of its manifest.
+        build: receives a working directory and `made_by`, writes all files except the manifest to
+            the working directory, and returns the manifest.
+        overwrite: replace an output with another `made_by`.
+
+    Returns:
+        The manifest of the output.
 
     Raises:
-        BadInput: an output made otherwise, or a directory that cannot be written.
+        BadInput: the output has another `made_by`, or the directory cannot be written.
     """
     require_no_other(out, DATA)
-    made_by = json.loads(json.dumps(made_by))  # as a manifest has it: tuples are lists
+    made_by = json.loads(json.dumps(made_by))  # comparable with a manifest: tuples become lists
     existing = None if overwrite else _existing(out, made_by)
     if existing:
         return existing
     work = out / f".partial-{os.getpid()}"
     try:
         with exclusive(out, "is preparing data there"), file_errors("write", out):
-            # Another process may have made it between the two looks.
+            # Another process may have finished the output before this one got the lock.
             existing = None if overwrite else _existing(out, made_by)
             if existing:
                 return existing
-            for stale in out.glob(".partial-*"):  # of a process that was killed
+            for stale in out.glob(".partial-*"):  # left by a process that was killed
                 shutil.rmtree(stale)
             work.mkdir()
             try:
@@ -57,12 +62,12 @@ def published(
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except FileError as e:
-        raise BadInput(f"{e} (nothing was left behind that looks finished)") from e
+        raise BadInput(f"{e} (the output is not complete and has no manifest)") from e
     return manifest
 
 
 def _existing(out: Path, made_by: Mapping[str, Any]) -> Manifest | None:
-    """The manifest of an output that was made of the same; None where there is none."""
+    """Return the manifest of an output that is up to date, or None if there is no output."""
     if not (out / MANIFEST).is_file():
         return None
     existing = load_manifest(out)
@@ -72,12 +77,12 @@ def _existing(out: Path, made_by: Mapping[str, Any]) -> Manifest | None:
 
 
 def _move(manifest: Manifest, work: Path, out: Path) -> None:
-    """Moves finished files into place; an old manifest goes first, the new one comes last."""
+    """Move finished files to the output: remove the old manifest first, write the new one last."""
     (out / MANIFEST).unlink(missing_ok=True)
     for old in [*out.glob("members-*.arrow"), out / "items.arrow", out / SUMMARY]:
         old.unlink(missing_ok=True)
     for file in _files(manifest):
-        sync(work / file)  # the manifest is on disk after all that it names
+        sync(work / file)  # files must be on disk before the manifest that lists them
         os.replace(work / file, out / file)
     if (work / SUMMARY).is_file():
         os.replace(work / SUMMARY, out / SUMMARY)
@@ -89,19 +94,22 @@ def _files(manifest: Manifest) -> list[str]:
 
 
 def _refuse_difference(existing: Manifest, made_by: Mapping[str, Any], out: Path) -> None:
+    """Raise `BadInput` if the output has other inputs or lacks files."""
     differences = list(_differences(existing.source, made_by))
-    differences += [f"{file} is gone" for file in _files(existing) if not (out / file).is_file()]
+    differences += [f"{file} is missing" for file in _files(existing) if not (out / file).is_file()]
     if differences:
         raise BadInput(
-            f"{out} was prepared otherwise: {'; '.join(differences[:5])}. Choose another --out, or "
-            "replace it with --overwrite"
+            f"{out} was prepared from other inputs: {'; '.join(differences[:5])}. Choose another "
+            "--out, or replace the output with --overwrite"
         )
 
 
-def _differences(there: Any, asked: Any, name: str = "") -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(asked, dict):
-        for key in sorted({*there, *asked}):
+def _differences(existing: Any, requested: Any, name: str = "") -> Iterator[str]:
+    """Yield a description of every leaf in which two JSON values differ."""
+    if isinstance(existing, dict) and isinstance(requested, dict):
+        for key in sorted({*existing, *requested}):
             inner = f"{name}.{key}" if name else str(key)
-            yield from _differences(there.get(key), asked.get(key), inner)
-    elif there != asked:
-        yield f"{name} is {json.dumps(there)[:120]} there, {json.dumps(asked)[:120]} asked"
+            yield from _differences(existing.get(key), requested.get(key), inner)
+    elif existing != requested:
+        old, new = json.dumps(existing)[:120], json.dumps(requested)[:120]
+        yield f"{name} is {old} in the output and {new} in the request"

@@ -1,7 +1,7 @@
-"""Sessions of sorted histories, without a loop over rows.
+"""Sessions of sorted histories, vectorized over members.
 
-All functions take the rows of many members at once, sorted by (member, time), `UNTIMED` context
-first, and return the numbers the prepared form holds.
+All functions take the rows of many members, sorted by member and time. Untimed context rows, with
+time `UNTIMED`, precede the timed rows of their member.
 """
 
 import numpy as np
@@ -11,18 +11,35 @@ from ligr_jax.data.sources.validate import UNTIMED
 
 
 def starts_by_gap(member: np.ndarray, time_ms: np.ndarray, gap_ms: int) -> np.ndarray:
-    """bool [rows]: a session starts where the member changes or the pause exceeds `gap_ms`."""
+    """Return whether a session starts at each row, by gaps in time.
+
+    Args:
+        member: int64 [N].
+        time_ms: int64 [N], milliseconds.
+        gap_ms: a longer gap starts a session.
+
+    Returns:
+        bool [N]. A session also starts at the first row of a member and at every untimed row.
+    """
     starts = _changes(member)
     starts[1:] |= np.diff(time_ms) > gap_ms
     return starts | (time_ms == UNTIMED) | _after_context(time_ms)
 
 
 def starts_by_id(member: np.ndarray, time_ms: np.ndarray, session_id: np.ndarray) -> np.ndarray:
-    """bool [rows]: a session starts where nothing seen before it in the member goes on.
+    """Return whether a session starts at each row, by the session ids of the log.
 
-    Sessions that overlap in time (ids A B A), or that share a timestamp, are one. Row i starts a
-    session exactly where every session id and every timestamp of the rows before it has its last
-    row before i; rows being sorted by member, one running maximum serves all members.
+    Sessions of a member that overlap in time (ids A B A) or share a timestamp are merged. A session
+    starts at row i if the last row of every earlier session id, and of every earlier timestamp,
+    precedes i. Rows are sorted by member, so one running maximum covers all members.
+
+    Args:
+        member: int64 [N].
+        time_ms: int64 [N], milliseconds.
+        session_id: int64 [N].
+
+    Returns:
+        bool [N].
     """
     row = np.arange(len(member))
     keys = pl.DataFrame({"member": member, "session": session_id, "row": row})
@@ -37,7 +54,7 @@ def starts_by_id(member: np.ndarray, time_ms: np.ndarray, session_id: np.ndarray
 
 
 def number_sessions(member: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """int32 [rows]: sessions counted from 0 in each member."""
+    """Return the session number of each row, counted from 0 per member, int32 [N]."""
     count = np.cumsum(starts)
     first = np.flatnonzero(_changes(member))
     lengths = np.diff(np.append(first, len(member)))
@@ -47,20 +64,21 @@ def number_sessions(member: np.ndarray, starts: np.ndarray) -> np.ndarray:
 def sessions_merged(
     member: np.ndarray, time_ms: np.ndarray, session_id: np.ndarray, starts: np.ndarray
 ) -> int:
-    """How many of the log's sessions have gone into another one."""
+    """Return the number of session ids of the log that were merged into another session."""
     timed = time_ms != UNTIMED
     ids = pl.DataFrame({"member": member[timed], "session": session_id[timed]})
     return ids.n_unique() - int(starts[timed].sum())
 
 
 def _changes(values: np.ndarray) -> np.ndarray:
-    """bool [rows]: true where a value differs from the one before it, and at the first."""
+    """Return whether each value differs from the previous value, bool [N]; true for the first."""
     changes = np.ones(len(values), bool)
     changes[1:] = values[1:] != values[:-1]
     return changes
 
 
 def _after_context(time_ms: np.ndarray) -> np.ndarray:
+    """Return whether the previous row is untimed, bool [N]."""
     after = np.zeros(len(time_ms), bool)
     after[1:] = time_ms[:-1] == UNTIMED
     return after

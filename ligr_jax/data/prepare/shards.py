@@ -1,4 +1,4 @@
-"""Pass 2: one partition of rows in file order becomes one shard of sorted member histories."""
+"""Second pass: sort a partition into member histories, and write it as a shard."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,13 +23,17 @@ from ligr_jax.data.sources.validate import UNTIMED
 
 @dataclass(frozen=True)
 class Histories:
-    """Which rows of a partition a shard keeps, in which order, and how they fall into members.
+    """The rows of a partition that a shard keeps, grouped by member.
 
-    order: int64 [N], the kept rows: by member, context first, then by time, ties in file order.
-    first: int64 [members], position of each member's first row in `order`.
-    split: int8 [N], -1 for context, else the number of the split.
-    session: int32 [N].
-    counts: what was dropped or merged on the way.
+    Attributes:
+        order: int64 [N], indices of the kept rows, sorted by member and time. Untimed context rows
+            precede the timed rows of their member; rows of equal time are in file order.
+        first: int64 [members], position of each member's first row in `order`.
+        member: int64 [N], member ids.
+        time_ms: int64 [N], milliseconds, `UNTIMED` for context.
+        split: int8 [N], number of the split, -1 for context.
+        session: int32 [N], counted from 0 per member.
+        counts: numbers of kept, dropped and merged rows and sessions.
     """
 
     order: np.ndarray
@@ -42,42 +46,57 @@ class Histories:
 
     @property
     def offsets(self) -> np.ndarray:
-        """int32 [members + 1]."""
+        """Offsets of the members in `order`, int32 [members + 1]."""
         return np.append(self.first, len(self.order)).astype(np.int32)
 
     def per_member(self, rows: np.ndarray) -> np.ndarray:
-        """int32 [members]: how many of each member's rows are marked in bool [N] `rows`."""
+        """Return the number of rows of each member for which `rows` (bool [N]) is true, int32."""
         if not len(self.first):
             return np.zeros(0, np.int32)
         return np.add.reduceat(rows, self.first, dtype=np.int32)
 
 
 def read_partition(path: Path, rows: int) -> pa.Table:
-    """The rows of a partition, memory-mapped.
+    """Map the rows of a partition into memory.
+
+    Args:
+        path: file of the partition.
+        rows: number of rows that were written to it.
 
     Raises:
-        BadInput: the file is gone or does not hold the `rows` that were written to it.
+        BadInput: the file is missing or has another number of rows.
     """
     try:
         table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-        found = f"it has {table.num_rows:,} rows"
+        problem = f"it has {table.num_rows:,} rows"
     except (OSError, pa.ArrowInvalid) as e:
-        table, found = None, str(e).split(". Detail")[0]
+        table, problem = None, str(e).split(". Detail")[0]
     if table is None or table.num_rows != rows:
         raise BadInput(
-            f"{path}: {rows:,} rows were written to this file and cannot be read again ({found}); "
-            "another program has changed it: prepare again"
+            f"{path}: {rows:,} rows were written to this file and cannot be read again "
+            f"({problem}); another program changed the file: prepare again"
         )
     return table
 
 
-def histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histories:
-    """Sorts a partition, drops duplicates and rows after the last split, finds sessions."""
-    member, time_ms = column(rows, MEMBER), column(rows, TIME)
+def sort_histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histories:
+    """Sort a partition into histories, drop rows that are not needed, and find sessions.
+
+    Args:
+        rows: the partition.
+        edges: start and end times of the splits, milliseconds.
+        gap_ms: a longer gap starts a session, if the log has no session ids.
+
+    Returns:
+        The kept rows. Dropped are duplicates, rows after the end of the last split, and members
+        without timed rows.
+    """
+    member, time_ms = column_array(rows, MEMBER), column_array(rows, TIME)
     order = np.lexsort((time_ms, member))  # stable: ties stay in file order
     member, time_ms = member[order], time_ms[order]
 
-    repeated = _repeated(member, time_ms, column(rows, ROW_DIGEST)[order])
+    # Drop duplicates, rows after the test split, and members that have only context.
+    repeated = _repeated(member, time_ms, column_array(rows, ROW_DIGEST)[order])
     late = time_ms >= edges[-1]
     kept = ~(repeated | late)
     has_target = _any_per_member(member, kept & (time_ms != UNTIMED))
@@ -85,9 +104,10 @@ def histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histories:
     kept &= has_target
     order, member, time_ms = order[kept], member[kept], time_ms[kept]
 
+    # Sessions by the ids of the log, or else by gaps.
     merged = 0
     if SESSION in rows.column_names:
-        ids = column(rows, SESSION)[order]
+        ids = column_array(rows, SESSION)[order]
         starts = starts_by_id(member, time_ms, ids)
         merged = sessions_merged(member, time_ms, ids, starts)
     else:
@@ -113,8 +133,8 @@ def histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histories:
     )
 
 
-def column(rows: pa.Table, name: str) -> np.ndarray:
-    """A column of numbers as NumPy: [N], or [N, width] for a vector."""
+def column_array(rows: pa.Table, name: str) -> np.ndarray:
+    """Return a column of numbers as a NumPy array [N], or [N, W] for vectors."""
     chunked = rows[name]
     if pa.types.is_fixed_size_list(chunked.type):
         flat = chunked.combine_chunks().flatten()
@@ -122,15 +142,21 @@ def column(rows: pa.Table, name: str) -> np.ndarray:
     return chunked.to_numpy()
 
 
-def bag_column(rows: pa.Table, name: str) -> Bags:
-    """A column of bags."""
+def column_bags(rows: pa.Table, name: str) -> Bags:
+    """Return a column of bags."""
     return Bags.from_arrow(rows[name].combine_chunks())
 
 
 def write_shard(
     path: Path, kept: Histories, columns: Iterable[tuple[str, np.ndarray | Bags]]
 ) -> None:
-    """Writes the members of `kept`; `columns` are the list columns, flat: N rows each."""
+    """Write a shard.
+
+    Args:
+        path: file to write.
+        kept: the histories.
+        columns: names and values [N] of the list columns, in order of `kept`.
+    """
     offsets = pa.array(kept.offsets)
     arrays: dict[str, pa.Array] = {
         "member_id": pa.array(kept.member[kept.first]),
@@ -139,42 +165,47 @@ def write_shard(
     for k, name in enumerate(SPLITS):
         arrays[f"n_{name}"] = pa.array(kept.per_member(kept.split == k))
     for name, values in columns:
-        arrays[name] = pa.ListArray.from_arrays(offsets, arrow(values))
+        arrays[name] = pa.ListArray.from_arrays(offsets, to_arrow(values))
     write_batch(pa.RecordBatch.from_pydict(arrays), path)
 
 
-def arrow(values: np.ndarray | Bags) -> pa.Array:
-    """A column as Arrow has it: numbers, vectors or bags."""
+def to_arrow(values: np.ndarray | Bags) -> pa.Array:
+    """Return a column of numbers, vectors or bags as an Arrow array."""
     if isinstance(values, Bags):
-        return values.arrow()
+        return values.to_arrow()
     return fixed_size_lists(values) if values.ndim == 2 else pa.array(values)
 
 
 def fixed_size_lists(values: np.ndarray) -> pa.Array:
-    """float [N, W] as a fixed_size_list<float32>[W] array."""
+    """Return vectors [N, W] as a fixed_size_list<float32>[W] array."""
     flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
 def write_batch(batch: pa.RecordBatch, path: Path) -> None:
-    """Writes an uncompressed Arrow IPC file of one record batch."""
+    """Write an uncompressed Arrow IPC file of one record batch."""
     with path.open("wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
         writer.write_batch(batch)
 
 
 def _repeated(member: np.ndarray, time_ms: np.ndarray, digest: np.ndarray) -> np.ndarray:
-    """bool [N]: rows equal to an earlier one; context rows have no time and never are."""
+    """Return whether a row equals an earlier row, bool [N]; false for context rows.
+
+    Equal rows have equal times, so only rows that share a timestamp with a neighbour are compared.
+    """
     same = (member[1:] == member[:-1]) & (time_ms[1:] == time_ms[:-1]) & (time_ms[1:] != UNTIMED)
     in_slate = np.append(same, False) | np.append(False, same)
-    at = np.flatnonzero(in_slate)
-    keys = pl.DataFrame({"m": member[at], "t": time_ms[at], "d": digest[at]})
+    rows = np.flatnonzero(in_slate)
+    keys = pl.DataFrame({"m": member[rows], "t": time_ms[rows], "d": digest[rows]})
     repeated = np.zeros(len(member), bool)
-    repeated[at] = ~keys.select(pl.struct("m", "t", "d").is_first_distinct()).to_series().to_numpy()
+    repeated[rows] = (
+        ~keys.select(pl.struct("m", "t", "d").is_first_distinct()).to_series().to_numpy()
+    )
     return repeated
 
 
 def _any_per_member(member: np.ndarray, marked: np.ndarray) -> np.ndarray:
-    """bool [N]: whether any row of the row's member is marked; members lie together."""
+    """Return whether any row of a row's member is marked, bool [N]; rows are grouped by member."""
     if not len(member):
         return marked
     first = np.flatnonzero(np.append(True, member[1:] != member[:-1]))

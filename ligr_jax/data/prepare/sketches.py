@@ -1,4 +1,4 @@
-"""Summaries of unbounded streams in bounded memory, exact functions of what they have seen."""
+"""Statistics of streams in bounded memory. They do not depend on the order of the stream."""
 
 from dataclasses import dataclass, field
 
@@ -7,17 +7,21 @@ import numpy as np
 from ligr_jax.data.manifest import MISSING, QUANTILES
 from ligr_jax.ops.hashing import mix64
 
-SKETCH = 65_536  # hashes kept to count distinct ids
-SAMPLE = 100_000  # values kept to find quantiles
+SKETCH = 65_536  # number of hashes kept to count distinct ids
+SAMPLE = 100_000  # number of values kept to compute quantiles
 MINUTE_MS = 60_000
 
 
 @dataclass
 class DistinctIds:
-    """Number of distinct ids from the `size` smallest hashes (k minimum values; Bar-Yossef 2002).
+    """Number of distinct ids from the k = `size` smallest hashes (Bar-Yossef et al. 2002).
 
-    Exact while there are at most `size`; above, (size - 1) / (largest kept hash / 2^64), with a
-    relative error of about 1 / sqrt(size).
+    The number is exact up to `size` distinct ids. Above, it is estimated as (size - 1) / (largest
+    kept hash / 2^64), with a relative error of about 1 / sqrt(size).
+
+    Attributes:
+        size: number of hashes kept.
+        exact: whether `count` is exact.
     """
 
     size: int = SKETCH
@@ -25,6 +29,7 @@ class DistinctIds:
     _hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def add(self, ids: np.ndarray) -> None:
+        """Add ids, int64 [N]; `MISSING` is not counted."""
         hashes = mix64(ids[ids != MISSING])
         if not self.exact:
             hashes = hashes[hashes < self._hashes[-1]]
@@ -33,6 +38,7 @@ class DistinctIds:
             self._hashes, self.exact = self._hashes[: self.size].copy(), False
 
     def count(self) -> int:
+        """Return the number of distinct ids."""
         if self.exact:
             return len(self._hashes)
         return round((self.size - 1) * 2.0**64 / float(self._hashes[-1]))
@@ -40,10 +46,13 @@ class DistinctIds:
 
 @dataclass
 class Quantiles:
-    """Quantiles of a sample: the values whose row numbers have the `size` smallest hashes.
+    """Quantiles of a sample of values: those whose row numbers have the `size` smallest hashes.
 
-    The sample depends on the row numbers alone, not on the order or grouping of `add`. The ends are
-    the true minimum and maximum.
+    The sample depends only on the row numbers and not on the order of `add`. The first and the last
+    quantile are the true minimum and maximum.
+
+    Attributes:
+        size: size of the sample.
     """
 
     size: int = SAMPLE
@@ -52,6 +61,7 @@ class Quantiles:
     _range: tuple[float, float] = (np.inf, -np.inf)
 
     def add(self, values: np.ndarray, rows: np.ndarray) -> None:
+        """Add values (float32 [N], NaN is dropped) of the given row numbers (int64 [N])."""
         present = ~np.isnan(values)
         values, keys = values[present], mix64(rows[present])
         if not len(values):
@@ -65,7 +75,7 @@ class Quantiles:
             self._keys, self._values = self._keys[kept], self._values[kept]
 
     def at(self, count: int = QUANTILES) -> tuple[float, ...]:
-        """`count` equally spaced quantiles; empty where no value was seen."""
+        """Return `count` equally spaced quantiles; empty without values."""
         if not len(self._values):
             return ()
         inner = np.quantile(np.sort(self._values).astype(np.float64), np.linspace(0, 1, count))
@@ -74,16 +84,22 @@ class Quantiles:
 
 @dataclass
 class MinuteHistogram:
-    """Rows per occupied minute of time."""
+    """Number of rows per minute.
+
+    Attributes:
+        minutes: int64 [n], increasing: minutes since 1970 with at least one row.
+        rows: int64 [n].
+    """
 
     minutes: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def add(self, time_ms: np.ndarray) -> None:
+        """Add rows by their times, milliseconds, int64 [N]."""
         minutes, rows = np.unique(time_ms // MINUTE_MS, return_counts=True)
-        self.minutes, place = np.unique(
+        self.minutes, index = np.unique(
             np.concatenate([self.minutes, minutes]), return_inverse=True
         )
         weights = np.concatenate([self.rows, rows])
         self.rows = np.zeros(len(self.minutes), np.int64)
-        np.add.at(self.rows, place, weights)
+        np.add.at(self.rows, index, weights)

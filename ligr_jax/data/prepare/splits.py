@@ -1,4 +1,4 @@
-"""Where in time the train, validation and test splits end."""
+"""Times at which the train, validation and test splits begin and end."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,12 @@ from ligr_jax.data.schema import BadInput
 
 @dataclass(frozen=True)
 class SplitTimes:
-    """Split ends chosen by hand, in milliseconds; `test_until` None means the end of the log."""
+    """Ends of the splits, chosen by the user, in milliseconds since 1970 (UTC).
+
+    Attributes:
+        train_until, validation_until: ends of train and validation.
+        test_until: end of test; None stands for the end of the log.
+    """
 
     train_until: int
     validation_until: int
@@ -25,16 +30,25 @@ class SplitTimes:
         ):
             raise BadInput(
                 f"splits end out of order: train at {self.train_until}, validation at "
-                f"{self.validation_until}, test at {end}; each must end at or after the one before"
+                f"{self.validation_until}, test at {end}; no split may end before the previous one"
             )
 
 
 def split_edges(
     tally: Tally, times: SplitTimes | None, fractions: tuple[float, float, float]
 ) -> tuple[int, int, int, int]:
-    """First and last edges of train, validation, test in ms: split k is edge[k] <= t < edge[k + 1].
+    """Return the times between which the splits lie: edges[k] <= time < edges[k + 1] for split k.
 
-    Raises `BadInput` where no row would be left to train on, or where the log is too short to cut.
+    Args:
+        tally: totals of the log.
+        times: ends of the splits, or None to cut by `fractions`.
+        fractions: shares of the rows in train, validation and test.
+
+    Returns:
+        Four times in milliseconds since 1970 (UTC).
+
+    Raises:
+        BadInput: the train split would be empty, or the log is too short to be cut.
     """
     first, end = tally.first_ms, tally.last_ms + 1
     if times is None:
@@ -47,7 +61,7 @@ def split_edges(
     if times.test_until is None and times.validation_until >= end:
         raise BadInput(
             f"--validation-until {times.validation_until} leaves the test split empty: the log "
-            f"ends at {end - 1}; if that is meant, give --test-until the same time"
+            f"ends at {end - 1}; for an empty test split set --test-until to the same time"
         )
     return first, times.train_until, times.validation_until, times.test_until or end
 
@@ -55,20 +69,20 @@ def split_edges(
 def _by_fractions(
     minutes: MinuteHistogram, fractions: tuple[float, float, float], first: int, end: int
 ) -> tuple[int, int, int, int]:
-    """Edges at full minutes, nearest to the fractions of rows, with no wanted split left empty."""
-    wanted = [f > 0 for f in fractions]
+    """Return edges at full minutes, as near to the fractions as possible without empty splits."""
+    is_wanted = [f > 0 for f in fractions]
     n = len(minutes.minutes)
-    if n < sum(wanted):
+    if n < sum(is_wanted):
         raise BadInput(
-            f"the log covers {n} minute(s), too few to cut into {sum(wanted)} splits by time; "
+            f"the log covers {n} minute(s), too few to cut into {sum(is_wanted)} splits by time; "
             "give exact times with --train-until and --validation-until, or --fractions 1,0,0"
         )
     before = np.concatenate([[0], np.cumsum(minutes.rows)])  # rows before minute k, k = 0..n
     targets = np.cumsum(fractions)[:2] * before[-1]
     low, cuts = 0, []
     for k in range(2):
-        least = low + wanted[k]
-        most = n - sum(wanted[k + 1 :])
+        least = low + is_wanted[k]
+        most = n - sum(is_wanted[k + 1 :])
         cut = int(np.abs(before - targets[k]).argmin())
         low = min(max(cut, least), most)
         cuts.append(end if low == n else int(minutes.minutes[low]) * MINUTE_MS)
@@ -76,7 +90,11 @@ def _by_fractions(
 
 
 def check_fractions(fractions: tuple[float, ...]) -> None:
-    """Raises `BadInput` unless there are three fractions >= 0 that add up to 1, train's above 0."""
+    """Check the fractions of train, validation and test.
+
+    Raises:
+        BadInput: there are not three fractions >= 0 with the sum 1 and the first above 0.
+    """
     if (
         len(fractions) != len(SPLITS)
         or min(fractions) < 0
@@ -85,5 +103,5 @@ def check_fractions(fractions: tuple[float, ...]) -> None:
     ):
         raise BadInput(
             f"--fractions {','.join(map(str, fractions))}: give three numbers >= 0 that add up to "
-            "1, the first above 0, e.g. 0.8,0.1,0.1 (an empty split is a 0)"
+            "1, the first above 0, e.g. 0.8,0.1,0.1 (0 makes an empty split)"
         )

@@ -1,1 +1,1 @@
-"""Logs as they are found, read in bounded batches and checked against the canonical schema."""
+"""Adapters for logs of several formats, read in batches and checked against the schema."""

@@ -1,4 +1,4 @@
-"""The canonical directory as a source: Parquet or CSV files plus `log.json`."""
+"""A canonical log: a directory with Parquet or CSV files and `log.json`."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -14,35 +14,44 @@ from ligr_jax.data.sources.files import (
     rows_in,
 )
 from ligr_jax.data.sources.listing import list_tables, not_read_remark
-from ligr_jax.data.sources.source import Items, LogBatch, OnBadRow, Source
+from ligr_jax.data.sources.source import ItemSource, LogBatch, LogSource, OnBadRow
 
-MADE_WITH = ("log.json", "world.json")  # files that say what the log is
+DESCRIPTIONS = ("log.json", "world.json")  # files that describe the log
 
 
-def canonical_source(directory: Path) -> Source:
-    """Every Parquet and text file of `directory`, by name, is part of the log, but the item table.
+def canonical_source(directory: Path) -> LogSource:
+    """Open a canonical log.
 
-    Raises `BadInput` where `log.json` or all log files are missing.
+    All Parquet and text files except the item table belong to the log, in order of their names.
+
+    Args:
+        directory: directory with `log.json`.
+
+    Raises:
+        BadInput: `log.json`, the item table or all log files are absent.
     """
     schema = load_schema(directory)
     items = directory / schema.items if schema.items else None
     if items and not items.is_file():
-        raise BadInput(f"{directory}/log.json names the item table {schema.items}, which is absent")
+        raise BadInput(
+            f"{directory}/log.json names the item table {schema.items}, which does not exist; "
+            "restore the file or correct log.json"
+        )
     listing = list_tables(directory)
     files = [f for f in listing.files if f.path != items]
     if not files:
-        raise BadInput(f"{directory} holds log.json but no .parquet or .csv file of impressions")
+        raise BadInput(f"{directory} contains log.json but no .parquet or .csv file of impressions")
 
     def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
         for file in files:
             yield from read_batches(file, batch_rows, on_bad_row)
 
-    there = list(dict.fromkeys(n for f in files for n in column_names(f)))
+    present = list(dict.fromkeys(n for f in files for n in column_names(f)))
     truth = [f"p_{a}" for a in schema.actions] if schema.truth else []
     roles = {*RESERVED, *schema.actions, *schema.columns, *truth}
     described: list[Path | DataFile] = [directory / "log.json", *files]
     described += [items] if items else []
-    return Source(
+    return LogSource(
         name="canonical",
         schema=schema,
         batches=batches,
@@ -51,11 +60,11 @@ def canonical_source(directory: Path) -> Source:
             "format": "canonical",
             "files": [describe_file(f) for f in described],
         },
-        items=Items(column_names(items), partial(read_items, items)) if items else None,
-        sessions=SESSION in there,
+        items=ItemSource(column_names(items), partial(read_items, items)) if items else None,
+        sessions=SESSION in present,
         present=tuple(
-            n for n in (SESSION, WEIGHT, RANDOM) if n in there and n not in schema.columns
+            n for n in (SESSION, WEIGHT, RANDOM) if n in present and n not in schema.columns
         ),
-        unused=tuple(n for n in there if n not in roles),
-        remarks=not_read_remark([n for n in listing.not_read if n not in MADE_WITH]),
+        unused=tuple(n for n in present if n not in roles),
+        remarks=not_read_remark([n for n in listing.not_read if n not in DESCRIPTIONS]),
     )

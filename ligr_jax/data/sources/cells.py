@@ -1,7 +1,7 @@
-"""Cells as `prepare` reads them: the same from a file with types as from one without.
+"""Normalization of cells, so that files with and without types give the same values.
 
-Text is stripped of white space at both ends, and what is empty then is missing, as are the words of
-`--null-values`. Dictionaries (categoricals, enums) and bytes become text.
+Outer white space of text is removed. Empty text and the words of `--null-values` are missing
+values. Dictionary-encoded values (categoricals, enums) and bytes become text.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,15 @@ from polars.datatypes import DataTypeClass
 _TEXT = (pl.Categorical, pl.Enum, pl.Binary)
 
 
-def cleaned(table: pa.Table, null_values: Sequence[str] = ()) -> pl.DataFrame:
-    """The table with its text stripped and missing values null."""
+def clean_cells(table: pa.Table, null_values: Sequence[str] = ()) -> pl.DataFrame:
+    """Return a table with normalized cells.
+
+    Args:
+        table: rows of a file.
+        null_values: words that stand for a missing value.
+    """
     for k, column in enumerate(table.schema):
-        if pa.types.is_decimal256(column.type):  # polars panics
+        if pa.types.is_decimal256(column.type):  # polars does not support it
             table = table.set_column(k, column.name, table[k].cast(pa.string()))
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
@@ -31,8 +36,11 @@ def cleaned(table: pa.Table, null_values: Sequence[str] = ()) -> pl.DataFrame:
 
 
 def _is_tidy(column: pa.ChunkedArray) -> bool:
-    """Whether text is clean for sure: no cell is empty, or begins or ends with a byte that may be
-    of white space. Most columns are, and stripping them would take a third of all reading."""
+    """Return whether a column certainly needs no normalization.
+
+    That is the case if no cell is empty and none begins or ends with a byte that can be part of
+    white space. Most columns are tidy, and normalizing them would take a third of the reading time.
+    """
     if pa.types.is_large_string(column.type):
         offset_type: np.dtype = np.dtype(np.int64)
     elif pa.types.is_string(column.type):
@@ -55,8 +63,11 @@ def _is_tidy(column: pa.ChunkedArray) -> bool:
     return True
 
 
-def without_words(values: pl.Series, separator: str, null_values: Sequence[str]) -> pl.Series:
-    """Bags as text without the ids that mean a missing one; lists are `cleaned` already."""
+def drop_null_words(values: pl.Series, separator: str, null_values: Sequence[str]) -> pl.Series:
+    """Remove the ids that stand for a missing value from bags that are stored as text.
+
+    Bags stored as lists are normalized by `clean_cells` and returned unchanged.
+    """
     if values.dtype != pl.String or not null_values:
         return values
     words = _spellings(null_values)
@@ -67,7 +78,7 @@ def without_words(values: pl.Series, separator: str, null_values: Sequence[str])
 
 
 def _cleaned(values: pl.Series, words: list[str]) -> pl.Series | None:
-    """The column as it is read; None where it stays as it is."""
+    """Return the normalized column, or None if it does not change."""
     if isinstance(values.dtype, pl.Array) and not values.dtype.inner.is_numeric():
         values = values.arr.to_list()
     lists = isinstance(values.dtype, pl.List)
@@ -75,7 +86,7 @@ def _cleaned(values: pl.Series, words: list[str]) -> pl.Series | None:
     if inner in _TEXT:
         try:
             values = values.cast(pl.List(pl.String) if lists else pl.String)
-        except pl.exceptions.PolarsError:  # bytes that are no text: refused where they are used
+        except pl.exceptions.PolarsError:  # bytes that are not text: the parser reports them
             return None
         inner = pl.String()
     expression = _present(pl.element() if lists else pl.col("x"), inner, words)
@@ -89,7 +100,7 @@ def _cleaned(values: pl.Series, words: list[str]) -> pl.Series | None:
 def _present(
     value: pl.Expr, dtype: pl.DataType | DataTypeClass, words: list[str]
 ) -> pl.Expr | None:
-    """`value`, null where it is missing; None where nothing of this type can be."""
+    """Return an expression with null for missing values; None if no value can be missing."""
     if dtype == pl.String:
         text = value.str.strip_chars()
         missing = text.is_in(["", *words]) if words else text.str.len_bytes() == 0
@@ -103,7 +114,7 @@ def _present(
 
 
 def _spellings(words: Sequence[str]) -> list[str]:
-    """Words as text files spell them: a whole number with and without a decimal point."""
+    """Return words together with both spellings of whole numbers, e.g. "-1" and "-1.0"."""
     out = dict.fromkeys(w.strip() for w in words)
     for word in list(out):
         number = word.removesuffix(".0")

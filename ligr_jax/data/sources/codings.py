@@ -1,8 +1,8 @@
-"""Label columns with another coding than 0 and 1, distinguished from single bad rows.
+"""Detection of label columns that use another coding than 0 and 1.
 
-A column of -1 and 1, of yes and no or of ratings has no bad rows: to leave out what is neither 0
-nor 1 would keep the positives alone. So such a column is refused as a whole, whether bad rows are
-to be skipped or not, and the message lists its values.
+In a column of -1 and 1, of yes and no, or of ratings, values other than 0 and 1 are not invalid
+rows. Skipping them would keep only the positives. Such a column is therefore an error even if
+invalid rows are skipped, and the message lists its values.
 """
 
 from collections import Counter
@@ -11,16 +11,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-MOST_VALUES = 1000  # distinct bad values that are counted apart
-FEW, OFTEN = 10, 100  # rows
+MOST_VALUES = 1000  # largest number of distinct values that are counted separately
+FEW, OFTEN = 10, 100  # rows; see `LabelTally.is_coding`
 POSITIVE_WORDS = ("yes", "y", "t", "positive", "pos", "clicked", "click", "on", "liked")
 
 
 @dataclass
 class LabelTally:
-    """Labels of one column by their values.
+    """Counts of the values of a label column.
 
-    bad: count of each value that is neither 0 nor 1, as text.
+    Attributes:
+        zeros, ones: number of labels 0 and 1.
+        bad: number of rows of each other value, as text.
     """
 
     zeros: int = 0
@@ -28,7 +30,13 @@ class LabelTally:
     bad: Counter[str] = field(default_factory=Counter)
 
     def add(self, labels: np.ndarray, values: pl.Series, bad: np.ndarray) -> None:
-        """labels: int8, as parsed; bad: bool, which of `values` are no labels."""
+        """Add rows.
+
+        Args:
+            labels: int8 [N], parsed labels.
+            values: [N], values of the file.
+            bad: bool [N], whether a value is not a label.
+        """
         self.zeros += int(((labels == 0) & ~bad).sum())
         self.ones += int(((labels == 1) & ~bad).sum())
         if bad.any():
@@ -39,11 +47,11 @@ class LabelTally:
 
     @property
     def is_coding(self) -> bool:
-        """Whether the bad values are a coding, and not single bad rows.
+        """Whether the other values are a coding, and not single invalid rows.
 
-        They are where leaving them out would leave no negatives, or take all of what may be the
-        positives; where they are a third of the labels, or ten rows and one in a hundred; or where
-        one of them is frequent. A few odd values in a column of zeros and ones are bad rows.
+        They are a coding if skipping them leaves no negatives or no positives, if they are more
+        than a third of the labels, if they are at least `FEW` rows and 1 % of the labels, or if one
+        of them occurs at least `OFTEN` times.
         """
         rows = self.bad.total()
         if not rows:
@@ -58,25 +66,28 @@ class LabelTally:
         )
 
     def describe(self, action: str, by_rule: bool) -> str:
-        """What the column holds and how to say which values are positive.
+        """Return the values of the column and how to declare the positive ones, for a message.
 
-        by_rule: whether `--label` can say it, as for tables.
+        Args:
+            action: name of the action.
+            by_rule: whether the source supports `--label`.
         """
         counts = self.bad + Counter({"0": self.zeros, "1": self.ones})
         shown = [f"{v} ({n:,} rows)" for v, n in sorted(counts.items(), key=_by_value)[:8]]
         more = f" and {len(counts) - 8} more" if len(counts) > 8 else ""
-        said = (
+        text = (
             f"its values are {', '.join(shown)}{more}; labels are 0 or 1 (false or true), empty "
             "where unknown. "
         )
         if not by_rule:
-            return said + "Write the column as 0 and 1"
-        said += f"Say which values are positive, e.g. --label '{action}={self._rule()}'"
+            return text + "Write the column as 0 and 1"
+        text += f"Declare which values are positive, e.g. --label '{action}={self._rule()}'"
         if len(self.bad) == 1 and self.zeros and self.ones:
-            said += f" (or --null-values {next(iter(self.bad))}, if that means unknown)"
-        return said
+            text += f" (or --null-values {next(iter(self.bad))}, if that means unknown)"
+        return text
 
     def _rule(self) -> str:
+        """Return a plausible right-hand side of `--label` for the values of the column."""
         numbers = [x for v in (*self.bad, *["0"] * bool(self.zeros), *["1"] * bool(self.ones))
                    if (x := _number(v)) is not None]  # fmt: skip
         if len(numbers) < len(self.bad):

@@ -1,4 +1,4 @@
-"""Byte streams of files that may be compressed, recognized by their first bytes."""
+"""Byte streams of files with or without compression, which is detected by the first bytes."""
 
 import bz2
 import gzip
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 SUFFIXES = (".gz", ".bz2", ".zst", ".zstd", ".xz")
 
-# First bytes of a format -> opens a decompressing stream over an open file.
+# First bytes of a format -> function that opens a decompressing stream over an open file.
 _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),
     b"BZh": bz2.BZ2File,
@@ -21,14 +21,16 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 
 
 def plain_name(path: Path) -> str:
-    """The file's name without the suffix of its compression."""
+    """Return the name of a file without the suffix of its compression."""
     return path.name.removesuffix(path.suffix) if path.suffix in SUFFIXES else path.name
 
 
 class TextStream:
-    """The decompressed bytes of a file, for `with` and for pyarrow.
+    """Decompressed bytes of a file, as a context manager and a file object for pyarrow.
 
-    tail: the last bytes read that are no line ends.
+    Attributes:
+        compressed: whether the file is compressed.
+        tail: the last two bytes read, without line ends.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +43,11 @@ class TextStream:
         self.tail = b""
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes; raises `OSError` where compressed data are cut off or damaged."""
+        """Read up to `size` bytes, or all bytes.
+
+        Raises:
+            OSError: compressed data are truncated or damaged.
+        """
         try:
             data: bytes = self._stream.read(size) if size >= 0 else self._stream.read()
         except (EOFError, lzma.LZMAError, pa.ArrowException, ValueError) as e:

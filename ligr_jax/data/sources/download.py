@@ -1,4 +1,4 @@
-"""Fetching a public archive by address and checksum."""
+"""Download of a public archive with a checksum."""
 
 import hashlib
 import os
@@ -10,10 +10,18 @@ from ligr_jax.data.schema import BadInput
 
 
 def download(url: str, checksum: str, destination: Path) -> Path:
-    """Fetches `url` into file `destination`, unless it is there already with the right checksum.
+    """Download a file, unless it already exists with the expected checksum.
 
-    checksum: `md5:...` or `sha256:...`, in hex.
-    Raises `BadInput` without a connection and for other bytes than expected; then nothing is left.
+    Args:
+        url: address of the file.
+        checksum: `md5:...` or `sha256:...`, in hex.
+        destination: file to write.
+
+    Returns:
+        `destination`.
+
+    Raises:
+        BadInput: the download fails or has another checksum. No file is left behind.
     """
     algorithm, _, expected = checksum.partition(":")
     if destination.is_file() and _digest(destination, algorithm) == expected:
@@ -24,13 +32,13 @@ def download(url: str, checksum: str, destination: Path) -> Path:
         with urllib.request.urlopen(url, timeout=60) as reply, partial.open("wb") as file:
             while chunk := reply.read(1 << 20):
                 file.write(chunk)
-        found = _digest(partial, algorithm)
-        if found != expected:
-            raise BadInput(f"{url}: {algorithm} is {found}, expected {expected}; try again later")
+        actual = _digest(partial, algorithm)
+        if actual != expected:
+            raise BadInput(f"{url}: {algorithm} is {actual}, expected {expected}; try again later")
         os.replace(partial, destination)
     except (urllib.error.URLError, OSError) as e:
         raise BadInput(
-            f"cannot download {url} ({e}); fetch it elsewhere and put the file here: {destination}"
+            f"cannot download {url} ({e}); download it elsewhere and copy it to {destination}"
         ) from e
     finally:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Parquet and text files of rows, read a bounded number of rows at a time, in file order."""
+"""Parquet and text files of rows, read in batches and in file order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.sources.cells import cleaned
-from ligr_jax.data.sources.delimited import count_rows, header, text_tables
-from ligr_jax.data.sources.reading import Reading
+from ligr_jax.data.sources.cells import clean_cells
+from ligr_jax.data.sources.delimited import count_rows, read_header, read_text_tables
 from ligr_jax.data.sources.source import ROW_DIGEST, LogBatch, OnBadRow
+from ligr_jax.data.sources.text_options import TextOptions
 from ligr_jax.digests import digest_file
 
 PARQUET = (".parquet", ".pq", ".parq")
@@ -23,21 +23,26 @@ PARQUET = (".parquet", ".pq", ".parq")
 class DataFile:
     """One file of rows.
 
-    name: in messages and the manifest; relative to the log's directory.
-    partition: columns whose value the path gives (`dt=2023-11-16/part-0.parquet`), None for null.
+    Attributes:
+        path: the file.
+        name: name in messages and in the manifest, relative to the directory of the log.
+        partition: columns with a value in the path (`dt=2023-11-16/part-0.parquet`); None for null.
+        reading: how a text file is read.
     """
 
     path: Path
     name: str
     partition: Mapping[str, str | None] = field(default_factory=dict)
-    reading: Reading = field(default_factory=Reading)
+    reading: TextOptions = field(default_factory=TextOptions)
 
     @classmethod
     def of(cls, file: "Path | DataFile") -> "DataFile":
+        """Return a file, or the file of a path."""
         return file if isinstance(file, DataFile) else cls(file, file.name)
 
     @property
     def parquet(self) -> bool:
+        """Whether the file is Parquet, by its suffix or its first bytes."""
         if self.path.suffix in PARQUET:
             return True
         with self.path.open("rb") as f:
@@ -45,28 +50,32 @@ class DataFile:
 
 
 def describe_file(file: Path | DataFile) -> dict[str, Any]:
-    """Name, size in bytes and xxh64 (hex) of the content."""
+    """Return name, size in bytes and xxh64 (hex) of a file, for the manifest."""
     file = DataFile.of(file)
     size = file.path.stat().st_size
     return {"name": file.name, "bytes": size, "xxh64": digest_file(file.path)}
 
 
 def column_names(file: Path | DataFile) -> list[str]:
-    """Columns of a file, those of its path last; raises `BadInput` where it cannot be read."""
+    """Return the columns of a file, followed by columns of its path.
+
+    Raises:
+        BadInput: the file cannot be read, or a column occurs twice.
+    """
     file = DataFile.of(file)
     if file.parquet:
         with _open_parquet(file.path) as opened:
             names = list(opened.schema_arrow.names)
         if len(set(names)) < len(names):
-            twice = sorted({n for n in names if names.count(n) > 1})
-            raise BadInput(f"{file.path}: columns {twice} appear twice; rename them")
+            repeated = sorted({n for n in names if names.count(n) > 1})
+            raise BadInput(f"{file.path}: columns {repeated} appear twice; rename them")
     else:
-        names = [n.strip() for n in header(file.path, file.reading)[0]]
+        names = [n.strip() for n in read_header(file.path, file.reading)[0]]
     return [*names, *(k for k in file.partition if k not in names)]
 
 
 def column_type(file: Path | DataFile, name: str) -> pa.DataType:
-    """Arrow type of a column: string in text files and paths."""
+    """Return the Arrow type of a column; columns of text files and paths are strings."""
     file = DataFile.of(file)
     if not file.parquet:
         return pa.string()
@@ -76,7 +85,7 @@ def column_type(file: Path | DataFile, name: str) -> pa.DataType:
 
 
 def rows_in(file: Path | DataFile) -> int:
-    """Rows of a file: exact for Parquet and for text whose quotes are in pairs."""
+    """Return the number of rows of a file; exact except for text with unbalanced quotes."""
     file = DataFile.of(file)
     if file.parquet:
         with _open_parquet(file.path) as opened:
@@ -87,10 +96,15 @@ def rows_in(file: Path | DataFile) -> int:
 def read_batches(
     file: Path | DataFile, batch_rows: int, on_bad_row: OnBadRow = "error"
 ) -> Iterator[LogBatch]:
-    """Batches of at most `batch_rows` rows, with `ROW_DIGEST`.
+    """Yield the rows of a file in batches, with the column `ROW_DIGEST`.
 
-    Raises `BadInput` where the file is truncated, not what its name says, or a line of a text file
-    has the wrong number of fields (left out and counted with on_bad_row="skip").
+    Args:
+        file: the file.
+        batch_rows: largest number of rows of a batch.
+        on_bad_row: whether lines with a wrong number of fields are an error or are skipped.
+
+    Raises:
+        BadInput: the file is truncated or damaged, or a line has a wrong number of fields.
     """
     file = DataFile.of(file)
     first_row = 1
@@ -106,7 +120,7 @@ def read_batches(
 
 
 def read_column(file: Path | DataFile, name: str, batch_rows: int) -> Iterator[pl.Series]:
-    """One column in file order, for a scan that needs no other; malformed rows are left out."""
+    """Yield the values of one column in file order, without malformed rows."""
     file = DataFile.of(file)
     if name in file.partition and name not in column_names(replace(file, partition={})):
         yield pl.Series(name, [file.partition[name]], dtype=pl.String)
@@ -116,30 +130,33 @@ def read_column(file: Path | DataFile, name: str, batch_rows: int) -> Iterator[p
 
 
 def read_items(file: Path | DataFile, batch_rows: int = 1 << 17) -> Iterator[LogBatch]:
-    """An item or user table as batches without `ROW_DIGEST`; an empty one is a batch of no rows."""
+    """Yield the rows of an item table in batches, without `ROW_DIGEST`.
+
+    A table without rows gives one empty batch.
+    """
     file, empty = DataFile.of(file), True
     for batch in read_batches(file, batch_rows):
         empty = False
         yield replace(batch, frame=batch.frame.drop(ROW_DIGEST))
     if empty:
-        nothing = pl.DataFrame(schema=dict.fromkeys(column_names(file), pl.String))
-        yield LogBatch(file.name, 1, nothing, text=True)
+        no_rows = pl.DataFrame(schema=dict.fromkeys(column_names(file), pl.String))
+        yield LogBatch(file.name, 1, no_rows, text=True)
 
 
 def read_whole(file: Path | DataFile) -> LogBatch:
-    """The same as one batch, of a file that is small."""
+    """Return all rows of a small table as one batch."""
     batches = list(read_items(file))
     return replace(batches[0], frame=pl.concat(b.frame for b in batches))
 
 
 def row_digests(frame: pl.DataFrame) -> pl.Series:
-    """uint64: equal for rows equal in every column."""
+    """Return digests of rows, uint64 [N]; equal rows have equal digests."""
     return frame.hash_rows(seed=0).alias(ROW_DIGEST)
 
 
 def _frame(table: pa.Table, file: DataFile) -> pl.DataFrame:
-    """The rows with cleaned cells, and with the columns that the path gives."""
-    frame = cleaned(table, file.reading.null_values)
+    """Return rows with normalized cells and the columns of the path."""
+    frame = clean_cells(table, file.reading.null_values)
     added = [
         pl.Series(name, [value], dtype=pl.String).new_from_index(0, frame.height)
         for name, value in file.partition.items()
@@ -153,7 +170,7 @@ def _tables(
 ) -> Iterator[tuple[pa.Table, int]]:
     if file.parquet:
         return _parquet_tables(file.path, batch_rows, only)
-    return text_tables(file.path, file.name, file.reading, on_bad_row, only)
+    return read_text_tables(file.path, file.name, file.reading, on_bad_row, only)
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
@@ -161,8 +178,8 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as e:
         raise BadInput(
-            f"{path}: not a complete Parquet file ({_first_line(e)}); was its writer cut off? "
-            "write or copy it again"
+            f"{path}: not a complete Parquet file ({_first_line(e)}), perhaps because its writer "
+            "was interrupted; write or copy it again"
         ) from e
 
 

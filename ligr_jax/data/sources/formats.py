@@ -1,4 +1,4 @@
-"""Which adapter reads a directory."""
+"""Selection of the adapter that reads a log."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,16 +8,17 @@ from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.kuairand import kuairand_marks, kuairand_source
 from ligr_jax.data.sources.listing import SUFFIXES, table_files
 from ligr_jax.data.sources.movielens import movielens_marks, movielens_source
-from ligr_jax.data.sources.source import Source
-from ligr_jax.data.sources.tabular import EXAMPLE, TableColumns, table_source
+from ligr_jax.data.sources.source import LogSource
+from ligr_jax.data.sources.table_columns import EXAMPLE, TableColumns
+from ligr_jax.data.sources.table_source import table_source
 
-FORMATS: dict[str, Callable[[Path, TableColumns], Source]] = {
+FORMATS: dict[str, Callable[[Path, TableColumns], LogSource]] = {
     "canonical": lambda path, _: canonical_source(path),
     "kuairand": lambda path, _: kuairand_source(path),
     "movielens": lambda path, _: movielens_source(path),
     "table": table_source,
 }
-# What a directory lacks to be of a format: [] nothing, None where nothing in it is like the format.
+# What a directory lacks to have a format: [] if nothing, None if no file resembles the format.
 MARKS: dict[str, Callable[[Path], list[str] | None]] = {
     "kuairand": kuairand_marks,
     "movielens": movielens_marks,
@@ -26,16 +27,21 @@ MARKS: dict[str, Callable[[Path], list[str] | None]] = {
 
 def open_source(
     path: str | Path, format: str = "auto", columns: TableColumns | None = None
-) -> Source:
-    """The source at `path`, recognized by its files where `format` is "auto".
+) -> LogSource:
+    """Open a log.
 
-    columns: what the columns of a table mean; other formats know it.
-    Raises `BadInput` where nothing is there or nothing fits.
+    Args:
+        path: directory or file of the log.
+        format: a key of `FORMATS`, or "auto" to detect the format by the files.
+        columns: the meaning of the columns of a table; the other formats define it.
+
+    Raises:
+        BadInput: the path does not exist, or no format fits.
     """
     path, columns = Path(path), columns or TableColumns()
     if not path.exists():
-        raise BadInput(f"{path} does not exist; give the directory or file that holds the log")
-    name = recognize(path, columns) if format == "auto" else format
+        raise BadInput(f"{path} does not exist; give the directory or file of the log")
+    name = detect_format(path, columns) if format == "auto" else format
     if name != "table":
         if path.is_file():
             raise BadInput(f"--format {name} reads a directory, and {path} is a file")
@@ -43,8 +49,12 @@ def open_source(
     return FORMATS[name](path, columns)
 
 
-def recognize(path: Path, columns: TableColumns) -> str:
-    """Name of the format of `path`, by all the marks of a format."""
+def detect_format(path: Path, columns: TableColumns) -> str:
+    """Return the name of the format of a log.
+
+    Raises:
+        BadInput: no format fits. The message lists what each similar format lacks.
+    """
     if path.is_file():
         return "table"
     if (path / "log.json").is_file():
@@ -61,19 +71,20 @@ def recognize(path: Path, columns: TableColumns) -> str:
         if lacking
     ]
     if table_files(path):
-        almost.append(f"As a table, say what its columns mean, e.g. {EXAMPLE}. ")
+        almost.append(f"As a table, declare what its columns mean, e.g. {EXAMPLE}. ")
     names = sorted(p.name for p in path.iterdir())
     raise BadInput(
-        f"{path}: no known log. Looked for log.json (canonical), log_standard* or log_random* with "
-        "video_features_basic* (KuaiRand), ratings and movies with their columns (MovieLens), and, "
+        f"{path}: the format of the log is not known. Looked for log.json (canonical), "
+        "log_standard* or log_random* with video_features_basic* (KuaiRand), ratings and movies "
+        "with their columns (MovieLens), and, "
         f"if --actions is given, any {', '.join(SUFFIXES)} file (--format table). "
-        f"{''.join(almost)}There: {names[:12] or 'nothing'}"
+        f"{''.join(almost)}The directory contains {names[:12] or 'nothing'}"
     )
 
 
 def _refuse_table_options(path: Path, name: str, columns: TableColumns) -> None:
-    """Options that only tables have would do nothing."""
-    given = {
+    """Raise `BadInput` for options of tables, which other formats ignore."""
+    requested = {
         "--map": columns.names,
         "--ignore": columns.ignore,
         "--label": columns.labels,
@@ -81,7 +92,7 @@ def _refuse_table_options(path: Path, name: str, columns: TableColumns) -> None:
         "--delimiter, --encoding or --null-values": columns.reading != TableColumns().reading,
         "--items": columns.items,
     }
-    for option, value in given.items():
+    for option, value in requested.items():
         if value:
             raise BadInput(
                 f"{option} is for tables; {path} is read as {name} (or add --format table)"

@@ -1,9 +1,9 @@
-"""Ids as 64-bit integers: integers stay as they are, strings by xxh64 (seed 0) of their UTF-8.
+"""Ids as 64-bit integers: integers are unchanged, strings are hashed by xxh64 (seed 0) of UTF-8.
 
-One rule for files with and without types: strings that spell an integer ("17", but neither "017"
-nor "+17") are that integer, whole floats (58.0, "58.0") are integers, booleans and the words true
-and false are 1 and 0. A float with a fraction is no id, and neither is one above 2^53, where
-doubles no longer tell integers apart.
+The same rules apply to files with and without types. A string that spells an integer ("17", but
+neither "017" nor "+17") is that integer, a float without a fraction (58.0, "58.0") is an integer,
+and booleans and the words true and false are 1 and 0. A float with a fraction is not an id, and
+neither is a float above 2^53, because doubles cannot represent all larger integers.
 """
 
 from collections.abc import Callable
@@ -16,25 +16,31 @@ import xxhash
 from ligr_jax.data.manifest import MISSING
 from ligr_jax.data.sources.rules import Rules
 
-EXACT = 2**53  # doubles below tell integers apart
+EXACT = 2**53  # doubles represent all integers below
 FRACTION = (
-    "is a float with a fraction, which is no id; write ids as integers or strings, or name a "
+    "is a float with a fraction and not an id; write ids as integers or strings, or declare a "
     "column of numbers as --numeric"
 )
 TOO_LARGE = (
-    "is a float above 2^53, where floats no longer tell ids apart; write ids as integers or strings"
+    "is a float above 2^53, where floats do not distinguish ids; write ids as integers or strings"
 )
-RESERVED_ID = "is the one id that stands for a missing one; write ids as strings"
+RESERVED_ID = "is the id that stands for a missing id; write ids as strings"
 BOOLEANS = {"true": 1, "True": 1, "TRUE": 1, "false": 0, "False": 0, "FALSE": 0}
 
 
 def parse_ids(values: pl.Series, text: bool = True) -> tuple[np.ndarray, Rules]:
-    """int64 ids, `MISSING` where null, and the rows whose values are no ids.
+    """Parse a column of ids.
 
-    Unsigned 64-bit integers are reinterpreted. text: whether strings that spell an integer, a whole
-    float or a boolean are that (False: an adapter has given the column its type; strings are
-    hashed as they are).
-    Raises `TypeError` for values of another kind.
+    Args:
+        values: [N]. Unsigned 64-bit integers are reinterpreted as signed.
+        text: whether strings that spell an integer, a float or a boolean are converted. False means
+            that an adapter set the type of the column, and all strings are hashed.
+
+    Returns:
+        int64 [N], `MISSING` for null; and the rows that are not ids.
+
+    Raises:
+        TypeError: the type of the column cannot hold ids.
     """
     dtype = values.dtype
     if dtype in (pl.Categorical, pl.Enum):
@@ -52,14 +58,18 @@ def parse_ids(values: pl.Series, text: bool = True) -> tuple[np.ndarray, Rules]:
     elif dtype == pl.Null:
         return np.full(len(values), MISSING, np.int64), []
     else:
-        raise TypeError(f"{dtype} values are no ids")
+        raise TypeError(f"{dtype} values are not ids")
     rules = [(ids == MISSING, RESERVED_ID)] if dtype in (pl.Int64, pl.UInt64) else []
     ids[values.is_null().to_numpy()] = MISSING
     return ids, rules
 
 
 def to_ids(values: pl.Series, text: bool = True) -> np.ndarray:
-    """As `parse_ids`; raises `TypeError` for the first value that is no id."""
+    """Parse a column of ids, as `parse_ids` does.
+
+    Raises:
+        TypeError: a value is not an id.
+    """
     ids, rules = parse_ids(values, text)
     for rows, rule in rules:
         if rows.any():
@@ -68,7 +78,10 @@ def to_ids(values: pl.Series, text: bool = True) -> np.ndarray:
 
 
 def hash_strings(values: pl.Series) -> np.ndarray:
-    """int64 xxh64 of each string, computed once per distinct value; `MISSING` where null."""
+    """Hash strings to int64 ids by xxh64; null becomes `MISSING`.
+
+    Every distinct value is hashed once.
+    """
     coded = values.to_arrow().cast(pa.large_string()).dictionary_encode()
     distinct = coded.dictionary.to_pylist()
     hashes = np.empty(len(distinct) + 1, np.uint64)
@@ -79,7 +92,7 @@ def hash_strings(values: pl.Series) -> np.ndarray:
 
 
 def _text_ids(values: pl.Series) -> tuple[np.ndarray, Rules]:
-    """Each kind of spelling takes its rows; what is left are strings."""
+    """Parse text: signed and unsigned integers, floats, booleans, and strings, in this order."""
     ids = np.full(len(values), MISSING)
     rules: Rules = []
     kinds: list[Callable[[pl.Series], tuple[pl.Series, np.ndarray, Rules]]] = [
@@ -89,42 +102,43 @@ def _text_ids(values: pl.Series) -> tuple[np.ndarray, Rules]:
         _booleans,
     ]
     for kind in kinds:
-        mine, numbers, broken = kind(values)
-        if not mine.any():
+        matches, numbers, broken = kind(values)
+        if not matches.any():
             continue
-        ids = np.where(mine.to_numpy(), numbers, ids)
+        ids = np.where(matches.to_numpy(), numbers, ids)
         rules += broken
-        values = values.set(mine, None)
+        values = values.set(matches, None)
         if not values.count():
             return ids, rules
     return np.where(values.is_null().to_numpy(), ids, hash_strings(values)), rules
 
 
 def _signed(values: pl.Series) -> tuple[pl.Series, np.ndarray, Rules]:
+    """Return which values are int64, their ids, and the rows that are not ids."""
     numbers = values.cast(pl.Int64, strict=False)
-    mine = (numbers.cast(pl.String) == values).fill_null(False)
+    matches = (numbers.cast(pl.String) == values).fill_null(False)
     ids = numbers.fill_null(0).to_numpy()
-    return mine, ids, [(mine.to_numpy() & (ids == MISSING), RESERVED_ID)]
+    return matches, ids, [(matches.to_numpy() & (ids == MISSING), RESERVED_ID)]
 
 
 def _unsigned(values: pl.Series) -> tuple[pl.Series, np.ndarray, Rules]:
     numbers = values.cast(pl.UInt64, strict=False)
-    mine = (numbers.cast(pl.String) == values).fill_null(False)
+    matches = (numbers.cast(pl.String) == values).fill_null(False)
     ids = numbers.fill_null(0).to_numpy().view(np.int64)
-    return mine, ids, [(mine.to_numpy() & (ids == MISSING), RESERVED_ID)]
+    return matches, ids, [(matches.to_numpy() & (ids == MISSING), RESERVED_ID)]
 
 
 def _floats(values: pl.Series) -> tuple[pl.Series, np.ndarray, Rules]:
-    """Decimal notation alone: 1e5 may be a string of hexadecimal digits."""
-    mine = values.str.contains(r"^-?(0|[1-9]\d*)\.\d*$").fill_null(False)
-    numbers = values.set(~mine, None).cast(pl.Float64, strict=False)
-    return mine, *_float_ids(numbers)
+    """Parse decimal notation; 1e5 stays a string because it can be a hexadecimal id."""
+    matches = values.str.contains(r"^-?(0|[1-9]\d*)\.\d*$").fill_null(False)
+    numbers = values.set(~matches, None).cast(pl.Float64, strict=False)
+    return matches, *_float_ids(numbers)
 
 
 def _booleans(values: pl.Series) -> tuple[pl.Series, np.ndarray, Rules]:
-    mine = values.is_in(list(BOOLEANS)).fill_null(False)
+    matches = values.is_in(list(BOOLEANS)).fill_null(False)
     ones = [word for word, number in BOOLEANS.items() if number]
-    return mine, values.is_in(ones).fill_null(False).cast(pl.Int64).to_numpy(), []
+    return matches, values.is_in(ones).fill_null(False).cast(pl.Int64).to_numpy(), []
 
 
 def _float_ids(numbers: pl.Series) -> tuple[np.ndarray, Rules]:

@@ -1,4 +1,4 @@
-"""Dates and times as text in ISO 8601 and its usual relatives, to milliseconds since 1970."""
+"""Parsing of ISO 8601 dates and times, and common variants, to milliseconds since 1970."""
 
 from zoneinfo import ZoneInfo
 
@@ -13,25 +13,30 @@ PATTERN = (
     r"(?:[T ]+(?P<h>\d{1,2}):?(?P<m>\d{2})(?::?(?P<s>\d{2})(?:[.,](?P<f>\d{1,9}))?)?"
     r" ?(?P<z>Z|z|UTC|GMT|[+-]\d{2}:?\d{0,2})?)?$"
 )
-MARKED = r"[-/T]"  # what tells a date from a number
+MARKED = r"[-/T]"  # characters that distinguish a date from a number
 
 
 def is_iso(values: pl.Series) -> pl.Series:
-    """bool: whether the text looks like an ISO date or time."""
+    """Return whether each text looks like an ISO date or time, bool [N]."""
     return (values.str.contains(PATTERN) & values.str.contains(MARKED)).fill_null(False)
 
 
 def has_zone(values: pl.Series) -> pl.Series:
-    """bool: whether an ISO time says its offset from UTC."""
+    """Return whether each ISO time has an offset from UTC, bool [N]."""
     return values.str.contains(
         r":?\d{2}(?:[.,]\d+)? ?(?:Z|z|UTC|GMT|[+-]\d{2}:?\d{0,2})$"
     ).fill_null(False) & values.str.contains(r"[T ]")
 
 
 def parse_iso(values: pl.Series, zone: str) -> pl.Series:
-    """Int64 milliseconds, null where the text is no ISO time or names a day or hour that is not.
+    """Parse ISO dates and times.
 
-    zone: of times that name none.
+    Args:
+        values: text [N].
+        zone: time zone of times without an offset.
+
+    Returns:
+        Int64 [N], milliseconds since 1970 (UTC); null if the text is not a valid ISO time.
     """
     parts = values.str.extract_groups(PATTERN).struct.unnest()
     number = {
@@ -59,21 +64,32 @@ def parse_iso(values: pl.Series, zone: str) -> pl.Series:
         shifted = out
     if zoned.all():
         return shifted
-    naive = localized(out.cast(pl.Datetime("ms")), zone)
+    naive = local_to_utc_ms(out.cast(pl.Datetime("ms")), zone)
     return naive.zip_with(~zoned, shifted) if zoned.any() else naive
 
 
-def localized(values: pl.Series, zone: str) -> pl.Series:
-    """Int64 milliseconds of local times in `zone`: the first of two equal ones, null where the
-    clock jumped over them."""
+def local_to_utc_ms(values: pl.Series, zone: str) -> pl.Series:
+    """Convert local times to milliseconds since 1970 (UTC).
+
+    Args:
+        values: datetimes [N] without a time zone.
+        zone: the time zone.
+
+    Returns:
+        Int64 [N]. An ambiguous time is the earlier one; a time that does not exist is null.
+    """
     if zone == "UTC":
         return values.dt.epoch("ms")
-    there = values.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-    return there.dt.epoch("ms")
+    local = values.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    return local.dt.epoch("ms")
 
 
 def check_zone(zone: str) -> str:
-    """The zone's name; raises `BadInput` where it is not known."""
+    """Return the name of a time zone.
+
+    Raises:
+        BadInput: the time zone is not known.
+    """
     try:
         ZoneInfo(zone)
         pl.Series([0]).cast(pl.Datetime("ms")).dt.replace_time_zone(zone)

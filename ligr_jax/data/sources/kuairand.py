@@ -3,13 +3,13 @@
 Reads the published CSV files and Parquet files of the same columns:
 
     log_standard*, log_random*     impressions (time_ms is UTC; date and hourmin are UTC+8, unused)
-    video_features_basic*          videos; must fit in memory
+    video_features_basic*          videos; they must fit into memory
     user_features*                 optional, static
     watch_history_before.parquet   optional: earlier impressions in order, without times
 
-`video_features_statistic*` counts over the whole period, the future included: never read.
-Play time is clipped to [0, 3 x duration], and to 10 minutes at most: beyond, it measures a screen
-left on. A duration of 0 means missing. Of a video's tags the first is taken.
+`video_features_statistic*` is not read, because its counts include the future.
+Play time is clipped to [0, 3 x duration] and to at most 10 minutes, because longer times measure a
+screen that was left on. A duration of 0 is missing. Only the first tag of a video is used.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,9 +26,9 @@ from ligr_jax.data.sources.files import (
     read_whole,
     rows_in,
 )
-from ligr_jax.data.sources.listing import is_table
+from ligr_jax.data.sources.listing import is_table_file
 from ligr_jax.data.sources.parse import DAY_MS, PolarsType, with_types
-from ligr_jax.data.sources.source import ROW_DIGEST, Items, LogBatch, OnBadRow, Source
+from ligr_jax.data.sources.source import ROW_DIGEST, ItemSource, LogBatch, LogSource, OnBadRow
 
 URL = "https://zenodo.org/records/10439422/files/"
 ARCHIVES = {  # published checksums
@@ -37,7 +37,7 @@ ARCHIVES = {  # published checksums
 }
 UTC_PLUS_8_MS = 8 * 3_600_000
 MAX_PLAY_MS = 600_000
-EARLIER_PER_USER = 50  # most impressions of a user in a history file
+EARLIER_PER_USER = 50  # largest number of impressions of a user in a history file
 
 RENAMED = {
     "user_id": "member_id",
@@ -67,7 +67,7 @@ NOTES = (
     "click means different things on different surfaces: report it per surface",
     "hate is an explicit negative; contribution is any of like, comment, share, follow",
 )
-# Files next to the logs, by the start of their names, and the columns that are read of them.
+# Files next to the logs, by the start of their names, and the columns that are read.
 NEEDED = {
     "video_features_basic": (
         *("video_id", "author_id", "video_type", "upload_dt", "upload_type"),
@@ -81,31 +81,38 @@ _INTEGERS = ("user_id", "video_id", "time_ms", "tab", "play_time_ms", "duration_
 
 
 def kuairand_marks(directory: Path) -> list[str] | None:
-    """What `directory` (or its `data` directory) lacks to be KuaiRand, [] where it lacks nothing;
-    None where no file is named like its logs."""
+    """Return what a directory, or its `data` directory, lacks to be KuaiRand.
+
+    Returns:
+        A message for every missing file or column; None if no file is named like a log.
+    """
     directory = _data(directory)
     logs = _logs(directory)
     if not logs:
         return None
-    found = {start: _only(directory, start) for start in NEEDED}
+    files = {start: _only(directory, start) for start in NEEDED}
     lacking = []
-    for start, file in found.items():
+    for start, file in files.items():
         if file is None and start not in OPTIONAL:
             lacking.append(
                 f"{directory} lacks {start}* (.csv or .parquet); unpack one of "
-                f"{', '.join(ARCHIVES)} from {URL} there"
+                f"{', '.join(ARCHIVES)} from {URL} in it"
             )
         elif file is not None:
-            lacking += _without(file, NEEDED[start])
+            lacking += _missing_columns(file, NEEDED[start])
     for log in logs:
-        lacking += _without(log, (*RENAMED, "play_time_ms", "duration_ms"))
+        lacking += _missing_columns(log, (*RENAMED, "play_time_ms", "duration_ms"))
     return lacking
 
 
-def kuairand_source(directory: Path) -> Source:
-    """KuaiRand from `directory` (or its `data` directory), all of its logs in order of name.
+def kuairand_source(directory: Path) -> LogSource:
+    """Open KuaiRand, with all of its logs in order of their names.
 
-    Raises `BadInput` where a needed file is missing.
+    Args:
+        directory: the directory of the files, or its parent with a `data` directory.
+
+    Raises:
+        BadInput: a file or a column is missing.
     """
     directory = _data(directory)
     logs = _logs(directory)
@@ -113,7 +120,7 @@ def kuairand_source(directory: Path) -> Source:
     if lacking is None:
         raise BadInput(
             f"{directory} lacks log_standard* (.csv or .parquet); unpack one of "
-            f"{', '.join(ARCHIVES)} from {URL} there"
+            f"{', '.join(ARCHIVES)} from {URL} in it"
         )
     if lacking:
         raise BadInput("; ".join(lacking))
@@ -136,14 +143,14 @@ def kuairand_source(directory: Path) -> Source:
             row += frame.height
 
     used = [*logs, *(p for p in (video_file, user_file, history) if p)]
-    return Source(
+    return LogSource(
         name="KuaiRand",
         schema=_schema(users is not None),
         batches=batches,
         rows=sum(rows_in(p) for p in logs)
         + (EARLIER_PER_USER * rows_in(history) if history else 0),
         description={"format": "kuairand", "files": [describe_file(p) for p in used]},
-        items=Items.whole(items),
+        items=ItemSource.from_batch(items),
         present=("is_random",),
         context=context if history else None,
         names={ours: theirs for theirs, ours in RENAMED.items()},
@@ -159,6 +166,7 @@ def _schema(users: bool) -> LogSchema:
 
 
 def _impressions(batch: LogBatch, videos: pl.DataFrame, users: pl.DataFrame | None) -> LogBatch:
+    """Return impressions in canonical columns, joined with videos and users."""
     batch = with_types(batch, dict.fromkeys(_INTEGERS, pl.Int64))
     frame = batch.frame.with_columns(pl.col("user_id", "video_id").cast(pl.Int64))
     frame = _with_users(frame, users).join(videos, "video_id", how="left", maintain_order="left")
@@ -181,8 +189,11 @@ def _impressions(batch: LogBatch, videos: pl.DataFrame, users: pl.DataFrame | No
 
 
 def _earlier(frame: pl.DataFrame, videos: pl.DataFrame, users: pl.DataFrame | None) -> pl.DataFrame:
-    """Impressions of a history file: video, long_view and is_like are known, and what the tables
-    say of the video and the user; how long a view is "long" depends on the video's duration."""
+    """Return the impressions of a history file.
+
+    They have video, long_view, is_like, and the features of the video and the user. The duration of
+    the video is added because the threshold of a long view depends on it.
+    """
     lists = ["video_id", "long_view", "is_like"]
     frame = frame.filter(pl.col("video_id").list.len() > 0).select("user_id", *lists)
     frame = frame.explode(lists).with_columns(pl.col("user_id", "video_id").cast(pl.Int64))
@@ -192,7 +203,7 @@ def _earlier(frame: pl.DataFrame, videos: pl.DataFrame, users: pl.DataFrame | No
 
 
 def _videos(batch: LogBatch) -> tuple[LogBatch, pl.DataFrame]:
-    """The item table, and each video's upload time and duration."""
+    """Return the item table, and the upload time and duration of each video."""
     ids = ("video_id", "author_id", "music_id")
     types: dict[str, PolarsType] = dict.fromkeys(ids, pl.Int64)
     types |= dict.fromkeys(("music_type", "video_duration"), pl.Float64)
@@ -230,6 +241,7 @@ def _with_users(frame: pl.DataFrame, users: pl.DataFrame | None) -> pl.DataFrame
 
 
 def _data(directory: Path) -> Path:
+    """Return the directory of the files."""
     inner = directory / "data"
     return inner if inner.is_dir() and not _logs(directory) else directory
 
@@ -237,22 +249,24 @@ def _data(directory: Path) -> Path:
 def _logs(directory: Path) -> list[Path]:
     starts = ("log_standard", "log_random")
     files = directory.iterdir() if directory.is_dir() else ()
-    return sorted(p for p in files if p.name.startswith(starts) and is_table(p))
+    return sorted(p for p in files if p.name.startswith(starts) and is_table_file(p))
 
 
 def _only(directory: Path, start: str) -> Path | None:
-    files = sorted(p for p in directory.iterdir() if p.name.startswith(start) and is_table(p))
+    """Return the only file of rows whose name has a start, or None."""
+    files = sorted(p for p in directory.iterdir() if p.name.startswith(start) and is_table_file(p))
     if len(files) > 1:
         raise BadInput(f"{directory}: several {start}* files ({[p.name for p in files]}); keep one")
     return files[0] if files else None
 
 
-def _without(file: Path, columns: Sequence[str]) -> list[str]:
-    there = column_names(file)
-    lacking = [c for c in columns if c not in there]
-    if not lacking:
+def _missing_columns(file: Path, columns: Sequence[str]) -> list[str]:
+    """Return a message if a file lacks columns."""
+    present = column_names(file)
+    missing = [c for c in columns if c not in present]
+    if not missing:
         return []
     return [
-        f"{file} lacks the columns {lacking} of KuaiRand (its columns are {there}); give a table "
-        "of your own with --format table and --actions"
+        f"{file} lacks the columns {missing} of KuaiRand (its columns are {present}); read another "
+        "table with --format table and --actions"
     ]

@@ -1,8 +1,8 @@
-"""Labels by rule: `--label 'click=value>0'` gives an action the answer to a comparison.
+"""Labels computed by a comparison, e.g. `--label 'click=value>0'`.
 
-NAME=LEFT OP RIGHT, where LEFT is `value` (the column NAME itself) or another column, OP one of
-== != > >= < <= in, and RIGHT a number, a word, or for `in` several, a|b|c. A missing value leaves
-the label unknown.
+A rule is NAME=LEFT OP RIGHT. LEFT is `value`, which stands for the column NAME, or another column.
+OP is one of == != > >= < <= in. RIGHT is a number or a word, or several of them for `in`, written
+as a|b|c. If the value is missing, the label is unknown.
 """
 
 import re
@@ -27,7 +27,15 @@ ORDER: dict[str, Callable[[pl.Series, float], pl.Series]] = {
 
 @dataclass(frozen=True)
 class LabelRule:
-    """text: the rule as it was written."""
+    """A comparison that defines the labels of an action.
+
+    Attributes:
+        action: name of the action.
+        column: column that is compared.
+        operator: the operator.
+        operand: right-hand side.
+        text: the rule as the user wrote it.
+    """
 
     action: str
     column: str
@@ -36,14 +44,24 @@ class LabelRule:
     text: str
 
     def apply(self, values: pl.Series) -> tuple[pl.Series, Rules]:
-        """Int8 labels, null where the value is missing; and values that cannot be compared."""
+        """Compute labels.
+
+        Args:
+            values: values of the column, [N].
+
+        Returns:
+            Int8 labels [N], null if the value is missing; and the rows that cannot be compared.
+
+        Raises:
+            TypeError: the type of the column cannot be compared.
+        """
         known = values.is_not_null()
         numbers, words = _numbers(values), _words(values)
         if self.operator in ORDER:
             known &= ~numbers.is_nan().fill_null(False)
             label = ORDER[self.operator](numbers, float(self.operand))
             bad = (known & numbers.is_null()).to_numpy()
-            rule = f"is no number to compare with {self.operand} ({self.text}); {SKIP_HINT}"
+            rule = f"is not a number to compare with {self.operand} ({self.text}); {SKIP_HINT}"
             rules = [(bad, rule)]
         else:
             known &= ~numbers.is_nan().fill_null(False) if values.dtype.is_float() else True
@@ -56,7 +74,11 @@ class LabelRule:
 
 
 def parse_label(text: str) -> LabelRule:
-    """The rule of `NAME=LEFT OP RIGHT`; raises `BadInput` for anything else."""
+    """Parse a rule `NAME=LEFT OP RIGHT`.
+
+    Raises:
+        BadInput: the text is not a rule.
+    """
     action, equals, expression = text.partition("=")
     match = re.fullmatch(
         r'\s*(?:"(?P<quoted>[^"]+)"|(?P<plain>.+?))\s*'
@@ -70,13 +92,13 @@ def parse_label(text: str) -> LabelRule:
     left = match["quoted"] or match["plain"].strip()
     right = match["right"].strip("'\"")
     if operator in ORDER and _as_number(right) is None:
-        raise BadInput(f"--label {text!r}: {right!r} is no number to compare with; e.g. {EXAMPLE}")
+        raise BadInput(f"--label {text!r}: {right!r} is not a number; e.g. {EXAMPLE}")
     name = action.strip()
     return LabelRule(name, name if left == OWN else left, operator, right, text)
 
 
 def _equals_any(numbers: pl.Series, words: pl.Series, options: list[str]) -> pl.Series:
-    """Whether a value is one of `options`: as a word, or as the same number."""
+    """Return whether each value equals one of `options`, as a word or as a number."""
     label = words.is_in(options).fill_null(False)
     for option in options:
         number = _as_number(option)
@@ -86,7 +108,7 @@ def _equals_any(numbers: pl.Series, words: pl.Series, options: list[str]) -> pl.
 
 
 def _numbers(values: pl.Series) -> pl.Series:
-    """Float64, null for words; true and false are 1 and 0."""
+    """Return values as Float64, with null for words and 1 and 0 for true and false."""
     if values.dtype == pl.String:
         spelled = values.str.to_lowercase().replace({"true": "1", "false": "0"})
         return spelled.cast(pl.Float64, strict=False)
@@ -96,7 +118,7 @@ def _numbers(values: pl.Series) -> pl.Series:
 
 
 def _words(values: pl.Series) -> pl.Series:
-    """Text; booleans as both files spell them."""
+    """Return values as text, with booleans in lower case."""
     try:
         words = values.cast(pl.String)
     except pl.exceptions.PolarsError as e:

@@ -1,4 +1,4 @@
-"""Which files of a directory hold the rows of a log, and what their paths say."""
+"""Selection of the files of a log, and columns from their paths."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,41 +7,51 @@ from urllib.parse import unquote
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.compression import plain_name
 from ligr_jax.data.sources.files import PARQUET, DataFile, column_names
-from ligr_jax.data.sources.reading import Reading
+from ligr_jax.data.sources.text_options import TextOptions
 
 TEXT = (".csv", ".tsv", ".tab")
 SUFFIXES = (*PARQUET, *TEXT)
-LOOSE = ".txt"  # rows where nothing else holds any, a note to the reader elsewhere
+LOOSE = ".txt"  # read only if no other file has rows, because it is often a readme
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """files: with rows, by name. not_read: names of the other visible files."""
+    """Files of a log.
+
+    Attributes:
+        files: files with rows, in order of their names.
+        not_read: names of all other visible files.
+    """
 
     files: list[DataFile]
     not_read: list[str]
 
 
-def is_table(path: Path) -> bool:
-    """Whether a file's name says that it holds rows; hidden files (.name, _name) never do."""
+def is_table_file(path: Path) -> bool:
+    """Return whether a file has rows, by its suffix; hidden files (.name, _name) do not."""
     if path.name.startswith((".", "_")):
         return False
     return path.suffix in PARQUET or Path(plain_name(path)).suffix in TEXT
 
 
-def table_files(directory: Path, reading: Reading | None = None) -> list[DataFile]:
-    """Files with rows in `directory` and below it, by name."""
+def table_files(directory: Path, reading: TextOptions | None = None) -> list[DataFile]:
+    """Return the files with rows in a directory and below it, in order of their names."""
     return list_tables(directory, reading).files
 
 
-def list_tables(path: Path, reading: Reading | None = None) -> Listing:
-    """The files of a log: `path` itself, or those in the directory and below it, by name."""
-    reading = reading or Reading()
+def list_tables(path: Path, reading: TextOptions | None = None) -> Listing:
+    """List the files of a log.
+
+    Args:
+        path: a file, or a directory that is searched recursively.
+        reading: how text files are read.
+    """
+    reading = reading or TextOptions()
     if path.is_file():
         return Listing([DataFile(path, path.name, reading=reading)], [])
     visible = [p for p in _walk(path) if p.is_file()]
-    tables = [p for p in visible if is_table(p)]
+    tables = [p for p in visible if is_table_file(p)]
     tables = tables or [p for p in visible if Path(plain_name(p)).suffix == LOOSE]
     files = [
         DataFile(p, p.relative_to(path).as_posix(), _partition(p.relative_to(path)), reading)
@@ -51,14 +61,19 @@ def list_tables(path: Path, reading: Reading | None = None) -> Listing:
 
 
 def same_columns(files: list[DataFile]) -> list[str]:
-    """Columns of the files; raises `BadInput` where they differ."""
+    """Return the columns of the first file.
+
+    Raises:
+        BadInput: another file has other columns.
+    """
     first = column_names(files[0])
     for file in files[1:]:
-        there = column_names(file)
-        if set(there) != set(first):
-            more = [n for n in there if n not in first]
-            less = [n for n in first if n not in there]
-            differences = [f"lacks {less}"] * bool(less) + [f"has {more} more"] * bool(more)
+        names = column_names(file)
+        if set(names) != set(first):
+            extra = [n for n in names if n not in first]
+            missing = [n for n in first if n not in names]
+            differences = [f"lacks {missing}"] * bool(missing)
+            differences += [f"has the additional columns {extra}"] * bool(extra)
             raise BadInput(
                 f"{file.path}: its columns differ from those of {files[0].path}: it "
                 f"{' and '.join(differences)}; give files of one table (an item table by --items)"
@@ -67,13 +82,13 @@ def same_columns(files: list[DataFile]) -> list[str]:
 
 
 def not_read_remark(names: list[str]) -> tuple[str, ...]:
-    """A line that names the files that were left out, or none."""
+    """Return a remark on the files that are not read, or nothing."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return (f"files not read: {', '.join(names[:5])}{more}",) if names else ()
 
 
 def _walk(directory: Path) -> list[Path]:
-    """Everything visible below `directory`, by name."""
+    """Return all visible files below a directory, in order of their names."""
     out: list[Path] = []
     for path in sorted(directory.iterdir()):
         if path.name.startswith((".", "_")):
@@ -83,7 +98,7 @@ def _walk(directory: Path) -> list[Path]:
 
 
 def _partition(relative: Path) -> dict[str, str | None]:
-    """Columns of a path such as dt=2023-11-16/hour=05/part-0.parquet (Hive)."""
+    """Return the columns of a Hive path such as dt=2023-11-16/hour=05/part-0.parquet."""
     out: dict[str, str | None] = {}
     for part in relative.parts[:-1]:
         name, equals, value = part.partition("=")

@@ -1,8 +1,8 @@
 """MovieLens (Harper and Konstan, TiiS 2015), any of the GroupLens archives.
 
-Reads `ratings.csv` and `movies.csv`, or `ratings.dat` and `movies.dat`. A rating is an impression:
-click is 1 throughout, like is a rating of 4 and more, the rating itself is an outcome. Movies have
-genres, a year, and a content vector from the words of their titles and genres.
+Reads `ratings.csv` and `movies.csv`, or `ratings.dat` and `movies.dat`. Every rating is an
+impression: click is always 1, like is a rating of at least 4, and the rating is an outcome. Movies
+have genres, a year, and a content vector computed from the words of their titles and genres.
 """
 
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ from ligr_jax.data.sources.files import (
     rows_in,
 )
 from ligr_jax.data.sources.parse import with_types
-from ligr_jax.data.sources.reading import Reading
-from ligr_jax.data.sources.source import ROW_DIGEST, Items, LogBatch, OnBadRow, Source
+from ligr_jax.data.sources.source import ROW_DIGEST, ItemSource, LogBatch, LogSource, OnBadRow
+from ligr_jax.data.sources.text_options import TextOptions
 from ligr_jax.data.sources.text_vectors import text_vectors
 
 URL = "https://files.grouplens.org/datasets/movielens/"
@@ -48,44 +48,54 @@ SCHEMA = LogSchema(
     ),
 )
 _TYPES = {"userId": pl.Int64, "movieId": pl.Int64, "rating": pl.Float64, "timestamp": pl.Int64}
-# `::` read with the delimiter `:` leaves an empty column between every two.
+# Reading `::` with the delimiter `:` gives an empty column between two columns.
 _DAT_COLUMNS = ("userId", "_1", "movieId", "_2", "rating", "_3", "timestamp")
 
 
 def movielens_marks(directory: Path) -> list[str] | None:
-    """What `directory` lacks to be MovieLens, [] where it lacks nothing; None where it has no
-    ratings with the columns of MovieLens."""
+    """Return what a directory lacks to be MovieLens.
+
+    Returns:
+        A message for every missing file or column; None if no file has ratings of MovieLens.
+    """
     suffix = _suffix(directory)
     ratings, movies = directory / f"ratings.{suffix}", directory / f"movies.{suffix}"
-    if not ratings.is_file() or _without(ratings, list(_TYPES)):
+    if not ratings.is_file() or _missing_columns(ratings, list(_TYPES)):
         return None
     if not movies.is_file():
         return [
-            f"{directory} lacks {movies.name}; unpack one of {', '.join(ARCHIVES)} from {URL} there"
+            f"{directory} lacks {movies.name}; unpack one of {', '.join(ARCHIVES)} from {URL} in it"
         ]
-    return _without(movies, ["movieId", "title", "genres"])
+    return _missing_columns(movies, ["movieId", "title", "genres"])
 
 
-def movielens_source(directory: Path) -> Source:
-    """MovieLens from `directory`; raises `BadInput` where files or columns are missing."""
+def movielens_source(directory: Path) -> LogSource:
+    """Open MovieLens.
+
+    Args:
+        directory: directory of the files.
+
+    Raises:
+        BadInput: a file or a column is missing.
+    """
     suffix = _suffix(directory)
     ratings, movies = directory / f"ratings.{suffix}", directory / f"movies.{suffix}"
     lacking = movielens_marks(directory)
     if lacking is None and ratings.is_file():
-        lacking = _without(ratings, list(_TYPES))
+        lacking = _missing_columns(ratings, list(_TYPES))
     elif lacking is None:
         lacking = [f"{directory} lacks ratings.csv; unpack one of {', '.join(ARCHIVES)} from {URL}"]
     if lacking:
         raise BadInput("; ".join(lacking))
     dat = suffix == "dat"
-    layout = Reading(delimiter=":", names=_DAT_COLUMNS) if dat else Reading()
+    layout = TextOptions(delimiter=":", names=_DAT_COLUMNS) if dat else TextOptions()
     rating_file = DataFile(ratings, ratings.name, reading=layout)
 
     def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
         for batch in read_batches(rating_file, batch_rows, on_bad_row):
             yield _impressions(batch)
 
-    return Source(
+    return LogSource(
         name="MovieLens",
         schema=SCHEMA,
         batches=batches,
@@ -94,7 +104,9 @@ def movielens_source(directory: Path) -> Source:
             "format": "movielens",
             "files": [describe_file(p) for p in (ratings, movies)],
         },
-        items=Items.whole(_movies(_read_dat_movies(movies) if dat else read_whole(movies))),
+        items=ItemSource.from_batch(
+            _movies(_read_dat_movies(movies) if dat else read_whole(movies))
+        ),
         names={"member_id": "userId", "item_id": "movieId", "timestamp_ms": "timestamp"},
     )
 
@@ -114,7 +126,7 @@ def _impressions(batch: LogBatch) -> LogBatch:
 
 
 def _movies(batch: LogBatch) -> LogBatch:
-    """The item table, from movieId, title and genres."""
+    """Return the item table, computed from movieId, title and genres."""
     batch = with_types(batch, {"movieId": pl.Int64})
     title, genres = pl.col("title"), pl.col("genres").replace(NO_GENRES, None).str.split("|")
     words = title.str.replace(r"\(\d{4}\)\s*$", "").str.to_lowercase()
@@ -132,7 +144,7 @@ def _movies(batch: LogBatch) -> LogBatch:
 
 
 def _read_dat_movies(path: Path) -> LogBatch:
-    """`movieId::title::genres`, in Latin-1."""
+    """Read lines `movieId::title::genres` in Latin-1."""
     lines = path.read_text(encoding="latin-1").splitlines()
     parts = pl.Series("line", lines, dtype=pl.String).str.split("::")
     names = ("movieId", "title", "genres")
@@ -144,20 +156,20 @@ def _suffix(directory: Path) -> str:
     return "csv" if (directory / "ratings.csv").is_file() else "dat"
 
 
-def _without(file: Path, columns: list[str]) -> list[str]:
-    """What a file lacks; the .dat files have no header, but `::` between their fields."""
+def _missing_columns(file: Path, columns: list[str]) -> list[str]:
+    """Return a message if a file lacks columns; .dat files have no header and `::` as delimiter."""
     if file.suffix == ".dat":
         with file.open(encoding="latin-1") as lines:
             fields = lines.readline().count("::") + 1
         if fields == len(columns):
             return []
-        return [f"{file}: {fields} fields in its first line where MovieLens has {columns}"]
-    there = column_names(file)
-    lacking = [c for c in columns if c not in there]
-    if not lacking:
+        return [f"{file} has {fields} fields in its first line; MovieLens has {columns}"]
+    present = column_names(file)
+    missing = [c for c in columns if c not in present]
+    if not missing:
         return []
     return [
-        f"{file} lacks the columns {lacking} of MovieLens (its columns are {there}); unpack one of "
-        f"{', '.join(ARCHIVES)} from {URL}, or read a table of your own with --format table and "
+        f"{file} lacks the columns {missing} of MovieLens (its columns are {present}); unpack one "
+        f"of {', '.join(ARCHIVES)} from {URL}, or read another table with --format table and "
         "--actions"
     ]

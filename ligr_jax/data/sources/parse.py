@@ -1,7 +1,7 @@
-"""Parsers of single columns: from what a file holds to what the prepared form holds.
+"""Parsers of single columns, from values of a file to values of prepared data.
 
-Each takes a column and returns its values, without nulls, and the rows that break a rule. A column
-of a type that cannot be what it should raises `TypeError`.
+A parser takes a column [N] and returns its values without nulls, [N] or [N, W], and the rows that
+violate a rule. It raises `TypeError` if the type of the column cannot hold such values.
 """
 
 import time
@@ -25,55 +25,56 @@ PolarsType = pl.DataType | type[pl.DataType]
 
 
 def feature_parser(name: str, column: Column, text: bool) -> Parser:
-    """The parser of a feature column. text: as in `parse_ids`."""
+    """Return the parser of a feature column.
+
+    Args:
+        name: name of the feature; `item_id` is required in every row.
+        column: the feature.
+        text: as in `parse_ids`.
+    """
     if column.kind == "vector":
-        return lambda v: vectors(v, column.width)
+        return lambda v: parse_vectors(v, column.width)
     if column.kind == "bag":
-        return lambda v: bags(v, column.separator, text)
+        return lambda v: parse_bags(v, column.separator, text)
     if column.kind == "numeric":
-        return numbers
+        return parse_numbers
     if name == "item_id":
-        return lambda v: required_ids(v, text)
-    return lambda v: ids(v, text)
+        return lambda v: parse_required_ids(v, text)
+    return lambda v: parse_ids(v, text)
 
 
-def ids(values: pl.Series, text: bool = True) -> Parsed:
-    """int64 ids, `MISSING` where null."""
-    return parse_ids(values, text)
-
-
-def required_ids(values: pl.Series, text: bool = True) -> Parsed:
-    """int64 ids; a missing one is refused."""
-    out, rules = ids(values, text)
+def parse_required_ids(values: pl.Series, text: bool = True) -> Parsed:
+    """Parse ids to int64; a missing id violates a rule."""
+    out, rules = parse_ids(values, text)
     missing = values.fill_nan(None) if values.dtype.is_float() else values
-    return out, [(missing.is_null().to_numpy(), f"is no id; {SKIP_HINT}"), *rules]
+    return out, [(missing.is_null().to_numpy(), f"is not an id; {SKIP_HINT}"), *rules]
 
 
-def timestamps(values: pl.Series) -> Parsed:
-    """int64 milliseconds since 1970 (UTC); dates and datetimes are converted."""
+def parse_timestamps(values: pl.Series) -> Parsed:
+    """Parse times to int64 milliseconds since 1970 (UTC); dates and datetimes are converted."""
     if isinstance(values.dtype, pl.Datetime) or values.dtype == pl.Date:
         numeric = values.dt.epoch("ms")
     elif values.dtype in (pl.String, pl.Null) or values.dtype.is_integer():
         numeric = values.cast(pl.Int64, strict=False)
     else:
-        raise TypeError(f"{values.dtype} values are no integer milliseconds since 1970 (UTC)")
+        raise TypeError(f"{values.dtype} values are not integer milliseconds since 1970 (UTC)")
     ms = numeric.fill_null(0).to_numpy()
     latest = time.time_ns() // 1_000_000 + DAY_MS
     future = (
-        "lies in the future; timestamp_ms counts milliseconds since 1970 (UTC): divide "
-        "microseconds by 1,000, or leave such rows out with --on-bad-row skip"
+        "is in the future; timestamp_ms has milliseconds since 1970 (UTC): divide microseconds by "
+        "1,000, or skip such rows with --on-bad-row skip"
     )
     return ms, [
-        (numeric.is_null().to_numpy(), f"is no integer of milliseconds; {SKIP_HINT}"),
+        (numeric.is_null().to_numpy(), f"is not an integer number of milliseconds; {SKIP_HINT}"),
         (ms < 0, f"is a negative time; {SKIP_HINT}"),
         (ms > latest, future),
     ]
 
 
-def labels(values: pl.Series) -> Parsed:
-    """int8 labels: 0, 1, or `UNKNOWN` where null or NaN."""
+def parse_labels(values: pl.Series) -> Parsed:
+    """Parse labels to int8: 0, 1, or `UNKNOWN` for null and NaN."""
     if not (values.dtype in (pl.String, pl.Boolean, pl.Null) or values.dtype.is_numeric()):
-        raise TypeError(f"{values.dtype} values are no labels (0, 1, or null where unknown)")
+        raise TypeError(f"{values.dtype} values are not labels (0, 1, or null if unknown)")
     numeric = _as_numbers(values)
     number = numeric.to_numpy()  # NaN where null
     known = ~np.isnan(number)
@@ -81,13 +82,13 @@ def labels(values: pl.Series) -> Parsed:
     if numeric.null_count() > values.null_count():
         bad |= (numeric.is_null() & values.is_not_null()).to_numpy()
     out = np.where(known, number == 1, UNKNOWN).astype(np.int8)
-    return out, [(bad, f"is no label (0 or 1, null where unknown); {SKIP_HINT}")]
+    return out, [(bad, f"is not a label (0 or 1, null if unknown); {SKIP_HINT}")]
 
 
-def numbers(values: pl.Series) -> Parsed:
-    """float32, NaN where null; true and false are 1 and 0; infinity and text are refused."""
+def parse_numbers(values: pl.Series) -> Parsed:
+    """Parse numbers to float32, NaN for null; true and false are 1 and 0."""
     if not (values.dtype in (pl.String, pl.Boolean, pl.Null) or values.dtype.is_numeric()):
-        raise TypeError(f"{values.dtype} values are no numbers")
+        raise TypeError(f"{values.dtype} values are not numbers")
     wide = _as_numbers(values)
     text = np.zeros(len(values), bool)
     if wide.null_count() > values.null_count():
@@ -95,26 +96,26 @@ def numbers(values: pl.Series) -> Parsed:
     with np.errstate(over="ignore"):
         narrow = wide.to_numpy().astype(np.float32)  # NaN where null
     return narrow, [
-        (text, f"is no number; {SKIP_HINT}, or name the words that mean missing: --null-values"),
-        (np.isinf(narrow), f"is infinite in float32; write null where missing, or {SKIP_HINT}"),
+        (text, f"is not a number; {SKIP_HINT}, or list words for missing values in --null-values"),
+        (np.isinf(narrow), f"is infinite in float32; write null if missing, or {SKIP_HINT}"),
     ]
 
 
-def weights(values: pl.Series) -> Parsed:
-    """float32 weights >= 0, 1 where null."""
-    out, rules = numbers(values)
+def parse_weights(values: pl.Series) -> Parsed:
+    """Parse weights to float32 >= 0, 1 for null."""
+    out, rules = parse_numbers(values)
     out[values.is_null().to_numpy()] = 1
-    return out, [*rules, (~(out >= 0), f"is no weight (>= 0); {SKIP_HINT}")]
+    return out, [*rules, (~(out >= 0), f"is not a weight (>= 0); {SKIP_HINT}")]
 
 
-def probabilities(values: pl.Series) -> Parsed:
-    """float32 in [0, 1], NaN where null."""
-    out, rules = numbers(values)
-    return out, [*rules, ((out < 0) | (out > 1), f"is no probability; {SKIP_HINT}")]
+def parse_probabilities(values: pl.Series) -> Parsed:
+    """Parse probabilities to float32 in [0, 1], NaN for null."""
+    out, rules = parse_numbers(values)
+    return out, [*rules, ((out < 0) | (out > 1), f"is not a probability; {SKIP_HINT}")]
 
 
-def vectors(values: pl.Series, width: int) -> Parsed:
-    """float32 [rows, width] from lists, or from text such as "[0.1, 0.2]"."""
+def parse_vectors(values: pl.Series, width: int) -> Parsed:
+    """Parse vectors to float32 [N, width] from lists, or from text such as "[0.1, 0.2]"."""
     lists = as_lists(values)
     fits = (lists.list.len() == width).fill_null(False)
     out = np.zeros((len(lists), width), np.float32)
@@ -122,23 +123,29 @@ def vectors(values: pl.Series, width: int) -> Parsed:
     with np.errstate(over="ignore"):
         out[fits.to_numpy()] = flat.to_numpy().reshape(-1, width)
     return out, [
-        (~fits.to_numpy(), f"is no vector of length {width}; {SKIP_HINT}"),
-        (~np.all(np.isfinite(out), axis=1), f"has NaN, null or infinity in it; {SKIP_HINT}"),
+        (~fits.to_numpy(), f"is not a vector of length {width}; {SKIP_HINT}"),
+        (~np.all(np.isfinite(out), axis=1), f"contains NaN, null or infinity; {SKIP_HINT}"),
     ]
 
 
-def bags(values: pl.Series, separator: str = "|", text: bool = True) -> tuple[Bags, Rules]:
-    """Ids from lists, or from text such as "a|b|c"; null ids, and empty ones of text, are dropped.
+def parse_bags(values: pl.Series, separator: str = "|", text: bool = True) -> tuple[Bags, Rules]:
+    """Parse bags of ids from lists, or from text such as "a|b|c".
 
-    text: as in `parse_ids`.
+    Args:
+        values: lists or text, [N].
+        separator: text between the ids of a bag.
+        text: as in `parse_ids`.
+
+    Returns:
+        Bags without null ids and empty text; and the rows that violate a rule.
     """
     rules: Rules = []
     if values.dtype == pl.Null:
         return Bags.empty(len(values)), rules
     if values.dtype == pl.String:
-        # "[1, 2]" would pass for one id.
+        # "[1, 2]" would otherwise be one id.
         brackets = values.str.contains(r"^\s*\[.*\]\s*$").fill_null(False).to_numpy()
-        rule = f"is a list in brackets; write a bag as ids with {separator!r} between them"
+        rule = f"is a list in brackets; write a bag as ids separated by {separator!r}"
         rules.append((brackets, f"{rule}, or {SKIP_HINT}"))
         lists = values.str.split(separator)
     elif isinstance(values.dtype, pl.Array):
@@ -146,22 +153,23 @@ def bags(values: pl.Series, separator: str = "|", text: bool = True) -> tuple[Ba
     else:
         lists = values
     if not isinstance(lists.dtype, pl.List):
-        raise TypeError(f"{lists.dtype} values are no lists of ids")
+        raise TypeError(f"{lists.dtype} values are not lists of ids")
     lengths = lists.list.len().fill_null(0).to_numpy()
     flat = lists.filter(lists.list.len() > 0).explode(empty_as_null=False)
     if values.dtype == pl.String:
         flat = flat.str.strip_chars()
         flat = flat.set(flat == "", None)
-    elements, broken = ids(flat, text)
+    elements, broken = parse_ids(flat, text)
     row = np.repeat(np.arange(len(lists)), lengths)
     rules += [
-        (np.bincount(row[e], minlength=len(lists)) > 0, f"holds an id that {r}") for e, r in broken
+        (np.bincount(row[e], minlength=len(lists)) > 0, f"contains an id that {r}")
+        for e, r in broken
     ]
-    return Bags.of(lengths, elements), rules
+    return Bags.from_lengths(lengths, elements), rules
 
 
 def _as_numbers(values: pl.Series) -> pl.Series:
-    """Float64, null where the text is no number; true and false are 1 and 0."""
+    """Return values as Float64, null if text is not a number; true and false are 1 and 0."""
     numbers = values.cast(pl.Float64, strict=False)
     if values.dtype == pl.String and numbers.null_count() > values.null_count():
         words = values.str.to_lowercase().replace({"true": "1", "false": "0"})
@@ -170,7 +178,7 @@ def _as_numbers(values: pl.Series) -> pl.Series:
 
 
 def as_lists(values: pl.Series) -> pl.Series:
-    """A column of lists of numbers, from lists, arrays or text."""
+    """Return a column of lists of numbers, from lists, arrays or text."""
     if values.dtype == pl.String:
         parts = values.str.strip_chars("[]() ").str.split(",")
         return parts.list.eval(pl.element().str.strip_chars().cast(pl.Float64, strict=False))
@@ -179,13 +187,18 @@ def as_lists(values: pl.Series) -> pl.Series:
     dtype = values.dtype
     if isinstance(dtype, pl.List) and dtype.inner in pl.datatypes.group.NUMERIC_DTYPES:
         return values
-    raise TypeError(f"{dtype} values are no lists of numbers")
+    raise TypeError(f"{dtype} values are not lists of numbers")
 
 
 def with_types(batch: LogBatch, types: Mapping[str, PolarsType]) -> LogBatch:
-    """Casts the text columns of a CSV batch; what does not read as its type becomes a fault.
+    """Cast the text columns of a batch, for adapters that compute with columns.
 
-    Adapters that compute with columns use this; the result has types and is no `text` any more.
+    Args:
+        batch: the batch.
+        types: types of columns, by name.
+
+    Returns:
+        The batch with `text=False`. Values that cannot be cast are faults.
     """
     frame, faults = batch.frame, list(batch.faults)
     casts = {}
@@ -196,6 +209,6 @@ def with_types(batch: LogBatch, types: Mapping[str, PolarsType]) -> LogBatch:
                 whole = frame[name].str.replace(r"\.0*$", "").cast(dtype, strict=False)
                 casts[name] = casts[name].fill_null(whole)
             bad = (casts[name].is_null() & frame[name].is_not_null()).to_numpy()
-            faults.append(Fault(name, bad, frame[name], f"is no {dtype}; {SKIP_HINT}"))
+            faults.append(Fault(name, bad, frame[name], f"is not {dtype}; {SKIP_HINT}"))
     frame = frame.with_columns(**casts)
     return replace(batch, frame=frame, text=False, faults=tuple(faults))

@@ -1,7 +1,7 @@
-"""Rules that cells must keep, and what a message says where they do not."""
+"""Violations of the rules of a column."""
 
 import numpy as np
 
-Rules = list[tuple[np.ndarray, str]]  # rows that break a rule, and what the rule says
+Rules = list[tuple[np.ndarray, str]]  # rows (bool [N]) that violate a rule, and its message
 
-SKIP_HINT = "mend it, or leave such rows out with --on-bad-row skip"
+SKIP_HINT = "correct it, or skip such rows with --on-bad-row skip"

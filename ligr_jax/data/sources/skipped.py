@@ -1,4 +1,4 @@
-"""Rows that are left out as bad, counted by column and rule."""
+"""Counts of invalid rows that are skipped, by column and rule."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,20 +8,22 @@ import polars as pl
 
 from ligr_jax.data.schema import RANDOM, BadInput
 from ligr_jax.data.sources.codings import LabelTally
-from ligr_jax.data.sources.parse import labels
-from ligr_jax.data.sources.source import Fault, LogBatch, Source
+from ligr_jax.data.sources.parse import parse_labels
+from ligr_jax.data.sources.source import Fault, LogBatch, LogSource
 
-CODING_ROWS = 2_000_000  # read to tell a coding of labels from bad rows
+CODING_ROWS = 2_000_000  # rows read to distinguish a coding of labels from invalid rows
 BATCH_ROWS = 1 << 17
 
 
 @dataclass
-class Skipped:
-    """What `--on-bad-row skip` has left out, in bounded memory.
+class SkippedRows:
+    """Rows that `--on-bad-row skip` drops.
 
-    counts: rows by column and rule; a row with two faults counts for both.
-    examples: where the first row of each stands, and its value.
-    labels: by column, of the label columns.
+    Attributes:
+        counts: number of rows by column and rule; a row with two faults counts twice.
+        examples: file, row and value of the first row, by column and rule.
+        labels: values of the label columns, by column.
+        malformed: number of lines with a wrong number of fields.
     """
 
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -32,7 +34,13 @@ class Skipped:
     def add(
         self, batch: LogBatch, faults: Iterable[Fault], known: Mapping[str, np.ndarray]
     ) -> None:
-        """known: int8 labels [rows of the batch] of every label column that the batch has."""
+        """Add the faults of a batch.
+
+        Args:
+            batch: the batch, with N rows.
+            faults: its faults.
+            known: int8 labels [N] of the label columns of the batch, by column.
+        """
         self.malformed += batch.malformed
         bad: dict[str, np.ndarray] = {}
         for fault in faults:
@@ -41,7 +49,9 @@ class Skipped:
             bad[fault.column] = fault.rows | bad.get(fault.column, np.zeros(1, bool))
             key = fault.column, fault.rule
             row = int(fault.rows.argmax())
-            example = f"{batch.file}, row {batch.first_row + row}: {shown(fault.values[row])}"
+            example = (
+                f"{batch.file}, row {batch.first_row + row}: {format_value(fault.values[row])}"
+            )
             self.counts[key] = self.counts.get(key, 0) + int(fault.rows.sum())
             self.examples.setdefault(key, example)
         for name, values in known.items():
@@ -50,32 +60,44 @@ class Skipped:
             tally.add(values, batch.frame[name], rows)
 
     def description(self) -> list[dict[str, object]]:
-        """For the summary."""
+        """Return the counts for the summary."""
         out: list[dict[str, object]] = [
             {"column": column, "rule": rule, "rows": n, "example": self.examples[column, rule]}
             for (column, rule), n in self.counts.items()
         ]
         if self.malformed:
-            rule = "another number of fields than the header has"
+            rule = "wrong number of fields"
             out.append({"column": "", "rule": rule, "rows": self.malformed, "example": ""})
         return out
 
 
-def refuse_codings(skipped: Skipped, source: Source, where: str) -> None:
-    """Raises `BadInput` where the rows that were left out are a coding of a label column."""
+def refuse_codings(skipped: SkippedRows, source: LogSource, where: str) -> None:
+    """Check that the skipped rows are not a coding of a label column.
+
+    Args:
+        skipped: rows that were skipped.
+        source: the log.
+        where: file, for the message.
+
+    Raises:
+        BadInput: the skipped rows of a label column are a coding.
+    """
     for name, tally in skipped.labels.items():
         if tally.is_coding:
             raise BadInput(
-                f"{where}, column {source.shown_name(name)}: --on-bad-row skip would leave out "
-                f"{tally.bad.total():,} rows of one coding: "
+                f"{where}, column {source.display_name(name)}: --on-bad-row skip would drop "
+                f"{tally.bad.total():,} rows of another coding: "
                 f"{tally.describe(name, source.name == 'table')}"
             )
 
 
-def refuse_coding(batch: LogBatch, source: Source, faults: Iterable[Fault]) -> None:
-    """Raises `BadInput` where the first fault is of a label column of another coding.
+def refuse_coding(batch: LogBatch, source: LogSource, faults: Iterable[Fault]) -> None:
+    """Check that the first fault of a batch is not due to a coding of a label column.
 
-    The column is read on, up to CODING_ROWS rows: a batch may hold too few to tell.
+    Up to `CODING_ROWS` rows of the column are read, because a batch can have too few rows.
+
+    Raises:
+        BadInput: the first fault is in a label column with another coding than 0 and 1.
     """
     bad = [f for f in faults if f.rows.any()]
     first = min(bad, key=lambda f: int(f.rows.argmax()), default=None)
@@ -84,20 +106,20 @@ def refuse_coding(batch: LogBatch, source: Source, faults: Iterable[Fault]) -> N
     tally, rows = LabelTally(), 0
     for other in source.batches(BATCH_ROWS, "skip"):
         if first.column in other.frame.columns:
-            values, rules = labels(other.frame[first.column])
+            values, rules = parse_labels(other.frame[first.column])
             tally.add(values, other.frame[first.column], rules[0][0])
         rows += other.frame.height
         if rows >= CODING_ROWS:
             break
     if tally.is_coding:
         raise BadInput(
-            f"{batch.file}, column {source.shown_name(first.column)}: "
+            f"{batch.file}, column {source.display_name(first.column)}: "
             f"{tally.describe(first.column, source.name == 'table')}"
         )
 
 
-def shown(value: object) -> str:
-    """A value for messages."""
+def format_value(value: object) -> str:
+    """Return a value as text for a message, with at most 80 characters."""
     if isinstance(value, pl.Series):
         value = value.to_list()
     text = repr(value)

@@ -1,7 +1,7 @@
-"""What every source of impressions gives to `prepare`: batches in canonical columns, in file order.
+"""The interface of sources: batches of impressions in canonical columns and in file order.
 
-A source is an adapter: it knows the files of one data set and renames and derives columns until
-they are those of `ligr_jax.data.schema`. It checks nothing that `validate` checks for everyone.
+A source is an adapter for the files of one format. It renames and derives columns to the columns of
+`ligr_jax.data.schema`. Checks that apply to all sources are in `validate`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,11 +20,13 @@ OnBadRow = Literal["error", "skip"]
 
 @dataclass(frozen=True)
 class Fault:
-    """Rows of a batch that break one rule.
+    """Rows of a batch that violate a rule.
 
-    rows: bool [rows of the batch], true where the rule is broken.
-    values: the offending column as the file has it, for the message.
-    rule: what is wrong and what to do about it.
+    Attributes:
+        column: name of the column.
+        rows: bool [N], whether a row of the batch violates the rule.
+        values: the column of the file, for the message.
+        rule: the violation and its remedy.
     """
 
     column: str
@@ -37,13 +39,16 @@ class Fault:
 class LogBatch:
     """Consecutive rows of one file.
 
-    first_row: 1-based number of the first row among the file's data rows.
-    frame: the rows. `ROW_DIGEST` (uint64), where present, is equal for rows equal in every column
-        of the file; an adapter keeps it so that duplicates are judged by the original row.
-    text: whether strings that spell integers are integer ids (see `ids`); False where an adapter
-        has given the columns their types.
-    faults: bad rows the adapter itself came across.
-    malformed: rows left out before this batch because they could not be parsed at all.
+    Attributes:
+        file: name of the file.
+        first_row: number of the first row among the data rows of the file, from 1.
+        frame: the rows. `ROW_DIGEST` (uint64), if present, is equal for rows that are equal in
+            every column of the file. Adapters keep it, so that duplicates are detected in the
+            original rows.
+        text: whether strings that spell integers are integer ids (see `ids`). It is False if an
+            adapter set the types of the columns.
+        faults: invalid rows that the adapter detected.
+        malformed: number of rows before this batch that could not be parsed and were skipped.
     """
 
     file: str
@@ -54,47 +59,52 @@ class LogBatch:
     malformed: int = 0
 
 
-ROW_DIGEST = "\x1fdigest"  # no column of a file: control characters are refused in names
+ROW_DIGEST = "\x1fdigest"  # control characters are not allowed in names of users
 
 Batches = Callable[[int, OnBadRow], Iterator[LogBatch]]
 
 
 @dataclass(frozen=True)
-class Items:
-    """An item table, keyed by `item_id`.
+class ItemSource:
+    """An item table with one row per `item_id`.
 
-    columns: their names.
-    batches: its rows in file order, every time anew; one batch at least.
+    Attributes:
+        columns: names of the columns.
+        batches: returns an iterator over at least one batch, in file order.
     """
 
     columns: Sequence[str]
     batches: Callable[[], Iterator[LogBatch]]
 
     @classmethod
-    def whole(cls, batch: LogBatch) -> "Items":
-        """A small table, as one batch."""
+    def from_batch(cls, batch: LogBatch) -> "ItemSource":
+        """Return an item table of one batch."""
         return cls(batch.frame.columns, lambda: iter([batch]))
 
 
 @dataclass(frozen=True)
-class Source:
-    """A data set in canonical columns.
+class LogSource:
+    """A log in canonical columns.
 
-    batches: given the most rows a batch may have and what to do with unreadable rows, the batches.
-    rows: number of rows, estimated where counting means reading; only sizes the shards.
-    description: what the manifest says about the origin; equal descriptions mean equal input.
-    items: the item table; what is kept of its columns must fit in memory twice.
-    context: batches of earlier history without times, in order, each row one impression.
-    names: canonical name -> the file's own name, for messages.
-    sessions: whether the log has `session_id`.
-    unused: columns of the log without a role.
-    by_name: columns with a role that their name alone gave them.
-    remarks: what was found out about the files, for the summary.
-    weight: column of the batches that holds the weights of rows; None: `weight`, unless that is a
-        feature or an action.
-    present: columns of the schema's own (`weight`, ...) that the log has.
-    rules: of actions that are computed from a column.
-    time_rule: how the time column was read, where the source had to find it out.
+    Attributes:
+        name: name of the format.
+        schema: actions and features.
+        batches: returns an iterator over batches, given their largest number of rows and whether
+            unreadable rows are an error.
+        rows: number of rows, which only determines the number of shards and can be an estimate.
+        description: files and options, for the manifest. Equal descriptions mean equal input.
+        items: the item table; its feature columns must fit into memory twice.
+        context: returns batches of earlier history without times, in order.
+        names: canonical name -> name in the file, for messages.
+        sessions: whether the log has `session_id`.
+        unused: columns of the log without a role.
+        by_name: columns with a role by their name alone.
+        remarks: remarks on the files, for the summary.
+        weight: column of the batches with the weights of rows, or "". None stands for `weight`,
+            unless that is a feature or an action.
+        present: optional columns of the schema (`weight`, ...) that the log has.
+        rules: rules of the actions that are computed from a column.
+        time_rule: how the time column is read, if the source inferred it.
     """
 
     name: str
@@ -102,7 +112,7 @@ class Source:
     batches: Batches
     rows: int
     description: Mapping[str, Any]
-    items: Items | None = None
+    items: ItemSource | None = None
     context: Batches | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     sessions: bool = False
@@ -114,9 +124,9 @@ class Source:
     rules: Mapping[str, LabelRule] = field(default_factory=dict)
     time_rule: TimeRule | None = None
 
-    def shown_name(self, name: str) -> str:
-        """A column for messages: its canonical name, and the file's own where they differ."""
-        own = self.names.get(name, name)
-        if name.startswith("\x1f"):  # a name that an adapter made up
-            return repr(own)
-        return repr(name) if own == name else f"{name!r} ({own!r} in the file)"
+    def display_name(self, name: str) -> str:
+        """Return the name of a column for messages, with its name in the file if that differs."""
+        original = self.names.get(name, name)
+        if name.startswith("\x1f"):  # an internal name of an adapter
+            return repr(original)
+        return repr(name) if original == name else f"{name!r} ({original!r} in the file)"

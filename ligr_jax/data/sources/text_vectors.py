@@ -1,4 +1,4 @@
-"""Content vectors of short texts without a model: hashed TF-IDF, then a truncated SVD."""
+"""Content vectors of short texts from hashed TF-IDF and a truncated SVD."""
 
 import numpy as np
 import polars as pl
@@ -8,18 +8,25 @@ from scipy.sparse.linalg import svds
 from ligr_jax.data.sources.ids import hash_strings
 from ligr_jax.ops.hashing import mix64
 
-BUCKETS = 1 << 15
-DECIMALS = 5
+BUCKETS = 1 << 15  # hash buckets of terms
+DECIMALS = 5  # decimals of coordinates
 
 
 def text_vectors(terms: pl.Series, width: int) -> np.ndarray:
-    """float32 [texts, width], unit length (zeros for a text without terms), from lists of terms.
+    """Compute content vectors by latent semantic analysis (Deerwester et al. 1990).
 
-    Latent semantic analysis (Deerwester et al. 1990): weight tf * (ln((1 + n) / (1 + df)) + 1) per
-    hashed term, rows scaled to length 1, then the leading `width` singular directions, largest
-    first. Signs are fixed and coordinates rounded to DECIMALS, far above the noise of summing in
-    another order: equal texts give equal bytes, but for directions of equal singular values.
+    The weight of a hashed term is tf * (ln((1 + n) / (1 + df)) + 1). Rows are scaled to length 1
+    and projected on the `width` leading singular directions. Signs are fixed and coordinates are
+    rounded, so that equal texts give equal bytes, except for equal singular values.
+
+    Args:
+        terms: list of terms of each text, [N].
+        width: W.
+
+    Returns:
+        float32 [N, W] of length 1, or zeros for a text without terms.
     """
+    # Term counts by hash bucket.
     n = len(terms)
     lengths = terms.list.len().fill_null(0).to_numpy()
     flat = terms.filter(terms.list.len() > 0).explode(empty_as_null=False)
@@ -27,11 +34,13 @@ def text_vectors(terms: pl.Series, width: int) -> np.ndarray:
     row = np.repeat(np.arange(n), lengths)
     counts = sp.csr_array((np.ones(len(row)), (row, bucket)), shape=(n, BUCKETS))
     counts.sum_duplicates()
+    # TF-IDF weights, and rows of length 1.
     df = np.bincount(counts.indices, minlength=BUCKETS)
     weighted = (counts * (np.log((1 + n) / (1 + df)) + 1)).tocsr()
     weighted = weighted[:, np.flatnonzero(df)]
     norm = np.sqrt(weighted.multiply(weighted).sum(axis=1))
     weighted = sp.diags_array(1 / np.maximum(norm, 1e-12)) @ weighted
+    # Leading singular directions. A fixed start vector makes the result deterministic.
     out = np.zeros((n, width), np.float32)
     rank = min(width, min(weighted.shape) - 1)
     if rank < 1:

@@ -1,10 +1,10 @@
-"""The time column of a table, whatever it counts: found out from the whole column, or asked for.
+"""The time column of a table: inference of its unit from the whole column, and conversion.
 
-A number may count seconds, milliseconds, microseconds or nanoseconds since 1970. For the years from
-1990 to now these four ranges do not overlap, so that the unit follows from the values; it is taken
-only if nine of ten values of the whole column lie in one range, and the values of the others are
-bad rows. Numbers spelled as dates (20231127, 2023112705) are known by their valid months, days and
-hours. Everything else, such as seconds since the log began, has to be said.
+A number can count seconds, milliseconds, microseconds or nanoseconds since 1970. For the years from
+1990 to now these four ranges do not overlap, so the unit follows from the values. It is accepted if
+at least 90 % of the values of the whole column are in one range; the other values are invalid rows.
+Numbers that spell dates (20231127, 2023112705) are recognized by valid months, days and hours. All
+other conventions, such as seconds since the start of the log, must be declared.
 """
 
 import math
@@ -17,16 +17,16 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.sources.iso import check_zone, has_zone, is_iso, localized, parse_iso
+from ligr_jax.data.sources.iso import check_zone, has_zone, is_iso, local_to_utc_ms, parse_iso
 from ligr_jax.data.sources.rules import SKIP_HINT, Rules
 
 PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}  # units in a millisecond
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 EARLIEST_MS = 631_152_000_000  # 1990
 DAY_MS = 86_400_000
-SHARE = 0.9  # of a column that has to agree
+SHARE = 0.9  # least share of the values that must have the inferred unit
 
-# Numbers that spell a date, and their format. Two-digit years are not parsed unasked.
+# Formats of numbers that spell a date. Formats with two-digit years are only suggested.
 SPELLED = {
     "yyyymmdd": "%Y%m%d",
     "yyyymmddhh": "%Y%m%d%H",
@@ -39,10 +39,16 @@ SPELLED = {
 
 @dataclass(frozen=True)
 class TimeOptions:
-    """What is said about the time column.
+    """Options for the time column.
 
-    unit: s, ms, us or ns; "" finds it out. format: of strptime, "" where the column holds numbers
-    or ISO times. zone: of times that name none. origin_ms: what numbers count from (with a unit).
+    Attributes:
+        unit: s, ms, us or ns; "" infers it.
+        format: format of strptime; "" for numbers and ISO times.
+        zone: time zone of times without an offset; "" for UTC.
+        origin_ms: time from which numbers count, milliseconds since 1970; needs a unit.
+
+    Raises:
+        BadInput: options contradict each other, or the time zone is not known.
     """
 
     unit: str = ""
@@ -54,17 +60,23 @@ class TimeOptions:
         if self.unit and self.format:
             raise BadInput("give --time-unit (numbers) or --time-format (text), not both")
         if self.origin_ms and not self.unit:
-            raise BadInput("--time-origin needs --time-unit: what the numbers since then count")
+            raise BadInput("--time-origin needs --time-unit, the unit of the numbers")
         if self.zone:
             check_zone(self.zone)
 
 
 @dataclass(frozen=True)
 class TimeRule:
-    """How a column is read.
+    """How the time column is read.
 
-    kind: "number", "iso", "format" or "typed" (dates and timestamps of Parquet).
-    found: whether the unit was found from the column; values before 1990 are bad rows then.
+    Attributes:
+        kind: "number", "iso", "format" or "typed" (dates and timestamps of Parquet).
+        unit: unit of numbers.
+        format: format of strptime.
+        zone: time zone of times without an offset.
+        zone_given: whether the user declared the time zone.
+        origin_ms: time from which numbers count, milliseconds since 1970.
+        found: whether the rule was inferred from the column; values before 1990 are then invalid.
     """
 
     kind: str
@@ -76,24 +88,34 @@ class TimeRule:
     found: bool = False
 
     def describe(self) -> str:
-        """For the summary, e.g. "seconds since 1970 (found from the column)"."""
+        """Return a description for the summary."""
         if self.kind == "number":
-            since = "1970 (UTC)" if not self.origin_ms else shown(self.origin_ms)
-            how = "found from the whole column" if self.found else "--time-unit"
+            since = "1970 (UTC)" if not self.origin_ms else format_time(self.origin_ms)
+            how = "inferred from the whole column" if self.found else "--time-unit"
             return f"{UNIT_NAMES[self.unit]} since {since} ({how})"
-        zone = f"{self.zone} where no zone is written" + ("" if self.zone_given else " (assumed)")
+        zone = f"{self.zone} for times without a zone" + ("" if self.zone_given else " (assumed)")
         names = {
             "iso": "ISO dates and times",
             "format": f"dates written as {self.format}",
             "typed": "dates or timestamps of the file",
         }
-        found = " (found from the whole column)" if self.found else ""
-        return f"{names[self.kind]}{found}, {zone}"
+        inferred = " (inferred from the whole column)" if self.found else ""
+        return f"{names[self.kind]}{inferred}, {zone}"
 
 
 @dataclass
 class TimeScan:
-    """What a whole time column holds, in bounded memory."""
+    """Statistics of a whole time column.
+
+    Attributes:
+        values: number of values that are present.
+        iso: number of ISO dates and times.
+        naive: number of ISO dates and times without an offset.
+        numbers: number of finite numbers.
+        low, high: range of the numbers.
+        kinds: number of numbers that are plausible in each unit and format.
+        odd: the first value that is neither a number nor an ISO time.
+    """
 
     values: int = 0
     iso: int = 0
@@ -102,9 +124,10 @@ class TimeScan:
     low: float = math.inf
     high: float = -math.inf
     kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*PER_MS, *SPELLED), 0))
-    odd: str = ""  # the first value that is neither number nor ISO time
+    odd: str = ""
 
     def add(self, values: pl.Series) -> None:
+        """Add values of the column."""
         values = values.drop_nulls()
         self.values += len(values)
         if values.dtype == pl.String:
@@ -132,43 +155,49 @@ class TimeScan:
             self.kinds[name] += int(_spells(whole, pattern).sum())
 
 
-def find_rule(columns: Iterable[pl.Series], options: TimeOptions, where: str) -> TimeRule:
-    """The rule that fits a whole column; raises `BadInput` where none does.
+def infer_time_rule(columns: Iterable[pl.Series], options: TimeOptions, where: str) -> TimeRule:
+    """Infer how a time column is read.
 
-    where: the file and column, for messages.
+    Args:
+        columns: the values of the whole column, in parts.
+        options: options of the user.
+        where: file and column, for messages.
+
+    Raises:
+        BadInput: no unit or format fits, or several fit.
     """
     scan = TimeScan()
     for values in columns:
         scan.add(values)
-    given = given_rule(options)
+    requested = requested_time_rule(options)
     if not scan.values:
-        return given
+        return requested
     if scan.iso >= SHARE * scan.values:
-        return replace(given, kind="iso", found=True)
+        return replace(requested, kind="iso", found=True)
     if scan.numbers < SHARE * scan.values:
         raise BadInput(
             f"{where}: values such as {scan.odd!r} are neither numbers nor ISO times such as "
-            "2023-11-27T00:07:30; give their format, e.g. --time-format '%d/%m/%Y %H:%M'"
+            "2023-11-27T00:07:30; set their format, e.g. --time-format '%d/%m/%Y %H:%M'"
         )
     fitting = [k for k, n in scan.kinds.items() if n >= SHARE * scan.numbers]
     spelled = [k for k in fitting if k in SPELLED]
     if len(fitting) == 1 and not spelled:
-        return replace(given, unit=fitting[0], found=True)
+        return replace(requested, unit=fitting[0], found=True)
     if fitting == spelled and len(fitting) == 1 and SPELLED[fitting[0]].startswith("%Y"):
-        return replace(given, kind="format", format=SPELLED[fitting[0]], found=True)
-    extent = f"{where}: its values lie between {_number(scan.low)} and {_number(scan.high)}"
+        return replace(requested, kind="format", format=SPELLED[fitting[0]], found=True)
+    extent = f"{where}: its values are between {_number(scan.low)} and {_number(scan.high)}"
     if fitting:
         formats = " or ".join(f"{k} (--time-format {SPELLED[k]})" for k in spelled)
         units = " or ".join(f"{UNIT_NAMES[k]} (--time-unit {k})" for k in fitting if k in PER_MS)
         raise BadInput(
-            f"{extent}, which look like {' or '.join(filter(None, [formats, units]))}; give "
-            "the option that is meant"
+            f"{extent}, which look like {' or '.join(filter(None, [formats, units]))}; set "
+            "one of these options"
         )
-    raise BadInput(f"{extent}, {_unlike(scan)}")
+    raise BadInput(f"{extent}, {_explain_mismatch(scan)}")
 
 
-def given_rule(options: TimeOptions) -> TimeRule:
-    """The rule as far as it is said."""
+def requested_time_rule(options: TimeOptions) -> TimeRule:
+    """Return the rule that the options request."""
     return TimeRule(
         kind="format" if options.format else "number",
         unit=options.unit or "ms",
@@ -180,9 +209,17 @@ def given_rule(options: TimeOptions) -> TimeRule:
 
 
 def parse_times(values: pl.Series, rule: TimeRule) -> tuple[np.ndarray, Rules]:
-    """int64 milliseconds since 1970 (UTC), 0 where a rule is broken.
+    """Convert a time column.
 
-    Raises `TypeError` for a column of another kind than the rule's.
+    Args:
+        values: the column, [N].
+        rule: how it is read.
+
+    Returns:
+        int64 [N], milliseconds since 1970 (UTC), 0 in invalid rows; and the invalid rows.
+
+    Raises:
+        TypeError: the type of the column contradicts the rule.
     """
     dtype = values.dtype
     if isinstance(dtype, pl.Datetime) or dtype == pl.Date:
@@ -197,60 +234,70 @@ def parse_times(values: pl.Series, rule: TimeRule) -> tuple[np.ndarray, Rules]:
     elif dtype == pl.String or dtype == pl.Null or dtype.is_numeric():
         ms, readable = _counted(values, rule)
     else:
-        raise TypeError(f"{dtype} values are no times")
+        raise TypeError(f"{dtype} values are not times")
     missing = (~readable | ms.is_null()).to_numpy()
     out = ms.fill_null(0).to_numpy().copy()
-    what = f"is no time ({rule.describe()})"
+    no_time = f"is not a time ({rule.describe()})"
     future = ~missing & (out > latest_ms())
-    # To leave out bad rows is advice for a few of them, not for a column that is read wrongly.
-    unlike = "; give the column's own --time-unit or --time-format"
+    # Skipping rows is the remedy for a few invalid rows, but not for a column in another unit.
+    other_unit = "; set --time-unit or --time-format of the column"
     rules = [
-        (missing, what + (unlike if missing.mean() > 0.5 else f"; {SKIP_HINT}")),
+        (missing, no_time + (other_unit if missing.mean() > 0.5 else f"; {SKIP_HINT}")),
         (~missing & (out < 0), f"is a negative time; {SKIP_HINT}"),
         (
             future,
-            f"lies in the future as {rule.describe()}"
-            + (unlike if future.mean() > 0.5 else f"; {SKIP_HINT}"),
+            f"is in the future as {rule.describe()}"
+            + (other_unit if future.mean() > 0.5 else f"; {SKIP_HINT}"),
         ),
     ]
     if rule.found and rule.kind == "number":
         early = ~missing & (out >= 0) & (out < EARLIEST_MS)
-        rules.append((early, f"lies before 1990 as {rule.describe()}; {SKIP_HINT}"))
+        rules.append((early, f"is before 1990 as {rule.describe()}; {SKIP_HINT}"))
     out[np.logical_or.reduce([rows for rows, _ in rules])] = 0
     return out, rules
 
 
 def refuse_other_unit(low_ms: int, high_ms: int, rule: TimeRule, where: str) -> None:
-    """Raises `BadInput` where the unit that was asked for puts the whole log before 1990, and
-    another one puts all of it between 1990 and now."""
+    """Raise `BadInput` if the requested unit is implausible and another one is plausible.
+
+    A unit is implausible if the whole log is before 1990, and plausible if the whole log is between
+    1990 and now.
+
+    Args:
+        low_ms, high_ms: earliest and latest time under the requested unit.
+        rule: the requested rule.
+        where: file and column, for the message.
+    """
     if rule.kind != "number" or rule.found or rule.origin_ms or high_ms >= EARLIEST_MS:
         return
     for unit, per_ms in PER_MS.items():
         factor = PER_MS[rule.unit] / per_ms
         if low_ms * factor >= EARLIEST_MS and high_ms * factor <= latest_ms():
             raise BadInput(
-                f"{where}: as {UNIT_NAMES[rule.unit]} the log runs from {shown(low_ms)} to "
-                f"{shown(high_ms)}; these look like {UNIT_NAMES[unit]}: give --time-unit {unit}"
+                f"{where}: as {UNIT_NAMES[rule.unit]} the log runs from {format_time(low_ms)} to "
+                f"{format_time(high_ms)}; these look like {UNIT_NAMES[unit]}: "
+                f"set --time-unit {unit}"
             )
 
 
 def latest_ms() -> int:
-    """A day from now: clocks differ."""
+    """Return the latest plausible time: one day from now, because clocks differ."""
     return time.time_ns() // 1_000_000 + DAY_MS
 
 
-def shown(ms: int) -> str:
-    """A time for messages, in UTC."""
+def format_time(ms: int) -> str:
+    """Return a time (milliseconds since 1970) as text in UTC."""
     return str(np.datetime64(ms, "ms").astype("datetime64[s]")) + "Z"
 
 
 def _plausible(x: np.ndarray, unit: str) -> np.ndarray:
+    """Return whether numbers in a unit are between 1990 and now, bool [N]."""
     ms = x / PER_MS[unit]
     return (ms >= EARLIEST_MS) & (ms <= latest_ms())
 
 
 def _spells(x: np.ndarray, pattern: str) -> np.ndarray:
-    """bool: whether whole numbers spell a date from 1990 on in strptime's `pattern`."""
+    """Return whether each integer spells a date since 1990 in a format of strptime, bool [N]."""
     rest = x.copy()
     fields: dict[str, np.ndarray] = {}
     for letter in reversed(re.findall(r"%(\w)", pattern)):
@@ -271,14 +318,16 @@ def _spells(x: np.ndarray, pattern: str) -> np.ndarray:
 
 
 def _typed(values: pl.Series, zone: str) -> pl.Series:
+    """Convert dates and datetimes to milliseconds."""
     if values.dtype == pl.Date:
-        return localized(values.cast(pl.Datetime("ms")), zone)
+        return local_to_utc_ms(values.cast(pl.Datetime("ms")), zone)
     if getattr(values.dtype, "time_zone", None):
         return values.dt.epoch("ms")
-    return localized(values, zone)
+    return local_to_utc_ms(values, zone)
 
 
 def _formatted(values: pl.Series, rule: TimeRule) -> pl.Series:
+    """Convert text in a format of strptime to milliseconds."""
     text = values.cast(pl.Int64, strict=False) if values.dtype.is_float() else values
     text = text.cast(pl.String)
     if rule.found:  # whole numbers that spell dates, also "20231127.0"
@@ -290,18 +339,18 @@ def _formatted(values: pl.Series, rule: TimeRule) -> pl.Series:
     try:
         parsed = text.str.to_datetime(pattern, strict=False, time_unit="ms", ambiguous="earliest")
     except pl.exceptions.PolarsError as e:
-        said = str(e).splitlines()[0]
-        raise BadInput(f"--time-format {rule.format!r} cannot be read: {said}") from e
+        reason = str(e).splitlines()[0]
+        raise BadInput(f"--time-format {rule.format!r} is not valid: {reason}") from e
     return _typed(parsed, rule.zone)
 
 
 def _counted(values: pl.Series, rule: TimeRule) -> tuple[pl.Series, pl.Series]:
-    """Milliseconds of counts since the origin, and which are numbers at all."""
+    """Return milliseconds of numbers since the origin, and whether each value is a number."""
     whole = values.cast(pl.Int64, strict=False)
     numbers = values.cast(pl.Float64, strict=False)
     readable = numbers.is_not_null() & numbers.is_finite().fill_null(False)
     x = numbers.fill_null(0).fill_nan(0).to_numpy()
-    # What overflows 64 bits in milliseconds is in the future in any unit.
+    # Values that overflow 64 bits in milliseconds are in the future in every unit.
     ms = np.where(np.isfinite(x), x, 0) / PER_MS[rule.unit] + rule.origin_ms
     ms = np.minimum(np.maximum(np.rint(ms), -(2.0**62)), 2.0**62).astype(np.int64)
     exact = (
@@ -322,7 +371,7 @@ def _number(x: float) -> str:
     return str(int(x)) if x == math.floor(x) and abs(x) < 1e18 else repr(x)
 
 
-def _unlike(scan: TimeScan) -> str:
+def _explain_mismatch(scan: TimeScan) -> str:
     shares = [
         f"{n / scan.numbers:.0%} {UNIT_NAMES.get(k, k)}"
         for k, n in scan.kinds.items()
@@ -330,11 +379,11 @@ def _unlike(scan: TimeScan) -> str:
     ]
     if shares:
         return (
-            f"of which {' and '.join(shares)} between 1990 and now; write the whole column in one "
-            "unit"
+            f"of which {' and '.join(shares)} are between 1990 and now; write the whole column in "
+            "one unit"
         )
     return (
-        "which is no time between 1990 and now, be it seconds, milliseconds, microseconds or "
-        "nanoseconds since 1970. If it counts from elsewhere, say what and since when, e.g. "
-        "--time-unit s --time-origin 2023-11-16T00:00"
+        "which is not a time between 1990 and now in seconds, milliseconds, microseconds or "
+        "nanoseconds since 1970. If the numbers count from another time, declare unit and origin, "
+        "e.g. --time-unit s --time-origin 2023-11-16T00:00"
     )

@@ -1,7 +1,7 @@
-"""The rules of the canonical log, applied to a batch or an item table.
+"""Validation of batches and item tables by the rules of the canonical log.
 
-Every column goes through its parser (`ligr_jax.data.sources.parse`); the first fault is raised as a
-`BadInput` (file, row, column, value, remedy), or the bad rows are left out.
+Every column is parsed by `ligr_jax.data.sources.parse`. The first fault is raised as a `BadInput`
+with file, row, column, value and remedy, or the invalid rows are dropped.
 """
 
 import difflib
@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.data.bags import Bags
-from ligr_jax.data.columns import action, feature, truth
+from ligr_jax.data.columns import action_column, feature_column, truth_column
 from ligr_jax.data.manifest import MISSING
 from ligr_jax.data.schema import (
     MEMBER,
@@ -29,32 +29,42 @@ from ligr_jax.data.schema import (
 from ligr_jax.data.sources.parse import (
     Parser,
     feature_parser,
-    labels,
-    probabilities,
-    required_ids,
-    timestamps,
-    weights,
+    parse_labels,
+    parse_probabilities,
+    parse_required_ids,
+    parse_timestamps,
+    parse_weights,
 )
-from ligr_jax.data.sources.skipped import Skipped, refuse_coding, shown
-from ligr_jax.data.sources.source import ROW_DIGEST, Fault, LogBatch, OnBadRow, Source
+from ligr_jax.data.sources.skipped import SkippedRows, format_value, refuse_coding
+from ligr_jax.data.sources.source import ROW_DIGEST, Fault, LogBatch, LogSource, OnBadRow
 
-UNTIMED = -1  # timestamp of context rows
+UNTIMED = -1  # time of context rows
 
 
 def canonical_frame(
     batch: LogBatch,
-    source: Source,
+    source: LogSource,
     on_bad_row: OnBadRow,
     timed: bool = True,
-    skipped: Skipped | None = None,
+    skipped: SkippedRows | None = None,
 ) -> tuple[pl.DataFrame, int]:
-    """The batch as the prepared form has it, and the number of bad rows left out.
+    """Validate a batch.
 
-    Columns: member_id, timestamp_ms, [session_id], weight, is_random, `ROW_DIGEST`, and by their
-    role (`ligr_jax.data.columns`) actions, features of the log itself (those of the item table are
-    joined later) and truth; no nulls anywhere.
-    skipped: counts the bad rows that are left out.
-    Raises `BadInput` for a missing column or a wrong type, and for a bad row with "error".
+    Args:
+        batch: the batch.
+        source: its log.
+        on_bad_row: whether an invalid row is an error or is dropped.
+        timed: whether the rows have times and labels, which context rows lack.
+        skipped: counts the invalid rows that are dropped.
+
+    Returns:
+        The valid rows without nulls, and the number of invalid rows. The columns are member_id,
+        timestamp_ms, [session_id], weight, is_random, labels, features of the log (features of the
+        item table are joined later), true probabilities, and `ROW_DIGEST`; see
+        `ligr_jax.data.columns` for their names.
+
+    Raises:
+        BadInput: a column is absent or has a wrong type, or a row is not valid.
     """
     frame, faults = batch.frame, list(batch.faults)
     _require_columns(batch, source, timed)
@@ -62,9 +72,9 @@ def canonical_frame(
     known: dict[str, np.ndarray] = {}
     for name, (column, parser, default) in _log_parsers(source, batch.text).items():
         if column and column in frame.columns and not (name in (TIME, SESSION) and not timed):
-            values, found = parse_column(batch, source, column, parser)
-            faults += found
-            if parser is labels and isinstance(values, np.ndarray):
+            values, column_faults = parse_column(batch, source, column, parser)
+            faults += column_faults
+            if parser is parse_labels and isinstance(values, np.ndarray):
                 known[column] = values
         else:
             values = default[np.zeros(frame.height, np.int64)]
@@ -81,48 +91,58 @@ def canonical_frame(
 Parsers = dict[str, tuple[str | None, Parser, np.ndarray | Bags]]
 
 
-def _log_parsers(source: Source, text: bool) -> Parsers:
-    """By canonical column, in order: the column of the log that holds it (None: none does), its
-    parser, and the value of one row where it is absent."""
+def _log_parsers(source: LogSource, text: bool) -> Parsers:
+    """Return the parsers of a log by prepared column, in order.
+
+    Each entry has the column of the log or None, the parser, and the value of a row without the
+    column.
+    """
     schema = source.schema
-    ids = partial(required_ids, text=text)
+    ids = partial(parse_required_ids, text=text)
     unknown, nan = np.array([UNKNOWN], np.int8), np.array([np.nan], np.float32)
     out: Parsers = {
         MEMBER: (MEMBER, ids, np.array([0])),
-        TIME: (TIME, timestamps, np.array([UNTIMED])),
+        TIME: (TIME, parse_timestamps, np.array([UNTIMED])),
     }
     if source.sessions and has_role(SESSION, source):
         out[SESSION] = (SESSION, ids, np.array([0]))
     weight, random = (name if has_role(name, source) else None for name in (WEIGHT, RANDOM))
     out[WEIGHT] = (
         weight if source.weight is None else source.weight,
-        weights,
+        parse_weights,
         np.ones(1, np.float32),
     )
-    out[RANDOM] = (random, labels, unknown)
-    out |= {action(a): (a, labels, unknown) for a in schema.actions}
+    out[RANDOM] = (random, parse_labels, unknown)
+    out |= {action_column(a): (a, parse_labels, unknown) for a in schema.actions}
     for name, column in log_columns(source).items():
-        out[feature(name)] = (name, feature_parser(name, column, text), _absent(column))
+        out[feature_column(name)] = (name, feature_parser(name, column, text), _absent(column))
     if schema.truth:
-        out |= {truth(a): (f"p_{a}", probabilities, nan) for a in schema.actions}
+        out |= {truth_column(a): (f"p_{a}", parse_probabilities, nan) for a in schema.actions}
     return out
 
 
-def has_role(name: str, source: Source) -> bool:
-    """Whether a column `session_id`, `weight` or `is_random` is what its name says.
+def has_role(name: str, source: LogSource) -> bool:
+    """Return whether a column `session_id`, `weight` or `is_random` has the role of its name.
 
-    An action of that name is an action alone, and a feature `weight` or `is_random` a feature
-    alone; sessions may be a feature besides.
+    A column that is an action has no other role, and neither has a feature `weight` or `is_random`.
+    A feature `session_id` also defines the sessions.
     """
     features = () if name == SESSION else log_columns(source)
     return name not in source.schema.actions and name not in features
 
 
 def parse_column(
-    batch: LogBatch, source: Source, name: str, parser: Parser
+    batch: LogBatch, source: LogSource, name: str, parser: Parser
 ) -> tuple[np.ndarray | Bags, list[Fault]]:
-    """Values and faults of one column; raises `BadInput` where its type is wrong."""
-    series = batch.frame[name].alias("values")  # polars takes a name such as ^x$ for a pattern
+    """Parse a column.
+
+    Returns:
+        Its values, and its faults.
+
+    Raises:
+        BadInput: the type of the column is wrong.
+    """
+    series = batch.frame[name].alias("values")  # polars interprets ^x$ as a pattern
     try:
         values, rules = parser(series)
     except TypeError as e:
@@ -131,13 +151,20 @@ def parse_column(
 
 
 def canonical_items(
-    batch: LogBatch, source: Source, columns: Mapping[str, Column]
+    batch: LogBatch, source: LogSource, columns: Mapping[str, Column]
 ) -> tuple[dict[str, np.ndarray | Bags], np.ndarray]:
-    """Of an item table's batch `item_id` and `columns`, and bool [items], whether an item has its
-    vectors.
+    """Validate a batch of an item table.
 
-    A null vector means that the item has none. Raises `BadInput` for every other fault: a table of
-    items is small enough to be mended.
+    Args:
+        batch: the batch, with N items.
+        source: the log.
+        columns: features to read.
+
+    Returns:
+        `item_id` and the features by name, and whether an item has all of its vectors, bool [N].
+
+    Raises:
+        BadInput: an item is not valid. Only a missing vector is allowed.
     """
     if "item_id" not in source.schema.columns:
         raise BadInput("an item table needs a categorical column item_id in the log's schema")
@@ -148,39 +175,61 @@ def canonical_items(
         if name not in frame.columns:
             raise BadInput(f"{batch.file}: no column {name!r}; its columns are {frame.columns}")
         parser = feature_parser(name, column, batch.text)
-        out[name], found = parse_column(batch, source, name, parser)
+        out[name], column_faults = parse_column(batch, source, name, parser)
         if column.kind == "vector":
             absent = frame[name].is_null().to_numpy()
             has_vectors &= ~absent
-            found = [replace(f, rows=f.rows & ~absent) for f in found]
-        faults += found
+            column_faults = [replace(f, rows=f.rows & ~absent) for f in column_faults]
+        faults += column_faults
     drop_faults(frame, batch, source, faults, "error")
     return out, has_vectors
 
 
-def log_columns(source: Source) -> dict[str, Column]:
-    """Feature columns that the log itself holds, not its item table."""
+def log_columns(source: LogSource) -> dict[str, Column]:
+    """Return the features that are columns of the log and not of its item table."""
     items = source.items.columns if source.items else []
     return {k: c for k, c in source.schema.columns.items() if k not in items or k == "item_id"}
 
 
-def check_roles(source: Source) -> None:
-    """Raises `BadInput` where a column of the log would be both a feature and an answer."""
+def check_roles(source: LogSource) -> None:
+    """Check that no column is both a feature and a label or true probability.
+
+    Raises:
+        BadInput: a column has both roles.
+    """
     schema = source.schema
     truth_columns = [f"p_{a}" for a in schema.actions] if schema.truth else []
     for role, answers in (("an action", schema.actions), ("a true probability", truth_columns)):
         both = [name for name in answers if name in log_columns(source)]
         if both:
             raise BadInput(
-                f"the log's columns {both} are each {role} and a feature: the model would read its "
-                "own answer; leave them out of the features"
+                f"the log's columns {both} are each {role} and a feature, which leaks the label; "
+                "remove them from the features"
             )
 
 
 def drop_faults(
-    frame: pl.DataFrame, batch: LogBatch, source: Source, faults: list[Fault], on_bad_row: OnBadRow
+    frame: pl.DataFrame,
+    batch: LogBatch,
+    source: LogSource,
+    faults: list[Fault],
+    on_bad_row: OnBadRow,
 ) -> tuple[pl.DataFrame, int]:
-    """Raises the earliest row's fault, or filters `frame`; returns it and the rows left out."""
+    """Raise the first fault, or drop invalid rows.
+
+    Args:
+        frame: parsed rows of the batch.
+        batch: the batch.
+        source: its log.
+        faults: faults of the batch.
+        on_bad_row: whether a fault is an error.
+
+    Returns:
+        The valid rows, and the number of rows that were dropped.
+
+    Raises:
+        BadInput: there is a fault and `on_bad_row` is "error".
+    """
     faults = [f for f in faults if f.rows.any()]
     if not faults:
         return frame, 0
@@ -188,40 +237,42 @@ def drop_faults(
         first = min(faults, key=lambda f: int(f.rows.argmax()))
         row = int(first.rows.argmax())
         raise BadInput(
-            f"{batch.file}, row {batch.first_row + row}, column {source.shown_name(first.column)}: "
-            f"value {shown(first.values[row])} {first.rule}"
+            f"{batch.file}, row {batch.first_row + row}, "
+            f"column {source.display_name(first.column)}: value {format_value(first.values[row])} "
+            f"{first.rule}"
         )
     bad = np.logical_or.reduce([f.rows for f in faults])
     return frame.filter(pl.Series(~bad)), int(bad.sum())
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A `did you mean` clause, or nothing."""
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return a suggestion of the most similar name, or ""."""
     close = difflib.get_close_matches(name, list(names), 1, 0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _require_columns(batch: LogBatch, source: Source, timed: bool) -> None:
+def _require_columns(batch: LogBatch, source: LogSource, timed: bool) -> None:
+    """Raise `BadInput` if a batch lacks a column."""
     needed = [MEMBER]
     if timed:
         truth = [f"p_{a}" for a in source.schema.actions] if source.schema.truth else []
         session = [SESSION] if source.sessions else []
         needed += [TIME, *session, *source.schema.actions, *log_columns(source), *truth]
-    there = [c for c in batch.frame.columns if c != ROW_DIGEST]
+    present = [c for c in batch.frame.columns if c != ROW_DIGEST]
     for name in needed:
-        if name not in there:
+        if name not in present:
             raise BadInput(
-                f"{batch.file}: no column {source.shown_name(name)}; its columns are {there}"
-                f"{nearest(name, there)}. Add the column, or take it out of the log's schema"
+                f"{batch.file}: no column {source.display_name(name)}; its columns are {present}"
+                f"{did_you_mean(name, present)}. Add the column, or remove it from the log's schema"
             )
 
 
 def _series(name: str, values: np.ndarray | Bags) -> pl.Series:
-    return values.series(name) if isinstance(values, Bags) else pl.Series(name, values)
+    return values.to_series(name) if isinstance(values, Bags) else pl.Series(name, values)
 
 
 def _absent(column: Column) -> np.ndarray | Bags:
-    """The value of one row without the column."""
+    """Return the value of a row without the column."""
     if column.kind == "categorical":
         return np.array([MISSING])
     if column.kind == "bag":
@@ -231,11 +282,12 @@ def _absent(column: Column) -> np.ndarray | Bags:
     return np.zeros((1, column.width), np.float32)
 
 
-def _refuse_type(batch: LogBatch, source: Source, name: str, problem: str) -> NoReturn:
+def _refuse_type(batch: LogBatch, source: LogSource, name: str, problem: str) -> NoReturn:
+    """Raise `BadInput` for a column of a wrong type, with its first value."""
     values = batch.frame[name]
     present = values.is_not_null()
     row = present.arg_max() or 0
     raise BadInput(
-        f"{batch.file}, row {batch.first_row + row}, column {source.shown_name(name)}: value "
-        f"{shown(values[row])}: {problem}; cast the column where the log is written"
+        f"{batch.file}, row {batch.first_row + row}, column {source.display_name(name)}: value "
+        f"{format_value(values[row])}: {problem}; cast the column when the log is written"
     )

@@ -1,1 +1,1 @@
-"""The synthetic world: a feed whose true action probabilities are known."""
+"""The synthetic world: a log of a feed with known action probabilities."""

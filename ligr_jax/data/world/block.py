@@ -1,16 +1,16 @@
-"""One block of members of the synthetic world: what was shown, what it was worth, what happened.
+"""One block of members of the synthetic world: impressions, their utilities, and the actions.
 
-Every impression has a utility u; each action has logit(p) = intercept + slope u + own terms (see
-`Action`) and is drawn with that probability, independently given u. With main topic k, second topic
+Every impression has a utility u. Each action has logit(p) = intercept + slope u + other terms (see
+`Action`) and is drawn with probability p, independently given u. With main topic k, second topic
 k' and weight w of item i by actor a, shown to member m at time t at position s:
 
     u =  w taste(m, k, t) + (1 - w) taste(m, k', t) + affinity(m, a) + type taste and appeal
        + quality + freshness / (1 + age / freshness_hours) + surface appeal + bias(m)
        - topic satiation n_k / (n_k + h) - actor satiation n_a / (n_a + h) - position log(1 + s)
 
-n_k and n_a count the other items of the session, earlier and later, with the same main topic and
-with the same actor, h is `satiation_half`: only a model that sees the session as a set can tell
-them all.
+n_k and n_a are the numbers of other items of the session, earlier and later, with the same main
+topic and with the same actor; h is `satiation_half`. Only a model whose input is the whole session
+can use these terms.
 """
 
 import numpy as np
@@ -38,17 +38,20 @@ from ligr_jax.data.world.members import (
     personal_topics,
 )
 
-FRESH_DAYS = (2, 10, 36_500)  # how far back one draw of the popular and personal policies looks
-CANDIDATES = 5  # items a personal choice looks at
-AFFINITY_SHARE = 0.7  # personal choices that take the closest actor's; the others take the first
-LOG_POSITION = np.round(np.log1p(np.arange(LENGTH_MAX)), 9)  # rounded: equal on every machine
+FRESH_DAYS = (2, 10, 36_500)  # largest age of an item in a popular or personal choice, in days
+CANDIDATES = 5  # candidates of a personal choice
+AFFINITY_SHARE = 0.7  # share of personal choices by affinity; the others take the first candidate
+LOG_POSITION = np.round(np.log1p(np.arange(LENGTH_MAX)), 9)  # rounding makes machines agree
 DWELL_LOCATION, DWELL_UTILITY, DWELL_LONG, DWELL_SIGMA = 0.8, 0.35, 1.3, 0.7  # log seconds
 
 Flags = NDArray[np.bool_]
 
 
 def block_table(config: WorldConfig, number: int) -> pa.Table:
-    """Block `number` of the log, ordered by member and time: a pure function of its arguments."""
+    """Return block `number` of the log, ordered by member and time.
+
+    The block is a pure function of the arguments.
+    """
     rng = stream(config.seed, FIRST_BLOCK_STREAM + number)
     catalog = build_catalog(config)
     first = number * config.block_members
@@ -84,10 +87,13 @@ def choose_items(
     members: Members,
     visits: Visits,
 ) -> tuple[Ints, Flags]:
-    """The logging policy: the item of every row, and whether it was chosen uniformly at random.
+    """Choose the item of every row by the logging policy.
 
-    Random, popular and personal choices are mixed row by row. An item the member has seen already
-    gives way to another of its topic, except on random rows, whose policy must stay uniform.
+    Rows are random, popular or personal choices. An item that the member has already seen is
+    replaced by another item of its topic, except for random choices, which must stay uniform.
+
+    Returns:
+        Item number, int64 [N]; and whether the item was chosen uniformly at random, bool [N].
     """
 
     def affinity(rows: Ints, item: Ints) -> Floats:
@@ -103,11 +109,11 @@ def choose_items(
 
     rows = np.flatnonzero(~random & ~popular)
     topic = personal_topics(config, members, visits, rows, topic_uniform)
-    here = (topic, since[rows], visits.time[rows])
-    item[rows] = catalog.popular_of(*here, uniform[rows])
+    item[rows] = catalog.popular_of(topic, since[rows], visits.time[rows], uniform[rows])
     prefers = rng.random(len(rows)) < AFFINITY_SHARE
     for _ in range(CANDIDATES - 1):
-        other = catalog.popular_of(*here, rng.random(len(rows)))
+        retry = rng.random(len(rows))
+        other = catalog.popular_of(topic, since[rows], visits.time[rows], retry)
         closer = affinity(rows, other) > affinity(rows, item[rows])
         item[rows] = np.where(prefers & closer, other, item[rows])
 
@@ -119,7 +125,7 @@ def choose_items(
 def _appeal(
     config: WorldConfig, catalog: Catalog, members: Members, visits: Visits, item: Ints
 ) -> Floats:
-    """Utility but for affinity and the effects of the session."""
+    """Return the utility without affinity and without the effects of the session."""
     planted, who = config.planted, visits.member
     day = (visits.time - START_MS) / DAY
     u = members.bias[who] + planted.quality * catalog.quality[item]
@@ -137,7 +143,7 @@ def _appeal(
 def _depression(
     config: WorldConfig, catalog: Catalog, visits: Visits, item: Ints, position: Ints
 ) -> Floats:
-    """What the rest of the session and the position in it take from the utility."""
+    """Return the reduction of the utility by the other items of the session and the position."""
     planted = config.planted
     topics = _others(visits.session * config.topics + catalog.topic[item])
     actors = _others(visits.session * config.actors + catalog.actor[item])
@@ -149,7 +155,7 @@ def _depression(
 def _outcomes(
     rng: np.random.Generator, u: Floats, affinity: Floats, quality: Floats, kind: Ints
 ) -> dict[str, NDArray]:
-    """Labels, true probabilities and dwell times of all rows, by column name.
+    """Return labels, true probabilities and dwell times of all rows, by column name.
 
     p_contribution = 1 - prod (1 - p_a) over like, comment and share, from their float32 values.
     """
@@ -172,7 +178,7 @@ def _outcomes(
 
 
 def _repeated(keys: Ints) -> Flags:
-    """True where the same key stands in an earlier row."""
+    """Return whether the same key occurs in an earlier row, bool [N]."""
     order = np.argsort(keys, kind="stable")
     repeated = np.zeros(len(keys), bool)
     repeated[order[1:]] = keys[order[1:]] == keys[order[:-1]]
@@ -180,7 +186,7 @@ def _repeated(keys: Ints) -> Flags:
 
 
 def _others(keys: Ints) -> Floats:
-    """How many other rows have the same key."""
+    """Return the number of other rows with the same key, [N]."""
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
     return (counts[inverse] - 1).astype(np.float64)
 

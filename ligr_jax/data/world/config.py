@@ -1,14 +1,14 @@
-"""The dials of the synthetic world and the constants planted in it."""
+"""Configuration of the synthetic world, and its planted effects."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ligr_jax.data.schema import BadInput
 
-VERSION = 1  # of the generator: raised whenever equal configurations would give other bytes
+VERSION = 1  # version of the generator; equal versions and configurations give equal bytes
 START_MS = 1_767_225_600_000  # 2026-01-01 00:00 UTC, the first day of every world
 SECOND, HOUR, DAY = 1_000, 3_600_000, 86_400_000  # in ms
-MIN_GAP_MS = 31 * 60 * SECOND  # between sessions: just over the 30 min that delimit a session
+MIN_GAP_MS = 31 * 60 * SECOND  # between sessions; `prepare` separates sessions at 30 min
 
 ITEM_TYPES = ("text", "image", "video", "article", "poll")
 SURFACES = ("feed", "notification", "search")
@@ -18,9 +18,10 @@ SEARCH = SURFACES.index("search")
 
 @dataclass(frozen=True)
 class Action:
-    """logit(p) = intercept + slope u + affinity a + quality q + by_type[item type].
+    """An action with logit(p) = intercept + slope u + affinity a + quality q + by_type[item type].
 
-    u is the impression's utility, a the member's affinity to the actor, q the item's quality.
+    u is the utility of the impression, a the affinity of the member to the actor, and q the quality
+    of the item.
     """
 
     name: str
@@ -38,7 +39,7 @@ ACTIONS = (
     Action("comment", -5.87, 0.8, quality=0.5, by_type=(0.4, 0.0, -0.3, 0.0, 0.6)),
     Action("share", -6.69, 0.9, quality=0.3, by_type=(-0.2, 0.1, 0.3, 0.4, -0.6)),
 )
-CONTRIBUTIONS = ("like", "comment", "share")  # contribution = at least one of them
+CONTRIBUTIONS = ("like", "comment", "share")  # a contribution is at least one of these actions
 LABELS = (*(a.name for a in ACTIONS), "contribution")
 
 
@@ -46,43 +47,48 @@ LABELS = (*(a.name for a in ACTIONS), "contribution")
 class Planted:
     """Effects planted in the utility u, in units of the click logit.
 
-    Scales are standard deviations across the population unless said otherwise.
+    Values are standard deviations over the population unless their comment says otherwise.
     """
 
     parent_interest: float = 0.75  # member x parent topic, long-lived
     leaf_interest: float = 0.75  # member x leaf topic, long-lived
-    drift: float = 0.55  # amplitude of each topic's slow wave, parents and leaves alike
+    drift: float = 0.55  # amplitude of the slow wave of each parent and leaf topic
     drift_days: tuple[float, float] = (10.0, 50.0)  # shortest and longest period
     affinity: float = 0.6  # member x actor
     type_taste: float = 0.45  # member x item type
     type_appeal: tuple[float, ...] = (-0.15, 0.05, 0.25, 0.0, -0.2)
     surface_appeal: tuple[float, ...] = (0.0, -0.2, 0.3)
     quality: float = 0.5
-    freshness: float = 0.5  # of an item created this moment; half after freshness_hours
+    freshness: float = 0.5  # effect of a new item; half of it remains after freshness_hours
     freshness_hours: float = 24.0
-    bias: float = 0.45  # member's general engagement
-    topic_satiation: float = 1.5  # limit, as the session fills with the same leaf
-    actor_satiation: float = 1.2  # limit, as the session fills with the same actor
-    satiation_half: float = 2.0  # number of other items at which half the limit is reached
+    bias: float = 0.45  # general engagement of a member
+    topic_satiation: float = 1.5  # limit for many items of the same leaf topic in the session
+    actor_satiation: float = 1.2  # limit for many items of the same actor in the session
+    satiation_half: float = 2.0  # number of other items at which half of the limit is reached
     position: float = 0.15  # times log(1 + position in the session)
 
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """A world: everything its log depends on. Equal configurations give equal bytes.
+    """Configuration of a world. Equal configurations give equal bytes.
 
-    members, items: how many; seed: any integer in [0, 2^63).
-    days: length of the window, from `START_MS`.
-    sessions: mean number of sessions of a member who is there for the whole window (a session
-        averages about 8 impressions); the distribution is log-normal with a long tail.
-    parents, leaves: topics of the first level, and leaf topics of each.
-    items_per_actor: mean; actors are Zipf-productive.
-    content_width: length of the content vector.
-    random_share, popular_share: shares of impressions chosen uniformly at random and by
-        popularity; the rest is personal.
-    block_members: members per file, the unit of work and of memory (below 0.5 GB a process as
-        they stand; lower it in proportion where `sessions` is raised far).
-    planted: effects of the utility; set one to 0 to ask what it is worth.
+    Attributes:
+        members, items: number of members and items.
+        seed: random seed in [0, 2^63).
+        days: length of the log in days, from `START_MS`.
+        sessions: mean number of sessions of a member who is present on all days, with a log-normal
+            distribution. A session has about 8 impressions.
+        parents, leaves: number of parent topics, and of leaf topics of each parent.
+        items_per_actor: mean number of items of an actor; the numbers have a Zipf distribution.
+        content_width: length of the content vector.
+        random_share, popular_share: shares of impressions chosen uniformly at random and by
+            popularity; the other impressions are personal choices.
+        block_members: number of members of a file, which determines the memory of a worker: below
+            0.5 GB for the default values, and proportional to `sessions`.
+        planted: effects on the utility; 0 removes an effect.
+
+    Raises:
+        BadInput: a value is out of range.
     """
 
     members: int = 10_000
@@ -125,19 +131,22 @@ class WorldConfig:
 
     @property
     def actors(self) -> int:
+        """Number of actors."""
         return -(-self.items // self.items_per_actor)
 
     @property
     def blocks(self) -> int:
+        """Number of files of the log."""
         return -(-self.members // self.block_members)
 
     @property
     def end_ms(self) -> int:
-        """No session starts here or later."""
+        """End of the log, milliseconds since 1970: all sessions start earlier."""
         return START_MS + self.days * DAY
 
 
 def _check(name: str, value: Any, low: float, high: float, whole: bool = False) -> None:
+    """Raise `BadInput` for a value outside [low, high]."""
     kind = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         what = "a whole number" if whole else "a number"
@@ -145,6 +154,7 @@ def _check(name: str, value: Any, low: float, high: float, whole: bool = False) 
 
 
 def _check_planted(planted: Planted) -> None:
+    """Raise `BadInput` for a planted effect that is out of range."""
     lengths = {"drift_days": 2, "type_appeal": len(ITEM_TYPES), "surface_appeal": len(SURFACES)}
     for entry in fields(planted):
         value = getattr(planted, entry.name)

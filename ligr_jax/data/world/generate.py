@@ -1,4 +1,4 @@
-"""The synthetic world: a feed whose true probabilities are known, written as a canonical log.
+"""Generation of a synthetic world as a canonical log.
 
     generate(WorldConfig(members=50_000, seed=1), Path("world"))
 
@@ -7,15 +7,16 @@ writes
     impressions-00000.parquet ...  the log, one file per block of members, by member and time
     items.parquet                  the item table, content vectors included
     world.json                     the configuration with every planted constant
-    log.json                       the `LogSchema`, written last: a directory with it is complete
+    log.json                       the `LogSchema`, written last, so that a directory with it is
+                                   complete
 
-Log columns beyond the schema: `position`, the display rank, which biases the utility and which no
-model may read. Columns `true_*` of the item table are likewise for readers of results only.
+The log also has the column `position`, the display rank, which affects the utility and must not be
+an input of a model. The columns `true_*` of the item table are for the analysis of results.
 
-Each block is a pure function of the configuration and its number, so the bytes do not depend on the
-number of workers, and a run that was stopped is completed by running it again. They depend on the
-machine only through the version of pyarrow (see `ligr_jax.data.world.arithmetic` for the
-arithmetic).
+Each block is a pure function of the configuration and its number. The bytes therefore do not depend
+on the number of workers, and running the command again completes a world that was interrupted. The
+bytes depend on the machine only through the version of pyarrow (see
+`ligr_jax.data.world.arithmetic`).
 """
 
 import dataclasses
@@ -46,11 +47,11 @@ __all__ = ["Planted", "WorldConfig", "generate", "world_schema"]
 
 DICTIONARY_COLUMNS = ["member_id", "session_id", "item_id", "actor_id", "item_type", "surface"]
 ITEMS = "items.parquet"
-ROW_GROUP = 2**20  # rows of a Parquet file that are written, and held, together
+ROW_GROUP = 2**20  # rows of a Parquet file that are written at a time
 
 
 def world_schema(config: WorldConfig) -> LogSchema:
-    """The schema of the log of a world."""
+    """Return the schema of the log of a world."""
     return LogSchema(
         actions=LABELS,
         columns={
@@ -77,23 +78,28 @@ def generate(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LogSchema:
-    """Writes the world to directory `out` (made where absent) and returns the log's schema.
+    """Write a world to a directory.
 
-    A directory that already holds this world is left as it is; one that holds part of it is
-    completed. Each process holds one block at a time.
+    A complete world of the same configuration is not changed, and a part of it is completed. Every
+    process has one block in memory at a time.
 
     Args:
-        workers: processes, all cores by default. They are spawned, so a script that calls this
-            with more than one needs an `if __name__ == "__main__"` guard.
-        progress: called as progress(blocks done, blocks of the world) after every block.
+        config: configuration of the world.
+        out: output directory; it is created if necessary.
+        workers: number of processes; default: all cores. Processes are spawned, so a script that
+            uses more than one needs an `if __name__ == "__main__"` guard.
+        progress: called as progress(blocks written, blocks of the world) after every block.
+
+    Returns:
+        The schema of the log.
 
     Raises:
-        BadInput: `out` holds something else, or `workers` is below 1.
+        BadInput: the directory has another world or log, or `workers` is below 1.
     """
     out = Path(out)
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 1:
-        raise BadInput(f"workers={workers}; give at least 1, or None for all cores")
+        raise BadInput(f"workers={workers} must be at least 1, or None for all cores")
     schema = world_schema(config)
     require_no_other(out, LOG)
     if not _is_complete(config, out):
@@ -103,13 +109,17 @@ def generate(
 
 
 def _is_complete(config: WorldConfig, out: Path) -> bool:
-    """Whether `out` holds this world; raises BadInput where it holds something else."""
+    """Return whether a directory has the complete world.
+
+    Raises:
+        BadInput: the directory has another world or another log.
+    """
     is_ours = _require_this_world(config, out)
     return is_ours and (out / "log.json").is_file() and not _missing(config, out)
 
 
 def _missing(config: WorldConfig, out: Path) -> list[int]:
-    """Numbers of the blocks that are not written; -1 for the item table."""
+    """Return the numbers of the missing blocks, and -1 if the item table is missing."""
     blocks = [b for b in range(config.blocks) if not (out / block_name(b)).is_file()]
     return blocks if (out / ITEMS).is_file() else [-1, *blocks]
 
@@ -121,8 +131,8 @@ def _complete(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Write what the directory lacks of the world."""
-    for stale in out.glob(".*.partial"):  # of a process that was killed: this one has the lock
+    """Write the missing files of the world."""
+    for stale in out.glob(".*.partial"):  # left by a killed process; this process has the lock
         stale.unlink()
     _claim(config, out)
     items = out / ITEMS
@@ -131,7 +141,7 @@ def _complete(
     if not items.is_file():
         _write_tables(item_tables(config, ROW_GROUP), items, ["item_type"])
         if workers > 1:
-            build_catalog.cache_clear()  # each has its own
+            build_catalog.cache_clear()  # every worker builds its own
     with closing(_write_blocks(config, todo, out, workers)) as written:
         for done, _ in enumerate(written, config.blocks - len(todo) + 1):
             if progress is not None:
@@ -140,21 +150,21 @@ def _complete(
 
 
 def block_name(number: int) -> str:
-    """File name of a block of the log."""
+    """Return the file name of a block of the log."""
     return f"impressions-{number:05d}.parquet"
 
 
 def _write_blocks(
     config: WorldConfig, todo: list[int], out: Path, workers: int
 ) -> Generator[int, None, None]:
-    """Writes the blocks, yielding the number of each when it is on disk."""
+    """Write blocks, and yield the number of each block after it is written."""
     if workers <= 1:
         yield from (_write_block(config, number, out) for number in todo)
         return
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, context, end_silently) as pool:
         try:
-            with held_signals():  # a worker inherits that, until it has its handler
+            with held_signals():  # a worker inherits the mask until its handler is installed
                 futures = [pool.submit(_write_block, config, number, out) for number in todo]
             yield from (future.result() for future in as_completed(futures))
         finally:
@@ -167,65 +177,65 @@ def _write_block(config: WorldConfig, number: int, out: Path) -> int:
 
 
 def _write_tables(tables: Iterable[pa.Table], path: Path, dictionary: list[str]) -> None:
-    """Write the tables one after the other into one file, `ROW_GROUP` rows each but the last.
+    """Write tables to one file with row groups of `ROW_GROUP` rows.
 
-    The file has another name until it is complete.
+    The file has a temporary name until it is complete.
     """
-    rest = iter(tables)
-    first = next(rest)
+    remaining = iter(tables)
+    first = next(remaining)
     with (
         whole(path) as part,
         pq.ParquetWriter(
             part, first.schema, compression="zstd", use_dictionary=dictionary
         ) as writer,
     ):
-        for table in itertools.chain([first], rest):
+        for table in itertools.chain([first], remaining):
             writer.write_table(table, ROW_GROUP)
 
 
 def _description(config: WorldConfig) -> dict[str, Any]:
-    """What world.json holds."""
-    ours = {
+    """Return the content of world.json."""
+    description = {
         "format": "ligr-world",
         "version": VERSION,
         "config": dataclasses.asdict(config),
         "actions": [dataclasses.asdict(a) for a in ACTIONS],
     }
-    return json.loads(json.dumps(ours))  # lists for tuples
+    return json.loads(json.dumps(description))  # tuples become lists
 
 
 def _require_this_world(config: WorldConfig, out: Path) -> bool:
-    """Whether `out` holds this world, complete or not.
+    """Return whether a directory has this world, complete or not.
 
     Raises:
-        BadInput: it holds something else.
+        BadInput: the directory has another world or another log.
     """
-    ours, path = _description(config), out / "world.json"
+    path = out / "world.json"
     if path.is_file():
-        theirs = read_plain_json(path, "give another directory")
-        differences = list(_differences(theirs, ours))
+        existing = read_plain_json(path, "choose another directory")
+        differences = list(_differences(existing, _description(config)))
         if differences:
             raise BadInput(
-                f"{out} holds another world: {'; '.join(differences)}; "
-                "give another directory or remove this one"
+                f"{out} contains another world: {'; '.join(differences)}; "
+                "choose another directory or remove this one"
             )
         return True
     if (out / "log.json").exists() or any(out.glob("*.parquet")):
-        raise BadInput(f"{out} holds a log that is no world; give another directory")
+        raise BadInput(f"{out} contains a log that is not a world; choose another directory")
     return False
 
 
 def _claim(config: WorldConfig, out: Path) -> None:
-    """Make `out` this world's directory, as a world with other settings then refuses it."""
+    """Write world.json first, so that a world with other settings refuses the directory."""
     if not _require_this_world(config, out):
         write_atomically(out / "world.json", json.dumps(_description(config), indent=1) + "\n")
 
 
-def _differences(theirs: Any, ours: Any, where: str = "") -> Iterator[str]:
-    """Phrases `where is X there and Y here` for all leaves in which two JSON values differ."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for name in sorted(theirs.keys() | ours.keys()):
-            inner = f"{where}.{name}" if where else name
-            yield from _differences(theirs.get(name), ours.get(name), inner)
-    elif theirs != ours:
-        yield f"{where} is {theirs!r} there and {ours!r} here"
+def _differences(existing: Any, requested: Any, name: str = "") -> Iterator[str]:
+    """Yield a description of every leaf in which two JSON values differ."""
+    if isinstance(existing, dict) and isinstance(requested, dict):
+        for key in sorted(existing.keys() | requested.keys()):
+            inner = f"{name}.{key}" if name else key
+            yield from _differences(existing.get(key), requested.get(key), inner)
+    elif existing != requested:
+        yield f"{name} is {existing!r} in the directory and {requested!r} in the request"

@@ -1,4 +1,4 @@
-"""How the text of a file is to be read, where that is not found out."""
+"""Options for reading text files."""
 
 import codecs
 from dataclasses import dataclass
@@ -9,14 +9,18 @@ DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": 
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Options of reading.
+class TextOptions:
+    """How text files are read.
 
-    delimiter: between the fields of a text file; "" finds it out from suffix and header.
-    encoding: of a text file.
-    null_values: words that mean a missing value, in text files and in Parquet. The empty cell
-        always does, and no other word does by itself: NA is a country.
-    names: columns of a text file without a header line.
+    Attributes:
+        delimiter: delimiter of fields; "" infers it from the suffix and the header.
+        encoding: encoding of the text.
+        null_values: words that stand for a missing value, also in Parquet files. An empty cell is
+            always missing. No word is missing by default, because NA is a country code.
+        names: columns of a text file without a header.
+
+    Raises:
+        BadInput: the delimiter is not one character, or the encoding is not known.
     """
 
     delimiter: str = ""
@@ -40,5 +44,5 @@ class Reading:
 
 
 def parse_delimiter(text: str) -> str:
-    """A delimiter as it is written on the command line."""
+    """Return the delimiter of a command-line argument, e.g. `tab`."""
     return DELIMITERS.get(text, text)

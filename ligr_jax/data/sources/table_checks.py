@@ -1,0 +1,83 @@
+"""Checks of a table's files and columns against the declared columns."""
+
+from collections.abc import Sequence
+
+from ligr_jax.data.schema import MEMBER, TIME, BadInput
+from ligr_jax.data.sources.files import DataFile, column_names
+from ligr_jax.data.sources.table_columns import EXAMPLE, ITEM, TableColumns
+from ligr_jax.data.sources.validate import did_you_mean
+
+# Formats that would be read as a meaningless CSV file.
+_UNSUPPORTED = (
+    *(".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".orc", ".avro", ".arrow", ".feather"),
+    *(".zip", ".tar"),
+)
+
+
+def refuse_unsupported_format(file: DataFile) -> None:
+    """Raise `BadInput` for a file whose suffix belongs to a format that is not supported."""
+    suffix = next((s for s in file.path.suffixes if s.lower() in _UNSUPPORTED), None)
+    if suffix:
+        raise BadInput(
+            f"{file.path}: {suffix} files are not supported; convert it to Parquet or CSV "
+            "(e.g. with polars or DuckDB)"
+        )
+
+
+def canonical_names(
+    file: DataFile, columns: TableColumns, item_columns: Sequence[str] | None
+) -> list[str]:
+    """Return the columns of a file under their canonical names.
+
+    Args:
+        file: a file of the log or the item table.
+        columns: the declared columns.
+        item_columns: canonical columns of the item table, in which a mapped column may be instead;
+            None if `file` is the item table, which does not need the columns of the log.
+
+    Raises:
+        BadInput: a mapped column is absent, or two columns have one canonical name.
+    """
+    present = [n for n in column_names(file) if n not in columns.ignore]
+    renamed = columns.renamed
+    for ours, name in columns.names.items():
+        if name not in present and item_columns is not None and ours not in item_columns:
+            raise BadInput(
+                f"{file.path}: --map {ours}={name}: no column {name!r}"
+                f"{did_you_mean(name, present)}; its columns are {present}"
+            )
+        if name in present and ours in present and ours not in renamed:
+            raise BadInput(
+                f"{file.path} has both a column {ours!r} and a column {name!r}, which is mapped to "
+                f"it; drop or rename one, or --ignore {ours}"
+            )
+    return [renamed.get(n, n) for n in present]
+
+
+def require_columns(
+    file: DataFile, present: list[str], columns: TableColumns, item_columns: Sequence[str]
+) -> None:
+    """Check that the log has all columns that it needs.
+
+    Args:
+        file: the first file of the log.
+        present: canonical columns of the log.
+        columns: the declared columns.
+        item_columns: canonical columns of the item table.
+
+    Raises:
+        BadInput: a column is absent, or no action is declared.
+    """
+    ruled = {r.action for r in columns.labels}
+    actions = [a for a in columns.actions if a not in ruled]
+    missing = [n for n in (MEMBER, TIME, ITEM, *actions) if n not in present]
+    sources = [columns.weight] * bool(columns.weight) + [r.column for r in columns.labels]
+    missing += [n for n in sources if columns.canonical(n) not in present]
+    missing += [n for n in columns.features if n not in present and n not in item_columns]
+    if not columns.all_actions or missing:
+        names = ", ".join(dict.fromkeys(missing)) or "the label columns (--actions)"
+        hint = did_you_mean(missing[0], present) if missing else ""
+        raise BadInput(
+            f"{file.path}: its columns are {column_names(file)}; missing: {names}{hint}. Declare "
+            f"what the columns mean, e.g. {EXAMPLE}"
+        )
