@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": "turn a log (Parquet, CSV, KuaiRand, MovieLens) into shards for training",
     "train": "train one model, resuming where it was interrupted",
     "eval": "measure a trained run on a split",
+    "predict": "write a run's predictions for a split to a Parquet file",
     "sweep": "train every point of a sweep file",
     "fit": "fit a scaling law to finished runs",
     "plan": "say what to train next for a compute budget",
@@ -25,7 +26,7 @@ COMMANDS = {
 }
 
 # Commands that run a model, started with care for its speed.
-STEPPING = ("train", "eval", "sid")
+STEPPING = ("train", "eval", "predict", "sid")
 # Commands whose result is what they print.
 PRINTING = ("eval", "fit", "plan", "verify")
 # Commands that save their work when a signal stops them.
@@ -42,6 +43,7 @@ from an impression log to a scaling law:
   ligr prepare data/world/log --out data/world/prepared
   ligr train   --data data/world/prepared --out runs/first model.depth=4 data.seq_len=256
   ligr eval    runs/first --split test
+  ligr predict runs/first --out predictions.parquet
   ligr export  runs/first --out exports/first --bits 8
   ligr sweep   sweeps/tiny/ladder.yaml --data data/world/prepared --out runs/demo
   ligr report  runs/demo

@@ -26,19 +26,20 @@ class Busy(LigrError, RuntimeError):
 
 
 @contextlib.contextmanager
-def exclusive(directory: Path, doing: str, keep: bool = False) -> Iterator[None]:
+def exclusive(directory: Path, doing: str, keep: bool = False, name: str = LOCK) -> Iterator[None]:
     """Hold the directory, made where it is absent, for this process.
 
     Args:
         doing: what the holder does, e.g. "is training this run".
         keep: leave the file of the lock behind.
+        name: of the lock; another one than `LOCK` locks a single file of the directory.
 
     Raises:
         Busy: another process holds it.
         FileError: the directory cannot be written, or its file system has no locks.
     """
     make_directory(directory)
-    path = directory / LOCK
+    path = directory / name
     while True:
         with file_errors("lock", path), contextlib.ExitStack() as opened:
             lock = opened.enter_context(path.open("a+", encoding="utf-8"))  # emptied when held

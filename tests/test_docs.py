@@ -40,14 +40,17 @@ def run(code: str) -> Any:
 
 
 def test_the_code_of_the_readme_and_the_guide_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "prepared").symlink_to(prepared)
     export_table()
     results = {p.name: [run(code) for code in blocks(p)] for p in (README, *GUIDE) if blocks(p)}
     assert results.keys() == {"README.md", "library.md", "sweeps.md", "tables.md"}
     (readme,) = results["README.md"]
-    first, layers = results["library.md"][:2]
+    first, layers, trained = results["library.md"]
+    assert trained["model"].step == 20
     assert readme["logits"].shape == first["logits"].shape == (2, 6, 2)
     assert layers["shapes"]["HistoryEncoder"] == (2, 6, 144)
     low, high = results["sweeps.md"][0]["law"].intervals["alpha"]

@@ -38,6 +38,7 @@ LAYERS = (
     {"sid"},
     {"serve"},
     {"scaling"},
+    {"api"},
     {"commands"},
     {"cli"},
     {"__main__"},

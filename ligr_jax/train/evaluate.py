@@ -6,7 +6,7 @@ on the same rows: no honest model has a lower cross-entropy, up to noise.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from ligr_jax.config import Config, ConfigError, MeshConfig, join_list, metric_key, override
-from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.padding import padding_batch
 from ligr_jax.data.pipeline import eval_batches, plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
@@ -47,21 +47,26 @@ class Predictions:
     labels: np.ndarray
 
 
+def jit_logits(program: Program) -> Any:
+    """Return the compiled function `(state, batch, unique ids) -> logits [B, N, A]`."""
+    layout, model = program.layout, program.model
+
+    def logits(state: TrainState, batch: Batch, lists: dict[str, UniqueIds]) -> Any:
+        dense, tables = split(state.params)
+        rows = gather_rows(layout, tables, {t: d.local for t, d in lists.items()})
+        given = {"params": dense, STATISTICS: state.stats, ROWS: {TABLES: rows}}
+        return model.apply(given, batch)
+
+    return jax.jit(logits)
+
+
 class Evaluator:
     """Measures a state on a split, its batch statistics frozen; compiles once, plans once."""
 
     def __init__(self, program: Program, records: Records) -> None:
         self.records, self.config, self._program = records, program.config, program
         self.model = program.model
-        layout, model = program.layout, program.model
-
-        def logits(state: TrainState, batch: Batch, lists: dict[str, UniqueIds]) -> Any:
-            dense, tables = split(state.params)
-            rows = gather_rows(layout, tables, {t: d.local for t, d in lists.items()})
-            given = {"params": dense, STATISTICS: state.stats, ROWS: {TABLES: rows}}
-            return model.apply(given, batch)
-
-        self.apply = jax.jit(logits)
+        self.apply = jit_logits(program)
         self._plans: dict[str, PackingPlan] = {}
 
     def plan(self, split: str) -> PackingPlan:
@@ -72,11 +77,6 @@ class Evaluator:
     @property
     def layout(self) -> Layout:
         return self._program.layout
-
-    def state_like(self) -> TrainState:
-        """Shapes, types and places of a training state of this model, for restoring one."""
-        padding = Assembler(self.records, self.plan("test"), self.config.model)
-        return self._program.like(padding(np.array([-1])))
 
     def __call__(
         self, state: TrainState, split: str, progress: Callable[[int, int], None] | None = None
@@ -89,19 +89,32 @@ class Evaluator:
         self, state: TrainState, split: str, progress: Callable[[int, int], None] | None = None
     ) -> Predictions:
         """Logits of every target of `split`, ordered by impression number."""
-        plan = self.plan(split)
-        parts: list[tuple[np.ndarray, np.ndarray, Any, Any]] = []
-        for index, batch, lists in eval_batches(
-            self.records, plan, self.config, self._program.process
-        ):
+        parts = []
+        for part in self.batches(state, split):
+            parts.append(part)
+            if progress:
+                progress(len(parts), -(-len(self.plan(split)) // len(part[0])))
+        return gather(parts, len(self.config.model.actions))
+
+    def batches(
+        self, state: TrainState, split: str
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield what each batch of this process gives, while the devices compute the next one.
+
+        Yields:
+            Impression numbers int64 [B, N], whether each is a target bool [B, N], labels int8
+            [B, N, A] and logits float32 [B, N, A].
+        """
+        plan, process = self.plan(split), self._program.process
+        before: tuple[np.ndarray, np.ndarray, np.ndarray, Any] | None = None
+        for index, batch, lists in eval_batches(self.records, plan, self.config, process):
             with jax.set_mesh(self._program.mesh):
                 logits = self.apply(state, *self._program.put(batch, lists))
-            if parts:  # the one before, while this one is computed
-                parts[-1] = (*parts[-1][:3], own_rows(parts[-1][3]))
-            parts.append((index, batch.weight > 0, batch.labels, logits))
-            if progress:
-                progress(len(parts), -(-len(plan) // len(index)))
-        return gather(parts, len(self.config.model.actions))
+            if before:
+                yield (*before[:3], own_rows(before[3]))
+            before = index, batch.weight > 0, np.asarray(batch.labels), logits
+        if before:
+            yield (*before[:3], own_rows(before[3]))
 
 
 def evaluate_run(
@@ -137,13 +150,7 @@ def restore(
         ConfigError: the run has no checkpoint, or its data are not there.
         CheckpointError: the checkpoint is damaged, cannot be read or does not fit config.json.
     """
-    config = load_config(run)
-    if max(config.mesh.data, 1) * config.mesh.model > jax.device_count():
-        config = dataclasses.replace(config, mesh=MeshConfig())
-    others = [a for a in assignments if not a.startswith("mesh.")]
-    if others:
-        raise ConfigError(f"{others[0]}: only mesh.* of a trained run can be changed")
-    config = override(config, assignments)
+    config = config_here(run, assignments)
     records = open_verified(data_directory(run, config, data), config.data.edges)
     if records.digest != config.data.digest:
         raise ConfigError(
@@ -153,12 +160,43 @@ def restore(
     changed = dataclasses.replace(config.eval, batch=batch or config.eval.batch)
     config = dataclasses.replace(config, eval=changed)
     program = Program(config)
-    evaluator = Evaluator(program, records)
-    checkpoints = Checkpoints(run / "checkpoints", config.train.keep, program.layout)
-    restored = checkpoints.read(evaluator.state_like(), step)
+    return Evaluator(program, records), restore_state(run, program, step)
+
+
+def config_here(run: Path, assignments: Sequence[str] = ()) -> Config:
+    """Return the configuration of a run, with a mesh that fits the devices of this process.
+
+    Args:
+        run: run directory.
+        assignments: of `mesh.*`; see `restore`.
+    """
+    config = load_config(run)
+    if max(config.mesh.data, 1) * config.mesh.model > jax.device_count():
+        config = dataclasses.replace(config, mesh=MeshConfig())
+    others = [a for a in assignments if not a.startswith("mesh.")]
+    if others:
+        raise ConfigError(f"{others[0]}: only mesh.* of a trained run can be changed")
+    return override(config, assignments)
+
+
+def state_like(program: Program) -> TrainState:
+    """Return shapes, types and places of a training state, for restoring one."""
+    config = program.config
+    return program.like(padding_batch(config.model, 1, config.data.seq_len // 2))
+
+
+def restore_state(run: Path, program: Program, step: int | None = None) -> TrainState:
+    """Return the state of a checkpoint of `run` on the mesh of `program`; reads no data.
+
+    Raises:
+        ConfigError: the run has no checkpoint.
+        CheckpointError: the checkpoint is damaged, cannot be read or does not fit config.json.
+    """
+    checkpoints = Checkpoints(run / "checkpoints", program.config.train.keep, program.layout)
+    restored = checkpoints.read(state_like(program), step)
     if restored is None:
         raise ConfigError(f"{run} has no checkpoint; train it first")
-    return evaluator, restored[0]
+    return restored[0]
 
 
 def gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ligr_jax.data.records import Records
 from ligr_jax.tables.layout import Layout
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.checkpoint_files import CheckpointError, DamagedCheckpoint, require_intact
-from ligr_jax.train.evaluate import Evaluator, evaluate_run
+from ligr_jax.train.evaluate import evaluate_run, state_like
 from ligr_jax.train.program import Program
 from ligr_jax.train.run import load_config
 from ligr_jax.train.state import TrainState
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings(  # what orbax leaves where it gives up 
 def like(finished: Path) -> tuple[TrainState, Layout]:
     config = load_config(finished)
     program = Program(config)
-    return Evaluator(program, Records(config.data.dir)).state_like(), program.layout
+    return state_like(program), program.layout
 
 
 @pytest.fixture

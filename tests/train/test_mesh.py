@@ -14,7 +14,7 @@ from ligr_jax.data.pipeline import plan_for, train_batches
 from ligr_jax.data.records import Records
 from ligr_jax.parallel.traffic import collectives
 from ligr_jax.train.checkpoint import Checkpoints
-from ligr_jax.train.evaluate import Evaluator
+from ligr_jax.train.evaluate import state_like
 from ligr_jax.train.program import Program
 from ligr_jax.train.state import TrainState, split
 from tests.train.runs import small_config
@@ -106,14 +106,13 @@ def test_a_checkpoint_goes_from_mesh_to_mesh_bit_by_bit(prepared: Path, tmp_path
     configs = [small_config(prepared, *UNEVEN, *mesh(*shape)) for shape in shapes]
     program, state, _ = after(configs[0], 2)
     wanted = contents(program, state)
-    records = Records(prepared)
     for step, config in enumerate(configs, 1):
         directory = tmp_path / "checkpoints"
         Checkpoints.save(saver := Checkpoints(directory, 9, program.layout), step, state, {})
         saver.close()
         program = Program(config)
         reader = Checkpoints(directory, 9, program.layout)
-        restored = reader.restore(Evaluator(program, records).state_like())
+        restored = reader.restore(state_like(program))
         reader.close()
         assert restored is not None
         state = restored[0]

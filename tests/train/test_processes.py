@@ -5,15 +5,18 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.exit_status import FAILED, PREEMPTED
 from ligr_jax.parallel.processes import join_processes
 from ligr_jax.train.loop import train
+from ligr_jax.train.prediction_file import write_predictions
 from ligr_jax.train.rows import read_rows
 from tests.train.runs import SMALL, small_config
 from tests.xla import flags
@@ -40,16 +43,21 @@ def free_port() -> int:
 def start(
     prepared: Path, run: Path, env: dict[str, str], index: int, port: int, *more: str
 ) -> subprocess.Popen[str]:
-    """One of two processes with four devices each."""
+    """Start one of two processes that train."""
+    command = ["train", "--data", str(prepared), "--out", str(run)]
+    return ligr([*command, *SMALL, *SETTINGS, *ACROSS, *more], env, index, port)
+
+
+def ligr(words: Sequence[str], env: dict[str, str], index: int, port: int) -> subprocess.Popen[str]:
+    """Start one of two processes of `ligr`, with four devices each."""
     mine = {
         "XLA_FLAGS": flags(devices=4),
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": "2",
         "JAX_PROCESS_ID": str(index),
     }
-    command = [sys.executable, "-m", "ligr_jax", "train", "--data", prepared, "--out", run]
     return subprocess.Popen(
-        [*map(str, command), *SMALL, *SETTINGS, *ACROSS, *more],
+        [sys.executable, "-m", "ligr_jax", *words],
         env={**env, **mine, "LIGR_ALLOCATOR": "none"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -87,6 +95,22 @@ def test_two_processes_are_one_run_which_one_process_can_finish(
     np.testing.assert_allclose(two, one, rtol=1e-4)  # rounding grows from step to step
     assert end["validation/ne"] == pytest.approx(whole["validation/ne"], rel=1e-4)
     assert end["impressions"] == whole["impressions"]
+    # Each process predicts a part of a split, and process 0 writes one file.
+    write_predictions(run, tmp_path / "one.parquet")
+    command = ["predict", str(run), "--out", str(tmp_path / "out" / "two.parquet"), *ACROSS]
+    port = free_port()
+    both = [ligr(command, child_env, k, port) for k in range(2)]
+    said = [p.communicate(timeout=240)[0] for p in both]
+    assert [p.returncode for p in both] == [0, 0], said
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["two.parquet"]
+    assert "two.parquet: predictions of step 40 for" in said[0]
+    assert "two.parquet" not in said[1]
+    one, two = (
+        pl.read_parquet(path).sort("impression")
+        for path in (tmp_path / "one.parquet", tmp_path / "out" / "two.parquet")
+    )
+    for name in one.columns:
+        np.testing.assert_allclose(two[name].to_numpy(), one[name].to_numpy(), rtol=1e-4)
 
 
 def test_an_error_in_one_process_ends_all(
