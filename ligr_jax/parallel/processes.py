@@ -26,6 +26,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.messages import silence
 from ligr_jax.parallel.cluster import expects_peers
 from ligr_jax.parallel.peers import peers
+from ligr_jax.parallel.rendezvous import wait_for_all
 from ligr_jax.stop import StopRequest, command_line_request
 
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -33,34 +34,47 @@ _JOIN_TIMEOUT, _PEER_TIMEOUT = "LIGR_JOIN_TIMEOUT_S", "LIGR_PEER_TIMEOUT_S"
 
 
 def join_processes() -> None:
-    """Joins the processes of this run, if there are several. Call it before JAX has devices.
+    """Join the processes of this run, if there are several. Call it before JAX has devices.
 
     Raises:
-        BadInput: the environment names a coordinator without saying how many processes there are
-            and which one this is.
+        BadInput: the environment names a coordinator, but not the number of processes or the index
+            of this one.
+        PeerMissing, WrongCluster: the other processes did not come, or they disagree with this one
+            (`ligr_jax.parallel.rendezvous`).
     """
     if os.environ.get(_ADDRESS):
         count, index = _number(_COUNT), _number(_INDEX)
         if index >= count:
             raise BadInput(f"{_INDEX}={index} is not below {_COUNT}={count}; count from 0")
         _initialize(os.environ[_ADDRESS], count, index)
-    elif expects_peers(os.environ):
+    elif "SLURM_PROCID" in os.environ and expects_peers(os.environ):
         _number("SLURM_STEP_NUM_TASKS", 1)
+        from jax._src.clusters import ClusterEnv
+
+        timeout_s = _seconds(_JOIN_TIMEOUT, 300)
+        address, count, index, _ = ClusterEnv.auto_detect_unset_distributed_params(
+            None, None, None, None, None, timeout_s
+        )
+        _initialize(address, count, index)
+    elif expects_peers(os.environ):  # TPU hosts, which JAX asks for their address
         _initialize()
 
 
 def _initialize(
     address: str | None = None, count: int | None = None, index: int | None = None
 ) -> None:
-    """Join; JAX finds its cluster where no address of process 0 is given."""
+    """Join; JAX finds its cluster if the address of process 0 is not given."""
+    timeout_s, peer_timeout_s = _seconds(_JOIN_TIMEOUT, 300), _seconds(_PEER_TIMEOUT, 30)
+    if address is not None and count is not None and index is not None:
+        wait_for_all(address, count, index, timeout_s)
     # `Peers` hears every signal; JAX would hear SIGTERM alone, and take our handler away.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         address,
         count,
         index,
-        initialization_timeout=_seconds(_JOIN_TIMEOUT, 300),
-        heartbeat_timeout_seconds=_seconds(_PEER_TIMEOUT, 30),
+        initialization_timeout=timeout_s,
+        heartbeat_timeout_seconds=peer_timeout_s,
     )
     peers()
     if not is_first():

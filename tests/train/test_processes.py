@@ -1,7 +1,6 @@
 """Several processes are one run: the same numbers, one directory, one end."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from ligr_jax.parallel.processes import join_processes
 from ligr_jax.train.loop import train
 from ligr_jax.train.prediction_file import write_predictions
 from ligr_jax.train.rows import read_rows
+from tests.ports import free_port
 from tests.train.runs import SMALL, small_config
 from tests.xla import flags
 
@@ -31,13 +31,6 @@ SETTINGS = (
 )
 # Tables lie across both processes: rows and gradients go between them.
 ACROSS = ("mesh.data=1", "mesh.model=8")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def start(
