@@ -52,10 +52,10 @@ def join_processes() -> None:
         from jax._src.clusters import ClusterEnv
 
         timeout_s = _seconds(_JOIN_TIMEOUT, 300)
-        address, count, index, _ = ClusterEnv.auto_detect_unset_distributed_params(
+        address, tasks, task, _ = ClusterEnv.auto_detect_unset_distributed_params(
             None, None, None, None, None, timeout_s
         )
-        _initialize(address, count, index)
+        _initialize(address, tasks, task)
     elif expects_peers(os.environ):  # TPU hosts, which JAX asks for their address
         _initialize()
 
