@@ -14,7 +14,7 @@ from ligr_jax.places import require_local
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name to write to, renamed to `path` at the end, or removed on an error.
 
     Readers see the old file or the new one. The content is on disk before the rename, and the
@@ -34,8 +34,8 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text, as UTF-8, to a `whole` file."""
-    with whole(path) as part:
+    """Write a text, as UTF-8, to a file that is complete or absent; see `atomic_path`."""
+    with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

@@ -63,7 +63,7 @@ def exclusive(directory: Path, doing: str, keep: bool = False, name: str = LOCK)
                     path.unlink()
 
 
-def held(directory: Path) -> bool:
+def is_locked(directory: Path) -> bool:
     """Whether a process holds the directory now; needs no permission to write."""
     try:
         with (directory / LOCK).open("rb") as lock:

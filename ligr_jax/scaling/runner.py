@@ -37,7 +37,7 @@ from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.runs import SWEEP, read_listed
 from ligr_jax.scaling.sweep import Point
 from ligr_jax.stop import stop_request
-from ligr_jax.train.run import held, load_summary, summary_or_none
+from ligr_jax.train.run import is_locked, load_summary, summary_or_none
 from ligr_jax.train.together import groupable
 from ligr_jax.train.wandb_env import without_run_names
 
@@ -189,7 +189,7 @@ class _Board:
             again = point.name in self._elsewhere
             self._line(point, "finished by another runner" if again else "finished before")
             return False
-        if held(directory):
+        if is_locked(directory):
             if point.name not in self._elsewhere:
                 self._elsewhere.add(point.name)
                 self._line(point, "is being trained by another runner")

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ligr_jax.atomic import make_directory, whole
+from ligr_jax.atomic import atomic_path, make_directory
 from ligr_jax.sid.corpus import Corpus
 from ligr_jax.sid.model import SidModel
 
@@ -34,7 +34,7 @@ def assign(model: SidModel, corpus: Corpus, out: Path) -> int:
     fields = [("item_id", pa.int64()), *((f"c{i}", pa.int32()) for i in levels)]
     schema = pa.schema(fields, metadata=about)
     make_directory(out.parent)
-    with whole(out) as part, pq.ParquetWriter(part, schema) as writer:
+    with atomic_path(out) as part, pq.ParquetWriter(part, schema) as writer:
         for ids, _, codes, _ in model.code(corpus):
             columns = [ids, *np.ascontiguousarray(codes.T)]
             writer.write_batch(pa.record_batch(columns, schema=schema))

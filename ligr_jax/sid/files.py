@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ligr_jax.atomic import whole
+from ligr_jax.atomic import atomic_path
 from ligr_jax.data.schema import BadInput
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a .npz file atomically."""
-    with whole(path) as part, part.open("wb") as file:
+    with atomic_path(path) as part, part.open("wb") as file:
         np.savez(file, **dict(arrays))  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from ligr_jax.atomic import make_directory, whole
+from ligr_jax.atomic import atomic_path, make_directory
 from ligr_jax.data.prepare.shards import fixed_size_lists
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.files import read_whole
@@ -96,7 +96,7 @@ def write_title_vectors(
     ids = item_ids(frame[id_column], f"{table}, column '{id_column}'")
     vectors = fixed_size_lists(title_vectors(frame[title], lists, width))
     make_directory(out.parent)
-    with whole(out) as part:
+    with atomic_path(out) as part:
         pq.write_table(pa.table({"item_id": ids, "content": vectors}), part)
     return len(ids)
 

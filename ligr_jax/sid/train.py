@@ -28,7 +28,7 @@ from ligr_jax.sid.train_rqkmeans import RQKMeansTraining
 from ligr_jax.sid.train_rqvae import RQVAETraining
 from ligr_jax.stop import stop_request
 from ligr_jax.train.loop import Preempted, stopped
-from ligr_jax.train.run import claimed
+from ligr_jax.train.run import lock
 from ligr_jax.train.track import JsonLines
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def train(
         Busy: another process is training in `out`.
         Preempted: a signal requested a stop; the state is saved.
     """
-    with claimed(out, contents.SID):
+    with lock(out, contents.SID):
         _adopt(
             out, {"config": dataclasses.asdict(config), "column": column, "items": corpus.digest}
         )

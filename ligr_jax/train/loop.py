@@ -28,7 +28,7 @@ from ligr_jax.train.incremental import warm_start
 from ligr_jax.train.length import steps_of
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import Record
-from ligr_jax.train.run import adopt, claimed, finished
+from ligr_jax.train.run import finished, lock, write_or_verify_config
 from ligr_jax.train.save_clock import SaveClock
 from ligr_jax.train.state import TrainState
 from ligr_jax.train.wandb_env import check_wandb
@@ -54,13 +54,13 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     """
     done = finished(out, config)
     if done is None:
-        with claimed(out) if is_first() else contextlib.nullcontext():
+        with lock(out) if is_first() else contextlib.nullcontext():
             _require_one_configuration(config, out)
             done = finished(out, config)  # by another process meanwhile
             if done is None:
                 if is_first():  # of several processes, the one that mirrors
                     check_wandb(config.track)
-                adopt(out, config, is_first())
+                write_or_verify_config(out, config, is_first())
                 data = config.data
                 records = open_verified(data.dir, data.edges, data.digest)
                 require_rows_for_ids(config.model, records)

@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jax.experimental import multihost_utils
 
-from ligr_jax.atomic import make_directory, whole
+from ligr_jax.atomic import atomic_path, make_directory
 from ligr_jax.config import digest
 from ligr_jax.data.manifest import MISSING
 from ligr_jax.data.records import Records
@@ -125,7 +125,7 @@ def _write(out: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
                 writer.write_table(table)
         _wait_for_all("parts written")
     else:
-        with whole(out) as path, pq.ParquetWriter(path, schema) as writer:
+        with atomic_path(out) as path, pq.ParquetWriter(path, schema) as writer:
             for table in tables:
                 rows += len(table)
                 writer.write_table(table)

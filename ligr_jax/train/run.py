@@ -25,7 +25,7 @@ from ligr_jax.config import (
 from ligr_jax.digests import DIGEST, DamagedFile, read_json, write_json
 from ligr_jax.lock import Busy as Busy
 from ligr_jax.lock import exclusive
-from ligr_jax.lock import held as held
+from ligr_jax.lock import is_locked as is_locked
 from ligr_jax.strict_json import nan_to_null
 from ligr_jax.train.checkpoint_files import steps_in
 from ligr_jax.train.rows import METRICS
@@ -36,7 +36,7 @@ CONFIG, SUMMARY = "config.json", "summary.json"
 
 
 @contextlib.contextmanager
-def claimed(directory: Path, content: str = contents.RUN) -> Iterator[None]:
+def lock(directory: Path, content: str = contents.RUN) -> Iterator[None]:
     """Hold the directory for this process; the lock is freed when it ends, even by SIGKILL.
 
     DIRECTORY/.lock says which host and process hold it.
@@ -66,7 +66,7 @@ def finished(directory: Path, config: Config) -> dict[str, Any] | None:
     return summary
 
 
-def adopt(
+def write_or_verify_config(
     directory: Path,
     config: Config,
     write: bool = True,

@@ -29,7 +29,7 @@ from ligr_jax.train.group import Group, Member
 from ligr_jax.train.length import steps_of
 from ligr_jax.train.program import Program, key_data
 from ligr_jax.train.record import Record, TrainingDiverged
-from ligr_jax.train.run import adopt, claimed, finished, load_summary
+from ligr_jax.train.run import finished, load_summary, lock, write_or_verify_config
 from ligr_jax.train.state import Hyper
 from ligr_jax.train.wandb_env import check_wandb, several_runs
 
@@ -92,12 +92,12 @@ def train_together(configs: Sequence[Config], outs: Sequence[Path]) -> list[dict
     with contextlib.ExitStack() as claims:
         pairs = list(zip(configs, outs))
         for _, out in [(c, o) for c, o in pairs if finished(o, c) is None]:
-            claims.enter_context(claimed(out))
+            claims.enter_context(lock(out))
         unfinished = [(c, out) for c, out in pairs if finished(out, c) is None]
         for config, _ in unfinished[:1]:  # they all have the same `track`
             check_wandb(config.track)
         for config, out in unfinished:
-            adopt(out, config)
+            write_or_verify_config(out, config)
         if len(unfinished) < len(outs):
             _log.info(f"{len(outs) - len(unfinished)} of {len(outs)} runs are finished")
         if len(outs) > 1:

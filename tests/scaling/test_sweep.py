@@ -27,7 +27,7 @@ from ligr_jax.scaling.runner import run_sweep
 from ligr_jax.scaling.runs import read_runs
 from ligr_jax.scaling.sweep import Asked, corrected, only, plan_points, read_sweep
 from ligr_jax.train.rows import read_rows
-from ligr_jax.train.run import claimed, held, load_summary, save_summary
+from ligr_jax.train.run import is_locked, load_summary, lock, save_summary
 from tests.train.runs import SMALL
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -213,8 +213,8 @@ def test_a_runner_waits_for_a_point_that_another_trains(
 ) -> None:
     monkeypatch.setattr("os.environ", child_env)
     points = plan_points(grid("model.depth=1"), prepared, [*SMALL, "train.steps=5"])
-    with claimed(tmp_path / points[0].name):
-        assert held(tmp_path / points[0].name)
+    with lock(tmp_path / points[0].name):
+        assert is_locked(tmp_path / points[0].name)
         release = threading.Thread(target=run_sweep, args=(points, prepared, tmp_path, 1))
         release.start()
         _wait(lambda: any("another runner" in line for line in said))

@@ -25,7 +25,7 @@ from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import TrainingDiverged
 from ligr_jax.train.rows import read_rows
-from ligr_jax.train.run import Busy, claimed, load_config, load_summary
+from ligr_jax.train.run import Busy, load_config, load_summary, lock
 from ligr_jax.train.state import TrainState
 from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config
@@ -164,7 +164,7 @@ def test_a_directory_of_another_run_is_refused_with_the_difference(
 
 
 def test_a_run_directory_has_one_writer(prepared: Path, tmp_path: Path) -> None:
-    with claimed(tmp_path / "run"), pytest.raises(Busy):
+    with lock(tmp_path / "run"), pytest.raises(Busy):
         train(small_config(prepared), tmp_path / "run")
 
 

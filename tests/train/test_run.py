@@ -16,12 +16,12 @@ from ligr_jax.train.loop import train
 from ligr_jax.train.rows import DamagedRows, read_rows, rescue_rows
 from ligr_jax.train.run import (
     Busy,
-    adopt,
-    claimed,
     data_directory,
-    held,
+    is_locked,
     load_config,
     load_summary,
+    lock,
+    write_or_verify_config,
 )
 from tests.train.runs import small_config
 
@@ -112,35 +112,35 @@ def test_a_directory_is_bound_by_its_first_checkpoint_or_row(
 ) -> None:
     """What a first try with other values left there does not stop the second."""
     first, second = small_config(prepared), small_config(prepared, "model.depth=3")
-    adopt(tmp_path, first)
-    adopt(tmp_path, second)
+    write_or_verify_config(tmp_path, first)
+    write_or_verify_config(tmp_path, second)
     assert load_config(tmp_path) == second
     assert "no checkpoint and no row" in said[0]
     assert "model.depth 2 -> 3" in said[0]
     (tmp_path / "config.json").write_text("")
-    adopt(tmp_path, second)
+    write_or_verify_config(tmp_path, second)
     assert "config.json: the file is empty" in said[1]
     (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n')
     with pytest.raises(ConfigError, match=r"model\.depth: there 3, asked 2"):
-        adopt(tmp_path, first)
+        write_or_verify_config(tmp_path, first)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"model\.depth: there 3, asked 2"):
-        adopt(tmp_path, first)
+        write_or_verify_config(tmp_path, first)
     (tmp_path / "config.json").write_text("")
     with pytest.raises(DamagedFile, match="is empty"):
-        adopt(tmp_path, second)
+        write_or_verify_config(tmp_path, second)
 
 
 def test_who_holds_a_directory_is_named(tmp_path: Path) -> None:
-    assert not held(tmp_path)
-    with claimed(tmp_path):
+    assert not is_locked(tmp_path)
+    with lock(tmp_path):
         (tmp_path / ".lock").chmod(0o444)  # looking needs no permission to write
-        assert held(tmp_path)
+        assert is_locked(tmp_path)
         owner = r"training this run \(host \S+, process \d+\)"
-        with pytest.raises(Busy, match=owner), claimed(tmp_path):
+        with pytest.raises(Busy, match=owner), lock(tmp_path):
             pass
-    assert not held(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 def test_what_changes_no_number_may_change_on_resume(

@@ -27,7 +27,7 @@ from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import Record, TrainingDiverged
 from ligr_jax.train.rows import read_rows
-from ligr_jax.train.run import Busy, claimed, load_config, load_summary
+from ligr_jax.train.run import Busy, load_config, load_summary, lock
 from ligr_jax.train.state import TrainState
 from ligr_jax.train.together import groupable, train_together
 from ligr_jax.train.track import tracking
@@ -232,18 +232,18 @@ def test_a_run_that_diverges_does_not_stop_the_others(
     assert not (outs[0] / "error.txt").exists()
     with pytest.raises(TrainingDiverged, match="1 of 1 runs failed"):
         train_together(configs_of(prepared, [wild], *SHORT, "train.max_bad_steps=3"), [outs[1]])
-    with claimed(outs[1]):
+    with lock(outs[1]):
         assert main(command) == 75
 
 
 def test_a_busy_run_keeps_its_group_from_touching_any(prepared: Path, tmp_path: Path) -> None:
     configs = configs_of(prepared, SEEDS)
     outs = [tmp_path / str(i) for i in range(3)]
-    with claimed(outs[2]), pytest.raises(Busy):
+    with lock(outs[2]), pytest.raises(Busy):
         train_together(configs, outs)
     assert not list(tmp_path.glob("*/config.json"))
     for out in outs:
-        with claimed(out):
+        with lock(out):
             pass
 
 

@@ -33,7 +33,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ligr_jax.atomic import whole, write_atomically
+from ligr_jax.atomic import atomic_path, write_atomically
 from ligr_jax.contents import LOG, require_no_other
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.world.block import block_table
@@ -184,7 +184,7 @@ def _write_tables(tables: Iterable[pa.Table], path: Path, dictionary: list[str])
     remaining = iter(tables)
     first = next(remaining)
     with (
-        whole(path) as part,
+        atomic_path(path) as part,
         pq.ParquetWriter(
             part, first.schema, compression="zstd", use_dictionary=dictionary
         ) as writer,
