@@ -7,6 +7,7 @@ of a batch. Resamples share the data and differ only in weights, so thousands of
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,47 @@ DELTA = 1e-3
 
 # theta (B, p) -> residuals (B, n) and their derivatives (B, p, n). A law is defined by this alone.
 Residuals = Callable[[Array], tuple[Array, Array]]
+
+
+class Minimum(NamedTuple):
+    """Result of `fit_residuals`.
+
+    Attributes:
+        theta: parameters, (p,).
+        objective: sum of Huber terms at theta.
+        residuals: residual of each run at theta, (n,).
+        draws: parameters of each resample, (R, p).
+    """
+
+    theta: Array
+    objective: float
+    residuals: Array
+    draws: Array
+
+
+def fit_residuals(
+    residuals: Residuals,
+    grid: Array,
+    band_of: Callable[[Array], NDArray[np.int64]],
+    counts: Array,
+    low: Array,
+    high: Array,
+) -> Minimum:
+    """Fit a law to the runs, then to every bootstrap resample: the procedure of all robust fits.
+
+    Args:
+        residuals: the law.
+        grid: starts of the fit, (S, p).
+        band_of: maps parameters (S, p) to bands (S,), e.g. small and large exponents; the refit of
+            a resample starts from one candidate in each band (see `refit`).
+        counts: weight of each run in each resample, (R, n).
+        low: lower bounds, (p,).
+        high: upper bounds, (p,).
+    """
+    theta, value, ends = minimise(residuals, grid, counts.shape[1], low, high)
+    library = np.concatenate([grid, ends])
+    draws = refit(residuals, library, band_of(library), theta, counts, low, high)
+    return Minimum(theta, value, residuals(theta[None])[0][0], draws)
 
 
 def huber(r: Array) -> Array:
@@ -129,7 +171,7 @@ def minimise(
 def refit(
     residuals: Residuals,
     library: Array,
-    bands: Array,
+    bands: NDArray[np.int64],
     theta: Array,
     counts: Array,
     low: Array,

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array, resample
-from ligr_jax.scaling.fit.descent import minimise, refit
+from ligr_jax.scaling.fit.descent import fit_residuals
 from ligr_jax.scaling.fit.law import (
     Law,
     checked,
@@ -92,12 +92,8 @@ def fit_power(
     # The objective has valleys with nearly equal minima (a small E with a small alpha against a
     # large E with a large one), so the search starts from a grid, and the refits of the resamples
     # start from one candidate in each band of alpha.
-    grid = _starts(x, y, low, high)
-    theta, objective, ends = minimise(residuals, grid, len(x), low, high)
     counts, units, notes = resample(c, groups, free, resamples, seed)
-    library = np.concatenate([grid, ends])
-    bands = np.digitize(library[:, 1], np.log([0.05, 0.3, 1.0]))
-    draws = refit(residuals, library, bands, theta, counts, low, high)
+    best = fit_residuals(residuals, _starts(x, y, low, high), _band, counts, low, high)
 
     def named(t: Array) -> dict[str, Array]:
         alpha = np.exp(t[..., 1])
@@ -107,24 +103,24 @@ def fit_power(
         last = power_curve(t, np.array([x.max() - np.log(10.0), x.max()]))
         return {"E": e, "A": a, "alpha": alpha, "gain_per_decade": last[..., 0] - last[..., 1]}
 
-    params, spans = estimates(named, theta, draws, confidence)
+    params, spans = estimates(named, best.theta, best.draws, confidence)
     law = Law(
         form="power",
         params=params,
         intervals=spans,
         confidence=confidence,
-        objective=objective,
+        objective=best.objective,
         points=len(c),
         units=units,
-        resamples=len(draws),
+        resamples=len(best.draws),
         compute=(float(c.min()), float(c.max())),
         runs=names,
         warnings=(),
         free=free,
         centre=centre,
-        theta=theta,
-        draws=draws,
-        residuals=-residuals(theta[None])[0][0],
+        theta=best.theta,
+        draws=best.draws,
+        residuals=-best.residuals,
     )
     return replace(law, warnings=(*notes, *_notes(law, floor)))
 
@@ -182,6 +178,10 @@ def fit_saturating(
         for w in law.warnings
     )
     return replace(law, form="saturating", params=params, intervals=spans, warnings=notes)
+
+
+def _band(theta: Array) -> NDArray[np.int64]:
+    return np.digitize(theta[:, 1], np.log([0.05, 0.3, 1.0]))
 
 
 def _starts(x: Array, y: Array, low: Array, high: Array) -> Array:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 
 from ligr_jax.data.schema import BadInput
@@ -22,7 +22,7 @@ from ligr_jax.scaling.fit.bootstrap import (
     budgets,
     resample_levels,
 )
-from ligr_jax.scaling.fit.descent import minimise, refit
+from ligr_jax.scaling.fit.descent import fit_residuals
 from ligr_jax.scaling.fit.law import (
     Fitted,
     checked,
@@ -225,18 +225,15 @@ def fit_surface(
         log_l, jac = points.log_loss(theta)
         return log_l - y, jac
 
-    # The objective has several local minima, so the search starts from a grid of exponents.
-    grid = np.clip(_starts(points, np.exp(y)), low, high)
-    theta, objective, ends = minimise(residuals, grid, len(y), low, high)
-
     # Bootstrap. A resample must contain three sizes and three amounts of data, and as many distinct
-    # runs as parameters, or its minimum is arbitrary. Its refit starts from one candidate in each
-    # combination of small, medium and large exponents, so that it can leave the full fit's valley.
+    # runs as parameters, or its minimum is arbitrary.
     levels = [(budgets(n), 3), (budgets(d), 3), (np.arange(len(y)), free)]
     counts, units, notes = resample_levels(levels, groups, free, resamples, seed)
-    library = np.concatenate([grid, ends])
-    bands = np.digitize(library[:, 2:4], np.log([0.2, 0.7])) @ [1, 3]
-    draws = refit(residuals, library, bands, theta, counts, low, high)
+    # The objective has several local minima, so the search starts from a grid of exponents. The
+    # refit of a resample starts from one candidate in each combination of small, medium and large
+    # exponents, so that it can leave the full fit's valley.
+    grid = np.clip(_starts(points, np.exp(y)), low, high)
+    best = fit_residuals(residuals, grid, _band, counts, low, high)
 
     # The search is in centred logs; the parameters reported are those of the law in N and D.
     def named(t: Array) -> dict[str, Array]:
@@ -253,25 +250,25 @@ def fit_surface(
         }
         return values if u is None else values | {"R_D": np.exp(t[..., 5])}
 
-    params, spans = estimates(named, theta, draws, confidence)
+    params, spans = estimates(named, best.theta, best.draws, confidence)
     law = SurfaceLaw(
         form="chinchilla",
         params=params,
         intervals=spans,
         confidence=confidence,
-        objective=objective,
+        objective=best.objective,
         points=len(y),
         units=units,
-        resamples=len(draws),
+        resamples=len(best.draws),
         runs=names,
         warnings=(),
         free=free,
         n=(float(n.min()), float(n.max())),
         d=(float(d.min()), float(d.max())),
         centre=centre,
-        theta=theta,
-        draws=draws,
-        residuals=-residuals(theta[None])[0][0],
+        theta=best.theta,
+        draws=best.draws,
+        residuals=-best.residuals,
     )
     return replace(law, warnings=(*notes, *_notes(law, float(np.exp(y.min())))))
 
@@ -304,6 +301,10 @@ def _refuse_unidentified(n: Array, d: Array, unique: Array | None) -> None:
         )
     if unique is not None and np.all(d <= unique * (1 + SAME_BUDGET)):
         raise BadInput("no run sees its data twice (d <= unique): leave `unique` out")
+
+
+def _band(theta: Array) -> NDArray[np.int64]:
+    return np.digitize(theta[:, 2:4], np.log([0.2, 0.7])) @ np.array([1, 3])
 
 
 def _starts(points: _Points, loss: Array) -> Array:
