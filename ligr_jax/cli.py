@@ -45,7 +45,7 @@ from an impression log to a scaling law:
   ligr eval    runs/first --split test
   ligr predict runs/first --out predictions.parquet
   ligr export  runs/first --out exports/first --bits 8
-  ligr sweep   sweeps/tiny/ladder.yaml --data data/world/prepared --out runs/demo
+  ligr sweep   tiny/ladder --data data/world/prepared --out runs/demo
   ligr report  runs/demo
   ligr plan    --runs runs/demo --flops 1e13
 

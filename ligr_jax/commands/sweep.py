@@ -8,26 +8,45 @@ point that fails does not stop the others. Ctrl-C and other signals let the runn
 exit status is then 85, and the same command continues.
 
 examples:
-  ligr sweep sweeps/tiny/depth.yaml --data data/world/prepared --out runs/depth --dry-run
-  ligr sweep sweeps/tiny/depth.yaml --data data/world/prepared --out runs/depth
-  ligr sweep sweeps/tiny/{ladder,seeds}.yaml --data data/world/prepared --out runs/ladder
-  ligr sweep sweeps/tiny/seeds.yaml --data D --out runs/seeds --together 4
-  ligr sweep sweeps/tiny/seeds.yaml --data D --out runs/seeds --only preset=demo-3 train.seed=1
-  ligr sweep sweeps/tiny/depth.yaml --data D --out runs/quick train.steps=100
+  ligr sweep tiny/depth --data data/world/prepared --out runs/depth --dry-run
+  ligr sweep tiny/depth --data data/world/prepared --out runs/depth
+  ligr sweep tiny/ladder tiny/seeds --data data/world/prepared --out runs/ladder
+  ligr sweep my-sweep.yaml --data D --out runs/mine
+  ligr sweep tiny/seeds --data D --out runs/seeds --together 4
+  ligr sweep tiny/seeds --data D --out runs/seeds --only preset=demo-3 train.seed=1
+  ligr sweep tiny/depth --data D --out runs/quick train.steps=100
+  ligr sweep --list
   ligr report runs/ladder
 """
 
 import argparse
 import logging
+import math
 from pathlib import Path
+from typing import Any
 
 from ligr_jax.commands.arguments import positive_int, whole_number
 
 _log = logging.getLogger(__name__)
 
 
+class _List(argparse.Action):
+    """Print the shipped sweeps and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from ligr_jax.scaling.shipped import studies
+
+        for name, sweep in studies().items():
+            points = math.prod(len(p.get("values", [0])) for p in sweep["parameters"].values())
+            print(f"{name:20}{points:4} points  {sweep['description']}")
+        parser.exit()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="sweep file, or name=value")
+    parser.add_argument(
+        "files", nargs="+", metavar="SWEEP", help="file, name of a shipped sweep, or name=value"
+    )
+    parser.add_argument("--list", action=_List, nargs=0, help="list the shipped sweeps and stop")
     parser.add_argument("--data", required=True, type=Path, help="prepared data (ligr prepare)")
     parser.add_argument("--out", required=True, type=Path, help="directory of the runs")
     parser.add_argument(
@@ -63,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     extra = [word for word in args.files if "=" in word]
     files = [Path(word) for word in args.files if "=" not in word]
     if not files:
-        raise ConfigError("name at least one sweep file, e.g. sweeps/tiny/depth.yaml")
+        raise ConfigError("name at least one sweep, e.g. tiny/depth; see `ligr sweep --list`")
     asked = [point for file in files for point in read_sweep(file)]
     points = corrected(only(plan_points(asked, args.data, extra, probe), args.only), args.out)
     if args.dry_run:

@@ -4,6 +4,7 @@ A point's directory is named by the digest of its configuration, so a point that
 for is one run, and a sweep started again finds what it has done.
 """
 
+import difflib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from ligr_jax.parallel.probe import Devices, ProbeError, devices_here
 from ligr_jax.progress import clock
 from ligr_jax.scaling.estimate import Estimate, Estimator
 from ligr_jax.scaling.ladder import configure
+from ligr_jax.scaling.shipped import studies, text_of
 from ligr_jax.train.run import summary_or_none
 
 
@@ -58,11 +60,15 @@ class Point:
 def read_sweep(path: Path) -> list[Asked]:
     """The grid of a sweep file's parameters, the last of them changing fastest.
 
+    Args:
+        path: a file, or the name of a shipped sweep, e.g. "tiny/ladder".
+
     Raises:
-        ConfigError: not a W&B sweep of method `grid` with `value` or `values` for each parameter.
+        ConfigError: not a W&B sweep of method `grid` with `value` or `values` for each parameter,
+            or neither a file nor a shipped sweep.
     """
     try:
-        raw = yaml.safe_load(read_text(path))
+        raw = yaml.safe_load(_text_of_sweep(path))
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -83,6 +89,20 @@ def read_sweep(path: Path) -> list[Asked]:
         axes.append([f"{name}={_text(v)}" for v in values])
     sweep = (str(raw.get("name", path.stem)),)
     return [Asked(sweep, point) for point in itertools.product(*axes)]
+
+
+def _text_of_sweep(path: Path) -> str:
+    """The text of a file, or of a shipped sweep where no file has its name."""
+    name = path.as_posix()
+    if path.suffix or path.exists():
+        return read_text(path)
+    if name in studies():
+        return text_of(name)
+    near = difflib.get_close_matches(name, studies(), 1)
+    meant = f"; did you mean {near[0]}?" if near else ";"
+    raise ConfigError(
+        f"{name}: neither a file nor a shipped sweep{meant} `ligr sweep --list` lists those"
+    )
 
 
 def _text(value: Any) -> str:

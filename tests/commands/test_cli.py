@@ -98,6 +98,10 @@ def test_wrong_arguments_are_refused_with_an_example(
         ("world --out w --members 0", "world.members=0; give a whole number from 1"),
         ("sweep none.yaml --data p --out o", "cannot read none.yaml: no such file"),
         ("sweep {dir}/broken.yaml --data p --out o", "broken.yaml, line 2, column 12: not YAML"),
+        (
+            "sweep tiny/lader --data p --out o",
+            "shipped sweep; did you mean tiny/ladder?",
+        ),
         ("train --data p --together {dir}/latin.json", "latin.json: not UTF-8 at byte 2"),
     ],
 )

@@ -46,6 +46,8 @@ def test_shipped_files_fit_the_schema_of_wandb(path: Path) -> None:
 def test_shipped_files_are_what_the_code_writes() -> None:
     written = {str(p.relative_to(SWEEPS))[:-5]: p.read_text() for p in SWEEPS.rglob("*.yaml")}
     assert written == {path: shipped.text_of(path) for path in shipped.studies()}
+    for path in written:
+        assert read_sweep(Path(path)) == read_sweep(SWEEPS / f"{path}.yaml")
     forms = {path.partition("/")[0]: set() for path in written}
     for path in written:
         form, _, study = path.partition("/")
