@@ -2,11 +2,11 @@
 
 import sys
 
-from ligr_jax.stop import hold_signals, is_worker
+from ligr_jax.stop import block_signals, is_worker
 
 # Before anything else is imported, so that no signal of the first moment ends in a traceback.
 if not is_worker():
-    hold_signals()
+    block_signals()
 
 from ligr_jax.cli import main
 

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, also after a kill or a crash of the host.
+"""Files that are either complete or absent, even after a kill or a crash of the host.
 
 Errors of the operating system name the file and the operation (`ligr_jax.errors.FileError`).
 """
@@ -15,12 +15,19 @@ from ligr_jax.places import require_local
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary name to write to, renamed to `path` at the end, or removed on an error.
+    """Yield a temporary path; at the end of the block the file is renamed to `path`.
 
     Readers see the old file or the new one. The content is on disk before the rename, and the
-    rename before the block ends, so that a crash of the host leaves no empty file.
+    rename is on disk before the block ends, so that a crash of the host leaves no empty file. If
+    the block raises an error, the temporary file is removed.
+
+    Args:
+        path: Path of the complete file.
+
+    Raises:
+        FileError: The file cannot be written.
     """
-    # The name is unique: two processes, or two threads, may write the same file.
+    # The temporary name is unique because two processes or threads may write the same file.
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     with file_errors("write", path):
         try:
@@ -34,24 +41,40 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text, as UTF-8, to a file that is complete or absent; see `atomic_path`."""
+    """Write a text as UTF-8; see `atomic_path`.
+
+    Args:
+        path: Path of the complete file.
+        text: Content. Lone surrogates are written as backslash escapes.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
     with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and its parents where they are absent."""
+    """Create a directory and its parents if they are absent.
+
+    Raises:
+        UsageError: The path is a URL.
+        FileError: The directory cannot be created.
+    """
     require_local(path)
     with file_errors("make the directory", path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def read_text(path: Path) -> str:
-    """Read a text in UTF-8, whatever the locale.
+    """Read a text file in UTF-8, independent of the locale.
+
+    Returns:
+        The text without a byte order mark, with `\\n` as line breaks.
 
     Raises:
-        FileError: the file cannot be read.
-        LigrError: it is not UTF-8.
+        FileError: The file cannot be read.
+        LigrError: The file is not UTF-8.
     """
     with file_errors("read", path):
         raw = path.read_bytes()
@@ -62,10 +85,13 @@ def read_text(path: Path) -> str:
 
 
 def version_of(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file is replaced: inode and time in ns; None if it is absent.
+    """Return a value that changes when a file is replaced: its inode and its time in ns.
 
-    A directory whose index is removed first and written last, by whoever replaces its files, can be
-    read without a lock: files read between two equal versions of the index belong together.
+    Readers need no lock if the writer of a directory removes the index first and writes it last:
+    files that were read between two equal versions of the index belong together.
+
+    Returns:
+        Inode and modification time; None if the file is absent.
     """
     try:
         status = path.stat()
@@ -75,7 +101,7 @@ def version_of(path: Path) -> tuple[int, int] | None:
 
 
 def sync(path: Path) -> None:
-    """Return when a file's content, or a directory's list of names, is on disk."""
+    """Return when the content of a file, or the names in a directory, are on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

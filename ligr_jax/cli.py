@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ligr_jax.errors import words_of
 from ligr_jax.exit_status import DONE, FAILED, INTERRUPTED, TABLE, USAGE
 from ligr_jax.messages import show_messages
-from ligr_jax.stop import StopRequest, hold_signals, listen, release_signals
+from ligr_jax.stop import StopRequest, block_signals, listen, unblock_signals
 
 COMMANDS = {
     "world": "make a synthetic log whose true probabilities are known",
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(list(argv), StopRequest())
         finally:
             undo()
-    hold_signals()  # until there are handlers, also across the exec below
+    block_signals()  # until there are handlers, also across the exec below
     from ligr_jax.console import make_output_safe
     from ligr_jax.parallel.cluster import expects_peers
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str], stop: StopRequest) -> int:
     """Run a command; `stop` says whether a signal asked this process to end."""
     try:
-        release_signals()
+        unblock_signals()
         return _dispatch(words)
     except SystemExit:
         raise

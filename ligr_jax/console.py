@@ -1,8 +1,8 @@
-"""Output that cannot fail: a reader that is gone or a full disk never ends a command.
+"""Output whose errors never end a command.
 
-`ligr train ... | head` closes the pipe after ten lines, a lost connection takes the terminal away,
-and `> log` may fill its disk. What is printed then is lost; the work continues, and the exit status
-is that of the work.
+`ligr train ... | head` closes the pipe after ten lines, a lost connection closes the terminal, and
+`> log` may fill the disk. The output is then lost, the work continues, and the exit status is that
+of the work.
 """
 
 import contextlib
@@ -17,7 +17,11 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class _Output(io.FileIO):
-    """A file descriptor whose writes always succeed; `lost` if the disk was full once."""
+    """A file descriptor whose writes never raise an error of a closed pipe or a full disk.
+
+    Attributes:
+        lost: Whether a full disk lost output.
+    """
 
     lost = False
 
@@ -35,12 +39,13 @@ class _Output(io.FileIO):
 
 
 def make_output_safe() -> Callable[[], bool]:
-    """Replace stdout and stderr of this process; lines are written as they end.
+    """Replace stdout and stderr of this process. Each line is written when it ends.
 
-    Returns: A function: whether a full disk swallowed a part of stdout.
+    Returns:
+        A function that returns whether a full disk lost a part of stdout.
     """
-    # A closed descriptor would be given to the next file that is opened, and messages of C++
-    # libraries would be written into it.
+    # The next file that is opened gets the number of a closed descriptor, and C++ libraries would
+    # write their messages to that file.
     while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(lowest, True)
     os.close(lowest)
@@ -54,7 +59,7 @@ def make_output_safe() -> Callable[[], bool]:
         stream = io.TextIOWrapper(
             io.BufferedWriter(output),  # type: ignore[type-var]
             encoding=before.encoding if before else "utf-8",
-            errors="backslashreplace",  # a locale without Greek letters stops no command
+            errors="backslashreplace",  # the locale may not have all characters
             line_buffering=True,
         )
         setattr(sys, name, stream)

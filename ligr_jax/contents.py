@@ -1,4 +1,4 @@
-"""What a directory holds, by the file that marks it: commands keep out of others' outputs."""
+"""What a directory contains, shown by a file: no command writes into another command's output."""
 
 from pathlib import Path
 
@@ -17,7 +17,15 @@ _MARKS = {
 
 
 def require_no_other(directory: Path, content: str) -> None:
-    """Raise LigrError if a directory that is to hold `content` holds something else."""
+    """Refuse to write into the output of another command.
+
+    Args:
+        directory: Directory to write to; it may be absent.
+        content: What will be written, e.g. `RUN`.
+
+    Raises:
+        LigrError: The directory contains something else.
+    """
     for other, marks in _MARKS.items():
         mark = next((m for m in marks if (directory / m).exists()), "")
         if mark and other != content:

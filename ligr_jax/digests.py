@@ -1,4 +1,4 @@
-"""Digests that show whether a file is what was written, and JSON files that carry their own."""
+"""Digests that show whether a file has changed since it was written; JSON files with a digest."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ _BLOCK = 2**22  # bytes read at a time
 
 
 class DamagedFile(LigrError, ValueError):
-    """A file is not what was written: the message names the file, the damage and the remedy."""
+    """A file cannot be used; the message names the file, the damage and the remedy."""
 
 
 class ChangedFile(DamagedFile):
-    """A digest proves that a file is not what was written."""
+    """A digest proves that a file has changed since it was written."""
 
 
 def digest_file(path: Path) -> str:
-    """xxh64 of a file's bytes, as 16 hex digits."""
-    import xxhash  # fits read JSON files where NumPy and SciPy alone are installed
+    """Return the xxh64 of a file's bytes as 16 hex digits."""
+    import xxhash  # not at the top: fits read JSON files with only NumPy and SciPy installed
 
     digest = xxhash.xxh64()
     with path.open("rb") as file:
@@ -33,20 +33,33 @@ def digest_file(path: Path) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with the digest of its content under `DIGEST`."""
+    """Write a JSON object and, under the key `DIGEST`, the digest of its content.
+
+    Args:
+        path: Path of the file.
+        content: The object, without `DIGEST`.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
     sealed = {**content, DIGEST: digest_json(content)}
     write_atomically(path, json.dumps(sealed, indent=1) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object, without its digest; a file without one, from elsewhere, is accepted.
+    """Read a JSON object and check its digest, if it has one.
 
     Args:
-        remedy: what the user can do where the file is damaged, the end of the message.
+        path: Path of the file.
+        remedy: What the user can do if the file is damaged; the end of the message.
+
+    Returns:
+        The object without its digest.
 
     Raises:
-        ChangedFile: the values are not those that were written.
-        DamagedFile, FileError: as `read_plain_json` does.
+        ChangedFile: The digest does not match the values.
+        DamagedFile: The file is empty, not UTF-8, not JSON or not an object.
+        FileError: The file cannot be read.
     """
     content = read_plain_json(path, remedy)
     saved = content.pop(DIGEST, None)
@@ -59,11 +72,15 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def read_plain_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object that carries no digest.
+    """Read a JSON object without checking a digest.
+
+    Args:
+        path: Path of the file.
+        remedy: What the user can do if the file is damaged; the end of the message.
 
     Raises:
-        DamagedFile: the file is empty, not UTF-8, not JSON or not an object.
-        FileError: the file cannot be read.
+        DamagedFile: The file is empty, not UTF-8, not JSON or not an object.
+        FileError: The file cannot be read.
     """
     with file_errors("read", path):
         raw = path.read_bytes()
@@ -81,7 +98,7 @@ def read_plain_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def digest_json(content: Mapping[str, Any]) -> str:
-    """16 hex digits over the content as JSON, whatever the order of keys."""
+    """Return 16 hex digits over the content as JSON; the order of keys does not matter."""
     plain = json.loads(json.dumps(content))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 

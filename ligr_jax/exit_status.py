@@ -1,15 +1,15 @@
-"""Exit statuses of `ligr`, by which schedulers and scripts decide what to do next.
+"""Exit statuses of `ligr`, which tell schedulers and scripts what to do next.
 
     0      done
     1      failed: the message says why; running the same command again fails again
     2      usage: an unknown command, option or value
     75     busy: another process is training this run
-    85     stopped by a signal, or about to be: run the same command again to continue
+    85     stopped by a signal: run the same command again to continue
     130    Ctrl-C in a command that saves nothing, or pressed twice
     134    another process of the same run was lost: run the same command again in all of them
 
-`ligr prepare` and other commands that save nothing end with 128 + the signal's number, as the shell
-reports a process that a signal ended: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
+After a signal, `ligr prepare` and other commands that save nothing exit with 128 plus the number of
+the signal, as shells report it: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
 """
 
 DONE = 0

@@ -1,7 +1,7 @@
-"""One writer of a directory at a time.
+"""Locks of directories: one process writes to a directory at a time.
 
-The lock is `flock` on DIRECTORY/.lock, which the operating system frees when its process ends, even
-by SIGKILL. The file says which host and process hold it.
+The lock is `flock` on DIRECTORY/.lock. The operating system releases it when the process ends, also
+after SIGKILL. The file contains the host and the process that have the lock.
 """
 
 import contextlib
@@ -27,28 +27,29 @@ class Busy(LigrError, RuntimeError):
 
 @contextlib.contextmanager
 def exclusive(directory: Path, doing: str, keep: bool = False, name: str = LOCK) -> Iterator[None]:
-    """Hold the directory, made where it is absent, for this process.
+    """Lock a directory during the block; the directory is created if it is absent.
 
     Args:
-        doing: what the holder does, e.g. "is training this run".
-        keep: leave the file of the lock behind.
-        name: of the lock; another one than `LOCK` locks a single file of the directory.
+        directory: Directory to lock.
+        doing: What this process does, for the message of others, e.g. "is training this run".
+        keep: Whether the lock file stays after the block.
+        name: Name of the lock file. A name other than `LOCK` locks a single file of the directory.
 
     Raises:
-        Busy: another process holds it.
-        FileError: the directory cannot be written, or its file system has no locks.
+        Busy: Another process has the lock.
+        FileError: The directory cannot be written, or its file system has no locks.
     """
     make_directory(directory)
     path = directory / name
     while True:
         with file_errors("lock", path), contextlib.ExitStack() as opened:
-            lock = opened.enter_context(path.open("a+", encoding="utf-8"))  # emptied when held
+            lock = opened.enter_context(path.open("a+", encoding="utf-8"))  # truncated below
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as e:
                 raise Busy(f"{directory}: another process {doing} ({_owner(path)})") from e
             if not _is_at(lock, path):
-                continue  # its holder has removed it in the meantime
+                continue  # the process that had the lock has removed the file meanwhile
             lock.truncate(0)
             lock.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
             lock.flush()
@@ -64,7 +65,7 @@ def exclusive(directory: Path, doing: str, keep: bool = False, name: str = LOCK)
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether a process holds the directory now; needs no permission to write."""
+    """Return whether a process has locked the directory. Permission to read is enough."""
     try:
         with (directory / LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -76,7 +77,7 @@ def is_locked(directory: Path) -> bool:
 
 
 def _owner(path: Path) -> str:
-    """What the holder of the lock wrote; an earlier release wrote nothing."""
+    """Return the content of a lock file; earlier releases wrote nothing."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
@@ -85,7 +86,7 @@ def _owner(path: Path) -> str:
 
 
 def _is_at(lock: IO[str], path: Path) -> bool:
-    """Whether `path` still names the open file."""
+    """Return whether `path` still names the open file."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""One line of progress with the time left: rewritten on a terminal, now and then in a log."""
+"""A line of progress with the time left: rewritten in place on a terminal, repeated in a log."""
 
 import logging
 import time
@@ -7,17 +7,17 @@ from ligr_jax.messages import REPLACEABLE, rewrites_lines
 
 
 class Progress:
-    """Logs how far a count has come."""
+    """Logs the progress of a count."""
 
     def __init__(
         self, total: int, log: logging.Logger, unit: str = "step", every_s: float = 5.0
     ) -> None:
         """
         Args:
-            total: the count at the end.
-            log: the logger of the module that counts.
-            unit: what is counted.
-            every_s: seconds between lines in a log.
+            total: The count at the end.
+            log: Logger of the module that counts.
+            unit: Name of what is counted.
+            every_s: Seconds between two lines of a log.
         """
         self._total, self._log, self._unit = total, log, unit
         self._every = 0.2 if rewrites_lines() else every_s
@@ -25,11 +25,13 @@ class Progress:
         self._first: int | None = None
 
     def show(self, done: int, note: str = "") -> None:
-        """Log a line if it is time for one.
+        """Log a line if the last one is old enough.
+
+        The speed is that since the first call, so that the steps before a resume do not count.
 
         Args:
-            done: of `total`; what was done before the first call (a resume) is not extrapolated.
-            note: text of the line.
+            done: The count now.
+            note: Text of the line.
         """
         now = time.monotonic()
         if self._first is None:
@@ -45,7 +47,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
+    """Return seconds as 1:02:03 or 2:03."""
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"

@@ -1,16 +1,15 @@
-"""Requests to stop: signals ask a command to save its work and to end.
+"""Signals that ask a command to save its work and to end.
 
-SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGUSR1 have one meaning for a command that saves its work. A
-signal that the starter of the process ignores stays ignored: `nohup` ignores SIGHUP, and a shell
-ignores SIGINT for background commands.
+SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGUSR1 have the same meaning for a command that saves its
+work. A signal that the parent of the process ignores stays ignored: `nohup` ignores SIGHUP, and a
+shell ignores SIGINT for background commands.
 
-The command line listens from its first moment (`listen`). A thread of its own hears the signals, so
-that neither an import, a compilation nor a lock delays them. Until a command calls
-`StopRequest.defer`, there is nothing to save, and the first signal ends the process. Afterwards the
-first signal is noted, and the command saves at its next step; a second Ctrl-C ends the process
-without waiting.
+The command line handles signals from the start of the process (`listen`). A thread receives them,
+so that no import, compilation or lock delays them. Until a command calls `StopRequest.defer` there
+is nothing to save, and the first signal ends the process. After that call, the first signal is
+recorded, and the command saves at its next step; a second Ctrl-C ends the process immediately.
 
-Libraries use `stop_request`: it yields the request of the command line, or installs handlers for
+Libraries use `stop_request`. It yields the request of the command line, or it installs handlers for
 the duration of a block.
 """
 
@@ -26,7 +25,7 @@ from types import FrameType
 from ligr_jax.exit_status import INTERRUPTED, PREEMPTED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-# A terminal and a parent process may both forward one Ctrl-C.
+# A terminal and a parent process may both send the signal of one Ctrl-C.
 _SAME_CTRL_C_S = 0.5
 
 
@@ -39,13 +38,20 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether this process was asked to stop, and by what."""
+    """Whether this process has to stop, and why.
+
+    Attributes:
+        command: Name of the command, for messages.
+        reason: What asked to stop, e.g. the name of a signal; "" if nothing did.
+        interrupted: The exception that a signal raised in the main thread, if any.
+        done: Whether the command has ended. A signal then changes nothing.
+    """
 
     def __init__(self) -> None:
         self.command = ""
         self.reason = ""
-        self.interrupted: Interrupted | None = None  # raised in the main thread
-        self.done = False  # the command has ended, and a signal changes nothing
+        self.interrupted: Interrupted | None = None
+        self.done = False
         self._set = threading.Event()
         self._lock = threading.RLock()
         self._deferred = self._postponed = False
@@ -54,10 +60,15 @@ class StopRequest:
         self._first_ctrl_c = float("inf")
 
     def is_set(self) -> bool:
+        """Return whether this process has to stop."""
         return self._set.is_set()
 
     def request(self, reason: str) -> None:
-        """Ask to stop; `reason` is what messages name. Later requests change nothing."""
+        """Ask to stop. Later requests change nothing.
+
+        Args:
+            reason: What asks to stop, for messages.
+        """
         with self._lock:
             if self._set.is_set():
                 return
@@ -68,7 +79,7 @@ class StopRequest:
             callback()
 
     def on_request(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once when a stop is requested; at once if it was requested before."""
+        """Call `callback` once when a stop is requested, or now if it already was."""
         with self._lock:
             self._on_request.append(callback)
             requested = self._set.is_set()
@@ -80,19 +91,22 @@ class StopRequest:
         self._on_exit.append(callback)
 
     def defer(self) -> None:
-        """From now on a signal is noted, and the command must save and end by itself."""
+        """Record signals from now on; the command itself must save and end."""
         with self._lock:
             self._deferred = True
 
     def postpone(self, seconds: float) -> None:
-        """A signal ends the process at `end_postponed`, or `seconds` after it came."""
+        """Delay the end of the process by a signal.
+
+        The process ends when `end_postponed` is called, or `seconds` after the signal.
+        """
         self._deferred = self._postponed = True
         timer = threading.Timer(seconds, self._end_if_postponed)
         timer.daemon = True
         self.on_request(timer.start)
 
     def end_postponed(self) -> None:
-        """End the process if a signal came since `postpone`."""
+        """End the process if it has received a signal since `postpone`."""
         with self._lock:
             if not self._set.is_set():
                 self._deferred = self._postponed = False
@@ -103,15 +117,20 @@ class StopRequest:
             self.exit(PREEMPTED, _end_of(self.command, self.reason))
 
     def is_second_ctrl_c(self, number: int) -> bool:
-        """Note a signal; whether it is Ctrl-C pressed again."""
+        """Record a signal and return whether it is a second Ctrl-C."""
         if number != signal.SIGINT:
             return False
         now = time.monotonic()
         self._first_ctrl_c = min(self._first_ctrl_c, now)
         return now - self._first_ctrl_c > _SAME_CTRL_C_S
 
-    def hear(self, number: int, saves: bool) -> None:
-        """React to a signal in the thread that listens for the command line."""
+    def on_signal(self, number: int, saves: bool) -> None:
+        """Handle a signal in the thread that receives the signals of the command line.
+
+        Args:
+            number: Number of the signal.
+            saves: Whether the command saves its work.
+        """
         name = signal.Signals(number).name
         if self.is_second_ctrl_c(number):
             self.exit(INTERRUPTED, f"ligr {self.command}: interrupted twice; ended at once")
@@ -125,7 +144,12 @@ class StopRequest:
         self.request(name)
 
     def exit(self, status: int, message: str) -> None:
-        """End the process from any thread, whatever its main thread does."""
+        """End the process from any thread, even while its main thread is blocked.
+
+        Args:
+            status: Exit status.
+            message: Last line on stderr.
+        """
         _print_raw(message)
         for callback in self._on_exit:
             with contextlib.suppress(Exception):
@@ -136,19 +160,19 @@ class StopRequest:
 _command_line: StopRequest | None = None
 
 
-def hold_signals() -> None:
-    """Hold signals back until `release_signals`, also across an exec."""
+def block_signals() -> None:
+    """Block signals until `unblock_signals`; an exec keeps them blocked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def release_signals() -> None:
-    """Deliver the signals that came since `hold_signals`."""
+def unblock_signals() -> None:
+    """Deliver the signals that have arrived since `block_signals`."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 @contextlib.contextmanager
-def held_signals() -> Iterator[None]:
-    """Hold signals back inside the block; worker processes started in it call `end_silently`."""
+def signals_blocked() -> Iterator[None]:
+    """Block signals inside the block; worker processes started in it call `end_silently`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -157,24 +181,29 @@ def held_signals() -> Iterator[None]:
 
 
 def end_silently() -> None:
-    """Let Ctrl-C end a worker process without a traceback; its parent prints the message."""
+    """Let Ctrl-C end a worker process without a traceback; the parent prints the message."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    release_signals()
+    unblock_signals()
 
 
 def is_worker() -> bool:
-    """Whether `multiprocessing` started this process."""
+    """Return whether `multiprocessing` started this process."""
     process = sys.modules.get("multiprocessing.process")
     return process is not None and process.parent_process() is not None
 
 
 def listen(command: str, saves: bool) -> StopRequest:
-    """Listen for signals until the process ends. The command line calls it once, with signals held.
+    """Handle signals until the process ends.
+
+    The command line calls this function once, while signals are blocked.
 
     Args:
-        command: What messages call the command.
+        command: Name of the command, for messages.
         saves: Whether the command saves its work, so that running it again continues. For other
             commands SIGINT, SIGTERM and SIGHUP raise `Interrupted` in the main thread.
+
+    Returns:
+        The request that signals set.
     """
     global _command_line
     request = _command_line = StopRequest()
@@ -188,33 +217,33 @@ def listen(command: str, saves: bool) -> StopRequest:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    heard = set()
+    handled = set()
     for number in SIGNALS:
         if (saves or number != signal.SIGUSR1) and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handle)
-            heard.add(int(number))
+            handled.add(int(number))
 
-    def hear_all() -> None:
+    def receive() -> None:
         while True:
             for number in os.read(reader, 64):
-                if number in heard:
-                    request.hear(number, saves)
+                if number in handled:
+                    request.on_signal(number, saves)
 
-    threading.Thread(target=hear_all, name="signals", daemon=True).start()
+    threading.Thread(target=receive, name="signals", daemon=True).start()
     return request
 
 
 def command_line_request() -> StopRequest | None:
-    """The request of the command line; None where a library is used."""
+    """Return the request of the command line; None in a program that uses the library."""
     return _command_line
 
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """The request of the command line, or one that signals set inside this block.
+    """Yield the request of the command line, or one that signals set during the block.
 
-    Without a command line, handlers are installed for the block, in the main thread only: in other
-    threads nothing changes. A second Ctrl-C raises KeyboardInterrupt.
+    Without a command line, the main thread installs handlers for the duration of the block, and a
+    second Ctrl-C raises KeyboardInterrupt. Other threads cannot install handlers.
     """
     if _command_line is not None:
         yield _command_line

@@ -16,13 +16,13 @@ from ligr_jax.stop import SIGNALS, stop_request
 COMMAND = """
 import signal, sys, threading
 from ligr_jax.stop import *
-hold_signals()
+block_signals()
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 stop = listen("work", saves=%(saves)s)
 if %(deferred)s:
     stop.defer()
     stop.on_request(lambda: print("saving", flush=True))
-release_signals()
+unblock_signals()
 print("ready", flush=True)
 threading.Lock().acquire() and threading.Event().wait(60)
 """

@@ -15,7 +15,7 @@ import grain
 from absl import flags
 
 from ligr_jax.errors import LigrError
-from ligr_jax.stop import SIGNALS, held_signals, release_signals
+from ligr_jax.stop import SIGNALS, signals_blocked, unblock_signals
 
 
 class LoaderError(LigrError, RuntimeError):
@@ -33,7 +33,7 @@ def load_in_processes(dataset: grain.IterDataset, workers: int) -> grain.IterDat
 @contextlib.contextmanager
 def signals_held_during_start() -> Iterator[None]:
     """Hold signals back while processes start, because until `_start` they do not ignore them."""
-    with held_signals():
+    with signals_blocked():
         yield
 
 
@@ -64,7 +64,7 @@ def _start(index: int, count: int) -> None:
     """Initialize a loader process, which ignores signals and ends with its parent."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    release_signals()
+    unblock_signals()
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:  # grain imported it before JAX_PLATFORMS was set
         sys.modules["jax"].config.update("jax_platforms", "cpu")

@@ -41,7 +41,7 @@ from ligr_jax.data.world.catalog import build_catalog, item_tables
 from ligr_jax.data.world.config import ACTIONS, LABELS, VERSION, Planted, WorldConfig
 from ligr_jax.digests import read_plain_json
 from ligr_jax.lock import exclusive
-from ligr_jax.stop import end_silently, held_signals
+from ligr_jax.stop import end_silently, signals_blocked
 
 __all__ = ["Planted", "WorldConfig", "generate", "world_schema"]
 
@@ -164,7 +164,7 @@ def _write_blocks(
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, context, end_silently) as pool:
         try:
-            with held_signals():  # a worker inherits the mask until its handler is installed
+            with signals_blocked():  # a worker inherits the mask until its handler is installed
                 futures = [pool.submit(_write_block, config, number, out) for number in todo]
             yield from (future.result() for future in as_completed(futures))
         finally:
