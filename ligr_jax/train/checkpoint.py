@@ -29,6 +29,7 @@ from ligr_jax.train.checkpoint_files import (
     intact,
     is_sealed,
     require_intact,
+    save_errors,
     seal,
     set_aside,
     steps_in,
@@ -70,7 +71,11 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Save in the background; a process killed meanwhile leaves the earlier steps intact."""
+        """Save in the background; a process killed meanwhile leaves the earlier steps intact.
+
+        Raises:
+            FileError: this step or the one before cannot be written, e.g. to a full disk.
+        """
         if step in steps_in(self._directory):
             return
         tables = {
@@ -83,9 +88,10 @@ class Checkpoints:
             state=ocp.args.PyTreeSave(state),
             meta=ocp.args.JsonSave({**described, DIGEST: digest_json(described)}),
         )
-        self._manager.wait_until_finished()
+        self.wait()
         self._saving = step
-        self._manager.save(step, args=args)
+        with save_errors(self._directory / str(step)):
+            self._manager.save(step, args=args)
 
     def _seal(self) -> None:
         """Add the digests of the files, before orbax gives the step its name; the first process."""
@@ -249,8 +255,13 @@ class Checkpoints:
             ) from error
 
     def wait(self) -> None:
-        """Return when all saves are on disk."""
-        self._manager.wait_until_finished()
+        """Return when all saves are on disk.
+
+        Raises:
+            FileError: the last step cannot be written.
+        """
+        with save_errors(self._directory / str(self._saving)):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         self._manager.close()

@@ -7,17 +7,20 @@
 Nothing here needs JAX or the model, so `ligr verify` can check a run anywhere.
 """
 
+import contextlib
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ligr_jax.atomic import sync
 from ligr_jax.digests import DamagedFile, digest_file, read_json, write_json
-from ligr_jax.errors import LigrError
+from ligr_jax.errors import LigrError, file_error, file_errors
 
 DIGESTS = "digests.json"
 _THREADS = 8
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in the text of TensorStore's errors
 
 
 class CheckpointError(LigrError, ValueError):
@@ -32,6 +35,24 @@ def steps_in(directory: Path) -> list[int]:
     """Steps of the checkpoints in a directory, the newest first."""
     there = directory.iterdir() if directory.is_dir() else []
     return sorted((int(p.name) for p in there if p.name.isdecimal() and p.is_dir()), reverse=True)
+
+
+@contextlib.contextmanager
+def save_errors(step: Path) -> Iterator[None]:
+    """Put errors of the operating system in words while a step is saved.
+
+    Raises:
+        FileError: for an OSError, or an error in which TensorStore reports one as text. It names
+            the step, whose files have temporary names until it is complete.
+    """
+    try:
+        with file_errors("write", step):
+            yield
+    except ValueError as e:
+        number = _OS_ERROR.search(str(e))
+        if isinstance(e, LigrError) or number is None:
+            raise
+        raise file_error(OSError(int(number[1]), os.strerror(int(number[1]))), "write", step) from e
 
 
 def seal(step: Path) -> None:

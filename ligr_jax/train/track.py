@@ -41,7 +41,8 @@ class JsonLines:
         """The run directory has its own summary.json."""
 
     def close(self, status: int) -> None:
-        self._file.close()
+        with file_errors("write", self._path):  # what a full disk did not take is written again
+            self._file.close()
 
 
 def _line(row: Mapping[str, Any]) -> str:

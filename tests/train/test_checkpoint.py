@@ -1,19 +1,30 @@
 """Checkpoints: damage is proved by digests, and set aside by the trainer alone."""
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ligr_jax.errors import FileError
 from ligr_jax.tables.layout import Layout
 from ligr_jax.train.checkpoint import Checkpoints
-from ligr_jax.train.checkpoint_files import CheckpointError, DamagedCheckpoint, require_intact
+from ligr_jax.train.checkpoint_files import (
+    CheckpointError,
+    DamagedCheckpoint,
+    require_intact,
+    save_errors,
+    steps_in,
+)
 from ligr_jax.train.evaluate import evaluate_run, state_like
+from ligr_jax.train.loop import train
 from ligr_jax.train.program import Program
-from ligr_jax.train.run import load_config
+from ligr_jax.train.run import load_config, load_summary
 from ligr_jax.train.state import TrainState
+from tests.train.runs import small_config
 
 pytestmark = pytest.mark.filterwarnings(  # what orbax leaves where it gives up at a damaged array
     "ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"
@@ -144,6 +155,45 @@ def test_a_checkpoint_of_another_model_is_refused_and_kept(
     with pytest.raises(CheckpointError, match=words):
         evaluate_run(run, "test")
     assert content(run) == before
+
+
+def test_a_full_disk_is_named_and_a_rerun_ends_with_the_same_numbers(
+    prepared: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit on the size of files stops TensorStore in the middle of a step, as a full disk."""
+    config, out = small_config(prepared), tmp_path / "run"
+    save, limits = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def disk_full_at_20(self: Checkpoints, step: int, state: Any, meta: dict[str, Any]) -> None:
+        if step == 20:
+            self.wait()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, limits[1]))
+        save(self, step, state, meta)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", disk_full_at_20)
+        try:
+            with pytest.raises(FileError, match=f"cannot write {out}/checkpoints/20: the file is"):
+                train(config, out)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert steps_in(out / "checkpoints") == [10]
+    require_intact(out / "checkpoints" / "10")
+    again = train(config, out)
+    assert steps_in(out / "checkpoints") == [40, 30]
+    first = load_summary(finished)
+    assert first is not None
+    for name in ("test/ne", "validation/click/auc", "tokens"):
+        assert again[name] == first[name]
+
+
+def test_the_operating_systems_errors_in_tensorstores_text_are_put_in_words(tmp_path: Path) -> None:
+    text = "RESOURCE_EXHAUSTED: Failed to write 30289 bytes to file 9: x [os_error_code='28']"
+    place, words = tmp_path / "7", f"cannot write {tmp_path}/7: no space is left"
+    with pytest.raises(FileError, match=words), save_errors(place):
+        raise ValueError(text)
+    with pytest.raises(ValueError, match=r"^shapes differ$"), save_errors(place):
+        raise ValueError("shapes differ")
 
 
 def test_an_older_step_is_measured_where_it_is_asked_for(run: Path) -> None:
