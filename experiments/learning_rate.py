@@ -165,9 +165,9 @@ class Runs:
             self._compiled = self._compile(next(self._batches(0)))
         fresh, step, evaluate = self._compiled
         state: Any = None
-        for batch, lists in batches:
-            state = fresh(batch, seed) if state is None else state
-            state, _ = step(jnp.float32(2.0**rate), state, batch, lists)
+        for inputs in batches:
+            state = fresh(inputs.batch, seed) if state is None else state
+            state, _ = step(jnp.float32(2.0**rate), state, inputs)
         return float(evaluate(state, "validation")["validation/ne"])
 
     def _batches(self, seed: int) -> Any:
@@ -187,12 +187,13 @@ class Runs:
         fresh = jax.jit(
             lambda batch, seed: init_state(program.model, tx(1.0), batch, jax.random.key(seed))
         )
+        key = jax.random.key(self.config.train.seed)
         step = jax.jit(
-            lambda rate, *args: make_step(program.model, tx(rate), self.config)(*args),
+            lambda rate, *args: make_step(program.model, tx(rate), self.config.optim, key)(*args),
             donate_argnums=1,
         )
-        like = fresh(example[0], 0)
-        compiled = step.lower(jnp.float32(0), like, *example).compile()
+        state = fresh(example.batch, 0)
+        compiled = step.lower(jnp.float32(0), state, example).compile()
         return fresh, compiled, Evaluator(program, self.records)
 
 

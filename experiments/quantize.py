@@ -183,7 +183,7 @@ def model(out: Path) -> None:
     from ligr_jax.tables.table import TABLES
     from ligr_jax.train.evaluate import restore
     from ligr_jax.train.loop import train
-    from ligr_jax.train.state import split
+    from ligr_jax.train.optimizer import split_tables
 
     data, run = out / "prepared", out / "run"
     if not (data / "manifest.json").exists():
@@ -192,7 +192,7 @@ def model(out: Path) -> None:
     settings = ["preset=demo-5", "track.wandb=off"]
     train(configure(load_manifest(data), data, settings), run)
     evaluator, state = restore(run)
-    dense, tables = split(state.params)
+    dense, tables = split_tables(state.params)
     held = {name: np.asarray(table) for name, table in tables.items()}
     for name, table in held.items():
         print(f"{name}: {table.shape[0]:,} x {table.shape[1]}, deviation {table.std():.4f}")

@@ -163,15 +163,16 @@ def stepper(data: Path, rows: int) -> Callable[[], float]:
     config = configure(load_manifest(data), data, settings(rows))
     records, program = Records(data), Program(config)
     batches = train_batches(records, plan_for(records, config, "train"), config, program.process)
-    first = program.put(*next(batches))
-    state, step = program.fresh(first[0]), program.compile(*first)
+    first = program.shard_batch(next(batches))
+    state = program.init_state(first.batch)
+    step = program.compile_step(first)
 
     def sample() -> float:
         nonlocal state
-        given = [program.put(*next(batches)) for _ in range(STEPS)]
+        sharded = [program.shard_batch(next(batches)) for _ in range(STEPS)]
         began = time.perf_counter()
-        for batch, lists in given:
-            state, metrics = step(state, batch, lists)
+        for inputs in sharded:
+            state, metrics = step(state, inputs)
         jax.block_until_ready((state, metrics))
         return (time.perf_counter() - began) / STEPS
 

@@ -73,7 +73,9 @@ class TrainedModel:
         index = np.minimum(np.arange(filled), rows - 1)
         whole = jax.tree.map(lambda x: np.asarray(x)[index], batch)
         with jax.set_mesh(self._program.mesh):
-            logits_BNA = self._logits(self._state, *self._program.put(*self._unique_ids(whole)))
+            logits_BNA = self._logits(
+                self._state, self._program.shard_batch(self._unique_ids(whole))
+            )
         logits_BNA = own_rows(logits_BNA)[:rows].astype(np.float32)
         logits = {name: logits_BNA[..., a] for a, name in enumerate(self.config.model.actions)}
         return Prediction(logits, {name: sigmoid(x) for name, x in logits.items()})

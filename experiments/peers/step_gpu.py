@@ -62,13 +62,14 @@ def steps(
         mesh=mesh,
     )
     program = Program(config, steps=1000)
-    distinct_rows = UniqueIdMapper(config.model, program.process.devices)
-    batch, lists = program.put(*distinct_rows(random_batch(case, table_rows)))
-    state, step = program.fresh(batch), program.compile(batch, lists)
+    map_ids = UniqueIdMapper(config.model, program.process.devices)
+    inputs = program.shard_batch(map_ids(random_batch(case, table_rows)))
+    state = program.init_state(inputs.batch)
+    step = program.compile_step(inputs)
 
     def call() -> Any:
         nonlocal state
-        state, metrics = step(state, batch, lists)
+        state, metrics = step(state, inputs)
         return metrics
 
     metrics = jax.device_get(call())

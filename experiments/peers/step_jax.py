@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ligr_jax.config import Config
-from ligr_jax.data.pipeline import TrainBatch
 from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.formats import open_source
+from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.data.world.generate import WorldConfig, generate
 from ligr_jax.nn.flops import parameter_counts, train_flops
 from ligr_jax.nn.work import Work
@@ -87,8 +87,8 @@ class Side:
     def close(self) -> None:
         self.trainer.batches.close()
 
-    def _dispatch(self, pair: TrainBatch) -> Any:
-        self.state, metrics = self.step(self.state, *self.trainer.program.put(*pair))
+    def _dispatch(self, inputs: MappedBatch) -> Any:
+        self.state, metrics = self.step(self.state, self.trainer.program.shard_batch(inputs))
         return metrics
 
     def _read(self, metrics: Any) -> dict[str, float]:

@@ -16,9 +16,15 @@ from jax.sharding import PartitionSpec as P
 from ligr_jax.config import Feature, MeshConfig, ModelConfig
 from ligr_jax.data.unique_ids import UniqueIds, find_unique_ids
 from ligr_jax.parallel.traffic import collectives
-from ligr_jax.tables.exchange import gather_rows, reduce_row_grads, update
+from ligr_jax.tables.exchange import (
+    StoredTables,
+    TableGrads,
+    gather_rows,
+    reduce_row_grads,
+    update_tables,
+)
 from ligr_jax.tables.planner import plan_tables
-from ligr_jax.tables.sparse import rowwise_adagrad
+from ligr_jax.tables.sparse import UpdateScalars, rowwise_adagrad
 from ligr_jax.tables.table import embed
 from peers.attention_jax import hello
 from peers.cases import Case
@@ -75,14 +81,21 @@ def rowwise(
     mesh = Mesh(np.array(jax.devices()[:n]).reshape(data, model), ("data", "model"))
     parts, whole = NamedSharding(mesh, P(("data", "model"))), NamedSharding(mesh, P())
 
-    def step(tables: Any, states: Any, lists: Any, place: jax.Array, g: jax.Array) -> Any:
-        found = gather_rows(lay, tables, {t: d.local for t, d in lists.items()})
-        looked_up, pull = jax.vjp(lambda rows: embed(rows, place), found["id"])
+    def step(tables: Any, states: Any, unique_ids: Any, index: jax.Array, g: jax.Array) -> Any:
+        rows = gather_rows(lay, tables, {t: d.local for t, d in unique_ids.items()})
+        looked_up, pull = jax.vjp(lambda rows: embed(rows, index), rows["id"])
         # As in training, rows move only after a loss has seen what was looked up.
         total = looked_up.sum()
-        merged = reduce_row_grads(lay, {"id": pull(g)[0]}, lists)
-        scalars = (jnp.float32(RATE), 0.0, jnp.int32(0), jnp.isfinite(total))
-        return *update(lay, rule, tables, states, lists, merged, *scalars), total
+        grads = reduce_row_grads(lay, {"id": pull(g)[0]}, unique_ids)
+        stored = update_tables(
+            lay,
+            rule,
+            StoredTables(arrays=tables, states=states),
+            TableGrads(unique_ids=unique_ids, by_array=grads),
+            UpdateScalars(rate=jnp.float32(RATE), step=jnp.int32(0)),
+            jnp.isfinite(total),
+        )
+        return *stored, total
 
     def fresh() -> Any:
         tables = lay.pack({"id": jnp.full((rows, WIDTH), 0.1)})

@@ -66,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
 def tables(layout: "Layout", state: "TrainState") -> Iterator["Source"]:
     """Every table of a run, without what pads it."""
     from ligr_jax.tables.export import Source
-    from ligr_jax.train.state import split
+    from ligr_jax.train.optimizer import split_tables
 
-    arrays = split(state.params)[1]
+    arrays = split_tables(state.params)[1]
     for name, span in layout.spans.items():
         array = arrays[span.stored]
         if layout.arrays[span.stored].placement == "table_wise":

@@ -17,7 +17,7 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.data.loader import load_in_processes, loader_errors, signals_held_during_start
 from ligr_jax.data.packing import PackingPlan, make_packing_plan
 from ligr_jax.data.records import Records
-from ligr_jax.data.unique_ids import UniqueIdMapper, UniqueIds
+from ligr_jax.data.unique_ids import MappedBatch, UniqueIdMapper
 
 _ENDLESS = 2**62  # rows; more than a run can read
 
@@ -37,11 +37,7 @@ class Process:
     devices: int = 1
 
 
-# A batch, and the unique ids of each table that its ids index; empty for dense training.
-TrainBatch = tuple[Batch, dict[str, UniqueIds]]
-
-
-class TrainBatches(Iterator[TrainBatch]):
+class TrainBatches(Iterator[MappedBatch]):
     """Iterator over an infinite sequence of batches, which can start at any batch.
 
     Its state is one integer and does not depend on the number of workers or hosts, so a run can
@@ -58,17 +54,17 @@ class TrainBatches(Iterator[TrainBatch]):
         self._next = 0
         self._iterator: grain.DatasetIterator | None = None
 
-    def __next__(self) -> TrainBatch:
+    def __next__(self) -> MappedBatch:
         with loader_errors(self._workers):
             batch = next(self._iterator) if self._iterator else self._first()
         self._next += 1
         return batch
 
-    def _first(self) -> TrainBatch:
+    def _first(self) -> MappedBatch:
         """Open an iterator and return its first batch."""
         with signals_held_during_start() if self._workers else contextlib.nullcontext():
             self._iterator = self._open()
-            batch: TrainBatch = next(self._iterator)
+            batch: MappedBatch = next(self._iterator)
         return batch
 
     def get_state(self) -> dict[str, int]:
@@ -127,13 +123,13 @@ def train_batches(
     return TrainBatches(batches.map(unique), config.data.workers)
 
 
-def _without_unique_ids(batch: Batch) -> TrainBatch:
-    return batch, {}
+def _without_unique_ids(batch: Batch) -> MappedBatch:
+    return MappedBatch(batch=batch, unique_ids={})
 
 
 def eval_batches(
     records: Records, plan: PackingPlan, config: Config, process: Process = Process()
-) -> Iterator[tuple[np.ndarray, Batch, dict[str, UniqueIds]]]:
+) -> Iterator[tuple[np.ndarray, MappedBatch]]:
     """Yield every row of a plan once, in order.
 
     All batches have the same number of rows, a multiple of `process.devices`. Rows of padding fill
@@ -146,7 +142,7 @@ def eval_batches(
         process: this process.
 
     Yields:
-        Impression numbers (int64 [B, N], -1 in padding), the batch, and the unique ids of each
+        Impression numbers (int64 [B, N], -1 in padding), and the batch with the unique ids of each
         table.
     """
     local_batch = -(-(config.eval.batch or config.optim.batch) // process.count)
@@ -158,7 +154,7 @@ def eval_batches(
     batches = -(-len(plan) // (size * process.count))
     padded = np.pad(rows, (0, batches * size - len(rows)), constant_values=-1)
     dataset = grain.MapDataset.source(padded.reshape(-1, size)).map(
-        lambda r: (plan.gather(r)[0], *map_ids(assemble(r)))
+        lambda r: (plan.gather(r)[0], map_ids(assemble(r)))
     )
     yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
 

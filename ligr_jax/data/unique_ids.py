@@ -25,6 +25,19 @@ class UniqueIds(NamedTuple):
     inverse: Array
 
 
+class MappedBatch(NamedTuple):
+    """A batch whose ids are indices into the unique ids of their part of the batch.
+
+    Attributes:
+        batch: the batch; its ids are in 0..u-1, or -1 for no id.
+        unique_ids: unique ids by table; empty if tables train densely, and then the ids of `batch`
+            are table rows.
+    """
+
+    batch: Batch
+    unique_ids: dict[str, UniqueIds]
+
+
 class UniqueIdMapper:
     """Replaces the ids of a batch by indices into the local unique ids of their part."""
 
@@ -45,20 +58,20 @@ class UniqueIdMapper:
             for table in model.tables
         }
 
-    def __call__(self, batch: Batch) -> tuple[Batch, dict[str, UniqueIds]]:
-        """Return the batch with ids in 0..u-1 (-1, no id, is kept), and unique ids by table."""
+    def __call__(self, batch: Batch) -> MappedBatch:
+        """Return the batch with its ids replaced by indices into unique ids."""
         mapped = dict(batch.ids)
-        lists = {}
+        by_table = {}
         for table, users in self.users.items():
             # All features of a shared table are looked up together.
             ids = [batch.ids[name].reshape(self.parts, -1) for name in users]
-            lists[table], indices = find_unique_ids(
+            by_table[table], indices = find_unique_ids(
                 np.concatenate(ids, 1), self.shapes[table].rows, self.whole_batch
             )
             ends = np.cumsum([i.shape[1] for i in ids])[:-1]
             for name, part in zip(users, np.split(indices, ends, axis=1)):
                 mapped[name] = part.reshape(batch.ids[name].shape)
-        return batch._replace(ids=mapped), lists
+        return MappedBatch(batch=batch._replace(ids=mapped), unique_ids=by_table)
 
 
 def find_unique_ids(

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ligr_jax.config import Config, ConfigError
-from ligr_jax.data.unique_ids import UniqueIds
+from ligr_jax.data.unique_ids import MappedBatch, UniqueIds
 from ligr_jax.tables.layout import AXES, PARTS, Layout
 
 
@@ -64,12 +64,24 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def of_lists(mesh: Mesh) -> UniqueIds:
-    """Of a table's lists: a device has its own, and all have those of the whole batch."""
-    return UniqueIds(over_rows(mesh), replicated(mesh), over_rows(mesh))
+def shard_batch(inputs: MappedBatch, mesh: Mesh) -> MappedBatch:
+    """Move a batch from the host to the mesh; each process passes its part of the batch.
+
+    Rows of the batch and the unique ids of each part are sharded over all devices. Unique ids of
+    the whole batch are replicated.
+    """
+    by_rows = over_rows(mesh)
+    of_ids = UniqueIds(local=by_rows, unique=replicated(mesh), inverse=by_rows)
+    unique_ids = {
+        table: UniqueIds(
+            *(None if x is None else to_mesh(x, sharding) for x, sharding in zip(ids, of_ids))
+        )
+        for table, ids in inputs.unique_ids.items()
+    }
+    return MappedBatch(batch=to_mesh(inputs.batch, by_rows), unique_ids=unique_ids)
 
 
-def put(tree: Any, sharding: NamedSharding) -> Any:
+def to_mesh(tree: Any, sharding: NamedSharding) -> Any:
     """Move host arrays to the mesh. With several processes, each passes its own part."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)

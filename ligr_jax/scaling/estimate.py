@@ -23,7 +23,8 @@ from ligr_jax.scaling.memory import activation_bytes
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.data import require_rows_for_ids
 from ligr_jax.train.length import number_of_steps, work_of_a_row
-from ligr_jax.train.state import abstract_state, optimizer
+from ligr_jax.train.optimizer import make_optimizer
+from ligr_jax.train.state import abstract_state
 
 # First guesses, of the demo's runs on two cores: seconds to start, compile and evaluate; seconds of
 # a step beside its FLOPs; share of the peak those reach. Finished runs correct what comes of them.
@@ -117,7 +118,7 @@ class Estimator:
 def _state(config: Config, records: Records, plan: PackingPlan) -> tuple[dict[str, int], int]:
     """Parameters by group, and bytes of the training state."""
     batch = Assembler(records, plan, config.model)(np.zeros(1, np.int64))
-    tx = optimizer(config, 1, layout(config.model.tables))
+    tx = make_optimizer(config, 1, layout(config.model.tables))
     # A scanned stack is traced once, whatever its depth, and has the same parameters.
     state = abstract_state(make_model(replace(config.model, unroll="no")), tx, batch)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))

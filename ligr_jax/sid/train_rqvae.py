@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
-from ligr_jax.parallel.mesh import over_rows, put, replicated
+from ligr_jax.parallel.mesh import over_rows, replicated, to_mesh
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.corpus import Corpus
 from ligr_jax.sid.kmeans import INIT_ROWS, residual_kmeans
@@ -62,7 +62,7 @@ class RQVAETraining:
         return self.put(State(params, self.optimizer.init(params), share))
 
     def put(self, state: State) -> State:
-        return put(state, replicated(self.mesh))
+        return to_mesh(state, replicated(self.mesh))
 
     def batch(self, number: int) -> np.ndarray:
         """Return standardized vectors [B, W] of step `number`; each epoch is a new permutation."""
@@ -77,7 +77,7 @@ class RQVAETraining:
         return ((x - self.mean) / self.scale).astype(np.float32)
 
     def update(self, number: int, state: State) -> tuple[State, Mapping[str, Any]]:
-        x = put(self.batch(number), over_rows(self.mesh))
+        x = to_mesh(self.batch(number), over_rows(self.mesh))
         return self._step(state, x, jax.random.fold_in(self.key, number))
 
     def _updated(

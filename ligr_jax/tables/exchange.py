@@ -1,12 +1,12 @@
 """Communication of a training step with the tables: rows, gradients, and the update in place.
 
-`gather_rows` runs before the model, `reduce_row_grads` and `update` after it. They handle all
-tables together, whatever their placement (`placements` says what each placement sends). They run
-under the mesh of `jax.set_mesh`; a layout of one device needs no mesh.
+`gather_rows` runs before the model, `reduce_row_grads` and `update_tables` after it. They handle
+all tables together, whatever their placement (`placements` says what each placement sends). They
+run under the mesh of `jax.set_mesh`; a layout of one device needs no mesh.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,39 @@ from jax.sharding import PartitionSpec as P
 from ligr_jax.data.unique_ids import UniqueIds
 from ligr_jax.tables.layout import PARTS, Layout
 from ligr_jax.tables.placements import EXCHANGES, Arrays, Exchange, Lists
-from ligr_jax.tables.sparse import SparseOptimizer, State, update_rows
+from ligr_jax.tables.sparse import (
+    RowGrads,
+    SparseOptimizer,
+    State,
+    UpdateScalars,
+    update_rows,
+)
 
 EVERYWHERE = P()
+
+
+class StoredTables(NamedTuple):
+    """Tables and their optimizer state, by stored array.
+
+    Attributes:
+        arrays: arrays of V rows.
+        states: optimizer state of the rows, arrays with V rows.
+    """
+
+    arrays: Arrays
+    states: Mapping[str, State]
+
+
+class TableGrads(NamedTuple):
+    """Gradients of the rows that a batch looks up.
+
+    Attributes:
+        unique_ids: unique ids by table.
+        by_array: result of `reduce_row_grads`.
+    """
+
+    unique_ids: Lists
+    by_array: Arrays
 
 
 def gather_rows(layout: Layout, arrays: Arrays, local: Arrays) -> dict[str, jax.Array]:
@@ -82,7 +112,7 @@ def reduce_row_grads(layout: Layout, grads: Arrays, lists: Lists) -> dict[str, j
         lists: unique ids by table.
 
     Returns:
-        Gradients by stored array, as `update` takes them.
+        Gradients by stored array, for `TableGrads`.
     """
 
     def on_device(grads: Arrays, lists: Lists) -> dict[str, jax.Array]:
@@ -95,68 +125,64 @@ def reduce_row_grads(layout: Layout, grads: Arrays, lists: Lists) -> dict[str, j
     return _on_mesh(layout, on_device, specs, reduced)(grads, lists)
 
 
-def update(
+def update_tables(
     layout: Layout,
-    rule: SparseOptimizer,
-    arrays: Arrays,
-    states: Mapping[str, State],
-    lists: Lists,
-    gradients: Arrays,
-    rate: jax.Array,
-    decay: float,
-    step: jax.Array,
-    good: jax.Array,
-) -> tuple[dict[str, jax.Array], dict[str, State]]:
+    optimizer: SparseOptimizer,
+    stored: StoredTables,
+    grads: TableGrads,
+    scalars: UpdateScalars,
+    apply: jax.Array,
+) -> StoredTables:
     """Update the rows of a batch and their optimizer state in place.
 
     Args:
         layout: layout of the tables.
-        rule: optimizer of the rows.
-        arrays: stored arrays of the tables.
-        states: optimizer state by stored array.
-        lists: unique ids by table.
-        gradients: result of `reduce_row_grads`.
-        rate: learning rate.
-        decay: decoupled weight decay of the rows looked up.
-        step: number of steps before this one.
-        good: bool; if false, the step is skipped and nothing changes.
+        optimizer: optimizer of the rows.
+        stored: tables and their optimizer state.
+        grads: gradients of the rows of the batch.
+        scalars: learning rate, step and weight decay.
+        apply: bool []; if false, the step is skipped and nothing changes.
 
     Returns:
-        The stored arrays and the states after the step.
+        The tables and their optimizer state after the step.
     """
 
     def on_device(
-        arrays: Arrays, states: Any, lists: Lists, gradients: Arrays, *scalars: jax.Array
-    ) -> Any:
-        rate, step, good = scalars
-        ids_of = _of_device(lists)
-        new_arrays = {}
-        new_states = {}
+        stored: StoredTables, grads: TableGrads, scalars: UpdateScalars, apply: jax.Array
+    ) -> StoredTables:
+        unique_ids = _of_device(grads.unique_ids)
+        arrays: dict[str, jax.Array] = {}
+        states: dict[str, State] = {}
         for name, exchange in _exchanges(layout):
-            ids = exchange.local_rows(ids_of)
-            v = len(arrays[name])
+            ids = exchange.local_rows(unique_ids)
+            v = len(stored.arrays[name])
             # For a skipped step all ids are set out of range, so that the scatter drops them. A
             # conditional around the tables would make XLA copy them.
-            valid = good & (ids >= 0) & (ids < v)
-            new_arrays[name], new_states[name] = update_rows(
-                rule,
-                arrays[name],
-                states[name],
-                jnp.where(valid, ids, v + jnp.arange(len(ids), dtype=ids.dtype)),
-                gradients[name],
-                rate,
-                decay,
-                step,
-                exchange.mean,
+            valid = apply & (ids >= 0) & (ids < v)
+            row_grads = RowGrads(
+                ids=jnp.where(valid, ids, v + jnp.arange(len(ids), dtype=ids.dtype)),
+                grad_UE=grads.by_array[name],
                 ids_are_sorted=exchange.ids_are_sorted,
             )
-        return new_arrays, new_states
+            arrays[name], states[name] = update_rows(
+                optimizer,
+                stored.arrays[name],
+                stored.states[name],
+                row_grads,
+                scalars,
+                exchange.mean,
+            )
+        return StoredTables(arrays=arrays, states=states)
 
-    stored = (_specs(layout, arrays), _specs(layout, states))
-    reduced = {name: exchange.grad_spec for name, exchange in _exchanges(layout)}
-    specs = (*stored, _list_specs(lists), reduced, EVERYWHERE, EVERYWHERE, EVERYWHERE)
-    on_mesh = _on_mesh(layout, on_device, specs, stored)
-    result: Any = on_mesh(arrays, states, lists, gradients, rate, step, good)
+    stored_specs = StoredTables(
+        arrays=_specs(layout, stored.arrays), states=_specs(layout, stored.states)
+    )
+    reduced: Any = {name: exchange.grad_spec for name, exchange in _exchanges(layout)}
+    grad_specs = TableGrads(unique_ids=_list_specs(grads.unique_ids), by_array=reduced)
+    specs = (stored_specs, grad_specs, EVERYWHERE, EVERYWHERE)
+    result: StoredTables = _on_mesh(layout, on_device, specs, stored_specs)(
+        stored, grads, scalars, apply
+    )
     return result
 
 

@@ -6,6 +6,7 @@ summed, and scatters the rows and their optimizer state back in place. No array 
 created.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,6 +28,38 @@ class SparseOptimizer(NamedTuple):
 
     init: Callable[[jax.Array], State]
     update: Callable[..., tuple[jax.Array, State]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RowGrads:
+    """Gradients of the rows of one table that a batch looks up.
+
+    Attributes:
+        ids: int32 [U], distinct; ids out of range (V or more) are dropped.
+        grad_UE: float32 [U, E], summed over all impressions that look up a row.
+        ids_are_sorted: whether the ids are increasing.
+    """
+
+    ids: jax.Array
+    grad_UE: jax.Array
+    ids_are_sorted: bool = dataclasses.field(default=True, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class UpdateScalars:
+    """Numbers of one step that all rows share.
+
+    Attributes:
+        rate: learning rate.
+        step: number of steps before this one.
+        decay: decoupled weight decay of the rows looked up.
+    """
+
+    rate: jax.Array | float
+    step: jax.Array
+    decay: float = dataclasses.field(default=0.0, metadata={"static": True})
 
 
 def rowwise_adagrad(eps: float = 1e-8) -> SparseOptimizer:
@@ -107,44 +140,38 @@ def gather(x: State, ids: jax.Array) -> State:
 
 
 def update_rows(
-    rule: SparseOptimizer,
+    optimizer: SparseOptimizer,
     table: jax.Array,
     state: State,
-    ids: jax.Array,
-    gradient: jax.Array,
-    rate: jax.Array,
-    decay: float,
-    step: jax.Array,
+    grads: RowGrads,
+    scalars: UpdateScalars,
     mean: Mean | None = None,
-    ids_are_sorted: bool = True,
 ) -> tuple[jax.Array, State]:
-    """Update the rows `ids` of a table and their optimizer state, in place if they are donated.
+    """Update rows of a table and their optimizer state, in place if both are donated.
 
     Args:
-        rule: optimizer.
+        optimizer: optimizer of the rows.
         table: [V, E].
         state: optimizer state, arrays with V rows.
-        ids: int32 [U], distinct; ids out of range (V or more) are dropped.
-        gradient: float32 [U, E], summed over all impressions that look up a row.
-        rate: learning rate.
-        decay: decoupled weight decay of these rows.
-        step: number of steps before this one.
+        grads: gradients of the rows to update.
+        scalars: learning rate, step and weight decay.
         mean: mean over full rows; default: the mean over the columns of `table`.
-        ids_are_sorted: whether the ids are increasing.
 
     Returns:
         The table and the state after the step.
     """
-    rows, row_state = gather((table, state), ids)
-    mean = mean or _mean_of_columns
-    new_rows, new_state = rule.update(rows, gradient, row_state, rate, step, mean)
-    return jax.tree.map(
-        lambda a, new: a.at[ids].set(
-            new, mode="drop", unique_indices=True, indices_are_sorted=ids_are_sorted
-        ),
-        (table, state),
-        (new_rows - rate * decay * rows, new_state),
+    rows, row_state = gather((table, state), grads.ids)
+    new_rows, new_state = optimizer.update(
+        rows, grads.grad_UE, row_state, scalars.rate, scalars.step, mean or _mean_of_columns
     )
+    new_rows -= scalars.rate * scalars.decay * rows
+
+    def scatter(array: jax.Array, new: jax.Array) -> jax.Array:
+        return array.at[grads.ids].set(
+            new, mode="drop", unique_indices=True, indices_are_sorted=grads.ids_are_sorted
+        )
+
+    return jax.tree.map(scatter, (table, state), (new_rows, new_state))
 
 
 def _mean_of_columns(x: jax.Array) -> jax.Array:

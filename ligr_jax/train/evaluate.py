@@ -15,13 +15,11 @@ import jax
 import numpy as np
 
 from ligr_jax.config import Config, ConfigError, MeshConfig, join_list, metric_key, override
-from ligr_jax.data.batch import Batch
 from ligr_jax.data.packing import PackingPlan
-from ligr_jax.data.padding import padding_batch
 from ligr_jax.data.pipeline import eval_batches, plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.unique_ids import UniqueIds
+from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.ops import metrics
 from ligr_jax.parallel.processes import gathered, own_rows
@@ -30,9 +28,10 @@ from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.data import open_verified
+from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.program import Program
 from ligr_jax.train.run import data_directory, load_config
-from ligr_jax.train.state import TrainState, split
+from ligr_jax.train.state import TrainState
 
 # A model this many standard errors below the oracle's cross-entropy has read an answer.
 _LEAK_SIGMAS = 4.0
@@ -48,14 +47,15 @@ class Predictions:
 
 
 def jit_logits(program: Program) -> Any:
-    """Return the compiled function `(state, batch, unique ids) -> logits [B, N, A]`."""
+    """Return the compiled function `(state, inputs) -> logits [B, N, A]`."""
     layout, model = program.layout, program.model
 
-    def logits(state: TrainState, batch: Batch, lists: dict[str, UniqueIds]) -> Any:
-        dense, tables = split(state.params)
-        rows = gather_rows(layout, tables, {t: d.local for t, d in lists.items()})
-        given = {"params": dense, STATISTICS: state.stats, ROWS: {TABLES: rows}}
-        return model.apply(given, batch)
+    def logits(state: TrainState, inputs: MappedBatch) -> Any:
+        dense, tables = split_tables(state.params)
+        local = {table: ids.local for table, ids in inputs.unique_ids.items()}
+        rows_nUE = gather_rows(layout, tables, local)
+        variables = {"params": dense, STATISTICS: state.stats, ROWS: {TABLES: rows_nUE}}
+        return model.apply(variables, inputs.batch)
 
     return jax.jit(logits)
 
@@ -107,12 +107,12 @@ class Evaluator:
         """
         plan, process = self.plan(split), self._program.process
         before: tuple[np.ndarray, np.ndarray, np.ndarray, Any] | None = None
-        for index, batch, lists in eval_batches(self.records, plan, self.config, process):
+        for index, inputs in eval_batches(self.records, plan, self.config, process):
             with jax.set_mesh(self._program.mesh):
-                logits = self.apply(state, *self._program.put(batch, lists))
+                logits = self.apply(state, self._program.shard_batch(inputs))
             if before:
                 yield (*before[:3], own_rows(before[3]))
-            before = index, batch.weight > 0, np.asarray(batch.labels), logits
+            before = index, inputs.batch.weight > 0, np.asarray(inputs.batch.labels), logits
         if before:
             yield (*before[:3], own_rows(before[3]))
 
@@ -179,12 +179,6 @@ def config_here(run: Path, assignments: Sequence[str] = ()) -> Config:
     return override(config, assignments)
 
 
-def state_like(program: Program) -> TrainState:
-    """Return shapes, types and places of a training state, for restoring one."""
-    config = program.config
-    return program.like(padding_batch(config.model, 1, config.data.seq_len // 2))
-
-
 def restore_state(run: Path, program: Program, step: int | None = None) -> TrainState:
     """Return the state of a checkpoint of `run` on the mesh of `program`; reads no data.
 
@@ -193,7 +187,7 @@ def restore_state(run: Path, program: Program, step: int | None = None) -> Train
         CheckpointError: the checkpoint is damaged, cannot be read or does not fit config.json.
     """
     checkpoints = Checkpoints(run / "checkpoints", program.config.train.keep, program.layout)
-    restored = checkpoints.read(state_like(program), step)
+    restored = checkpoints.read(program.abstract_state(), step)
     if restored is None:
         raise ConfigError(f"{run} has no checkpoint; train it first")
     return restored[0]

@@ -15,12 +15,11 @@ from jax.sharding import PartitionSpec as P
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config
-from ligr_jax.data.batch import Batch
-from ligr_jax.data.pipeline import TrainBatch, TrainBatches, eval_batches, plan_for, train_batches
+from ligr_jax.data.pipeline import TrainBatches, eval_batches, plan_for, train_batches
 from ligr_jax.data.records import Records
+from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.progress import Progress
 from ligr_jax.stop import stop_request
-from ligr_jax.tables.placements import Lists
 from ligr_jax.train.evaluate import Evaluator, gather, measure
 from ligr_jax.train.loop import (
     EvaluationStopped,
@@ -30,9 +29,10 @@ from ligr_jax.train.loop import (
     splits_to_measure,
     stop_between_batches,
 )
+from ligr_jax.train.optimizer import ScaleParams, make_optimizer
 from ligr_jax.train.program import Program, key_data
 from ligr_jax.train.record import Record, TrainingDiverged
-from ligr_jax.train.state import Hyper, TrainState, optimizer
+from ligr_jax.train.state import TrainState
 from ligr_jax.train.step import Metrics, make_step
 
 _log = logging.getLogger(__name__)
@@ -88,12 +88,13 @@ class Group:
                 self.packing = plan.packing  # of every seed: a shuffle packs as well as any other
                 self.batches[seed] = train_batches(records, plan, member.config, program.process)
                 self.batches[seed].set_state(member.batches)
-        self.given = self.stacked(
-            (key_data(m.config.train.seed), Hyper.of(m.config.optim)) for m in members
+        self.by_run = self.stacked(
+            (key_data(m.config.train.seed), ScaleParams.from_config(m.config.optim))
+            for m in members
         )
         self.evaluator = Evaluator(program, records)
         # Jitted for all devices: the states of every run, a batch of all.
-        self.logits = self._on_devices(self.evaluator.apply, (RUNS, P(), P()))
+        self.logits = self._on_devices(self.evaluator.apply, (RUNS, P()))
         self.progress = Progress(steps, _log)
 
     def run(self) -> dict[Path, str]:
@@ -117,24 +118,24 @@ class Group:
         return self.failed
 
     def lowered(self, state: TrainState) -> jax.stages.Lowered:
-        """The step of all runs, `(given, state, batch, lists) -> (state, metrics)`, to compile.
+        """Return the step of all runs, `(by_run, state, inputs) -> (state, metrics)`, to compile.
 
-        given: by run, what its configuration alone says: its key and `Hyper`.
+        `by_run` has the random key and the `ScaleParams` of each run.
         """
         program, config = self.program, self.program.config
 
         def step(
-            given: tuple[jax.Array, Hyper], state: TrainState, batch: Batch, lists: Lists
+            by_run: tuple[jax.Array, ScaleParams], state: TrainState, inputs: MappedBatch
         ) -> tuple[TrainState, Metrics]:
-            key, hyper = given
-            tx = optimizer(config, self.steps, program.layout, hyper)
-            one = make_step(program.model, tx, config, jax.random.wrap_key_data(key))
-            return one(state, batch, lists)
+            key, scale = by_run
+            tx = make_optimizer(config, self.steps, program.layout, scale)
+            one = make_step(program.model, tx, config.optim, jax.random.wrap_key_data(key))
+            return one(state, inputs)
 
         of_batch = P() if len(self.batches) == 1 else RUNS
-        mapped = self._on_devices(step, (RUNS, RUNS, of_batch, of_batch), donate_argnums=1)
+        mapped = self._on_devices(step, (RUNS, RUNS, of_batch), donate_argnums=1)
         example = self._put({seed: peek(batches) for seed, batches in self.batches.items()})
-        return mapped.lower(self.given, state, *example)
+        return mapped.lower(self.by_run, state, example)
 
     def _on_devices(self, function: Callable[..., Any], specs: tuple[P, ...], **jit: Any) -> Any:
         """A function of one run for all of them; what is not `RUNS` they share."""
@@ -152,7 +153,7 @@ class Group:
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
         return jax.device_put(stacked, NamedSharding(self.mesh, RUNS))
 
-    def _put(self, batches: Mapping[int, TrainBatch]) -> Any:
+    def _put(self, batches: Mapping[int, MappedBatch]) -> Any:
         """Batches by seed -> what the step takes: one that all share, or one for each run."""
         if len(batches) == 1:
             (only,) = batches.values()
@@ -161,10 +162,10 @@ class Group:
 
     def step(self, state: TrainState) -> tuple[TrainState, Any]:
         waiting = time.perf_counter()
-        batch = self._put({seed: next(batches) for seed, batches in self.batches.items()})
+        inputs = self._put({seed: next(batches) for seed, batches in self.batches.items()})
         for m in self.live.values():
             m.record.meter.waited(time.perf_counter() - waiting)
-        return self.step_fn(self.given, state, *batch)
+        return self.step_fn(self.by_run, state, inputs)
 
     def read(self, number: int, metrics: Any) -> None:
         """Takes in a step's metrics; a run that diverged has its last words written, and is out.
@@ -205,11 +206,11 @@ class Group:
         plan, config = self.evaluator.plan(split), self.program.config
         shared = NamedSharding(self.mesh, P())
         parts: list[tuple[Any, Any, Any, Any]] = []
-        for index, batch, lists in eval_batches(self.records, plan, config, self.program.process):
-            logits = self.logits(state, *jax.device_put((batch, lists), shared))
+        for index, inputs in eval_batches(self.records, plan, config, self.program.process):
+            logits = self.logits(state, jax.device_put(inputs, shared))
             if parts:  # the one before, while this one is computed
                 parts[-1] = (*parts[-1][:3], np.asarray(parts[-1][3]))
-            parts.append((index, batch.weight > 0, batch.labels, logits))
+            parts.append((index, inputs.batch.weight > 0, inputs.batch.labels, logits))
             stop_between_batches(self.stop)
         found = {}
         for place in self.live:

@@ -6,7 +6,7 @@
 from w = alpha w_0 + (1 - alpha) w_{t-1}, where w_0 is the model trained from nothing, w_{t-1} the
 newest one, and H the diagonal empirical Fisher of each on its own training data. Both terms
 together are one quadratic, up to a constant: importance H = alpha H_0 + (1 - alpha) H_{t-1} about
-the mean of w_0 and w_{t-1} weighted by their parts of it (`ligr_jax.train.anchor`). Statistics of
+the mean of w_0 and w_{t-1} weighted by their parts of it (`ligr_jax.train.ewc`). Statistics of
 batches start as the mixture of both runs' too, and nothing holds them.
 
 The rest is the training of any run: its data are the impressions between `data.edges`, with all
@@ -35,10 +35,11 @@ from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.tables.exchange import gather_rows
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
-from ligr_jax.train.anchor import Anchor
 from ligr_jax.train.evaluate import Evaluator, restore
+from ligr_jax.train.ewc import EwcState
+from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.run import load_config
-from ligr_jax.train.state import TrainState, split
+from ligr_jax.train.state import TrainState
 
 _log = logging.getLogger(__name__)
 
@@ -119,13 +120,13 @@ def fisher(evaluator: Evaluator, state: TrainState, examples: int, seed: int) ->
     plan = plan_for(records, config, "train")
     rng = np.random.default_rng(seed)
     assemble = Assembler(records, plan, config.model)
-    lists = UniqueIdMapper(config.model, whole_batch=False)
+    mapper = UniqueIdMapper(config.model, whole_batch=False)
     total = jax.tree.map(jnp.zeros_like, state.params)
     add = jax.jit(partial(_add_squares, evaluator), donate_argnums=0)
     seen = 0.0
     for row in rng.permutation(len(plan)):
-        batch, distinct = lists(assemble(np.array([row])))
-        total = add(total, state, batch, {t: d.local for t, d in distinct.items()})
+        batch, unique_ids = mapper(assemble(np.array([row])))
+        total = add(total, state, batch, {t: d.local for t, d in unique_ids.items()})
         seen += float(batch.weight.sum())
         examples -= int((batch.weight > 0).sum())
         if examples <= 0:
@@ -137,7 +138,7 @@ def _add_squares(
     evaluator: Evaluator, total: Any, state: TrainState, batch: Batch, own: dict[str, jax.Array]
 ) -> Any:
     """The total with each impression's weighted squared gradient added; one row of a plan."""
-    dense, tables = split(state.params)
+    dense, tables = split_tables(state.params)
     rows = gather_rows(evaluator.layout, tables, own)
 
     def losses(weights: Any) -> jax.Array:  # [N]
@@ -164,7 +165,7 @@ def _add_squares(
     zero = jax.tree.map(jnp.zeros_like, (dense, rows))
     groups = (one_hot.reshape(steps, together, n), weight.reshape(steps, together))
     (of_dense, of_rows), _ = jax.lax.scan(add, zero, groups)
-    dense_total, table_total = split(total)
+    dense_total, table_total = split_tables(total)
     new = jax.tree.map(jnp.add, dense_total, of_dense)
     return {
         **new,
@@ -215,7 +216,7 @@ def _accumulators(config: Config, evaluator: Evaluator, state: TrainState) -> An
     if config.optim.table_optimizer != evaluator.config.optim.table_optimizer:
         return None
     rows = jax.device_get(state.opt_state.get("rows"))
-    return rows and {t: s.rule if isinstance(s, Anchor) else s for t, s in rows.items()}
+    return rows and {t: s.inner if isinstance(s, EwcState) else s for t, s in rows.items()}
 
 
 def _placed(
@@ -230,22 +231,22 @@ def _placed(
     """Host trees, tables by name, as a state that lives where `fresh` does."""
 
     def packed(tree: Any) -> Any:
-        dense, tables = split(tree)
+        dense, tables = split_tables(tree)
         return {**dense, TABLES: layout.pack(tables)} if tables else dense
 
     params, opt_state = packed(weights), dict(fresh.opt_state)
     if rows is not None:
         kept = layout.pack(rows)
         opt_state["rows"] = {
-            name: s._replace(rule=kept[name]) if isinstance(s, Anchor) else kept[name]
+            name: s._replace(inner=kept[name]) if isinstance(s, EwcState) else kept[name]
             for name, s in opt_state["rows"].items()
         }
     if importance is not None:
-        of_dense, h = split(packed(importance))
-        around, c = split(packed(center))
-        opt_state["dense"] = (Anchor(of_dense, around), *opt_state["dense"][1:])
+        of_dense, h = split_tables(packed(importance))
+        around, c = split_tables(packed(center))
+        opt_state["dense"] = (EwcState(of_dense, around), *opt_state["dense"][1:])
         opt_state["rows"] = {
-            name: s._replace(importance=h[name], center=c[name])
+            name: s._replace(fisher=h[name], anchor_params=c[name])
             for name, s in opt_state["rows"].items()
         }
     warm = fresh._replace(params=params, opt_state=opt_state, stats=stats)

@@ -16,8 +16,9 @@ import jax
 from ligr_jax.config import Config, ConfigError, config_from_json, config_to_json, difference
 from ligr_jax.data.assemble import crowded_tables
 from ligr_jax.data.packing import PackingPlan
-from ligr_jax.data.pipeline import TrainBatch, TrainBatches, plan_for, train_batches
+from ligr_jax.data.pipeline import TrainBatches, plan_for, train_batches
 from ligr_jax.data.records import Records
+from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.parallel.processes import from_first, is_first, ready, stop_agreed
 from ligr_jax.progress import Progress
@@ -86,7 +87,7 @@ def splits_to_measure(config: Config, records: Records) -> list[str]:
     return [s for s in config.eval.splits if records.manifest.splits[s].impressions]
 
 
-def peek(batches: TrainBatches) -> TrainBatch:
+def peek(batches: TrainBatches) -> MappedBatch:
     """The next batch, without moving the iterator."""
     place = batches.get_state()
     batch = next(batches)
@@ -225,25 +226,25 @@ class Trainer:
 
     def _start(self) -> tuple[TrainState, Callable[..., Any], float | None]:
         """The state, restored or fresh, and the compiled step with XLA's count of its FLOPs."""
-        example = self.program.put(*peek(self.batches))
-        restored = self.record.restore(self.program.like(example[0]))
+        example = self.program.shard_batch(peek(self.batches))
+        restored = self.record.restore(self.program.abstract_state(example.batch))
         if restored is None:
-            state = self.program.fresh(example[0])
+            state = self.program.init_state(example.batch)
             if self.config.train.warm.run:
                 state = warm_start(self.config, self.program.layout, state)
         else:
             state, place = restored
             self.batches.set_state(place)
-        compiled = self.program.compile(*example)
+        compiled = self.program.compile_step(example)
         # XLA counts what one device does.
         per_device = (compiled.cost_analysis() or {}).get("flops")
         return state, compiled, per_device * self.mesh.size if per_device else None
 
     def step(self, state: TrainState) -> tuple[TrainState, Any]:
         waiting = time.perf_counter()
-        batch, lists = self.program.put(*next(self.batches))
+        inputs = self.program.shard_batch(next(self.batches))
         self.record.meter.waited(time.perf_counter() - waiting)
-        return self.step_fn(state, batch, lists)
+        return self.step_fn(state, inputs)
 
     def read(self, number: int, metrics: Any) -> None:
         row = self.record.read(number, {k: float(v) for k, v in jax.device_get(metrics).items()})

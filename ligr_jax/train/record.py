@@ -20,7 +20,8 @@ from ligr_jax.tables.layout import Layout
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.meter import Meter, Totals
 from ligr_jax.train.run import save_summary
-from ligr_jax.train.state import TrainState, schedule
+from ligr_jax.train.schedules import rate_schedule
+from ligr_jax.train.state import TrainState
 from ligr_jax.train.track import tracking
 
 _log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Record:
         """The rates that step `step` (counted from 1) used."""
         c = self.config.optim
         peaks = {"lr/dense": c.dense_lr, "lr/tables": c.table_lr}
-        return {k: float(schedule(c, v, self.steps)(step - 1)) for k, v in peaks.items()}
+        return {k: float(rate_schedule(c, v, self.steps)(step - 1)) for k, v in peaks.items()}
 
     def read(self, number: int, values: dict[str, float]) -> dict[str, Any] | None:
         """Takes in the metrics of step `number`; returns the row, where it is time for one.

@@ -1,7 +1,7 @@
-"""One training step: a pure function `(state, batch, lists) -> (state, metrics)`."""
+"""One training step: a pure function `(state, inputs) -> (state, metrics)`."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,9 @@ import optax
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
-from ligr_jax.config import Config, metric_key
+from ligr_jax.config import ModelConfig, OptimConfig, metric_key
 from ligr_jax.data.batch import Batch
+from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.nn.experts import LOSSES
 from ligr_jax.ops.losses import attention_rank_loss, binary_cross_entropy, session_numbers
@@ -18,122 +19,218 @@ from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
 from ligr_jax.tables.exchange import gather_rows, reduce_row_grads, sync_unique_ids
 from ligr_jax.tables.placements import Lists
 from ligr_jax.tables.table import ROWS, TABLES
-from ligr_jax.train.state import Optimizer, TrainState, split
+from ligr_jax.train.optimizer import Grads, Optimizer, Params, split_tables
+from ligr_jax.train.state import TrainState
 
 Metrics = Mapping[str, jax.Array]
-Step = Callable[[TrainState, Batch, Lists], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, MappedBatch], tuple[TrainState, Metrics]]
+
+
+class Weights(NamedTuple):
+    """What a step differentiates with respect to.
+
+    Attributes:
+        dense: dense parameters; all parameters if tables train densely.
+        rows_nUE: rows of the batch's unique ids, float32 [n, u, E] by table; empty if tables train
+            densely.
+    """
+
+    dense: Params
+    rows_nUE: Mapping[str, jax.Array]
+
+
+class Losses(NamedTuple):
+    """Losses of a batch or a micro-batch.
+
+    Attributes:
+        total: float32 []; the loss that is differentiated.
+        by_action: float32 [A] by loss (`bce`, `rank`); a micro-batch has its share of the means.
+        stats: new batch statistics of the model; a micro-batch has its share of the means.
+    """
+
+    total: jax.Array
+    by_action: dict[str, jax.Array]
+    stats: Any
+
+
+# (weights, state, part of the batch, counts of the whole batch, key) -> loss of the part
+LossFunction = Callable[[Weights, TrainState, Batch, Any, jax.Array], tuple[jax.Array, Losses]]
 
 
 def make_step(
-    model: nn.Module, tx: Optimizer, config: Config, key: jax.Array | None = None
+    model: nn.Module,
+    tx: Optimizer,
+    config: OptimConfig,
+    key: jax.Array,
+    fsdp: bool = False,
 ) -> Step:
-    """The step of a configuration: loss, gradients in micro-batches, update where all is finite.
+    """Return the training step of a model.
 
-    Loss = sum over actions of mean binary cross-entropy + rank_weight * sum over actions of mean
-    Attention Rank loss. Means are over the whole global batch, whatever its micro-batches or
-    devices, so splitting it changes nothing but rounding. Where tables train sparsely, the batch's
-    ids are places in `lists`, and gradients are taken with respect to the rows listed alone.
+    The loss is the sum over actions of the mean binary cross-entropy, plus `rank_weight` times the
+    sum over actions of the mean Attention Rank loss. Means are over the whole global batch, so
+    micro-batches and devices change only rounding. Losses that modules sow into `losses`, and new
+    batch statistics, are means over micro-batches, which do depend on their number.
 
-    What modules sow into `losses` is added; it and the new statistics of batches are means over
-    micro-batches, which a split does change.
+    If tables train sparsely, gradients are taken with respect to the unique rows of the batch. A
+    step whose loss or gradient is not finite is counted and not applied.
 
-    key: of dropout, by default that of `train.seed`.
+    Args:
+        model: model to train.
+        tx: its optimizer.
+        config: `accumulate` is the number of micro-batches, `rank_weight` weighs the rank loss.
+        key: random key of dropout; each step folds its number in.
+        fsdp: whether dense parameters are sharded and have to be gathered for the forward pass.
+
+    Returns:
+        A pure function, to be jitted with its state donated.
     """
-    key = jax.random.key(config.train.seed) if key is None else key
-    parts = config.optim.accumulate
+    loss_fn = _make_loss(model, config, fsdp)
 
-    def step(state: TrainState, batch: Batch, lists: Lists) -> tuple[TrainState, Metrics]:
-        counts = _sums(jnp.zeros_like(batch.labels, jnp.float32), batch)[1]
-        weights, looked_up = state.params, {}
-        if tx.rule:
-            weights, tables = split(state.params)
-            lists = sync_unique_ids(lists, config.model.tables)
-            looked_up = gather_rows(tx.layout, tables, {t: d.local for t, d in lists.items()})
-
-        def loss_of(weights: Any, part: Batch, part_key: jax.Array) -> tuple[jax.Array, Any]:
-            dense, rows = weights
-            if config.mesh.fsdp:
-                dense = jax.lax.with_sharding_constraint(dense, PartitionSpec())
-            given = {"params": dense, STATISTICS: state.stats}
-            given |= {ROWS: {TABLES: rows}} if rows else {}
-            logits, left = model.apply(
-                given,
-                part,
-                deterministic=False,
-                rngs={"dropout": part_key},
-                mutable=[STATISTICS, LOSSES],
-            )
-            sums, _ = _sums(logits, part)
-            means = jax.tree.map(lambda s, n: s / jnp.maximum(n, 1e-9), sums, counts)
-            loss = means["bce"].sum() + config.optim.rank_weight * means["rank"].sum()
-            loss += sum(jax.tree.leaves(left.get(LOSSES, {}))) / parts
-            stats = jax.tree.map(lambda s: s / parts, left.get(STATISTICS, {}))
-            return loss, (means, stats)
-
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-        keys = jax.random.split(jax.random.fold_in(key, state.step), parts)
-        if parts == 1:
-            (loss, (means, stats)), grads = gradient((weights, looked_up), batch, keys[0])
-        else:
-            (loss, (means, stats)), grads = _accumulate(gradient, (weights, looked_up), batch, keys)
-        if looked_up:
-            grads = (grads[0], reduce_row_grads(tx.layout, grads[1], lists))
-        norm = optax.tree.norm(grads)
-        good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        params, opt_state = tx.update(state, grads, lists, good)
-        new = TrainState(
-            step=state.step + 1,
-            params=params,
-            opt_state=opt_state,
-            bad_in_row=jnp.where(good, 0, state.bad_in_row + 1),
-            bad_total=state.bad_total + ~good,
-            stats=jax.tree.map(lambda s, old: jnp.where(good, s, old), stats, state.stats),
+    def step(state: TrainState, inputs: MappedBatch) -> tuple[TrainState, Metrics]:
+        unique_ids = sync_unique_ids(inputs.unique_ids, model.config.tables) if tx.sparse else {}
+        weights = _gather_weights(tx, state.params, unique_ids)
+        keys = jax.random.split(jax.random.fold_in(key, state.step), config.accumulate)
+        losses, weight_grads = _loss_and_grads(loss_fn, weights, state, inputs.batch, keys)
+        grads = _reduce_grads(tx, weight_grads, unique_ids)
+        grad_norm = optax.tree.norm(grads)
+        is_finite = jnp.isfinite(losses.total) & jnp.isfinite(grad_norm)
+        params, opt_state = tx.update(
+            state.params, state.opt_state, grads, unique_ids, state.step, is_finite
         )
-        return new, _metrics(config, batch, loss, means, norm, new)
+        new_state = _next_state(state, params, opt_state, losses.stats, is_finite)
+        metrics = _loss_metrics(model.config, losses, grad_norm)
+        metrics |= _skip_metrics(new_state) | _work_metrics(model.config, inputs.batch)
+        return new_state, metrics
 
     return step
 
 
-def _sums(logits: jax.Array, batch: Batch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Sums of both losses and what they are divided by, per action; the latter ignores `logits`."""
-    bce, weight = binary_cross_entropy(logits, batch.labels, batch.weight)
+def _make_loss(model: nn.Module, config: OptimConfig, fsdp: bool) -> LossFunction:
+    """Return the loss of a micro-batch as a function of the weights."""
+
+    def loss_of(
+        weights: Weights, state: TrainState, part: Batch, counts: Any, key: jax.Array
+    ) -> tuple[jax.Array, Losses]:
+        dense = weights.dense
+        if fsdp:
+            dense = jax.lax.with_sharding_constraint(dense, PartitionSpec())
+        variables = {"params": dense, STATISTICS: state.stats}
+        if weights.rows_nUE:
+            variables[ROWS] = {TABLES: weights.rows_nUE}
+        logits_BNA, collections = model.apply(
+            variables,
+            part,
+            deterministic=False,
+            rngs={"dropout": key},
+            mutable=[STATISTICS, LOSSES],
+        )
+        sums, _ = _loss_sums(logits_BNA, part)
+        means = jax.tree.map(lambda s, n: s / jnp.maximum(n, 1e-9), sums, counts)
+        total = means["bce"].sum() + config.rank_weight * means["rank"].sum()
+        total += sum(jax.tree.leaves(collections.get(LOSSES, {}))) / config.accumulate
+        stats = jax.tree.map(lambda s: s / config.accumulate, collections.get(STATISTICS, {}))
+        return total, Losses(total=total, by_action=means, stats=stats)
+
+    return loss_of
+
+
+def _loss_sums(
+    logits_BNA: jax.Array, batch: Batch
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Return the sum of each loss by action, and its divisor, which does not depend on logits."""
+    bce, weight = binary_cross_entropy(logits_BNA, batch.labels, batch.weight)
     number = session_numbers(batch.member, batch.session)
-    rank, sessions = attention_rank_loss(logits, batch.labels, number, batch.weight > 0)
+    rank, sessions = attention_rank_loss(logits_BNA, batch.labels, number, batch.weight > 0)
     return {"bce": bce, "rank": rank}, {"bce": weight, "rank": sessions}
 
 
-def _accumulate(
-    gradient: Callable[..., Any], params: Any, batch: Batch, keys: jax.Array
-) -> tuple[Any, Any]:
-    """Sums values and gradients over micro-batches; row i goes to part i mod parts, so that each
-    part is spread over all devices like the batch itself."""
+def _gather_weights(tx: Optimizer, params: Params, unique_ids: Lists) -> Weights:
+    """Return the dense parameters and the table rows of the batch."""
+    if tx.sparse is None:
+        return Weights(dense=params, rows_nUE={})
+    dense, tables = split_tables(params)
+    local = {table: ids.local for table, ids in unique_ids.items()}
+    return Weights(dense=dense, rows_nUE=gather_rows(tx.layout, tables, local))
+
+
+def _loss_and_grads(
+    loss_fn: LossFunction, weights: Weights, state: TrainState, batch: Batch, keys: jax.Array
+) -> tuple[Losses, Weights]:
+    """Return losses and gradients of a batch, summed over its micro-batches.
+
+    Row i goes to micro-batch i mod parts, so that each micro-batch is sharded over all devices as
+    the batch is.
+
+    Args:
+        loss_fn: result of `_make_loss`.
+        weights: what to differentiate with respect to.
+        state: state before the step.
+        batch: the whole batch.
+        keys: one random key per micro-batch.
+    """
+    _, counts = _loss_sums(jnp.zeros_like(batch.labels, jnp.float32), batch)
+
+    def gradient(part: Batch, key: jax.Array) -> tuple[Losses, Weights]:
+        differentiate = jax.value_and_grad(loss_fn, has_aux=True)
+        (_, losses), grads = differentiate(weights, state, part, counts, key)
+        return losses, grads
+
     parts = len(keys)
-    cut = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
+    if parts == 1:
+        return gradient(batch, keys[0])
+    micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
 
     def add(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, gradient(params, *part)), None
+        return jax.tree.map(jnp.add, total, gradient(*part)), None
 
-    like = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], cut), keys[0])
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like)
-    return jax.lax.scan(add, zero, (cut, keys))[0]
+    shapes = jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], micro), keys[0])
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    total: tuple[Losses, Weights] = jax.lax.scan(add, zeros, (micro, keys))[0]
+    return total
 
 
-def _metrics(
-    config: Config, batch: Batch, loss: jax.Array, means: Any, norm: jax.Array, new: TrainState
-) -> Metrics:
-    actions = config.model.actions
-    real = batch.member > 0
+def _reduce_grads(tx: Optimizer, grads: Weights, unique_ids: Lists) -> Grads:
+    """Return the gradients with those of rows summed over the batch, by stored array."""
+    if not grads.rows_nUE:
+        return Grads(dense=grads.dense, rows={})
+    return Grads(dense=grads.dense, rows=reduce_row_grads(tx.layout, grads.rows_nUE, unique_ids))
+
+
+def _next_state(
+    state: TrainState, params: Params, opt_state: Any, stats: Any, is_finite: jax.Array
+) -> TrainState:
+    """Return the state after a step; a skipped step keeps the batch statistics."""
+    return TrainState(
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        bad_in_row=jnp.where(is_finite, 0, state.bad_in_row + 1),
+        bad_total=state.bad_total + ~is_finite,
+        stats=jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), stats, state.stats),
+    )
+
+
+def _loss_metrics(
+    config: ModelConfig, losses: Losses, grad_norm: jax.Array
+) -> dict[str, jax.Array]:
+    """Return the losses by action, and the norm of the gradients before clipping."""
+    by_action = {
+        f"{metric_key(action)}/{name}": losses.by_action[name][i]
+        for name in ("bce", "rank")
+        for i, action in enumerate(config.actions)
+    }
+    return {"loss": losses.total, **by_action, "grad_norm": grad_norm}
+
+
+def _skip_metrics(state: TrainState) -> dict[str, jax.Array]:
+    return {"bad_in_row": state.bad_in_row, "bad_total": state.bad_total}
+
+
+def _work_metrics(config: ModelConfig, batch: Batch) -> dict[str, jax.Array]:
+    """Return the counts that FLOPs and throughput are computed from."""
     return {
-        "loss": loss,
-        **{f"{metric_key(a)}/bce": means["bce"][i] for i, a in enumerate(actions)},
-        **{f"{metric_key(a)}/rank": means["rank"][i] for i, a in enumerate(actions)},
-        "grad_norm": norm,
-        "bad_in_row": new.bad_in_row,
-        "bad_total": new.bad_total,
-        "impressions": real.sum(dtype=jnp.float32),
+        "impressions": (batch.member > 0).sum(dtype=jnp.float32),
         "targets": (batch.weight > 0).sum(dtype=jnp.float32),
-        "history_pairs": allowed_pairs(
-            history_mask(batch.member, batch.session, config.model.mask)
-        ),
+        "history_pairs": allowed_pairs(history_mask(batch.member, batch.session, config.mask)),
         "set_pairs": allowed_pairs(session_mask(batch.member, batch.session)),
     }

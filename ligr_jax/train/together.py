@@ -27,15 +27,15 @@ from ligr_jax.data.records import Records
 from ligr_jax.train.data import open_verified, require_rows_for_ids
 from ligr_jax.train.group import Group, Member
 from ligr_jax.train.length import steps_of
+from ligr_jax.train.optimizer import ScaleParams
 from ligr_jax.train.program import Program, key_data
 from ligr_jax.train.record import Record, TrainingDiverged
 from ligr_jax.train.run import finished, load_summary, lock, write_or_verify_config
-from ligr_jax.train.state import Hyper
 from ligr_jax.train.wandb_env import check_wandb, several_runs
 
 _log = logging.getLogger(__name__)
 
-MAY_DIFFER = ("train.seed", *(f"optim.{name}" for name in Hyper._fields))
+MAY_DIFFER = ("train.seed", *(f"optim.{name}" for name in ScaleParams._fields))
 
 
 def groupable(configs: Sequence[Config], most: int) -> list[list[int]]:
@@ -158,13 +158,13 @@ def _of_one_length(
     # A run as it trains on one device.
     program = Program(dataclasses.replace(config, mesh=MeshConfig(data=1)), steps)
     example = Assembler(records, plan_for(records, config, "train"), config.model)(np.array([-1]))
-    like = program.like(example)
-    make = program.compile_fresh(example)
+    abstract = program.abstract_state(example)
+    init = program.compile_init(example)
     by_step: dict[int, list[Member]] = {}
     for config, out in runs:
         record = Record(config, out, steps, program.layout)
-        state, place = record.restore(like) or (
-            make(key_data(config.train.seed), example),
+        state, place = record.restore(abstract) or (
+            init(key_data(config.train.seed), example),
             {"next_index": 0},
         )
         member = Member(config, record, jax.device_get(state), place)

@@ -12,7 +12,7 @@ from ligr_jax.tables.exported import ExportedTable
 from ligr_jax.tables.zarr import load_index
 from ligr_jax.train.evaluate import restore
 from ligr_jax.train.loop import train
-from ligr_jax.train.state import split
+from ligr_jax.train.optimizer import split_tables
 from tests.train.runs import small_config
 
 
@@ -31,7 +31,7 @@ def test_the_tables_of_the_newest_checkpoint_are_exported(
     assert main(["export", str(trained), "--out", str(out), "--bits", str(bits)]) == 0
     said = capsys.readouterr().out
     evaluator, state = restore(trained)
-    learned = split(state.params)[1]
+    learned = split_tables(state.params)[1]
     assert learned
     for name, array in learned.items():
         table = np.asarray(array)

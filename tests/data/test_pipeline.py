@@ -162,9 +162,9 @@ def test_evaluation_reads_every_target_once_in_batches_of_one_shape(
     for k in range(count):
         batches = list(eval_batches(records, plan, config, Process(k, count)))
         lengths.add(len(batches))
-        for index, batch, lists in batches:
+        for index, (batch, unique_ids) in batches:
             assert batch.weight.shape == index.shape == (-(-(size or BATCH) // count), 24)
-            assert lists.keys() == config.model.tables.keys()
+            assert unique_ids.keys() == config.model.tables.keys()
             seen.append(index[batch.weight > 0])
             real = index >= 0
             np.testing.assert_array_equal(

@@ -15,14 +15,15 @@ from ligr_jax.scaling.memory import (
     table_bytes,
 )
 from ligr_jax.tables.layout import layout
-from ligr_jax.train.state import Optimizer, TrainState, abstract_state, optimizer
+from ligr_jax.train.optimizer import Optimizer, make_optimizer
+from ligr_jax.train.state import TrainState, abstract_state
 from ligr_jax.train.step import make_step
 from tests.batches import model_config, random_batch
 
 
 def problem(config: Config) -> tuple[LiGR, Optimizer, TrainState, object]:
     batch = random_batch([[[2, 2]]] * config.optim.batch, config.data.seq_len // 2)
-    model, tx = LiGR(config.model), optimizer(config, 10, layout(config.model.tables))
+    model, tx = LiGR(config.model), make_optimizer(config, 10, layout(config.model.tables))
     return model, tx, abstract_state(model, tx, batch), batch
 
 
@@ -72,8 +73,8 @@ def test_activations_are_within_a_factor_of_two_of_what_xla_allocates(
         optim=OptimConfig(batch=16),
     )
     model, tx, state, batch = problem(config)
-    batch, lists = UniqueIdMapper(config.model)(batch)  # type: ignore[arg-type]
-    step = jax.jit(make_step(model, tx, config), donate_argnums=0)
-    allocated = step.lower(state, batch, lists).compile().memory_analysis().temp_size_in_bytes
+    inputs = UniqueIdMapper(config.model)(batch)  # type: ignore[arg-type]
+    step = jax.jit(make_step(model, tx, config.optim, jax.random.key(0)), donate_argnums=0)
+    allocated = step.lower(state, inputs).compile().memory_analysis().temp_size_in_bytes
     counted = activation_bytes(config, 16, on_cpu=True) + 4 * dense_parameters(config.model)
     assert np.abs(np.log2(allocated / counted)) < 1

@@ -13,9 +13,21 @@ from jax.sharding import PartitionSpec as P
 from ligr_jax.config import Feature, ModelConfig
 from ligr_jax.data.unique_ids import UniqueIds, find_unique_ids
 from ligr_jax.parallel.traffic import collectives
-from ligr_jax.tables.exchange import gather_rows, reduce_row_grads, sync_unique_ids, update
+from ligr_jax.tables.exchange import (
+    StoredTables,
+    TableGrads,
+    gather_rows,
+    reduce_row_grads,
+    sync_unique_ids,
+    update_tables,
+)
 from ligr_jax.tables.planner import TablePlan, plan_tables
-from ligr_jax.tables.sparse import SPARSE_OPTIMIZERS, SparseOptimizer, rowwise_adagrad
+from ligr_jax.tables.sparse import (
+    SPARSE_OPTIMIZERS,
+    SparseOptimizer,
+    UpdateScalars,
+    rowwise_adagrad,
+)
 
 # One table is larger than the ids of a batch; its width does not divide by the devices.
 MODEL = ModelConfig(
@@ -56,12 +68,15 @@ def steps(plan: TablePlan, rule: SparseOptimizer = RULE) -> Callable[..., Any]:
         lists = sync_unique_ids(lists, SHAPES)
         rows = gather_rows(plan.layout, arrays, {t: d.local for t, d in lists.items()})
         gradients = {t: g * (1 + 0 * rows[t]) for t, g in gradients.items()}  # after the look-up
-        merged = reduce_row_grads(plan.layout, gradients, lists)
-        one = jnp.float32(1)
-        moved = update(
-            plan.layout, rule, arrays, states, lists, merged, one, 0.1, jnp.int32(0), one > 0
+        updated = update_tables(
+            plan.layout,
+            rule,
+            StoredTables(arrays=arrays, states=states),
+            TableGrads(lists, reduce_row_grads(plan.layout, gradients, lists)),
+            UpdateScalars(rate=jnp.float32(1), step=jnp.int32(0), decay=0.1),
+            jnp.bool_(True),
         )
-        return rows, moved
+        return rows, updated
 
     return step
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from ligr_jax.data.unique_ids import UniqueIdMapper
-from ligr_jax.tables.sparse import SPARSE_OPTIMIZERS, gather, update_rows
+from ligr_jax.tables.sparse import (
+    SPARSE_OPTIMIZERS,
+    RowGrads,
+    UpdateScalars,
+    gather,
+    update_rows,
+)
 from tests.batches import FEATURES, model_config, random_batch
 
 V, E, RATE, DECAY = 40, 6, 0.1, 0.01
@@ -52,19 +58,16 @@ def test_rows_looked_up_equal_the_dense_optimizer_and_others_do_not_change(
     gradients = []
     for step in range(3):
         upstream = rng.normal(size=(len(ids), E)).astype(np.float32)
-        listed, place = np.unique(ids, return_inverse=True)
-        listed = np.concatenate([listed, [V, V + 1]]).astype(np.int32)
-        rows = gather(table, listed)
+        unique, index = np.unique(ids, return_inverse=True)
+        unique = np.concatenate([unique, [V, V + 1]]).astype(np.int32)
+        rows = gather(table, unique)
         gradients.append(np.asarray(gradient(table, np.array(ids), upstream)))
-        table, state = jax.jit(update_rows, static_argnums=(0, 6))(
+        table, state = jax.jit(update_rows, static_argnums=0)(
             rule,
             table,
             state,
-            listed,
-            gradient(rows, place, upstream),
-            RATE,
-            DECAY,
-            jnp.int32(step),
+            RowGrads(ids=unique, grad_UE=gradient(rows, index, upstream)),
+            UpdateScalars(rate=RATE, step=jnp.int32(step), decay=DECAY),
         )
     np.testing.assert_allclose(table, dense_rule(name, start, gradients), atol=2e-6)
     others = np.setdiff1d(np.arange(V), ids)
@@ -76,15 +79,15 @@ def test_rows_looked_up_equal_the_dense_optimizer_and_others_do_not_change(
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_mapped_ids_and_unique_ids_give_the_ids_of_the_batch(parts: int) -> None:
     batch = random_batch([[[2, 3, 1], [4]], [[1, 1]], [], [[5]]], 11)
-    named, lists = UniqueIdMapper(model_config(), parts)(batch)
-    for table, (own, rows, place) in lists.items():
+    mapped, unique_ids = UniqueIdMapper(model_config(), parts)(batch)
+    for table, (local, unique, inverse) in unique_ids.items():
         v = FEATURES[table].rows
-        ids, at = (x.ids[table].reshape(parts, -1) for x in (batch, named))
-        np.testing.assert_array_equal(np.take_along_axis(own, at, 1), ids)
-        assert own.shape == (parts, min(v, ids.shape[1]))
-        assert len(rows) == min(v, ids.size)
-        assert (np.diff(rows) > 0).all()
-        assert (np.diff(own) > 0).all()
-        assert {*rows[rows < v]} == {*np.ravel(ids)}
-        np.testing.assert_array_equal(rows[place[own < v]], own[own < v])
-        assert (place[own >= v] == len(rows)).all()
+        ids, index = (x.ids[table].reshape(parts, -1) for x in (batch, mapped))
+        np.testing.assert_array_equal(np.take_along_axis(local, index, 1), ids)
+        assert local.shape == (parts, min(v, ids.shape[1]))
+        assert len(unique) == min(v, ids.size)
+        assert (np.diff(unique) > 0).all()
+        assert (np.diff(local) > 0).all()
+        assert {*unique[unique < v]} == {*np.ravel(ids)}
+        np.testing.assert_array_equal(unique[inverse[local < v]], local[local < v])
+        assert (inverse[local >= v] == len(unique)).all()

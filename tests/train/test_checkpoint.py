@@ -20,7 +20,7 @@ from ligr_jax.train.checkpoint_files import (
     save_errors,
     steps_in,
 )
-from ligr_jax.train.evaluate import evaluate_run, state_like
+from ligr_jax.train.evaluate import evaluate_run
 from ligr_jax.train.loop import train
 from ligr_jax.train.program import Program
 from ligr_jax.train.run import load_config, load_summary
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings(  # what orbax leaves where it gives up 
 def like(finished: Path) -> tuple[TrainState, Layout]:
     config = load_config(finished)
     program = Program(config)
-    return state_like(program), program.layout
+    return program.abstract_state(), program.layout
 
 
 @pytest.fixture

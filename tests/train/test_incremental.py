@@ -15,10 +15,10 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.nn.models import make_model
-from ligr_jax.tables.sparse import sgd, update_rows
+from ligr_jax.tables.sparse import RowGrads, UpdateScalars, sgd, update_rows
 from ligr_jax.tables.table import TABLES
-from ligr_jax.train.anchor import Anchor, anchored_rows
 from ligr_jax.train.evaluate import restore
+from ligr_jax.train.ewc import EwcState, penalized_rows
 from ligr_jax.train.incremental import _ONE_DEVICE, fisher, warm_assignments, warm_start
 from ligr_jax.train.loop import train
 from ligr_jax.train.program import Program
@@ -60,7 +60,7 @@ def started(config: Any) -> Any:
     program, records = Program(config, 20), Records(config.data.dir)
     plan = plan_for(records, config, "train")
     batch = Assembler(records, plan, config.model)(np.arange(config.optim.batch))
-    return warm_start(config, program.layout, program.fresh(batch))
+    return warm_start(config, program.layout, program.init_state(batch))
 
 
 def of(run: Path) -> Any:
@@ -122,8 +122,8 @@ def test_start_and_penalty_are_those_of_the_formula(runs: Any, prepared: Path) -
     keys = iter(jax.random.split(jax.random.key(0), 1000))
     w = jax.tree.map(lambda x: x + jax.random.normal(next(keys), x.shape), jax.device_get(w1))
     anchors, rows = state.opt_state["dense"][0], state.opt_state["rows"]
-    h = {**anchors.importance, TABLES: {t: s.importance for t, s in rows.items()}}
-    c = {**anchors.center, TABLES: {t: s.center for t, s in rows.items()}}
+    h = {**anchors.fisher, TABLES: {t: s.fisher for t, s in rows.items()}}
+    c = {**anchors.anchor_params, TABLES: {t: s.anchor_params for t, s in rows.items()}}
     pull = jax.tree.map(lambda w, h, c: strength * np.asarray(h) * (w - c), w, h, c)
     for mine, autodiff in zip(*map(jax.tree.leaves, (pull, jax.grad(penalty)(w))), strict=True):
         np.testing.assert_allclose(mine, autodiff, rtol=1e-4, atol=1e-5 * np.abs(autodiff).max())
@@ -133,15 +133,18 @@ def test_rows_of_a_batch_are_held_and_others_left_alone() -> None:
     rng = np.random.default_rng(0)
     table, h, c = (jnp.asarray(rng.uniform(1, 2, (6, 2)), jnp.float32) for _ in range(3))
     ids, g, rate = jnp.array([1, 4]), jnp.ones((2, 2)), jnp.float32(0.1)
-    state = Anchor(h, c, ())
     moved, kept = update_rows(
-        anchored_rows(sgd(), 3.0), table, state, ids, g, rate, 0.0, jnp.int32(0)
+        penalized_rows(sgd(), 3.0),
+        table,
+        EwcState(fisher=h, anchor_params=c),
+        RowGrads(ids=ids, grad_UE=g),
+        UpdateScalars(rate=rate, step=jnp.int32(0)),
     )
     expected = np.array(table)
-    at = np.array([1, 4])
-    expected[at] -= 0.1 * (1 + 3.0 * (h * (table - c))[at])
+    index = np.asarray(ids)
+    expected[index] -= 0.1 * (1 + 3.0 * (h * (table - c))[index])
     np.testing.assert_allclose(moved, expected, rtol=1e-6)
-    np.testing.assert_array_equal(kept.center, c)
+    np.testing.assert_array_equal(kept.anchor_params, c)
 
 
 def test_a_stronger_hold_keeps_nearer_to_earlier_weights(

@@ -14,9 +14,9 @@ from ligr_jax.data.records import Records
 from ligr_jax.train.evaluate import restore
 from ligr_jax.train.incremental import warm_assignments, warm_start
 from ligr_jax.train.loop import train
+from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.program import Program
 from ligr_jax.train.run import load_config, load_summary
-from ligr_jax.train.state import split
 from ligr_jax.train.together import train_together
 from tests.train.runs import SMALL, small_config
 
@@ -99,7 +99,7 @@ def test_incremental_training_goes_on_from_the_statistics_too(
     config = small_config(prepared, *FEED, *warm_assignments(finished, finished), *asked)
     program, records = Program(config, 20), Records(prepared)
     plan = plan_for(records, config, "train")
-    fresh = program.fresh(Assembler(records, plan, config.model)(np.arange(8)))
+    fresh = program.init_state(Assembler(records, plan, config.model)(np.arange(8)))
     warm = warm_start(config, program.layout, fresh)
     earlier = restore(finished)[1]
     for x, y in zip(jax.tree.leaves(warm.stats), jax.tree.leaves(earlier.stats), strict=True):
@@ -112,7 +112,7 @@ def test_weight_decay_is_of_matrices_alone(prepared: Path) -> None:
     config = small_config(prepared, *FEED, "optim.weight_decay=0.1")
     program = Program(config, 10)
     batch = Assembler(Records(prepared), plan_for(Records(prepared), config, "train"), config.model)
-    shapes, _ = split(program.like(batch(np.arange(8))).params)
+    shapes, _ = split_tables(program.abstract_state(batch(np.arange(8))).params)
     ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
     still = jax.tree.map(np.zeros_like, ones)
     moved, _ = program.tx.dense.update(still, program.tx.dense.init(ones), ones)
@@ -128,7 +128,7 @@ def test_effects_of_items_start_as_zero_wherever_tables_lie(prepared: Path, mesh
     batches = train_batches(records, plan_for(records, config, "train"), config, program.process)
     batch, _ = next(batches)
     batches.close()
-    tables = split(program.fresh(batch).params)[1]
+    tables = split_tables(program.init_state(batch).params)[1]
     rows = np.asarray(program.layout.unpack(tables)["item_id"])
     assert rows[:, : -len(config.model.actions)].all()
     assert not rows[:, -len(config.model.actions) :].any()
@@ -142,10 +142,10 @@ def test_a_mesh_has_the_statistics_of_one_device(prepared: Path) -> None:
         program, records = Program(config, 10), Records(prepared)
         plan = plan_for(records, config, "train")
         batches = train_batches(records, plan, config, program.process)
-        batch, lists = next(batches)
+        inputs = program.shard_batch(next(batches))
         batches.close()
-        step = program.compile(*program.put(batch, lists))
-        found.append(step(program.fresh(batch), *program.put(batch, lists)))
+        step = program.compile_step(inputs)
+        found.append(step(program.init_state(inputs.batch), inputs))
     (one, loss), (several, same) = found
     assert float(loss["loss"]) == pytest.approx(float(same["loss"]), rel=1e-5)
     for x, y in zip(jax.tree.leaves(one.stats), jax.tree.leaves(several.stats), strict=True):
@@ -160,17 +160,18 @@ def test_statistics_are_means_over_micro_batches_and_a_bad_step_leaves_them(
     program = Program(config, 10)
     records = Records(prepared)
     batches = train_batches(records, plan_for(records, config, "train"), config, program.process)
-    batch, lists = next(batches)
+    inputs = next(batches)
+    batch = inputs.batch
     batches.close()
-    state = program.fresh(batch)
-    step = program.compile(*program.put(batch, lists))
+    state = program.init_state(batch)
+    step = program.compile_step(program.shard_batch(inputs))
     age = batch.numeric["age_days"]
     there = ~np.isnan(age) & (batch.member > 0)
     means = [age[i::parts][there[i::parts]].mean() for i in range(parts)]
-    after, _ = step(state, *program.put(batch, lists))
+    after, _ = step(state, program.shard_batch(inputs))
     moved = np.asarray(after.stats["batch_norm"]["mean"])
     np.testing.assert_allclose(moved, [0.01 * np.mean(means)], rtol=1e-4)
     bad = batch._replace(vectors={k: np.full_like(v, np.inf) for k, v in batch.vectors.items()})
-    last, metrics = step(after, *program.put(bad, lists))
+    last, metrics = step(after, program.shard_batch(inputs._replace(batch=bad)))
     assert int(metrics["bad_total"]) == 1
     np.testing.assert_array_equal(last.stats["batch_norm"]["mean"], moved)

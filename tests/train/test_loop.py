@@ -19,7 +19,7 @@ from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.train.checkpoint import Checkpoints
-from ligr_jax.train.evaluate import Evaluator, evaluate_run, state_like
+from ligr_jax.train.evaluate import Evaluator, evaluate_run
 from ligr_jax.train.leaf_digests import digest_of
 from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
@@ -35,7 +35,7 @@ def state_of(run: Path) -> TrainState:
     config = load_config(run)
     program = Program(config)
     checkpoints = Checkpoints(run / "checkpoints", 2, program.layout)
-    restored = checkpoints.restore(state_like(program))
+    restored = checkpoints.restore(program.abstract_state())
     assert restored is not None
     return restored[0]
 

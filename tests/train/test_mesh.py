@@ -14,9 +14,9 @@ from ligr_jax.data.pipeline import plan_for, train_batches
 from ligr_jax.data.records import Records
 from ligr_jax.parallel.traffic import collectives
 from ligr_jax.train.checkpoint import Checkpoints
-from ligr_jax.train.evaluate import state_like
+from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.program import Program
-from ligr_jax.train.state import TrainState, split
+from ligr_jax.train.state import TrainState
 from tests.train.runs import small_config
 
 MIXED = (
@@ -47,17 +47,18 @@ def after(config: Config, steps: int = 10) -> tuple[Program, TrainState, list[fl
     records, program = Records(Path(config.data.dir)), Program(config, 10)
     batches = train_batches(records, plan_for(records, config, "train"), config, program.process)
     pairs = [next(batches) for _ in range(steps)]
-    state, step = program.fresh(pairs[0][0]), program.compile(*program.put(*pairs[0]))
+    state = program.init_state(pairs[0].batch)
+    step = program.compile_step(program.shard_batch(pairs[0]))
     losses = []
     for pair in pairs:
-        state, metrics = step(state, *program.put(*pair))
+        state, metrics = step(state, program.shard_batch(pair))
         losses.append(float(metrics["loss"]))
     return program, state, losses
 
 
 def contents(program: Program, state: TrainState) -> tuple[Tree, Tree, Tree]:
     """Dense weights, tables [V, E], and what is kept of their rows, whatever the layout."""
-    dense, tables = split(jax.device_get(state.params))
+    dense, tables = split_tables(jax.device_get(state.params))
     rows = jax.device_get(state.opt_state["rows"])
     return dense, *(
         jax.tree.map(np.asarray, program.layout.unpack(x))
@@ -94,7 +95,7 @@ def test_dense_weights_can_be_split_too(
     split_too = ("mesh.fsdp=true", *mesh(4, 2, "column_wise"))
     _, state, losses = after(small_config(prepared, *UNEVEN, *split_too))
     np.testing.assert_allclose(losses, alone[2], rtol=1e-6)
-    kept = {"dense": split(state.params)[0], "moments": state.opt_state["dense"]}
+    kept = {"dense": split_tables(state.params)[0], "moments": state.opt_state["dense"]}
     matrices = [x for x in jax.tree.leaves(kept) if x.ndim > 1]
     here = sum(x.addressable_shards[0].data.size for x in matrices)
     assert here < 0.3 * sum(x.size for x in matrices)
@@ -112,12 +113,12 @@ def test_a_checkpoint_goes_from_mesh_to_mesh_bit_by_bit(prepared: Path, tmp_path
         saver.close()
         program = Program(config)
         reader = Checkpoints(directory, 9, program.layout)
-        restored = reader.restore(state_like(program))
+        restored = reader.restore(program.abstract_state())
         reader.close()
         assert restored is not None
         state = restored[0]
         jax.tree.map(np.testing.assert_array_equal, contents(program, state), wanted)
-        for name, array in split(state.params)[1].items():
+        for name, array in split_tables(state.params)[1].items():
             stored = program.layout.arrays[name]
             assert array.shape == stored[1:3]
             assert array.sharding.spec == stored.spec(2)
@@ -131,8 +132,8 @@ def compiled_step(program: Program, prepared: Path) -> tuple[Any, Any]:
     config = program.config
     records = Records(prepared)
     batches = train_batches(records, plan_for(records, config, "train"), config, program.process)
-    example = program.put(*next(batches))
-    return program.compile(*example), example
+    example = program.shard_batch(next(batches))
+    return program.compile_step(example), example
 
 
 @pytest.mark.parametrize(
@@ -156,11 +157,11 @@ def test_no_table_travels_and_tables_are_made_where_they_live(
     longest = max(n for c in sent for _, shape in c.arrays for n in (*shape, 0))
     assert longest < V / program.layout.model
     assert step.memory_analysis().temp_size_in_bytes < 4 * V  # a quarter of the table
-    make = program.compile_fresh(example[0])
+    make = program.compile_init(example.batch)
     assert not list(collectives(make.as_text()))
     parts = (
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-        for x in jax.tree.leaves(program.like(example[0]))
+        for x in jax.tree.leaves(program.abstract_state(example.batch))
     )
     memory = make.memory_analysis()
     assert memory.output_size_in_bytes == pytest.approx(sum(parts), rel=0.01)

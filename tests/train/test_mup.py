@@ -17,7 +17,7 @@ from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.models import make_model
 from ligr_jax.ops.losses import binary_cross_entropy
 from ligr_jax.tables.layout import layout
-from ligr_jax.train.state import Optimizer, optimizer, split
+from ligr_jax.train.optimizer import Optimizer, make_optimizer, split_tables
 from tests.batches import model_config, random_batch
 from tests.nn.models import logits, random_params
 
@@ -43,7 +43,7 @@ def optimizer_of(model: ModelConfig, tables: Any = "rowwise_adagrad") -> Optimiz
         weight_decay=DECAY,
         table_optimizer=tables,
     )
-    return optimizer(Config(model=model, optim=settings), STEPS, layout(model.tables))
+    return make_optimizer(Config(model=model, optim=settings), STEPS, layout(model.tables))
 
 
 def train(model: ModelConfig, seed: int | jax.Array) -> tuple[Any, Any, Any]:
@@ -70,7 +70,7 @@ def dense_ones(model: ModelConfig) -> Any:
     """Kernels of ones; zero for all other dense parameters."""
     shapes = jax.eval_shape(make_model(model).init, jax.random.key(0), BATCH)["params"]
     return jax.tree_util.tree_map_with_path(
-        lambda path, p: jnp.full(p.shape, float(path[-1].key == "kernel")), split(shapes)[0]
+        lambda path, p: jnp.full(p.shape, float(path[-1].key == "kernel")), split_tables(shapes)[0]
     )
 
 

@@ -10,7 +10,7 @@ from ligr_jax import cli
 from ligr_jax.commands.eval import _table
 from ligr_jax.tables.exported import ExportedTable
 from ligr_jax.train.evaluate import restore
-from ligr_jax.train.state import split
+from ligr_jax.train.optimizer import split_tables
 from tests.data.logs import write_odd_log
 
 FEATURES = ("session", "c.d", "a/b", "width_4", "g,h", "^x.*$", "i=j", 'k: "l"', "..")
@@ -44,7 +44,7 @@ def test_a_run_of_odd_names(tmp_path: Path) -> None:
         assert line.split()[1] == f"{numbers[f'test/{key}/ne']:.4f}"
 
     assert cli.main(["export", run, "--out", out]) == 0
-    tables = evaluator.layout.unpack(split(state.params)[1])
+    tables = evaluator.layout.unpack(split_tables(state.params)[1])
     assert {"a/b", "..", "g,h", "c.d", "i=j", 'k: "l"'} <= tables.keys()
     for name, table in tables.items():
         rows = ExportedTable.open(Path(out), name).rows(np.arange(len(table)))

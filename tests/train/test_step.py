@@ -10,17 +10,20 @@ import optax
 import pytest
 
 from ligr_jax.config import Config, OptimConfig, digest
-from ligr_jax.data.pipeline import TrainBatch, plan_for, train_batches
+from ligr_jax.data.pipeline import plan_for, train_batches
 from ligr_jax.data.records import Records
+from ligr_jax.data.unique_ids import MappedBatch
+from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.program import Program, key_data
-from ligr_jax.train.state import TrainState, schedule, split
+from ligr_jax.train.schedules import rate_schedule
+from ligr_jax.train.state import TrainState
 from ligr_jax.train.step import make_step
 from tests.train.runs import small_config
 
 DENSE, ONE = "optim.table_optimizer=adamw", "mesh.data=1"
 
 
-def take(config: Config, count: int) -> list[TrainBatch]:
+def take(config: Config, count: int) -> list[MappedBatch]:
     records = Records(Path(config.data.dir))
     plan = plan_for(records, config, "train")
     iterator = train_batches(records, plan, config, Program(config).process)
@@ -28,33 +31,33 @@ def take(config: Config, count: int) -> list[TrainBatch]:
 
 
 @pytest.fixture(scope="module")
-def batches(prepared: Path) -> list[TrainBatch]:
+def batches(prepared: Path) -> list[MappedBatch]:
     """For tables that train densely: ids are table rows."""
     return take(small_config(prepared, DENSE), 3)
 
 
-def at_start(config: Config, batch: TrainBatch) -> TrainState:
-    return Program(config, 10).fresh(batch[0])
+def at_start(config: Config, batch: MappedBatch) -> TrainState:
+    return Program(config, 10).init_state(batch.batch)
 
 
 _compiled: dict[str, tuple[Program, Any, Any]] = {}
 
 
-def steps(config: Config, batches: list[TrainBatch]) -> tuple[TrainState, list[float]]:
+def steps(config: Config, batches: list[MappedBatch]) -> tuple[TrainState, list[float]]:
     """State and losses after a step on each batch, which was made for as many devices.
 
     A configuration is compiled once.
     """
-    batch = batches[0]
+    first = batches[0]
     if digest(config) not in _compiled:
         program = Program(config, 10)
-        fresh, step = program.compile_fresh(batch[0]), program.compile(*program.put(*batch))
-        _compiled[digest(config)] = program, fresh, step
-    program, fresh, step = _compiled[digest(config)]
-    state = fresh(key_data(config.train.seed), batch[0])
+        init = program.compile_init(first.batch)
+        _compiled[digest(config)] = program, init, program.compile_step(program.shard_batch(first))
+    program, init, step = _compiled[digest(config)]
+    state = init(key_data(config.train.seed), first.batch)
     losses = []
-    for pair in batches:
-        state, metrics = step(state, *program.put(*pair))
+    for inputs in batches:
+        state, metrics = step(state, program.shard_batch(inputs))
         losses.append(float(metrics["loss"]))
     return state, losses
 
@@ -70,7 +73,7 @@ def largest_difference(a: TrainState, b: TrainState) -> float:
 
 @pytest.mark.parametrize("way", ["optim.accumulate=4", "mesh.data=8", "mesh.fsdp=true"])
 def test_cutting_a_batch_changes_nothing_but_rounding(
-    prepared: Path, batches: list[TrainBatch], way: str
+    prepared: Path, batches: list[MappedBatch], way: str
 ) -> None:
     whole, losses = steps(small_config(prepared, DENSE, ONE), batches)
     several = (way, "mesh.data=4") if "fsdp" in way else (ONE, way)
@@ -82,12 +85,12 @@ def test_cutting_a_batch_changes_nothing_but_rounding(
 
 
 def test_a_step_that_is_not_finite_is_counted_and_not_applied(
-    prepared: Path, batches: list[TrainBatch]
+    prepared: Path, batches: list[MappedBatch]
 ) -> None:
     config = small_config(prepared, DENSE)
-    batch, rows = batches[1]
+    batch = batches[1].batch
     poison = {k: np.full_like(v, np.inf) for k, v in batch.vectors.items()}
-    bad = (batch._replace(vectors=poison), rows)
+    bad = batches[1]._replace(batch=batch._replace(vectors=poison))
     before, _ = steps(config, batches[:1])
     after, losses = steps(config, [batches[0], bad])
     assert not np.isfinite(losses[1])
@@ -104,7 +107,7 @@ def test_a_step_that_is_not_finite_is_counted_and_not_applied(
 
 
 def test_tables_and_dense_weights_have_their_own_rates(
-    prepared: Path, batches: list[TrainBatch]
+    prepared: Path, batches: list[MappedBatch]
 ) -> None:
     still = small_config(prepared, DENSE, "optim.table_lr=0", "optim.warmup=0")
     start = at_start(still, batches[0])
@@ -118,7 +121,7 @@ def test_tables_and_dense_weights_have_their_own_rates(
 @pytest.mark.parametrize("decay", ["cosine", "wsd", "none"])
 def test_schedules_warm_up_to_the_peak_and_decay_to_zero(decay: str) -> None:
     config = dataclasses.replace(OptimConfig(), warmup=0.1, decay=decay)
-    rate = np.array([float(schedule(config, 1.0, 100)(s)) for s in range(100)])
+    rate = np.array([float(rate_schedule(config, 1.0, 100)(s)) for s in range(100)])
     assert rate[0] == pytest.approx(0.1)
     assert np.all(np.diff(rate[:10]) > 0)
     assert rate.max() == pytest.approx(1.0)
@@ -129,14 +132,14 @@ def test_schedules_warm_up_to_the_peak_and_decay_to_zero(decay: str) -> None:
 
 
 def test_labels_weights_and_padding_alone_decide_the_loss(
-    prepared: Path, batches: list[TrainBatch]
+    prepared: Path, batches: list[MappedBatch]
 ) -> None:
     """Impressions of weight zero and actions nobody recorded add nothing to the loss."""
-    config, (batch, rows) = small_config(prepared, DENSE), batches[0]
+    config, batch = small_config(prepared, DENSE), batches[0].batch
     program, state = Program(config), at_start(config, batches[0])
     apply = jax.jit(program.model.apply)
     logits = np.asarray(apply({"params": state.params}, batch), np.float64)
-    _, metrics = jax.jit(make_step(program.model, program.tx, config))(state, batch, rows)
+    _, metrics = jax.jit(program.make_step())(state, batches[0])
     known = (batch.weight[..., None] > 0) & (batch.labels >= 0)
     bce = np.logaddexp(0, logits) - logits * (batch.labels > 0)
     for a, action in enumerate(config.model.actions):
@@ -151,14 +154,14 @@ def test_sparse_gradients_are_the_dense_ones(prepared: Path) -> None:
     batches = take(config, 1)
     (state, _), before = steps(config, batches), at_start(config, batches[0])
     dense = small_config(prepared, ONE, DENSE, *sgd[1:])
-    batch, _ = take(dense, 1)[0]
+    inputs = take(dense, 1)[0]
     program = Program(dense)
     # Its state is the gradient of the last step.
     keep = optax.GradientTransformation(lambda params: params, lambda g, _, __=None: (g, g))
     tx = dataclasses.replace(program.tx, dense=keep)
     fresh = before._replace(opt_state=tx.init(before.params))
-    end, _ = jax.jit(make_step(program.model, tx, dense))(fresh, batch, {})
-    gradient = split(end.opt_state["dense"])[1]
-    for name, table in split(before.params)[1].items():
-        moved = np.asarray(split(state.params)[1][name]) - table
+    end, _ = jax.jit(make_step(program.model, tx, dense.optim, jax.random.key(0)))(fresh, inputs)
+    gradient = split_tables(end.opt_state["dense"])[1]
+    for name, table in split_tables(before.params)[1].items():
+        moved = np.asarray(split_tables(state.params)[1][name]) - table
         np.testing.assert_allclose(moved, -config.optim.table_lr * gradient[name], atol=1e-7)

@@ -97,7 +97,8 @@ def state_of(run: Path) -> TrainState:
     config = load_config(run)
     records, program = Records(config.data.dir), Program(config)
     example = Assembler(records, plan_for(records, config, "test"), config.model)(np.array([-1]))
-    restored = Checkpoints(run / "checkpoints", 2, program.layout).restore(program.like(example))
+    checkpoints = Checkpoints(run / "checkpoints", 2, program.layout)
+    restored = checkpoints.restore(program.abstract_state(example))
     assert restored is not None
     return restored[0]
 
@@ -269,7 +270,7 @@ def test_rates_and_seeds_are_arguments_of_the_program(prepared: Path, tmp_path: 
     lone = small_config(prepared, *SHORT, "mesh.data=1")
     records, program = Records(prepared), Program(lone)
     plan = plan_for(records, lone, "train")
-    state = program.fresh(Assembler(records, plan, lone.model)(np.array([-1])))
+    state = program.init_state(Assembler(records, plan, lone.model)(np.array([-1])))
 
     def program_of(runs: Sequence[Sequence[str]]) -> str:
         configs = configs_of(prepared, runs, *SHORT)
