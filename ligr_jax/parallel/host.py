@@ -1,4 +1,4 @@
-"""Process settings that must be made before JAX starts: by programs, never by the library."""
+"""Process settings that a program must make before JAX starts; the library never makes them."""
 
 import ctypes.util
 import glob

@@ -41,24 +41,31 @@ DEVICES = {
 
 
 def find_device(name: str) -> Device:
-    """Return the device called e.g. `h200` or `tpu-v5e`; `cpu` measures this machine.
+    """Return the specification of a device.
+
+    Args:
+        name: For example `h200` or `tpu-v5e`. `cpu` measures this machine.
 
     Raises:
-        BadInput: the name is unknown. The message has the nearest names.
+        BadInput: The name is unknown. The message has the nearest names.
     """
-    check_name(name)
+    check_device_name(name)
     return _this_machine() if name == "cpu" else DEVICES[name]
 
 
-def check_name(name: str) -> None:
-    """Raise BadInput, with the nearest names, if `find_device` does not know the name."""
+def check_device_name(name: str) -> None:
+    """Check that `find_device` knows a name.
+
+    Raises:
+        BadInput: The name is unknown. The message has the nearest names.
+    """
     names = [*DEVICES, "cpu"]
     if name not in names:
         near = difflib.get_close_matches(name.lower(), names, 3, 0.4)
         raise BadInput(f"no device '{name}'; nearest: {', '.join(near or names)}")
 
 
-def name_of(kind: str) -> str | None:
+def device_name(kind: str) -> str | None:
     """Return the name for JAX's `device_kind`, e.g. h200 for `NVIDIA H200`; None if unknown."""
     if kind == "cpu":
         return kind
@@ -67,10 +74,14 @@ def name_of(kind: str) -> str | None:
 
 @functools.cache
 def peak_flops(dtype: str) -> float:
-    """Return the peak FLOP/s of one device: from data sheets, or of a measured matrix product."""
+    """Return the peak FLOP/s of one device.
+
+    Args:
+        dtype: Type of a measured matrix product, if the device has no data sheet in `DEVICES`.
+    """
     import jax
 
-    name = name_of(jax.local_devices()[0].device_kind)
+    name = device_name(jax.local_devices()[0].device_kind)
     if name in DEVICES:
         return DEVICES[name].flops
     # Simulated devices share the cores, and the measured product uses all cores.

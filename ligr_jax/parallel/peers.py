@@ -1,12 +1,12 @@
-"""What the processes of one run say to each other outside of collectives.
+"""Messages between the processes of one run, outside of collectives.
 
-A process that fails, or that a signal ends before anything can be saved, says so, and the others
-end within seconds with its exit status, instead of waiting in a collective for a peer that will not
-come. Once all are ready to train, a signal to any of them stops all at the same point of their
-work, so that they save one state together.
+A process that fails, or that a signal ends before there is anything to save, announces its end. The
+other processes then end within seconds with the same exit status; otherwise they would wait for it
+in a collective. Once all processes are ready to train, a signal to one of them stops all at the
+same point of their work, so that they save one state together.
 
 Messages are keys of JAX's coordination service, which process 0 hosts. A thread of each process
-looks at them, whatever the main thread waits for.
+polls the keys, so that messages arrive even while the main thread is blocked.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ from ligr_jax.errors import words_of
 from ligr_jax.exit_status import FAILED, PEER_LOST
 from ligr_jax.stop import StopRequest, command_line_request
 
-_LOOK_S = 0.5  # between looks at the messages
-_LEAVE_S = 5.0  # process 0 leaves last, but does not wait longer
-_UNREACHABLE_S = 10.0
+_POLL_S = 0.5  # between two polls of the messages
+_LEAVE_S = 5.0  # how long process 0 waits for the others to end before it ends itself
+_UNREACHABLE_S = 10.0  # after which process 0 counts as lost
 _REPLY_MS = 60_000
-_READY_MS = 24 * 3600 * 1000  # compiling takes longer in some processes than in others
+_READY_MS = 24 * 3600 * 1000  # compilation takes longer in some processes than in others
 _EVENTS = "ligr/events/"
-# What XLA says when a collective breaks because a process is gone.
+# Words of XLA's errors when a collective fails because a process has ended.
 _PEER_IS_GONE = re.compile(
     "gloo|connection|socket|closed by peer|unavailable|deadline|heartbeat|timed? ?out|nccl|peer",
     re.IGNORECASE,
@@ -43,6 +43,8 @@ class Peers:
         """
         Args:
             client: `jax.distributed`'s client of the coordination service.
+            index: Index of this process.
+            count: Number of processes.
         """
         self.index, self.count = index, count
         self._client = client
@@ -59,19 +61,21 @@ class Peers:
         """Share the stop request of this process with its peers.
 
         Args:
-            ends: Whether the failure of a peer ends this process: not where a library is used.
+            stop: The stop request of this process.
+            ends: Whether the failure of a peer ends this process. It does in a command, but not in
+                a program that uses the library.
         """
         if stop is not self._stop and ends:
             stop.on_exit(self.leave)
         self._stop, self._ends = stop, ends
 
     def wait_until_ready(self) -> None:
-        """Return when every process is ready for its first step; from then on all stop together."""
+        """Return when all processes are ready for the first step; later they stop together."""
         self._barriers += 1
         self._client.wait_at_barrier(f"ligr_ready_{self._barriers}", _READY_MS)
 
     def from_first(self, name: str, text: str) -> str:
-        """The `text` that process 0 gives."""
+        """Return the text of process 0; see `processes.from_first`."""
         key = f"ligr/from_first/{name}"
         if self.index == 0:
             self._client.key_value_set(key, text, allow_overwrite=True)
@@ -80,37 +84,41 @@ class Peers:
         return value
 
     def stop_agreed(self) -> bool:
-        """Whether to stop now. All processes call it at the same points of their work, and it
-        returns True at the same call in all of them."""
+        """Return whether to stop now; see `processes.stop_agreed`."""
         with self._lock:  # held while the processes agree
             self._calls += 1
             return self._stop_at is not None and self._calls >= self._stop_at
 
     def leave(self, status: int, message: str) -> None:
-        """Say that this process ends with `status`, before it does."""
-        words = json.dumps([status, message])
-        # In a thread: process 0 may be gone, and calls to it would wait.
-        thread = threading.Thread(target=self._say_goodbye, args=(words,), daemon=True)
+        """Announce that this process is about to end.
+
+        Args:
+            status: Exit status.
+            message: What this process prints.
+        """
+        departure = json.dumps([status, message])
+        # In a thread, because calls to process 0 block if it has ended.
+        thread = threading.Thread(target=self._announce, args=(departure,), daemon=True)
         thread.start()
         thread.join(_LEAVE_S)
 
-    def _say_goodbye(self, words: str) -> None:
-        self._client.key_value_set(f"{_EVENTS}left/{self.index}", words, allow_overwrite=True)
+    def _announce(self, departure: str) -> None:
+        self._client.key_value_set(f"{_EVENTS}left/{self.index}", departure, allow_overwrite=True)
         while self.index == 0 and len(self._departures()) < self.count:
-            time.sleep(_LOOK_S / 10)
+            time.sleep(_POLL_S / 10)
 
     def _departures(self) -> dict[int, tuple[int, str]]:
-        """By process that left: status and message."""
+        """Return status and message of the processes that have announced their end, by index."""
         return {
             int(key.rpartition("/")[2]): tuple(json.loads(value))
             for key, value in self._client.key_value_dir_get(f"{_EVENTS}left/")
         }
 
     def departure(self) -> tuple[int, str] | None:
-        """Status of the first process that left, and what to print about it."""
+        """Return the exit status and a message of another process that ends; None if none does."""
         departures = self._departures()
         departures.pop(self.index, None)
-        # What a process says about the loss of another explains less than what that one said.
+        # Prefer the message of the process that failed to messages about its loss.
         for process, (status, message) in sorted(
             departures.items(), key=lambda item: item[1][0] == PEER_LOST
         ):
@@ -119,19 +127,25 @@ class Peers:
         return None
 
     def exit(self, status: int, message: str) -> None:
-        """End this process from any thread, and with it the others."""
+        """End this process from any thread, and thereby all other processes.
+
+        Args:
+            status: Exit status.
+            message: Last line on stderr, without the name of the command.
+        """
         self._stop.exit(status, f"ligr train (process {self.index} of {self.count}): {message}")
 
     def close(self) -> None:
-        """Stop watching: the work is done."""
+        """Stop polling, because the work is done."""
         self._closed.set()
 
     def _watch(self) -> None:
-        reached, asked = time.monotonic(), False
-        while not self._closed.wait(_LOOK_S):
+        reached = time.monotonic()  # when process 0 last answered
+        is_announced = False  # whether this process has asked all others to stop
+        while not self._closed.wait(_POLL_S):
             try:
-                if self._stop.is_set() and not asked and self._stop_at is None:
-                    asked = True
+                if self._stop.is_set() and not is_announced and self._stop_at is None:
+                    is_announced = True
                     reason = f"{self._stop.reason} in process {self.index}"
                     self._client.key_value_set(f"{_EVENTS}stop", reason, allow_overwrite=True)
                 events = dict(self._client.key_value_dir_get(_EVENTS))
@@ -147,7 +161,7 @@ class Peers:
                 self.exit(*departed)
 
     def _agree_to_stop(self, reason: str) -> None:
-        """Stop at the first call of `stop_agreed` that no process has made yet."""
+        """Choose the first call of `stop_agreed` that no process has made yet, and stop there."""
         with self._lock:
             self._client.key_value_set(f"ligr/calls/{self.index}", str(self._calls), True)
             calls = [
@@ -162,7 +176,7 @@ _peers: Peers | None = None
 
 
 def peers() -> Peers:
-    """This process's peers, once `jax.distributed` is initialized."""
+    """Return this process's link to its peers; `jax.distributed` must be initialized."""
     global _peers
     if _peers is None:
         from jax._src.distributed import global_state
@@ -177,7 +191,7 @@ def peers() -> Peers:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """End all processes of this run if one fails inside the block."""
+    """End all processes of this run if this one fails inside the block."""
     if _peers is None:
         yield
         return
@@ -192,20 +206,20 @@ def ending_together() -> Iterator[None]:
 
 
 def _fail(link: Peers, error: BaseException) -> None:
-    """Print why this process ends, tell its peers, and end it.
+    """Print why this process ends, announce it to the peers, and end the process.
 
-    Python's own way to end waits minutes for the peers.
+    A normal exit of Python would wait minutes for the peers.
     """
-    words = words_of(error)
-    if words is None and _PEER_IS_GONE.search(str(error)):
+    reason = words_of(error)
+    if reason is None and _PEER_IS_GONE.search(str(error)):
         departed = None
         with contextlib.suppress(Exception):
             departed = link.departure()
         lost = f"another process was lost ({str(error).splitlines()[0][:200]})"
-        words = departed or (PEER_LOST, f"{lost}; run the same command again in all processes")
-    elif words is None:
+        reason = departed or (PEER_LOST, f"{lost}; run the same command again in all processes")
+    elif reason is None:
         traceback.print_exc()
-        words = (FAILED, f"{type(error).__name__}: {error}")
+        reason = (FAILED, f"{type(error).__name__}: {error}")
     sys.stdout.flush()
     sys.stderr.flush()
-    link.exit(*words)
+    link.exit(*reason)

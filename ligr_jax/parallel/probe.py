@@ -1,8 +1,8 @@
-"""This machine's devices, found in this process or in a short child process.
+"""The devices of this machine, described by this process or by a short child process.
 
 The runner of a sweep must not start an accelerator: on a GPU it would reserve the memory that its
-children need, on a TPU it would own the chips. It asks a child, `python -m ligr_jax.parallel.probe
-DTYPE`, which prints one line of JSON and ends.
+children need, and on a TPU it would own the chips. It starts a child, `python -m
+ligr_jax.parallel.probe DTYPE`, which prints one line of JSON and ends.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Devices:
         backend: JAX's name of the platform: cpu, gpu, tpu.
         kind: JAX's name of a device, e.g. NVIDIA H200.
         count: Number of devices.
-        peak: FLOP/s of one device for the type that was asked for.
+        peak: FLOP/s of one device for the requested type.
     """
 
     backend: str
@@ -36,11 +36,15 @@ class Devices:
 
 
 class ProbeError(LigrError):
-    """The devices of this machine could not be started."""
+    """JAX cannot start the devices of this machine."""
 
 
-def devices_here(dtype: str) -> Devices:
-    """The devices of this process, which it starts."""
+def describe_devices(dtype: str) -> Devices:
+    """Start JAX in this process and return its devices.
+
+    Args:
+        dtype: Type for which the peak is given, e.g. bfloat16.
+    """
     import jax
 
     from ligr_jax.parallel.peak import peak_flops
@@ -51,10 +55,13 @@ def devices_here(dtype: str) -> Devices:
 
 @functools.cache
 def probe(dtype: str) -> Devices:
-    """The devices that `ligr train` would have here, found by a child process.
+    """Return the devices that `ligr train` would have on this machine, from a child process.
+
+    Args:
+        dtype: Type for which the peak is given, e.g. bfloat16.
 
     Raises:
-        ProbeError: JAX cannot start there; its last words are part of the message.
+        ProbeError: JAX cannot start in the child; the message has the last line of its output.
     """
     command = [sys.executable, "-m", "ligr_jax.parallel.probe", dtype]
     try:
@@ -80,7 +87,7 @@ def main() -> None:
     from ligr_jax.parallel.host import use_all_cores
 
     use_all_cores()
-    print(json.dumps(dataclasses.asdict(devices_here(sys.argv[1]))))
+    print(json.dumps(dataclasses.asdict(describe_devices(sys.argv[1]))))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Several processes that run one command together, each with its own devices and part of the data.
+"""Several processes that train one run, each with its own devices and its own part of the data.
 
-JAX finds its cluster itself under SLURM and on Cloud TPU. Elsewhere the environment says who is
-where, alike in every process but for the last line:
+JAX detects the cluster under SLURM and on Cloud TPU. Elsewhere the environment describes it. Only
+the last of these variables differs between the processes:
 
-    JAX_COORDINATOR_ADDRESS=host0:1234    the first process listens there
+    JAX_COORDINATOR_ADDRESS=host0:1234    process 0 listens there
     JAX_NUM_PROCESSES=2
     JAX_PROCESS_ID=0
 
-Processes wait LIGR_JOIN_TIMEOUT_S (300) seconds for each other at the start. One that is killed is
-found missing by the others after LIGR_PEER_TIMEOUT_S (30) seconds, or at once where a collective
-breaks; they end with status 134.
+At the start, the processes wait LIGR_JOIN_TIMEOUT_S (300) seconds for each other. After a process
+was killed, the others end with status 134: as soon as a collective fails, or otherwise within
+LIGR_PEER_TIMEOUT_S (30) seconds.
 """
 
 import os
@@ -34,13 +34,13 @@ _JOIN_TIMEOUT, _PEER_TIMEOUT = "LIGR_JOIN_TIMEOUT_S", "LIGR_PEER_TIMEOUT_S"
 
 
 def join_processes() -> None:
-    """Join the processes of this run, if there are several. Call it before JAX has devices.
+    """Join the other processes of this run, if there are any, before JAX starts its devices.
 
     Raises:
-        BadInput: the environment names a coordinator, but not the number of processes or the index
-            of this one.
-        PeerMissing, WrongCluster: the other processes did not come, or they disagree with this one
-            (`ligr_jax.parallel.rendezvous`).
+        BadInput: The environment names a coordinator, but not the number of processes or the index
+            of this one; or a number is malformed.
+        PeerMissing: Another process did not start, or it ended.
+        WrongCluster: The processes disagree about the cluster, or the address is wrong.
     """
     if os.environ.get(_ADDRESS):
         count, index = _number(_COUNT), _number(_INDEX)
@@ -56,7 +56,7 @@ def join_processes() -> None:
             None, None, None, None, None, timeout_s
         )
         _initialize(address, tasks, task)
-    elif expects_peers(os.environ):  # TPU hosts, which JAX asks for their address
+    elif expects_peers(os.environ):  # TPU hosts: only JAX can find the address of process 0
         _initialize()
 
 
@@ -67,7 +67,7 @@ def _initialize(
     timeout_s, peer_timeout_s = _seconds(_JOIN_TIMEOUT, 300), _seconds(_PEER_TIMEOUT, 30)
     if address is not None and count is not None and index is not None:
         wait_for_all(address, count, index, timeout_s)
-    # `Peers` hears every signal; JAX would hear SIGTERM alone, and take our handler away.
+    # JAX's preemption service would replace our handler of SIGTERM; `Peers` shares all signals.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         address,
@@ -82,7 +82,7 @@ def _initialize(
 
 
 def _number(name: str, default: int | None = None) -> int:
-    """A number of the environment."""
+    """Return the value of an environment variable that must be a number."""
     text = os.environ.get(name) or ("" if default is None else str(default))
     if not text.isdigit():
         if name in (_COUNT, _INDEX):
@@ -99,25 +99,39 @@ def _seconds(name: str, default: int) -> int:
 
 
 def is_first() -> bool:
-    """Whether this process writes what is written once: metrics, summaries, messages."""
+    """Return whether this is process 0, which writes metrics, summaries and messages."""
     return jax.process_index() == 0
 
 
 def stop_agreed(stop: StopRequest) -> bool:
-    """Whether to stop now. Several processes call it at the same points of their work, and all of
-    them return True at the same call."""
+    """Return whether to stop now; True at the same call in all processes of this run.
+
+    All processes call it at the same points of their work.
+
+    Args:
+        stop: The stop request of this process.
+    """
     if jax.process_count() == 1:
         return stop.is_set()
     return peers().stop_agreed()
 
 
 def from_first(name: str, text: str) -> str:
-    """The `text` that process 0 gives; with one process, its own."""
+    """Return the text of process 0 in all processes.
+
+    Args:
+        name: Key of the text, the same in all processes.
+        text: Text of this process.
+    """
     return peers().from_first(name, text) if jax.process_count() > 1 else text
 
 
 def ready(stop: StopRequest) -> None:
-    """Return when all processes of this run are ready for its first step."""
+    """Return when all processes of this run are ready for the first step.
+
+    Args:
+        stop: The stop request of this process, which the processes share from now on.
+    """
     stop.defer()
     if jax.process_count() > 1:
         peers().attach(stop, ends=stop is command_line_request())
@@ -125,7 +139,10 @@ def ready(stop: StopRequest) -> None:
 
 
 def is_first_of_host() -> bool:
-    """Whether no process of this run with a lower number is on this host; all call it."""
+    """Return whether this is the process with the lowest index on its host.
+
+    It is a collective operation: all processes call it.
+    """
     if jax.process_count() == 1:
         return True
     host = zlib.crc32(socket.gethostname().encode())
@@ -134,7 +151,14 @@ def is_first_of_host() -> bool:
 
 
 def own_rows(x: Any) -> np.ndarray:
-    """This process's part of an array split over its leading axis; NumPy's stay as they are."""
+    """Return this process's part of an array whose leading axis is sharded.
+
+    Args:
+        x: Array [rows, ...]. A NumPy array is returned unchanged.
+
+    Returns:
+        Array [rows of this process, ...].
+    """
     if jax.process_count() == 1 or isinstance(x, np.ndarray):
         return np.asarray(x)
     shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
@@ -142,7 +166,15 @@ def own_rows(x: Any) -> np.ndarray:
 
 
 def gathered(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-    """Arrays of equal length, joined with those of all processes along their leading axis."""
+    """Concatenate arrays of all processes along their leading axis.
+
+    Args:
+        arrays: Arrays [rows, ...] of this process, all with the same number of rows. The number may
+            differ between processes.
+
+    Returns:
+        Arrays [rows of all processes, ...], in the order of the processes.
+    """
     if jax.process_count() == 1:
         return arrays
     counts = multihost_utils.process_allgather(np.array(len(arrays[0])))
@@ -150,10 +182,10 @@ def gathered(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
 
 
 def _joined(x: np.ndarray, counts: Any) -> np.ndarray:
-    # As bytes: JAX would cut 64-bit numbers in half.
+    # As bytes, because JAX would convert 64-bit numbers to 32 bits.
     raw = np.ascontiguousarray(x).view(np.uint8).reshape(len(x), -1)
     padded = np.zeros((int(max(counts)), raw.shape[1]), np.uint8)
     padded[: len(raw)] = raw
     parts = multihost_utils.process_allgather(padded)
-    every = np.concatenate([part[:n] for part, n in zip(parts, counts)])
-    return every.view(x.dtype).reshape(-1, *x.shape[1:])
+    joined = np.concatenate([part[:n] for part, n in zip(parts, counts)])
+    return joined.view(x.dtype).reshape(-1, *x.shape[1:])

@@ -1,11 +1,10 @@
-"""The start of a run of several processes: each one reports to process 0 before JAX joins them.
+"""The start of a run with several processes: each one reports to process 0 before JAX joins them.
 
-JAX waits until all processes are there. If one of them does not come, JAX aborts the others with a
-stack trace that does not say which one is missing. Therefore process 0 first listens at the
-coordinator's address itself. Every other process sends its index and waits for the answer, which
-process 0 gives once all have reported. If a process has not reported in time, or if one that has
-reported ends, all others end with a message that names it. Process 0 closes its port before JAX
-listens there.
+JAX waits until all processes have connected. If one is missing, JAX aborts the others with a stack
+trace that does not say which one. Therefore process 0 first listens at the coordinator's address
+itself. Every other process sends its index and waits; process 0 answers when all have reported. If
+a process does not report in time, or if it ends after its report, all others end with a message
+that names it. Process 0 closes the port before JAX listens there.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ _LONGEST = 4096  # bytes of a message
 
 
 class PeerMissing(LigrError):
-    """A process of this run did not come, or it ended before all had come."""
+    """A process of this run did not start, or it ended before all had started."""
 
     exit_status = PEER_LOST
 
@@ -76,7 +75,7 @@ class _Roll:
         self._reported: dict[int, socket.socket] = {}
 
     def call(self, deadline: float, timeout_s: float) -> _Reason | None:
-        """Wait for all processes, tell them the outcome and return it: None if all have come."""
+        """Wait for all processes, send them the outcome, and return it: None if all reported."""
         reason = None
         while reason is None and len(self._reported) < self._count - 1:
             left = deadline - time.monotonic()
@@ -155,7 +154,7 @@ def _missing(absent: list[int], count: int, timeout_s: float) -> _Reason:
 def _report(
     address: str, count: int, index: int, deadline: float, timeout_s: float
 ) -> _Reason | None:
-    """Report to process 0 and return its answer: None if all processes have come."""
+    """Report to process 0 and return its answer: None if all processes have reported."""
     host, port = _split(address)
     while True:
         left = deadline - time.monotonic()

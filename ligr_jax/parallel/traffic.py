@@ -14,7 +14,13 @@ _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
 class Collective(NamedTuple):
-    """One collective operation: its result per device as (type, shape), and the group size."""
+    """One collective operation of a compiled program.
+
+    Attributes:
+        kind: Name of the operation in HLO, e.g. all-reduce.
+        arrays: Type and shape of each result, per device.
+        devices: Number of devices of a group.
+    """
 
     kind: str
     arrays: tuple[tuple[str, tuple[int, ...]], ...]
@@ -34,7 +40,11 @@ class Collective(NamedTuple):
 
 
 def collectives(hlo: str) -> Iterator[Collective]:
-    """Yield the collectives with more than one device of a compiled program's text."""
+    """Yield the collectives of a compiled program that involve more than one device.
+
+    Args:
+        hlo: Text of the compiled program.
+    """
     for line in hlo.splitlines():
         match = _OPERATION.search(re.sub(r"/\*.*?\*/", "", line))  # "/*index=5*/" in long tuples
         if match:

@@ -18,7 +18,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.flops import parameter_counts, train_flops
 from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
-from ligr_jax.parallel.probe import Devices, devices_here
+from ligr_jax.parallel.probe import Devices, describe_devices
 from ligr_jax.scaling.memory import activation_bytes
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.data import require_rows_for_ids
@@ -52,7 +52,7 @@ class Estimate:
 class Estimator:
     """Estimates the points of a sweep; what they share is found once."""
 
-    def __init__(self, data: Path, devices: Callable[[str], Devices] = devices_here) -> None:
+    def __init__(self, data: Path, devices: Callable[[str], Devices] = describe_devices) -> None:
         """
         Args:
             data: The prepared directory.

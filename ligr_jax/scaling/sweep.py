@@ -18,7 +18,7 @@ from ligr_jax.atomic import read_text
 from ligr_jax.config import Config, ConfigError, digest, join_list
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.errors import LigrError
-from ligr_jax.parallel.probe import Devices, ProbeError, devices_here
+from ligr_jax.parallel.probe import Devices, ProbeError, describe_devices
 from ligr_jax.progress import clock
 from ligr_jax.scaling.estimate import Estimate, Estimator
 from ligr_jax.scaling.ladder import configure
@@ -116,7 +116,7 @@ def plan_points(
     asked: Sequence[Asked],
     data: Path,
     extra: Sequence[str] = (),
-    devices: Callable[[str], Devices] = devices_here,
+    devices: Callable[[str], Devices] = describe_devices,
 ) -> list[Point]:
     """Configurations and costs of all points, every one shape-checked; the cheapest first.
 

@@ -15,7 +15,7 @@ from ligr_jax.config import Config, ModelConfig, override
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.flops import train_flops
-from ligr_jax.parallel.peak import DEVICES, Device, find_device, name_of
+from ligr_jax.parallel.peak import DEVICES, Device, device_name, find_device
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.scaling.plan import PlanRequest, make_plan
 from ligr_jax.scaling.plan.command import train_words
@@ -244,8 +244,8 @@ def test_memory_is_saved_by_recomputation_then_sharding_then_micro_batches() -> 
 
 def test_devices_are_recognized_by_jaxs_names() -> None:
     kinds = {"NVIDIA H100 80GB HBM3": "h100", "TPU v5 lite": "tpu-v5e", "TPU v5": "tpu-v5p"}
-    assert {k: name_of(k) for k in kinds} == kinds
-    assert name_of("Radeon") is None
+    assert {k: device_name(k) for k in kinds} == kinds
+    assert device_name("Radeon") is None
     assert all(find_device(name) is device for name, device in DEVICES.items())
 
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from ligr_jax.config import flatten
 from ligr_jax.data.schema import BadInput
-from ligr_jax.parallel.peak import check_name
+from ligr_jax.parallel.peak import check_device_name
 from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
 from ligr_jax.scaling.missing import missing
 from ligr_jax.scaling.plan.axes import other_axes
@@ -71,7 +71,7 @@ def make_plan(table: pl.DataFrame, request: PlanRequest) -> Plan:
         ValueError: the device is unknown.
     """
     if request.device:
-        check_name(request.device)
+        check_device_name(request.device)
     table, notes = _sound(table, request)
     rule = growth_rule(
         table,

@@ -9,7 +9,7 @@ from typing import Any
 from ligr_jax.config import Config
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
-from ligr_jax.parallel.peak import Device, name_of
+from ligr_jax.parallel.peak import Device, device_name
 from ligr_jax.scaling.plan.work import AttentionPairs, per_impression
 
 ASSUMED_SHARE = 0.3  # fraction of a device's peak, if no run was measured on it
@@ -154,7 +154,7 @@ def speed(
     measured = [
         r
         for r in rows
-        if all(r.get(k) for k in needed) and r["seconds"] > 0 and name_of(r["device"]) == name
+        if all(r.get(k) for k in needed) and r["seconds"] > 0 and device_name(r["device"]) == name
     ]
     if share is not None or not measured:
         fraction = ASSUMED_SHARE if share is None else share

@@ -8,7 +8,7 @@ import numpy as np
 
 from ligr_jax.config import Config, flatten, override
 from ligr_jax.data.schema import BadInput
-from ligr_jax.parallel.peak import find_device, name_of
+from ligr_jax.parallel.peak import device_name, find_device
 from ligr_jax.scaling.fit import Law
 from ligr_jax.scaling.plan.command import train_words
 from ligr_jax.scaling.plan.device_memory import DeviceMemory, fit_in_memory
@@ -80,7 +80,7 @@ def train_plan(
     """
     # The device of the largest run, unless the request names another one.
     last = record.rows[-1]
-    device_of_runs = name_of(str(last.get("device")))
+    device_of_runs = device_name(str(last.get("device")))
     name = request.device or device_of_runs or "cpu"
     devices = request.devices or (int(last.get("devices") or 1) if name == device_of_runs else 1)
     machine = find_device(name)
