@@ -1,12 +1,18 @@
-"""Rows of metrics.jsonl, read the same way by the trainer, its W&B mirror, reports and sweeps."""
+"""Rows of metrics.jsonl, read the same way by the trainer, its W&B mirror, reports and sweeps.
+
+Each line is a JSON object with the digest of its other values, so that a changed digit is noticed
+in a running run as well as in a finished one. Rows of earlier releases have no digest and are read
+without this check.
+"""
 
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ligr_jax.digests import DIGEST, digest_json
 from ligr_jax.errors import LigrError
 
 _log = logging.getLogger(__name__)
@@ -18,11 +24,18 @@ class DamagedRows(LigrError, ValueError):
     """A line of metrics.jsonl is not a row: the message names file, line, reason and remedy."""
 
 
+def line_of(row: Mapping[str, Any]) -> str:
+    """Return the line of a row, with its digest. All values of the row are JSON values."""
+    return json.dumps({**row, DIGEST: digest_json(row)}) + "\n"
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a last line without its end, as a kill leaves it, is left out.
+    """Return the rows of a metrics.jsonl without their digests.
+
+    A last line without its end, as a kill leaves it, is left out.
 
     Raises:
-        DamagedRows: another line is not a row.
+        DamagedRows: another line is not a row, or its values have changed since it was written.
     """
     rows = []
     for number, row, reason in _lines(path):
@@ -68,16 +81,20 @@ def rescue_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
-    """Number and row of each line, or None with the reason where it is not a row."""
+    """Yield the number and row of each line, or None and the reason if it is not a row."""
     raw = path.read_bytes() if path.exists() else b""
     lines = raw.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        row, reason = _row(line)
-        is_last = number == len(lines)  # not ended by a line break
-        if row is not None or not is_last:
-            yield number, row, reason
+    parsed = [(number, *_row(line)) for number, line in enumerate(lines, 1) if line.strip()]
+    # A resumed run writes the digests of the rows that it keeps: all rows have one, or none has.
+    sealed = any(row is not None and DIGEST in row for _, row, _ in parsed)
+    for number, row, reason in parsed:
+        if row is None:
+            if number < len(lines):  # the last line has no line break: a kill interrupted it
+                yield number, None, reason
+        elif not sealed or row.pop(DIGEST, None) == digest_json(row):
+            yield number, row, ""
+        else:
+            yield number, None, f'its values have changed: they do not give its "{DIGEST}"'
 
 
 def _row(line: bytes) -> tuple[dict[str, Any] | None, str]:

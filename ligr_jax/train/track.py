@@ -1,7 +1,6 @@
 """Where numbers go: `metrics.jsonl`, the source of truth, and Weights & Biases, its mirror."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from ligr_jax.config import Config
 from ligr_jax.errors import file_errors
 from ligr_jax.parallel.processes import is_first
 from ligr_jax.strict_json import nan_to_null
-from ligr_jax.train.rows import METRICS, rescue_rows
+from ligr_jax.train.rows import METRICS, line_of, rescue_rows
 from ligr_jax.train.wandb_env import wandb_options
 
 if TYPE_CHECKING:
@@ -28,14 +27,14 @@ class JsonLines:
     def __init__(self, directory: Path, resume_step: int) -> None:
         path = directory / METRICS
         self.kept = [r for r in rescue_rows(path) if r["step"] <= resume_step]
-        write_atomically(path, "".join(_line(r) for r in self.kept))
+        write_atomically(path, "".join(line_of(r) for r in self.kept))
         self._path = path
         with file_errors("write", path):
             self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def log(self, row: Mapping[str, Any]) -> None:
         with file_errors("write", self._path):
-            self._file.write(_line(row))
+            self._file.write(line_of(row))
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """The run directory has its own summary.json."""
@@ -43,10 +42,6 @@ class JsonLines:
     def close(self, status: int) -> None:
         with file_errors("write", self._path):  # what a full disk did not take is written again
             self._file.close()
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row) + "\n"
 
 
 class Tracker:

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from ligr_jax.train.run import (
     lock,
     write_or_verify_config,
 )
+from ligr_jax.train.track import JsonLines
 from tests.train.runs import small_config
 
 
@@ -105,6 +108,33 @@ def test_a_damaged_row_is_refused_by_readers_and_kept_aside_by_the_trainer(
     assert "and 1 more" in said[0]
     rescue_rows(path)
     assert (tmp_path / "metrics.jsonl.damaged.2").exists()
+
+
+def test_a_changed_digit_of_a_row_is_noticed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "metrics.jsonl"
+    text, rows = path.read_text(), read_rows(path)
+    lines = text.splitlines(keepends=True)
+    assert "digest" not in rows[0]
+
+    def refused(change: Callable[[str], str]) -> None:
+        path.write_text("".join([lines[0], change(lines[1]), *lines[2:]]))
+        with pytest.raises(DamagedRows, match=f"{path}:2: not a row of metrics .its values have"):
+            read_rows(path)
+
+    refused(lambda line: re.sub(r"\d(?=[,}])", lambda d: str((int(d[0]) + 1) % 10), line, count=1))
+    refused(lambda line: line.replace('"digest"', '"digesu"'))
+    assert main(["verify", str(run)]) == 1
+    assert f"DAMAGED metrics       {path}: {path}:2: not a row" in capsys.readouterr().out
+    kept = rescue_rows(path)
+    assert kept == [rows[0], {"step": rows[2]["step"]}, *rows[2:]]
+    # Rows of an earlier release, and those of a resumed run that keeps some of them.
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_rows(path) == rows
+    log = JsonLines(run, resume_step=20)
+    log.log({"step": 25})
+    log.close(0)
+    assert read_rows(path) == [*(r for r in rows if r["step"] <= 20), {"step": 25}]
+    assert path.read_text().count('"digest"') == len(read_rows(path))
 
 
 def test_a_directory_is_bound_by_its_first_checkpoint_or_row(

@@ -1,6 +1,5 @@
 """metrics.jsonl is the truth: whole lines, no step twice."""
 
-import json
 from pathlib import Path
 
 from ligr_jax.config import Config, TrackConfig
@@ -20,5 +19,5 @@ def test_a_resumed_run_writes_later_rows_again(tmp_path: Path) -> None:
     second = Tracker(tmp_path, config, resume_step=10)
     second.log({"step": 15, "x": 16})
     second.close()
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(tmp_path / "metrics.jsonl")
     assert rows == [{"step": 5, "x": None}, {"step": 10, "x": 10}, {"step": 15, "x": 16}]
