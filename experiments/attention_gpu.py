@@ -14,7 +14,7 @@ times are medians over the rounds. Outputs and gradients are compared with `atte
     cudnn     the same by cuDNN
 
 TFLOP/s count 14 K per allowed pair and head: 4 K forward, 10 K backward with recomputed scores.
-Then steps of whole models, with MFU: the FLOPs of `ligr_jax.nn.flops` (forward times three)
+Then steps of whole models, with MFU: the FLOPs of `ligr_jax.cost.flops` (forward times three)
 over the data sheet's peak, and over the rate of an 8192^3 product measured in the same run.
 
 Expected: not measured yet.

@@ -33,6 +33,7 @@ LAYERS = (
     {"data"},
     {"tables"},
     {"nn"},
+    {"cost"},
     {"parallel"},
     {"train"},
     {"sid"},

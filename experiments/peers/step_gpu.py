@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ligr_jax.config import Config, DataConfig, Feature, MeshConfig, ModelConfig, OptimConfig
+from ligr_jax.cost.devices import peak_flops
+from ligr_jax.cost.flops import train_flops
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.unique_ids import UniqueIdMapper
-from ligr_jax.nn.flops import train_flops
 from ligr_jax.nn.work import Work
-from ligr_jax.parallel.peak import peak_flops
 from ligr_jax.train.program import Program
 from peers.attention_jax import hello
 from peers.cases import Case, rows

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ligr_jax.config import Config
+from ligr_jax.cost.flops import parameter_counts, train_flops
 from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.data.world.generate import WorldConfig, generate
-from ligr_jax.nn.flops import parameter_counts, train_flops
 from ligr_jax.nn.work import Work
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.loop import Trainer

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from ligr_jax.nn.experts import SparseExperts as SparseExperts
     from ligr_jax.nn.features import ActionTokens as ActionTokens
     from ligr_jax.nn.features import ItemTokens as ItemTokens
-    from ligr_jax.nn.flops import compute_axes as compute_axes
-    from ligr_jax.nn.flops import forward_flops as forward_flops
-    from ligr_jax.nn.flops import parameter_counts as parameter_counts
-    from ligr_jax.nn.flops import train_flops as train_flops
     from ligr_jax.nn.heads import Heads as Heads
     from ligr_jax.nn.history import pooled_history as pooled_history
     from ligr_jax.nn.hstu import HSTU as HSTU
@@ -81,13 +77,9 @@ else:
             "TransductionUnit": "hstu",
             "Work": "work",
             "Wukong": "wukong",
-            "compute_axes": "flops",
-            "forward_flops": "flops",
             "make_model": "models",
             "multipliers": "mup",
             "mup_scale": "mup",
-            "parameter_counts": "flops",
             "pooled_history": "history",
-            "train_flops": "flops",
         },
     )

@@ -89,7 +89,7 @@ def _coordinates(config: ModelConfig, batch: Batch) -> jax.Array | None:
 
 
 def ligr_flops(config: ModelConfig, work: Work) -> dict[str, float]:
-    """Return the forward FLOPs of LiGR, by part; see `ligr_jax.nn.flops.forward_flops`."""
+    """Return the forward FLOPs of LiGR, by part; see `ligr_jax.cost.flops.forward_flops`."""
     d = config.width
     f = config.ffn_width
     a = len(config.actions)

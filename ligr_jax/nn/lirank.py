@@ -187,7 +187,7 @@ def _crossed(config: ModelConfig, x0: jax.Array, name: str) -> jax.Array:
 
 
 def lirank_flops(config: ModelConfig, work: Work) -> dict[str, float]:
-    """Return the forward FLOPs of LiRank, by part; see `ligr_jax.nn.flops.forward_flops`.
+    """Return the forward FLOPs of LiRank, by part; see `ligr_jax.cost.flops.forward_flops`.
 
     Windows count with all their steps, because empty steps are computed as well.
     """

@@ -14,7 +14,7 @@ class ModelKind(NamedTuple):
     """A kind of model.
 
     module: makes the Flax module of a configuration.
-    forward_flops: counts the FLOPs of its matrix products, by part; see `ligr_jax.nn.flops`.
+    forward_flops: counts the FLOPs of its matrix products, by part; see `ligr_jax.cost.flops`.
     """
 
     module: Callable[[ModelConfig], nn.Module]

@@ -162,7 +162,7 @@ class WukongLayer(nn.Module):
 
 
 def wukong_flops(config: ModelConfig, work: Work) -> dict[str, float]:
-    """Return the forward FLOPs of Wukong, by part; see `ligr_jax.nn.flops.forward_flops`.
+    """Return the forward FLOPs of Wukong, by part; see `ligr_jax.cost.flops.forward_flops`.
 
     Running sums of the pooled history are not matrix products and do not count.
     """

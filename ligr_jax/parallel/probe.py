@@ -47,7 +47,7 @@ def describe_devices(dtype: str) -> Devices:
     """
     import jax
 
-    from ligr_jax.parallel.peak import peak_flops
+    from ligr_jax.cost.devices import peak_flops
 
     kind = jax.local_devices()[0].device_kind
     return Devices(jax.default_backend(), kind, jax.device_count(), peak_flops(dtype))

@@ -10,16 +10,17 @@ import jax
 import numpy as np
 
 from ligr_jax.config import Config
+from ligr_jax.cost.flops import parameter_counts, train_flops
+from ligr_jax.cost.memory import activation_bytes
+from ligr_jax.cost.traced import traced_activation_bytes
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
-from ligr_jax.nn.flops import parameter_counts, train_flops
 from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
 from ligr_jax.parallel.probe import Devices, describe_devices
-from ligr_jax.scaling.memory import activation_bytes
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.data import require_rows_for_ids
 from ligr_jax.train.length import number_of_steps, work_of_a_row
@@ -93,7 +94,7 @@ class Estimator:
             kept = activation_bytes(config, shared, on_cpu)
         else:
             kept = self._once(
-                "kept", (shape, shared), lambda: traced_bytes(config, records, plan, shared)
+                "kept", (shape, shared), lambda: _traced_bytes(config, records, plan, shared)
             )
         speed = _SHARE * devices.peak * devices.count
         return Estimate(
@@ -125,17 +126,6 @@ def _state(config: Config, records: Records, plan: PackingPlan) -> tuple[dict[st
     return parameter_counts(config.model, state.params), size
 
 
-def traced_bytes(config: Config, records: Records, plan: PackingPlan, rows: int) -> int:
-    """Bytes that the backward pass of any kind of model reads of the forward one over `rows` rows.
-
-    As traced: compilers fuse and recompute, and kernels of the model itself are not told apart from
-    what it computes, so this is more than they allocate.
-    """
+def _traced_bytes(config: Config, records: Records, plan: PackingPlan, rows: int) -> int:
     one = Assembler(records, plan, config.model)(np.zeros(1, np.int64))
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), one)
-    model = make_model(config.model)
-    params = jax.eval_shape(lambda b: model.init(jax.random.key(0), b), batch)
-    backward = jax.eval_shape(
-        lambda p, b: jax.vjp(lambda q: model.apply(q, b), p)[1], params, batch
-    )
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(backward))
+    return traced_activation_bytes(config.model, one, rows)

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ligr_jax.config import Config
+from ligr_jax.cost.flops import train_flops
 from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
-from ligr_jax.nn.flops import train_flops
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
 

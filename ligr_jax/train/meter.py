@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ligr_jax.config import Config
-from ligr_jax.nn.flops import compute_axes
+from ligr_jax.cost.devices import peak_flops
+from ligr_jax.cost.flops import compute_axes
 from ligr_jax.nn.work import Work
-from ligr_jax.parallel.peak import peak_flops
 
 _COUNTED = ("impressions", "targets", "history_pairs", "set_pairs")
 _LATEST = ("bad_in_row", "bad_total")

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 
 from ligr_jax.config import Config, flatten
+from ligr_jax.cost.flops import compute_axes, parameter_counts
 from ligr_jax.errors import LigrError
-from ligr_jax.nn.flops import compute_axes, parameter_counts
 from ligr_jax.parallel.processes import is_first
 from ligr_jax.tables.layout import Layout
 from ligr_jax.train.checkpoint import Checkpoints

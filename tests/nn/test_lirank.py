@@ -11,13 +11,13 @@ import pytest
 
 from ligr_jax.config import ConfigError, HeadConfig, LiRankConfig, ModelConfig, override
 from ligr_jax.config.run import Config
+from ligr_jax.cost.flops import forward_flops
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.batch_norm import STATISTICS
-from ligr_jax.nn.flops import forward_flops
 from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
 from tests.batches import ACTIONS, model_config, random_batch
-from tests.nn.test_flops import products
+from tests.cost.test_flops import products
 
 N = 12
 PACKED = [[[2, 3, 1], [1, 2]], [[3, 1, 2, 2]], []]

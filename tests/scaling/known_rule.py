@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ligr_jax.config import Config, DataConfig, OptimConfig, flatten, override
-from ligr_jax.nn.flops import compute_axes
+from ligr_jax.cost.flops import compute_axes
+from ligr_jax.cost.memory import dense_parameters
 from ligr_jax.nn.work import Work
-from ligr_jax.scaling.memory import dense_parameters
 from tests.batches import model_config
 
 HISTORY = 0.8  # attention pairs per impression, as a fraction of T

@@ -5,8 +5,8 @@ import itertools
 from dataclasses import dataclass
 
 from ligr_jax.config import Config
-from ligr_jax.parallel.peak import Device
-from ligr_jax.scaling.memory import activation_bytes, dense_parameters, state_bytes, table_bytes
+from ligr_jax.cost.devices import Device
+from ligr_jax.cost.memory import activation_bytes, dense_parameters, state_bytes, table_bytes
 
 _USABLE = 0.9  # share of a device's memory; the compiler and the allocator need the remainder
 

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.config import flatten
+from ligr_jax.cost.devices import check_device_name
 from ligr_jax.data.schema import BadInput
-from ligr_jax.parallel.peak import check_device_name
 from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
 from ligr_jax.scaling.missing import missing
 from ligr_jax.scaling.plan.axes import other_axes

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ligr_jax.config import Config
+from ligr_jax.cost.devices import Device, device_name
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
-from ligr_jax.parallel.peak import Device, device_name
 from ligr_jax.scaling.plan.work import AttentionPairs, per_impression
 
 ASSUMED_SHARE = 0.3  # fraction of a device's peak, if no run was measured on it

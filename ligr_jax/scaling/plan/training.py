@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from ligr_jax.config import Config, flatten, override
+from ligr_jax.cost.devices import device_name, find_device
+from ligr_jax.cost.latency import request_latency
 from ligr_jax.data.schema import BadInput
-from ligr_jax.parallel.peak import device_name, find_device
 from ligr_jax.scaling.fit import Law
 from ligr_jax.scaling.plan.command import train_words
 from ligr_jax.scaling.plan.device_memory import DeviceMemory, fit_in_memory
 from ligr_jax.scaling.plan.recorded import RecordedRuns
 from ligr_jax.scaling.plan.request import PlanRequest
 from ligr_jax.scaling.plan.rule import DERIVED, GrowthRule
-from ligr_jax.scaling.plan.serve import latency
 from ligr_jax.scaling.plan.shape import usable
 from ligr_jax.scaling.plan.steps import (
     ASSUMED_SHARE,
@@ -95,7 +95,9 @@ def train_plan(
 
     def request_seconds(config: Config) -> float:
         share = request.share or ASSUMED_SHARE
-        return latency(config.model, config.data.seq_len, request.candidates, machine, share)
+        return request_latency(
+            config.model, config.data.seq_len, request.candidates, machine, share
+        )
 
     config = config_at(request.flops)
     if request.serve_ms and request_seconds(config) * 1e3 > request.serve_ms:

@@ -49,7 +49,7 @@ def measured_pairs(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config])
         rows: runs with `flops_model` and `impressions`.
         configs: configurations of the same runs.
     """
-    from ligr_jax.nn.flops import forward_flops
+    from ligr_jax.cost.flops import forward_flops
     from ligr_jax.nn.work import Work
 
     linear = [sum(forward_flops(c.model, Work(1.0)).values()) for c in configs]
@@ -79,9 +79,9 @@ def measured_pairs(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config])
 
 def per_impression(model: ModelConfig, seq_len: int, pairs: AttentionPairs) -> dict[str, float]:
     """Return the analytic compute axes of training on one impression."""
-    from ligr_jax.nn.flops import compute_axes
+    from ligr_jax.cost.flops import compute_axes
+    from ligr_jax.cost.memory import dense_parameters
     from ligr_jax.nn.work import Work
-    from ligr_jax.scaling.memory import dense_parameters
 
     work = Work(1.0, pairs.at(seq_len), pairs.setwise)
     return compute_axes(model, dense_parameters(model), work)

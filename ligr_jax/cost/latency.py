@@ -9,8 +9,8 @@ Kernel launches, feature fetches and the network are not included.
 import dataclasses
 
 from ligr_jax.config import ModelConfig
-from ligr_jax.parallel.peak import Device
-from ligr_jax.scaling.memory import dense_parameters, input_widths
+from ligr_jax.cost.devices import Device
+from ligr_jax.cost.memory import dense_parameters, input_widths
 
 
 def request_flops(model: ModelConfig, seq_len: int, candidates: int) -> float:
@@ -19,7 +19,7 @@ def request_flops(model: ModelConfig, seq_len: int, candidates: int) -> float:
     A candidate is one token that attends to the T tokens and itself; in set-wise layers it attends
     to all C candidates.
     """
-    from ligr_jax.nn.flops import forward_flops
+    from ligr_jax.cost.flops import forward_flops
     from ligr_jax.nn.work import Work
 
     t = seq_len
@@ -48,7 +48,7 @@ def request_bytes(model: ModelConfig, seq_len: int, candidates: int) -> float:
     return wide * (dense_parameters(model) + cached) + rows
 
 
-def latency(
+def request_latency(
     model: ModelConfig, seq_len: int, candidates: int, device: Device, share: float
 ) -> float:
     """Return the seconds of one request on a device that reaches `share` of its peak FLOP/s."""

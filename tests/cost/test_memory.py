@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 from ligr_jax.config import Config, DataConfig, OptimConfig
-from ligr_jax.data.unique_ids import UniqueIdMapper
-from ligr_jax.nn.flops import parameter_counts
-from ligr_jax.nn.ligr import LiGR
-from ligr_jax.scaling.memory import (
+from ligr_jax.cost.flops import parameter_counts
+from ligr_jax.cost.memory import (
     activation_bytes,
     dense_parameters,
     state_bytes,
     table_bytes,
 )
+from ligr_jax.data.unique_ids import UniqueIdMapper
+from ligr_jax.nn.ligr import LiGR
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.optimizer import Optimizer, make_optimizer
 from ligr_jax.train.state import TrainState, abstract_state

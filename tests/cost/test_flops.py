@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from ligr_jax.config import ModelConfig, WukongConfig
+from ligr_jax.cost.flops import compute_axes, forward_flops, parameter_counts, train_flops
 from ligr_jax.data.batch import Batch
-from ligr_jax.nn.flops import compute_axes, forward_flops, parameter_counts, train_flops
 from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
 from tests.batches import model_config, random_batch
