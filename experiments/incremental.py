@@ -63,7 +63,7 @@ from ligr_jax.data.prepare.splits import SplitTimes
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.world.config import DAY, START_MS, Planted, WorldConfig
-from ligr_jax.data.world.generate import generate
+from ligr_jax.data.world.generate import generate_world
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.evaluate import Evaluator, restore
 from ligr_jax.train.incremental import warm_assignments
@@ -112,7 +112,7 @@ def main() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     data = args.out / "prepared"
     world = WorldConfig(members=args.members, items=1000, planted=Planted(quality=1.0))
-    generate(world, args.out / "log")
+    generate_world(world, args.out / "log")
     cut = SplitTimes(day_end(COLD_DAYS), day_end(COLD_DAYS + 1))
     prepare(canonical_source(args.out / "log"), data, PrepareOptions(splits=cut))
     began = time.perf_counter()

@@ -62,7 +62,7 @@ from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.canonical import canonical_source
-from ligr_jax.data.world.generate import WorldConfig, generate
+from ligr_jax.data.world.generate import WorldConfig, generate_world
 from ligr_jax.messages import show_messages
 from ligr_jax.parallel.host import use_fast_allocator
 from ligr_jax.scaling.ladder import configure
@@ -100,7 +100,7 @@ def main() -> None:
     args = arguments()
     data = args.out / "prepared"
     if not (data / "manifest.json").exists():
-        generate(WorldConfig(members=1500), args.out / "log")
+        generate_world(WorldConfig(members=1500), args.out / "log")
         prepare(canonical_source(args.out / "log"), data, PrepareOptions())
     results = Results(args.out / "results.json")
     for part in args.parts:

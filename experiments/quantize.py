@@ -178,7 +178,7 @@ def model(out: Path) -> None:
     from ligr_jax.data.prepare.build import prepare
     from ligr_jax.data.prepare.options import PrepareOptions
     from ligr_jax.data.sources.canonical import canonical_source
-    from ligr_jax.data.world.generate import WorldConfig, generate
+    from ligr_jax.data.world.generate import WorldConfig, generate_world
     from ligr_jax.scaling.ladder import configure
     from ligr_jax.tables.table import TABLES
     from ligr_jax.train.evaluate import restore
@@ -187,7 +187,7 @@ def model(out: Path) -> None:
 
     data, run = out / "prepared", out / "run"
     if not (data / "manifest.json").exists():
-        generate(WorldConfig(members=3000), out / "log")
+        generate_world(WorldConfig(members=3000), out / "log")
         prepare(canonical_source(out / "log"), data, PrepareOptions())
     settings = ["preset=demo-5", "track.wandb=off"]
     train(configure(load_manifest(data), data, settings), run)

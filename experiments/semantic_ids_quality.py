@@ -93,11 +93,11 @@ def world(args: argparse.Namespace) -> Path:
     from ligr_jax.data.prepare.build import prepare
     from ligr_jax.data.prepare.options import PrepareOptions
     from ligr_jax.data.sources.canonical import canonical_source
-    from ligr_jax.data.world.generate import WorldConfig, generate
+    from ligr_jax.data.world.generate import WorldConfig, generate_world
 
     log, out = args.work / f"log-{args.items}", args.work / f"prepared-{args.items}"
     if not (out / "manifest.json").exists():
-        generate(WorldConfig(members=200, items=args.items), log)
+        generate_world(WorldConfig(members=200, items=args.items), log)
         prepare(canonical_source(log), out, PrepareOptions())
     return out
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ligr_jax.api import TrainedModel as TrainedModel
     from ligr_jax.api import fit_model as fit_model
     from ligr_jax.api import load_run as load_run
-    from ligr_jax.config import Config as Config
-    from ligr_jax.config import Feature as Feature
-    from ligr_jax.config import ModelConfig as ModelConfig
+    from ligr_jax.config.features import Feature as Feature
+    from ligr_jax.config.model import ModelConfig as ModelConfig
+    from ligr_jax.config.run import Config as Config
     from ligr_jax.data.batch import Batch as Batch
     from ligr_jax.data.manifest import load_manifest as load_manifest
     from ligr_jax.errors import LigrError as LigrError
@@ -43,10 +43,10 @@ else:
         __name__,
         {
             "Batch": "data.batch",
-            "Config": "config",
-            "Feature": "config",
+            "Config": "config.run",
+            "Feature": "config.features",
             "LigrError": "errors",
-            "ModelConfig": "config",
+            "ModelConfig": "config.model",
             "Prediction": "api",
             "TrainedModel": "api",
             "configure": "scaling.ladder",

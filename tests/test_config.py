@@ -155,7 +155,7 @@ def test_an_unknown_name_shows_the_nearest(assignment: str, nearest: str) -> Non
         ("model.gate=open", "model.gate=open: choose one of sigmoid, none"),
         ("model.features.tag.bag=max", "bag=max: choose one of '', sum, mean"),
         ("model.prior=0.1,x", "model.prior=x: expected a number"),
-        ("model.features=item_id,colour", r"no \['colour'\]; there are \['item_id', 'tag'"),
+        ("model.features=item_id,colour", r"no \['colour'\]; choose from \['item_id', 'tag'"),
         ("model=4", "model is a group of fields"),
     ],
 )
@@ -171,7 +171,7 @@ def test_an_ill_typed_value_says_what_is_wanted(assignment: str, message: str) -
         (["model.heads=0"], "model.heads=0 must be >= 1"),
         (["model.actions="], "model.actions is empty"),
         (["model.prior=0.1"], "model.prior=0.1 has 1 rates for 2 model.actions"),
-        (["model.prior=0.1,1"], r"model.prior=\(0.1, 1.0\) must lie inside \(0, 1\)"),
+        (["model.prior=0.1,1"], r"model.prior=\(0.1, 1.0\) must be inside \(0, 1\)"),
         (["model.dropout=1"], r"model.dropout=1.0 must be in \[0, 1\)"),
         (["model.ffn_factor=0"], "model.ffn_factor=0.0 must be > 0"),
         (["model.depth=-1"], "model.depth=-1 must be >= 0"),
@@ -184,12 +184,12 @@ def test_an_ill_typed_value_says_what_is_wanted(assignment: str, message: str) -
         (["model.features.dwell.bag=sum"], "bag=sum: a bucket feature has no ids to bag"),
         (
             ["model.features.tag.kind=vector", "model.features.tag.table=t"],
-            "table=t: a vector feature looks no table up",
+            "table=t: a vector feature has no table",
         ),
         (
             [f"model.features.{f}.lookup=qr" for f in ("item_id", "seen")]
             + ["model.features.seen.bag=mean"],
-            "which bag=mean would halve; set bag=sum or lookup=hash",
+            "which bag=mean would average; set bag=sum or lookup=hash",
         ),
         (
             ["model.features.seen.rows=99"],
@@ -209,12 +209,12 @@ def test_an_ill_typed_value_says_what_is_wanted(assignment: str, message: str) -
         (["data.workers=-1"], "data.workers=-1 must be >= 0"),
         (["optim.batch=6", "optim.accumulate=4"], "batch=6 is not divisible by optim.accumulate=4"),
         (["optim.dense_lr=-1"], "optim.dense_lr=-1.0 must be >= 0"),
-        (["optim.dense_lr=nan"], "optim.dense_lr=nan: expected a number .it has to be finite"),
+        (["optim.dense_lr=nan"], "optim.dense_lr=nan: expected a number .it must be finite"),
         (["optim.warmup=1"], r"optim.warmup=1.0 must be in \[0, 1\)"),
         (["train.epochs=0"], "train.epochs=0.0 must be > 0"),
         (["train.steps=-5"], "train.steps=-5 must be >= 0"),
         (["train.keep=0"], "train.keep=0 must be >= 1"),
-        (["eval.splits=test,future"], r"eval.splits holds \['future'\]; choose from"),
+        (["eval.splits=test,future"], r"eval.splits has unknown names \['future'\]; choose from"),
     ],
 )
 def test_an_impossible_combination_is_refused_with_its_values(

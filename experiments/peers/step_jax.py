@@ -16,7 +16,7 @@ from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.records import Records
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.unique_ids import MappedBatch
-from ligr_jax.data.world.generate import WorldConfig, generate
+from ligr_jax.data.world.generate import WorldConfig, generate_world
 from ligr_jax.nn.work import Work
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.loop import Trainer
@@ -103,7 +103,7 @@ def configured(folder: Path, impressions: int, settings: list[str]) -> Config:
     row = int(dict(s.split("=") for s in settings)["data.seq_len"]) // 2
     # Members about as long as a row, so that rows hold one or few of them.
     world = WorldConfig(members=max(16, impressions // row), sessions=max(2.0, row / SESSION))
-    generate(world, folder / "log")
+    generate_world(world, folder / "log")
     manifest = prepare(open_source(folder / "log"), folder / "prepared", PrepareOptions())
     return configure(manifest, folder / "prepared", settings)
 

@@ -14,7 +14,7 @@ import logging
 from pathlib import Path
 
 from ligr_jax.commands.arguments import number, positive_int, whole_number
-from ligr_jax.data.world.generate import WorldConfig, generate
+from ligr_jax.data.world.generate import WorldConfig, generate_world
 from ligr_jax.progress import Progress
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
             progress.append(Progress(total, _log, unit="block of members"))
         progress[0].show(done)
 
-    generate(config, args.out, args.workers, show)
+    generate_world(config, args.out, args.workers, show)
     print(
         f"{args.out}: a log of {config.members:,} members; next: ligr prepare {args.out} --out DIR"
     )

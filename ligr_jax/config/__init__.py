@@ -1,74 +1,86 @@
-"""One frozen value holds a whole run: `Config`, overridden by dotted names, flat for trackers.
+"""Configuration of a run as frozen dataclasses with dotted names.
 
     config = override(Config(), ["model.depth=4", "optim.dense_lr=3e-4"])
 
-The same names serve the command line, sweep files and the tracker's run config. A name or value
-that does not fit fails at once, with the nearest valid names; a combination that cannot work fails
-where the dataclass is made, with the values and the remedy.
+The command line, sweep files and W&B use the same names. An unknown name raises an error with the
+nearest valid names. A combination of values that cannot work raises an error with the values and
+the remedy when the dataclass is constructed.
 """
 
-from ligr_jax.config.dotted import (
-    config_from_json,
-    config_from_plain,
-    config_to_json,
-    difference,
-    digest,
-    flatten,
-    override,
-)
-from ligr_jax.config.errors import ConfigError
-from ligr_jax.config.escaping import escape, file_name, metric_key, unescape
-from ligr_jax.config.features import Feature, TableShape
-from ligr_jax.config.head import HeadConfig
-from ligr_jax.config.lirank import LiRankConfig
-from ligr_jax.config.lists import join_list, split_list, value_text
-from ligr_jax.config.model import ModelConfig
-from ligr_jax.config.renamed import RENAMED_FIELDS, RENAMED_VALUES, RenamedField
-from ligr_jax.config.run import (
-    PLACEMENTS,
-    Config,
-    DataConfig,
-    EvalConfig,
-    MeshConfig,
-    OptimConfig,
-    TrackConfig,
-    TrainConfig,
-    WarmConfig,
-)
-from ligr_jax.config.wukong import WukongConfig
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "PLACEMENTS",
-    "RENAMED_FIELDS",
-    "RENAMED_VALUES",
-    "Config",
-    "ConfigError",
-    "DataConfig",
-    "EvalConfig",
-    "Feature",
-    "HeadConfig",
-    "LiRankConfig",
-    "MeshConfig",
-    "ModelConfig",
-    "OptimConfig",
-    "RenamedField",
-    "TableShape",
-    "TrackConfig",
-    "TrainConfig",
-    "WarmConfig",
-    "WukongConfig",
-    "config_from_json",
-    "config_from_plain",
-    "config_to_json",
-    "difference",
-    "digest",
-    "escape",
-    "file_name",
-    "flatten",
-    "join_list",
-    "metric_key",
-    "override",
-    "split_list",
-    "unescape",
-    "value_text",
-]
+from ligr_jax.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ligr_jax.config.dotted import config_from_json as config_from_json
+    from ligr_jax.config.dotted import config_from_plain as config_from_plain
+    from ligr_jax.config.dotted import config_to_json as config_to_json
+    from ligr_jax.config.dotted import difference as difference
+    from ligr_jax.config.dotted import digest as digest
+    from ligr_jax.config.dotted import flatten as flatten
+    from ligr_jax.config.dotted import override as override
+    from ligr_jax.config.errors import ConfigError as ConfigError
+    from ligr_jax.config.escaping import escape as escape
+    from ligr_jax.config.escaping import file_name as file_name
+    from ligr_jax.config.escaping import metric_key as metric_key
+    from ligr_jax.config.escaping import unescape as unescape
+    from ligr_jax.config.features import Feature as Feature
+    from ligr_jax.config.features import TableShape as TableShape
+    from ligr_jax.config.head import HeadConfig as HeadConfig
+    from ligr_jax.config.lirank import LiRankConfig as LiRankConfig
+    from ligr_jax.config.lists import join_list as join_list
+    from ligr_jax.config.lists import split_list as split_list
+    from ligr_jax.config.lists import value_text as value_text
+    from ligr_jax.config.model import ModelConfig as ModelConfig
+    from ligr_jax.config.renamed import RENAMED_FIELDS as RENAMED_FIELDS
+    from ligr_jax.config.renamed import RENAMED_VALUES as RENAMED_VALUES
+    from ligr_jax.config.renamed import RenamedField as RenamedField
+    from ligr_jax.config.run import PLACEMENTS as PLACEMENTS
+    from ligr_jax.config.run import Config as Config
+    from ligr_jax.config.run import DataConfig as DataConfig
+    from ligr_jax.config.run import EvalConfig as EvalConfig
+    from ligr_jax.config.run import MeshConfig as MeshConfig
+    from ligr_jax.config.run import OptimConfig as OptimConfig
+    from ligr_jax.config.run import TrackConfig as TrackConfig
+    from ligr_jax.config.run import TrainConfig as TrainConfig
+    from ligr_jax.config.run import WarmConfig as WarmConfig
+    from ligr_jax.config.wukong import WukongConfig as WukongConfig
+else:
+    __all__, __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "Config": "run",
+            "ConfigError": "errors",
+            "DataConfig": "run",
+            "EvalConfig": "run",
+            "Feature": "features",
+            "HeadConfig": "head",
+            "LiRankConfig": "lirank",
+            "MeshConfig": "run",
+            "ModelConfig": "model",
+            "OptimConfig": "run",
+            "PLACEMENTS": "run",
+            "RENAMED_FIELDS": "renamed",
+            "RENAMED_VALUES": "renamed",
+            "RenamedField": "renamed",
+            "TableShape": "features",
+            "TrackConfig": "run",
+            "TrainConfig": "run",
+            "WarmConfig": "run",
+            "WukongConfig": "wukong",
+            "config_from_json": "dotted",
+            "config_from_plain": "dotted",
+            "config_to_json": "dotted",
+            "difference": "dotted",
+            "digest": "dotted",
+            "escape": "escaping",
+            "file_name": "escaping",
+            "flatten": "dotted",
+            "join_list": "lists",
+            "metric_key": "escaping",
+            "override": "dotted",
+            "split_list": "lists",
+            "unescape": "escaping",
+            "value_text": "lists",
+        },
+    )

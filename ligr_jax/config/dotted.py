@@ -1,4 +1,4 @@
-"""A configuration as dotted names: flat, overridden, compared, saved, told apart."""
+"""Configurations as dotted names and values: overrides, comparison, digest, and JSON."""
 
 import dataclasses
 import difflib
@@ -18,7 +18,7 @@ from ligr_jax.config.renamed import check_field
 from ligr_jax.config.run import Config
 
 Path = tuple[str, ...]  # keys from the root of a configuration to one of its values
-# Where a run computes and how it is watched does not change what it computes.
+# Fields that do not change the numbers of a run.
 _NOT_IN_DIGEST = (
     "data.dir",
     "data.workers",
@@ -34,7 +34,12 @@ _NOT_IN_DIGEST = (
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> plain value, in field order; tuples stay tuples."""
+    """Return the values of a configuration by dotted name, in field order.
+
+    Args:
+        config: a configuration or a part of it.
+        prefix: text in front of the names.
+    """
     flat: dict[str, Any] = {}
     for name, value in _children(config):
         if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
@@ -45,14 +50,20 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def digest(config: Config) -> str:
-    """Twelve hex digits over all that changes a run's numbers: the name of its directory."""
+    """Return twelve hex digits over all fields that change the numbers of a run.
+
+    Runs of a sweep have directories with this name.
+    """
     flat = {k: v for k, v in flatten(config).items() if not k.startswith(_NOT_IN_DIGEST)}
     text = json.dumps(flat, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def difference(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted names whose values differ and matter, with both values (None where absent)."""
+    """Return the values in which two configurations differ, by dotted name.
+
+    Fields that do not change the numbers of a run are ignored. An absent field has the value None.
+    """
     flat_a, flat_b = flatten(a), flatten(b)
     return {
         k: (flat_a.get(k), flat_b.get(k))
@@ -62,59 +73,77 @@ def difference(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def config_to_json(config: Config) -> str:
+    """Return a configuration as JSON text."""
     return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
 
 
 def config_from_json(text: str) -> Config:
-    """The inverse of `config_to_json`."""
+    """Return a configuration from JSON text.
+
+    Raises:
+        ConfigError: as `config_from_plain`.
+    """
     return config_from_plain(json.loads(text))
 
 
 def config_from_plain(raw: Mapping[str, Any]) -> Config:
-    """A configuration from nested plain values, as JSON holds them.
+    """Return a configuration from nested dictionaries of plain values.
+
+    Args:
+        raw: result of `dataclasses.asdict` or of parsing JSON.
 
     Raises:
-        ConfigError: an unknown field, a value of another type, or an impossible combination.
+        ConfigError: a field is unknown or renamed, a value has a wrong type, or a combination of
+            values cannot work.
     """
     config: Config = _build(Config, raw)
     return config
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
-    """Applies `dotted.name=value` assignments.
+    """Return a configuration with some values replaced.
 
-    Values are read by the field's type; tuples are comma-separated, a value with a comma in double
-    quotes. A mapping takes a subset of its keys (`model.features=item_id,actor_id`), or one field
-    of one (`model.features.tag.rows=9`). Keys may have dots and equals signs: the longest known
-    name counts. `model.actions=SUBSET` keeps the rates of `model.prior` that belong to it.
-    All assignments are applied before the result is checked, so their order does not matter.
+    Values are parsed by the type of their field. Elements of a tuple are separated by commas; an
+    element with a comma is quoted. A mapping is assigned a subset of its keys
+    (`model.features=item_id,actor_id`), and fields of an entry are assigned by name
+    (`model.features.tag.rows=9`). Keys can contain dots and equals signs, because the longest known
+    name is used. `model.actions=SUBSET` selects the values of `model.prior`. The order of
+    assignments does not matter, because the result is checked after all of them.
+
+    Args:
+        config: the configuration.
+        assignments: `dotted.name=value`, optionally with leading dashes.
 
     Raises:
-        ConfigError: unknown name (the nearest are shown), ill-typed value, impossible combination.
+        ConfigError: a name is unknown (the message suggests names) or renamed, a value has a wrong
+            type, or a combination of values cannot work.
     """
     tree = dataclasses.asdict(config)
     paths = _paths(tree)
     pairs = [split_assignment(assignment, paths) for assignment in assignments]
-    # Deepest names first: a field of an entry is set before a subset may leave the entry out.
+    # Deepest names first, so that a field of an entry is set before a subset removes the entry.
     for name, text in sorted(pairs, key=lambda pair: -len(paths.get(pair[0], ()))):
         if name not in paths:
             check_field(name)
             raise _unknown(name, config)
         _assign(config, tree, name, paths[name], text)
-    given = {name for name, _ in pairs}
-    if "model.actions" in given and "model.prior" not in given and config.model.prior:
+    assigned = {name for name, _ in pairs}
+    actions_only = "model.actions" in assigned and "model.prior" not in assigned
+    if actions_only and config.model.prior:
         rates = dict(zip(config.model.actions, config.model.prior))
         tree["model"]["prior"] = tuple(rates.get(a, 0.5) for a in tree["model"]["actions"])
     return config_from_plain(tree)
 
 
 def split_assignment(assignment: str, names: Collection[str] = ()) -> tuple[str, str]:
-    """The name and the value of `name=value`.
+    """Return the name and the value of `name=value`.
 
-    names: the longest of these that fits is the name; it may have equals signs.
+    Args:
+        assignment: the assignment.
+        names: known names, which can contain equals signs; the longest match is used.
 
     Raises:
-        ConfigError: no equals sign.
+        ConfigError: there is no equals sign.
     """
     text = assignment.lstrip("-")
     require("=" in text, f"'{assignment}' is not name=value, e.g. model.depth=4")
@@ -124,7 +153,7 @@ def split_assignment(assignment: str, names: Collection[str] = ()) -> tuple[str,
 
 
 def _paths(tree: Mapping[str, Any]) -> dict[str, Path]:
-    """Dotted name -> keys from the root, of every node; a leaf wins over a group of its name."""
+    """Return the keys from the root of every node by dotted name; a leaf precedes a group."""
     nodes = sorted(_nodes(tree, ()), key=lambda node: node[1])
     return {".".join(path): path for path, _ in nodes}
 
@@ -132,7 +161,7 @@ def _paths(tree: Mapping[str, Any]) -> dict[str, Path]:
 def _nodes(
     tree: Mapping[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """The keys of every node below `path`, and whether it is a leaf."""
+    """Yield the keys of every node below `path`, and whether the node is a leaf."""
     for key, value in tree.items():
         inner = isinstance(value, dict)
         yield (*path, key), not inner
@@ -141,6 +170,7 @@ def _nodes(
 
 
 def _assign(config: Config, tree: dict[str, Any], name: str, path: Path, text: str) -> None:
+    """Parse a value and store it in the tree of plain values."""
     node: dict[str, Any] = tree
     owner: Any = config
     for part in path[:-1]:
@@ -149,11 +179,11 @@ def _assign(config: Config, tree: dict[str, Any], name: str, path: Path, text: s
     leaf = path[-1]
     if isinstance(owner, Mapping):
         raise _unknown(name, config)
-    if isinstance(node[leaf], dict):  # a mapping: keep the named keys
+    if isinstance(node[leaf], dict):  # a mapping keeps the named keys
         require(not dataclasses.is_dataclass(getattr(owner, leaf)), f"{name} is a group of fields")
         keys = split_list(text)
         missing = [k for k in keys if k not in node[leaf]]
-        require(not missing, f"{name}={text}: no {missing}; there are {list(node[leaf])}")
+        require(not missing, f"{name}={text}: no {missing}; choose from {list(node[leaf])}")
         node[leaf] = {k: node[leaf][k] for k in keys}
     else:
         node[leaf] = _parse(text, typing.get_type_hints(type(owner))[leaf], name)
@@ -164,6 +194,7 @@ def _unknown(name: str, config: Config) -> ConfigError:
 
 
 def _parse(text: str, kind: Any, name: str) -> Any:
+    """Parse a value of a field of type `kind`."""
     origin = typing.get_origin(kind)
     if origin is Literal:
         choices = typing.get_args(kind)
@@ -180,19 +211,20 @@ def _parse(text: str, kind: Any, name: str) -> Any:
             return parse_integer(text, name)
         return parse_number(text) if kind is float else kind(text)
     except (ValueError, KeyError, OverflowError) as e:
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, kind)
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, kind)
         reason = "" if kind is bool or "convert" in str(e) or "literal" in str(e) else f" ({e})"
-        raise ConfigError(f"{name}={text}: expected {wanted}{reason}") from e
+        raise ConfigError(f"{name}={text}: expected {expected}{reason}") from e
 
 
 def _children(node: Any) -> Iterable[tuple[str, Any]]:
+    """Return the names and values of a dataclass or a mapping."""
     if isinstance(node, Mapping):
         return node.items()
     return ((f.name, getattr(node, f.name)) for f in dataclasses.fields(node))
 
 
 def _build(kind: Any, raw: Any, name: str = "") -> Any:
-    """Nested plain values (from `asdict` or JSON) -> the dataclass, tuples restored."""
+    """Return a value of type `kind` from plain values, of which lists become tuples."""
     if dataclasses.is_dataclass(kind):
         _expect(isinstance(raw, Mapping), name, raw, "an object")
         hints = typing.get_type_hints(kind)
@@ -225,12 +257,13 @@ def _build(kind: Any, raw: Any, name: str = "") -> Any:
     if kind is bool or kind is str:
         _expect(isinstance(raw, kind), name, raw, {bool: "true or false", str: "a text"}[kind])
     if kind is int or kind is float:
-        wanted = {int: "a whole number", float: "a number"}[kind]
+        expected = {int: "a whole number", float: "a number"}[kind]
         number = isinstance(raw, int | (float if kind is float else int))
         finite = number and math.isfinite(raw)
-        _expect(finite and not isinstance(raw, bool), name, raw, wanted)
+        _expect(finite and not isinstance(raw, bool), name, raw, expected)
     return raw
 
 
-def _expect(holds: bool, name: str, value: Any, wanted: str) -> None:
-    require(holds, f"{name or 'the configuration'} is {value!r}, expected {wanted}")
+def _expect(holds: bool, name: str, value: Any, expected: str) -> None:
+    """Raise `ConfigError` if a value does not have the expected type."""
+    require(holds, f"{name or 'the configuration'} is {value!r}, expected {expected}")

@@ -1,26 +1,31 @@
-"""Names of users where a backend gives some signs a meaning: paths of arrays, keys of metrics."""
+"""Escaping of user-defined names in paths of arrays, keys of metrics, and file names."""
 
 import re
 from urllib.parse import unquote
 
 
 def escape(name: str, signs: str = "/.") -> str:
-    """The name with `signs`, and %, written as %2F: the same for names without any."""
+    """Percent-encode some characters of a name.
+
+    Args:
+        name: the name.
+        signs: characters to encode, in addition to %.
+    """
     for sign in f"%{signs}":
         name = name.replace(sign, f"%{ord(sign):02X}")
     return name
 
 
 def metric_key(action: str) -> str:
-    """An action as a part of a metric's name, `validation/<action>/auc`."""
+    """Return the name of an action in keys of metrics, `validation/<action>/auc`."""
     return escape(action, "/")
 
 
 def file_name(name: str) -> str:
-    """The name as a file's, an address's and an id's: of letters, digits, _, -, and .2f. for /."""
+    """Return a name of letters, digits, _ and - for files and addresses; e.g. / becomes .2f."""
     return re.sub(r"[^A-Za-z0-9_-]", lambda match: f".{ord(match[0]):x}.", name)
 
 
 def unescape(text: str) -> str:
-    """The inverse of `escape`, whatever its signs."""
+    """Return the original name of a name from `escape`."""
     return unquote(text)

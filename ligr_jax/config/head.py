@@ -1,4 +1,4 @@
-"""What stands between a representation and the logits: `model.head`."""
+"""Configuration of the layers between a representation and the logits, `model.head`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,37 +7,38 @@ from typing import Literal
 from ligr_jax.config.errors import require
 from ligr_jax.config.lists import join_list
 
-# Of LiRank's Feed (3.1): click and long dwell share a tower, contributions another.
+# LiRank's Feed model (3.1) has one tower for clicks and long dwell, and one for contributions.
 CLICKS = ("click", "dwell", "long_dwell", "long_view")
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Heads of any kind of model (LiRank 3.4, 3.5, 3.10).
-
-    kind: `linear`, one map of what the trunk gives; `mlp`, a tower of hidden layers for each group
-        of actions; `mmoe` and `ple`, such towers on mixtures of experts, one mixture a group.
-    groups: actions that share a tower, e.g. `click+long_dwell,like+comment+share`; empty: what the
-        kind of model groups by itself, or a tower for each action.
-    widths: hidden layers of a tower.
-    gated: hidden layers of towers and experts through gates (GateNet).
-    experts, expert_widths: of `mmoe`; of `ple` for each group, beside `shared_experts` for all, in
-        each of `levels`.
-    calibration: an isotonic layer after the logits; buckets of `calibration_step`.
-    calibration_features: item features whose values give it curves of their own.
-    """
+    """Heads for all kinds of model (LiRank 3.4, 3.5, 3.10)."""
 
     kind: Literal["linear", "mlp", "mmoe", "ple"] = "linear"
+    """`linear` is one linear layer; `mlp` is a tower of hidden layers per group of actions; `mmoe`
+    and `ple` are towers on mixtures of experts, one mixture per group."""
     groups: tuple[str, ...] = ()
+    """Actions that share a tower, e.g. `click+long_dwell,like+comment+share`. If empty, the groups
+    of the kind of model apply, or every action has a tower."""
     widths: tuple[int, ...] = (64,)
+    """Widths of the hidden layers of a tower."""
     gated: bool = False
+    """Whether hidden layers of towers and experts have gates (GateNet)."""
     experts: int = 4
+    """Number of experts of `mmoe`, or of each group in each level of `ple`."""
     expert_widths: tuple[int, ...] = (64,)
+    """Widths of the hidden layers of an expert."""
     shared_experts: int = 2
+    """Number of experts shared by all groups in each level of `ple`."""
     levels: int = 1
+    """Number of levels of `ple`."""
     calibration: bool = False
+    """Whether an isotonic calibration layer follows the logits."""
     calibration_step: float = 0.5
+    """Width of a bucket of the calibration layer, in logits."""
     calibration_features: tuple[str, ...] = ()
+    """Item features with a separate calibration curve per value."""
 
     def __post_init__(self) -> None:
         for name in ("experts", "shared_experts", "levels"):
@@ -55,7 +56,7 @@ class HeadConfig:
         )
         require(
             0 < self.calibration_step <= 25,
-            f"model.head.calibration_step={self.calibration_step} must lie in (0, 25], the range "
+            f"model.head.calibration_step={self.calibration_step} must be in (0, 25], the range "
             "of logits that are calibrated",
         )
         require(
@@ -66,22 +67,24 @@ class HeadConfig:
 
 
 def action_groups(
-    actions: Sequence[str], given: Sequence[str], feed: bool
+    actions: Sequence[str], groups: Sequence[str], feed: bool
 ) -> tuple[tuple[int, ...], ...]:
-    """Numbers of the actions of each group.
+    """Return the numbers of the actions of each group.
 
     Args:
-        given: `HeadConfig.groups`.
-        feed: without `given`, clicks and contributions; else a group for each action.
+        actions: all actions.
+        groups: `HeadConfig.groups`.
+        feed: whether empty `groups` stand for LiRank's Feed groups (clicks, and other actions)
+            instead of one group per action.
 
     Raises:
-        ConfigError: `given` leaves an action out, has one twice, or names one there is not.
+        ConfigError: an action is in no group or in several groups, or is unknown.
     """
-    if given:
-        members = [_members(group, actions) for group in given]
+    if groups:
+        members = [_members(group, actions) for group in groups]
         require(
             sorted(a for group in members for a in group) == list(range(len(actions))),
-            f"model.head.groups={join_list(given)} must hold each of model.actions="
+            f"model.head.groups={join_list(groups)} must contain each of model.actions="
             f"{join_list(actions)} once",
         )
         return tuple(members)
@@ -93,7 +96,10 @@ def action_groups(
 
 
 def _members(group: str, actions: Sequence[str]) -> tuple[int, ...]:
-    """Numbers of the actions in `a+b`, whose names may have a plus; -1 where one is unknown."""
+    """Return the numbers of the actions in `a+b`, or (-1,) if one is unknown.
+
+    Names of actions may contain a plus sign.
+    """
     if group in actions:
         return (actions.index(group),)
     for end, sign in reversed(list(enumerate(group))):

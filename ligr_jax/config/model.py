@@ -1,4 +1,4 @@
-"""The shape of a model: its inputs, its layers, its ablations."""
+"""Configuration of a model: inputs, layers and ablations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,45 +16,75 @@ from ligr_jax.config.wukong import WukongConfig
 class ModelConfig:
     """A model: its inputs and outputs, which all kinds share, and the layers of its kind.
 
-    Below `kind`, names without a group of their own are LiGR's (LiGR 3.2, A.1): two stacks of gated
-    blocks and their ablations. Rivals read those that mean the same for them.
+    The fields from `width` to `implementation` configure LiGR (LiGR 3.2, A.1), which is two stacks
+    of gated blocks, and its ablations. The other kinds use the fields that apply to them.
     """
 
     features: Mapping[str, Feature] = field(default_factory=dict)
+    """Features by name. A name is the name of a column of the data."""
     actions: tuple[str, ...] = ("click",)
-    prior: tuple[float, ...] = ()  # base rate per action: where the output biases start
-    kind: Literal["ligr", "hstu", "wukong", "lirank"] = "ligr"  # `ligr_jax.nn.models`
-    width: int = 64  # D
-    depth: int = 2  # historical layers; all of Wukong's
-    set_depth: int = 1  # in-session set-wise layers, after the historical ones
-    heads: int = 2  # H; a head is width / heads wide
+    """Actions that the model predicts, one task each."""
+    prior: tuple[float, ...] = ()
+    """Base rate of each action, which initializes the output biases."""
+    kind: Literal["ligr", "hstu", "wukong", "lirank"] = "ligr"
+    """Architecture (`ligr_jax.nn.models`)."""
+    width: int = 64
+    """D, width of the model."""
+    depth: int = 2
+    """Number of historical layers, or of all layers of Wukong."""
+    set_depth: int = 1
+    """Number of in-session set-wise layers, which follow the historical layers."""
+    heads: int = 2
+    """H, attention heads; each has width D / H."""
     ffn: Literal["gelu", "swiglu", "none"] = "gelu"
-    ffn_factor: float = 4.0  # F = ffn_factor * width
+    """Feed-forward layer of a block."""
+    ffn_factor: float = 4.0
+    """Hidden width F of the feed-forward layer, as a multiple of D."""
     gate: Literal["sigmoid", "none"] = "sigmoid"
+    """Gate of the residual branches."""
     attention: Literal["softmax", "silu", "sigmoid"] = "softmax"
+    """Activation of attention scores."""
     mask: Literal["session", "causal", "session_lag"] = "session"
-    # What an action token holds: the actions, which find their item by attention (the paper's), or
-    # the item beside them, which small budgets need: finding it takes long to learn.
+    """Visible history: `session` is all earlier sessions, `causal` all earlier impressions, and
+    `session_lag` all earlier sessions except the latest (`ligr_jax.ops.masks`)."""
     action_token: Literal["actions", "actions_and_item"] = "actions"
+    """Input of an action token: the actions, which must find their item by attention (as in the
+    paper), or the actions and the item, which is better for small training budgets."""
     position: Literal["learned", "relative_session", "relative_time", "none"] = "learned"
-    max_sessions: int = 512  # learned positions; later sessions share the last one
-    # mup: multipliers relative to the base shape keep one learning rate best for all widths and
-    # depths (`ligr_jax.nn.mup`); at the base shape nothing differs.
+    """Position encoding: learned embeddings of the session number, or a relative attention bias."""
+    max_sessions: int = 512
+    """Number of learned positions; later sessions share the last position."""
     parametrization: Literal["standard", "mup"] = "standard"
+    """`mup` applies multipliers relative to the base shape, so that the best learning rate does not
+    depend on width and depth (`ligr_jax.nn.mup`). At the base shape both are equal."""
     base_width: int = 64
+    """Width of the base shape of muP."""
     base_depth: int = 2
+    """Historical layers of the base shape of muP."""
     base_set_depth: int = 1
+    """Set-wise layers of the base shape of muP."""
     base_heads: int = 2
-    table_width: int = 32  # E, for features that do not say otherwise
-    table_init: float = 0.0  # standard deviation of fresh table rows; 0 for E^-1/2
-    dropout: float = 0.0  # on token inputs and sub-layer outputs, in training
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations and matmuls
-    remat: bool = False  # recompute a block's activations in the backward pass
-    unroll: Literal["auto", "yes", "no"] = "auto"  # auto: layers unrolled on CPU, scanned elsewhere
-    implementation: Literal["auto", "dense", "blocked", "gpu", "tpu"] = "auto"  # of attention
+    """Heads of the base shape of muP."""
+    table_width: int = 32
+    """E, width of a table whose feature does not set `width`."""
+    table_init: float = 0.0
+    """Standard deviation of initial table rows; 0 stands for E^-1/2."""
+    dropout: float = 0.0
+    """Dropout rate of token inputs and sub-layer outputs in training."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations and matrix products; parameters are float32."""
+    remat: bool = False
+    """Whether the backward pass recomputes the activations of a block, which saves memory."""
+    unroll: Literal["auto", "yes", "no"] = "auto"
+    """Whether layers are unrolled instead of scanned; `auto` unrolls on CPU."""
+    implementation: Literal["auto", "dense", "blocked", "gpu", "tpu"] = "auto"
+    """Implementation of attention."""
     head: HeadConfig = field(default_factory=HeadConfig)
+    """Layers between the representation and the logits."""
     lirank: LiRankConfig = field(default_factory=LiRankConfig)
+    """Layers of `kind=lirank`."""
     wukong: WukongConfig = field(default_factory=WukongConfig)
+    """Layers of `kind=wukong`."""
 
     def __post_init__(self) -> None:
         bases = ("base_width", "base_depth", "base_set_depth", "base_heads")
@@ -73,40 +103,43 @@ class ModelConfig:
             f"model.base_heads={self.base_heads}; change one of the two",
         )
         require(bool(self.actions), "model.actions is empty: name at least one action to predict")
-        twice = sorted({a for a in self.actions if self.actions.count(a) > 1})
-        require(not twice, f"model.actions={join_list(self.actions)}: {twice} more than once")
+        repeated = sorted({a for a in self.actions if self.actions.count(a) > 1})
+        require(
+            not repeated,
+            f"model.actions={join_list(self.actions)}: {repeated} more than once; keep one of each",
+        )
         require(
             not self.prior or len(self.prior) == len(self.actions),
             f"model.prior={join_list(self.prior)} has {len(self.prior)} rates for "
             f"{len(self.actions)} model.actions; give one for each of {join_list(self.actions)}",
         )
         require(
-            all(0 < p < 1 for p in self.prior), f"model.prior={self.prior} must lie inside (0, 1)"
+            all(0 < p < 1 for p in self.prior), f"model.prior={self.prior} must be inside (0, 1)"
         )
         require(self.table_init >= 0, f"model.table_init={self.table_init} must be >= 0")
         require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must be in [0, 1)")
         require(self.ffn_factor > 0, f"model.ffn_factor={self.ffn_factor} must be > 0")
         require(
             self.depth + self.set_depth > 0,
-            "model.depth=0 and model.set_depth=0 leave no layer; set one of them",
+            "model.depth=0 and model.set_depth=0 leave no layer; raise one of them",
         )
         self._check_kind()
         self._check_head()
         self._check_shared_tables()
 
     def table_of(self, name: str) -> str:
-        """The table that feature `name` looks up."""
+        """Return the name of the table of a feature."""
         return self.features[name].table or name
 
     @property
     def tables(self) -> dict[str, TableShape]:
-        """Every table by name, in sorted order: its rows and its width."""
+        """Shapes of all tables by name, in sorted order."""
         shapes = {self.table_of(n): self._shape(f) for n, f in self.features.items() if f.has_table}
         return dict(sorted(shapes.items()))
 
     @property
     def effects(self) -> dict[str, int]:
-        """By table, how many of its last columns are added to logits: they start as zero."""
+        """Number of last columns that are added to logits and start at zero, by table."""
         wide = self.lirank.wide if self.kind == "lirank" else ""
         return {self.table_of(wide): len(self.actions)} if wide else {}
 
@@ -115,25 +148,25 @@ class ModelConfig:
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Numbers of the actions that share a tower, by tower."""
+        """Numbers of the actions of each tower."""
         feed = self.kind == "lirank" and self.lirank.variant == "feed"
         return action_groups(self.actions, self.head.groups, feed)
 
     def _check_kind(self) -> None:
-        """What is of LiGR alone must not seem to change a rival."""
+        """Raise `ConfigError` for fields that do not apply to the kind of model."""
         if self.kind == "ligr":
             return
         for name in ("ffn", "gate", "attention"):
             value, default = getattr(self, name), getattr(ModelConfig, name)
             require(
                 value == default,
-                f"model.{name}={value} is of LiGR's block, which model.kind={self.kind} does not "
-                f"have; leave it at {default}",
+                f"model.{name}={value} applies to LiGR's block, which model.kind={self.kind} does "
+                f"not have; set it to {default}",
             )
         if self.kind == "wukong":
             require(
                 self.depth >= 1 and self.set_depth == 0,
-                f"model.kind=wukong has layers of one kind, got model.depth={self.depth} and "
+                f"model.kind=wukong has one kind of layer, got model.depth={self.depth} and "
                 f"model.set_depth={self.set_depth}; set depth >= 1 and set_depth=0",
             )
             require(
@@ -144,8 +177,8 @@ class ModelConfig:
             require(
                 not self.wukong.dual_path
                 or any(f.kind != "numeric" and not f.outcome for f in self.features.values()),
-                "model.wukong.dual_path=True takes numbers out of the layers, and no other item "
-                "feature is left for them; set it to False or declare one",
+                "model.wukong.dual_path=true removes numeric features from the layers, and there "
+                "is no other item feature; set it to false or add a feature",
             )
         if self.kind == "lirank":
             self._check_lirank()
@@ -156,20 +189,21 @@ class ModelConfig:
         for name in head.calibration_features:
             require(
                 name in self.features and not self.features[name].outcome,
-                f"model.head.calibration_features: '{name}' is no item feature of this model",
+                f"model.head.calibration_features: '{name}' is not an item feature of this model; "
+                "choose a feature with outcome=false",
             )
         require(
             self.parametrization == "standard" or head == HeadConfig(),
             f"model.head.kind={head.kind}, model.head.calibration={head.calibration}: "
-            "model.parametrization=mup has rules for a plain linear head alone; set it to standard",
+            "model.parametrization=mup supports only a plain linear head; set it to standard",
         )
 
     def _check_lirank(self) -> None:
         variant, head, wide = self.lirank.variant, self.head, self.lirank.wide
         require(
             variant == "feed" or head.kind in ("linear", "mlp"),
-            f"model.lirank.variant={variant} has layers for each group of actions, no experts that "
-            f"they share; set model.head.kind=mlp or linear, not {head.kind}",
+            f"model.lirank.variant={variant} has layers for each group of actions and no shared "
+            f"experts; set model.head.kind=mlp or linear, not {head.kind}",
         )
         require(
             self.parametrization == "standard",
@@ -180,7 +214,7 @@ class ModelConfig:
             feature = self.features.get(wide)
             require(
                 feature is not None and feature.has_table and not feature.outcome,
-                f"model.lirank.wide={wide} is no item feature with a table",
+                f"model.lirank.wide={wide} is not an item feature with a table; choose another one",
             )
             require(
                 self.tables[self.table_of(wide)].width > len(self.actions),
@@ -192,36 +226,36 @@ class ModelConfig:
             sharing = [n for n in others if self.table_of(n) == table]
             require(
                 not sharing,
-                f"model.lirank.wide={wide}: {','.join(sharing)} would read its effects as an "
-                f"embedding, sharing the table '{table}'; change model.features.{wide}.table",
+                f"model.lirank.wide={wide}: {','.join(sharing)} shares the table '{table}' and "
+                f"would use its effects as an embedding; change model.features.{wide}.table",
             )
 
     def _check_shared_tables(self) -> None:
-        """Features of one table must mean the same by its rows."""
+        """Raise `ConfigError` if features of one table use its rows in different ways."""
         first: dict[str, str] = {}
         for name, feature in self.features.items():
             if not feature.has_table:
                 continue
             table = self.table_of(name)
             other = first.setdefault(table, name)
-            ours, theirs = self._sharing(name), self._sharing(other)
-            for key, value in ours.items():
+            shared = self._shared_properties(other)
+            for key, value in self._shared_properties(name).items():
                 require(
-                    value == theirs[key],
+                    value == shared[key],
                     f"model.features.{name} and model.features.{other} share the table '{table}' "
-                    f"but have {key}={value} and {theirs[key]}; make them equal, or change "
+                    f"but have {key}={value} and {shared[key]}; make them equal, or change "
                     f"model.features.{name}.table",
                 )
 
-    def _sharing(self, name: str) -> dict[str, Any]:
-        """What features of one table have to have in common."""
+    def _shared_properties(self, name: str) -> dict[str, Any]:
+        """Return the properties that all features of a table must have in common."""
         feature = self.features[name]
         shape = self._shape(feature)._asdict()
-        # How buckets would look ids up does not matter.
+        # The lookup of bucket features is not used.
         lookup = {"lookup": feature.lookup} if feature.kind == "categorical" else {}
         return {"kind": feature.kind, **shape, **lookup}
 
     @property
     def ffn_width(self) -> int:
-        """F, rounded to a multiple of 8."""
+        """F, width of the feed-forward layer, rounded to a multiple of 8."""
         return max(8, round(self.ffn_factor * self.width / 8) * 8)

@@ -1,10 +1,10 @@
-"""Which names of the configuration a user may have meant by a word that is none."""
+"""Suggestions of names of the configuration for an unknown name."""
 
 import difflib
 from collections.abc import Sequence
 
-_MOST = 4  # names shown
-# What other projects call these fields.
+_MOST = 4  # largest number of suggestions
+# Names of the fields in other projects.
 _SYNONYMS = {
     "optim.dense_lr": ("lr", "learning_rate", "dense_learning_rate", "rate", "max_lr", "peak_lr"),
     "optim.table_lr": ("lr", "learning_rate", "table_learning_rate", "embedding_lr", "sparse_lr"),
@@ -70,7 +70,15 @@ _SYNONYMS = {
 
 
 def nearest_names(word: str, names: Sequence[str]) -> str:
-    """The end of a message about the unknown name `word`: the names that it may stand for."""
+    """Return the end of a message about an unknown name: the names that the user may have meant.
+
+    Suggestions are fields that other projects call by this name, fields with the same last part,
+    fields with a similar name, and fields that contain the name, in this order.
+
+    Args:
+        word: the unknown name.
+        names: all names of the configuration.
+    """
     leaf = word.rpartition(".")[2].lower().replace("-", "_")
     inside = word.startswith("model.features.")
     known = [n for n in names if inside or not n.startswith("model.features.")]

@@ -1,4 +1,4 @@
-"""Everything of a run beside its model: data, optimizer, mesh, length, evaluation, tracking."""
+"""Configuration of a run: data, optimizer, mesh, training, evaluation and tracking."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,17 +13,23 @@ PLACEMENTS = ("auto", "replicated", "column_wise", "row_wise", "table_wise")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which prepared data, how it is cut into rows."""
+    """Prepared data, and how they are cut into rows."""
 
     dir: str = ""
-    digest: str = ""  # of the manifest, filled in: two runs on equal data have equal digests
-    seq_len: int = 256  # T: tokens of a row, two per impression
-    context: float = 0.5  # share of a row kept for earlier history where a member has more
-    fraction: float = 1.0  # of the members, for data scaling
-    # Where train begins and ends, and where validation and test end, in ms, in place of the times
-    # that `ligr prepare` cut at: a day of a log, say. What is earlier is history.
+    """Directory written by `ligr prepare`."""
+    digest: str = ""
+    """Digest of the manifest, set automatically. Runs on equal data have equal digests."""
+    seq_len: int = 256
+    """T, tokens of a row. An impression has two tokens."""
+    context: float = 0.5
+    """Share of a row that is reserved for earlier history, if the member has more history."""
+    fraction: float = 1.0
+    """Share of the members used in training, for data scaling."""
     edges: tuple[int, ...] = ()
-    workers: int = 0  # loader processes; 0 reads in threads of this process
+    """Four times in milliseconds that replace the splits of `ligr prepare`: start and end of train,
+    end of validation, end of test. Earlier impressions are history."""
+    workers: int = 0
+    """Number of loader processes; 0 loads in threads of this process."""
 
     def __post_init__(self) -> None:
         require_local(self.dir)
@@ -41,28 +47,38 @@ class DataConfig:
                 and self.edges[0] >= 0
                 and list(self.edges) == sorted(self.edges)
             ),
-            f"data.edges={self.edges} must be four times in ms, none before the one ahead of it",
+            f"data.edges={self.edges} must be four times in ms that do not decrease",
         )
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Separate optimizers and rates for tables and dense weights (LiGR A.1)."""
+    """Optimizers and learning rates of tables and of dense weights (LiGR A.1)."""
 
-    batch: int = 32  # rows of a global batch
-    accumulate: int = 1  # micro-batches of a step
+    batch: int = 32
+    """Rows of a global batch."""
+    accumulate: int = 1
+    """Micro-batches of a step, whose gradients are averaged."""
     dense_lr: float = 1e-3
+    """Peak learning rate of dense weights (AdamW)."""
     table_lr: float = 1e-2
-    warmup: float = 0.05  # share of the steps
-    decay: Literal["cosine", "wsd", "none"] = "cosine"  # wsd: flat, then linear over the last fifth
-    weight_decay: float = 0.0  # decoupled, dense matrices only
-    # Of tables. All but adamw move only the rows of a batch; adamw reads all of them every step.
+    """Peak learning rate of tables."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rates increase linearly."""
+    decay: Literal["cosine", "wsd", "none"] = "cosine"
+    """Schedule after the warmup. `wsd` is constant, then linear to 0 in the last fifth."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of dense matrices."""
     table_optimizer: Literal["rowwise_adagrad", "adagrad", "lazy_adam", "sgd", "adamw"] = (
         "rowwise_adagrad"
     )
-    table_weight_decay: float = 0.0  # decoupled, of the rows moved
-    clip: float = 1.0  # global gradient norm; 0 for none
-    rank_weight: float = 0.1  # lambda of the Attention Rank loss
+    """Optimizer of tables. All except `adamw` read and update only the rows of a batch."""
+    table_weight_decay: float = 0.0
+    """Decoupled weight decay of the table rows that a step updates."""
+    clip: float = 1.0
+    """Largest global gradient norm; 0 disables clipping."""
+    rank_weight: float = 0.1
+    """Lambda, weight of the Attention Rank loss."""
 
     def __post_init__(self) -> None:
         for name in ("batch", "accumulate"):
@@ -78,32 +94,39 @@ class OptimConfig:
             require(getattr(self, name) >= 0, f"optim.{name}={getattr(self, name)} must be >= 0")
         require(
             self.batch % self.accumulate == 0,
-            f"optim.batch={self.batch} is not divisible by optim.accumulate={self.accumulate}",
+            f"optim.batch={self.batch} is not divisible by optim.accumulate={self.accumulate}; "
+            "change one of the two",
         )
         require(0 <= self.warmup < 1, f"optim.warmup={self.warmup} must be in [0, 1)")
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Which devices share the work, and how the tables lie on them."""
+    """The mesh of devices, and the placement of tables on it."""
 
-    data: int = 0  # groups of devices, each with a copy of the tables; 0: what devices are left
-    model: int = 1  # devices of a group: they share its tables
-    fsdp: bool = False  # dense weights and Adam's moments split over `data`, gathered for a step
-    # Of tables: auto (the planner's choice), replicated, column, row or table; and of single ones,
-    # e.g. auto,item_id:column,member_id:row
+    data: int = 0
+    """Size of the mesh axis `data`, over which rows of a batch are sharded; 0 stands for the number
+    of devices divided by `mesh.model`."""
+    model: int = 1
+    """Size of the mesh axis `model`, over which tables and rows of a batch are sharded."""
+    fsdp: bool = False
+    """Whether dense weights and Adam's moments are sharded over `data` and gathered in a step."""
     placement: tuple[str, ...] = ("auto",)
-    table_gib: float = 0.0  # memory of a device for tables; 0: three fifths of what it has
+    """Placement of tables: `auto` (the planner chooses), `replicated`, `column_wise`, `row_wise` or
+    `table_wise`; also for single tables, e.g. `auto,item_id:column_wise,member_id:row_wise`."""
+    table_gib: float = 0.0
+    """Memory of a device for tables and their optimizer state, GiB; 0 stands for 60 % of the
+    device's memory."""
 
     def __post_init__(self) -> None:
         require(self.data >= 0, f"mesh.data={self.data} must be >= 0")
         require(self.model >= 1, f"mesh.model={self.model} must be >= 1")
         require(self.table_gib >= 0, f"mesh.table_gib={self.table_gib} must be >= 0")
         for entry in self.placement:
-            table, colon, word = entry.rpartition(":")
-            check_value("mesh.placement", word, prefix=table + colon)
+            table, colon, placement = entry.rpartition(":")
+            check_value("mesh.placement", placement, prefix=table + colon)
             require(
-                word in PLACEMENTS,
+                placement in PLACEMENTS,
                 f"mesh.placement={entry}: choose one of {', '.join(PLACEMENTS)}, alone or "
                 "after the name of a table and a colon",
             )
@@ -111,14 +134,23 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class WarmConfig:
-    """Training that goes on from earlier runs (LiRank 3.6; `ligr_jax.train.incremental`)."""
+    """Start from the weights of earlier runs, with a Fisher penalty (LiRank 3.6).
 
-    run: str = ""  # run directory of w_{t-1}, the newest weights
-    cold_run: str = ""  # run directory of w_0, trained from nothing
-    digest: str = ""  # of both configurations, filled in
-    cold_weight: float = 0.0  # alpha: the share of w_0 in the start and in the penalty
-    fisher_weight: float = 0.0  # lambda: weight of the Fisher penalty; 0 for no penalty
-    examples: int = 4096  # impressions that tell which weights each of the runs relies on
+    See `ligr_jax.train.incremental`.
+    """
+
+    run: str = ""
+    """Run directory of w_{t-1}, the latest weights."""
+    cold_run: str = ""
+    """Run directory of w_0, weights that were trained from scratch."""
+    digest: str = ""
+    """Digests of both configurations, set automatically."""
+    cold_weight: float = 0.0
+    """Alpha, the share of w_0 in the initial weights and in the penalty."""
+    fisher_weight: float = 0.0
+    """Lambda, the weight of the Fisher penalty (elastic weight consolidation); 0 disables it."""
+    examples: int = 4096
+    """Number of impressions from which the Fisher information is estimated."""
 
     def __post_init__(self) -> None:
         require_local(self.run)
@@ -138,34 +170,45 @@ class WarmConfig:
         )
         require(
             bool(self.cold_run) or not self.cold_weight,
-            f"train.warm.cold_weight={self.cold_weight} needs train.warm.cold_run, the run trained "
-            "from nothing",
+            f"train.warm.cold_weight={self.cold_weight} needs train.warm.cold_run, a run trained "
+            "from scratch",
         )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, how often, and when to give up."""
+    """Length of training, and intervals of logging, evaluation and checkpoints."""
 
     seed: int = 0
+    """Random seed of the initial weights, the order of rows and dropout."""
     epochs: float = 1.0
-    flops: float = 0.0  # a budget in counted FLOPs (flops_model), instead of epochs
-    steps: int = 0  # instead of both
+    """Passes over the training data."""
+    flops: float = 0.0
+    """Budget in FLOPs (`flops_model`), instead of epochs."""
+    steps: int = 0
+    """Number of steps, instead of epochs and FLOPs."""
     log_every: int = 20
-    eval_every: int = 0  # 0: only at the end
+    """Steps between two rows of the metrics log."""
+    eval_every: int = 0
+    """Steps between two evaluations; 0 evaluates only at the end."""
     checkpoint_every: int = 200
-    checkpoint_minutes: float = 10.0  # also save when this time has passed; 0: only by steps
-    keep: int = 2  # newest checkpoints kept
-    max_bad_steps: int = 10  # non-finite steps in a row after which the run stops
+    """Steps between two checkpoints."""
+    checkpoint_minutes: float = 10.0
+    """Minutes after which a checkpoint is written in any case; 0 disables this."""
+    keep: int = 2
+    """Number of checkpoints that are kept."""
+    max_bad_steps: int = 10
+    """Number of consecutive steps with a non-finite loss after which the run stops."""
     warm: WarmConfig = field(default_factory=WarmConfig)
+    """Start from earlier runs."""
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, f"train.epochs={self.epochs} must be > 0")
         require(self.flops >= 0, f"train.flops={self.flops} must be >= 0")
         require(
             not (self.flops and self.steps),
-            f"train.flops={self.flops:g} and train.steps={self.steps} both say how long to train; "
-            "set one of them to 0",
+            f"train.flops={self.flops:g} and train.steps={self.steps} both define the length of "
+            "training; set one of them to 0",
         )
         for name in ("seed", "steps", "eval_every", "checkpoint_minutes"):
             require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)} must be >= 0")
@@ -175,35 +218,40 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What a finished run is measured on."""
+    """Evaluation of a finished run."""
 
     splits: tuple[str, ...] = ("validation", "test")
-    batch: int = 0  # rows; 0 for optim.batch
-    cold_below: int = 5  # an item or member with fewer train impressions is a cold start
+    """Splits to evaluate."""
+    batch: int = 0
+    """Rows of a batch; 0 stands for `optim.batch`."""
+    cold_below: int = 5
+    """Items and members with fewer train impressions count as cold start."""
 
     def __post_init__(self) -> None:
         valid = ("train", "validation", "test")
         for name in ("batch", "cold_below"):
             require(getattr(self, name) >= 0, f"eval.{name}={getattr(self, name)} must be >= 0")
         unknown = [s for s in self.splits if s not in valid]
-        require(not unknown, f"eval.splits holds {unknown}; choose from {valid}")
+        require(not unknown, f"eval.splits has unknown names {unknown}; choose from {valid}")
 
 
 @dataclass(frozen=True)
 class TrackConfig:
-    """Where metrics are mirrored; `metrics.jsonl` in the run directory is always written."""
+    """W&B tracking, which mirrors the `metrics.jsonl` of the run directory."""
 
-    # auto: what WANDB_MODE says, else online with a key, else offline. Likewise the others: "" is
-    # WANDB_PROJECT (else ligr), WANDB_ENTITY, WANDB_RUN_GROUP.
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    """Mode. `auto` is the value of WANDB_MODE, else online if there is an API key, else offline."""
     project: str = ""
+    """Project; "" stands for WANDB_PROJECT, else `ligr`."""
     entity: str = ""
+    """Entity; "" stands for WANDB_ENTITY."""
     group: str = ""
+    """Group; "" stands for WANDB_RUN_GROUP."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """The whole run."""
+    """Configuration of a run."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -1,4 +1,4 @@
-"""The layers of `model.kind=wukong`."""
+"""Configuration of `model.kind=wukong`."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,24 @@ from ligr_jax.config.errors import require
 
 @dataclass(frozen=True)
 class WukongConfig:
-    """A layer's outputs and their rank (Zhang et al. 2024, arXiv:2403.02545).
+    """Sizes of a Wukong layer (Zhang et al. 2024, arXiv:2403.02545).
 
-    Hidden widths are in units of `model.width`, so that they grow with it.
+    Hidden widths are multiples of `model.width`, so that they scale with it.
     """
 
-    fm_outputs: int = 8  # n_F: embeddings that come of factorization machines
-    compress_outputs: int = 8  # n_L: embeddings that come of linear compression
-    rank: int = 8  # k: columns of the projection Y of all inner products
-    mlp: tuple[int, ...] = (4,)  # hidden widths of a layer's MLP
-    head: tuple[int, ...] = (4,)  # hidden widths between the last layer and the logits
-    # Numbers and table rows go through two cross layers besides, as LiGR A.2 tried it; numbers are
-    # then no embeddings of the layers.
+    fm_outputs: int = 8
+    """n_F, output embeddings of the factorization machine block of a layer."""
+    compress_outputs: int = 8
+    """n_L, output embeddings of the linear compression block of a layer."""
+    rank: int = 8
+    """k, columns of the projection Y of the inner products."""
+    mlp: tuple[int, ...] = (4,)
+    """Hidden widths of the MLP of a layer."""
+    head: tuple[int, ...] = (4,)
+    """Hidden widths between the last layer and the logits."""
     dual_path: bool = False
+    """Whether numeric features and table rows also pass through two cross layers (LiGR A.2).
+    Numeric features are then not embeddings of the Wukong layers."""
 
     def __post_init__(self) -> None:
         for name in ("fm_outputs", "compress_outputs", "rank"):

@@ -50,7 +50,7 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
         ("preset=huge", "no preset 'huge'; there are demo-0"),
         ("preset=dmeo-4", "no preset 'dmeo-4'; nearest: demo-4"),
         ("lr=0.1", "unknown name 'lr'; nearest: optim.dense_lr, optim.table_lr"),
-        ("optim.dense_lr=inf", "it has to be finite"),
+        ("optim.dense_lr=inf", "it must be finite"),
     ],
 )
 def test_bad_configurations_are_refused_before_a_run_directory_exists(

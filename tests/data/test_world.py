@@ -13,7 +13,7 @@ from ligr_jax.data.schema import BadInput, load_schema
 from ligr_jax.data.world import arithmetic
 from ligr_jax.data.world.catalog import item_tables
 from ligr_jax.data.world.config import LABELS, START_MS
-from ligr_jax.data.world.generate import Planted, WorldConfig, generate
+from ligr_jax.data.world.generate import Planted, WorldConfig, generate_world
 from ligr_jax.lock import Busy
 
 SMALL = WorldConfig(
@@ -53,7 +53,7 @@ def utility(log: pl.DataFrame) -> np.ndarray:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("world") / "log"
-    generate(WORLD, out, workers=1)
+    generate_world(WORLD, out, workers=1)
     return out
 
 
@@ -69,16 +69,16 @@ def without(tmp_path_factory):
     def make(**planted: float) -> pl.DataFrame:
         config = dataclasses.replace(WORLD, planted=Planted(**planted))
         out = tmp_path_factory.mktemp("without")
-        generate(config, out, workers=1)
+        generate_world(config, out, workers=1)
         return read(out)
 
     return make
 
 
 def test_bytes_depend_on_the_seed_and_not_on_the_workers(tmp_path):
-    generate(SMALL, tmp_path / "one", workers=1)
-    generate(SMALL, tmp_path / "two", workers=2)
-    generate(dataclasses.replace(SMALL, seed=1), tmp_path / "other", workers=1)
+    generate_world(SMALL, tmp_path / "one", workers=1)
+    generate_world(SMALL, tmp_path / "two", workers=2)
+    generate_world(dataclasses.replace(SMALL, seed=1), tmp_path / "other", workers=1)
     one, other = contents(tmp_path / "one"), contents(tmp_path / "other")
     assert sorted(one) == [
         *(f"impressions-{b:05d}.parquet" for b in range(3)),
@@ -107,13 +107,13 @@ def test_stopped_run_leaves_no_schema_and_completes_to_the_same_bytes(tmp_path):
         assert (done, total) == (1, 3)
         raise Stop
 
-    generate(SMALL, tmp_path / "whole", workers=1)
+    generate_world(SMALL, tmp_path / "whole", workers=1)
     with pytest.raises(Stop):
-        generate(SMALL, tmp_path / "stopped", workers=1, progress=stop)
+        generate_world(SMALL, tmp_path / "stopped", workers=1, progress=stop)
     assert not (tmp_path / "stopped" / "log.json").exists()
     (tmp_path / "stopped" / ".impressions-00001.parquet.partial").write_bytes(b"half a block")
     calls = []
-    generate(SMALL, tmp_path / "stopped", workers=1, progress=lambda *c: calls.append(c))
+    generate_world(SMALL, tmp_path / "stopped", workers=1, progress=lambda *c: calls.append(c))
     assert calls == [(2, 3), (3, 3)]
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
@@ -121,30 +121,30 @@ def test_stopped_run_leaves_no_schema_and_completes_to_the_same_bytes(tmp_path):
 def test_two_at_a_time_never_share_a_directory(tmp_path):
     def second(done: int, total: int) -> None:
         with pytest.raises(Busy, match=r"world: another process is making a world there \(host "):
-            generate(SMALL, tmp_path / "world", workers=1)
+            generate_world(SMALL, tmp_path / "world", workers=1)
 
-    generate(SMALL, tmp_path / "world", workers=1, progress=second)
+    generate_world(SMALL, tmp_path / "world", workers=1, progress=second)
     assert not [name for name in contents(tmp_path / "world") if name.startswith(".")]
 
 
 def test_complete_world_is_reused_and_another_one_refused(tmp_path):
-    schema = generate(SMALL, tmp_path / "world", workers=1)
+    schema = generate_world(SMALL, tmp_path / "world", workers=1)
     before = {f: f.stat().st_mtime_ns for f in (tmp_path / "world").iterdir()}
-    assert generate(SMALL, tmp_path / "world") == schema
+    assert generate_world(SMALL, tmp_path / "world") == schema
     assert before == {f: f.stat().st_mtime_ns for f in (tmp_path / "world").iterdir()}
     other = dataclasses.replace(SMALL, seed=7, planted=Planted(drift=0.25))
     with pytest.raises(
         BadInput, match=r"config\.planted\.drift is 0\.55 in the directory and 0\.25 in the request"
     ):
-        generate(other, tmp_path / "world")
+        generate_world(other, tmp_path / "world")
     with pytest.raises(BadInput, match=r"config\.seed is 0 in the directory and 7 in the request"):
-        generate(other, tmp_path / "world")
+        generate_world(other, tmp_path / "world")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "log.json").write_text("{}")
     with pytest.raises(BadInput, match="contains a log that is not a world"):
-        generate(SMALL, tmp_path / "foreign")
+        generate_world(SMALL, tmp_path / "foreign")
     with pytest.raises(BadInput, match="workers=0"):
-        generate(SMALL, tmp_path / "none", workers=0)
+        generate_world(SMALL, tmp_path / "none", workers=0)
 
 
 @pytest.mark.parametrize("action", LABELS)
@@ -317,7 +317,7 @@ def test_signal_is_there_and_no_shallow_rate_finds_it(log):
 
 def test_schema_and_configuration_round_trip(directory):
     schema = load_schema(directory)
-    assert schema == generate(WORLD, directory)
+    assert schema == generate_world(WORLD, directory)
     assert schema.truth
     columns = set(pl.read_parquet_schema(directory / "impressions-00000.parquet"))
     item_columns = set(pl.read_parquet_schema(directory / schema.items))

@@ -234,17 +234,23 @@ def test_feed_groups_clicks_and_contributions_by_name() -> None:
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["model.head.groups=click+like"], "must hold each of model.actions=click,like,share once"),
+        (
+            ["model.head.groups=click+like"],
+            "must contain each of model.actions=click,like,share once",
+        ),
         (["model.lirank.variant=ads"], "set model.lirank.mlp, e.g. to 128,128"),
-        (["model.lirank.variant=jobs", "model.head.kind=ple"], "no experts that"),
-        (["model.lirank.variant=jobs", "model.lirank.mlp=8"], "no hidden layers but its towers'"),
-        (["model.lirank.experts=2", "model.lirank.mlp=8", "model.lirank.chosen=3"], "chosen=3 of"),
-        (["model.lirank.wide=age"], "wide=age is no item feature with a table"),
+        (["model.lirank.variant=jobs", "model.head.kind=ple"], "no shared "),
+        (["model.lirank.variant=jobs", "model.lirank.mlp=8"], "hidden layers only in its towers"),
+        (
+            ["model.lirank.experts=2", "model.lirank.mlp=8", "model.lirank.chosen=3"],
+            "chosen=3 must be",
+        ),
+        (["model.lirank.wide=age"], "wide=age is not an item feature with a table"),
         (
             ["model.lirank.wide=item_id", "model.features.tag.table=item_id"],
-            "tag would read its effects as an embedding",
+            "tag shares the table .* use its effects as an embedding",
         ),
-        (["model.lirank.history=4"], "history_last=5 steps of model.lirank.history=4"),
+        (["model.lirank.history=4"], "history_last=5 must be in 0..model.lirank.history=4"),
         (["model.parametrization=mup"], "no rules for model.kind=lirank"),
         (["model.head.calibration_features=tag"], "model.head.calibration=false; set it to true"),
     ],

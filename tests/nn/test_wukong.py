@@ -154,12 +154,12 @@ def test_pooled_history_has_no_rounding_error_from_other_members() -> None:
         ({"set_depth": 1}, r"model.set_depth=1; set depth >= 1 and set_depth=0"),
         ({"depth": 0}, r"model.depth=0 and model.set_depth=0"),
         ({"parametrization": "mup"}, r"model.parametrization=mup has no rules .* tune optim.dense"),
-        ({"gate": "none"}, r"model.gate=none is of LiGR's block, .* leave it at sigmoid"),
+        ({"gate": "none"}, r"model.gate=none applies to LiGR's block, .* set it to sigmoid"),
         (
             {"wukong": WukongConfig(dual_path=True), "features": {"age": FEATURES["age"]}},
-            r"model.wukong.dual_path=True takes numbers out",
+            r"model.wukong.dual_path=true removes numeric features",
         ),
-        ({"kind": "hstu", "attention": "silu"}, r"model.attention=silu .* leave it at softmax"),
+        ({"kind": "hstu", "attention": "silu"}, r"model.attention=silu .* set it to softmax"),
     ],
 )
 def test_options_that_a_kind_does_not_have_are_refused(

@@ -110,7 +110,7 @@ def test_a_budget_is_spent_within_two_percent(prepared: Path, tmp_path: Path) ->
     summary = load_summary(tmp_path)
     assert summary is not None
     assert summary["flops_model"] == pytest.approx(2e8, rel=0.02)
-    with pytest.raises(ConfigError, match="both say how long"):
+    with pytest.raises(ConfigError, match="both define the length"):
         plan_points(grid("train.flops=2e8"), prepared, SMALL)
 
 

@@ -1,6 +1,6 @@
 """Generation of a synthetic world as a canonical log.
 
-    generate(WorldConfig(members=50_000, seed=1), Path("world"))
+    generate_world(WorldConfig(members=50_000, seed=1), Path("world"))
 
 writes
 
@@ -43,7 +43,7 @@ from ligr_jax.digests import read_plain_json
 from ligr_jax.lock import exclusive
 from ligr_jax.stop import end_silently, signals_blocked
 
-__all__ = ["Planted", "WorldConfig", "generate", "world_schema"]
+__all__ = ["Planted", "WorldConfig", "generate_world", "world_schema"]
 
 DICTIONARY_COLUMNS = ["member_id", "session_id", "item_id", "actor_id", "item_type", "surface"]
 ITEMS = "items.parquet"
@@ -72,7 +72,7 @@ def world_schema(config: WorldConfig) -> LogSchema:
     )
 
 
-def generate(
+def generate_world(
     config: WorldConfig,
     out: Path,
     workers: int | None = None,
