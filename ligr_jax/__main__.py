@@ -1,10 +1,10 @@
-"""The entry of `ligr` and of `python -m ligr_jax`."""
+"""Entry point of `ligr` and of `python -m ligr_jax`."""
 
 import sys
 
 from ligr_jax.stop import block_signals, is_worker
 
-# Before anything else is imported, so that no signal of the first moment ends in a traceback.
+# Signals are held before anything else is imported, so that an early one shows no traceback.
 if not is_worker():
     block_signals()
 

@@ -1,4 +1,4 @@
-"""`ligr`: from an impression log to a scaling law, one sub-command a step."""
+"""The command line `ligr`: one sub-command for each step from a log to a scaling law."""
 
 import os
 import sys
@@ -9,52 +9,66 @@ from ligr_jax.exit_status import DONE, FAILED, INTERRUPTED, TABLE, USAGE
 from ligr_jax.messages import show_messages
 from ligr_jax.stop import StopRequest, block_signals, listen, unblock_signals
 
+# In the usual order of use.
 COMMANDS = {
-    "world": "make a synthetic log whose true probabilities are known",
-    "prepare": "turn a log (Parquet, CSV, KuaiRand, MovieLens) into shards for training",
-    "train": "train one model, resuming where it was interrupted",
+    "world": "generate a synthetic log whose true probabilities are known",
+    "prepare": "convert a log (Parquet, CSV, KuaiRand, MovieLens) to training data",
+    "train": "train one model, or continue an interrupted run",
     "eval": "measure a trained run on a split",
-    "predict": "write a run's predictions for a split to a Parquet file",
-    "sweep": "train every point of a sweep file",
+    "predict": "write the predictions of a run for a split to a Parquet file",
+    "export": "write the tables of a run for serving, in 32, 8 or 4 bits",
+    "sweep": "train every point of a sweep",
+    "report": "write a page with figures and laws of a sweep",
     "fit": "fit a scaling law to finished runs",
-    "plan": "say what to train next for a compute budget",
-    "sid": "learn semantic ids from item vectors, write them, look at them",
-    "export": "write a run's tables for serving, in 32, 8 or 4 bits",
-    "report": "draw a page and figures of a sweep",
-    "verify": "check data, runs and exports against their digests",
-    "dashboard": "make the report's panels in W&B, and upload its fits",
+    "plan": "plan the next run for a compute budget",
+    "sid": "learn, measure and attach semantic ids",
+    "verify": "compare data, runs and exports with their digests",
+    "dashboard": "create a W&B workspace with the panels of the report",
 }
 
-# Commands that run a model, started with care for its speed.
+# Commands that run a model: they restart with a fast memory allocator.
 STEPPING = ("train", "eval", "predict", "sid")
-# Commands whose result is what they print.
+# Commands whose only result is their output: a full disk is an error.
 PRINTING = ("eval", "fit", "plan", "verify")
 # Commands that save their work when a signal stops them.
 SAVING = (("train",), ("sweep",), ("sid", "train"))
-# A signal that comes before the processes of a run have joined ends this one after so many seconds.
+# Seconds until a signal ends this process if the processes of its run have not joined.
 _JOIN_S = 10.0
 
 QUIET = "--quiet"
 
 OVERVIEW = """\
-from an impression log to a scaling law:
+usage: ligr COMMAND ...
 
+commands, in the usual order of use:
+{commands}
+an example, from a synthetic log to a law and the next run:
   ligr world   --out data/world/log --members 20000 --seed 0
   ligr prepare data/world/log --out data/world/prepared
   ligr train   --data data/world/prepared --out runs/first model.depth=4 data.seq_len=256
   ligr eval    runs/first --split test
-  ligr predict runs/first --out predictions.parquet
+  ligr predict runs/first --split test --out predictions.parquet
   ligr export  runs/first --out exports/first --bits 8
   ligr sweep   tiny/ladder --data data/world/prepared --out runs/demo
   ligr report  runs/demo
   ligr plan    --runs runs/demo --flops 1e13
 
-commands:
-"""
+Results are printed on standard output, progress and messages on standard error; --quiet prints
+only warnings and errors. `ligr COMMAND --help` explains a command with examples, and
+`ligr --version` prints the versions.
+
+{statuses}"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `ligr COMMAND ...`; return the exit status."""
+    """Run `ligr COMMAND ...`.
+
+    Args:
+        argv: words after `ligr`; None: those of this process, which then listens for signals.
+
+    Returns:
+        The exit status.
+    """
     if argv is not None:
         undo = show_messages(_is_quiet(argv))
         try:
@@ -75,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     saves = any(tuple(words[: len(start)]) == start for start in SAVING)
     stop = listen(words[0] if words else "", saves)
     if words[:1] == ["train"] and expects_peers(os.environ):
-        stop.postpone(_JOIN_S)  # until this process has peers to say it to
+        stop.postpone(_JOIN_S)  # the processes stop together once they have joined
     status = _run(words, stop)
-    stop.done = True  # Python needs a moment to end
+    stop.done = True  # from here on a signal changes nothing
     if status == DONE and words and (words[0] in PRINTING or "--show" in words) and output_lost():
         print(f"ligr {words[0]}: the disk of its output is full; make room", file=sys.stderr)
         return FAILED
@@ -85,14 +99,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str], stop: StopRequest) -> int:
-    """Run a command; `stop` says whether a signal asked this process to end."""
+    """Run a command.
+
+    Args:
+        words: the command and its arguments.
+        stop: tells whether a signal asked this process to stop.
+    """
     try:
         unblock_signals()
         return _dispatch(words)
     except SystemExit:
         raise
     except BaseException as e:
-        # Libraries turn the exception of a signal into exceptions of their own.
+        # A library may have replaced the exception of the signal by its own.
         interrupted = stop.interrupted or (e if isinstance(e, KeyboardInterrupt) else None)
         if interrupted is None:
             raise
@@ -108,9 +127,8 @@ def _dispatch(words: list[str]) -> int:
     from ligr_jax.places import require_local_words
 
     if not words or words[0] in ("-h", "--help", "help"):
-        table = "".join(f"  {name:11}{what}\n" for name, what in COMMANDS.items())
-        examples = "`ligr COMMAND --help` has examples."
-        print(f"usage: ligr COMMAND ...\n\n{OVERVIEW}{table}\n{TABLE}\n{examples}")
+        commands = "".join(f"  {name:11}{what}\n" for name, what in COMMANDS.items())
+        print(OVERVIEW.format(commands=commands, statuses=TABLE), end="")
         return DONE
     if words[0] in ("-V", "--version", "version"):
         print(_version())
@@ -118,7 +136,7 @@ def _dispatch(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         print(f"ligr: no command '{words[0]}'{_nearest(words[0])}", file=sys.stderr)
         return USAGE
-    # Imported here: `ligr --help` costs nothing, and `ligr fit` never starts JAX.
+    # Imported here, so that `ligr --help` is fast and `ligr fit` does not import JAX.
     command = importlib.import_module(f"ligr_jax.commands.{words[0]}")
     parser = Parser(
         prog=f"ligr {words[0]}",
@@ -127,7 +145,7 @@ def _dispatch(words: list[str]) -> int:
     )
     command.add_arguments(parser)
     parser.add_quiet()
-    # argparse cannot mix options into the arguments of a command that has parts.
+    # argparse cannot parse options between the arguments of a command that has parts.
     has_parts = getattr(command, "HAS_PARTS", False)
     parse = parser.parse_args if has_parts else parser.parse_intermixed_args
     try:
@@ -157,7 +175,7 @@ def _version() -> str:
 
 
 def _nearest(word: str) -> str:
-    """What the user may have meant, and where all commands are listed."""
+    """Return a hint with the nearest commands."""
     import difflib
 
     near = difflib.get_close_matches(word, COMMANDS, 2, 0.5)

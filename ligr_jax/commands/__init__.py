@@ -1,1 +1,1 @@
-"""The sub-commands of `ligr`, one file each: `add_arguments(parser)` and `run(args)`."""
+"""The sub-commands of `ligr`, one module each, with `add_arguments(parser)` and `run(args)`."""

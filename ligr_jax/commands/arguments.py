@@ -1,4 +1,4 @@
-"""Arguments of the sub-commands: a parser that shows an example, and numbers within bounds."""
+"""Arguments of the sub-commands: a parser that shows an example, and types of bounded numbers."""
 
 import argparse
 import math
@@ -21,7 +21,8 @@ class Parser(argparse.ArgumentParser):
                     part.add_quiet()
 
     def error(self, message: str) -> NoReturn:
-        for action in self._actions:  # an optional list is named among the missing arguments
+        # argparse names a list that may be empty among the missing arguments.
+        for action in self._actions:
             if action.nargs == "*" and action.metavar:
                 message = message.replace(f", {action.metavar}", "")
         example = re.search(
@@ -33,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole_number(low: int, high: int = LARGEST) -> Callable[[str], int]:
-    """The type of an argument: a whole number from `low` to `high`; 1e6 is one."""
+    """Return the type of an argument: a whole number from `low` to `high`; 1e6 is one."""
 
     def parse(text: str) -> int:
         try:
@@ -63,7 +64,7 @@ count = whole_number(0)
 
 
 def number(text: str) -> float:
-    """The type of an argument: a finite number."""
+    """Parse a finite number."""
     try:
         value = float(text)
     except ValueError:
@@ -74,7 +75,7 @@ def number(text: str) -> float:
 
 
 def positive_float(text: str) -> float:
-    """The type of an argument: a finite number above 0."""
+    """Parse a finite number above 0."""
     value = number(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
@@ -82,7 +83,7 @@ def positive_float(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """The type of an argument: a number above 0 and up to 1."""
+    """Parse a number above 0 and up to 1."""
     value = positive_float(text)
     if value > 1:
         raise argparse.ArgumentTypeError(f"{text}: give a share above 0 and up to 1")

@@ -1,9 +1,10 @@
 """Measure a trained run on a split of its data.
 
-Prints NE, AUC, GAUC, calibration and NDCG per action, cold-start slices, and the oracle's numbers
-where the data knows the truth. The numbers do not depend on the batch size. An action whose labels
-in the split are all equal, or all unknown, has no NE and AUC; means leave it out, and say so.
-In JSON and in summary.json a slash in the name of an action is written %2F.
+The table has NE, AUC, GAUC, calibration and NDCG of each action, cold-start slices, and the metrics
+of the oracle if the data contain true probabilities. The metrics do not depend on the batch size.
+An action whose labels in the split are all equal or all unknown has no NE and no AUC; it is left
+out of the means, and a line of the output names it. In JSON and in summary.json, a slash in the
+name of an action is written as %2F.
 
 examples:
   ligr eval runs/first --split test
@@ -29,10 +30,12 @@ COLUMNS = ("ne", "auc", "gauc", "ndcg", "calibration", "ece", "rate")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--data", type=Path, help="prepared data (default: where the run had it)")
-    parser.add_argument("--batch", type=count, default=0, help="rows at a time")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--step", type=count, help="of the checkpoint (default: the newest)")
+    parser.add_argument(
+        "--data", type=Path, help="prepared data (default: the directory of the training)"
+    )
+    parser.add_argument("--batch", type=count, default=0, help="rows per batch")
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    parser.add_argument("--step", type=count, help="step of the checkpoint (default: the newest)")
     parser.add_argument(
         "assignments", nargs="*", metavar="mesh.name=value", help="e.g. mesh.model=4"
     )
@@ -83,12 +86,14 @@ def _table(numbers: dict[str, Any], split: str) -> str:
     mean = f"{number_words(numbers[f'{split}/ne']):>12}{number_words(numbers[f'{split}/auc']):>12}"
     lines += [f"{'mean':24}{mean}", *left_out_lines(numbers, split)]
     if numbers.get("beats_oracle"):
-        lines.append("lower cross-entropy than the oracle: this model has read an answer (a leak)")
+        lines.append(
+            "the model has a lower cross-entropy than the oracle, so labels leak into its inputs"
+        )
     return "\n".join(lines)
 
 
 def left_out_lines(numbers: Mapping[str, Any], split: str) -> list[str]:
-    """A line for each action without NE and AUC on a split, that means leave out."""
+    """Return a line for each action that has no NE and AUC and is left out of the means."""
     from ligr_jax.config import metric_key, split_list
 
     lines = []

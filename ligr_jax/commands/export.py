@@ -1,9 +1,9 @@
 """Write the embedding tables of a trained run for serving.
 
-Tables of the newest checkpoint become sharded zarr3 arrays with checksums, from which single rows
-can be read without loading a table. 8 and 4 bits are row-wise middle-max codes with a scale and a
-middle per row (LiRank 3.13). DIR/index.json lists the tables and is written last: a directory
-without it was interrupted, and can be exported to again.
+The tables of the newest checkpoint are written as sharded zarr3 arrays with checksums, from which
+single rows can be read without loading a table. 8 and 4 bits are row-wise middle-max codes with a
+scale and a middle value per row (LiRank 3.13). DIR/index.json lists the tables and is written last:
+a directory without it was interrupted, and the same command writes it again.
 
 examples:
   ligr export runs/first --out exports/first                    float32
@@ -33,11 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="directory to write")
     parser.add_argument(
-        "--bits", type=whole_number(4, 32), default=32, choices=(32, 8, 4), help="[%(default)s]"
+        "--bits", type=whole_number(4, 32), default=32, choices=(32, 8, 4), help="of a value [32]"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a finished export")
-    parser.add_argument("--data", type=Path, help="prepared data (default: where the run had it)")
-    parser.add_argument("--step", type=count, help="of the checkpoint (default: the newest)")
+    parser.add_argument(
+        "--data", type=Path, help="prepared data (default: the directory of the training)"
+    )
+    parser.add_argument("--step", type=count, help="step of the checkpoint (default: the newest)")
     parser.add_argument(
         "assignments", nargs="*", metavar="mesh.name=value", help="e.g. mesh.model=4"
     )
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.train.run import load_config
 
     config = load_config(args.run)
-    require_free(args.out, args.overwrite)  # before anything is restored
+    require_free(args.out, args.overwrite)  # refused before the checkpoint is read
     evaluator, state = restore(args.run, args.data, assignments=args.assignments, step=args.step)
     about = {"directory": str(args.run), "digest": digest(config), "step": int(state.step)}
     sources = tables(evaluator.layout, state)
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def tables(layout: "Layout", state: "TrainState") -> Iterator["Source"]:
-    """Every table of a run, without what pads it."""
+    """Yield every table of a run without its padding rows."""
     from ligr_jax.tables.export import Source
     from ligr_jax.train.optimizer import split_tables
 

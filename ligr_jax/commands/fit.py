@@ -1,17 +1,17 @@
 """Fit a scaling law to finished runs, or to any table of runs.
 
 examples:
-  ligr fit runs/ladder                                  the law of validation NE in counted FLOPs
-  ligr fit runs/ladder --floor oracle                   with the floor at the oracle's NE
+  ligr fit runs/ladder                                  validation NE as a function of counted FLOPs
+  ligr fit runs/ladder --floor oracle                   the floor is the NE of the oracle
   ligr fit runs/ladder --metric validation/click/auc    a higher-is-better metric: a line
-  ligr fit runs/ladder --metric validation/click/auc --form saturating    or up to a ceiling
-  ligr fit runs/ladder --leave-out 1                    predict the largest budget from the rest
+  ligr fit runs/ladder --metric validation/click/auc --form saturating    a curve with a ceiling
+  ligr fit runs/ladder --leave-out 1                    predict the largest budget from the others
   ligr fit runs/ladder --register next.json --at 1e18   write a prediction before that run starts
 
 any table of runs, as .csv or .parquet:
   ligr fit runs.csv --metric loss --axis flops --json
   ligr fit runs.csv --form chinchilla --n N --d D --loss loss --json    E + A N^-alpha + B D^-beta
-  ligr fit runs.csv --form chinchilla --n N --d D --unique U --loss loss    with data seen again
+  ligr fit runs.csv --form chinchilla --n N --d D --unique U --loss loss    repeated data
   ligr fit runs.csv --form isoflop --axis flops --n N --loss loss    best N at each budget
 """
 
@@ -63,33 +63,49 @@ FITS: dict[str, Callable[..., Any]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", help="a sweep's directory, or runs as .csv or .parquet")
+    parser.add_argument("path", help="directory of a sweep, or a table of runs (.csv, .parquet)")
     parser.add_argument(
-        "--metric", "--loss", default="validation/ne", metavar="COL", help="column (%(default)s)"
+        "--metric",
+        "--loss",
+        default="validation/ne",
+        metavar="COL",
+        help="column of the metric (%(default)s)",
     )
     parser.add_argument(
         "--axis", default="flops_model", metavar="COL", help="column of compute (%(default)s)"
     )
     parser.add_argument("--form", choices=FORMULAS, help="default: power for a loss, else line")
-    parser.add_argument("--floor", default="free", help="E: free, oracle or a number (free)")
+    parser.add_argument("--floor", default="free", help="E: free, oracle or a number (%(default)s)")
     parser.add_argument(
-        "--n", default="params_dense", metavar="COL", help="parameters (%(default)s)"
+        "--n", default="params_dense", metavar="COL", help="column of parameters (%(default)s)"
     )
-    parser.add_argument("--d", default="tokens", metavar="COL", help="data seen (%(default)s)")
-    parser.add_argument("--unique", metavar="COL", help="distinct data, where some are seen again")
-    parser.add_argument("--bootstrap", type=count, default=1000, help="resamples (%(default)s)")
+    parser.add_argument(
+        "--d", default="tokens", metavar="COL", help="column of data seen (%(default)s)"
+    )
+    parser.add_argument(
+        "--unique", metavar="COL", help="column of unique data, if data are repeated"
+    )
+    parser.add_argument(
+        "--bootstrap", type=count, default=1000, help="bootstrap resamples (%(default)s)"
+    )
     parser.add_argument(
         "--leave-out", type=positive_int, metavar="K", help="also fit without the K largest budgets"
     )
     parser.add_argument("--register", metavar="FILE", help="write the prediction at --at to FILE")
-    parser.add_argument("--at", help="C, or N,D for chinchilla, of the run to predict")
+    parser.add_argument("--at", help="the run to predict: C, or N,D for chinchilla")
     parser.add_argument("--json", action="store_true", help="print the law as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fits and prints one law; raises BadInput with the reason where there is none."""
+    """Fit and print one law.
+
+    Raises:
+        BadInput: the runs do not determine a law; the message says why.
+    """
     if args.at is not None and not args.register:
-        raise BadInput("--at names the run to predict; give --register FILE too, which is written")
+        raise BadInput(
+            "--at names the run to predict; also give --register FILE for the prediction"
+        )
     table = _usable(args.path, args.metric)
     lower = args.metric.replace("_", "/").rsplit("/", 1)[-1].lower() in LOWER
     form = args.form or ("power" if lower else "line")
@@ -122,13 +138,13 @@ def _refuse_unused(form: str, args: argparse.Namespace) -> None:
         ("--unique", args.unique, None, "chinchilla"),
     ):
         if value != default and form != of:
-            raise BadInput(f"{option} {value}: only --form {of} has it, and the form is {form}")
+            raise BadInput(f"{option} {value} applies to --form {of} only, and the form is {form}")
 
 
 def _usable(path: str, metric: str) -> pl.DataFrame:
-    """The finished runs without those that failed, beat the oracle or have no finite metric.
+    """Return the finished runs that have a finite metric and do not beat the oracle.
 
-    Each run left out is named on stderr.
+    A warning names each run that is left out, and why.
     """
     found = read_runs(path)
     left_out = [f"{name}: {why}" for name, why in found.failed]
@@ -136,7 +152,9 @@ def _usable(path: str, metric: str) -> pl.DataFrame:
     if "beats_oracle" in table.columns:
         leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False)
         names = table.filter(leaks)["run"]
-        left_out += [f"{name}: it beats the oracle, so look for a leak" for name in names]
+        left_out += [
+            f"{name}: it beats the oracle, so labels leak into its inputs" for name in names
+        ]
         table = table.filter(~leaks)
     if not table.is_empty():
         for why, runs in missing(table, metric, np.ones(len(table), bool)).items():
@@ -152,7 +170,7 @@ def _usable(path: str, metric: str) -> pl.DataFrame:
 def _arguments(
     form: str, lower: bool, table: pl.DataFrame, args: argparse.Namespace
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The scales of a form, one value per run, and the options of its fit."""
+    """Return the scales of a form, one value per run, and the options of its fit."""
     labels = shapes(table)
     options: dict[str, Any] = {
         "runs": table["run"].to_list(),
@@ -184,11 +202,13 @@ def _floor(args: argparse.Namespace, table: pl.DataFrame) -> float | None:
 
 def _register(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> None:
     if isinstance(law, IsoFlop):
-        raise BadInput("--register: isoflop predicts a size, no run's metric; use another form")
+        raise BadInput("--register: isoflop predicts a size and not a metric; use another form")
     try:
         point = [float(v) for v in args.at.split(",")]
     except (AttributeError, ValueError):
-        raise BadInput(f"--at {args.at}: give C, or N,D, of the run to predict") from None
+        raise BadInput(
+            f"--at {args.at}: give C (or N,D for chinchilla) of the run to predict"
+        ) from None
     prediction = preregister(args.register, law, point, args.metric)
     _log.info(
         f"{args.register}: {prediction.predicted:.5g}, "

@@ -1,8 +1,8 @@
-"""The shape to train next for a compute budget, from finished runs: sizes, data, rates, cost.
+"""Plan the next run for a compute budget from finished runs: sizes, data, learning rates, cost.
 
-Where the runs hold several budgets with several shapes each, a dimension is what is best for the
-budget (iso-FLOP); else it grows as along the frontier of the best runs. Prints the plan and the
-`ligr train` command for it.
+If the runs have several shapes at each of several budgets, the planned sizes are the best ones for
+the budget (iso-FLOP); otherwise sizes grow as along the frontier of the best runs. The output is
+the plan and the `ligr train` command for it.
 
 examples:
   ligr plan --runs runs/ladder --flops 1e14
@@ -30,28 +30,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="sweep directories, or runs as .csv or .parquet",
+        help="directories of sweeps, or tables of runs (.csv, .parquet)",
     )
     parser.add_argument(
-        "--flops", type=positive_float, required=True, help="budget of the next run"
+        "--flops", type=positive_float, required=True, help="compute budget of the next run"
     )
-    parser.add_argument("--metric", default="validation/ne", help="column (%(default)s)")
-    parser.add_argument("--axis", default="flops_model", help="compute column (%(default)s)")
+    parser.add_argument(
+        "--metric", default="validation/ne", help="column of the metric (%(default)s)"
+    )
+    parser.add_argument("--axis", default="flops_model", help="column of compute (%(default)s)")
     parser.add_argument("--device", help="h200, h100, a100, tpu-v5e, ..., cpu (default: the runs')")
-    parser.add_argument("--devices", type=positive_int, help="how many (default: as the runs)")
-    parser.add_argument("--mfu", type=share, help="share of the peak reached (default: measured)")
-    parser.add_argument("--serve-ms", type=positive_float, help="longest a request may take")
     parser.add_argument(
-        "--candidates", type=positive_int, default=512, help="of a request (%(default)s)"
+        "--devices", type=positive_int, help="number of devices (default: as the runs)"
     )
-    parser.add_argument("--data", type=Path, help="prepared data (default: where the runs had it)")
-    parser.add_argument("--far", action="store_true", help="answer beyond the runs' reach too")
-    parser.add_argument("--bootstrap", type=count, default=1000, help="resamples (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument(
+        "--mfu", type=share, help="share of peak FLOP/s reached (default: that of the runs)"
+    )
+    parser.add_argument("--serve-ms", type=positive_float, help="limit on the time of a request")
+    parser.add_argument(
+        "--candidates", type=positive_int, default=512, help="candidates of a request (%(default)s)"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="prepared data (default: the directory of the runs)"
+    )
+    parser.add_argument(
+        "--far", action="store_true", help="allow extrapolation far beyond the runs"
+    )
+    parser.add_argument(
+        "--bootstrap", type=count, default=1000, help="bootstrap resamples (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints one plan; raises BadInput with the reason where there is none."""
+    """Print one plan.
+
+    Raises:
+        BadInput: the runs do not determine a plan; the message says why.
+    """
     from ligr_jax.scaling.plan import PlanRequest, make_plan, text, to_json
 
     found = read_runs(*args.runs)

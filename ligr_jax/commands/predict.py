@@ -21,9 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--out", metavar="FILE", required=True, type=Path, help="file to write")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--data", type=Path, help="prepared data (default: where the run had it)")
-    parser.add_argument("--batch", type=count, default=0, help="rows at a time")
-    parser.add_argument("--step", type=count, help="of the checkpoint (default: the newest)")
+    parser.add_argument(
+        "--data", type=Path, help="prepared data (default: the directory of the training)"
+    )
+    parser.add_argument("--batch", type=count, default=0, help="rows per batch")
+    parser.add_argument("--step", type=count, help="step of the checkpoint (default: the newest)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     parser.add_argument(

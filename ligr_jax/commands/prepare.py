@@ -1,10 +1,10 @@
-"""Turn a log of impressions into sorted, checked, memory-mapped histories.
+"""Convert a log of impressions to sorted, validated, memory-mapped member histories.
 
-what SOURCE can be:
-  a canonical log         Parquet or CSV files beside a log.json, e.g. from `ligr world`
+forms of SOURCE:
+  a canonical log         Parquet or CSV files and a log.json, e.g. of `ligr world`
   KuaiRand                log_standard*.csv or .parquet, video_features_basic*, user_features*
   MovieLens               ratings.csv and movies.csv, or ratings.dat and movies.dat
-  any table               one Parquet, CSV or TSV file, or a directory of them (partitions too),
+  any table               one Parquet, CSV or TSV file, or a directory of them (partitioned too),
                           compressed or not, with --actions
 
 examples:
@@ -19,9 +19,9 @@ examples:
   ligr prepare events.csv --out events/ --actions click --time-format '%d/%m/%Y %H:%M' \\
       --time-zone Europe/Berlin --null-values NA,-
 
-The unit of the time column is found from the whole column (seconds to nanoseconds since 1970, ISO
-times, timestamps of Parquet). The summary lists what every column was taken for; --json prints it
-as JSON. A name with a comma is quoted as in CSV: --categorical '"a,b",c'.
+The unit of the time column is inferred from the whole column (seconds to nanoseconds since 1970,
+ISO times, Parquet timestamps). The summary lists the role that each column was given; --json prints
+it as JSON. A name with a comma is quoted as in CSV: --categorical '"a,b",c'.
 """
 
 import argparse
@@ -51,34 +51,53 @@ _log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments of `ligr prepare`."""
+    """Declare the arguments of `ligr prepare`."""
     add = parser.add_argument
     add("source", metavar="SOURCE", type=Path, help="directory or file of the log")
     add("--out", metavar="DIR", type=Path, required=True, help="directory to write")
-    add("--format", choices=("auto", *FORMATS), default="auto", help="what SOURCE is")
-    add("--session-gap", metavar="TIME", default="30m", help="pause that ends a session: 30m, 6h")
+    add("--format", choices=("auto", *FORMATS), default="auto", help="format of SOURCE")
+    add(
+        "--session-gap",
+        metavar="TIME",
+        default="30m",
+        help="pause that ends a session, e.g. 6h [30m]",
+    )
     splits = parser.add_argument_group("splits, by time (ISO dates, UTC without a zone, or ms)")
     splits.add_argument("--train-until", metavar="T")
     splits.add_argument("--validation-until", metavar="T")
     splits.add_argument("--test-until", metavar="T", help="later rows are dropped")
-    splits.add_argument("--fractions", metavar="F,F,F", help="or shares of rows [0.8,0.1,0.1]")
+    splits.add_argument(
+        "--fractions", metavar="F,F,F", help="shares of rows instead of times [0.8,0.1,0.1]"
+    )
     _add_columns(parser.add_argument_group("columns, for tables (options may be repeated)"))
     _add_reading(parser.add_argument_group("times and cells, for tables"))
-    add("--on-bad-row", choices=("error", "skip"), default="error", help="skip: drop and count")
+    add(
+        "--on-bad-row",
+        choices=("error", "skip"),
+        default="error",
+        help="skip: drop and count bad rows",
+    )
     add(
         "--shard-rows",
         metavar="N",
         type=positive_int,
         default=2_000_000,
-        help="rows held in memory",
+        help="rows in memory [%(default)s]",
     )
-    add("--overwrite", action="store_true", help="replace an output that was made otherwise")
-    add("--json", action="store_true", help="print the summary as JSON, and nothing else")
+    add(
+        "--overwrite", action="store_true", help="replace an output of other options or another log"
+    )
+    add("--json", action="store_true", help="print the summary as JSON")
 
 
 def _add_columns(table: argparse._ArgumentGroup) -> None:
     table.add_argument(
-        "--map", metavar="OURS=THEIRS", nargs="+", action="extend", default=[], help="rename"
+        "--map",
+        metavar="OURS=THEIRS",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="rename columns",
     )
     for name, text in (
         ("actions", "label columns, 0 or 1"),
@@ -86,8 +105,8 @@ def _add_columns(table: argparse._ArgumentGroup) -> None:
         ("bag", "features of several ids: lists, or text with --separator between ids"),
         ("numeric", "number features"),
         ("vector", "content vectors"),
-        ("outcome", "numbers known only after the impression, e.g. dwell time"),
-        ("ignore", "columns to leave out, e.g. a session_id that means something else"),
+        ("outcome", "numbers that are known only after the impression, e.g. dwell time"),
+        ("ignore", "columns to leave out, e.g. a session_id with another meaning"),
     ):
         table.add_argument(
             f"--{name}", metavar="A,B", type=_names, action="extend", default=[], help=text
@@ -100,33 +119,45 @@ def _add_columns(table: argparse._ArgumentGroup) -> None:
         default=[],
         help="action by a rule: click=value>0, like=rating>=4, buy=event==pay, x=value in a|b",
     )
-    table.add_argument("--weight", metavar="COL", help="weights of rows in the loss (none else)")
+    table.add_argument("--weight", metavar="COL", help="column of weights in the loss [none]")
     table.add_argument(
-        "--separator", metavar="S", default="|", help="of bags as text [%(default)s]"
+        "--separator", metavar="S", default="|", help="separator of bags as text [%(default)s]"
     )
-    table.add_argument("--items", metavar="FILE", type=Path, help="item table, by item_id")
+    table.add_argument(
+        "--items", metavar="FILE", type=Path, help="table of items, with a column item_id"
+    )
 
 
 def _add_reading(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--time-unit", choices=tuple(PER_MS), default="", help="what the time column counts")
-    add("--time-origin", metavar="T", help="what it counts from, if not 1970 (with --time-unit)")
-    add("--time-format", metavar="F", default="", help="strptime's, e.g. %%Y%%m%%d or %%y%%m%%d%%H")
-    add("--time-zone", metavar="ZONE", default="", help="of times without one [UTC]")
-    add("--delimiter", metavar="C", default="", type=parse_delimiter, help="tab, ';', ... [found]")
-    add("--encoding", metavar="E", default="utf-8", help="of text files [%(default)s]")
+    add("--time-unit", choices=tuple(PER_MS), default="", help="unit of the time column")
+    add("--time-origin", metavar="T", help="start of the count, if not 1970 (with --time-unit)")
+    add("--time-format", metavar="F", default="", help="strptime format, e.g. %%Y%%m%%d")
+    add("--time-zone", metavar="ZONE", default="", help="time zone of times without one [UTC]")
+    add(
+        "--delimiter",
+        metavar="C",
+        default="",
+        type=parse_delimiter,
+        help="tab, ';', ... [inferred]",
+    )
+    add("--encoding", metavar="E", default="utf-8", help="encoding of text files [%(default)s]")
     add(
         "--null-values",
         metavar="A,B",
         type=_names,
         action="extend",
         default=[],
-        help="words that mean missing, as the empty cell does",
+        help="words that mean a missing value, in addition to the empty cell",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs `ligr prepare` and prints what was made; raises `BadInput` for bad input."""
+    """Prepare a log and print the summary.
+
+    Raises:
+        BadInput: the log or the options are invalid.
+    """
     source = open_source(args.source, args.format, _columns(args))
     options = PrepareOptions(
         session_gap_ms=parse_duration(args.session_gap),
@@ -137,7 +168,7 @@ def run(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     if args.source.resolve() == args.out.resolve():
-        raise BadInput(f"--out {args.out} is the source itself; choose another directory")
+        raise BadInput(f"--out {args.out} is the source; choose another directory")
     _log.info(f"{source.name}: about {source.rows:,} rows")
     manifest = prepare(source, args.out, options)
     summary = load_summary(args.out)
@@ -178,7 +209,7 @@ def _split_times(args: argparse.Namespace) -> SplitTimes | None:
     if args.fractions or args.train_until is None or args.validation_until is None:
         raise BadInput(
             "give both --train-until and --validation-until (equal times leave validation empty), "
-            "or --fractions, not a mix of them"
+            "or only --fractions"
         )
     times = [None if t is None else parse_time(t) for t in given]
     assert times[0] is not None
@@ -187,6 +218,6 @@ def _split_times(args: argparse.Namespace) -> SplitTimes | None:
 
 
 def _names(text: str) -> list[str]:
-    """Names between commas, quoted as in CSV where they hold one."""
+    """Parse names separated by commas; a name that contains a comma is quoted as in CSV."""
     row = next(csv.reader([text], skipinitialspace=True), [])
     return [name.strip() for name in row if name.strip()]

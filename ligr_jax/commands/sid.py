@@ -1,7 +1,7 @@
-"""Semantic ids: content vectors as short tuples of codes that similar items share.
+"""Learn semantic ids: short tuples of codes for content vectors; similar items share a prefix.
 
 SOURCE is prepared data whose items have vectors, or a Parquet file with `item_id` and a column of
-vectors, one length throughout; a vector of zeros means none, and such items get no ids.
+vectors of one width. A vector of zeros means that an item has no content; it gets no ids.
 
 examples:
   ligr sid vectors movies.csv --id movieId --tags genres --out items.parquet    from titles
@@ -12,8 +12,8 @@ examples:
   ligr sid inspect sid/model data/prepared --out sid/page.html --titles movies.csv
   ligr sid attach sid/ids.parquet data/prepared --out data/with_sid  features sid1, sid2, sid3
 
-Training goes on where it was interrupted when it is started again with the same arguments. New
-items get ids from the frozen model: `assign` with a source that holds them.
+An interrupted training continues when it is started again with the same arguments. New items get
+ids from the frozen model: run `assign` with a source that contains them.
 """
 
 import argparse
@@ -31,21 +31,21 @@ _log = logging.getLogger(__name__)
 
 HAS_PARTS = True
 WHAT = {
-    "method": "learned (RQ-VAE), or k-means on the vectors",
-    "levels": "codes of an item",
-    "codes": "codes to choose from at each level",
-    "seed": "another seed is another model",
-    "batch": "items of a step",
-    "steps": "steps; passes over the corpus for each level with rqkmeans [1000; 20]",
+    "method": "RQ-VAE, or residual k-means on the vectors",
+    "levels": "number of codes of an item",
+    "codes": "size of the codebook of each level",
+    "seed": "seed of the model",
+    "batch": "items per step",
+    "steps": "steps [1000], or passes over the corpus per level with rqkmeans [20]",
     "latent": "width of the quantized vector",
-    "hidden": "widths of the encoder's hidden layers",
-    "rate": "highest learning rate",
+    "hidden": "widths of the hidden layers of the encoder",
+    "rate": "peak learning rate",
     "beta": "weight of the commitment loss",
-    "gamma": "weight of the FLOPs regularizer, for even use of codes",
-    "temperature": "softness of the regularizer's assignments",
-    "quantization": "loss of each level, or of their sum as LiGR writes it",
-    "decay": "of the average that tells unused codes",
-    "dead": "share of even use under which a code is replaced",
+    "gamma": "weight of the FLOPs regularizer, which balances the use of codes",
+    "temperature": "temperature of the soft assignments of the regularizer",
+    "quantization": "loss per level, or of the sum of the levels as LiGR writes it",
+    "decay": "decay of the moving average of code use",
+    "dead": "share of the mean use below which a code is replaced",
 }
 
 
@@ -67,31 +67,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     train = parts.add_parser("train", help="learn codes from item vectors")
     train.add_argument("source", metavar="SOURCE", type=Path)
-    train.add_argument("--out", metavar="DIR", type=Path, required=True, help="made if needed")
-    train.add_argument("--column", default="content", help="of the vectors [%(default)s]")
+    train.add_argument("--out", metavar="DIR", type=Path, required=True, help="directory to write")
+    train.add_argument("--column", default="content", help="column of vectors [%(default)s]")
     default = SidConfig()
     for field in dataclasses.fields(SidConfig):
         value = getattr(default, field.name)
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        told = "" if field.name == "steps" else f" [{shown}]"
+        default_words = "" if field.name == "steps" else f" [{shown}]"
         train.add_argument(
             f"--{field.name}",
             type=_PARSERS[type(value)],
             default=0 if field.name == "steps" else value,
             choices=CHOICES.get(field.name),
-            help=WHAT[field.name] + told,
+            help=WHAT[field.name] + default_words,
         )
-    vectors = parts.add_parser("vectors", help="make item vectors of titles and tags")
+    vectors = parts.add_parser("vectors", help="make item vectors from titles and tags")
     vectors.add_argument("table", metavar="FILE", type=Path, help="CSV or Parquet")
     vectors.add_argument("--out", metavar="FILE.parquet", type=Path, required=True)
-    vectors.add_argument("--id", metavar="COL", default="item_id", help="[%(default)s]")
-    vectors.add_argument("--title", metavar="COL", default="title", help="[%(default)s]")
-    vectors.add_argument("--tags", metavar="COL", help="such as a|b|c, or lists")
-    vectors.add_argument("--width", type=positive_int, default=64, help="[%(default)s]")
+    vectors.add_argument(
+        "--id", metavar="COL", default="item_id", help="column of ids [%(default)s]"
+    )
+    vectors.add_argument(
+        "--title", metavar="COL", default="title", help="column of titles [%(default)s]"
+    )
+    vectors.add_argument("--tags", metavar="COL", help="column of tags: a|b|c, or lists")
+    vectors.add_argument("--width", type=positive_int, default=64, help="of a vector [%(default)s]")
     assign = parts.add_parser("assign", help="write item_id -> codes as Parquet")
-    inspect = parts.add_parser("inspect", help="measure the codes and draw a page of clusters")
+    inspect = parts.add_parser("inspect", help="measure the codes and write a page of clusters")
     for part in (assign, inspect):
-        part.add_argument("model", metavar="DIR", type=Path, help="of `ligr sid train`")
+        part.add_argument("model", metavar="DIR", type=Path, help="output of `ligr sid train`")
         part.add_argument("source", metavar="SOURCE", type=Path)
     assign.add_argument("--out", metavar="FILE.parquet", type=Path, required=True)
     inspect.add_argument("--out", metavar="PAGE.html", type=Path)
@@ -99,12 +103,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inspect.add_argument(
         "--titles", metavar="FILE", type=Path, help="CSV or Parquet with columns to show"
     )
-    inspect.add_argument("--id", metavar="COL", default="item_id", help="its id [%(default)s]")
+    inspect.add_argument(
+        "--id", metavar="COL", default="item_id", help="column of its ids [%(default)s]"
+    )
     attach = parts.add_parser("attach", help="make prepared data with the ids as features")
-    attach.add_argument("ids", metavar="FILE.parquet", type=Path, help="of `ligr sid assign`")
+    attach.add_argument(
+        "ids", metavar="FILE.parquet", type=Path, help="output of `ligr sid assign`"
+    )
     attach.add_argument("prepared", metavar="PREPARED", type=Path, help="data of the same items")
     attach.add_argument("--out", metavar="NEW", type=Path, required=True)
-    attach.add_argument("--overwrite", action="store_true", help="replace NEW if made otherwise")
+    attach.add_argument(
+        "--overwrite", action="store_true", help="replace NEW if it has other ids or data"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -153,7 +163,7 @@ def _assign(args: argparse.Namespace) -> int:
 
 def _keep(source: Path, out: Path) -> None:
     if out.resolve() == source.resolve():
-        raise BadInput(f"--out {out} would replace what it is made from; choose another")
+        raise BadInput(f"--out {out} would replace its source; choose another file")
 
 
 def _attach(args: argparse.Namespace) -> int:

@@ -1,13 +1,14 @@
-"""Train every point of sweep files (valid W&B sweeps), without a server.
+"""Train every point of sweeps (files that W&B accepts), without a server.
 
-All points are shape-checked and their cost is shown before the first one starts. A point's
-directory is named by the digest of its configuration: run again, a sweep skips what is finished and
-goes on with what is not, and a point of several files is trained once. Several runners may share
-one --out; none trains a point that another holds, and each takes over what a killed one left. A
-point that fails does not stop the others. Ctrl-C and other signals let the running points save; the
-exit status is then 85, and the same command continues.
+The shapes of all points are checked and their cost is shown before the first one starts. The
+directory of a point is named by the digest of its configuration: when the same command runs again,
+finished points are skipped and interrupted ones continue, and a point of several sweeps is trained
+once. Several runners may share one --out: no two train the same point, and a runner takes over what
+a killed one left. A failing point does not stop the others. Ctrl-C and other signals let the points
+that are being trained save; the exit status is then 85, and the same command continues.
 
 examples:
+  ligr sweep --list                                                      shipped sweeps
   ligr sweep tiny/depth --data data/world/prepared --out runs/depth --dry-run
   ligr sweep tiny/depth --data data/world/prepared --out runs/depth
   ligr sweep tiny/ladder tiny/seeds --data data/world/prepared --out runs/ladder
@@ -15,7 +16,6 @@ examples:
   ligr sweep tiny/seeds --data D --out runs/seeds --together 4
   ligr sweep tiny/seeds --data D --out runs/seeds --only preset=demo-3 train.seed=1
   ligr sweep tiny/depth --data D --out runs/quick train.steps=100
-  ligr sweep --list
   ligr report runs/ladder
 """
 
@@ -50,26 +50,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, help="prepared data (ligr prepare)")
     parser.add_argument("--out", required=True, type=Path, help="directory of the runs")
     parser.add_argument(
-        "--jobs", type=whole_number(1, 1024), default=1, help="points trained at a time (default 1)"
+        "--jobs",
+        type=whole_number(1, 1024),
+        default=1,
+        help="number of processes that train (default 1)",
     )
     parser.add_argument(
         "--together",
         type=positive_int,
         default=1,
         metavar="K",
-        help="points that differ only in seed and rates, trained as one program (default 1)",
+        help="train up to K points that differ only in seed and rates as one program (default 1)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the points and stop")
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="WORD", help="points that match: name=value, run"
+        "--dry-run", action="store_true", help="print the points with their cost and stop"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="train only points that match every word: name=value, sweep or run",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     import jax
 
-    # This process estimates and waits; the accelerators are for the processes that train. Set here
-    # and not in the environment, which those inherit.
+    # This process only estimates and waits; accelerators are for the processes that train. The
+    # environment is not changed, because those processes inherit it.
     jax.config.update("jax_platforms", "cpu")
 
     from ligr_jax.config import ConfigError
@@ -78,7 +87,6 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.scaling.sweep import corrected, only, plan_points, read_sweep, table_of
     from ligr_jax.train.wandb_env import check_wandb
 
-    # A file is one that is there; everything else is for every point.
     extra = [word for word in args.files if "=" in word]
     files = [Path(word) for word in args.files if "=" not in word]
     if not files:

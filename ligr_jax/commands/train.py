@@ -1,11 +1,10 @@
-"""Train one model on prepared data.
+"""Train one model on prepared data, or continue an interrupted run.
 
-Everything is configured by dotted names; `--show` prints them all with their values and stops.
-Features and actions have their own names, whatever signs those hold (model.features.user/age.rows).
-In a list, a name with a comma is quoted as in CSV files: 'model.features="a,b",c'.
-Started again with the same arguments, a run goes on where it was interrupted; a finished run is
-left as it is. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save and
-exit with status 85 ("run the same command again").
+Dotted names configure everything; `--show` prints all names with their values. Features and actions
+keep the names of their columns (model.features.user/age.rows). In a list, a name that contains a
+comma is quoted as in CSV files: 'model.features="a,b",c'. When the same command runs again, an
+interrupted run continues and a finished run is left unchanged. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1
+save the run; the exit status is then 85, and the same command continues.
 
 examples:
   ligr train --data data/world/prepared --out runs/first
@@ -15,24 +14,25 @@ examples:
   ligr train --data data/world/prepared --out runs/rival --preset lirank-feed
   ligr train --data data/world/prepared --show optim.batch=64
   ligr train --data data/world/prepared --plan mesh.data=2 mesh.model=4
-  ligr train --data data/world/prepared --out runs/split mesh.model=8 mesh.placement=column
+  ligr train --data data/world/prepared --out runs/split mesh.model=8 mesh.placement=column_wise
   ligr train --data data/world/prepared --together group.json --preset demo-4
-  ligr train --data data/world/prepared --out runs/day-1 --warm-start runs/day-0 \
+  ligr train --data data/world/prepared --out runs/day-1 --warm-start runs/day-0 \\
       --cold-weights runs/cold data.edges=T0,T1,T2,T2 train.warm.fisher_weight=10
 
-`--warm-start` goes on from the weights of another run: a day's data alone, told by its times in
-milliseconds (train begins and ends, validation ends, test ends), with earlier days as history;
-`train.warm.*` hold the weights to those of that run and of one trained from nothing.
+`--warm-start` starts from the weights of another run and trains on one day of data. `data.edges`
+names the day in milliseconds since 1970 (start and end of train, end of validation, end of test);
+earlier days are history. `train.warm.*` penalizes the distance from the weights of that run and of
+a run that was trained from scratch (`--cold-weights`).
 
-`--together` trains several runs as one program, which small models gain by. They may differ in
-train.seed, optim.dense_lr, optim.table_lr and optim.weight_decay. The file lists them:
+`--together` trains several runs as one program, which is faster for small models. The runs may
+differ in train.seed, optim.dense_lr, optim.table_lr and optim.weight_decay. The file lists them:
 
   [{"out": "runs/a", "assignments": ["train.seed=0"]},
    {"out": "runs/b", "assignments": ["train.seed=1"]}]
 
-Each keeps its own directory, as if it trained alone; assignments on the command line are for all.
-If some diverge, the others finish, OUT/error.txt says why, and the exit status is 1; it is 75 if
-another process is training one of them: then none was touched.
+Each run keeps its own directory, as if it was trained alone; assignments on the command line apply
+to all runs. If some runs diverge, the others finish, OUT/error.txt has the reason, and the exit
+status is 1. If another process is training one of the runs, none is changed and the status is 75.
 """
 
 import argparse
@@ -47,14 +47,20 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, help="prepared data (ligr prepare)")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--out", type=Path, help="run directory, made if needed")
-    where.add_argument("--runs", type=Path, help="its parent; it is named by its configuration")
-    where.add_argument("--together", type=Path, metavar="FILE", help="JSON list of runs: see below")
+    where.add_argument("--out", type=Path, help="run directory to write")
+    where.add_argument(
+        "--runs", type=Path, help="parent of the run directory, which is named by the configuration"
+    )
+    where.add_argument("--together", type=Path, metavar="FILE", help="JSON list of runs; see above")
     where.add_argument("--show", action="store_true", help="print the configuration and stop")
-    where.add_argument("--plan", action="store_true", help="print where tables go, and stop")
-    parser.add_argument("--preset", metavar="NAME", help="a named starting point, e.g. demo-4")
-    parser.add_argument("--warm-start", type=Path, metavar="RUN", help="go on from this run")
-    parser.add_argument("--cold-weights", type=Path, metavar="RUN", help="trained from nothing")
+    where.add_argument("--plan", action="store_true", help="print the placement of tables and stop")
+    parser.add_argument("--preset", metavar="NAME", help="named set of values, e.g. demo-4")
+    parser.add_argument(
+        "--warm-start", type=Path, metavar="RUN", help="start from the weights of this run"
+    )
+    parser.add_argument(
+        "--cold-weights", type=Path, metavar="RUN", help="run that was trained from scratch"
+    )
     parser.add_argument("assignments", nargs="*", metavar="name=value", help="e.g. model.depth=4")
 
 
@@ -108,7 +114,7 @@ def _warm(args: argparse.Namespace) -> list[str]:
     from ligr_jax.train.incremental import warm_assignments
 
     if args.cold_weights and not args.warm_start:
-        raise ConfigError("--cold-weights goes with --warm-start, the run to go on from")
+        raise ConfigError("--cold-weights needs --warm-start, the run to start from")
     return warm_assignments(args.warm_start, args.cold_weights) if args.warm_start else []
 
 
@@ -125,7 +131,7 @@ def _show(summary: dict[str, Any], config: "Config", name: str = "") -> None:
 
 
 def _read_group(path: Path) -> list[tuple[Path, list[str]]]:
-    """Directory and assignments of each run of a `--together` file."""
+    """Return the directory and the assignments of each run of a `--together` file."""
     from ligr_jax.atomic import read_text
     from ligr_jax.config import ConfigError
     from ligr_jax.places import require_local

@@ -1,8 +1,8 @@
-"""Check files against the digests that were written with them; nothing is changed.
+"""Compare files with the digests that were written with them; no file is changed.
 
-PATH is prepared data, a run, a sweep's directory of runs, exported tables, or a model of semantic
-ids. Prints one line for each thing that was checked, and exits with status 1 where something is
-damaged or missing. `ligr train`, `eval` and `sweep` check prepared data themselves when they start.
+PATH is prepared data, a run, the directory of a sweep, exported tables, or a model of semantic ids.
+The output is one line per file or directory; the exit status is 1 if something is damaged or
+missing. `ligr train`, `eval` and `sweep` verify their prepared data when they start.
 
 examples:
   ligr verify data/world/prepared
@@ -21,12 +21,14 @@ _log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="what to check")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="file or directory to verify"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was checked; 1 where something is damaged."""
+    """Print the result for every path; return FAILED if something is damaged."""
     from ligr_jax.scaling.verify import Checked, verify
     from ligr_jax.strict_json import print_json
 
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
                     state = "DAMAGED" if each.problem else "ok"
                     words = each.problem or each.note
                     print(f"{state:8}{each.kind:14}{each.path}{': ' if words else ''}{words}")
-        except (LigrError, OSError) as e:  # the other paths are checked all the same
+        except (LigrError, OSError) as e:  # the other paths are still verified
             checked.append(Checked(str(path), "path", str(e)))
             _log.error(f"ligr verify: {e}")
     if args.json:

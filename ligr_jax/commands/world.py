@@ -1,7 +1,7 @@
-"""Make a synthetic log of a feed whose true action probabilities are known.
+"""Generate a synthetic log of a feed whose true action probabilities are known.
 
-The same seed gives the same bytes, whatever the number of workers. The log has every action's true
-probability beside its label, so that evaluation can show how far a model is from the best possible.
+A seed gives the same bytes for any number of workers. The log contains the true probability of each
+action, so that an evaluation shows how far a model is from the best possible one.
 
 examples:
   ligr world --out data/world/log --members 20000
@@ -22,12 +22,12 @@ _log = logging.getLogger(__name__)
 NUMBERS = {int: whole_number(-(2**63), 2**63 - 1), float: number}
 SETTINGS = {
     "members": "number of members",
-    "seed": "another seed is another world",
-    "items": "items that can be shown, old and new",
-    "days": "days the log covers",
-    "sessions": "mean sessions of a member over the whole window",
-    "random_share": "share of impressions shown by a random policy",
-    "content_width": "length of an item's content vector",
+    "seed": "seed of the world",
+    "items": "number of items, old and new",
+    "days": "days that the log covers",
+    "sessions": "mean number of sessions of a member in the log",
+    "random_share": "share of impressions that a random policy showed",
+    "content_width": "width of the content vectors of items",
 }
 
 

@@ -150,7 +150,7 @@ def test_inputs_of_vectors_and_ids_are_not_overwritten(
     again = tmp_path / "other" / ".." / "movies.csv"
     for words in (["vectors", table], ["assign", tmp_path / "model", table]):
         assert main(["sid", *map(str, words), "--out", str(again)]) == 1
-        assert "would replace what it is made from" in capsys.readouterr().err
+        assert "would replace its source" in capsys.readouterr().err
         assert table.read_text() == "item_id,title\n1,Heat\n"
 
 
