@@ -1,6 +1,5 @@
 """The report of simulated sweeps: complete, self-contained, correct, and with reasons for gaps."""
 
-import argparse
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ligr_jax.commands import fit as command
+from ligr_jax.cli import main
 from ligr_jax.data.schema import BadInput
 from ligr_jax.lock import LOCK, Busy, exclusive
 from ligr_jax.scaling import report
@@ -238,13 +237,11 @@ def test_summary_says_that_dimensions_grow_together(tmp_path: Path) -> None:
 
 def test_fit_command_prints_a_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_ladder(tmp_path / "s", r3_1={"beats_oracle": True, "validation/ne": 0.4})
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    args = [str(root), "--bootstrap", "20"]
-    assert command.run(parser.parse_args([*args, "--floor", "oracle", "--json"])) == 0
+    args = ["fit", str(root), "--bootstrap", "20"]
+    assert main([*args, "--floor", "oracle", "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["params"]["E"] == pytest.approx(0.55)
     assert "r3-1" not in json.loads(printed.out)["runs"]
     assert "left out r3-1" in printed.err
-    assert command.run(parser.parse_args([*args, "--metric", "validation/click/auc"])) == 0
+    assert main([*args, "--metric", "validation/click/auc"]) == 0
     assert "slope " in capsys.readouterr().out
