@@ -7,7 +7,7 @@ DEMO := runs/demo
 WORLD := $(DEMO)/world
 SWEEPS := $(patsubst %,sweeps/tiny/%.yaml,ladder seeds seq_len depth width)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs results clean
 
 demo: .venv/installed
 	$(BIN)/ligr world --out $(WORLD)/log --members 3000 --seed 0
@@ -25,6 +25,9 @@ lint: .venv/installed
 
 docs: .venv/installed  # a warning fails the build; the site is in runs/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+results: .venv/installed  # the tables in docs/ from experiments/results/*.json
+	cd experiments && ../$(BIN)/python -m lib.docs
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -17,18 +17,8 @@ machine; the output ends with the CPU share of other processes.
 
 H = 4 heads of K = 64. Session and T count tokens; `4 members` are packed in a row, T / 4 each.
 
-Expected (21 November 2026, two AMD cores with AVX-512, jemalloc, PyTorch 2.13), sdpa / attend in
-float32, sessions of 8: history 2.3 at T = 512 and 3.1 at T = 2048, four packed members 4.8 and 8.7,
-in-session 4.1 and 15.7. In bfloat16 1.9, 2.2, 3.6, 6.2, 3.3 and 10.4. Nothing is slower than sdpa.
-Four packed members cost 0.33 to 0.35 of one at T = 2048. Temporaries are 5.9 % of the dense form's
-at T = 512, 1.5 % at T = 2048. FlexAttention's forward is faster than ours where rows are short or
-packed (0.75 to 1.0), slower elsewhere (up to 3.4).
-
-Profile of attention in the step at T = 512, K = 32: 47 % matrix products, at half to three quarters
-of a core's peak because tiles are small; 17 % exponentials and masks; 11 % slices; 19 % launches of
-XLA operations.
-
-Time: 12 minutes.
+Expected: 1.9 to 15.7 times as fast as sdpa from T = 512 on; temporaries of 1.5 % of those of the
+dense form at T = 2048. Numbers: experiments/results/attention.json. Time: 12 minutes.
 """
 
 import argparse
@@ -39,13 +29,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lib.options import make_parser
+from lib.results import Cell, Column, Study, interval
 from peers.cases import Case
 from peers.race import TOLERANCE, Contestant, milliseconds, race, times
-from peers.workers import Neighbours, Worker, allocator, quartiles
+from peers.workers import Neighbours, Worker, allocator, quartiles, ratio
 
 from ligr_jax.parallel.host import use_all_cores
 
 KINDS = ("history", "in_session")
+# Kind of attention and members of a row -> name in the table of speed.
+NAMES = {
+    ("history", 1): "history, one member per row",
+    ("history", 4): "history, four packed",
+    ("in_session", 1): "in-session",
+}
 DENSE_AT_MOST = 2048  # tokens; longer ones take gigabytes
 TEMPORARIES_AT = (512, 1024, 2048, 4096)
 
@@ -58,6 +56,7 @@ def main() -> None:
     if args.torch:
         sides["torch"] = Worker(args.torch, "attention_torch", env)
     about = [worker.ask("hello") for worker in sides.values()]
+    study = Study.of(__file__, __doc__)
     report: dict[str, Any] = {"allocator": name, "sides": about, "cases": [], "temporaries": []}
     print(f"allocator: {name}; {args.rounds} rounds")
     print(*about, TABLE, sep="\n", flush=True)
@@ -70,21 +69,22 @@ def main() -> None:
         print(row(result), flush=True)
         write(args.out, report)
     print("\n".join(comparisons(report["cases"])), flush=True)
-    print(TEMPORARIES)
-    for kind, tokens in itertools.product(KINDS, args.temporaries):
-        report["temporaries"].append(temporaries(sides["jax"], kind, tokens, args.implementation))
-        print(memory_row(report["temporaries"][-1]), flush=True)
+    add_speed(study, report["cases"])
+    report["temporaries"] = [
+        temporaries(sides["jax"], kind, tokens, args.implementation)
+        for kind, tokens in itertools.product(KINDS, args.temporaries)
+    ]
+    add_temporaries(study, report["temporaries"])
     for worker in sides.values():
         worker.close()
     report["neighbours"] = neighbours.share()
     print(f"\nother processes took {report['neighbours']:.0%} of the cores meanwhile")
     write(args.out, report)
+    study.record(args.record)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__file__, __doc__)
     add = parser.add_argument
     add("--torch", metavar="PYTHON", help="an interpreter with PyTorch")
     add("--out", type=Path, default=Path("runs/attention.json"), help="[%(default)s]")
@@ -135,11 +135,6 @@ Forward and backward, ms; sdpa's and flex's time over attend's.
 | kind | session | members | T | dtype | attend | dense | sdpa | sdpa / attend | \
 attend forward | flex forward | flex / attend |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""
-TEMPORARIES = """
-Temporaries of a forward and backward call, B = 8, float32, MB.
-
-| kind | T | attend | dense | attend / dense |
-|---|---|---|---|---|"""
 
 
 def row(result: dict[str, Any]) -> str:
@@ -151,10 +146,44 @@ def row(result: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def memory_row(result: dict[str, Any]) -> str:
-    ours, theirs = result["attend"], result["dense"]
-    mb = f"{ours / 1e6:,.1f} | {theirs / 1e6:,.1f} | {ours / theirs:.1%}"
-    return f"| {result['kind']} | {result['tokens']} | {mb} |"
+def add_speed(study: Study, results: list[dict[str, Any]]) -> None:
+    """Add the time of PyTorch's attention over ours, for the shortest sessions that were run."""
+    session = min(r["session"] for r in results)
+    over: dict[tuple[str, int], dict[str, Cell]] = {}
+    for r in results:
+        seconds = r["seconds"]
+        if r["session"] == session and "sdpa" in seconds and (r["kind"], r["members"]) in NAMES:
+            low, middle, high = ratio(seconds["sdpa"], seconds["attend"])
+            cells = over.setdefault((NAMES[r["kind"], r["members"]], r["tokens"]), {})
+            cells[r["dtype"]] = interval(middle, low, high)
+    if not over:
+        return
+    rows = [[name, t, *(cells.get(d) for d in TOLERANCE)] for (name, t), cells in over.items()]
+    columns = [Column("attention"), Column("T", "d"), *(Column(d, ".1f") for d in TOLERANCE)]
+    caption = f"PyTorch's time over ours, sessions of {session} tokens, forward and backward."
+    study.add("speed", caption, columns, rows)
+
+
+def add_temporaries(study: Study, results: list[dict[str, Any]]) -> None:
+    rows = [
+        [
+            r["kind"],
+            r["tokens"],
+            r["attend"] / 1e6,
+            r["dense"] / 1e6,
+            100 * r["attend"] / r["dense"],
+        ]
+        for r in results
+    ]
+    columns = [
+        Column("attention"),
+        Column("T", "d"),
+        Column("attend, MB", ",.1f"),
+        Column("dense, MB", ",.1f"),
+        Column("attend / dense, %", ".1f"),
+    ]
+    caption = "Temporaries of a forward and backward call, B = 8, float32."
+    study.add("temporaries", caption, columns, rows)
 
 
 def comparisons(results: list[dict[str, Any]]) -> list[str]:

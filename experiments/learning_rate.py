@@ -14,29 +14,10 @@ The base is D = 16 with two historical layers, where both parametrizations are e
 have two heads, so K grows with D. The optimum is that of a parabola in log2 of the rate through the
 means of the seeds; its 90 % interval is from resampling the seeds at each rate.
 
-Expected (21 November 2026, two AMD cores, shared):
-
-             log2 of the best rate, 90 %                times the base's        lowest NE
-    width    standard             mup                 standard   mup      standard       mup
-        8    -7.39 (-8.2, -7.0)   -8.58 (-8.7, -7.2)      1.33  0.58       0.99548   0.99755
-       16    -7.80 (-8.1, -7.4)   -7.80 (-8.1, -7.4)      1.00  1.00       0.99456   0.99456
-       32    -8.82 (-9.1, -8.3)   -8.11 (-8.4, -7.8)      0.49  0.81       0.99362   0.99283
-       64    -9.57 (-10.4, -9.0)  -8.06 (-8.4, -7.9)      0.29  0.83       0.99445   0.99231
-    depth
-        1    -7.05 (-7.6, -6.3)   -7.39 (-8.1, -6.5)      1.68  1.32       0.99391   0.99543
-        2    -7.80 (-8.1, -7.4)   -7.80 (-8.1, -7.4)      1.00  1.00       0.99456   0.99456
-        4    -8.68 (-9.6, -8.2)   -7.80 (-8.7, -7.2)      0.54  1.00       0.99609   0.99486
-        8    -9.13 (-9.4, -8.8)   -8.36 (-8.8, -7.5)      0.40  0.68       0.99700   0.99469
-
-From the base to larger models the best rate of mup stays within a factor of 1.5, and all intervals
-overlap that of the base; the best rate of standard falls to 0.29 and 0.40 of it. Over the eightfold
-ranges standard changes by 4.5 in width and 4.2 in depth; mup by 1.4 in width, with 1.7 between its
-extremes, and by 2.0 in depth. Under mup wider models improve and deeper ones do not change; under
-standard 64 is worse than 32, and every layer is a loss. Below the base mup is worse, and D = 8 is
-uncertain: its curve is flat and its interval is 1.5 octaves. Limits: three seeds, one small world,
-short runs, no width above 64.
-
-Time: an hour, at about a tenth of one core; not measured on an idle machine.
+Expected: from the base to larger models the best rate of mup stays within a factor of 1.5; the best
+rate of standard falls to 0.29 and 0.40 of the base's. Numbers:
+experiments/results/learning_rate.json. Time: an hour, at about a tenth of one core; not measured on
+an idle machine.
 """
 
 import argparse
@@ -52,6 +33,8 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import optax
+from lib.options import make_parser
+from lib.results import Cell, Column, Study, interval
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -102,6 +85,7 @@ def main() -> None:
     if not (data / "manifest.json").exists():
         generate_world(WorldConfig(members=1500), args.out / "log")
         prepare(canonical_source(args.out / "log"), data, PrepareOptions())
+    study = Study.of(__file__, __doc__, range(args.seeds))
     results = Results(args.out / "results.json")
     for part in args.parts:
         for rule in RULES:
@@ -114,9 +98,10 @@ def main() -> None:
                 runs = Runs(data, settings, args.steps)
                 curve = search(runs, results, name(part, rule, size), start, args.seeds)
                 start = min(curve, key=lambda k: float(np.mean(curve[k])))
-        print(table(part, results), flush=True)
+        add_optimum(study, part, results)
     save(figure(args.parts, results), args.figure)
     print(args.figure)
+    study.record(args.record)
 
 
 def name(part: str, rule: str, size: int) -> str:
@@ -232,25 +217,27 @@ def optimum(curve: Curve, draws: int = 0) -> np.ndarray:
     return np.where((vertex >= rates[0]) & (vertex <= rates[-1]), vertex, np.nan)
 
 
-def table(part: str, results: Results) -> str:
-    """Return, per shape and parametrization, the optimum, its interval and ratio, and least NE."""
-    lines = [
-        "",
-        f"| rule | {part} | log2 of the best rate | 90 % | times the base's | NE |",
-        "|---" * 6 + "|",
-    ]
-    at_base = optimum(results.curve(name(part, "standard", BASE[part])))[0]
+def add_optimum(study: Study, part: str, results: Results) -> None:
+    """Add, per shape and parametrization, the optimum, its interval and ratio, and least NE."""
+    rows: list[list[Cell]] = []
+    base_optimum = optimum(results.curve(name(part, "standard", BASE[part])))[0]
     for rule in RULES:
         for size in PARTS[part]:
             curve = results.curve(name(part, rule, size))
             best, *drawn = optimum(curve, RESAMPLES)
             low, high = np.nanpercentile(drawn, (5, 95))
-            lowest = min(np.mean(v) for v in curve.values())
-            lines.append(
-                f"| {rule} | {size} | {best:.2f} | {low:.2f}, {high:.2f} "
-                f"| {2 ** (best - at_base):.2f} | {lowest:.5f} |"
-            )
-    return "\n".join(lines)
+            lowest = min(float(np.mean(v)) for v in curve.values())
+            ratio = float(2 ** (best - base_optimum))
+            rows.append([rule, size, interval(best, low, high), ratio, lowest])
+    columns = [
+        Column("parametrization"),
+        Column(part),
+        Column("log2 of the best rate", ".2f"),
+        Column("times the base's", ".2f"),
+        Column("lowest NE", ".5f"),
+    ]
+    caption = f"Best learning rate as {part} grows; 90 % intervals from resampled seeds."
+    study.add(part, caption, columns, rows)
 
 
 def figure(parts: list[str], results: Results) -> Figure:
@@ -288,16 +275,14 @@ def _panel(axes: Axes, part: str, rule: str, results: Results) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__file__, __doc__)
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=[*PARTS], help="[all]")
     add("--seeds", type=int, default=3, help="[%(default)s]")
     add("--steps", type=int, default=200, help="of a run [%(default)s]")
     add("--out", type=Path, default=Path("runs/learning_rate"), help="[%(default)s]")
-    figure = Path(__file__).parent / "results" / "learning-rate.png"
-    add("--figure", type=Path, default=figure, help="[results/learning-rate.png]")
+    figure = Path(__file__).parents[1] / "docs" / "images" / "learning-rate.png"
+    add("--figure", type=Path, default=figure, help="[docs/images/learning-rate.png]")
     return parser.parse_args()
 
 

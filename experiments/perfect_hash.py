@@ -6,7 +6,7 @@
 N distinct ids such as `member:8269` are mapped to rows of an embedding table.
 
     dict       a Python dictionary from string to row
-    sorted     xxh64 of the ids, sorted; a row is the place found by bisection (NumPy)
+    sorted     xxh64 of the ids, sorted; a row is the position found by bisection (NumPy)
     perfect    BBHash over xxh64 of the ids, gamma 1; an unknown id gets some row
     checked    the same with a byte of each id's hash, which most unknown ids do not match
     stateless  no vocabulary at all: `ops.hashing.hash_rows` into N rows, where ids share rows
@@ -16,27 +16,9 @@ ids: 1e6 lookups drawn uniformly, from strings or from the 64-bit ids that prepa
 unknown: share of ids outside the vocabulary that are given a row. shared: share of the ids of the
 vocabulary whose row another one has too. Contestants take turns; times are medians.
 
-Expected (21 November 2026, two AMD cores shared with others, BBHash 0.6):
-
-    N = 1e6      bytes/id   build, s   one, ns   strings, M/s   ids, M/s   unknown   shared
-    dict            121.2       0.40       903            1.0                0.00%     0.0%
-    sorted            8.0       0.37      3646            1.9        4.5     0.00%     0.0%
-    perfect          0.38       0.45       193            2.8       26.0    99.92%     0.0%
-    checked          1.38       0.52       365            2.8       23.5     0.40%     0.0%
-    stateless           0          0      7598            3.0        190   100.00%    63.4%
-
-    N = 1e7
-    dict            116.1       6.65      1466            0.7                0.00%     0.0%
-    sorted            8.0       5.81      4155            0.6        0.8     0.00%     0.0%
-    perfect          0.38       6.37       354            2.7       19.1    99.98%     0.0%
-    checked          1.38       6.92       592            2.7       16.6     0.39%     0.0%
-    stateless           0          0      7630            3.2        211   100.00%    63.2%
-
-So 300 times smaller than the dictionary, found in the same time, 3 to 4 times as fast a lookup from
-strings, most of which is hashing them; but without a check it takes every unknown id for a known
-one. One at a time, sorted and stateless pay for NumPy's calls.
-
-Time: 5 minutes.
+Expected: 300 times smaller than the dictionary, built in the same time, and 3 to 4 times as fast at
+lookups from strings; but without a check every unknown id is taken for a known one. Numbers:
+experiments/results/perfect_hash.json. Time: 5 minutes.
 """
 
 import argparse
@@ -56,6 +38,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import xxhash
+from lib.options import make_parser
+from lib.results import Cell, Column, Study
 from peers.workers import Neighbours, alternate, quartiles, ratio
 
 from ligr_jax.data.sources.ids import hash_strings
@@ -103,8 +87,8 @@ class Sorted(Hashed):
         return self.hashes.nbytes
 
     def ids(self, ids: np.ndarray) -> np.ndarray:
-        at = np.minimum(np.searchsorted(self.hashes, ids), len(self.hashes) - 1)
-        return np.where(self.hashes[at] == ids, at, UNKNOWN)
+        row = np.minimum(np.searchsorted(self.hashes, ids), len(self.hashes) - 1)
+        return np.where(self.hashes[row] == ids, row, UNKNOWN)
 
 
 class Perfect(Hashed):
@@ -233,38 +217,46 @@ def each(call: Callable[[str], int], strings: list[str]) -> None:
         call(string)
 
 
-def table(n: int, count: int, report: dict[str, dict[str, Any]]) -> str:
-    head = ("bytes/id", "build, s", "one, ns", "strings, M/s", "ids, M/s", "unknown", "shared")
-    lines = ["| " + " | ".join((f"N = {n:.0e}", *head)) + " |", "|---" * (len(head) + 1) + "|"]
+def add_lookups(study: Study, n: int, count: int, report: dict[str, dict[str, Any]]) -> None:
+    rows: list[list[Cell]] = []
     for name, found in report.items():
         medians = {k: quartiles(v)[1] for k, v in found["seconds"].items()}
-        rates = (f"{count / medians[k] / 1e6:.1f}" if k in medians else "" for k in KINDS[2:])
-        cells = (f"{found['bytes']:.2f}", f"{medians['build']:.2f}", f"{1e9 * medians['one']:.0f}")
-        shares = (f"{found['unknown']:.2%}", f"{found['shared']:.1%}")
-        lines.append("| " + " | ".join((name, *cells, *rates, *shares)) + " |")
+        rates = (count / medians[k] / 1e6 if k in medians else None for k in KINDS[2:])
+        shares = (100 * found["unknown"], 100 * found["shared"])
+        rows.append([name, found["bytes"], medians["build"], 1e9 * medians["one"], *rates, *shares])
+    columns = [
+        Column("method"),
+        Column("bytes per id", ".4g"),
+        Column("build, s", ".2f"),
+        Column("one, ns", ".0f"),
+        Column("strings, M/s", ".1f"),
+        Column("ids, M/s", ".3g"),
+        Column("unknown, %", ".2f"),
+        Column("shared, %", ".1f"),
+    ]
+    study.add(f"{n:.0e}", f"N = {n:.0e}: medians over the rounds.", columns, rows)
     for kind in KINDS[:3]:
         low, middle, high = ratio(*(report[k]["seconds"][kind] for k in ("dict", "perfect")))
-        lines.append(f"{kind}: dict / perfect {middle:.2f} [{low:.2f}, {high:.2f}]")
-    return "\n".join(lines)
+        print(f"{kind}: dict / perfect {middle:.2f} [{low:.2f}, {high:.2f}]")
 
 
 def main() -> None:
     args, neighbours = arguments(), Neighbours()
-    gc.disable()  # it would walk millions of strings again and again
+    gc.disable()  # a collection would visit millions of strings
+    study = Study.of(__file__, __doc__)
     reports = {}
     for n in args.keys:
         reports[str(n)] = report = measure(n, args.rounds, args.lookups)
-        print(f"\n{table(n, args.lookups, report)}", flush=True)
+        add_lookups(study, n, args.lookups, report)
     print(f"other processes took {neighbours.share():.0%} of the cores meanwhile")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(reports, indent=1) + "\n")
     print(args.out)
+    study.record(args.record)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__file__, __doc__)
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/perfect_hash.json"), help="[%(default)s]")
     add("--keys", type=int, nargs="+", default=(1_000_000, 10_000_000), metavar="N")

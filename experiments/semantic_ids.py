@@ -18,64 +18,37 @@ of earlier impressions stay in all of them, since neither is the item's:
 
 The paper says only "only SID"; we assume that no other item feature remains, because of the size of
 the loss (table 2: a single feature costs 5 to 11 %). Differences from the baseline are paired by
-seed; the 90 % interval is Student's t with the standard deviation pooled over the arms, as in
-experiments/ligr_paper.py. `agrees`: our sign is the paper's and the interval excludes zero; `open`:
-the interval contains zero.
+seed; the 90 % interval is Student's t with the standard deviation pooled over the arms. `agrees`:
+our sign is the paper's and the interval excludes zero; `open`: the interval contains zero.
 
-Expected (21 November 2026, two AMD cores; validation split):
-
-    table 5            long dwell AUC: paper, ours          contribution AUC: paper, ours
-    only SID           -6.5 %   -11.56 [-11.89, -11.23]     -4.6 %   -5.10 [-5.63, -4.57]  agrees
-    no id, add SID     +0.4 %    +0.13 [-0.20, +0.46]      +0.11 %   +0.44 [-0.09, +0.97]  open
-    add SID           +0.26 %    +0.17 [-0.16, +0.51]      +0.22 %   +0.53 [-0.00, +1.06]  open
-
-    means of click, long dwell and contribution
-                       tables    NE      change                 AUC     change
-    all
-    baseline           410,672   0.9476                         0.6600
-    add SID            493,136   0.9463  -0.14 [-0.34, +0.06]   0.6620  +0.30 [-0.05, +0.66]
-    no id, add SID      93,552   0.9465  -0.11 [-0.31, +0.09]   0.6613  +0.19 [-0.16, +0.54]
-    only SID            82,992   0.9752  +2.91 [+2.71, +3.12]   0.6124  -7.21 [-7.56, -6.86]
-    only id            400,112   0.9757  +2.96 [+2.76, +3.17]   0.6124  -7.21 [-7.56, -6.86]
-    no id               11,088   0.9472  -0.04 [-0.25, +0.16]   0.6601  +0.02 [-0.33, +0.37]
-    cold items
-    baseline           410,672   0.9524                         0.6525
-    add SID            493,136   0.9500  -0.25 [-0.46, -0.04]   0.6555  +0.46 [+0.11, +0.82]
-    no id, add SID      93,552   0.9505  -0.20 [-0.41, +0.01]   0.6545  +0.30 [-0.05, +0.66]
-    only SID            82,992   0.9805  +2.96 [+2.75, +3.17]   0.6025  -7.67 [-8.02, -7.31]
-    only id            400,112   0.9829  +3.21 [+3.00, +3.42]   0.5955  -8.74 [-9.10, -8.39]
-    no id               11,088   0.9501  -0.24 [-0.45, -0.03]   0.6552  +0.41 [+0.06, +0.77]
-
-    only SID against only id, AUC: all +0.00 [-0.50, +0.50], cold items +1.18 [+0.47, +1.89]
-    no id, add SID against no id, AUC: all +0.17 [-0.28, +0.62], cold -0.11 [-0.52, +0.30]
-
-All six signs of table 5 are those of the paper; only the loss of the other features is significant.
-With a fifth of the rows, semantic ids are as informative as item ids, and more for cold items, by
-AUC. They can replace the item id, which saves 77 % of the table parameters (the paper: from 5.4 to
-1.3 billion). Here the item id can also be dropped without them: with the content vector, neither
-adds a gain that three seeds can show, and cold items gain as much without the item id as with
-additional semantic ids. Whether this holds with many impressions per item, or with richer content
-than this world's, is not known.
-
-Time: 6 minutes on two cores, the world and its encoder included.
+Expected: the six signs of table 5 are the paper's, and only the loss of the other features is
+significant. Numbers: experiments/results/semantic_ids.json. Time: 6 minutes on two cores.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import yaml
-from ligr_paper import TASKS, differences, show, verdict
+from lib.comparison import TASKS, against, verdict
+from lib.options import make_parser
+from lib.results import Cell, Column, Study, interval
+from lib.sweeps import (
+    arms_sweep,
+    changes_of_runs,
+    prepared_world,
+    run_command,
+    run_sweep,
+    write_sweep,
+)
 
-from ligr_jax.cli import main as ligr
 from ligr_jax.data.records import Records
 from ligr_jax.scaling.runs import column, read_runs
 
 ROOT = Path(__file__).parents[1]
 ITEM, REST = ("actor_id", "item_type", "age_h", "content"), ("surface", "dwell_s")
 SID = ("sid1", "sid2", "sid3")
+SEEDS = (0, 1, 2)
 ARMS = {
     "baseline": ("item_id", *ITEM),
     "add SID": ("item_id", *ITEM, *SID),
@@ -100,29 +73,22 @@ SLICES = {"all": "", "cold items": "cold_items/"}
 
 def main() -> None:
     args = arguments()
-    data = args.data or world(args.out / "world")
+    study = Study.of(__file__, __doc__, SEEDS)
+    data = attached(args.data or prepared_world(args.out / "world", members=3000), args.out / "sid")
     runs = args.out / "runs"
-    train(attached(data, args.out / "sid"), runs)
+    arms = {f"model.features={','.join((*a, *REST))}": name for name, a in ARMS.items()}
+    sweep = arms_sweep(SETTINGS, list(arms), SEEDS)
+    run_sweep([write_sweep(args.out / "arms.yaml", sweep)], data, runs)
+    arm_of = {run: arms[change] for run, change in changes_of_runs(runs).items()}
     table = read_runs(runs).table.with_columns(
-        change=pl.col("run").replace_strict(arm_of(runs)),
+        change=pl.col("run").replace_strict(arm_of),
         **{f"mean/{s}{m}": mean(s, m) for s in SLICES.values() for m in ("ne", "auc")},
     )
-    print("\n## Table 5\n")
-    table5(table)
+    add_table5(study, table)
     for name, part in SLICES.items():
-        print(f"\n## Impressions: {name}\n")
-        arms(table, part)
-    print("\n## Semantic ids against item ids\n")
-    pairs(table)
-
-
-def world(directory: Path) -> Path:
-    """Return the prepared data of a small world."""
-    prepared = directory / "prepared"
-    if not (prepared / "manifest.json").exists():
-        ligr(["world", "--out", str(directory / "log"), "--members", "3000", "--seed", "0"])
-        ligr(["prepare", str(directory / "log"), "--out", str(prepared)])
-    return prepared
+        add_arms(study, table, name, part)
+    add_pairs(study, table)
+    study.record(args.record)
 
 
 def attached(data: Path, directory: Path) -> Path:
@@ -133,13 +99,9 @@ def attached(data: Path, directory: Path) -> Path:
         known = directory / "known.parquet"
         train_items(Records(data)).write_parquet(known)
         options = [f"--{name}={value}" for name, value in ENCODER.items()]
-        for part in (
-            ("train", str(known), "--out", str(model), *options),
-            ("assign", str(model), str(data), "--out", str(ids)),
-            ("attach", str(ids), str(data), "--out", str(out)),
-        ):
-            if ligr(["sid", *part]):
-                raise SystemExit(f"ligr sid {part[0]} failed")
+        run_command("sid", "train", str(known), "--out", str(model), *options)
+        run_command("sid", "assign", str(model), str(data), "--out", str(ids))
+        run_command("sid", "attach", str(ids), str(data), "--out", str(out))
     return out
 
 
@@ -152,88 +114,69 @@ def train_items(records: Records) -> pl.DataFrame:
     return table.filter(records.train_counts("item_id", items["item_id"].to_numpy()) > 0)
 
 
-def train(data: Path, runs: Path) -> None:
-    """Train every arm with three seeds, seeds together; finished runs are skipped."""
-    features = {name: f"model.features={','.join((*a, *REST))}" for name, a in ARMS.items()}
-    parameters = {name: {"value": value} for name, value in SETTINGS.items()}
-    parameters["change"] = {"values": [*features.values()]}
-    parameters["train.seed"] = {"values": [0, 1, 2]}
-    runs.mkdir(parents=True, exist_ok=True)
-    sweep = runs.parent / "arms.yaml"
-    sweep.write_text(yaml.safe_dump({"method": "grid", "parameters": parameters}, sort_keys=False))
-    if ligr(["sweep", str(sweep), "--data", str(data), "--out", str(runs), "--together", "3"]):
-        raise SystemExit("some points failed; run again")
-
-
-def arm_of(runs: Path) -> dict[str, str]:
-    """Return the arm of each run."""
-    names = {f"model.features={','.join((*a, *REST))}": name for name, a in ARMS.items()}
-    found = {}
-    for point in json.loads((runs / "sweep.json").read_text())["points"]:
-        given = dict(a.split("=", 1) for a in point["assignments"])
-        found[point["run"]] = names[given["change"]]
-    return found
-
-
 def mean(part: str, metric: str) -> pl.Expr:
     """Return the mean over the three tasks."""
     return pl.mean_horizontal(f"validation/{task}/{part}{metric}" for task in TASKS)
 
 
-def against(table: pl.DataFrame, base: str, metric: str) -> dict[str, tuple[float, ...]]:
-    """Return relative changes of a metric from arm `base` to each other arm, in %: mean, interval.
-
-    The table must have all arms, because the deviation is pooled over them.
-    """
-    found = differences(table.with_columns(pl.col("change").replace(base, "none")), metric)
-    return {arm: tuple(100 * x for x in change) for arm, change in found.items()}
-
-
-def table5(table: pl.DataFrame) -> None:
-    rows = []
+def add_table5(study: Study, table: pl.DataFrame) -> None:
+    rows: list[list[Cell]] = []
     for arm, paper in PAPER.items():
-        cells = []
+        cells: list[Cell] = []
+        verdicts = []
         for task, theirs in zip(TASKS[1:], paper):
             ours = against(table, "baseline", f"validation/{task}/auc")[arm]
-            cells += [f"{theirs:+} %", f"{change_text(ours)} {verdict(np.sign(theirs), *ours[1:])}"]
-        rows.append((arm, *cells))
-    show(("AUC", "paper: long dwell", "ours", "paper: contribution", "ours"), rows)
+            cells += [theirs, interval(*ours)]
+            verdicts.append(verdict(np.sign(theirs), *ours[1:]))
+        rows.append([arm, *cells, ", ".join(verdicts)])
+    columns = [
+        Column("arm"),
+        *(
+            Column(f"{task} AUC, {who}, %", "+g" if who == "paper" else "+.2f")
+            for task in ("long dwell", "contribution")
+            for who in ("paper", "ours")
+        ),
+        Column("verdicts"),
+    ]
+    study.add("table5", "Table 5: relative changes from the baseline.", columns, rows)
 
 
-def arms(table: pl.DataFrame, part: str) -> None:
-    """Report means over the three tasks and the seeds, and changes from the baseline."""
+def add_arms(study: Study, table: pl.DataFrame, name: str, part: str) -> None:
+    """Add means over the three tasks and the seeds, and changes from the baseline."""
     changes = {m: against(table, "baseline", f"mean/{part}{m}") for m in ("ne", "auc")}
-    rows = []
+    rows: list[list[Cell]] = []
     for arm in ARMS:
-        here = table.filter(change=arm)
-        cells = []
-        for metric, found in changes.items():
-            cells.append(f"{column(here, f'mean/{part}{metric}').mean():.4f}")
-            cells.append(change_text(found[arm]) if arm in found else "")
-        rows.append((arm, f"{int(column(here, 'params_tables')[0]):,}", *cells))
-    show(("arm", "table parameters", "NE", "change", "AUC", "change"), rows)
+        runs = table.filter(change=arm)
+        cells: list[Cell] = []
+        for metric, change in changes.items():
+            cells.append(float(column(runs, f"mean/{part}{metric}").mean()))
+            cells.append(interval(*change[arm]) if arm in change else None)
+        rows.append([arm, int(column(runs, "params_tables")[0]), *cells])
+    columns = [
+        Column("arm"),
+        Column("table parameters", ",d"),
+        Column("NE", ".4f"),
+        Column("change of NE, %", "+.2f"),
+        Column("AUC", ".4f"),
+        Column("change of AUC, %", "+.2f"),
+    ]
+    caption = f"Impressions: {name}. Means of click, long dwell and contribution."
+    study.add(name, caption, columns, rows)
 
 
-def pairs(table: pl.DataFrame) -> None:
-    """Report the effect of semantic ids as the only ids, against the item id and against no id."""
-    rows = []
+def add_pairs(study: Study, table: pl.DataFrame) -> None:
+    """Add the effect of semantic ids as the only ids, against the item id and against no id."""
+    rows: list[list[Cell]] = []
     for arm, base in (("only SID", "only id"), ("no id, add SID", "no id")):
         for name, part in SLICES.items():
-            found = [
-                change_text(against(table, base, f"mean/{part}{m}")[arm]) for m in ("ne", "auc")
-            ]
-            rows.append((f"{arm} against {base}", name, *found))
-    show(("arms", "impressions", "NE", "AUC"), rows)
-
-
-def change_text(change: tuple[float, ...]) -> str:
-    return "{:+.2f} % [{:+.2f}, {:+.2f}]".format(*change)
+            change = against(table, base, f"mean/{part}auc")[arm]
+            rows.append([f"{arm} against {base}", name, interval(*change)])
+    columns = [Column("arms"), Column("impressions"), Column("change of AUC, %", "+.2f")]
+    study.add("pairs", "Semantic ids against item ids.", columns, rows)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__file__, __doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "semantic_ids")
     parser.add_argument("--data", type=Path, help="prepared data [its own world]")
     return parser.parse_args()

@@ -1,7 +1,7 @@
 """Is a full training step of LiGR on CPU faster than that of the same model in PyTorch?
 
-    python experiments/step.py --torch TORCH_ENV/bin/python                          T = 512
-    python experiments/step.py --torch TORCH_ENV/bin/python --seq-len 2048 --rows 4
+    python experiments/step.py --torch TORCH_ENV/bin/python                 T = 512 and T = 2048
+    python experiments/step.py --torch TORCH_ENV/bin/python --sizes 512x16  tokens x rows of a batch
 
 LiGR-S: D = 128, 4 layers, H = 4, F = 4 D, float32, four looked-up features (16 k lookups in a batch
 of 8,192 tokens), one of them in a table of 1e6 x 32. The JAX side is the trainer: its compiled
@@ -20,18 +20,9 @@ rounds. Before timing, both must agree on the loss and the gradient norm of one 
 parameters, on the number of dense parameters, and on the FLOPs of matrix products outside
 attention. Run it on an idle machine.
 
-Expected (21 November 2026, two shared AMD cores with AVX-512, jemalloc, PyTorch 2.13), ms a step:
-
-    T      B    ligr_jax   AdamW   SparseAdam   Adagrad, sparse   the fastest over ligr_jax
-    512    16      307       589         564               565     1.85 [1.82, 1.90]
-    2048    4      488      1238        1241              1257     2.52 [2.50, 2.65]
-
-This is 49 and 47 % of the float32 peak that a product of 2048 x 2048 matrices reaches. Profile at
-T = 512: two fifths of the time are attention, whose tile products reach half the peak (see
-attention.py); two fifths are other matrix products, near their peak; one fifth is GELU, norms,
-gates, and one device waiting for the other while the input pipeline uses its core.
-
-Time: 4 and 6 minutes.
+Expected: 1.85 times as fast as the fastest of PyTorch at T = 512, 2.5 times at T = 2048; 49 and
+47 % of the float32 peak that a product of 2048 x 2048 matrices reaches. Numbers:
+experiments/results/step.json. Time: 4 and 6 minutes.
 """
 
 import argparse
@@ -41,6 +32,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lib.options import make_parser
+from lib.results import Cell, Column, Study, interval
 from peers.workers import Neighbours, Worker, allocator, alternate, quartiles, ratio
 
 from ligr_jax.parallel.host import use_all_cores
@@ -53,7 +46,7 @@ SETTINGS = {
     "train.steps": 1_000_000,  # never reached
     "track.wandb": "off",
 }
-BATCHES = 8  # that PyTorch's side goes round
+BATCHES = 8  # that the side of PyTorch repeats
 TORCH_TABLES = ("AdamW", "SparseAdam", "Adagrad, sparse")
 
 
@@ -61,16 +54,43 @@ def main() -> None:
     use_all_cores()  # for the worker
     args, neighbours = arguments(), Neighbours()
     name, env = allocator(args.allocator)
+    print(f"allocator: {name}; {args.rounds} rounds of {args.steps} steps", flush=True)
+    study = Study.of(__file__, __doc__)
+    rows: list[list[Cell]] = []
+    for seq_len, batch in args.sizes:
+        report = {"allocator": name, **measure(args, env, seq_len, batch)}
+        print(table(report))
+        path = args.out / f"step-{seq_len}.json"
+        path.write_text(json.dumps(report, indent=1) + "\n")
+        print(path)
+        rows.append([seq_len, batch, *row_cells(report)])
+    print(f"other processes took {neighbours.share():.0%} of the cores meanwhile")
+    columns = [
+        Column("T", "d"),
+        Column("B", "d"),
+        Column("ligr_jax, ms", ".0f"),
+        *(Column(f"{name}, ms", ".0f") for name in TORCH_TABLES),
+        Column("the fastest over ligr_jax", ".2f"),
+        Column("ligr_jax, % of the float32 peak", ".0f"),
+    ]
+    study.add("step", "A training step: medians, with quartiles of the ratio.", columns, rows)
+    study.record(args.record)
+
+
+def measure(
+    args: argparse.Namespace, env: dict[str, str], seq_len: int, batch: int
+) -> dict[str, Any]:
+    """Return the seconds of a step on each side, and what both sides trained."""
     ours = Worker(sys.executable, "step_jax", env)
     sides = [ours]
-    print(f"allocator: {name}; {args.rounds} rounds of {args.steps} steps", flush=True)
-    folder = args.out / f"step-{args.seq_len}"
+    folder = args.out / f"step-{seq_len}"
+    chosen = settings(args, seq_len, batch)
     started = ours.ask(
         "start",
         out=str(folder),
         impressions=args.impressions,
         batches=BATCHES,
-        settings=settings(args),
+        settings=chosen,
     )
     samples = {
         "ligr_jax": lambda: ours.ask("steps", count=args.steps),
@@ -87,34 +107,25 @@ def main() -> None:
         }
         samples["matmul, PyTorch"] = lambda: theirs.ask("matmul")
     alternate(samples, 1)  # warm
-    seconds = alternate(samples, args.rounds)
     report = {
-        "allocator": name,
+        "seconds": alternate(samples, args.rounds),
         "sides": [side.ask("hello") for side in sides],
-        "settings": settings(args),
+        "settings": chosen,
         **{k: started[k] for k in ("parameters", "lookups", "packing")},
         "flops": ours.ask("flops"),
-        "seconds": seconds,
     }
     ours.ask("close")
     for side in sides:
         side.close()
-    report["neighbours"] = neighbours.share()
-    print(table(report))
-    path = args.out / f"step-{args.seq_len}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(path)
+    return report
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__file__, __doc__)
     add = parser.add_argument
     add("--torch", metavar="PYTHON", help="an interpreter with PyTorch")
     add("--out", type=Path, default=Path("runs/step"), help="where all goes [%(default)s]")
-    add("--seq-len", type=int, default=512, metavar="T", help="tokens of a row [%(default)s]")
-    add("--rows", type=int, default=16, metavar="B", help="of a batch [%(default)s]")
+    add("--sizes", type=size, nargs="+", default=[(512, 16), (2048, 4)], metavar="TxB")
     add("--width", type=int, default=128, metavar="D", help="[%(default)s]")
     add("--depth", type=int, default=4, help="historical layers [%(default)s]")
     add("--set-depth", type=int, default=0, help="set-wise layers after them [%(default)s]")
@@ -122,20 +133,28 @@ def arguments() -> argparse.Namespace:
     add("--steps", type=int, default=4, help="of each side in a round [%(default)s]")
     add("--impressions", type=int, default=400_000, help="of the world, about [%(default)s]")
     add("--allocator", default="auto", help="auto, none, or the path of a library [%(default)s]")
-    add("overrides", nargs="*", metavar="name=value", help="e.g. model.implementation=dense")
+    add(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="e.g. model.implementation=dense"
+    )
     return parser.parse_args()
 
 
-def settings(args: argparse.Namespace) -> list[str]:
+def size(text: str) -> tuple[int, int]:
+    """Return tokens of a row and rows of a batch of a text such as 512x16."""
+    tokens, rows = text.split("x")
+    return int(tokens), int(rows)
+
+
+def settings(args: argparse.Namespace, seq_len: int, batch: int) -> list[str]:
     dials = {
-        "data.seq_len": args.seq_len,
-        "optim.batch": args.rows,
+        "data.seq_len": seq_len,
+        "optim.batch": batch,
         "model.width": args.width,
         "model.depth": args.depth,
         "model.set_depth": args.set_depth,
         "model.heads": 4,
     }
-    return [*(f"{k}={v}" for k, v in {**SETTINGS, **dials}.items()), *args.overrides]
+    return [*(f"{k}={v}" for k, v in {**SETTINGS, **dials}.items()), *args.set]
 
 
 def require_agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
@@ -149,11 +168,34 @@ def require_agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
             raise SystemExit(f"{name}: {ours[name]:.7g} against {theirs[name]:.7g} in PyTorch")
 
 
+def float32_peak(report: dict[str, Any]) -> float:
+    """Return FLOP/s of the product of 2048 x 2048 matrices, on the faster side."""
+    products = [s for name, s in report["seconds"].items() if name.startswith("matmul")]
+    return 2 * 2048**3 / min(quartiles(s)[1] for s in products)
+
+
+def times_of_steps(report: dict[str, Any]) -> dict[str, list[float]]:
+    return {k: v for k, v in report["seconds"].items() if not k.startswith("matmul")}
+
+
+def row_cells(report: dict[str, Any]) -> list[Cell]:
+    """Return medians in ms, the ratio of the fastest to ours, and our share of the peak."""
+    times = times_of_steps(report)
+    median = {name: quartiles(s)[1] for name, s in times.items()}
+    theirs = [median.get(f"PyTorch, {name}") for name in TORCH_TABLES]
+    fastest = min((n for n in median if n != "ligr_jax"), key=lambda n: median[n], default=None)
+    over: Cell = None
+    if fastest is not None:
+        low, middle, high = ratio(times[fastest], times["ligr_jax"])
+        over = interval(middle, low, high)
+    share = 100 * report["flops"] / median["ligr_jax"] / float32_peak(report)
+    milliseconds = (None if s is None else 1e3 * s for s in (median["ligr_jax"], *theirs))
+    return [*milliseconds, over, share]
+
+
 def table(report: dict[str, Any]) -> str:
     """Return times, rates relative to the measured peak, and ratios."""
-    seconds = dict(report["seconds"])
-    products = [seconds.pop(k) for k in list(seconds) if k.startswith("matmul")]
-    peak = 2 * 2048**3 / min(quartiles(times)[1] for times in products)
+    peak, seconds = float32_peak(report), times_of_steps(report)
     lines = [
         "",
         *report["sides"],
@@ -161,7 +203,6 @@ def table(report: dict[str, Any]) -> str:
         f"parameters, {report['lookups']:,} lookups, {report['flops'] / 1e9:.1f} GFLOP a step, "
         f"rows {report['packing']:.1%} full",
         f"float32 peak, by a product of 2048 x 2048 matrices: {peak / 1e9:.0f} GFLOP/s",
-        f"other processes took {report['neighbours']:.0%} of the cores meanwhile",
         "",
         "| | ms a step | quartiles | GFLOP/s | of the peak | its time over ligr_jax's |",
         "|---|---|---|---|---|---|",
@@ -174,11 +215,6 @@ def table(report: dict[str, Any]) -> str:
             f"| {name} | {1e3 * middle:.1f} | {1e3 * low:.1f}, {1e3 * high:.1f} | "
             f"{rate / 1e9:.1f} | {rate / peak:.0%} | {r[1]:.2f} [{r[0]:.2f}, {r[2]:.2f}] |"
         )
-    theirs = {name: quartiles(times)[1] for name, times in seconds.items() if name != "ligr_jax"}
-    if theirs:
-        fastest = min(theirs, key=lambda name: theirs[name])
-        middle = ratio(seconds[fastest], seconds["ligr_jax"])[1]
-        lines += ["", f"the one to beat: {fastest}, {middle:.2f} times ligr_jax's time"]
     return "\n".join(lines)
 
 

@@ -17,38 +17,10 @@ pipeline gives them. Processes are kept alive and take turns; a time is the medi
 Then the same on simulated devices (data x model) with every placement, with the bytes a device
 sends per step as predicted by the planner and as read from the compiled program; and a full
 training step (D = 128, 4 layers, T = 512, B = 16) with its two tables split by columns. --all runs
-perfect_hash.py (which needs `pip install bbhash`), quantize.py and ten_million.py too, whose heads
-have the results; with --all 13 minutes.
+perfect_hash.py (which needs `pip install bbhash`), quantize.py and ten_million.py too: 13 minutes.
 
-Expected (21 November 2026, two AMD cores with AVX-512, jemalloc, PyTorch 2.13), ms:
-
-    law      V       rowwise   host   dense   Adagrad   SparseAdam   row-wise
-    zipf     1e5         6.4    4.4     9.3      19.0         23.4       13.8
-    zipf     1e6         9.3    5.1    43.6      32.0         39.9       23.4
-    zipf     1e7        11.4    4.0              26.3         34.3       17.1
-    uniform  1e5         9.3    4.0     7.7      21.4         25.7       15.8
-    uniform  1e6        10.0    3.5    45.6      31.7         45.8       16.5
-    uniform  1e7        13.1    3.6              41.9         58.4       23.6
-
-By ratios of rounds 3.0, 3.1, 2.4, 2.3, 3.4, 3.2 times as fast as Adagrad, 2.2, 2.0, 1.6, 1.7, 1.7,
-1.7 times the row-wise one written by hand; V = 1e7 takes 1.8 (Zipf) and 1.4 (uniform) times V =
-1e5. Another run of the same day, slower on both sides, had 2.5 to 3.8 and 1.4 to 2.3. The traffic
-bound is 2 ms. Most of the time is XLA's gather on a CPU.
-
-On two cores simulated devices only share them; ms, and MiB that each sends:
-
-    placement    V      1 x 2         1 x 4         1 x 8         2 x 4
-    replicated   1e5    11.3   12.2   16.7   18.3   28.4   21.4   28.4   21.4
-    replicated   1e6    15.5   12.2   22.4   18.3   37.7   21.4   36.0   21.4
-    column_wise  1e5    13.3    6.9   13.9    5.7   15.7    4.0   20.6    6.2
-    column_wise  1e6    14.7    6.9   14.4    5.7   20.1    4.0   23.2    6.2
-    row_wise     1e6    16.4   12.6   26.2   18.9   46.1   22.0   36.0   21.6
-    table_wise   1e6    19.2   12.6   28.9   18.9   51.0   22.0   38.8   21.6
-
-Planned and sent bytes are equal in every case. A whole step: 339, 326, 350, 350 ms at V = 1e5 and
-284, 297, 312, 306 ms at 1e6.
-
-Time: 4 minutes.
+Expected: 2 to 5 times as fast as PyTorch's sparse optimizers; V = 1e7 takes 1.4 to 1.8 times V =
+1e5; planned and sent bytes are equal. Numbers: experiments/results/tables.json. Time: 4 minutes.
 """
 
 import argparse
@@ -58,11 +30,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lib.options import make_parser
+from lib.results import Cell, Column, Study, interval
 from peers.workers import Neighbours, Worker, allocator, alternate, quartiles, ratio
 
 ROWS = (100_000, 1_000_000, 10_000_000)
@@ -83,25 +57,29 @@ def main() -> None:
         sys.exit("--all needs BBHash: pip install bbhash")
     name, env = allocator(args.allocator)
     print(f"allocator: {name}; {args.rounds} rounds", flush=True)
-    report = {part: PARTS[part](args, env) for part in args.parts}
+    study = Study.of(__file__, __doc__)
+    report = {part: PARTS[part](study, args, env) for part in args.parts}
     print(f"other processes took {neighbours.share():.0%} of the cores meanwhile")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
     print(args.out)
+    study.record(args.record)
     for script in OTHERS if args.all else ():
         print(f"\n{script}", flush=True)
         subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
 
 
-def race(args: argparse.Namespace, env: dict[str, str]) -> dict[str, dict[str, list[float]]]:
-    """Report one device against PyTorch."""
+def race(
+    study: Study, args: argparse.Namespace, env: dict[str, str]
+) -> dict[str, dict[str, list[float]]]:
+    """Add one device against PyTorch."""
     ours = Worker(sys.executable, "tables_jax", env)
     theirs = Worker(args.torch, "tables_torch", env) if args.torch else None
     sides = [side for side in (ours, theirs) if side]
     for side in sides:
         print(side.ask("hello"))
-    seconds = {}
-    print("\nMedians, ms.\n\n| law | V |", " | ".join(COLUMNS), "|\n" + "|---" * 8 + "|")
+    seconds: dict[str, dict[str, list[float]]] = {}
+    rows: list[list[Cell]] = []
     for law, v in itertools.product(("zipf", "uniform"), args.rows):
         samples: dict[str, Any] = {}
         for kind in ("rowwise", "host") + ("dense",) * (v <= DENSE_UP_TO):
@@ -110,26 +88,21 @@ def race(args: argparse.Namespace, env: dict[str, str]) -> dict[str, dict[str, l
             samples |= {kind: contestant(theirs, kind, law, v, args.lookups) for kind in TORCH}
         alternate(samples, 2)  # compiles and warms
         seconds[f"{law} {v}"] = times = alternate(samples, args.rounds)
-        cells = (f"{1e3 * quartiles(times[k])[1]:.1f}" if k in times else "" for k in COLUMNS)
-        print(f"| {law} | {v:,} |", " | ".join(cells), "|", flush=True)
+        cells = (1e3 * quartiles(times[k])[1] if k in times else None for k in COLUMNS)
+        rows.append([law, v, *cells])
     for side in sides:
         side.close()
-    print(*ratios(seconds), sep="\n")
+    columns = [Column("ids"), Column("V", ",d"), *(Column(name, ".1f") for name in COLUMNS)]
+    study.add("times", "One device: medians, ms.", columns, rows)
+    add_ratios(study, seconds)
     return seconds
 
 
-def on_meshes(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, Any]]:
-    """Report the same global batch on 2, 4 and 8 simulated devices with every placement."""
-    print(
-        "\nOne table on simulated devices: ms a step, and KiB a device sends in it, as planned and "
-        "as compiled.\n\n| placement | V | "
-        + " | ".join(f"{d} x {m} | planned | sent" for d, m in MESHES)
-        + " |\n"
-        + "|---" * (2 + 3 * len(MESHES))
-        + "|"
-    )
+def on_meshes(study: Study, args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, Any]]:
+    """Add the same global batch on 2, 4 and 8 simulated devices with every placement."""
     workers = simulated(env)
     found = []
+    rows: list[list[Cell]] = []
     for placement, v in itertools.product(PLACEMENTS, fewest_and_most(args.rows)):
         samples, sent = {}, {}
         for (data, model), (key, worker) in zip(MESHES, workers.items()):
@@ -140,24 +113,31 @@ def on_meshes(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, A
         alternate(samples, 2)
         times = alternate(samples, args.rounds)
         found.append({"placement": placement, "rows": v, "seconds": times, "bytes": sent})
-        cells = []
         for key, size in sent.items():
-            kib = (f"{size[x] / 1024:,.0f}" for x in ("planned", "sent"))
-            cells += [f"{1e3 * quartiles(times[key])[1]:.1f}", *kib]
-        print(f"| {placement} | {v:,} |", " | ".join(cells), "|", flush=True)
+            mib = (size[kind] / 2**20 for kind in ("planned", "sent"))
+            rows.append([placement, v, key, 1e3 * quartiles(times[key])[1], *mib])
     for worker in workers.values():
         worker.close()
+    columns = [
+        Column("placement"),
+        Column("V", ",d"),
+        Column("data x model"),
+        Column("step, ms", ".1f"),
+        Column("planned, MiB", ".1f"),
+        Column("sent, MiB", ".1f"),
+    ]
+    caption = "One table on simulated devices: time of a step, and what each device sends in it."
+    study.add("mesh", caption, columns, rows)
     return found
 
 
-def whole_steps(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, Any]]:
-    """Report a training step of a model with two tables sharded by columns over all devices."""
-    print(
-        "\nA whole training step, tables by columns: ms.\n\n| V |",
-        " | ".join(f"{d} x {m}" for d, m in MESHES),
-        "|\n" + "|---" * (1 + len(MESHES)) + "|",
-    )
-    workers, found = simulated(env), []
+def whole_steps(
+    study: Study, args: argparse.Namespace, env: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Add a training step of a model with two tables sharded by columns over all devices."""
+    workers = simulated(env)
+    found = []
+    rows: list[list[Cell]] = []
     for v in fewest_and_most(args.rows):
         samples = {}
         for (data, model), (key, worker) in zip(MESHES, workers.items()):
@@ -167,10 +147,11 @@ def whole_steps(args: argparse.Namespace, env: dict[str, str]) -> list[dict[str,
         alternate(samples, 1)
         times = alternate(samples, args.rounds)
         found.append({"rows": v, "seconds": times})
-        cells = (f"{1e3 * quartiles(times[key])[1]:.0f}" for key in workers)
-        print(f"| {v:,} |", " | ".join(cells), "|", flush=True)
+        rows.append([v, *(1e3 * quartiles(times[key])[1] for key in workers)])
     for worker in workers.values():
         worker.close()
+    columns = [Column("V", ",d"), *(Column(f"{key}, ms", ".0f") for key in workers)]
+    study.add("step", "A whole training step, tables by columns.", columns, rows)
     return found
 
 
@@ -187,7 +168,6 @@ def simulated(env: dict[str, str]) -> dict[str, Worker]:
 
 
 PARTS = {"race": race, "mesh": on_meshes, "step": whole_steps}
-# Their docstrings have the results.
 OTHERS = ("perfect_hash.py", "quantize.py", "ten_million.py")
 
 
@@ -201,29 +181,37 @@ def fewest_and_most(rows: list[int]) -> list[int]:
     return sorted({min(rows), min(max(rows), MESH_ROWS)})
 
 
-def ratios(seconds: dict[str, dict[str, list[float]]]) -> Iterator[str]:
-    """Return the ratios of PyTorch's times to ours, and of a hundred times the rows."""
-    yield ""
+def add_ratios(study: Study, seconds: dict[str, dict[str, list[float]]]) -> None:
+    """Add the ratios of PyTorch's times to ours; print those of a hundred times the rows."""
+    rows: list[list[Cell]] = []
     for case, times in seconds.items():
-        for kind in (k for k in TORCH if k in times):
-            low, middle, high = ratio(times[kind], times["rowwise"])
-            yield f"{case}: {kind} / rowwise {middle:.2f} [{low:.2f}, {high:.2f}]"
+        law, v = case.split()
+        if TORCH[0] in times:
+            cells = []
+            for kind in TORCH:
+                low, middle, high = ratio(times[kind], times["rowwise"])
+                cells.append(interval(middle, low, high))
+            rows.append([law, int(v), *cells])
+    if rows:
+        columns = [Column("ids"), Column("V", ",d"), *(Column(name, ".1f") for name in TORCH)]
+        caption = "PyTorch's times over ours: medians of the rounds' ratios, with quartiles."
+        study.add("ratios", caption, columns, rows)
     for law in ("zipf", "uniform"):
         of_law = [times["rowwise"] for case, times in seconds.items() if law in case]
         if len(of_law) > 1:
             grown = quartiles(of_law[-1])[1] / quartiles(of_law[0])[1]
-            yield f"{law}: rowwise at the largest V over the smallest {grown:.2f}"
+            print(f"{law}: rowwise at the largest V over the smallest {grown:.2f}")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__file__, __doc__)
     add = parser.add_argument
     add("--torch", metavar="PYTHON", help="an interpreter with PyTorch")
     add("--out", type=Path, default=Path("runs/tables.json"), help="[%(default)s]")
     add("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="[all]")
-    add("--all", action="store_true", help="and what tables are hashed, quantized, filled with")
+    add(
+        "--all", action="store_true", help="run perfect_hash.py, quantize.py and ten_million.py too"
+    )
     add("--rounds", type=int, default=11, help="[%(default)s]")
     add("--rows", type=int, nargs="+", default=ROWS, metavar="V")
     add("--lookups", type=int, default=100_000, help="a step [%(default)s]")

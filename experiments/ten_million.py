@@ -11,22 +11,9 @@ files count while they are in memory; `prepared/items.arrow` is 1.3 GiB of that.
 
 Last, one process trains with 1e5 and with 1e7 rows in turn: a step's time must not grow with them.
 
-Expected (21 November 2026, two shared AMD cores with AVX-512):
-
-    command                            seconds   largest process   all together, MiB
-    world                                   52             1,769               3,052
-    prepare                                 30             4,775               4,775
-    train, one device, jemalloc             33             4,042               4,042
-    train, one device, none                 34             3,662               3,662
-    train, two, by columns, jemalloc        38             4,032               4,032
-    train, two, by columns, none            40             3,708               3,708
-    eval, two, by columns                   14             3,440               3,440
-
-    V =    100,000: 22.7 ms a step [21.9, 24.3]
-    V = 10,000,001: 22.7 ms a step [20.4, 24.0]
-
-The model itself learns nothing here: 60 steps see a thousandth of the items. Time: 5 minutes; 4 GB
-on disk.
+Expected: at most 4.7 GiB; steps of 23 ms with 1e5 and with 1e7 rows. The model learns nothing here:
+60 steps see a thousandth of the items. Numbers: experiments/results/ten_million.json. Time: 5
+minutes; 4 GB on disk.
 """
 
 import argparse
@@ -39,6 +26,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lib.options import make_parser
+from lib.results import Cell, Column, Study, interval
 from peers.workers import Neighbours, alternate, quartiles
 
 ITEMS, ROWS = 10_000_000, (100_000, 10_000_001)
@@ -67,7 +56,7 @@ def main() -> None:
         print(json.dumps(step_times(data, args.rounds)))
         return
     neighbours = Neighbours()
-    print("| command | seconds | largest process, MiB | all together, MiB |\n|---|---|---|---|")
+    study = Study.of(__file__, __doc__, (0,))
     members = ("--members", str(args.members))
     peaks = [
         measured("world", ["world", "--items", str(ITEMS), *members, "--out", str(log)]),
@@ -80,26 +69,38 @@ def main() -> None:
             label = f"train, {name}, LIGR_ALLOCATOR={allocator}"
             peaks.append(measured(label, command, env | {"LIGR_ALLOCATOR": allocator}))
     peaks.append(measured("eval, two, by columns", ["eval", str(run), "--split", "test"], TWO))
-    print(f"largest: {max(peaks):,} MiB, {'within' if max(peaks) <= LIMIT_MIB else 'ABOVE'} 6 GiB")
+    columns = [
+        Column("command"),
+        Column("seconds", ".0f"),
+        Column("largest process, MiB", ",d"),
+        Column("all processes, MiB", ",d"),
+    ]
+    study.add("memory", "Time and peak of resident memory of each command.", columns, peaks)
+    largest = max(row[-1] for row in peaks)
+    print(f"largest: {largest:,} MiB, {'within' if largest <= LIMIT_MIB else 'ABOVE'} 6 GiB")
     again = [sys.executable, __file__, "--times", "--out", str(args.out)]
     again += ["--rounds", str(args.rounds)]
     times = subprocess.run(again, env=os.environ | ONE, check=True, capture_output=True, text=True)
+    steps: list[list[Cell]] = []
     for rows, seconds in json.loads(times.stdout.splitlines()[-1]).items():
         low, middle, high = (1e3 * x for x in quartiles(seconds))
-        print(f"V = {int(rows):>10,}: {middle:.1f} ms a step [{low:.1f}, {high:.1f}]")
+        steps.append([int(rows), interval(middle, low, high)])
+    caption = "A step by rows of the item table: median and quartiles."
+    study.add("step", caption, [Column("V", ",d"), Column("step, ms", ".1f")], steps)
     print(f"all processes of the machine but this took {neighbours.share():.0%} of its cores")
+    study.record(args.record)
 
 
-def measured(label: str, words: Sequence[str], env: dict[str, str] | None = None) -> int:
-    """Run `ligr WORDS`, print its row, and return the peak of all its processes in MiB."""
+def measured(label: str, words: Sequence[str], env: dict[str, str] | None = None) -> list[Cell]:
+    """Run `ligr WORDS` and return its row: label, seconds, and peaks in MiB."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "ligr_jax", *words]
     process = subprocess.Popen(
         command, env=os.environ | (env or {}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    said: list[bytes] = []
+    output: list[bytes] = []
     assert process.stdout is not None
-    reader = threading.Thread(target=lambda out: said.extend(out), args=(process.stdout,))
+    reader = threading.Thread(target=lambda out: output.extend(out), args=(process.stdout,))
     reader.start()
     largest = together = 0
     while process.poll() is None:
@@ -109,11 +110,11 @@ def measured(label: str, words: Sequence[str], env: dict[str, str] | None = None
         time.sleep(0.05)
     reader.join()
     if process.returncode:
-        sys.exit(f"{' '.join(command)}\n{b''.join(said).decode()}")
+        sys.exit(f"{' '.join(command)}\n{b''.join(output).decode()}")
     largest, together = largest // 1024, max(largest, together) // 1024
     seconds = time.perf_counter() - began
-    print(f"| {label} | {seconds:.0f} | {largest:,} | {together:,} |", flush=True)
-    return together
+    print(f"{label}: {seconds:.0f} s", file=sys.stderr, flush=True)
+    return [label, seconds, largest, together]
 
 
 def family(root: int) -> list[int]:
@@ -180,14 +181,12 @@ def stepper(data: Path, rows: int) -> Callable[[], float]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__file__, __doc__)
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/ten_million"), help="new or empty [%(default)s]")
     add("--members", type=int, default=20_000, help="[%(default)s]")
     add("--rounds", type=int, default=11, help="of the steps [%(default)s]")
-    add("--times", action="store_true", help="the steps alone, of data that are there")
+    add("--times", action="store_true", help="only the steps, on data that exist")
     return parser.parse_args()
 
 

@@ -11,19 +11,8 @@ medians over the rounds. The table has the cost of a group divided by K times th
     cores       seconds that cores worked in it, which idle cores do not add to
     training    wall time of the steps, as the runs' summaries have it (`seconds`)
 
-Expected (21 November 2026, two AMD cores, other processes at the lowest priority):
-
-                  demo-1: alone 14.5, 16.4, 1.3 s      demo-5: alone 18.3, 21.5, 2.2 s
-                  command   cores   training           command   cores   training
-    2 seeds          0.49    0.52       0.58              0.54    0.58       0.71
-    4 seeds          0.28    0.29       0.47              0.32    0.34       0.50
-    2 rates          0.47    0.49       0.44              0.55    0.59       0.68
-    4 rates          0.27    0.28       0.29              0.36    0.34       0.48
-
-Four runs as one command take about the time of one: starting and compiling are most of what runs of
-this size cost, and small steps leave cores idle that a group's larger ones use.
-
-Time: 7 minutes.
+Expected: four runs as one command take about the time of one, because starting and compiling are
+most of the cost of runs this small. Numbers: experiments/results/together.json. Time: 7 minutes.
 """
 
 import argparse
@@ -36,6 +25,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from lib.options import make_parser
+from lib.results import Cell, Column, Study
 from peers.workers import Neighbours, alternate, quartiles
 
 KINDS: dict[str, Callable[[int], str]] = {
@@ -50,6 +41,7 @@ def main() -> None:
     if not data.is_dir():
         ligr("world", "--out", str(data.parent / "log"), "--members", "3000", "--seed", "0")
         ligr("prepare", str(data.parent / "log"), "--out", str(data))
+    study = Study.of(__file__, __doc__)
     report = {}
     for preset in args.presets:
         trials = {
@@ -58,16 +50,15 @@ def main() -> None:
         }
         alternate({name: trial.sample for name, trial in trials.items()}, args.rounds)
         report[preset] = {name: trial.seconds for name, trial in trials.items()}
-        print(table(preset, trials), flush=True)
+        add_costs(study, preset, trials)
         path = args.out / "together.json"
         path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"\nother processes took {neighbours.share():.0%} of the cores meanwhile\n{path}")
+    study.record(args.record)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__file__, __doc__)
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/together"), help="where all goes [%(default)s]")
     add("--presets", nargs="+", default=["demo-1", "demo-5"], metavar="NAME")
@@ -112,14 +103,17 @@ class Trial:
         return self.seconds["command"][-1]
 
 
-def table(preset: str, trials: dict[str, Trial]) -> str:
+def add_costs(study: Study, preset: str, trials: dict[str, Trial]) -> None:
+    """Add the seconds of one run, and the cost of each group over that of its runs alone."""
     alone = {name: quartiles(times)[1] for name, times in trials["alone 1"].seconds.items()}
-    shown = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in alone.items())
-    lines = ["", f"{preset}, alone: {shown}", f"| | {' | '.join(alone)} |", "|---|---|---|---|"]
+    rows: list[list[Cell]] = [["one run alone, seconds", *alone.values()]]
     for name, trial in trials.items():
-        ratios = [quartiles(trial.seconds[m])[1] / (trial.k * alone[m]) for m in alone]
-        lines.append(f"| {name} | {' | '.join(f'{r:.2f}' for r in ratios)} |")
-    return "\n".join(lines)
+        if name != "alone 1":
+            ratios = (quartiles(trial.seconds[m])[1] / (trial.k * alone[m]) for m in alone)
+            rows.append([name, *ratios])
+    columns = [Column("runs"), *(Column(name, ".2f") for name in alone)]
+    caption = f"{preset}: one run alone, and groups of K runs over K times the cost of one."
+    study.add(preset, caption, columns, rows)
 
 
 def worked_seconds() -> float:

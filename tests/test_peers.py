@@ -1,4 +1,4 @@
-"""Races against other libraries: both sides are given the same work, and the scripts still run."""
+"""Races against other libraries: both sides get the same work, and the scripts still run."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ TINY = ["--tokens", "64", "--sessions", "8", "--members", "4", "--temporaries", 
 
 @pytest.mark.parametrize("kind", ["history", "in_session"])
 @pytest.mark.parametrize("members", [1, 4])
-def test_both_sides_mask_alike(kind: str, members: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_sides_mask_equally(kind: str, members: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     from peers import cases
 
@@ -29,24 +29,35 @@ def test_both_sides_mask_alike(kind: str, members: int, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [
-        ("attention.py", [*TINY, "--dtypes", "float32"]),
+        ("attention.py", [*TINY, "--dtypes", "float32", "--record", "RECORD"]),
         ("attention_gpu.py", ["--smoke", "--parts", "step"]),
     ],
 )
 def test_races_run(script: str, arguments: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "out.json"
+    out, record = tmp_path / "out.json", tmp_path / "record.json"
     command = [sys.executable, str(EXPERIMENTS / script), "--rounds", "1", "--out", str(out)]
-    subprocess.run([*command, *arguments], check=True, capture_output=True, timeout=300)
+    command += [str(record) if word == "RECORD" else word for word in arguments]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
     report = json.loads(out.read_text())
     seconds = [x["seconds"] for part in ("cases", "step") for x in report.get(part, [])]
     assert seconds
     assert all(seconds)
+    if record.exists():
+        # The race with PyTorch, whose table is `speed`, needs another environment.
+        assert recorded_columns(record).keys() == {"temporaries"}
+    assert record.exists() == ("RECORD" in arguments)
+
+
+def recorded_columns(path: Path) -> dict[str, list[str]]:
+    tables = json.loads(path.read_text())["tables"]
+    return {table["name"]: [column["name"] for column in table["columns"]] for table in tables}
 
 
 def test_the_race_of_tables_runs(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     command = [sys.executable, str(EXPERIMENTS / "tables.py"), "--rounds", "1", "--out", str(out)]
     command += ["--rows", "50", "200", "--lookups", "104", "--tokens", "32"]
+    command += ["--record", str(tmp_path / "record.json")]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     report = json.loads(out.read_text())
     assert set(report["race"]) == {"zipf 50", "zipf 200", "uniform 50", "uniform 200"}
@@ -54,5 +65,8 @@ def test_the_race_of_tables_runs(tmp_path: Path) -> None:
     assert len(report["mesh"]) == 8
     assert [case["rows"] for case in report["step"]] == [50, 200]
     sent = [b for case in report["mesh"] for b in case["bytes"].values()]
-    # Beside them, the loss is summed.
+    # The sum of the loss is sent too.
     assert all(0 < b["planned"] <= b["sent"] < b["planned"] + 32 for b in sent)
+    recorded = recorded_columns(tmp_path / "record.json")
+    shown = recorded_columns(EXPERIMENTS / "results" / "tables.json")
+    assert recorded == {name: columns for name, columns in shown.items() if name != "ratios"}

@@ -1,0 +1,1 @@
+"""What the experiments share: results on disk, options, sweeps, comparisons with a paper."""
