@@ -64,8 +64,8 @@ class Rows:
 
 def prepare_days(source: Path, out: Path) -> Path:
     """Prepare the splits: train to 4 May, validation 5 May, test 6 May; session gap six hours."""
-    from ligr_jax.data.prepare.options import PrepareOptions, parse_time
     from ligr_jax.data.prepare.build import prepare
+    from ligr_jax.data.prepare.options import PrepareOptions, parse_time
     from ligr_jax.data.prepare.splits import SplitTimes
     from ligr_jax.data.sources.formats import open_source
 
