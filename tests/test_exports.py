@@ -77,10 +77,8 @@ def test_a_name_exported_twice_is_one_object() -> None:
 
 def test_importing_the_packages_imports_neither_jax_nor_submodules() -> None:
     code = f"""
-import sys, time
-began = time.process_time()
+import sys
 import {", ".join(INITS)}
-assert time.process_time() - began < 0.3
 loaded = {{name for name in sys.modules if name.startswith("ligr_jax.")}}
 assert loaded <= {{"ligr_jax.lazy", *{list(INITS)}}}, loaded
 assert not {{"jax", "flax", "numpy"}} & set(sys.modules)

@@ -9,6 +9,8 @@ predictions of several hosts or batches, concatenate them first.
 import numpy as np
 from numpy.typing import NDArray
 
+from ligr_jax.ops.segments import segments, starts_segment
+
 Floats = NDArray[np.floating]
 
 
@@ -80,7 +82,7 @@ def expected_calibration_error(score: Floats, label: NDArray, bins: int = 20) ->
     order = np.argsort(score, kind="stable")
     p = _sigmoid(score[order])
     y = label[order].astype(np.float64)
-    tied = np.cumsum(_changes(score[order])) - 1
+    tied = np.cumsum(starts_segment(score[order])) - 1
     y = (np.bincount(tied, y) / np.bincount(tied))[tied]
     edges = np.linspace(0, len(p), bins + 1).astype(np.int64)
     gaps = np.abs(np.add.reduceat(np.append(p - y, 0.0), edges[:-1]))
@@ -101,9 +103,9 @@ def ndcg(score: Floats, label: NDArray, session: NDArray) -> float:
     _, group = np.unique(session, return_inverse=True)
     order = np.lexsort((-score, group))
     g, s, y = group[order], score[order], label[order].astype(np.float64)
-    starts = np.flatnonzero(_changes(g))
+    starts, _ = segments(g)
     discount = 1.0 / np.log2(2.0 + np.arange(len(g)) - starts[g])
-    tied = np.cumsum(_changes(g) | _changes(s)) - 1
+    tied = np.cumsum(starts_segment(g, s)) - 1
     shared = np.bincount(tied, discount) / np.bincount(tied)
     dcg = np.bincount(g, y * shared[tied])
     ideal_order = np.lexsort((-label, group))
@@ -120,18 +122,13 @@ def _grouped_auc(score: Floats, label: NDArray, group: NDArray) -> tuple[Floats,
     size = np.bincount(g)
     first = np.cumsum(size) - size
     rank = np.arange(len(g)) - first[g] + 1.0
-    tied = np.cumsum(_changes(g) | _changes(s)) - 1
+    tied = np.cumsum(starts_segment(g, s)) - 1
     rank = (np.bincount(tied, rank) / np.bincount(tied))[tied]
     positives = np.bincount(g, y)
     negatives = size - positives
     wins = np.bincount(g, rank * y) - positives * (positives + 1) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(positives * negatives > 0, wins / (positives * negatives), np.nan), size
-
-
-def _changes(x: NDArray) -> NDArray[np.bool_]:
-    """Mark the first element of every run of equal values; equal infinities are one run."""
-    return np.concatenate([np.ones(min(1, len(x)), bool), x[1:] != x[:-1]])
 
 
 def _sigmoid(z: Floats) -> Floats:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from ligr_jax.ops.segments import segments
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -71,9 +73,7 @@ def random_slates(
     member, session, time = (np.asarray(x)[random] for x in (member, session, time))
     order = np.lexsort((time, session, member))  # stable: ties keep the order of the log
     rows, member, session = random[order], member[order], session[order]
-    changes = (member[1:] != member[:-1]) | (session[1:] != session[:-1])
-    first = np.flatnonzero(np.append(np.ones(min(1, len(rows)), bool), changes))
-    size = np.diff(np.append(first, len(rows)))
+    first, size = segments(member, session)
     position = np.arange(len(rows)) - np.repeat(first, size)
     kept = np.repeat(size > 1, size)
     slate = np.repeat(np.cumsum(size > 1) - 1, size)

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.data.sources.validate import UNTIMED
+from ligr_jax.ops.segments import segments, starts_segment
 
 
 def starts_by_gap(member: np.ndarray, time_ms: np.ndarray, gap_ms: int) -> np.ndarray:
@@ -21,7 +22,7 @@ def starts_by_gap(member: np.ndarray, time_ms: np.ndarray, gap_ms: int) -> np.nd
     Returns:
         bool [N]. A session also starts at the first row of a member and at every untimed row.
     """
-    starts = _changes(member)
+    starts = starts_segment(member)
     starts[1:] |= np.diff(time_ms) > gap_ms
     return starts | (time_ms == UNTIMED) | _after_context(time_ms)
 
@@ -44,7 +45,8 @@ def starts_by_id(member: np.ndarray, time_ms: np.ndarray, session_id: np.ndarray
     row = np.arange(len(member))
     keys = pl.DataFrame({"member": member, "session": session_id, "row": row})
     last_of_session = keys.select(pl.col("row").max().over("member", "session"))["row"].to_numpy()
-    slate_ends = np.append(np.flatnonzero(_changes(member) | _changes(time_ms))[1:], len(row)) - 1
+    slate_first, slate_length = segments(member, time_ms)
+    slate_ends = slate_first + slate_length - 1
     last_of_slate = slate_ends[np.searchsorted(slate_ends, row)]
     last = np.maximum(last_of_session, last_of_slate)
     last[time_ms == UNTIMED] = row[time_ms == UNTIMED]
@@ -56,8 +58,7 @@ def starts_by_id(member: np.ndarray, time_ms: np.ndarray, session_id: np.ndarray
 def number_sessions(member: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the session number of each row, counted from 0 per member, int32 [N]."""
     count = np.cumsum(starts)
-    first = np.flatnonzero(_changes(member))
-    lengths = np.diff(np.append(first, len(member)))
+    first, lengths = segments(member)
     return (count - np.repeat(count[first], lengths)).astype(np.int32)
 
 
@@ -68,13 +69,6 @@ def sessions_merged(
     timed = time_ms != UNTIMED
     ids = pl.DataFrame({"member": member[timed], "session": session_id[timed]})
     return ids.n_unique() - int(starts[timed].sum())
-
-
-def _changes(values: np.ndarray) -> np.ndarray:
-    """Return whether each value differs from the previous value, bool [N]; true for the first."""
-    changes = np.ones(len(values), bool)
-    changes[1:] = values[1:] != values[:-1]
-    return changes
 
 
 def _after_context(time_ms: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from ligr_jax.data.prepare.sessions import (
 from ligr_jax.data.schema import MEMBER, SESSION, TIME, BadInput
 from ligr_jax.data.sources.source import ROW_DIGEST
 from ligr_jax.data.sources.validate import UNTIMED
+from ligr_jax.ops.segments import segments
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def sort_histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histo
     split = np.searchsorted(np.array(edges[1:-1]), time_ms, side="right").astype(np.int8)
     return Histories(
         order=order,
-        first=np.flatnonzero(np.append(True, member[1:] != member[:-1])[: len(member)]),
+        first=segments(member)[0],
         member=member,
         time_ms=time_ms,
         split=np.where(timed, split, np.int8(-1)),
@@ -208,6 +209,5 @@ def _any_per_member(member: np.ndarray, marked: np.ndarray) -> np.ndarray:
     """Return whether any row of a row's member is marked, bool [N]; rows are grouped by member."""
     if not len(member):
         return marked
-    first = np.flatnonzero(np.append(True, member[1:] != member[:-1]))
-    lengths = np.diff(np.append(first, len(member)))
+    first, lengths = segments(member)
     return np.repeat(np.logical_or.reduceat(marked, first), lengths)
