@@ -157,6 +157,33 @@ class Records:
             for numbers, bags in zip(self._columns, self._bags):
                 yield bags[column].values if column in bags else numbers[column]
 
+    def place_of(self, name: str, value: np.int64) -> str:
+        """Return where an id of a categorical feature occurs first, in words.
+
+        Args:
+            name: the feature.
+            value: an id that `ids` yields.
+        """
+        column = feature_column(name)
+        if column in self._items and self.manifest.items is not None:
+            row = np.flatnonzero(self._items[column] == value)[0]
+            item = self.items["item_id"][int(row)].as_py() if self.items is not None else ""
+            return f"{self.directory / self.manifest.items.file}, column {name!r}, item {item},"
+        for s, shard in enumerate(self.manifest.shards):
+            found = np.flatnonzero(self._columns[s][column] == value)
+            if found.size:
+                impression = int(self._starts[s] + found[0])
+                member = int(np.searchsorted(self.offsets, impression, side="right")) - 1
+                ends = self.offsets[member] + np.cumsum(self.counts[member])
+                part = int(np.searchsorted(ends, impression, side="right"))
+                splits = ("untimed context rows", *(f"{k} split" for k in self.manifest.splits))
+                split = splits[part] if part < len(splits) else "rows after the last split"
+                return (
+                    f"{self.directory / shard.file}, column {name!r}, member "
+                    f"{self.member_ids[member]}, in the {split},"
+                )
+        raise KeyError(f"{self.directory} has no {name}={value}")
+
     def label(self, action: str, index: np.ndarray | None = None) -> np.ndarray:
         """Return the int8 labels of an action: 1, 0 or `UNKNOWN`; `index` as in `feature`."""
         return self._at(action_column(action), index)

@@ -22,9 +22,9 @@ from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
 from ligr_jax.parallel.probe import Devices, describe_devices
 from ligr_jax.tables.layout import layout
-from ligr_jax.train.data import require_rows_for_ids
 from ligr_jax.train.length import number_of_steps, work_of_a_row
 from ligr_jax.train.optimizer import make_optimizer
+from ligr_jax.train.preflight import require_rows_for_ids
 from ligr_jax.train.state import abstract_state
 
 # First guesses, of the demo's runs on two cores: seconds to start, compile and evaluate; seconds of

@@ -29,6 +29,7 @@ from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.data import open_verified
 from ligr_jax.train.optimizer import split_tables
+from ligr_jax.train.preflight import has_kernel
 from ligr_jax.train.program import Program
 from ligr_jax.train.run import data_directory, load_config
 from ligr_jax.train.state import TrainState
@@ -164,7 +165,10 @@ def restore(
 
 
 def config_here(run: Path, assignments: Sequence[str] = ()) -> Config:
-    """Return the configuration of a run, with a mesh that fits the devices of this process.
+    """Return the configuration of a run, with what fits the devices of this process.
+
+    A mesh that needs more devices, and a kernel for devices of another kind, are replaced by the
+    defaults.
 
     Args:
         run: run directory.
@@ -173,6 +177,9 @@ def config_here(run: Path, assignments: Sequence[str] = ()) -> Config:
     config = load_config(run)
     if max(config.mesh.data, 1) * config.mesh.model > jax.device_count():
         config = dataclasses.replace(config, mesh=MeshConfig())
+    if not has_kernel(config.model):
+        model = dataclasses.replace(config.model, implementation="auto")
+        config = dataclasses.replace(config, model=model)
     others = [a for a in assignments if not a.startswith("mesh.")]
     if others:
         raise ConfigError(f"{others[0]}: only mesh.* of a trained run can be changed")

@@ -23,10 +23,11 @@ from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.parallel.processes import from_first, is_first, ready, stop_agreed
 from ligr_jax.progress import Progress
 from ligr_jax.stop import StopRequest, stop_request
-from ligr_jax.train.data import open_verified, require_rows_for_ids
+from ligr_jax.train.data import open_verified
 from ligr_jax.train.evaluate import Evaluator
 from ligr_jax.train.incremental import warm_start
 from ligr_jax.train.length import steps_of
+from ligr_jax.train.preflight import require_trainable
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import Record
 from ligr_jax.train.run import finished, lock, write_or_verify_config
@@ -64,7 +65,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
                 write_or_verify_config(out, config, is_first())
                 data = config.data
                 records = open_verified(data.dir, data.edges, data.digest)
-                require_rows_for_ids(config.model, records)
+                require_trainable(config, records)
                 return Trainer(config, records, out).run()
     _log.info(f"{out} is finished; nothing to do")
     return done

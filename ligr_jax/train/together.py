@@ -24,10 +24,11 @@ from ligr_jax.config import Config, ConfigError, MeshConfig, flatten
 from ligr_jax.data.assemble import Assembler, crowded_tables
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
-from ligr_jax.train.data import open_verified, require_rows_for_ids
+from ligr_jax.train.data import open_verified
 from ligr_jax.train.group import Group, Member
 from ligr_jax.train.length import steps_of
 from ligr_jax.train.optimizer import ScaleParams
+from ligr_jax.train.preflight import require_trainable
 from ligr_jax.train.program import Program, key_data
 from ligr_jax.train.record import Record, TrainingDiverged
 from ligr_jax.train.run import finished, load_summary, lock, write_or_verify_config
@@ -135,7 +136,7 @@ def _train(runs: Sequence[tuple[Config, Path]]) -> dict[Path, str]:
     """Trains runs from where each of them is; last words of those that failed."""
     data = runs[0][0].data
     records = open_verified(data.dir, data.edges, data.digest)
-    require_rows_for_ids(runs[0][0].model, records)
+    require_trainable(runs[0][0], records)
     for line in crowded_tables(runs[0][0].model, records.manifest):
         _log.info(line)
     # Other seeds pack, and with data.fraction choose, other rows: a step more or less.
