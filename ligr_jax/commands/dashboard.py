@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as e:
         raise BadInput(f"no module {e.name}: pip install 'ligr-jax[dashboard]'") from e
     from ligr_jax.scaling.runs import read_runs
-    from ligr_jax.train.wandb_server import address, answers, has_key
+    from ligr_jax.train.wandb_server import has_key, is_reachable, server_url
 
     contents = dashboard.Contents()
     if args.runs:
@@ -44,13 +44,13 @@ def run(args: argparse.Namespace) -> int:
         write_atomically(args.out, dashboard.to_json(workspace))
         print(f"{args.out}: the workspace as W&B stores it (`spec` of an upsertView of its API)")
         return 0
-    url = address()
+    url = server_url()
     if not has_key(url):
         raise dashboard.ServerError(
             f"there is no key for the W&B server {url}: run `wandb login` or set WANDB_API_KEY, or "
             "write the workspace to a file with --out FILE"
         )
-    if not answers(url):
+    if not is_reachable(url):
         raise dashboard.ServerError(
             f"the W&B server {url} does not answer: check WANDB_BASE_URL and the network, or write "
             "the workspace to a file with --out FILE"

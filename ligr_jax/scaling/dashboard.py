@@ -181,10 +181,11 @@ def _server_errors(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as e:  # the client has no common base class of its errors
+        reason = wandb_client.error_text(e)
         raise ServerError(
-            f"W&B server {settings.base_url} did not take the {what}: {wandb_client.one_line(e)}; "
-            "check --entity, --project and the permissions of your key (`wandb login`), or write "
-            "the workspace to a file with --out FILE"
+            f"W&B server {settings.base_url} did not take the {what}: {reason}; check "
+            "--entity, --project and the permissions of your key (`wandb login`), or write the "
+            "workspace to a file with --out FILE"
         ) from e
 
 

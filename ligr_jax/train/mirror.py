@@ -1,10 +1,10 @@
-"""Weights & Biases: a mirror of metrics.jsonl, online or in a directory for a later `wandb sync`.
+"""The mirror of metrics.jsonl in Weights & Biases, online or on disk for a later `wandb sync`.
 
-W&B's line i is the i-th row of metrics.jsonl, however often the run was stopped, killed, or without
-its server: a session first uploads rows that never arrived, and skips those that did.
+Step i of the W&B run is row i of metrics.jsonl, even if the run was stopped or killed, or if the
+server was unreachable: each session first uploads the missing rows, and it skips the others.
 
-Nothing that happens to W&B stops training or changes its numbers. The client runs in a thread of
-its own, and a failure costs a warning that names server, reason and remedy.
+No failure of W&B stops training or changes its numbers. The client runs in a thread, and a failure
+is a warning with the server, the reason and the remedy.
 """
 
 import logging
@@ -19,11 +19,11 @@ from ligr_jax.train import wandb_client
 from ligr_jax.train.rows import METRICS, read_rows
 from ligr_jax.train.wandb_env import WandbOptions
 from ligr_jax.train.wandb_record import open_record
-from ligr_jax.train.wandb_server import address, has_key
-from ligr_jax.train.wandb_session import Session
+from ligr_jax.train.wandb_server import has_key, server_url
+from ligr_jax.train.wandb_session import WandbSession
 
-_CLOSE_S = wandb_client.FINISH_S + 60  # at the end: uploads, and a second session where one broke
-_SESSIONS = 3  # the client may break, break again, and then the rows are kept offline
+_CLOSE_S = wandb_client.FINISH_S + 60  # for the last uploads, and for a second session if one fails
+_SESSIONS = 3  # after two failures, the last session is offline
 _log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
@@ -38,94 +38,112 @@ class _End(NamedTuple):
 
 
 class WandbMirror:
-    """Mirrors rows to W&B: online with a key, else into the run directory for a later `wandb sync`.
+    """Mirrors the rows of a run to W&B: online with a key, otherwise into the run directory.
 
-    Training never waits for it before the end: a step pays for putting a row into a queue.
-
-    Args:
-        kept: how many rows metrics.jsonl has at the start.
+    Training does not wait for W&B before the end; a step only appends its row to a queue.
     """
 
     def __init__(self, directory: Path, config: Config, options: WandbOptions, kept: int) -> None:
+        """
+        Args:
+            directory: Directory of the run.
+            config: Configuration of the run.
+            options: Mode and names of the W&B run.
+            kept: Number of rows that metrics.jsonl has at the start.
+        """
         self._directory, self._config, self._options = directory, config, options
-        self._taken = kept  # rows of metrics.jsonl that were taken from the queue, or never in it
+        self._taken = kept  # number of rows of metrics.jsonl that the thread knows
         self._summary: Row | None = None
         self._end: _End | None = None
         self._url = ""
-        self._waiting: SimpleQueue[Row | _Summary | _End] = SimpleQueue()
+        self._queue: SimpleQueue[Row | _Summary | _End] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True, name="wandb mirror")
         self._thread.start()
 
     def log(self, row: Row) -> None:
-        """row: already in metrics.jsonl."""
+        """Queue a row.
+
+        Args:
+            row: The newest row of metrics.jsonl.
+        """
         if self._thread.is_alive():
-            self._waiting.put(dict(row))
+            self._queue.put(dict(row))
 
     def summarize(self, summary: Row) -> None:
-        """Final numbers under their own names, and `device_seconds`: panels cannot multiply."""
+        """Queue the final numbers, with `device_seconds` added because panels cannot multiply.
+
+        Args:
+            summary: Numbers by name, with `seconds` and `devices`.
+        """
         device_seconds = summary["seconds"] * summary["devices"]
-        self._waiting.put(_Summary({**summary, "device_seconds": device_seconds}))
+        self._queue.put(_Summary({**summary, "device_seconds": device_seconds}))
 
     def close(self, status: int) -> None:
-        """Wait for uploads, two minutes at most; status: the exit status the run ends with."""
-        self._waiting.put(_End(status))
+        """Wait for the uploads, at most two minutes.
+
+        Args:
+            status: Exit status of the run.
+        """
+        self._queue.put(_End(status))
         self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
-            self._warn(f"no end within {_CLOSE_S} s", self._remedy("--include-online "))
+            reason = f"it has not taken all rows within {_CLOSE_S} s"
+            self._warn(reason, self._remedy("--include-online "))
             wandb_client.kill_client()
 
     def _work(self) -> None:
-        """The thread: mirror until the end, in a new session where one breaks."""
-        offline, broken = False, ""
+        """Run in the thread: mirror until the end of the run, in a new session after a failure."""
+        offline, failure = False, ""
         try:
-            self._url = address()
-        except Exception as e:  # the client refuses its own settings
-            broken = wandb_client.one_line(e)
-            _log.warning("%s; nothing is mirrored, %s", broken, self._complete())
+            self._url = server_url()
+        except Exception as e:  # the client refuses its settings
+            _log.warning(
+                "%s; nothing is mirrored, %s", wandb_client.error_text(e), self._complete()
+            )
             return
         for number in range(1, _SESSIONS + 1):
             try:
-                if broken:
+                if failure:
                     wandb_client.replace_dead_client()
-                self._mirror(offline or number == _SESSIONS, broken)
+                self._run_session(offline or number == _SESSIONS, failure)
                 return
-            except Exception as e:  # whatever the client raises, training continues
-                broken = wandb_client.one_line(e)
+            except Exception as e:  # training continues after any error of the client
+                failure = wandb_client.error_text(e)
                 offline = isinstance(e, TimeoutError)
-        self._warn(broken, f"nothing more is sent, {self._complete()}")
+        self._warn(failure, f"nothing more is sent, {self._complete()}")
 
-    def _mirror(self, offline: bool, broken: str) -> None:
-        """One session: from the rows on disk to the end of the run.
+    def _run_session(self, offline: bool, failure: str) -> None:
+        """Mirror in one session, from the rows on disk to the end of the run.
 
         Args:
-            offline: do not try the server.
-            broken: what ended the session before; "" for none.
+            offline: Whether not to try the server.
+            failure: Why the previous session failed; "" for none.
         """
         record = open_record(self._directory, self._config, self._options.run_id)
         if record.rows is None:
-            # A session killed online leaves no count: what it sent up to its checkpoint arrived.
+            # An online session that was killed leaves no count; rows of its checkpoint had arrived.
             record.rows = self._taken
         record.write(self._directory)
-        wanted = self._options.mode
-        online = wanted == "online" or (wanted == "auto" and has_key(self._url))
-        session = Session(self._directory, self._config, self._options, record)
+        mode = self._options.mode
+        online = mode == "online" or (mode == "auto" and has_key(self._url))
+        session = WandbSession(self._directory, self._config, self._options, record)
         try:
             refused = session.open(online and not offline)
-            if refused or (broken and offline):
-                self._warn(refused or broken, self._remedy())
-                broken = ""
-            for index, row in enumerate(self._rows_taken()):
+            if refused or (failure and offline):
+                self._warn(refused or failure, self._remedy())
+                failure = ""
+            for index, row in enumerate(self._rows_on_disk()):
                 session.log(index, row)
             while self._end is None:
-                self._take(session, self._waiting.get())
+                self._process(session, self._queue.get())
             session.finish(self._summary, self._end.status, self._taken)
-            if broken:
-                self._warn(broken, "the client was started again, and every row is sent")
+            if failure:
+                self._warn(failure, "the client was restarted, and it has sent all rows")
         except Exception:
             session.abandon()
             raise
 
-    def _take(self, session: Session, item: "Row | _Summary | _End") -> None:
+    def _process(self, session: WandbSession, item: "Row | _Summary | _End") -> None:
         if isinstance(item, _End):
             self._end = item
         elif isinstance(item, _Summary):
@@ -134,7 +152,7 @@ class WandbMirror:
             self._taken += 1
             session.log(self._taken - 1, item)
 
-    def _rows_taken(self) -> list[dict[str, Any]]:
+    def _rows_on_disk(self) -> list[dict[str, Any]]:
         return read_rows(self._directory / METRICS)[: self._taken]
 
     def _remedy(self, option: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Where numbers go: `metrics.jsonl`, the source of truth, and Weights & Biases, its mirror."""
+"""Logging of metrics: `metrics.jsonl` is the source of truth, Weights & Biases mirrors it."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 
 
 class JsonLines:
-    """DIRECTORY/metrics.jsonl, a row a line, flushed at once.
+    """DIRECTORY/metrics.jsonl with one row per line, flushed after each row.
 
-    resume_step: rows of later steps are dropped: a run that goes on from a checkpoint writes them
-        again. `kept` holds the others.
+    Attributes:
+        kept: Rows of an earlier start that the file keeps.
     """
 
     def __init__(self, directory: Path, resume_step: int) -> None:
+        """
+        Args:
+            directory: Directory of the run.
+            resume_step: Step of the checkpoint from which the run continues. Rows of later steps
+                are dropped, because the run writes them again.
+        """
         path = directory / METRICS
         self.kept = [r for r in rescue_rows(path) if r["step"] <= resume_step]
         write_atomically(path, "".join(line_of(r) for r in self.kept))
@@ -33,21 +39,37 @@ class JsonLines:
             self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def log(self, row: Mapping[str, Any]) -> None:
+        """Append a row.
+
+        Raises:
+            FileError: The row cannot be written.
+        """
         with file_errors("write", self._path):
             self._file.write(line_of(row))
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
-        """The run directory has its own summary.json."""
+        """Do nothing: `summary.json` of the run directory has the summary."""
 
     def close(self, status: int) -> None:
-        with file_errors("write", self._path):  # what a full disk did not take is written again
+        """Close the file.
+
+        Raises:
+            FileError: The last rows cannot be written.
+        """
+        with file_errors("write", self._path):  # rows that a full disk refused are written again
             self._file.close()
 
 
 class Tracker:
-    """Every row to every sink; of several processes, only the first has any."""
+    """Sends every row to metrics.jsonl and to W&B; only process 0 does so."""
 
     def __init__(self, directory: Path, config: Config, resume_step: int) -> None:
+        """
+        Args:
+            directory: Directory of the run.
+            config: Configuration of the run.
+            resume_step: Step of the checkpoint from which the run continues; 0 at the start.
+        """
         self._sinks: list[JsonLines | WandbMirror] = []
         self._kept: list[dict[str, Any]] = []
         if not is_first():
@@ -62,30 +84,52 @@ class Tracker:
             self._sinks.append(mirror.WandbMirror(directory, config, options, len(lines.kept)))
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """row: flat, with `step`."""
+        """Log a row.
+
+        Args:
+            row: Metrics by name, without nesting, and `step`.
+        """
         for sink in self._sinks:
             sink.log(nan_to_null(row))
 
     def log_once(self, row: Mapping[str, Any]) -> None:
-        """Log a row, unless this run was killed after it had logged the row of the same metrics."""
-        same = (r for r in self._kept if r["step"] == row["step"] and r.keys() == row.keys())
-        if next(same, None) is None:
+        """Log a row unless an earlier start of this run has logged it before it was killed.
+
+        Args:
+            row: As for `log`. An earlier row with the same step and metrics counts as this row.
+        """
+        step, names = row["step"], row.keys()
+        if not any(r["step"] == step and r.keys() == names for r in self._kept):
             self.log(row)
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
-        """summary: the flat final numbers of a finished run."""
+        """Send the final numbers of a finished run.
+
+        Args:
+            summary: Numbers by name, without nesting.
+        """
         for sink in self._sinks:
             sink.summarize(nan_to_null(summary))
 
     def close(self, status: int = 0) -> None:
-        """status: the exit status the run ends with."""
+        """Close the file and finish the W&B run.
+
+        Args:
+            status: Exit status of the run.
+        """
         for sink in self._sinks:
             sink.close(status)
 
 
 @contextlib.contextmanager
 def tracking(directory: Path, config: Config, resume_step: int) -> Iterator[Tracker]:
-    """A tracker that is closed however the run ends."""
+    """Yield a `Tracker` and close it at the end of the block, also after an error.
+
+    Args:
+        directory: Directory of the run.
+        config: Configuration of the run.
+        resume_step: Step of the checkpoint from which the run continues; 0 at the start.
+    """
     tracker = Tracker(directory, config, resume_step)
     status = 1
     try:

@@ -1,6 +1,7 @@
-"""The W&B client: opening a run online or offline, and replacing a client that died.
+"""Calls of the W&B client: opening a run online or offline, restarting a dead service process.
 
-Any error of the client becomes `Refused` or reaches the mirror's thread; none reaches training.
+An error of the client becomes `RunRefused`, or the thread of the mirror handles it; training never
+sees one.
 """
 
 import contextlib
@@ -14,73 +15,92 @@ import wandb
 
 from ligr_jax.config import Config, flatten
 from ligr_jax.train.wandb_env import WandbOptions
-from ligr_jax.train.wandb_server import address, answers, has_key
+from ligr_jax.train.wandb_server import has_key, is_reachable, server_url
 
-INIT_S = 15  # for the server to take a run
-FINISH_S = 60  # for uploads at the end
+INIT_S = 15  # seconds for the server to accept a run
+FINISH_S = 60  # seconds for the uploads at the end
 _RELEASE_S = 10
 
-_opening = threading.Lock()  # runs of one process are opened one after another
-_slow: set[str] = set()  # servers that one run of this process waited for in vain
+_opening = threading.Lock()  # the runs of one process are opened one after another
+_slow: set[str] = set()  # servers that have not answered a run of this process in time
 
 
-class Refused(Exception):
-    """The server does not take a run; the message says why."""
+class RunRefused(Exception):
+    """The server does not accept a run; the message is the reason."""
 
     @property
     def deleted(self) -> bool:
-        """Whether a run of this id was deleted; W&B gives its id to no other run."""
+        """Whether a run with this id was deleted; W&B accepts no other run with the id."""
         return "deleted" in str(self).lower()
 
 
 def open_online(directory: Path, config: Config, options: WandbOptions, run_id: str) -> Any:
-    """Open a run that the server takes.
+    """Open a run on the server.
+
+    Args:
+        directory: Directory of the run.
+        config: Configuration of the run.
+        options: Names of the W&B run.
+        run_id: Id of the W&B run.
+
+    Returns:
+        The run of the client.
 
     Raises:
-        Refused: the server does not take it.
+        RunRefused: The server does not accept the run, or it does not answer.
     """
-    url = address()
+    url = server_url()
     with _opening:
-        if not has_key(url):  # the client would ask for one
-            raise Refused("there is no key for it (`wandb login`, or WANDB_API_KEY)")
-        if url in _slow or not answers(url):
-            raise Refused("it does not answer")
+        if not has_key(url):  # the client would prompt for a key
+            raise RunRefused("there is no key for it (`wandb login`, or WANDB_API_KEY)")
+        if url in _slow or not is_reachable(url):
+            raise RunRefused("it does not answer")
         try:
             return _init("online", directory, config, options, run_id)
         except Exception as e:
-            reason = one_line(e)
+            reason = error_text(e)
             if isinstance(e, TimeoutError) or "deadline" in reason or "timed out" in reason.lower():
                 _slow.add(url)
-            raise Refused(reason) from e
+            raise RunRefused(reason) from e
 
 
 def open_offline(directory: Path, config: Config, options: WandbOptions, run_id: str) -> Any:
-    """Open a run that is written into the run directory only."""
+    """Open a run that the client writes only into the run directory.
+
+    Args:
+        directory: Directory of the run.
+        config: Configuration of the run.
+        options: Names of the W&B run.
+        run_id: Id of the W&B run.
+
+    Returns:
+        The run of the client.
+    """
     with _opening:
         try:
             return _init("offline", directory, config, options, run_id)
         except Exception as e:
             if "in use" not in str(e):
                 raise
-            # A run that the server refused holds the id.
+            # The service process still has a run of this id that the server refused.
             _release(run_id)
             return _init("offline", directory, config, options, run_id)
 
 
 def replace_dead_client() -> None:
-    """Start the client's service process again if it died; else do nothing.
+    """Restart the client's service process if it has died; otherwise do nothing.
 
-    Runs trained together share the process: the first one that finds it dead replaces it.
+    Runs that train together share the process, and the first one that finds it dead restarts it.
     """
     with _opening:
         process = wandb.setup().ensure_service()._proc
         if process is not None and process._process.poll() is not None:
-            with contextlib.suppress(Exception):  # it cannot be reached to say goodbye
+            with contextlib.suppress(Exception):  # teardown cannot reach the dead process
                 wandb.teardown()
 
 
 def kill_client() -> None:
-    """Kill the client's service process: one that hangs would keep this process from ending."""
+    """Kill the client's service process, which would otherwise delay the end of this process."""
     with contextlib.suppress(Exception):
         wandb.setup().ensure_service()._proc._process.kill()  # type: ignore[union-attr]
 
@@ -104,8 +124,8 @@ def upload_error(segment: Path, parts: Sequence[str] = ("filestream",)) -> str:
     return ""
 
 
-def one_line(error: BaseException) -> str:
-    """The message of an error, or its kind."""
+def error_text(error: BaseException) -> str:
+    """Return the message of an error in one line, or the name of its class."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -128,13 +148,13 @@ def _init(mode: Any, directory: Path, config: Config, options: WandbOptions, run
             finish_timeout=FINISH_S,
             finish_timeout_raises=True,
             x_disable_stats=True,
-            reinit="create_new",  # several runs of one process are several runs
+            reinit="create_new",  # a process may have several runs
         ),
     )
 
 
 def _release(run_id: str) -> None:
-    """End the service's part of a run that was refused; until then its id is in use."""
+    """Remove a refused run from the service process, where its id is in use until then."""
     service = wandb.setup().ensure_service()
     _, interface = service.inform_attach(run_id)
     interface.deliver_exit(1).wait_or(timeout=_RELEASE_S)

@@ -1,7 +1,8 @@
-"""What the environment says about W&B, where the configuration leaves it open.
+"""Options of W&B from the configuration and from the environment.
 
-A value of `track.*` given by the user wins over W&B's variables, and they win over defaults. An
-empty variable counts as none. The W&B client is not imported here: that takes a second.
+A value of `track.*` that the user gives has precedence over W&B's environment variables, and these
+have precedence over the defaults. An empty variable counts as unset. This module does not import
+the W&B client, which would take a second.
 """
 
 import contextlib
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 
 from ligr_jax.config import ConfigError, TrackConfig
 
-PROJECT = "ligr"  # where neither the configuration nor the environment names one
-# WANDB_MODE, with the client's older words -> track.wandb.
+PROJECT = "ligr"  # the default
+# WANDB_MODE, including the client's older values, to track.wandb.
 _MODES = {
     "online": "online",
     "run": "online",
@@ -20,16 +21,21 @@ _MODES = {
     "dryrun": "offline",
     "disabled": "off",
 }
-_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME")  # variables that name a single run
+_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME")  # variables that identify a single run
 
 
 @dataclass(frozen=True)
 class WandbOptions:
-    """How and under which names a run is mirrored.
+    """Mode and names of a run in W&B.
 
-    mode: auto, online, offline or off.
-    mode_from: the setting that chose the mode, as the user wrote it; "" for the default.
-    name, run_id: "" where the environment names none.
+    Attributes:
+        mode: auto, online, offline or off.
+        mode_from: The setting that chose the mode, as the user wrote it; "" for the default.
+        project: Project of the run.
+        entity: User or team; "" for the default of the key.
+        group: Group of the run; "" for none.
+        name: Display name from the environment; "" for none.
+        run_id: Id from the environment; "" for none.
     """
 
     mode: str
@@ -44,33 +50,39 @@ class WandbOptions:
 def wandb_options(track: TrackConfig) -> WandbOptions:
     """Combine `track.*` with the environment.
 
+    Args:
+        track: The part of the configuration.
+
     Raises:
-        ConfigError: WANDB_MODE is no mode.
+        ConfigError: WANDB_MODE is not a mode.
     """
     mode, mode_from = _mode(track)
     return WandbOptions(
         mode=mode,
         mode_from=mode_from,
-        project=track.project or variable("WANDB_PROJECT") or PROJECT,
-        entity=track.entity or variable("WANDB_ENTITY"),
-        group=track.group or variable("WANDB_RUN_GROUP"),
-        name=variable("WANDB_NAME"),
-        run_id=variable("WANDB_RUN_ID"),
+        project=track.project or environment_variable("WANDB_PROJECT") or PROJECT,
+        entity=track.entity or environment_variable("WANDB_ENTITY"),
+        group=track.group or environment_variable("WANDB_RUN_GROUP"),
+        name=environment_variable("WANDB_NAME"),
+        run_id=environment_variable("WANDB_RUN_ID"),
     )
 
 
 def check_wandb(track: TrackConfig) -> None:
-    """Refuse, before training, what `track.*` and the environment ask for and cannot have.
+    """Check before training that W&B can run in the requested mode.
+
+    Args:
+        track: The part of the configuration.
 
     Raises:
-        ConfigError: WANDB_MODE is no mode, or online was asked for and there is no key.
+        ConfigError: WANDB_MODE is not a mode, or the mode is online and there is no key.
     """
     options = wandb_options(track)
     if options.mode != "online":
         return
-    from ligr_jax.train.wandb_server import address, has_key
+    from ligr_jax.train.wandb_server import has_key, server_url
 
-    url = address()
+    url = server_url()
     if not has_key(url):
         raise ConfigError(
             f"{options.mode_from} needs a key for {url}: run `wandb login`, set WANDB_API_KEY, or "
@@ -78,32 +90,35 @@ def check_wandb(track: TrackConfig) -> None:
         )
 
 
-def variable(name: str) -> str:
-    """A variable of the environment, without spaces around it; "" where it is not set."""
+def environment_variable(name: str) -> str:
+    """Return an environment variable without surrounding spaces; "" if it is not set."""
     return os.environ.get(name, "").strip()
 
 
-def tidy_environment() -> None:
-    """Remove empty WANDB_ variables, and write the mode as the client reads it.
+def normalize_environment() -> None:
+    """Remove empty WANDB_ variables from the environment, and write WANDB_MODE in lower case.
 
-    The client takes an empty variable for a value, and refuses it. Call this before the client
-    reads its settings.
+    The client would refuse the empty values. Call this function before the client reads its
+    settings.
     """
     for name in [n for n in os.environ if n.startswith("WANDB_")]:
-        if not variable(name):
+        if not environment_variable(name):
             del os.environ[name]
-    if mode := variable("WANDB_MODE").lower():
+    if mode := environment_variable("WANDB_MODE").lower():
         os.environ["WANDB_MODE"] = mode
 
 
 def without_run_names(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a child that trains one run of several: they do not become one."""
+    """Return the environment for a child that trains one of several runs.
+
+    The variables that identify a single run are removed, because all runs would share them.
+    """
     return {k: v for k, v in environment.items() if k not in _ONE_RUN}
 
 
 @contextlib.contextmanager
 def several_runs() -> Iterator[list[str]]:
-    """Remove the variables that name a single run, within the block; yields their names."""
+    """Remove the variables that identify a single run during the block; yield their names."""
     removed = {name: os.environ.pop(name) for name in _ONE_RUN if name in os.environ}
     try:
         yield [name for name, value in removed.items() if value.strip()]
@@ -112,12 +127,12 @@ def several_runs() -> Iterator[list[str]]:
 
 
 def _mode(track: TrackConfig) -> tuple[str, str]:
-    """The mode, and the setting that chose it."""
+    """Return the mode and the setting that chose it."""
     if track.wandb != "auto":
         return track.wandb, f"track.wandb={track.wandb}"
-    if variable("WANDB_DISABLED").lower() in ("1", "true", "yes", "on"):
-        return "off", f"WANDB_DISABLED={variable('WANDB_DISABLED')}"
-    word = variable("WANDB_MODE")
+    if environment_variable("WANDB_DISABLED").lower() in ("1", "true", "yes", "on"):
+        return "off", f"WANDB_DISABLED={environment_variable('WANDB_DISABLED')}"
+    word = environment_variable("WANDB_MODE")
     if not word:
         return "auto", ""
     if word.lower() not in _MODES:

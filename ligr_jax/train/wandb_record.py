@@ -1,7 +1,8 @@
-"""RUN/wandb/mirrored.json: which W&B run mirrors this directory, and which rows it has.
+"""RUN/wandb/mirrored.json: the W&B run that mirrors a directory, and the rows that it has.
 
-The id is made once per directory and written before the server hears of it, so that a run keeps its
-id when it is stopped, killed or moved, and two directories of one configuration are two W&B runs.
+The id is created once per directory and written before the run is opened on the server. A run
+therefore keeps its id when it is stopped, killed or moved, and two directories with the same
+configuration are two W&B runs.
 """
 
 import dataclasses
@@ -22,13 +23,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class MirrorRecord:
-    """The state of a mirror between two sessions.
+    """State of a mirror between two sessions.
 
-    id: of the W&B run.
-    rows: how many rows are mirrored; None while a session is online, which the server counts.
-    segments: offline segments that hold some of these rows.
-    directory: where the run directory was, to tell a copied directory from a moved one.
-    deleted: ids that the server gives to no run again.
+    Attributes:
+        id: Id of the W&B run.
+        rows: Number of mirrored rows; None while a session is online, because the server counts.
+        segments: Names of offline sessions whose files contain some of these rows.
+        directory: Path of the run directory, which distinguishes a copy from a moved directory.
+        deleted: Earlier ids, of runs that were deleted on the server and cannot be used again.
     """
 
     id: str
@@ -38,38 +40,49 @@ class MirrorRecord:
     deleted: list[str] = field(default_factory=list)
 
     def renew(self, config: Config) -> str:
-        """Take another id, under which nothing is mirrored; returns the old one."""
-        before = self.id
-        self.deleted.append(before)
+        """Choose a new id, which has no mirrored rows.
+
+        Args:
+            config: Configuration of the run.
+
+        Returns:
+            The previous id.
+        """
+        previous = self.id
+        self.deleted.append(previous)
         self.id, self.rows, self.segments = new_id(config), 0, []
-        return before
+        return previous
 
     def write(self, run: Path) -> None:
+        """Write the record into a run directory."""
         (run / "wandb").mkdir(exist_ok=True)
         write_atomically(record_path(run), json.dumps(dataclasses.asdict(self)) + "\n")
 
 
 def record_path(run: Path) -> Path:
+    """Return the path of the record of a run directory."""
     return run / "wandb" / "mirrored.json"
 
 
 def new_id(config: Config) -> str:
-    """An id that no other directory has; it begins with the digest of the configuration."""
+    """Return a unique id that begins with the digest of the configuration."""
     return f"{digest(config)}-{secrets.token_hex(4)}"
 
 
 def open_record(run: Path, config: Config, forced_id: str) -> MirrorRecord:
-    """The record of a run directory, made or brought up to date.
+    """Read the record of a run directory, or create it.
 
-    A copy of a run directory gets an id of its own, where the original is still in its place.
+    A copy of a run directory gets a new id if the original directory still exists.
 
     Args:
-        forced_id: an id that the environment gives, e.g. a sweep's agent; "" for none.
+        run: Directory of the run.
+        config: Configuration of the run.
+        forced_id: Id from the environment, e.g. from the agent of a sweep; "" for none.
     """
     record = _read(run)
     if record and _is_copy(record, run):
         _log.warning(
-            "%s is a copy of %s, which is W&B run %s: the copy becomes a W&B run of its own",
+            "%s is a copy of %s, which is W&B run %s: the copy becomes another W&B run",
             run,
             record.directory,
             record.id,
@@ -119,7 +132,7 @@ def _is_list_of_str(value: object) -> bool:
 
 
 def _is_copy(record: MirrorRecord, run: Path) -> bool:
-    """Whether the directory that this record was written in still exists, with the same id."""
+    """Return whether the directory in which the record was written still exists with its id."""
     original = Path(record.directory or run)
     try:
         other = json.loads(record_path(original).read_text(encoding="utf-8"))
@@ -129,7 +142,7 @@ def _is_copy(record: MirrorRecord, run: Path) -> bool:
 
 
 def _drop_copied_segments(record: MirrorRecord, run: Path) -> None:
-    """Remove offline segments of the original run, which the original directory still has."""
+    """Remove the copies of offline segments that the original directory still has."""
     for segment in (run / "wandb").glob(f"offline-run-*-{record.id}"):
         if (Path(record.directory) / "wandb" / segment.name).exists():
             shutil.rmtree(segment, ignore_errors=True)

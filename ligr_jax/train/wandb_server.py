@@ -1,7 +1,7 @@
-"""W&B's server: where it is, whether we have a key for it, whether it answers.
+"""W&B's server: its URL, whether there is a key for it, and whether it is reachable.
 
-The client asks for a missing key, and tries for minutes to reach a server that is away; a training
-run does neither.
+The client would prompt for a missing key, and it would try for minutes to reach a server. A
+training run checks both first.
 """
 
 import netrc
@@ -15,18 +15,18 @@ from urllib.parse import urlparse
 import wandb
 
 from ligr_jax.config import ConfigError
-from ligr_jax.train.wandb_env import tidy_environment, variable
+from ligr_jax.train.wandb_env import environment_variable, normalize_environment
 
 ANSWER_S = 5
 
 
-def address() -> str:
-    """URL of the server the client would use.
+def server_url() -> str:
+    """Return the URL of the server that the client uses.
 
     Raises:
-        ConfigError: the client refuses its settings, e.g. a variable of the environment.
+        ConfigError: The client refuses its settings, e.g. an environment variable.
     """
-    tidy_environment()
+    normalize_environment()
     try:
         return str(wandb.setup(wandb.Settings(silent=True)).settings.base_url)
     except ValueError as e:
@@ -34,28 +34,28 @@ def address() -> str:
 
 
 def has_key(url: str) -> bool:
-    """Whether a key for the server lies in WANDB_API_KEY or in ~/.netrc (`wandb login`)."""
-    if variable("WANDB_API_KEY"):
+    """Return whether WANDB_API_KEY or ~/.netrc (`wandb login`) has a key for the server."""
+    if environment_variable("WANDB_API_KEY"):
         return True
     hosts = [urlparse(url).netloc]
     if url == wandb.Settings().base_url:
-        hosts.append("api.wandb.ai")  # whose keys the hosted service takes, whatever its address
+        hosts.append("api.wandb.ai")  # the hosted service accepts these keys at all its addresses
     try:
-        # By its path, as the client reads it: without one, Python refuses a file others can read.
+        # With a path, as the client does. Without one, Python refuses a file that others can read.
         known = netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc")
     except (OSError, netrc.NetrcParseError):
         return False
     return any(known.authenticators(host) for host in hosts)
 
 
-def answers(url: str) -> bool:
-    """Whether anything answers there within seconds."""
+def is_reachable(url: str) -> bool:
+    """Return whether a server answers at the URL within `ANSWER_S` seconds."""
     try:
         urllib.request.urlopen(url, timeout=ANSWER_S).close()
     except urllib.error.HTTPError:
         return True
     except urllib.error.URLError as e:
-        return isinstance(e.reason, ssl.SSLError)  # the client brings its own certificates
+        return isinstance(e.reason, ssl.SSLError)  # the client has its own certificates
     except OSError:
         return False
     return True

@@ -28,7 +28,7 @@ def test_process_restarts_with_the_available_allocator(
         ("libjemalloc.so.2", ("LD_PRELOAD", "libjemalloc.so.2")),
         (None, ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")),
     ):
-        monkeypatch.setattr(host.ctypes.util, "find_library", lambda _, found=library: found)
+        monkeypatch.setattr(host.ctypes.util, "find_library", lambda _, library=library: library)
         host.use_fast_allocator()
         arguments, env = started.pop()
         assert arguments == [sys.executable, "-m", "ligr_jax", "train", "--out", "x"]

@@ -1,4 +1,4 @@
-"""The start of several processes: all come, or all end with the name of the one that does not."""
+"""The start of several processes: all start, or all end with a message that names the missing."""
 
 import os
 import socket
@@ -62,8 +62,8 @@ def test_processes_that_disagree_end_at_once(processes: list[tuple[int, int]], w
     assert time.monotonic() - began < 10
 
 
-def test_other_programs_at_the_address_are_told_apart() -> None:
-    """One that connects to process 0 is ignored; one that answers in its place is named."""
+def test_other_programs_at_the_address_are_recognized() -> None:
+    """A program that connects to process 0 is ignored; one that answers instead is an error."""
     port = free_port()
     address = f"localhost:{port}"
     with ThreadPoolExecutor(2) as pool:
@@ -112,7 +112,7 @@ def start(index: int, port: int, tmp_path: Path) -> "subprocess.Popen[str]":
     )
 
 
-def test_commands_end_in_one_line_when_a_process_does_not_come_or_is_killed(
+def test_commands_end_in_one_line_if_a_process_does_not_start_or_is_killed(
     tmp_path: Path,
 ) -> None:
     port = free_port()

@@ -1,4 +1,4 @@
-"""Collectives are read from all forms of HLO text that XLA writes."""
+"""Collectives are parsed from all forms of HLO text that XLA writes."""
 
 import pytest
 
@@ -8,7 +8,7 @@ F = "f32"
 
 
 @pytest.mark.parametrize(
-    ("line", "wanted", "sent"),
+    ("line", "expected", "sent"),
     [
         (
             "%a = f32[8,4]{1,0} all-gather(%x), channel_id=1, replica_groups=[2,4]<=[8]",
@@ -38,9 +38,9 @@ F = "f32"
         ),
     ],
 )
-def test_collective_is_read_from_a_line_of_hlo(line: str, wanted: Collective, sent: int) -> None:
-    assert list(collectives(line)) == [wanted]
-    assert wanted.sent == sent
+def test_collective_is_read_from_a_line_of_hlo(line: str, expected: Collective, sent: int) -> None:
+    assert list(collectives(line)) == [expected]
+    assert expected.sent == sent
 
 
 def test_groups_of_one_device_are_ignored() -> None:

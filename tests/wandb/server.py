@@ -1,8 +1,8 @@
-"""A small W&B server on loopback, in a thread: enough for the real client to log, resume and sweep.
+"""A small W&B server on loopback, in a thread, with which the real client logs, resumes and sweeps.
 
-It keeps what clients send and answers what they ask of it: runs, their history as streamed, files,
-sweeps with a grid, and agents. Any other operation gets GraphQL's `errors`, as an older server's
-would: a dropped connection would have clients retry for minutes.
+It stores runs, their streamed history, files, grid sweeps and agents. It answers every other
+operation with GraphQL's `errors`, as an older server would; clients would retry for minutes after a
+dropped connection.
 """
 
 import base64
@@ -24,14 +24,14 @@ from urllib.parse import unquote
 
 import yaml
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]  # what the fixture `run` gives
+Run = Callable[..., "subprocess.CompletedProcess[str]"]  # type of the fixture `run`
 _OPERATION = re.compile(r"(?:query|mutation)\s+(\w+)")
 ENTITY, PROJECT, KEY = "someone", "ligr", "0123456789abcdef" * 2 + "01234567"
 
 
 @dataclass
 class StoredRun:
-    """What a client sent of one run."""
+    """What clients have sent of one run."""
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)  # of the last UpsertBucket
@@ -47,7 +47,7 @@ class StoredRun:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The newest summary streamed."""
+        """The newest streamed summary."""
         lines = self.lines["wandb-summary.json"]
         return json.loads(lines[max(lines)]) if lines else {}
 
@@ -60,15 +60,15 @@ class StoredRun:
 
 @dataclass
 class StoredSweep:
-    """A registered grid, with the points no agent has been given."""
+    """A registered grid."""
 
     text: str
-    points: list[dict[str, Any]]
-    given: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the run's name
+    points: list[dict[str, Any]]  # not yet assigned to an agent
+    assigned: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name of the run
 
 
 class WandbServer:
-    """Everything received, and how to answer."""
+    """Everything that clients have sent, and the answers to them."""
 
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
@@ -76,32 +76,32 @@ class WandbServer:
         self.views: list[dict[str, Any]] = []
         self.unknown: list[str] = []  # operations answered with `errors`
         self.errors: list[str] = []  # of this server itself
-        self.down = False  # answers nothing but 503
-        # Operation, file_stream or storage -> status and body of its answers, "hang", or a GraphQL
-        # error.
+        self.down = False  # whether every answer is 503
+        # By operation, or for file_stream and storage: status and body of the answer, "hang", or a
+        # GraphQL error.
         self.faults: dict[str, tuple[int, bytes] | str] = {}
-        self.deleted: set[str] = set()  # names of runs, given to no other run
-        self.released = threading.Event()  # ends what hangs
+        self.deleted: set[str] = set()  # names of deleted runs, which cannot be used again
+        self.released = threading.Event()  # ends requests that hang
         self.url = ""
         self._agents: dict[str, str] = {}
         self._lock = threading.RLock()
 
     @property
     def environment(self) -> dict[str, str]:
-        """What sends a client here, with a key, and nowhere else."""
+        """Environment variables with which a client uses this server and no other."""
         return {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": KEY,
             "WANDB_MODE": "online",
             "WANDB_ENTITY": ENTITY,
             "WANDB_PROJECT": PROJECT,
-            "WANDB_ERROR_REPORTING": "false",  # to its makers
+            "WANDB_ERROR_REPORTING": "false",  # to the vendor
         }
 
     def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one operation."""
-        found = _OPERATION.search(query)
-        name = found[1] if found else query[:40]
+        """Return the answer to one operation."""
+        match = _OPERATION.search(query)
+        name = match[1] if match else query[:40]
         answer: Callable[[dict[str, Any]], dict[str, Any]] | None
         answer = getattr(self, f"_{name}", None)
         if name in self.faults:
@@ -116,7 +116,7 @@ class WandbServer:
             return {"data": answer(variables)}
 
     def stream(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Stores streamed lines at their line numbers; a line sent twice is stored once."""
+        """Store streamed lines by their line numbers; a line sent twice is stored once."""
         with self._lock:
             run = self.runs[name]
             for file, chunk in (body.get("files") or {}).items():
@@ -131,7 +131,7 @@ class WandbServer:
         with self._lock:
             self.runs[name].files[file] = content
 
-    # Operations, named like the client's.
+    # Operations, with the client's names.
 
     def _Viewer(self, _: dict[str, Any]) -> dict[str, Any]:
         user = {"id": "VXNlcjox", "entity": ENTITY, "username": ENTITY, "email": "a@b.example"}
@@ -179,18 +179,18 @@ class WandbServer:
         return {"createAgent": {"agent": {"id": agent}}}
 
     def _Heartbeat(self, v: dict[str, Any]) -> dict[str, Any]:
-        """Gives an idle agent a preempted run, or the next point, or tells it to stop."""
+        """Assign a preempted run or the next point to an idle agent, or let it exit."""
         sweep = self.sweeps[self._agents[v["id"]]]
         command: dict[str, Any] = {}
         if not json.loads(v["runState"] or "{}"):
-            runs = [self.runs[name] for name in sweep.given if name in self.runs]
+            runs = [self.runs[name] for name in sweep.assigned if name in self.runs]
             preempted = [run.name for run in runs if run.preempting and run.exit_code]
             if preempted:
                 self.runs[preempted[0]].exit_code = None
                 command = self._command("resume", preempted[0], sweep)
             elif sweep.points:
-                name = f"agentrun{len(sweep.given)}"
-                sweep.given[name] = sweep.points.pop(0)
+                name = f"agentrun{len(sweep.assigned)}"
+                sweep.assigned[name] = sweep.points.pop(0)
                 command = self._command("run", name, sweep)
             else:
                 command = {"type": "exit"}
@@ -198,7 +198,7 @@ class WandbServer:
         return {"agentHeartbeat": {"agent": {"id": v["id"]}, "commands": commands}}
 
     def _command(self, kind: str, name: str, sweep: StoredSweep) -> dict[str, Any]:
-        arguments = {k: {"value": x} for k, x in sweep.given[name].items()}
+        arguments = {k: {"value": x} for k, x in sweep.assigned[name].items()}
         program = yaml.safe_load(sweep.text)["program"]
         return {"type": kind, "run_id": name, "program": program, "args": arguments}
 
@@ -235,7 +235,7 @@ def _project(name: str = PROJECT) -> dict[str, Any]:
 
 @contextmanager
 def wandb_server() -> Iterator[WandbServer]:
-    """A server on a free port of loopback, until the block ends."""
+    """Yield a server on a free port of loopback, which stops at the end of the block."""
     server = WandbServer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -261,8 +261,8 @@ def wandb_server() -> Iterator[WandbServer]:
         def do_POST(self) -> None:
             body, parts = self._body(), unquote(self.path).strip("/").split("/")
             kind = parts[-1]
-            if kind == "graphql" and (found := _OPERATION.search(json.loads(body)["query"])):
-                kind = found[1]
+            if kind == "graphql" and (match := _OPERATION.search(json.loads(body)["query"])):
+                kind = match[1]
             fault = server.faults.get(kind)
             if fault == "hang":
                 server.released.wait(60)
@@ -271,11 +271,11 @@ def wandb_server() -> Iterator[WandbServer]:
             elif isinstance(fault, tuple):
                 self._send(*fault)
             elif parts[-1] == "graphql":
-                asked = json.loads(body)
-                self._answer(server.graphql(asked["query"], asked.get("variables") or {}))
+                request = json.loads(body)
+                self._answer(server.graphql(request["query"], request.get("variables") or {}))
             elif parts[-1] == "file_stream":
                 self._answer(server.stream(parts[-2], json.loads(body)))
-            else:  # the client's own telemetry, which is not JSON
+            else:  # the client's telemetry, which is not JSON
                 self._answer({})
 
         def do_PUT(self) -> None:
@@ -289,11 +289,11 @@ def wandb_server() -> Iterator[WandbServer]:
             self._answer({})
 
         def log_message(self, *_: Any) -> None:
-            """Tests read what was stored, not a log."""
+            """Print nothing: tests read what the server has stored."""
 
     class Listener(ThreadingHTTPServer):
         def handle_error(self, *_: Any) -> None:
-            """A client that exits resets its idle connections; any other error is the server's."""
+            """Record errors of this server; a client that exits resets its idle connections."""
             if not isinstance(sys.exception(), ConnectionError):
                 server.errors.append(traceback.format_exc())
 

@@ -1,4 +1,4 @@
-"""The dashboard: its panels name what runs really log; the report's fits arrive."""
+"""The dashboard's panels refer to metrics that runs log, and the server gets the report's fits."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from tests.wandb.server import ENTITY, PROJECT, Run, WandbServer
 
 @pytest.fixture
 def sweep(run: Run, prepared: Path, tmp_path: Path) -> Path:
-    """Two tiny runs that the server has, and a report with one law and one figure."""
+    """Two tiny runs, which the server has, and a report with one law and one figure."""
     directory = tmp_path / "tiny"
     for depth in (1, 2):
         assignments = [*SMALL, f"model.depth={depth}", "train.steps=10", "track.wandb=online"]
-        assignments += ["eval.cold_below=1000"]  # all are
+        assignments += ["eval.cold_below=1000"]  # so that all are cold
         out = directory / f"depth{depth}"
         run("-m", "ligr_jax", "train", "--data", prepared, "--out", out, *assignments)
     compute = np.geomspace(1e9, 1e12, 6)
@@ -41,8 +41,8 @@ def test_panels_name_what_runs_log_and_fits_arrive(
 ) -> None:
     trained = list(server.runs.values())
     words = ["dashboard", "--entity", ENTITY, "--project", PROJECT, "--runs", sweep]
-    said = run("-m", "ligr_jax", *words).stdout
-    assert f"workspace: {server.url}/{ENTITY}/{PROJECT}?nw=" in said
+    printed = run("-m", "ligr_jax", *words).stdout
+    assert f"workspace: {server.url}/{ENTITY}/{PROJECT}?nw=" in printed
     (view,) = server.views
     panels = list(_panels(json.loads(view["spec"])))
 
@@ -57,7 +57,7 @@ def test_panels_name_what_runs_log_and_fits_arrive(
     assert curves <= in_history
     assert {m for p in panels for m in p.get("mediaKeys", [])} == {"figures/auc"}
     assert {"figures/auc", "laws"} <= set(report.summary)
-    # What the sweep varied, its actions and their cold-start slices are among them.
+    # They include the swept parameter, the actions and the cold-start slices.
     assert {"config/model.depth", "validation/ne", "validation/click/auc"} <= summaries
     assert {n.split("/")[2] for n in summaries if n.count("/") == 3} == {
         "cold_items",
@@ -73,13 +73,13 @@ def test_panels_name_what_runs_log_and_fits_arrive(
 
 
 def _panels(node: Any) -> Iterator[dict[str, Any]]:
-    """Configurations of all panels of a view."""
+    """Yield the configurations of all panels of a view."""
     for section in node["section"]["panelBankConfig"]["sections"]:
         yield from (panel["config"] for panel in section["panels"])
 
 
 def _after_colon(node: Any) -> Iterator[str]:
-    """Summary keys named anywhere in a panel."""
+    """Yield the summary keys that occur anywhere in a panel."""
     if isinstance(node, str) and node.startswith("summary:"):
         yield node.removeprefix("summary:")
     elif isinstance(node, dict):
@@ -132,9 +132,9 @@ def test_a_server_that_refuses_is_one_line_and_a_failure(
     assert server.views == []
 
 
-def test_what_is_missing_is_named(run: Run, tmp_path: Path) -> None:
+def test_a_missing_module_is_named(run: Run, tmp_path: Path) -> None:
     words = ["dashboard", "--entity", "me", "--project", "p"]
     (tmp_path / "wandb_workspaces.py").write_text("raise ModuleNotFoundError(name=__name__)")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    said = run("-m", "ligr_jax", *words, status=1, PYTHONPATH=path).stderr
-    assert "no module wandb_workspaces: pip install 'ligr-jax[dashboard]'" in said
+    done = run("-m", "ligr_jax", *words, status=1, PYTHONPATH=path)
+    assert "no module wandb_workspaces: pip install 'ligr-jax[dashboard]'" in done.stderr

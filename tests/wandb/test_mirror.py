@@ -1,4 +1,4 @@
-"""The mirror and the real W&B client, against a server on loopback: every row arrives once."""
+"""The mirror and the real W&B client with a server on loopback: every row arrives exactly once."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from ligr_jax.train.run import load_summary
 from ligr_jax.train.wandb_record import open_record, record_path
 from tests.wandb.server import Run, WandbServer
 
-AWAY = "http://127.0.0.1:9"  # where nothing listens
+AWAY = "http://127.0.0.1:9"  # no program listens there
 SESSION = """
 import os, sys
 from pathlib import Path
@@ -83,8 +83,8 @@ def test_every_row_arrives_once_and_in_order(
         if session == "sync":
             run("-m", "wandb", "sync", out / "wandb")
             continue
-        place, *steps, end = session.split()
-        changes = {} if place == "online" else {"WANDB_BASE_URL": AWAY}
+        location, *steps, end = session.split()
+        changes = {} if location == "online" else {"WANDB_BASE_URL": AWAY}
         status = -signal.SIGKILL if end == "killed" else 0
         run("-c", SESSION, out, *steps, end, status=status, **changes)
     (stored,) = server.runs.values()
@@ -94,7 +94,7 @@ def test_every_row_arrives_once_and_in_order(
     assert stored.history[1]["train/loss"] == 0.5
     assert stored.exit_code == 0
     assert stored.config["model.depth"] == 2  # flat
-    # What was logged last, and the final numbers, are under their own names.
+    # The summary has the last value of each metric and the final numbers.
     assert stored.summary["train/loss"] == 1 / last
     assert stored.summary["validation/ne"] == 0.5
     assert stored.summary["device_seconds"] == 6.0
@@ -162,7 +162,7 @@ def test_a_broken_record_is_replaced(
     ("key", "mode", "online"),
     [("", "", False), ("netrc", "", True), ("environment", "", True), ("netrc", "offline", False)],
 )
-def test_auto_is_online_with_a_key_alone(
+def test_auto_is_online_only_with_a_key(
     key: str, mode: str, online: bool, server: WandbServer, run: Run, tmp_path: Path
 ) -> None:
     changes = {"WANDB_MODE": mode, "WANDB_API_KEY": ""}
@@ -196,13 +196,13 @@ def test_training_without_its_server_gives_the_same_numbers_and_syncs_whole(
     off, summary = load_summary(tmp_path / "off"), load_summary(tmp_path / "away")
     assert off is not None
     assert summary is not None
-    other = ("run", "start_seconds", "seconds", "eval_seconds")
-    same = [k for k in off if k not in other and not k.startswith("config/track.")]
+    run_specific = ("run", "start_seconds", "seconds", "eval_seconds")
+    same = [k for k in off if k not in run_specific and not k.startswith("config/track.")]
     assert {k: off[k] for k in same} == {k: summary[k] for k in same}
 
     run("-m", "wandb", "sync", tmp_path / "away" / "wandb")
     (stored,) = server.runs.values()
     rows = read_rows(tmp_path / "away" / "metrics.jsonl")
-    own = ("_step", "_timestamp", "_runtime", "_wandb")
-    assert [{k: v for k, v in r.items() if k not in own} for r in stored.history] == rows
+    of_the_client = ("_step", "_timestamp", "_runtime", "_wandb")
+    assert [{k: v for k, v in r.items() if k not in of_the_client} for r in stored.history] == rows
     assert {k: stored.summary[k] for k in same} == {k: summary[k] for k in same}

@@ -1,4 +1,4 @@
-"""Whatever W&B's server answers, training continues and every row can be sent later."""
+"""Training continues whatever W&B's server answers, and every row can be sent later."""
 
 import dataclasses
 import json
@@ -87,18 +87,18 @@ def test_a_run_deleted_on_the_server_continues_as_another_one(
     assert len(read_rows(out / "metrics.jsonl")) == 4
 
 
-def test_the_environment_fills_in_what_the_configuration_leaves_open(
+def test_the_environment_provides_options_that_the_configuration_does_not_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     values = {"MODE": "offline", "PROJECT": "p", "ENTITY": "", "RUN_GROUP": "g", "NAME": "n"}
     for name, value in values.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
-    found = wandb_options(TrackConfig())
-    assert found == WandbOptions("offline", "WANDB_MODE=offline", "p", "", "g", "n", "")
-    given = wandb_options(TrackConfig(wandb="off", project="mine", group="own"))
+    options = wandb_options(TrackConfig())
+    assert options == WandbOptions("offline", "WANDB_MODE=offline", "p", "", "g", "n", "")
+    explicit = wandb_options(TrackConfig(wandb="off", project="mine", group="own"))
     expected = {"mode": "off", "mode_from": "track.wandb=off", "project": "mine", "group": "own"}
-    assert given == dataclasses.replace(found, **expected)
+    assert explicit == dataclasses.replace(options, **expected)
     monkeypatch.setenv("WANDB_MODE", "")
     assert wandb_options(TrackConfig()).mode == "auto"
 
@@ -140,7 +140,7 @@ def test_train_refuses_a_mode_in_one_line_and_writes_nothing(
     assert not list(tmp_path.glob("*/config.json"))
 
 
-def test_a_mode_that_cannot_be_had_is_refused_before_training(
+def test_an_impossible_mode_is_refused_before_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "sideways")

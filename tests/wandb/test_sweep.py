@@ -1,4 +1,4 @@
-"""A sweep file of the shipped form: `wandb sweep`, `wandb agent`, `ligr train`, on loopback."""
+"""Sweeps with W&B on loopback: `wandb sweep` and `wandb agent`, and `ligr sweep`."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from tests.train.runs import SMALL
 from tests.wandb.server import Run, WandbServer
 
 ROOT = Path(__file__).parents[2]
-# `ligr`, which sends itself SIGTERM after the first row of the first run it is called for.
+# A `ligr` that sends SIGTERM to the first run after its first row.
 LIGR = """#!{python}
 import subprocess, sys, time
 from pathlib import Path
@@ -28,18 +28,18 @@ sys.exit(child.wait())
 """
 
 
-def test_an_agent_runs_a_sweep_and_resumes_what_was_preempted(
+def test_an_agent_runs_a_sweep_and_resumes_a_preempted_run(
     server: WandbServer, run: Run, prepared: Path, tmp_path: Path
 ) -> None:
     (shipped, *_) = sorted((ROOT / "sweeps").rglob("*.yaml"))
     sweep = yaml.safe_load(shipped.read_text())
-    given = dict(a.split("=") for a in SMALL if not a.startswith("track."))
-    given |= {"train.steps": "300", "train.checkpoint_every": "100"}
-    sweep["parameters"] = {k: {"value": yaml.safe_load(v)} for k, v in given.items()}
+    settings = dict(a.split("=") for a in SMALL if not a.startswith("track."))
+    settings |= {"train.steps": "300", "train.checkpoint_every": "100"}
+    sweep["parameters"] = {k: {"value": yaml.safe_load(v)} for k, v in settings.items()}
     sweep["parameters"]["model.depth"] = {"values": [1, 2]}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
-    said = run("-m", "wandb", "sweep", tmp_path / "sweep.yaml")
-    registered = re.search(r"wandb agent (\S+)", said.stdout + said.stderr)
+    done = run("-m", "wandb", "sweep", tmp_path / "sweep.yaml")
+    registered = re.search(r"wandb agent (\S+)", done.stdout + done.stderr)
     assert registered
 
     (tmp_path / "bin").mkdir()
@@ -62,14 +62,14 @@ def test_an_agent_runs_a_sweep_and_resumes_what_was_preempted(
         assert mirror.fields["sweep"] == registered[1].split("/")[-1]
         assert [r["step"] for r in mirror.history] == [r["step"] for r in rows]
         assert [r.get("train/loss") for r in mirror.history] == [r.get("train/loss") for r in rows]
-        # The sweep's metric is the run's, under its own name.
+        # The summary has the sweep's metric under the name in the file.
         assert mirror.summary[sweep["metric"]["name"]] == rows[-1]["validation/ne"]
 
 
 def test_runs_of_one_sweep_share_no_name_of_the_environment(
     server: WandbServer, run: Run, prepared: Path, tmp_path: Path
 ) -> None:
-    """Two points train together and one alone; WANDB_NAME and WANDB_RUN_ID are for none."""
+    """Two points train together and one alone; none uses WANDB_NAME or WANDB_RUN_ID."""
     values = dict(a.split("=") for a in SMALL if not a.startswith("track."))
     values |= {"train.steps": "2", "eval.splits": "validation"}
     for name, more in (
