@@ -1,5 +1,6 @@
 """What a directory contains, shown by a file: no command writes into another command's output."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from ligr_jax.errors import LigrError
@@ -33,3 +34,31 @@ def require_no_other(directory: Path, content: str) -> None:
                 f"{directory} holds {other} ({mark}), and {content} cannot be written there; "
                 "choose another directory"
             )
+
+
+def require_only(directory: Path, content: str, patterns: Collection[str]) -> None:
+    """Refuse to write among files that no command of this package wrote.
+
+    Args:
+        directory: Directory to write to; it may be absent.
+        content: What will be written, e.g. `DATA`.
+        patterns: Names of the files of such an output, as for `Path.match`. Hidden files and the
+            `lost+found` of a disk are allowed too.
+
+    Raises:
+        LigrError: The directory contains other files; some are named.
+    """
+    names = sorted(p.name for p in directory.iterdir()) if directory.is_dir() else []
+    others = [
+        name
+        for name in names
+        if not name.startswith(".")
+        and name != "lost+found"
+        and not any(Path(name).match(pattern) for pattern in patterns)
+    ]
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise LigrError(
+            f"{directory} holds other files ({', '.join(others[:3])}{more}), and {content} is not "
+            "written among them; choose an empty or new directory"
+        )

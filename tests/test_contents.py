@@ -23,6 +23,26 @@ COMMANDS = {
 }
 
 
+def test_data_are_not_prepared_among_unrelated_files(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["prepare", str(prepared.parent / "log"), "--out", str(tmp_path)]
+    for name in (".gitkeep", "members-00000-of-00009.arrow"):  # of an interrupted command
+        (tmp_path / name).touch()
+    (tmp_path / "lost+found").mkdir()
+    for name in ("thesis.tex", "a.txt", "b.txt", "z"):
+        (tmp_path / name).touch()
+    before = sorted(tmp_path.iterdir())
+    for overwrite in ([], ["--overwrite"]):
+        assert main([*words, *overwrite]) == 1
+        said = capsys.readouterr().err
+        assert f"{tmp_path} holds other files (a.txt, b.txt, thesis.tex and 1 more)" in said
+        assert sorted(tmp_path.iterdir()) == before
+    for name in ("thesis.tex", "a.txt", "b.txt", "z"):
+        (tmp_path / name).unlink()
+    assert main(words) == 0
+
+
 @pytest.mark.parametrize(("own", "command"), COMMANDS.items())
 def test_a_directory_of_another_command_is_refused(
     own: str,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ligr_jax.atomic import sync
-from ligr_jax.contents import DATA, require_no_other
+from ligr_jax.contents import DATA, require_no_other, require_only
 from ligr_jax.data.manifest import MANIFEST, Manifest, load_manifest, save_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import FileError, file_errors
@@ -18,6 +18,7 @@ from ligr_jax.lock import exclusive
 _log = logging.getLogger(__name__)
 
 SUMMARY = "prepare.json"  # summary of the log for human readers
+_OUTPUT = (MANIFEST, SUMMARY, "members-*.arrow", "items.arrow")
 
 
 def published(
@@ -42,6 +43,7 @@ def published(
         BadInput: the output has another `made_by`, or the directory cannot be written.
     """
     require_no_other(out, DATA)
+    require_only(out, DATA, _OUTPUT)
     made_by = json.loads(json.dumps(made_by))  # comparable with a manifest: tuples become lists
     existing = None if overwrite else _existing(out, made_by)
     if existing:
