@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from ligr_jax.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ligr_jax.api import Prediction as Prediction
+    from ligr_jax.api import BatchPrediction as BatchPrediction
     from ligr_jax.api import TrainedModel as TrainedModel
     from ligr_jax.api import fit_model as fit_model
     from ligr_jax.api import load_run as load_run
@@ -47,7 +47,7 @@ else:
             "Feature": "config.features",
             "LigrError": "errors",
             "ModelConfig": "config.model",
-            "Prediction": "api",
+            "BatchPrediction": "api",
             "TrainedModel": "api",
             "configure": "scaling.ladder",
             "evaluate_run": "train.evaluate",

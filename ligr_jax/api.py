@@ -17,21 +17,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from ligr_jax.config import Config
+from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.unique_ids import UniqueIdMapper
-from ligr_jax.parallel.processes import own_rows
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.evaluate import config_here, jit_logits, restore_state
 from ligr_jax.train.loop import train
-from ligr_jax.train.prediction_file import sigmoid
+from ligr_jax.train.prediction_file import probabilities_of
 from ligr_jax.train.program import Program
 from ligr_jax.train.run import load_summary
 
 
 @dataclass(frozen=True)
-class Prediction:
+class BatchPrediction:
     """Predictions for every impression of a batch, by action.
 
     Attributes:
@@ -62,11 +61,19 @@ class TrainedModel:
         self._logits = jit_logits(program)
         self._unique_ids = UniqueIdMapper(config.model, program.mesh.size, whole_batch=False)
 
-    def predict(self, batch: Batch) -> Prediction:
+    def predict(self, batch: Batch) -> BatchPrediction:
         """Return logits and probabilities of every impression of a batch of NumPy arrays.
 
         The first call with a batch of a new shape compiles the model.
+
+        Raises:
+            ConfigError: this is one of several processes.
         """
+        if jax.process_count() > 1:
+            raise ConfigError(
+                f"this is one of {jax.process_count()} processes; predict a batch in a single "
+                "process, or a whole split with `ligr predict`"
+            )
         rows = len(batch.member)
         # The rows are sharded over the devices; copies of the last row fill the last shard.
         filled = -(-rows // self._program.mesh.size) * self._program.mesh.size
@@ -76,9 +83,9 @@ class TrainedModel:
             logits_BNA = self._logits(
                 self._state, self._program.shard_batch(self._unique_ids(whole))
             )
-        logits_BNA = own_rows(logits_BNA)[:rows].astype(np.float32)
+        logits_BNA = np.asarray(logits_BNA)[:rows].astype(np.float32)
         logits = {name: logits_BNA[..., a] for a, name in enumerate(self.config.model.actions)}
-        return Prediction(logits, {name: sigmoid(x) for name, x in logits.items()})
+        return BatchPrediction(logits, {name: probabilities_of(x) for name, x in logits.items()})
 
 
 def load_run(

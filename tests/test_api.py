@@ -21,7 +21,7 @@ from ligr_jax.data.records import Records
 from ligr_jax.lock import Busy
 from ligr_jax.train import prediction_file
 from ligr_jax.train.evaluate import Predictions, evaluate_run, measure, restore
-from ligr_jax.train.prediction_file import read_about
+from ligr_jax.train.prediction_file import read_prediction_metadata
 from ligr_jax.train.run import load_summary
 from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config
@@ -73,7 +73,7 @@ def test_rows_name_their_impressions_and_the_file_its_origin(
         assert row["timestamp_ms"] == records.take("timestamp_ms", at)
         assert row["session"] == records.take("session", at)
         assert row["label_click"] == records.label("click", at)
-    about = read_about(file)
+    about = read_prediction_metadata(file)
     assert (about["step"], about["split"], about["data"]) == (40, "test", records.digest)
     groups = pq.ParquetFile(file).metadata
     assert groups.num_row_groups > 2
@@ -99,7 +99,11 @@ def test_a_file_is_replaced_only_on_request_and_by_one_process(
     for words in ([], ["--overwrite", "--json"]):
         assert main(["predict", str(finished), "--out", str(other), *words]) == 0
     printed = json.loads(capsys.readouterr().out.partition("\n")[2])
-    assert printed == {"file": str(other), **read_about(other), "rows": len(pl.read_parquet(other))}
+    assert printed == {
+        "file": str(other),
+        **read_prediction_metadata(other),
+        "rows": len(pl.read_parquet(other)),
+    }
 
 
 def test_a_failure_leaves_no_file(
@@ -116,7 +120,7 @@ def test_a_failure_leaves_no_file(
 
 @pytest.mark.parametrize("rows", [8, 3])
 def test_a_loaded_run_predicts_what_eval_measures(
-    prepared: Path, finished: Path, tmp_path: Path, rows: int
+    finished: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     """Without its data, for any number of rows, compiled once for each shape."""
     evaluator, state = restore(finished)
@@ -137,6 +141,9 @@ def test_a_loaded_run_predicts_what_eval_measures(
     model.predict(batch)
     assert model._logits._cache_size() == 1
     assert (model.step, model.summary) == (40, load_summary(finished))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ligr_jax.LigrError, match="this is one of 2 processes"):
+        model.predict(batch)
 
 
 def test_a_padding_batch_is_that_of_the_pipeline(prepared: Path) -> None:

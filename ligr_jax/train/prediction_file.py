@@ -38,6 +38,7 @@ from ligr_jax.config import digest
 from ligr_jax.data.manifest import MISSING
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
+from ligr_jax.errors import file_errors
 from ligr_jax.lock import exclusive
 from ligr_jax.parallel.processes import is_first
 from ligr_jax.progress import Progress
@@ -92,7 +93,7 @@ def write_predictions(
     return {**about, "rows": rows}
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_prediction_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata of a file that `write_predictions` wrote."""
     about: dict[str, Any] = json.loads(pq.read_schema(path).metadata[b"ligr"])
     return about
@@ -120,7 +121,7 @@ def _write(out: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
     mine = parts[jax.process_index()]
     rows = 0
     if not is_first():
-        with pq.ParquetWriter(mine, schema) as writer:
+        with file_errors("write", mine), pq.ParquetWriter(mine, schema) as writer:
             for table in tables:
                 writer.write_table(table)
         _wait_for_all("parts written")
@@ -189,7 +190,7 @@ def _table(
         label, logit = labels[:, a], logits[:, a].astype(np.float32)
         columns[f"label_{action}"] = pa.array(label.astype(np.int8), mask=label < 0)
         columns[f"logit_{action}"] = logit
-        columns[f"probability_{action}"] = sigmoid(logit)
+        columns[f"probability_{action}"] = probabilities_of(logit)
     return pa.table(columns, schema=schema)
 
 
@@ -208,7 +209,7 @@ def _places(records: Records, impression: np.ndarray) -> dict[str, Any]:
     return columns
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
+def probabilities_of(logits: np.ndarray) -> np.ndarray:
     """Return float32 probabilities, computed in float64."""
     z = logits.astype(np.float64)
     return np.exp(-np.logaddexp(0, -z)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The command line teaches, and refuses in words."""
+"""The command line explains itself, and reports wrong input in one line."""
 
 import argparse
 import subprocess
