@@ -11,7 +11,7 @@ import numpy as np
 from ligr_jax.config import Config, override
 from ligr_jax.ops.attention import Implementation, attend
 from ligr_jax.ops.masks import dense_mask, history_mask, session_mask
-from ligr_jax.parallel.mesh import make_mesh, over_rows
+from ligr_jax.parallel.mesh import batch_sharding, make_mesh
 from peers.cases import Case, qkvg, rows
 from peers.workers import Calls, loaded_allocator, serve
 
@@ -61,7 +61,7 @@ def jitted(case: Case, form: Form, backward: bool) -> tuple[Any, tuple[Any, ...]
     mask = make(*map(jnp.asarray, rows(case)))
     seen = jax.jit(dense_mask)(mask)[:, None] if form in get_args(JaxNN) else mask
     cast = [x.astype(jnp.dtype(case.dtype)) for x in qkvg(case)]
-    arguments = jax.device_put((*cast, seen), over_rows(mesh))
+    arguments = jax.device_put((*cast, seen), batch_sharding(mesh))
     step = functools.partial(both_ways if backward else forward, form)
     return jax.jit(step), arguments
 

@@ -22,11 +22,14 @@ from ligr_jax.tables.layout import AXES, PARTS, Layout
 def make_mesh(config: Config) -> Mesh:
     """Return the mesh with the axes `data` x `model` of `config.mesh`.
 
-    With `mesh.data=0` the data axis takes as many of the remaining devices as divide the batch.
+    With `mesh.data=0` the data axis has the greatest number of devices that divides the batch.
+
+    Args:
+        config: Configuration of the run.
 
     Raises:
-        ConfigError: the mesh needs more devices than there are, does not divide the batch, or
-            leaves out devices of several processes.
+        ConfigError: The mesh needs more devices than there are, or does not divide the batch, or
+            does not use all devices of several processes.
     """
     requested = config.mesh
     devices = jax.devices()
@@ -54,13 +57,13 @@ def make_mesh(config: Config) -> Mesh:
     return Mesh(grid, AXES)
 
 
-def over_rows(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of the leading axis (rows of a batch) over all devices."""
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of the leading axis, the rows of a batch, over all devices."""
     return NamedSharding(mesh, PARTS)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the replicated sharding."""
+    """Return the sharding of an array that every device has as a whole."""
     return NamedSharding(mesh, P())
 
 
@@ -69,8 +72,12 @@ def shard_batch(inputs: MappedBatch, mesh: Mesh) -> MappedBatch:
 
     Rows of the batch and the unique ids of each part are sharded over all devices. Unique ids of
     the whole batch are replicated.
+
+    Args:
+        inputs: The batch and its unique ids, as NumPy arrays.
+        mesh: Mesh of the run.
     """
-    by_rows = over_rows(mesh)
+    by_rows = batch_sharding(mesh)
     of_ids = UniqueIds(local=by_rows, unique=replicated(mesh), inverse=by_rows)
     unique_ids = {
         table: UniqueIds(
@@ -82,7 +89,12 @@ def shard_batch(inputs: MappedBatch, mesh: Mesh) -> MappedBatch:
 
 
 def to_mesh(tree: Any, sharding: NamedSharding) -> Any:
-    """Move host arrays to the mesh. With several processes, each passes its own part."""
+    """Move host arrays to the mesh. Each of several processes passes its part of the arrays.
+
+    Args:
+        tree: Pytree of NumPy arrays.
+        sharding: Sharding of every array.
+    """
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
@@ -103,10 +115,13 @@ def shardings(state: Any, mesh: Mesh, layout: Layout, fsdp: bool = False) -> Any
     """Return the sharding of each array of a training state.
 
     Args:
-        state: training state, or its shapes.
-        mesh: mesh of the run.
-        layout: layout of the tables.
-        fsdp: whether dense weights and their optimizer's state are sharded over `data`.
+        state: Training state, or its shapes.
+        mesh: Mesh of the run.
+        layout: Layout of the tables.
+        fsdp: Whether dense weights and their optimizer's state are sharded over `data`.
+
+    Returns:
+        A pytree like `state`.
     """
 
     def sharding_of(path: Any, x: Any) -> NamedSharding:

@@ -21,7 +21,7 @@ from flax.traverse_util import unflatten_dict
 from ligr_jax.atomic import write_atomically
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import read_plain_json
-from ligr_jax.parallel.mesh import over_rows, replicated, to_mesh
+from ligr_jax.parallel.mesh import batch_sharding, replicated, to_mesh
 from ligr_jax.sid.config import SidConfig, from_plain
 from ligr_jax.sid.corpus import Corpus
 from ligr_jax.sid.files import load_arrays, save_arrays
@@ -80,7 +80,7 @@ class SidModel:
         for ids, x in corpus.batches(ROWS):
             full = np.zeros((ROWS, self.width), np.float32)  # one shape: the program compiles once
             full[: len(x)] = x
-            codes, x_hat = jax.device_get(run(arrays, to_mesh(full, over_rows(mesh))))
+            codes, x_hat = jax.device_get(run(arrays, to_mesh(full, batch_sharding(mesh))))
             yield ids, x, codes[: len(x)], x_hat[: len(x)]
 
     def save(self, directory: Path) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ligr_jax.parallel.mesh import over_rows, replicated, to_mesh
+from ligr_jax.parallel.mesh import batch_sharding, replicated, to_mesh
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.corpus import Corpus
 from ligr_jax.sid.kmeans import INIT_ROWS, kmeans, means, nearest_of, sums_and_counts
@@ -47,7 +47,7 @@ class RQKMeansTraining:
             state = state.at[level].set(kmeans(sample, k, key))
         totals: Any = 0.0, 0.0, 0.0
         for x, weight in self._batches():
-            sums = _sums(to_mesh(x, over_rows(self.mesh)), weight, state, level)
+            sums = _sums(to_mesh(x, batch_sharding(self.mesh)), weight, state, level)
             # The sums are added on the host in float64. On a CPU this must wait for each batch:
             # concurrent programs with collectives starve each other of threads.
             totals = [a + np.float64(b) for a, b in zip(totals, jax.device_get(sums))]

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
-from ligr_jax.parallel.mesh import over_rows, replicated, to_mesh
+from ligr_jax.parallel.mesh import batch_sharding, replicated, to_mesh
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.corpus import Corpus
 from ligr_jax.sid.kmeans import INIT_ROWS, residual_kmeans
@@ -43,7 +43,7 @@ class RQVAETraining:
         everywhere = replicated(self.mesh)
         self._step = jax.jit(
             self._updated,
-            in_shardings=(everywhere, over_rows(self.mesh), everywhere),
+            in_shardings=(everywhere, batch_sharding(self.mesh), everywhere),
             out_shardings=everywhere,
             donate_argnums=0,
         )
@@ -77,7 +77,7 @@ class RQVAETraining:
         return ((x - self.mean) / self.scale).astype(np.float32)
 
     def update(self, number: int, state: State) -> tuple[State, Mapping[str, Any]]:
-        x = to_mesh(self.batch(number), over_rows(self.mesh))
+        x = to_mesh(self.batch(number), batch_sharding(self.mesh))
         return self._step(state, x, jax.random.fold_in(self.key, number))
 
     def _updated(
