@@ -32,8 +32,8 @@ from lib.results import Cell, Column, Study, interval
 from lib.sweeps import prepared_world, run_sweep, write_sweep
 from scipy import stats
 
+from ligr_jax.runs.table import column, read_runs
 from ligr_jax.scaling.fit import compare
-from ligr_jax.scaling.runs import column, read_runs
 from ligr_jax.scaling.shipped import RIVALS, grid
 
 LARGER = {"ligr": ["demo-7"], "hstu": ["demo-7"]}

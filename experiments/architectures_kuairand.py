@@ -23,7 +23,7 @@ from lib.options import make_parser
 from lib.results import Cell, Column, Study, mean_cell
 from lib.sweeps import run_sweep, write_sweep
 
-from ligr_jax.scaling.runs import column, read_runs
+from ligr_jax.runs.table import column, read_runs
 from ligr_jax.scaling.shipped import RIVALS, Axes, grid
 
 ARMS = {arm: RIVALS[arm] for arm in ("ligr", "hstu", "wukong", "lirank")}

@@ -27,8 +27,8 @@ from lib.results import Cell, Column, Study, interval
 from lib.sweeps import prepared_world, run_sweep
 from scipy import stats
 
+from ligr_jax.runs.table import column, read_runs
 from ligr_jax.scaling.fit import fit_line
-from ligr_jax.scaling.runs import column, read_runs
 
 ROOT = Path(__file__).parents[1]
 # The rung of the parts with single changes as it was when they ran; `demo-4` may have changed.

@@ -38,7 +38,7 @@ from lib.options import make_parser
 from lib.results import Cell, Column, Study, interval
 from lib.sweeps import arms_sweep, changes_of_runs, prepared_world, run_sweep, write_sweep
 
-from ligr_jax.scaling.runs import column, read_runs
+from ligr_jax.runs.table import column, read_runs
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)

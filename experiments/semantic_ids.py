@@ -43,7 +43,7 @@ from lib.sweeps import (
 )
 
 from ligr_jax.data.records import Records
-from ligr_jax.scaling.runs import column, read_runs
+from ligr_jax.runs.table import column, read_runs
 
 ROOT = Path(__file__).parents[1]
 ITEM, REST = ("actor_id", "item_type", "age_h", "content"), ("surface", "dwell_s")

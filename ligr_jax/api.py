@@ -21,12 +21,12 @@ from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.unique_ids import UniqueIdMapper
+from ligr_jax.runs.directory import load_summary
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.evaluate import config_here, jit_logits, restore_state
 from ligr_jax.train.loop import train
 from ligr_jax.train.prediction_file import probabilities_of
 from ligr_jax.train.program import Program
-from ligr_jax.train.run import load_summary
 
 
 @dataclass(frozen=True)

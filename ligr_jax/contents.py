@@ -7,11 +7,12 @@ from ligr_jax.errors import LigrError
 
 DATA, LOG, RUN = "prepared data", "a log", "a run"
 SWEEP, EXPORT, SID = "the runs of a sweep", "exported tables", "a model of semantic ids"
+RUN_CONFIG, SWEEP_POINTS = "config.json", "sweep.json"
 _MARKS = {
     DATA: ("manifest.json",),
     LOG: ("log.json",),
-    RUN: ("config.json",),
-    SWEEP: ("sweep.json",),
+    RUN: (RUN_CONFIG,),
+    SWEEP: (SWEEP_POINTS,),
     EXPORT: ("index.json",),
     SID: ("model.json", "training.json"),
 }

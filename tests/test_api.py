@@ -19,10 +19,10 @@ from ligr_jax.data.padding import padding_batch
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.lock import Busy
+from ligr_jax.runs.directory import load_summary
 from ligr_jax.train import prediction_file
 from ligr_jax.train.evaluate import Predictions, evaluate_run, measure, restore
 from ligr_jax.train.prediction_file import read_prediction_metadata
-from ligr_jax.train.run import load_summary
 from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config
 

@@ -27,7 +27,7 @@ from ligr_jax.config import (
     value_text,
 )
 from ligr_jax.config.nearest import _SYNONYMS
-from ligr_jax.train.run import load_config
+from ligr_jax.runs.directory import load_config
 
 FEATURES = {
     "item_id": Feature(rows=100),

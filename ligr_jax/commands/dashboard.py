@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
         from ligr_jax.scaling import dashboard
     except ModuleNotFoundError as e:
         raise BadInput(f"no module {e.name}: pip install 'ligr-jax[dashboard]'") from e
-    from ligr_jax.scaling.runs import read_runs
-    from ligr_jax.train.wandb_server import has_key, is_reachable, server_url
+    from ligr_jax.runs.table import read_runs
+    from ligr_jax.runs.wandb_server import has_key, is_reachable, server_url
 
     contents = dashboard.Contents()
     if args.runs:

@@ -50,10 +50,10 @@ def run(args: argparse.Namespace) -> int:
 
     use_all_cores()
     from ligr_jax.config import digest
+    from ligr_jax.runs.directory import load_config
     from ligr_jax.tables.export import export
     from ligr_jax.tables.zarr import require_free
     from ligr_jax.train.evaluate import restore
-    from ligr_jax.train.run import load_config
 
     config = load_config(args.run)
     require_free(args.out, args.overwrite)  # refused before the checkpoint is read

@@ -25,6 +25,7 @@ import polars as pl
 
 from ligr_jax.commands.arguments import count, positive_int
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.table import column, read_runs, shapes
 from ligr_jax.scaling.fit import (
     IsoFlop,
     Law,
@@ -40,7 +41,6 @@ from ligr_jax.scaling.fit import (
     preregister,
 )
 from ligr_jax.scaling.missing import missing
-from ligr_jax.scaling.runs import column, read_runs, shapes
 from ligr_jax.strict_json import print_json
 
 _log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ligr_jax.commands.arguments import count, positive_float, positive_int, share
 from ligr_jax.commands.fit import LOWER
-from ligr_jax.scaling.runs import read_runs
+from ligr_jax.runs.table import read_runs
 from ligr_jax.strict_json import print_json
 
 _log = logging.getLogger(__name__)

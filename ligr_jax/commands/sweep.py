@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
 
     from ligr_jax.config import ConfigError
     from ligr_jax.parallel.probe import probe
+    from ligr_jax.runs.wandb_check import check_wandb
     from ligr_jax.scaling.runner import run_sweep
     from ligr_jax.scaling.sweep import corrected, only, plan_points, read_sweep, table_of
-    from ligr_jax.train.wandb_env import check_wandb
 
     extra = [word for word in args.files if "=" in word]
     files = [Path(word) for word in args.files if "=" not in word]

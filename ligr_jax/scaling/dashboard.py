@@ -21,8 +21,8 @@ from ligr_jax.config import unescape
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import read_plain_json
 from ligr_jax.errors import LigrError
-from ligr_jax.scaling.runs import Runs, varied
-from ligr_jax.train import wandb_client
+from ligr_jax.runs import wandb_client
+from ligr_jax.runs.table import Runs, varied
 
 AXES = ("flops_model", "flops_paper", "device_seconds")
 METRICS = ("ne", "auc")

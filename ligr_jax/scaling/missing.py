@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ligr_jax.config import join_list, split_list, unescape
-from ligr_jax.scaling.runs import column
+from ligr_jax.runs.table import column
 
 DIVERGED = "it diverged"
 

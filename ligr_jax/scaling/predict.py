@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ligr_jax.config import digest
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.directory import summary_or_none
+from ligr_jax.runs.files import RunFiles
 from ligr_jax.scaling.fit import budgets, fit_power
 from ligr_jax.scaling.fit.registered import preregister
 from ligr_jax.scaling.sweep import Point
-from ligr_jax.train.run import summary_or_none
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def predict_largest(largest: Point, points: Sequence[Point], out: Path) -> None:
     """
     if (out / PREDICTION).exists():
         return
-    if (out / largest.name / "metrics.jsonl").exists():
+    if RunFiles(out / largest.name).metrics.exists():
         _log.info("no prediction of the largest run: it has started")
         return
     # Shapes of the ladder, without the largest: its other seeds would reveal the result.

@@ -33,13 +33,21 @@ from ligr_jax.exit_status import BUSY, DONE, FAILED, PREEMPTED
 from ligr_jax.lock import LOCK
 from ligr_jax.parallel.cluster import without_cluster
 from ligr_jax.progress import clock
+from ligr_jax.runs.directory import (
+    clear_error,
+    is_locked,
+    load_summary,
+    read_error,
+    summary_or_none,
+    write_error,
+)
+from ligr_jax.runs.files import SWEEP, RunFiles
+from ligr_jax.runs.table import read_listed
+from ligr_jax.runs.wandb_env import without_run_names
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
-from ligr_jax.scaling.runs import SWEEP, read_listed
 from ligr_jax.scaling.sweep import Point
 from ligr_jax.stop import stop_request
-from ligr_jax.train.run import is_locked, load_summary, summary_or_none
 from ligr_jax.train.together import groupable
-from ligr_jax.train.wandb_env import without_run_names
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +88,7 @@ def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, togethe
         for worker in workers:
             worker.result()
     for name, error in board.failed.items():
-        _log.error(f"failed: {name}: {error} (see {out / name / 'log.txt'})")
+        _log.error(f"failed: {name}: {error} (see {RunFiles(out / name).log})")
     unfinished = sum(summary_or_none(out / p.name) is None for p in points)
     if unfinished and (stop.is_set() or board.saved):
         _log.warning(
@@ -199,7 +207,7 @@ class _Board:
     def _train(self, group: list[Point]) -> None:
         for point in group:
             (self._out / point.name).mkdir(exist_ok=True)
-            (self._out / point.name / "error.txt").unlink(missing_ok=True)  # of an earlier try
+            clear_error(self._out / point.name)
         first = self._out / group[0].name
         if self._largest in group:
             predict_largest(self._largest, self._points, self._out)
@@ -212,7 +220,7 @@ class _Board:
             ]
             write_atomically(first / "together.json", json.dumps(listed, indent=1) + "\n")
             command += ["--together", str(first / "together.json")]
-        status, last = self._relay(group, command, first / "log.txt")
+        status, last = self._relay(group, command, RunFiles(first).log)
         with self._lock:
             began, expected = self._running.pop(group[0].name)
             if status == BUSY:  # another runner was faster
@@ -228,19 +236,19 @@ class _Board:
             for point in group:
                 if point in done:
                     continue
-                if stopped and not (self._out / point.name / "error.txt").exists():
+                if stopped and not RunFiles(self._out / point.name).error.exists():
                     self.saved.add(point.name)
                 else:
                     self._fail(point, f"exit status {status}: {last}")
 
     def _fail(self, point: Point, error: str) -> None:
-        path = self._out / point.name / "error.txt"
+        directory = self._out / point.name
         try:
-            if path.exists():  # of a group, those that diverged have their own
-                error = path.read_text(encoding="utf-8").strip()
-            write_atomically(path, error + "\n")
+            # Of runs trained together, those that diverged have an error of their own.
+            error = read_error(directory) or error
+            write_error(directory, error)
         except OSError as e:
-            _log.warning(f"cannot write {path}: {e.strerror}")
+            _log.warning(f"cannot write {RunFiles(directory).error}: {e.strerror}")
         self.failed[point.name] = error
         self._line(point, f"FAILED ({error})", level=logging.ERROR)
 

@@ -20,10 +20,10 @@ from ligr_jax.data.manifest import load_manifest
 from ligr_jax.errors import LigrError
 from ligr_jax.parallel.probe import Devices, ProbeError, describe_devices
 from ligr_jax.progress import clock
+from ligr_jax.runs.directory import summary_or_none
 from ligr_jax.scaling.estimate import Estimate, Estimator
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.scaling.shipped import studies, text_of
-from ligr_jax.train.run import summary_or_none
 
 
 @dataclass(frozen=True)

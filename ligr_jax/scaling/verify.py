@@ -10,8 +10,12 @@ from ligr_jax.data.manifest import Shard, load_manifest
 from ligr_jax.data.verify import damage, files_of
 from ligr_jax.digests import digest_file
 from ligr_jax.errors import LigrError, file_errors
+from ligr_jax.runs.checkpoint_files import DIGESTS, is_sealed, require_intact, steps_in
+from ligr_jax.runs.directory import load_config, load_summary
+from ligr_jax.runs.files import SWEEP, RunFiles
+from ligr_jax.runs.rows import read_rows
+from ligr_jax.runs.table import read_listed
 from ligr_jax.scaling.fit.registered import read_registered
-from ligr_jax.scaling.runs import MARKS, SWEEP, read_listed
 from ligr_jax.tables.zarr import (
     INDEX,
     arrays_of,
@@ -20,9 +24,6 @@ from ligr_jax.tables.zarr import (
     load_index,
     table_directory,
 )
-from ligr_jax.train.checkpoint_files import DIGESTS, is_sealed, require_intact, steps_in
-from ligr_jax.train.rows import METRICS, read_rows
-from ligr_jax.train.run import CONFIG, SUMMARY, load_config, load_summary
 
 PREDICTION = "prediction.json"
 _BLOCK = 65_536  # rows of a table read together
@@ -65,7 +66,7 @@ def verify(path: Path) -> Iterator[Checked]:
 
 
 def _is_run(path: Path) -> bool:
-    return any((path / mark).exists() for mark in (*MARKS, "checkpoints"))
+    return RunFiles(path).exists or RunFiles(path).checkpoints.exists()
 
 
 def _checked(path: Path, kind: str, check: Callable[[], object], note: str = "") -> Checked:
@@ -94,20 +95,20 @@ def _data(path: Path) -> Iterator[Checked]:
 
 
 def _run(path: Path) -> Iterator[Checked]:
-    yield _checked(path / CONFIG, "configuration", lambda: load_config(path))
-    if (path / METRICS).exists():
-        yield _checked(path / METRICS, "metrics", lambda: read_rows(path / METRICS))
-    if (path / SUMMARY).exists():
-        yield _checked(path / SUMMARY, "summary", lambda: load_summary(path))
-    checkpoints = path / "checkpoints"
-    for number in reversed(steps_in(checkpoints)):
-        step = checkpoints / str(number)
+    files = RunFiles(path)
+    yield _checked(files.config, "configuration", lambda: load_config(path))
+    if files.metrics.exists():
+        yield _checked(files.metrics, "metrics", lambda: read_rows(files.metrics))
+    if files.summary.exists():
+        yield _checked(files.summary, "summary", lambda: load_summary(path))
+    for number in reversed(steps_in(files.checkpoints)):
+        step = files.checkpoints / str(number)
         if is_sealed(step):
             yield _checked(step, "checkpoint", partial(require_intact, step))
         else:
             note = f"not checked: it has no {DIGESTS}, as those of earlier releases"
             yield Checked(str(step), "checkpoint", note=note)
-    for aside in sorted(checkpoints.glob("*.damaged*")):
+    for aside in sorted(files.checkpoints.glob("*.damaged*")):
         yield Checked(str(aside), "checkpoint", note="set aside by its run: damaged")
 
 

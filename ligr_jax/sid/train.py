@@ -20,6 +20,9 @@ from ligr_jax.atomic import write_atomically
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import read_plain_json
 from ligr_jax.progress import Progress
+from ligr_jax.runs.directory import lock
+from ligr_jax.runs.files import RunFiles
+from ligr_jax.runs.tracker import JsonLines
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.corpus import Corpus
 from ligr_jax.sid.files import load_arrays, save_arrays
@@ -28,8 +31,6 @@ from ligr_jax.sid.train_rqkmeans import RQKMeansTraining
 from ligr_jax.sid.train_rqvae import RQVAETraining
 from ligr_jax.stop import stop_request
 from ligr_jax.train.loop import Preempted, stopped
-from ligr_jax.train.run import lock
-from ligr_jax.train.track import JsonLines
 
 _log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def _adopt(out: Path, about: dict[str, Any]) -> None:
     """Write training.json, or check that the existing one is equal."""
     path, text = out / "training.json", json.dumps(about, indent=1) + "\n"
     if not path.exists():
-        if (out / "metrics.jsonl").exists():
+        if RunFiles(out).metrics.exists():
             raise BadInput(f"{out} holds something else, a run perhaps; choose another --out")
         write_atomically(path, text)
         return

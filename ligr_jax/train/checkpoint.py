@@ -21,9 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ligr_jax.config import TableShape
 from ligr_jax.digests import DIGEST, ChangedFile, DamagedFile, digest_json, read_json
 from ligr_jax.parallel.processes import gathered, is_first
-from ligr_jax.tables.layout import Layout, layout
-from ligr_jax.tables.table import TABLES
-from ligr_jax.train.checkpoint_files import (
+from ligr_jax.runs.checkpoint_files import (
     CheckpointError,
     DamagedCheckpoint,
     intact,
@@ -34,6 +32,9 @@ from ligr_jax.train.checkpoint_files import (
     set_aside,
     steps_in,
 )
+from ligr_jax.runs.files import RunFiles
+from ligr_jax.tables.layout import Layout, layout
+from ligr_jax.tables.table import TABLES
 from ligr_jax.train.leaf_digests import differences, digests_of
 from ligr_jax.train.state import TrainState
 
@@ -152,10 +153,10 @@ class Checkpoints:
 
     def _remedy(self, damaged: int, like: TrainState) -> str:
         """What a reader can do about a damaged step."""
-        run = self._directory.parent
+        summary = RunFiles(self._directory.parent).summary
         again = "the same `ligr train` sets it aside and continues from the newest intact one"
-        if (run / "summary.json").exists():
-            again = f"remove {run / 'summary.json'} and {again}, which ends with the same numbers"
+        if summary.exists():
+            again = f"remove {summary} and {again}, which ends with the same numbers"
         for step in steps_in(self._directory):
             if step != damaged and self._is_intact(step, like):
                 return (
@@ -334,7 +335,7 @@ def _mismatch(place: Path, what: str, there: Any, here: Any) -> CheckpointError:
     return CheckpointError(
         f"{place} does not fit the configuration: {what} is {there or 'missing'} in the checkpoint "
         f"and {here or 'missing'} by the configuration; nothing was changed: restore "
-        f"{place.parents[1] / 'config.json'} as the run wrote it, or give the values it has"
+        f"{RunFiles(place.parents[1]).config} as the run wrote it, or give the values it has"
     )
 
 

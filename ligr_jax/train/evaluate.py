@@ -23,6 +23,8 @@ from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.ops import metrics
 from ligr_jax.parallel.processes import gathered, own_rows
+from ligr_jax.runs.directory import data_directory, load_config
+from ligr_jax.runs.files import RunFiles
 from ligr_jax.tables.exchange import gather_rows
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
@@ -31,7 +33,6 @@ from ligr_jax.train.data import open_verified
 from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.preflight import has_kernel
 from ligr_jax.train.program import Program
-from ligr_jax.train.run import data_directory, load_config
 from ligr_jax.train.state import TrainState
 
 # A model this many standard errors below the oracle's cross-entropy has read an answer.
@@ -193,7 +194,7 @@ def restore_state(run: Path, program: Program, step: int | None = None) -> Train
         ConfigError: the run has no checkpoint.
         CheckpointError: the checkpoint is damaged, cannot be read or does not fit config.json.
     """
-    checkpoints = Checkpoints(run / "checkpoints", program.config.train.keep, program.layout)
+    checkpoints = Checkpoints(RunFiles(run).checkpoints, program.config.train.keep, program.layout)
     restored = checkpoints.read(program.abstract_state(), step)
     if restored is None:
         raise ConfigError(f"{run} has no checkpoint; train it first")

@@ -13,12 +13,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config
 from ligr_jax.data.pipeline import TrainBatches, eval_batches, plan_for, train_batches
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.progress import Progress
+from ligr_jax.runs.directory import clear_error, write_error
 from ligr_jax.stop import stop_request
 from ligr_jax.train.evaluate import Evaluator, gather, measure
 from ligr_jax.train.loop import (
@@ -179,7 +179,7 @@ class Group:
                 rows.append(m.record.read(number, {k: float(v[place]) for k, v in values.items()}))
             except TrainingDiverged as e:
                 _log.error(f"{m.record.out}: {e}")
-                write_atomically(m.record.out / "error.txt", f"{e}\n")
+                write_error(m.record.out, str(e))
                 self.failed[m.record.out] = str(e)
                 del self.live[place]
         if not self.live:
@@ -249,4 +249,4 @@ class Group:
             evaluations = [found[place] for found in measured]
             bad = int(bad_steps[place])
             m.record.finish(evaluations, seconds, self.packing, bad, flops)
-            (m.record.out / "error.txt").unlink(missing_ok=True)
+            clear_error(m.record.out)

@@ -32,13 +32,13 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.unique_ids import UniqueIdMapper
 from ligr_jax.nn.batch_norm import STATISTICS
+from ligr_jax.runs.directory import load_config
 from ligr_jax.tables.exchange import gather_rows
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.evaluate import Evaluator, restore
 from ligr_jax.train.ewc import EwcState
 from ligr_jax.train.optimizer import split_tables
-from ligr_jax.train.run import load_config
 from ligr_jax.train.state import TrainState
 
 _log = logging.getLogger(__name__)

@@ -22,6 +22,8 @@ from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.parallel.processes import from_first, is_first, ready, stop_agreed
 from ligr_jax.progress import Progress
+from ligr_jax.runs.directory import finished, lock, write_or_verify_config
+from ligr_jax.runs.wandb_check import check_wandb
 from ligr_jax.stop import StopRequest, stop_request
 from ligr_jax.train.data import open_verified
 from ligr_jax.train.evaluate import Evaluator
@@ -30,10 +32,8 @@ from ligr_jax.train.length import steps_of
 from ligr_jax.train.preflight import require_trainable
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import Record
-from ligr_jax.train.run import finished, lock, write_or_verify_config
 from ligr_jax.train.save_clock import SaveClock
 from ligr_jax.train.state import TrainState
-from ligr_jax.train.wandb_env import check_wandb
 
 _log = logging.getLogger(__name__)
 

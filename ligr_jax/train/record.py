@@ -16,13 +16,14 @@ from ligr_jax.config import Config, flatten
 from ligr_jax.cost.flops import compute_axes, parameter_counts
 from ligr_jax.errors import LigrError
 from ligr_jax.parallel.processes import is_first
+from ligr_jax.runs.directory import save_summary
+from ligr_jax.runs.files import RunFiles
+from ligr_jax.runs.tracker import tracking
 from ligr_jax.tables.layout import Layout
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.meter import Meter, Totals
-from ligr_jax.train.run import save_summary
 from ligr_jax.train.schedules import rate_schedule
 from ligr_jax.train.state import TrainState
-from ligr_jax.train.track import tracking
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Record:
             layout: of the tables of its states.
         """
         self.config, self.out, self.steps = config, out, steps
-        self.checkpoints = Checkpoints(out / "checkpoints", config.train.keep, layout)
+        self.checkpoints = Checkpoints(RunFiles(out).checkpoints, config.train.keep, layout)
         self.totals = Totals()
         self.evaluation_due = False  # of the newest state: a signal interrupted it
         self.start_seconds = 0.0  # restoring and compiling, before the first step

@@ -24,6 +24,9 @@ from ligr_jax.config import Config, ConfigError, MeshConfig, flatten
 from ligr_jax.data.assemble import Assembler, crowded_tables
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
+from ligr_jax.runs.directory import finished, load_summary, lock, write_or_verify_config
+from ligr_jax.runs.wandb_check import check_wandb
+from ligr_jax.runs.wandb_env import several_runs
 from ligr_jax.train.data import open_verified
 from ligr_jax.train.group import Group, Member
 from ligr_jax.train.length import steps_of
@@ -31,8 +34,6 @@ from ligr_jax.train.optimizer import ScaleParams
 from ligr_jax.train.preflight import require_trainable
 from ligr_jax.train.program import Program, key_data
 from ligr_jax.train.record import Record, TrainingDiverged
-from ligr_jax.train.run import finished, load_summary, lock, write_or_verify_config
-from ligr_jax.train.wandb_env import check_wandb, several_runs
 
 _log = logging.getLogger(__name__)
 

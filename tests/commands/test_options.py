@@ -7,7 +7,7 @@ import pytest
 
 from ligr_jax.cli import main
 from ligr_jax.config import Config, flatten
-from ligr_jax.train.run import load_config
+from ligr_jax.runs.directory import load_config
 
 FEATURE = "model.features.NAME."
 SMALL = (

@@ -8,10 +8,10 @@ import pytest
 
 from ligr_jax.commands import fit
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling.plan.planner import _sound
 from ligr_jax.scaling.plan.request import PlanRequest
 from ligr_jax.scaling.report.study import study
-from ligr_jax.scaling.runs import read_runs
 
 
 def write_runs(directory: Path) -> None:

@@ -17,12 +17,12 @@ from ligr_jax.cost.flops import train_flops
 from ligr_jax.cost.latency import request_bytes, request_flops
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.scaling.plan import PlanRequest, make_plan
 from ligr_jax.scaling.plan.command import train_words
 from ligr_jax.scaling.plan.device_memory import device_bytes, fit_in_memory
 from ligr_jax.scaling.plan.recorded import config_of
-from ligr_jax.scaling.runs import read_runs
 from tests.scaling import known_rule
 from tests.scaling.known_rule import best_shape, work_of
 from tests.train.runs import small_config

@@ -11,10 +11,10 @@ import pytest
 from ligr_jax.cli import main
 from ligr_jax.data.schema import BadInput
 from ligr_jax.lock import LOCK, Busy, exclusive
+from ligr_jax.runs.table import Runs, read_runs
 from ligr_jax.scaling import report
 from ligr_jax.scaling.report import study, summary_lines, write_report
 from ligr_jax.scaling.report.page import page
-from ligr_jax.scaling.runs import Runs, read_runs
 from tests.scaling.simulated import ALPHA, BEHIND, FLOOR, Numbers, ladder_ne, summary, write_run
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

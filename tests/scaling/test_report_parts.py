@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling.fit import fit_power, preregister
 from ligr_jax.scaling.report.arms import architectures, rungs
 from ligr_jax.scaling.report.budgets import frontier, iso_flop_grid
 from ligr_jax.scaling.report.dimensions import gains, lines
 from ligr_jax.scaling.report.forecasts import registered
 from ligr_jax.scaling.report.laws import ladder
-from ligr_jax.scaling.runs import read_runs
 from tests.scaling.simulated import ladder_ne, summary, write_run, write_sweeps
 
 

@@ -19,15 +19,15 @@ from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.exit_status import DONE, FAILED, PREEMPTED
 from ligr_jax.parallel.cluster import expects_peers, without_cluster
+from ligr_jax.runs.directory import is_locked, load_summary, lock, save_summary
+from ligr_jax.runs.rows import read_rows
+from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling import shipped
 from ligr_jax.scaling.fit.registered import score
 from ligr_jax.scaling.ladder import PRESETS, configure
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.runner import run_sweep
-from ligr_jax.scaling.runs import read_runs
 from ligr_jax.scaling.sweep import Asked, corrected, only, plan_points, read_sweep
-from ligr_jax.train.rows import read_rows
-from ligr_jax.train.run import is_locked, load_summary, lock, save_summary
 from tests.train.runs import SMALL
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"

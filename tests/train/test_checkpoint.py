@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 
 from ligr_jax.errors import FileError
-from ligr_jax.tables.layout import Layout
-from ligr_jax.train.checkpoint import Checkpoints
-from ligr_jax.train.checkpoint_files import (
+from ligr_jax.runs.checkpoint_files import (
     CheckpointError,
     DamagedCheckpoint,
     require_intact,
     save_errors,
     steps_in,
 )
+from ligr_jax.runs.directory import load_config, load_summary
+from ligr_jax.tables.layout import Layout
+from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import evaluate_run
 from ligr_jax.train.loop import train
 from ligr_jax.train.program import Program
-from ligr_jax.train.run import load_config, load_summary
 from ligr_jax.train.state import TrainState
 from tests.train.runs import small_config
 

@@ -10,10 +10,10 @@ import pytest
 from ligr_jax.cli import main
 from ligr_jax.config import ConfigError, Feature, ModelConfig, config_to_json
 from ligr_jax.data.records import Records
+from ligr_jax.runs.directory import load_config, write_or_verify_config
 from ligr_jax.train.evaluate import config_here
 from ligr_jax.train.loop import Trainer, train
 from ligr_jax.train.preflight import require_rows_for_ids
-from ligr_jax.train.run import load_config, write_or_verify_config
 from tests.train.runs import SMALL, small_config
 
 

@@ -15,6 +15,7 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.nn.models import make_model
+from ligr_jax.runs.directory import load_config
 from ligr_jax.tables.sparse import RowGrads, UpdateScalars, sgd, update_rows
 from ligr_jax.tables.table import TABLES
 from ligr_jax.train.evaluate import restore
@@ -22,7 +23,6 @@ from ligr_jax.train.ewc import EwcState, penalized_rows
 from ligr_jax.train.incremental import _ONE_DEVICE, fisher, warm_assignments, warm_start
 from ligr_jax.train.loop import train
 from ligr_jax.train.program import Program
-from ligr_jax.train.run import load_config
 from tests.train.runs import small_config
 
 BASE = (

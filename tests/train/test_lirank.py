@@ -11,12 +11,12 @@ from ligr_jax.cli import main
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.pipeline import plan_for, train_batches
 from ligr_jax.data.records import Records
+from ligr_jax.runs.directory import load_config, load_summary
 from ligr_jax.train.evaluate import restore
 from ligr_jax.train.incremental import warm_assignments, warm_start
 from ligr_jax.train.loop import train
 from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.program import Program
-from ligr_jax.train.run import load_config, load_summary
 from ligr_jax.train.together import train_together
 from tests.train.runs import SMALL, small_config
 

@@ -18,14 +18,14 @@ from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.exit_status import PREEMPTED
+from ligr_jax.runs.directory import Busy, load_config, load_summary, lock
+from ligr_jax.runs.rows import read_rows
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.evaluate import Evaluator, evaluate_run
 from ligr_jax.train.leaf_digests import digest_of
 from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import TrainingDiverged
-from ligr_jax.train.rows import read_rows
-from ligr_jax.train.run import Busy, load_config, load_summary, lock
 from ligr_jax.train.state import TrainState
 from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config

@@ -14,9 +14,9 @@ import pytest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.exit_status import FAILED, PREEMPTED
 from ligr_jax.parallel.processes import join_processes
+from ligr_jax.runs.rows import read_rows
 from ligr_jax.train.loop import train
 from ligr_jax.train.prediction_file import write_predictions
-from ligr_jax.train.rows import read_rows
 from tests.ports import free_port
 from tests.train.runs import SMALL, small_config
 from tests.xla import flags

@@ -20,17 +20,17 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.exit_status import PREEMPTED
+from ligr_jax.runs.directory import Busy, load_config, load_summary, lock
+from ligr_jax.runs.rows import read_rows
+from ligr_jax.runs.tracker import tracking
 from ligr_jax.tables import sparse
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.group import Group, Member
 from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
 from ligr_jax.train.record import Record, TrainingDiverged
-from ligr_jax.train.rows import read_rows
-from ligr_jax.train.run import Busy, load_config, load_summary, lock
 from ligr_jax.train.state import TrainState
 from ligr_jax.train.together import groupable, train_together
-from ligr_jax.train.track import tracking
 from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ligr_jax.train.rows import read_rows
+from ligr_jax.runs.rows import read_rows
 from tests.train.runs import SMALL
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from ligr_jax.config import Config, digest
-from ligr_jax.train.rows import read_rows
-from ligr_jax.train.run import load_summary
-from ligr_jax.train.wandb_record import open_record, record_path
+from ligr_jax.runs.directory import load_summary
+from ligr_jax.runs.files import RunFiles
+from ligr_jax.runs.rows import read_rows
+from ligr_jax.runs.wandb_record import open_record
 from tests.wandb.server import Run, WandbServer
 
 AWAY = "http://127.0.0.1:9"  # no program listens there
@@ -19,7 +20,7 @@ import os, sys
 from pathlib import Path
 from ligr_jax.config import Config
 from ligr_jax.messages import show_messages
-from ligr_jax.train.track import Tracker
+from ligr_jax.runs.tracker import Tracker
 show_messages()
 out, resume, last, end = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 out.mkdir(exist_ok=True)
@@ -38,8 +39,8 @@ import sys, threading
 from pathlib import Path
 from ligr_jax.config import Config
 from ligr_jax.messages import show_messages
-from ligr_jax.train import wandb_client
-from ligr_jax.train.track import Tracker
+from ligr_jax.runs import wandb_client
+from ligr_jax.runs.tracker import Tracker
 show_messages()
 out, is_killed_again = Path(sys.argv[1]), sys.argv[2] == "in every session"
 sessions, opened = [], threading.Event()
@@ -147,15 +148,15 @@ def test_a_moved_directory_keeps_its_run_and_a_copy_gets_its_own(
 def test_a_broken_record_is_replaced(
     text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    record_path(tmp_path).parent.mkdir()
-    record_path(tmp_path).write_text(text)
+    RunFiles(tmp_path).mirror.parent.mkdir()
+    RunFiles(tmp_path).mirror.write_text(text)
     record = open_record(tmp_path, Config(), "")
     assert record.id.startswith(f"{digest(Config())}-")
     assert (record.rows, record.segments, record.deleted) == (0, [], [])
     (message,) = caplog.messages
-    assert f"{record_path(tmp_path)} cannot be read" in message
+    assert f"{RunFiles(tmp_path).mirror} cannot be read" in message
     record.write(tmp_path)
-    assert json.loads(record_path(tmp_path).read_text())["id"] == record.id
+    assert json.loads(RunFiles(tmp_path).mirror.read_text())["id"] == record.id
 
 
 @pytest.mark.parametrize(

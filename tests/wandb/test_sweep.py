@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from ligr_jax.train.rows import read_rows
+from ligr_jax.runs.rows import read_rows
 from tests.train.runs import SMALL
 from tests.wandb.server import Run, WandbServer
 

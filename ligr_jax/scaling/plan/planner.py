@@ -11,6 +11,7 @@ import polars as pl
 from ligr_jax.config import flatten
 from ligr_jax.cost.devices import check_device_name
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.table import column
 from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
 from ligr_jax.scaling.missing import missing
 from ligr_jax.scaling.plan.axes import other_axes
@@ -19,7 +20,6 @@ from ligr_jax.scaling.plan.request import PlanRequest
 from ligr_jax.scaling.plan.rule import DERIVED, GrowthRule, Interval, growth_rule
 from ligr_jax.scaling.plan.shape import usable
 from ligr_jax.scaling.plan.training import TrainingPlan, train_plan
-from ligr_jax.scaling.runs import column
 
 # Plans are for this kind of model and of head; other runs are ignored.
 PLAIN = {"config/model.kind": "ligr", "config/model.head.kind": "linear"}
@@ -59,7 +59,7 @@ def make_plan(table: pl.DataFrame, request: PlanRequest) -> Plan:
     """Plan the next run.
 
     Args:
-        table: finished runs (`ligr_jax.scaling.runs.read_runs`).
+        table: finished runs (`ligr_jax.runs.table.read_runs`).
         request: budget and constraints.
 
     Returns:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.table import column, shapes
 from ligr_jax.scaling.fit import CONFIDENCE, IsoFlop, budgets, fit_isoflop
 from ligr_jax.scaling.plan.frontier import Array, Frontier
-from ligr_jax.scaling.runs import column, shapes
 
 Interval = tuple[float, float, float]  # value, low, high; low and high are NaN if unknown
 

@@ -13,13 +13,13 @@ from typing import Any
 from ligr_jax.atomic import write_atomically
 from ligr_jax.data.schema import BadInput
 from ligr_jax.lock import exclusive
+from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling.report.drawn import Drawn
 from ligr_jax.scaling.report.page import page
 from ligr_jax.scaling.report.panels import panels
 from ligr_jax.scaling.report.study import Study, study
 from ligr_jax.scaling.report.style import save, write_caption
 from ligr_jax.scaling.report.words import summary_lines
-from ligr_jax.scaling.runs import read_runs
 from ligr_jax.strict_json import nan_to_null
 
 __all__ = ["Study", "study", "summary_lines", "to_json", "write_report"]

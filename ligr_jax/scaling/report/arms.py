@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ligr_jax.scaling.runs import column, labels, shapes, varied
+from ligr_jax.runs.table import column, labels, shapes, varied
 
 # Non-numeric settings that change the input or the number format, not the architecture.
 OTHERWISE = tuple(f"config/model.{s}" for s in ("features", "actions", "prior", "dtype"))

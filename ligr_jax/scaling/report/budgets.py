@@ -8,9 +8,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.table import column
 from ligr_jax.scaling.fit import IsoFlop, fit_isoflop
 from ligr_jax.scaling.report.arms import sampling, subset
-from ligr_jax.scaling.runs import column
 
 SAME = np.log(1.06)  # tolerance of a budget: sizes do not divide it exactly
 FEWEST_SIZES = 3

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
+from ligr_jax.runs.table import column, shapes
 from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report import figures
 from ligr_jax.scaling.report.contrasts import repeated
@@ -12,7 +13,6 @@ from ligr_jax.scaling.report.drawn import Drawn, arm_words, facts, metric_words,
 from ligr_jax.scaling.report.figures import Series, Span
 from ligr_jax.scaling.report.forecasts import left_out_words
 from ligr_jax.scaling.report.study import AXES, Study
-from ligr_jax.scaling.runs import column, shapes
 
 
 def checks(study: Study) -> Iterator[Drawn]:

@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.table import column, shapes
 from ligr_jax.scaling.fit import Comparison, Noise, compare, noise_floor
 from ligr_jax.scaling.report.arms import rungs
-from ligr_jax.scaling.runs import column, shapes
 
 
 def noise(table: pl.DataFrame, metric: str) -> tuple[Noise | None, list[str]]:

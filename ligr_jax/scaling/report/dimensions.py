@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ligr_jax.runs.table import column, labels, shapes, varied
 from ligr_jax.scaling.fit import CONFIDENCE, resample
-from ligr_jax.scaling.runs import column, labels, shapes, varied
 
 DIMENSIONS = {
     "config/data.seq_len": "T",

@@ -8,10 +8,10 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from ligr_jax.config import unescape
+from ligr_jax.runs.table import shapes
 from ligr_jax.scaling.fit import Law
 from ligr_jax.scaling.report.figures import Series
 from ligr_jax.scaling.report.study import Study
-from ligr_jax.scaling.runs import shapes
 
 DEFINED = {
     "flops_model": (

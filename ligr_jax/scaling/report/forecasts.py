@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.table import Runs, column
 from ligr_jax.scaling.fit import LeftOut, fit_power, leave_out_largest, score
 from ligr_jax.scaling.fit.registered import read_registered
 from ligr_jax.scaling.report.arms import sampling, subset
-from ligr_jax.scaling.runs import Runs, column
 
 SAME_BUDGET = 0.02  # relative difference in compute up to which a run counts as the predicted one
 

@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.table import SEPARATOR, column, shapes
 from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
 from ligr_jax.scaling.report.arms import sampling, subset
 from ligr_jax.scaling.report.budgets import iso_flop_grid
 from ligr_jax.scaling.report.dimensions import DIMENSIONS
-from ligr_jax.scaling.runs import SEPARATOR, column, shapes
 
 FEWEST = 5  # runs that a law needs
 PREFERRED = ("long_dwell", "click", "contribution")  # actions drawn first; at most three are drawn

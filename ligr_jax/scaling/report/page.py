@@ -8,12 +8,12 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from ligr_jax.runs.table import varied
 from ligr_jax.scaling.report import tables
 from ligr_jax.scaling.report.drawn import Drawn, action_of, arm_words
 from ligr_jax.scaling.report.html import cell, engineering, names, sentence, table
 from ligr_jax.scaling.report.study import Study
 from ligr_jax.scaling.report.svg import svg
-from ligr_jax.scaling.runs import varied
 
 # name: title, table, and what the section needs, shown if it is empty.
 SECTIONS = {

@@ -7,6 +7,9 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.config import file_name
+from ligr_jax.runs.files import RunFiles
+from ligr_jax.runs.rows import DamagedRows, read_rows
+from ligr_jax.runs.table import column
 from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report import figures
 from ligr_jax.scaling.report.budgets import frontier
@@ -24,8 +27,6 @@ from ligr_jax.scaling.report.drawn import (
 )
 from ligr_jax.scaling.report.figures import Series
 from ligr_jax.scaling.report.study import AXES, Study
-from ligr_jax.scaling.runs import column
-from ligr_jax.train.rows import METRICS, DamagedRows, read_rows
 
 
 def panels(study: Study) -> Iterator[Drawn]:
@@ -207,7 +208,7 @@ def _training(study: Study) -> Iterator[Drawn]:
         if run not in study.runs.places:
             continue
         try:
-            logged = read_rows(study.runs.places[run] / METRICS)
+            logged = read_rows(RunFiles(study.runs.places[run]).metrics)
         except DamagedRows:  # named among the notes of the study
             continue
         pairs = [

@@ -10,6 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.files import RunFiles
+from ligr_jax.runs.rows import DamagedRows, read_rows
+from ligr_jax.runs.table import Runs, column
 from ligr_jax.scaling.fit import Comparison, IsoFlop, Law, Noise
 from ligr_jax.scaling.missing import DIVERGED, missing
 from ligr_jax.scaling.report.arms import architectures, subset
@@ -18,8 +21,6 @@ from ligr_jax.scaling.report.contrasts import comparisons, noise
 from ligr_jax.scaling.report.dimensions import Gains, gains
 from ligr_jax.scaling.report.forecasts import Forecast, left_out, registered
 from ligr_jax.scaling.report.laws import Laws, auc_columns, fit_laws, ladder
-from ligr_jax.scaling.runs import Runs, column
-from ligr_jax.train.rows import METRICS, DamagedRows, read_rows
 
 AXES = {  # not flops_6nd: it is six times flops_paper, so its figures would be the same
     "flops_model": "training FLOPs, counted (flops_model)",
@@ -219,7 +220,7 @@ def _damaged_rows(runs: Runs) -> list[str]:
     notes = []
     for place in runs.places.values():
         try:
-            read_rows(place / METRICS)
+            read_rows(RunFiles(place).metrics)
         except (DamagedRows, OSError) as e:
             notes.append(f"A training curve is left out: {e}")
     return notes

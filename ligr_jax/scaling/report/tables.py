@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from ligr_jax.runs.table import column
 from ligr_jax.scaling.fit import CONFIDENCE, Law
 from ligr_jax.scaling.report.budgets import frontier
 from ligr_jax.scaling.report.dimensions import CHEAP
 from ligr_jax.scaling.report.drawn import arm_words, metric_words, shape_words
 from ligr_jax.scaling.report.html import engineering, interval, table
 from ligr_jax.scaling.report.study import Study
-from ligr_jax.scaling.runs import column
 
 HOW = {
     "apart": "Each dimension from runs that vary only that dimension",

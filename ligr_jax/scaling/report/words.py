@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from ligr_jax.runs.table import column
 from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report.dimensions import Gains
 from ligr_jax.scaling.report.drawn import arm_words, metric_words
 from ligr_jax.scaling.report.html import engineering
 from ligr_jax.scaling.report.laws import FEWEST
 from ligr_jax.scaling.report.study import Study
-from ligr_jax.scaling.runs import column
 
 UNITS = {"device_seconds": "seconds"}  # of a compute axis; all others are FLOPs
 

@@ -1,9 +1,6 @@
-"""A run's directory: one configuration, one writer at a time, finished once it has summary.json.
+"""A run directory: one configuration, one writer at a time, finished once it has summary.json.
 
-config.json      the whole configuration
-metrics.jsonl    training and evaluation rows
-checkpoints/     the newest states
-summary.json     final numbers, flat; written last
+`ligr_jax.runs.files` lists its files.
 """
 
 import contextlib
@@ -14,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ligr_jax import contents
+from ligr_jax.atomic import write_atomically
 from ligr_jax.config import (
     Config,
     ConfigError,
@@ -26,13 +24,11 @@ from ligr_jax.digests import DIGEST, DamagedFile, read_json, write_json
 from ligr_jax.lock import Busy as Busy
 from ligr_jax.lock import exclusive
 from ligr_jax.lock import is_locked as is_locked
+from ligr_jax.runs.checkpoint_files import steps_in
+from ligr_jax.runs.files import CONFIG, SUMMARY, RunFiles
 from ligr_jax.strict_json import nan_to_null
-from ligr_jax.train.checkpoint_files import steps_in
-from ligr_jax.train.rows import METRICS
 
 _log = logging.getLogger(__name__)
-
-CONFIG, SUMMARY = "config.json", "summary.json"
 
 
 @contextlib.contextmanager
@@ -84,7 +80,7 @@ def write_or_verify_config(
         ConfigError: the directory holds a run of another configuration; the difference is shown.
         DamagedFile: the configuration of a bound directory is not what was written.
     """
-    path, bound = directory / CONFIG, _is_bound(directory)
+    path, bound = RunFiles(directory).config, _is_bound(directory)
     if path.exists():
         try:
             before = load_config(directory)
@@ -110,16 +106,15 @@ def write_or_verify_config(
             else:
                 _log.info(f"{path} is updated: {values}")
             if write and difference(before, config):  # W&B's name of the run was of the old one
-                (directory / "wandb" / "mirrored.json").unlink(missing_ok=True)
+                RunFiles(directory).mirror.unlink(missing_ok=True)
     if write:
         write_json(path, dataclasses.asdict(config))
 
 
 def _is_bound(directory: Path) -> bool:
-    rows = directory / METRICS
-    has_rows = rows.exists() and rows.stat().st_size > 0
-    done = (directory / SUMMARY).exists()
-    return has_rows or done or bool(steps_in(directory / "checkpoints"))
+    files = RunFiles(directory)
+    has_rows = files.metrics.exists() and files.metrics.stat().st_size > 0
+    return has_rows or files.summary.exists() or bool(steps_in(files.checkpoints))
 
 
 def _refuse_difference(directory: Path, there: Config, asked: Config) -> None:
@@ -139,7 +134,7 @@ def load_config(directory: Path) -> Config:
         ConfigError: there is none, or its values cannot be.
         DamagedFile: config.json is not what was written.
     """
-    path = Path(directory) / CONFIG
+    path = RunFiles(Path(directory)).config
     if not path.is_file():
         raise ConfigError(f"{directory} is no run directory: it has no {CONFIG}")
     remedy = (
@@ -178,7 +173,7 @@ def load_summary(directory: Path) -> dict[str, Any] | None:
     Raises:
         DamagedFile: summary.json is not what was written.
     """
-    path = Path(directory) / SUMMARY
+    path = RunFiles(Path(directory)).summary
     if not path.exists():
         return None
     remedy = (
@@ -200,4 +195,21 @@ def summary_or_none(directory: Path) -> dict[str, Any] | None:
 
 
 def save_summary(directory: Path, summary: Mapping[str, Any]) -> None:
-    write_json(directory / SUMMARY, nan_to_null(summary))
+    """Write summary.json, which finishes the run."""
+    write_json(RunFiles(directory).summary, nan_to_null(summary))
+
+
+def read_error(directory: Path) -> str:
+    """Return why a run failed; "" if it has not failed."""
+    path = RunFiles(directory).error
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def write_error(directory: Path, error: str) -> None:
+    """Write why a run failed."""
+    write_atomically(RunFiles(directory).error, error + "\n")
+
+
+def clear_error(directory: Path) -> None:
+    """Remove the error of an earlier start."""
+    RunFiles(directory).error.unlink(missing_ok=True)

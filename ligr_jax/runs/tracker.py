@@ -9,12 +9,13 @@ from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config
 from ligr_jax.errors import file_errors
 from ligr_jax.parallel.processes import is_first
+from ligr_jax.runs.files import RunFiles
+from ligr_jax.runs.rows import line_of, rescue_rows
+from ligr_jax.runs.wandb_env import wandb_options
 from ligr_jax.strict_json import nan_to_null
-from ligr_jax.train.rows import METRICS, line_of, rescue_rows
-from ligr_jax.train.wandb_env import wandb_options
 
 if TYPE_CHECKING:
-    from ligr_jax.train.mirror import WandbMirror
+    from ligr_jax.runs.mirror import WandbMirror
 
 
 class JsonLines:
@@ -31,7 +32,7 @@ class JsonLines:
             resume_step: Step of the checkpoint from which the run continues. Rows of later steps
                 are dropped, because the run writes them again.
         """
-        path = directory / METRICS
+        path = RunFiles(directory).metrics
         self.kept = [r for r in rescue_rows(path) if r["step"] <= resume_step]
         write_atomically(path, "".join(line_of(r) for r in self.kept))
         self._path = path
@@ -79,7 +80,7 @@ class Tracker:
         self._sinks.append(lines)
         options = wandb_options(config.track)
         if options.mode != "off":
-            from ligr_jax.train import mirror  # wandb takes a second to import
+            from ligr_jax.runs import mirror  # wandb takes a second to import
 
             self._sinks.append(mirror.WandbMirror(directory, config, options, len(lines.kept)))
 

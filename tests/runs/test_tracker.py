@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ligr_jax.config import Config, TrackConfig
-from ligr_jax.train.rows import read_rows
-from ligr_jax.train.track import Tracker
+from ligr_jax.runs.rows import read_rows
+from ligr_jax.runs.tracker import Tracker
 
 
 def test_a_resumed_run_writes_later_rows_again(tmp_path: Path) -> None:

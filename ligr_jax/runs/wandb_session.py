@@ -8,10 +8,11 @@ from typing import Any
 
 from ligr_jax.config import Config
 from ligr_jax.exit_status import PREEMPTED
-from ligr_jax.train import wandb_client
-from ligr_jax.train.wandb_client import RunRefused
-from ligr_jax.train.wandb_env import WandbOptions
-from ligr_jax.train.wandb_record import MirrorRecord
+from ligr_jax.runs import wandb_client
+from ligr_jax.runs.files import RunFiles
+from ligr_jax.runs.wandb_client import RunRefused
+from ligr_jax.runs.wandb_env import WandbOptions
+from ligr_jax.runs.wandb_record import MirrorRecord
 
 _log = logging.getLogger(__name__)
 
@@ -123,6 +124,6 @@ class WandbSession:
     def _drop_other_segments(self) -> None:
         """Remove offline segments that are not yet synced, because their rows are sent again."""
         kept = {Path(self._run.dir).parent.name, *self._record.segments}
-        for segment in (self._directory / "wandb").glob(f"offline-run-*-{self._record.id}"):
+        for segment in RunFiles(self._directory).wandb.glob(f"offline-run-*-{self._record.id}"):
             if segment.name not in kept and not list(segment.glob("*.wandb.synced")):
                 shutil.rmtree(segment)

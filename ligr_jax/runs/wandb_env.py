@@ -68,28 +68,6 @@ def wandb_options(track: TrackConfig) -> WandbOptions:
     )
 
 
-def check_wandb(track: TrackConfig) -> None:
-    """Check before training that W&B can run in the requested mode.
-
-    Args:
-        track: The part of the configuration.
-
-    Raises:
-        ConfigError: WANDB_MODE is not a mode, or the mode is online and there is no key.
-    """
-    options = wandb_options(track)
-    if options.mode != "online":
-        return
-    from ligr_jax.train.wandb_server import has_key, server_url
-
-    url = server_url()
-    if not has_key(url):
-        raise ConfigError(
-            f"{options.mode_from} needs a key for {url}: run `wandb login`, set WANDB_API_KEY, or "
-            "choose track.wandb=offline"
-        )
-
-
 def environment_variable(name: str) -> str:
     """Return an environment variable without surrounding spaces; "" if it is not set."""
     return os.environ.get(name, "").strip()

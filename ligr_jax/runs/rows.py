@@ -17,8 +17,6 @@ from ligr_jax.errors import LigrError
 
 _log = logging.getLogger(__name__)
 
-METRICS = "metrics.jsonl"
-
 
 class DamagedRows(LigrError, ValueError):
     """A line of metrics.jsonl is not a row: the message names file, line, reason and remedy."""

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import DamagedFile, read_json
 from ligr_jax.errors import LigrError
-from ligr_jax.train.rows import METRICS, DamagedRows, read_rows
-from ligr_jax.train.run import load_summary
+from ligr_jax.runs.directory import load_summary, read_error
+from ligr_jax.runs.files import CONFIG, ERROR, METRICS, SUMMARY, SWEEP, RunFiles
+from ligr_jax.runs.rows import DamagedRows, read_rows
 
-MARKS = ("summary.json", "error.txt", "metrics.jsonl", "config.json")
 READERS = {
     ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
     ".parquet": pl.read_parquet,
@@ -35,7 +35,6 @@ READERS = {
 UNSHAPED = {"seed", "out", "directory", "dir", "name", "workers", "remat", "unroll"}
 UNSHAPED |= {"implementation", "log_every", "eval_every", "checkpoint_every", "keep"}
 UNSHAPED |= {"checkpoint_minutes"}
-SWEEP = "sweep.json"
 SEPARATOR = ", "  # of the names in `sweeps`
 UNSHAPED_PARTS = ("config/track.", "config/mesh.")
 
@@ -152,23 +151,24 @@ def labels(table: pl.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def _read_directory(path: Path) -> Runs:
-    found = [path] if (path / "summary.json").exists() else sorted(path.iterdir())
-    found = [d for d in found if d.is_dir() and any((d / m).exists() for m in MARKS)]
+    found = [path] if RunFiles(path).summary.exists() else sorted(path.iterdir())
+    found = [d for d in found if d.is_dir() and RunFiles(d).exists]
     if not found:
-        raise BadInput(f"{path}: no run directories (none holds {' or '.join(MARKS)})")
+        marks = " or ".join((SUMMARY, ERROR, METRICS, CONFIG))
+        raise BadInput(f"{path}: no run directories (none holds {marks})")
     finished: list[dict[str, Any]] = []
     places: dict[str, Path] = {}
     unfinished, failed = [], []
     for run in found:
-        if (run / "summary.json").exists():
+        if RunFiles(run).summary.exists():
             try:
                 finished.append({"run": run.name, **(load_summary(run) or {})})
                 places[str(finished[-1]["run"])] = run
             except (LigrError, OSError) as e:
                 failed.append((run.name, str(e)))
-        elif (run / "error.txt").exists():
-            lines = (run / "error.txt").read_text(encoding="utf-8").strip().splitlines()
-            failed.append((run.name, lines[-1] if lines else "error.txt is empty"))
+        elif RunFiles(run).error.exists():
+            lines = read_error(run).splitlines()
+            failed.append((run.name, lines[-1] if lines else f"{ERROR} is empty"))
         else:
             unfinished.append((run.name, _reached(run)))
     sweep = read_listed(path / SWEEP)
@@ -188,7 +188,7 @@ def _read_directory(path: Path) -> Runs:
 def _reached(run: Path) -> str:
     """How far an unfinished run has come."""
     try:
-        steps = [row["step"] for row in read_rows(run / METRICS)]
+        steps = [row["step"] for row in read_rows(RunFiles(run).metrics)]
     except (DamagedRows, OSError) as e:
         return str(e)
     return f"step {steps[-1]}" if steps else "no step yet"

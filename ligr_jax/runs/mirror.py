@@ -15,12 +15,13 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from ligr_jax.config import Config
-from ligr_jax.train import wandb_client
-from ligr_jax.train.rows import METRICS, read_rows
-from ligr_jax.train.wandb_env import WandbOptions
-from ligr_jax.train.wandb_record import open_record
-from ligr_jax.train.wandb_server import has_key, server_url
-from ligr_jax.train.wandb_session import WandbSession
+from ligr_jax.runs import wandb_client
+from ligr_jax.runs.files import RunFiles
+from ligr_jax.runs.rows import read_rows
+from ligr_jax.runs.wandb_env import WandbOptions
+from ligr_jax.runs.wandb_record import open_record
+from ligr_jax.runs.wandb_server import has_key, server_url
+from ligr_jax.runs.wandb_session import WandbSession
 
 _CLOSE_S = wandb_client.FINISH_S + 60  # for the last uploads, and for a second session if one fails
 _SESSIONS = 3  # after two failures, the last session is offline
@@ -153,14 +154,14 @@ class WandbMirror:
             session.log(self._taken - 1, item)
 
     def _rows_on_disk(self) -> list[dict[str, Any]]:
-        return read_rows(self._directory / METRICS)[: self._taken]
+        return read_rows(RunFiles(self._directory).metrics)[: self._taken]
 
     def _remedy(self, option: str = "") -> str:
-        where = f"{self._directory}/wandb"
+        where = RunFiles(self._directory).wandb
         return f"the rows are kept in {where}; later: wandb sync {option}{where}"
 
     def _complete(self) -> str:
-        return f"{self._directory / METRICS} has every row"
+        return f"{RunFiles(self._directory).metrics} has every row"
 
     def _warn(self, reason: str, remedy: str) -> None:
         _log.warning("W&B server %s: %s; %s", self._url, reason, remedy)

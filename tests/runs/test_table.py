@@ -8,9 +8,9 @@ import pytest
 from ligr_jax.cli import main
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import DamagedFile
+from ligr_jax.runs.directory import save_summary
+from ligr_jax.runs.table import column, read_runs, shapes
 from ligr_jax.scaling.report.study import study
-from ligr_jax.scaling.runs import column, read_runs, shapes
-from ligr_jax.train.run import save_summary
 
 
 def write(run, **files):

@@ -14,8 +14,8 @@ from typing import Any
 import wandb
 
 from ligr_jax.config import Config, flatten
-from ligr_jax.train.wandb_env import WandbOptions
-from ligr_jax.train.wandb_server import has_key, is_reachable, server_url
+from ligr_jax.runs.wandb_env import WandbOptions
+from ligr_jax.runs.wandb_server import has_key, is_reachable, server_url
 
 INIT_S = 15  # seconds for the server to accept a run
 FINISH_S = 60  # seconds for the uploads at the end

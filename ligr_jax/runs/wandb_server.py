@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 import wandb
 
 from ligr_jax.config import ConfigError
-from ligr_jax.train.wandb_env import environment_variable, normalize_environment
+from ligr_jax.runs.wandb_env import environment_variable, normalize_environment
 
 ANSWER_S = 5
 

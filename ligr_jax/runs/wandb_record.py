@@ -17,6 +17,7 @@ from typing import Any
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config, digest
+from ligr_jax.runs.files import RunFiles
 
 _log = logging.getLogger(__name__)
 
@@ -55,13 +56,9 @@ class MirrorRecord:
 
     def write(self, run: Path) -> None:
         """Write the record into a run directory."""
-        (run / "wandb").mkdir(exist_ok=True)
-        write_atomically(record_path(run), json.dumps(dataclasses.asdict(self)) + "\n")
-
-
-def record_path(run: Path) -> Path:
-    """Return the path of the record of a run directory."""
-    return run / "wandb" / "mirrored.json"
+        files = RunFiles(run)
+        files.wandb.mkdir(exist_ok=True)
+        write_atomically(files.mirror, json.dumps(dataclasses.asdict(self)) + "\n")
 
 
 def new_id(config: Config) -> str:
@@ -99,7 +96,7 @@ def open_record(run: Path, config: Config, forced_id: str) -> MirrorRecord:
 
 
 def _read(run: Path) -> MirrorRecord | None:
-    path = record_path(run)
+    path = RunFiles(run).mirror
     if not path.exists():
         return None
     try:
@@ -135,7 +132,7 @@ def _is_copy(record: MirrorRecord, run: Path) -> bool:
     """Return whether the directory in which the record was written still exists with its id."""
     original = Path(record.directory or run)
     try:
-        other = json.loads(record_path(original).read_text(encoding="utf-8"))
+        other = json.loads(RunFiles(original).mirror.read_text(encoding="utf-8"))
         return other["id"] == record.id and not os.path.samefile(original, run)
     except (OSError, ValueError, TypeError, KeyError):
         return False
@@ -143,6 +140,6 @@ def _is_copy(record: MirrorRecord, run: Path) -> bool:
 
 def _drop_copied_segments(record: MirrorRecord, run: Path) -> None:
     """Remove the copies of offline segments that the original directory still has."""
-    for segment in (run / "wandb").glob(f"offline-run-*-{record.id}"):
-        if (Path(record.directory) / "wandb" / segment.name).exists():
+    for segment in RunFiles(run).wandb.glob(f"offline-run-*-{record.id}"):
+        if (RunFiles(Path(record.directory)).wandb / segment.name).exists():
             shutil.rmtree(segment, ignore_errors=True)

@@ -13,10 +13,7 @@ import pytest
 from ligr_jax.cli import main
 from ligr_jax.config import ConfigError
 from ligr_jax.digests import DamagedFile
-from ligr_jax.train import save_clock
-from ligr_jax.train.loop import train
-from ligr_jax.train.rows import DamagedRows, read_rows, rescue_rows
-from ligr_jax.train.run import (
+from ligr_jax.runs.directory import (
     Busy,
     data_directory,
     is_locked,
@@ -25,7 +22,10 @@ from ligr_jax.train.run import (
     lock,
     write_or_verify_config,
 )
-from ligr_jax.train.track import JsonLines
+from ligr_jax.runs.rows import DamagedRows, read_rows, rescue_rows
+from ligr_jax.runs.tracker import JsonLines
+from ligr_jax.train import save_clock
+from ligr_jax.train.loop import train
 from tests.train.runs import small_config
 
 
