@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ligr_jax.errors import words_of
 from ligr_jax.exit_status import DONE, FAILED, INTERRUPTED, TABLE, USAGE
-from ligr_jax.messages import show_messages
+from ligr_jax.messages import end_line, show_messages
 from ligr_jax.stop import StopRequest, block_signals, listen, unblock_signals
 
 # In the usual order of use.
@@ -115,6 +115,7 @@ def _run(words: list[str], stop: StopRequest) -> int:
         interrupted = stop.interrupted or (e if isinstance(e, KeyboardInterrupt) else None)
         if interrupted is None:
             raise
+        end_line()
         print(f"ligr {words[0]}: stopped by {stop.interrupted or 'SIGINT'}", file=sys.stderr)
         return getattr(interrupted, "exit_status", INTERRUPTED)
 
@@ -156,6 +157,7 @@ def _dispatch(words: list[str]) -> int:
         message = words_of(e)
         if message is None:  # a bug
             raise
+        end_line()
         print(f"ligr {words[0]}: {message[1]}", file=sys.stderr)
         return message[0]
 

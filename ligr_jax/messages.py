@@ -41,6 +41,11 @@ class _StderrHandler(logging.Handler):
         except Exception:
             self.handleError(record)
 
+    def end_line(self) -> None:
+        if self._line_is_open and sys.stderr is not None:
+            print(file=sys.stderr, flush=True)
+            self._line_is_open = False
+
 
 def show_messages(quiet: bool = False) -> Callable[[], None]:
     """Write the package's messages to stderr, and nowhere else.
@@ -66,6 +71,12 @@ def show_messages(quiet: bool = False) -> Callable[[], None]:
     return undo
 
 
+def end_line() -> None:
+    """End a line of progress on a terminal, before something else is printed."""
+    for handler in _shown():
+        handler.end_line()
+
+
 def silence() -> None:
     """Stop the handler of `show_messages`, in every process of a run except the first."""
     for handler in _shown():
@@ -77,5 +88,5 @@ def rewrites_lines() -> bool:
     return bool(_shown()) and sys.stderr is not None and sys.stderr.isatty()
 
 
-def _shown() -> list[logging.Handler]:
+def _shown() -> list[_StderrHandler]:
     return [h for h in logging.getLogger(ROOT).handlers if isinstance(h, _StderrHandler)]

@@ -43,7 +43,7 @@ class Progress:
         unfinished = done < self._total
         left = f"  {clock((self._total - done) / speed)} left" if speed and unfinished else ""
         line = f"{self._unit} {done}/{self._total}  {note}{left}"
-        self._log.info(line, extra={REPLACEABLE: unfinished})
+        self._log.info(line.rstrip(), extra={REPLACEABLE: unfinished})
 
 
 def clock(seconds: float) -> str:

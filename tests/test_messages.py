@@ -12,7 +12,7 @@ import ligr_jax
 from ligr_jax.cli import main
 from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.sources.canonical import canonical_source
-from ligr_jax.messages import show_messages, silence
+from ligr_jax.messages import end_line, show_messages, silence
 from ligr_jax.progress import Progress
 from tests.data.logs import write_log
 
@@ -69,9 +69,12 @@ def test_progress_is_rewritten_on_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
     progress.show(1)
     LOGGER.warning("a warning has a line of its own")
     progress.show(3)
+    Progress(3, LOGGER).show(1)
+    end_line()
+    end_line()
     undo()
     assert sys.stderr.getvalue() == (
-        "\rstep 1/3  \x1b[K\na warning has a line of its own\n\rstep 3/3  \x1b[K\n"
+        "\rstep 1/3\x1b[K\na warning has a line of its own\n\rstep 3/3\x1b[K\n\rstep 1/3\x1b[K\n"
     )
 
 
