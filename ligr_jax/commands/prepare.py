@@ -38,7 +38,7 @@ from ligr_jax.data.prepare.options import (
     parse_time,
 )
 from ligr_jax.data.prepare.splits import SplitTimes
-from ligr_jax.data.prepare.summary import format_summary, load_summary
+from ligr_jax.data.prepare.summary import format_summary, load_log_summary
 from ligr_jax.data.schema import WEIGHT, BadInput
 from ligr_jax.data.sources.formats import FORMATS, open_source
 from ligr_jax.data.sources.label_rules import parse_label
@@ -171,7 +171,7 @@ def run(args: argparse.Namespace) -> None:
         raise BadInput(f"--out {args.out} is the source; choose another directory")
     _log.info(f"{source.name}: about {source.rows:,} rows")
     manifest = prepare(source, args.out, options)
-    summary = load_summary(args.out)
+    summary = load_log_summary(args.out)
     if args.json:
         print_json({"directory": str(args.out), "digest": manifest.digest, **summary})
     else:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ligr_jax.data.prepare.options import parse_time as parse_time
     from ligr_jax.data.prepare.splits import SplitTimes as SplitTimes
     from ligr_jax.data.prepare.summary import format_summary as format_summary
-    from ligr_jax.data.prepare.summary import load_summary as load_summary
+    from ligr_jax.data.prepare.summary import load_log_summary as load_log_summary
 else:
     __all__, __getattr__, __dir__ = lazy_exports(
         __name__,
@@ -21,7 +21,7 @@ else:
             "SplitTimes": "splits",
             "attach_semantic_ids": "attach",
             "format_summary": "summary",
-            "load_summary": "summary",
+            "load_log_summary": "summary",
             "parse_duration": "options",
             "parse_time": "options",
             "prepare": "build",

@@ -32,7 +32,7 @@ from ligr_jax.data.prepare.shards import (
     write_shard,
 )
 from ligr_jax.data.prepare.splits import split_edges
-from ligr_jax.data.prepare.summary import LogSummary, save_summary
+from ligr_jax.data.prepare.summary import LogSummary, save_log_summary
 from ligr_jax.data.schema import RANDOM, TIME, WEIGHT, BadInput
 from ligr_jax.data.sources.source import LogSource
 from ligr_jax.data.sources.validate import check_roles
@@ -114,7 +114,7 @@ class Build:
             source=made_by,
             notes=source.schema.notes,
         )
-        save_summary(self.summary.content(manifest, tally), self.work)
+        save_log_summary(self.summary.content(manifest, tally), self.work)
         return manifest
 
     def _write_shards(self, spill: Spill, edges: tuple[int, ...]) -> tuple[Shard, ...]:

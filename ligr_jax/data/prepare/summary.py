@@ -95,12 +95,12 @@ class LogSummary:
         return {**out, "warnings": [*_time_warnings(self, tally, gap), *_warnings(out, manifest)]}
 
 
-def save_summary(content: Mapping[str, Any], directory: Path) -> None:
+def save_log_summary(content: Mapping[str, Any], directory: Path) -> None:
     """Write the summary to DIRECTORY/prepare.json."""
     (directory / SUMMARY).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def load_summary(directory: Path) -> dict[str, Any]:
+def load_log_summary(directory: Path) -> dict[str, Any]:
     """Read the summary; return {} if an earlier release prepared the directory without one."""
     try:
         content: dict[str, Any] = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ def format_summary(manifest: Manifest, summary: Mapping[str, Any], out: Path) ->
 
     Args:
         manifest: manifest of the output.
-        summary: summary, as returned by `load_summary`.
+        summary: summary, as returned by `load_log_summary`.
         out: the output directory.
     """
     counted = ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in manifest.counts.items() if v)
