@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ligr_jax.config.model import ModelConfig as ModelConfig
     from ligr_jax.config.run import Config as Config
     from ligr_jax.data.batch import Batch as Batch
+    from ligr_jax.data.from_frame import batch_from_dicts as batch_from_dicts
+    from ligr_jax.data.from_frame import batch_from_frame as batch_from_frame
     from ligr_jax.data.manifest import load_manifest as load_manifest
     from ligr_jax.errors import LigrError as LigrError
     from ligr_jax.messages import show_messages as show_messages
@@ -49,6 +51,8 @@ else:
             "ModelConfig": "config.model",
             "BatchPrediction": "api",
             "TrainedModel": "api",
+            "batch_from_dicts": "data.from_frame",
+            "batch_from_frame": "data.from_frame",
             "configure": "scaling.ladder",
             "evaluate_run": "train.evaluate",
             "fit_model": "api",

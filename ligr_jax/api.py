@@ -68,12 +68,14 @@ class TrainedModel:
 
         Raises:
             ConfigError: this is one of several processes.
+            BadInput: the batch does not fit the model; see `Batch.validate`.
         """
         if jax.process_count() > 1:
             raise ConfigError(
                 f"this is one of {jax.process_count()} processes; predict a batch in a single "
                 "process, or a whole split with `ligr predict`"
             )
+        batch.validate(self.config.model)
         rows = len(batch.member)
         # The rows are sharded over the devices; copies of the last row fill the last shard.
         filled = -(-rows // self._program.mesh.size) * self._program.mesh.size

@@ -18,6 +18,7 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.padding import padding_batch
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
+from ligr_jax.data.schema import BadInput
 from ligr_jax.lock import Busy
 from ligr_jax.runs.directory import load_summary
 from ligr_jax.train import prediction_file
@@ -139,6 +140,9 @@ def test_a_loaded_run_predicts_what_eval_measures(
         p = 1 / (1 + np.exp(-logits.astype(np.float64)))
         np.testing.assert_allclose(prediction.probabilities[action], p, rtol=1e-6)
     model.predict(batch)
+    outside = batch._replace(ids={n: x + 10**6 for n, x in batch.ids.items()})
+    with pytest.raises(BadInput, match=r"batch.ids\['.*'\]\[0, 0\] is \d+: the table has rows"):
+        model.predict(outside)
     assert model._logits._cache_size() == 1
     assert (model.step, model.summary) == (40, load_summary(finished))
     monkeypatch.setattr(jax, "process_count", lambda: 2)

@@ -51,6 +51,7 @@ def test_the_code_of_the_readme_and_the_guide_runs(
     (readme,) = results["README.md"]
     first, layers, trained = results["library.md"]
     assert trained["model"].step == 20
+    assert ((trained["click"] > 0) & (trained["click"] < 1)).tolist() == [True] * 3
     assert readme["logits"].shape == first["logits"].shape == (2, 6, 2)
     assert layers["shapes"]["HistoryEncoder"] == (2, 6, 144)
     low, high = results["sweeps.md"][0]["law"].intervals["alpha"]

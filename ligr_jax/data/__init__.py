@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ligr_jax.data.dwell import clusters as clusters
     from ligr_jax.data.dwell import long_dwell as long_dwell
     from ligr_jax.data.dwell import position_bucket as position_bucket
+    from ligr_jax.data.from_frame import FrameBatch as FrameBatch
+    from ligr_jax.data.from_frame import batch_from_dicts as batch_from_dicts
+    from ligr_jax.data.from_frame import batch_from_frame as batch_from_frame
     from ligr_jax.data.loader import LoaderError as LoaderError
     from ligr_jax.data.manifest import MISSING as MISSING
     from ligr_jax.data.manifest import ColumnStats as ColumnStats
@@ -53,6 +56,9 @@ else:
             "ColumnStats": "manifest",
             "DamagedData": "verify",
             "DwellCounts": "dwell",
+            "FrameBatch": "from_frame",
+            "batch_from_dicts": "from_frame",
+            "batch_from_frame": "from_frame",
             "LoaderError": "loader",
             "LogSchema": "schema",
             "LongDwell": "dwell",

@@ -5,7 +5,7 @@ windows get member and session numbers. All of this runs on the host and not in 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import numpy as np
 
@@ -14,20 +14,42 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.data.lookup import bag_rows, table_rows
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest
 from ligr_jax.data.packing import PackingPlan
-from ligr_jax.data.records import Records
 from ligr_jax.data.schema import UNKNOWN
 
 _HOUR_MS = 3_600_000
 BAG_SIZE = 16  # default of the largest number of ids of a bag that are looked up
 
 
+class ImpressionColumns(Protocol):
+    """Random access to columns of impressions, which `Records` has for prepared data.
+
+    `index` is an int array of any shape, impression numbers.
+    """
+
+    @property
+    def manifest(self) -> Manifest:
+        """Actions and statistics of the columns."""
+
+    def feature(self, name: str, index: np.ndarray) -> np.ndarray:
+        """Return the values of a feature that is not a bag."""
+
+    def bag(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
+        """Return the first `size` ids of bags, padded with `MISSING`."""
+
+    def label(self, action: str, index: np.ndarray) -> np.ndarray:
+        """Return the labels of an action."""
+
+    def take(self, column: str, index: np.ndarray) -> np.ndarray:
+        """Return the values of `session`, `timestamp_ms` or `weight`."""
+
+
 class Assembler:
     """Maps row numbers of a plan to batches. A batch is a pure function of its row numbers."""
 
-    def __init__(self, records: Records, plan: PackingPlan, model: ModelConfig) -> None:
+    def __init__(self, records: ImpressionColumns, plan: PackingPlan, model: ModelConfig) -> None:
         """
         Args:
-            records: prepared data.
+            records: prepared data (`Records`), or other columns of impressions.
             plan: plan of the rows.
             model: model configuration, for its features and actions.
 

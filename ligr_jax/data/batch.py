@@ -1,29 +1,36 @@
-"""`Batch`: what the pipeline gives and every model takes."""
+"""`Batch`: the input of every model."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from ligr_jax.config import ModelConfig
+from ligr_jax.data.batch_checks import check_batch
 
 Array = Any  # NumPy on the host, JAX on a device
 
 
 class Batch(NamedTuple):
-    """B rows of N impressions; a row packs slices of one or several members, oldest first.
+    """B rows of N impressions. A row has the histories of one or several members, oldest first.
 
-    A named tuple is a pytree, so a batch goes through `jax.jit` as it is. By hand, from NumPy:
+    A named tuple is a pytree, so a batch can be an argument of a function under `jax.jit`.
+    `batch_from_frame` and `batch_from_dicts` make a batch from impressions, and the data pipeline
+    makes batches from prepared data. `validate` checks a batch made by hand:
 
         Batch(member=..., session=..., time=..., ids={"item_id": ...}, numeric={}, vectors={},
-              labels=..., weight=...)
+              labels=..., weight=...).validate(config.model)
 
-    member: int32 [B, N], 1, 2, ... for the members of a row in order, 0 in padding (at the end).
-    session: int32 [B, N], counted from 0 at the member's oldest session in the row; contiguous.
-    time: float32 [B, N], hours since the member's oldest timed impression in the row.
-    ids: table rows per feature: int32 [B, N], where row 0 is "missing", or [B, N, L] of those that
-        are summed or averaged, -1 for none: of a bag all of them where it is empty or padding; of
-        `lookup=qr` two per id, [0, -1] where a single id is missing.
-    numeric: float32 [B, N] per feature, normalized to [-1, 1]; NaN is "missing".
-    vectors: float32 [B, N, W] per feature; zeros are "missing".
-    labels: int8 [B, N, A], 1 or 0, and -1 where nobody recorded the action.
-    weight: float32 [B, N], weight in the loss; 0 in context and in padding.
+    Attributes:
+        member: int32 [B, N]: 1, 2, ... for the members of a row in order, 0 in padding, which is at
+            the end of a row.
+        session: int32 [B, N]: number of the session, counted from 0 for each member of a row.
+        time: float32 [B, N]: hours since the first timed impression of the member in the row.
+        ids: int32 table rows by feature, [B, N], where row 0 means "missing"; or [B, N, L] for
+            features whose rows are combined, where -1 means no row. An empty bag has only -1. A
+            missing id with `lookup=qr` is [0, -1].
+        numeric: float32 [B, N] by feature, normalized to [-1, 1]; NaN means "missing".
+        vectors: float32 [B, N, W] by feature; zeros mean "missing".
+        labels: int8 [B, N, A]: 1, 0, or -1 if the action was not recorded.
+        weight: float32 [B, N], weight in the loss; 0 in context and in padding.
     """
 
     member: Array
@@ -34,3 +41,19 @@ class Batch(NamedTuple):
     vectors: Mapping[str, Array]
     labels: Array
     weight: Array
+
+    def validate(self, model: ModelConfig) -> "Batch":
+        """Check the arrays of a batch against a model.
+
+        Args:
+            model: configuration of the model, `config.model` of a run.
+
+        Returns:
+            The batch itself.
+
+        Raises:
+            BadInput: an array has a wrong shape or type, or a value is not valid. The message has
+                the field, the position, the value and the remedy.
+        """
+        check_batch(self, model)
+        return self

@@ -14,7 +14,7 @@ import polars as pl
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.schema import UNKNOWN, Column
 from ligr_jax.data.sources.ids import parse_ids
-from ligr_jax.data.sources.rules import SKIP_HINT, Rules
+from ligr_jax.data.sources.rules import OR_SKIP, SKIP_HINT, Rules
 from ligr_jax.data.sources.source import Fault, LogBatch
 
 DAY_MS = 86_400_000
@@ -62,7 +62,7 @@ def parse_timestamps(values: pl.Series) -> Parsed:
     latest = time.time_ns() // 1_000_000 + DAY_MS
     future = (
         "is in the future; timestamp_ms has milliseconds since 1970 (UTC): divide microseconds by "
-        "1,000, or skip such rows with --on-bad-row skip"
+        f"1,000{OR_SKIP}"
     )
     return ms, [
         (numeric.is_null().to_numpy(), f"is not an integer number of milliseconds; {SKIP_HINT}"),

@@ -4,4 +4,5 @@ import numpy as np
 
 Rules = list[tuple[np.ndarray, str]]  # rows (bool [N]) that violate a rule, and its message
 
-SKIP_HINT = "correct it, or skip such rows with --on-bad-row skip"
+OR_SKIP = ", or skip such rows with --on-bad-row skip"
+SKIP_HINT = f"correct it{OR_SKIP}"
