@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from ligr_jax.parallel.probe import Devices as Devices
     from ligr_jax.parallel.probe import ProbeError as ProbeError
     from ligr_jax.parallel.probe import describe_devices as describe_devices
-    from ligr_jax.parallel.processes import from_first as from_first
-    from ligr_jax.parallel.processes import gathered as gathered
+    from ligr_jax.parallel.processes import all_gather as all_gather
+    from ligr_jax.parallel.processes import broadcast_from_first as broadcast_from_first
     from ligr_jax.parallel.processes import is_first as is_first
     from ligr_jax.parallel.processes import is_first_of_host as is_first_of_host
     from ligr_jax.parallel.processes import join_processes as join_processes
-    from ligr_jax.parallel.processes import own_rows as own_rows
+    from ligr_jax.parallel.processes import local_rows as local_rows
     from ligr_jax.parallel.processes import ready as ready
     from ligr_jax.parallel.processes import stop_agreed as stop_agreed
     from ligr_jax.parallel.rendezvous import PeerMissing as PeerMissing
@@ -43,18 +43,18 @@ else:
             "Peers": "peers",
             "ProbeError": "probe",
             "WrongCluster": "rendezvous",
+            "all_gather": "processes",
             "batch_sharding": "mesh",
+            "broadcast_from_first": "processes",
             "collectives": "traffic",
             "describe_devices": "probe",
             "ending_together": "peers",
             "expects_peers": "cluster",
-            "from_first": "processes",
-            "gathered": "processes",
             "is_first": "processes",
             "is_first_of_host": "processes",
             "join_processes": "processes",
+            "local_rows": "processes",
             "make_mesh": "mesh",
-            "own_rows": "processes",
             "ready": "processes",
             "replicated": "mesh",
             "shard_batch": "mesh",

@@ -74,8 +74,8 @@ class Peers:
         self._barriers += 1
         self._client.wait_at_barrier(f"ligr_ready_{self._barriers}", _READY_MS)
 
-    def from_first(self, name: str, text: str) -> str:
-        """Return the text of process 0; see `processes.from_first`."""
+    def broadcast_from_first(self, name: str, text: str) -> str:
+        """Return the text of process 0; see `processes.broadcast_from_first`."""
         key = f"ligr/from_first/{name}"
         if self.index == 0:
             self._client.key_value_set(key, text, allow_overwrite=True)

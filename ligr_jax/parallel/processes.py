@@ -116,14 +116,14 @@ def stop_agreed(stop: StopRequest) -> bool:
     return peers().stop_agreed()
 
 
-def from_first(name: str, text: str) -> str:
+def broadcast_from_first(name: str, text: str) -> str:
     """Return the text of process 0 in all processes.
 
     Args:
         name: Key of the text, the same in all processes.
         text: Text of this process.
     """
-    return peers().from_first(name, text) if jax.process_count() > 1 else text
+    return peers().broadcast_from_first(name, text) if jax.process_count() > 1 else text
 
 
 def ready(stop: StopRequest) -> None:
@@ -146,11 +146,11 @@ def is_first_of_host() -> bool:
     if jax.process_count() == 1:
         return True
     host = zlib.crc32(socket.gethostname().encode())
-    (hosts,) = gathered([np.array([host], np.uint32)])
+    (hosts,) = all_gather([np.array([host], np.uint32)])
     return hosts.tolist().index(host) == jax.process_index()
 
 
-def own_rows(x: Any) -> np.ndarray:
+def local_rows(x: Any) -> np.ndarray:
     """Return this process's part of an array whose leading axis is sharded.
 
     Args:
@@ -165,7 +165,7 @@ def own_rows(x: Any) -> np.ndarray:
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
 
 
-def gathered(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+def all_gather(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     """Concatenate arrays of all processes along their leading axis.
 
     Args:

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ligr_jax.config import TableShape
 from ligr_jax.digests import DIGEST, ChangedFile, DamagedFile, digest_json, read_json
-from ligr_jax.parallel.processes import gathered, is_first
+from ligr_jax.parallel.processes import all_gather, is_first
 from ligr_jax.runs.checkpoint_files import (
     CheckpointError,
     DamagedCheckpoint,
@@ -294,7 +294,7 @@ def _agree(action: Callable[[], T]) -> T:
         error, code = e, 1
     except CheckpointError as e:
         error, code = e, 2
-    (codes,) = gathered([np.array([code])])
+    (codes,) = all_gather([np.array([code])])
     worst = int(codes.max())
     if error is not None and code == worst:
         raise error

@@ -22,7 +22,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.ops import metrics
-from ligr_jax.parallel.processes import gathered, own_rows
+from ligr_jax.parallel.processes import all_gather, local_rows
 from ligr_jax.runs.directory import data_directory, load_config
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.tables.exchange import gather_rows
@@ -113,10 +113,10 @@ class Evaluator:
             with jax.set_mesh(self._program.mesh):
                 logits = self.apply(state, self._program.shard_batch(inputs))
             if before:
-                yield (*before[:3], own_rows(before[3]))
+                yield (*before[:3], local_rows(before[3]))
             before = index, inputs.batch.weight > 0, np.asarray(inputs.batch.labels), logits
         if before:
-            yield (*before[:3], own_rows(before[3]))
+            yield (*before[:3], local_rows(before[3]))
 
 
 def evaluate_run(
@@ -203,8 +203,8 @@ def restore_state(run: Path, program: Program, step: int | None = None) -> Train
 
 def gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:
     empty = (np.zeros(0, np.int64), np.zeros((0, actions), np.float32), np.zeros((0, actions), int))
-    rows = [(i[t], own_rows(z)[t], np.asarray(y)[t]) for i, t, y, z in parts] or [empty]
-    impression, logits, labels = gathered([np.concatenate(c) for c in zip(*rows)])
+    rows = [(i[t], local_rows(z)[t], np.asarray(y)[t]) for i, t, y, z in parts] or [empty]
+    impression, logits, labels = all_gather([np.concatenate(c) for c in zip(*rows)])
     order = np.argsort(impression, kind="stable")
     return Predictions(impression[order], logits[order], labels[order])
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ligr_jax.parallel.processes import gathered
+from ligr_jax.parallel.processes import all_gather
 
 _BLOCK = 2**16  # elements whose digest is found at a time
 
@@ -14,7 +14,7 @@ def digests_of(state: Any) -> dict[str, list[Any]]:
     """Per leaf: digest, dtype, shape. The digest is the same on every mesh, however tables pad."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     here = [sum(_parts(leaf)) % 2**32 for _, leaf in leaves]
-    (every,) = gathered([np.array([here], np.uint64)])  # [processes, leaves]
+    (every,) = all_gather([np.array([here], np.uint64)])  # [processes, leaves]
     return {
         jax.tree_util.keystr(path): [int(digest) % 2**32, str(leaf.dtype), list(leaf.shape)]
         for (path, leaf), digest in zip(leaves, every.sum(axis=0))

@@ -20,7 +20,7 @@ from ligr_jax.data.pipeline import TrainBatches, plan_for, train_batches
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.exit_status import PREEMPTED
-from ligr_jax.parallel.processes import from_first, is_first, ready, stop_agreed
+from ligr_jax.parallel.processes import broadcast_from_first, is_first, ready, stop_agreed
 from ligr_jax.progress import Progress
 from ligr_jax.runs.directory import finished, lock, write_or_verify_config
 from ligr_jax.runs.wandb_check import check_wandb
@@ -73,7 +73,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
 
 def _require_one_configuration(config: Config, out: Path) -> None:
     """Raise ConfigError where process 0 of this run has another configuration."""
-    first = config_from_json(from_first(f"config/{out.name}", config_to_json(config)))
+    first = config_from_json(broadcast_from_first(f"config/{out.name}", config_to_json(config)))
     changed = difference(first, config)
     if changed:
         lines = "\n".join(f"  {k}: there {a!r}, here {b!r}" for k, (a, b) in changed.items())

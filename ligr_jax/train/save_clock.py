@@ -4,7 +4,7 @@ import itertools
 import json
 import time
 
-from ligr_jax.parallel.processes import from_first
+from ligr_jax.parallel.processes import broadcast_from_first
 
 _LOOK_S = 10.0  # about how often process 0 looks at its clock
 _clocks = itertools.count()  # equal in all processes, which make their clocks in one order
@@ -32,7 +32,7 @@ class SaveClock:
         seconds = max(1e-6, (now - self._looked) / (step - self._step))  # of a step
         look = step + max(1, int(min(_LOOK_S, self._limit) / seconds))
         text = json.dumps([now - self._saved >= self._limit, look])
-        is_due, self._next = json.loads(from_first(f"{self._name}/{step}", text))
+        is_due, self._next = json.loads(broadcast_from_first(f"{self._name}/{step}", text))
         self._looked, self._step = now, step
         return bool(is_due)
 

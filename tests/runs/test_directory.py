@@ -228,10 +228,10 @@ def test_processes_save_by_the_clock_of_the_first(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(save_clock.time, "monotonic", lambda: now[0])
 
     def run_of(is_first: bool, seconds: float) -> list[int]:
-        def from_first(name: str, text: str) -> str:
+        def broadcast_from_first(name: str, text: str) -> str:
             return shared.setdefault(name, text) if is_first else shared[name]
 
-        monkeypatch.setattr(save_clock, "from_first", from_first)
+        monkeypatch.setattr(save_clock, "broadcast_from_first", broadcast_from_first)
         monkeypatch.setattr(save_clock, "_clocks", itertools.count())
         clock, saved = save_clock.SaveClock(1.0, first=100), []
         for step in range(101, 1101):
