@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ligr_jax.atomic import sync
 from ligr_jax.digests import DamagedFile, digest_file, read_json, write_json
-from ligr_jax.errors import LigrError, file_error, file_errors
+from ligr_jax.errors import FileError, LigrError, file_error
 
 DIGESTS = "digests.json"
 _THREADS = 8
@@ -46,8 +46,11 @@ def save_errors(step: Path) -> Iterator[None]:
             the step, whose files have temporary names until it is complete.
     """
     try:
-        with file_errors("write", step):
-            yield
+        yield
+    except FileError:
+        raise
+    except OSError as e:
+        raise file_error(OSError(e.errno, e.strerror), "write", step) from e
     except ValueError as e:
         number = _OS_ERROR.search(str(e))
         if isinstance(e, LigrError) or number is None:

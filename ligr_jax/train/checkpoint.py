@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ligr_jax.config import TableShape
+from ligr_jax.config import RENAMED_VALUES, TableShape
 from ligr_jax.digests import DIGEST, ChangedFile, DamagedFile, digest_json, read_json
 from ligr_jax.parallel.processes import all_gather, is_first
 from ligr_jax.runs.checkpoint_files import (
@@ -42,6 +42,9 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Format of checkpoints. Version 1, of releases before 0.2, has no field `version`, and the earlier
+# names of placements.
+FORMAT_VERSION = 2
 # Files up to this size are checked before a step is read; damage in larger ones shows in the
 # digests of the leaves.
 _CHECKED_FIRST = 2**26
@@ -84,7 +87,12 @@ class Checkpoints:
             "placements": dict(self._tables.placements),
             "shapes": {t: [s.rows, s.width] for t, s in self._tables.spans.items()},
         }
-        described = {"meta": meta, "leaves": digests_of(state), "tables": tables}
+        described = {
+            "version": FORMAT_VERSION,
+            "meta": meta,
+            "leaves": digests_of(state),
+            "tables": tables,
+        }
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
             meta=ocp.args.JsonSave({**described, DIGEST: digest_json(described)}),
@@ -197,6 +205,7 @@ class Checkpoints:
         """What meta says, the layout of the saved tables, and the state in that layout."""
         try:
             saved = read_json(place / "meta" / "metadata", "it describes the step")
+            _require_readable(place, saved)
             there = self._saved_layout(place, saved)
             as_here = there.arrays == self._tables.arrays
             target = like if as_here else _as_saved(like, there)
@@ -230,7 +239,9 @@ class Checkpoints:
             if here.get(name) != there.get(name):
                 raise _mismatch(place, f"table {name}", there.get(name), here.get(name))
         shapes = {t: TableShape(*shape) for t, shape in here.items()}
-        return layout(shapes, tables["placements"], 1, tables["model"])
+        earlier = RENAMED_VALUES["mesh.placement"]
+        placements = {t: earlier.get(p, p) for t, p in tables["placements"].items()}
+        return layout(shapes, placements, 1, tables["model"])
 
     def _check(self, place: Path, largest: int | None, error: Exception | None) -> None:
         """Compare a step's files with their digests, where it has any; then raise for `error`."""
@@ -302,6 +313,20 @@ def _agree(action: Callable[[], T]) -> T:
         kind = DamagedCheckpoint if worst == 1 else CheckpointError
         raise kind("found by another process: see its output")
     return cast(T, result)
+
+
+def _require_readable(place: Path, saved: dict[str, Any]) -> None:
+    """Refuse a checkpoint of a newer format, which may mean the same names differently.
+
+    Raises:
+        CheckpointError: names both versions and the remedy.
+    """
+    version = saved.get("version", 1)
+    if version not in range(1, FORMAT_VERSION + 1):
+        raise CheckpointError(
+            f"{place} has format version {version}, and this release reads 1 to {FORMAT_VERSION}; "
+            "nothing was changed: install the release of ligr_jax that wrote it, or a newer one"
+        )
 
 
 def _require_same_tree(

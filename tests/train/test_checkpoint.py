@@ -1,16 +1,21 @@
 """Checkpoints: damage is proved by digests, and set aside by the trainer alone."""
 
-import gc
+import errno
 import json
-import resource
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
+from ligr_jax.data.padding import padding_batch
+from ligr_jax.digests import digest_json, write_json
 from ligr_jax.errors import FileError
+from ligr_jax.runs import checkpoint_files
 from ligr_jax.runs.checkpoint_files import (
     CheckpointError,
     DamagedCheckpoint,
@@ -158,28 +163,71 @@ def test_a_checkpoint_of_another_model_is_refused_and_kept(
     assert content(run) == before
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's tasks
+def change_description(step: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what a checkpoint says of itself, as another release would have written it."""
+    path = step / "meta" / "metadata"
+    described = json.loads(path.read_text())
+    del described["digest"]
+    change(described)
+    path.write_text(json.dumps({**described, "digest": digest_json(described)}))
+    (step / "digests.json").unlink(missing_ok=True)
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused_and_kept(
+    run: Path, like: tuple[TrainState, Layout]
+) -> None:
+    change_description(run / "checkpoints" / "40", lambda d: d.update(version=3))
+    before = content(run)
+    checkpoints = Checkpoints(run / "checkpoints", 2, like[1])
+    for restore in (checkpoints.read, checkpoints.restore):
+        with pytest.raises(CheckpointError, match=r"40 has format version 3, .* reads 1 to 2; "):
+            restore(like[0])
+    assert content(run) == before
+
+
+@pytest.mark.parametrize("placement", ["column", "row", "table"])
+def test_a_checkpoint_of_an_earlier_format_is_read(
+    prepared: Path, tmp_path: Path, placement: str
+) -> None:
+    """It has no version, and the placements of its tables have their earlier names."""
+    mesh = ("mesh.data=1", "mesh.model=2", f"mesh.placement={placement}_wise")
+    program = Program(small_config(prepared, *mesh))
+    batch = padding_batch(program.config.model, 1, program.config.data.seq_len // 2)
+    state = program.init_state(batch)
+    checkpoints = Checkpoints(tmp_path, 2, program.layout)
+    checkpoints.save(7, state, {})
+    checkpoints.close()
+
+    def earlier(described: dict[str, Any]) -> None:
+        assert described.pop("version") == 2
+        placements = described["tables"]["placements"]
+        assert set(placements.values()) == {f"{placement}_wise"}
+        placements.update(dict.fromkeys(placements, placement))
+
+    change_description(tmp_path / "7", earlier)
+    read = Checkpoints(tmp_path, 2, program.layout).read(program.abstract_state())
+    assert read is not None
+    for saved, there in zip(jax.tree.leaves(state), jax.tree.leaves(read[0]), strict=True):
+        np.testing.assert_array_equal(saved, there)
+
+
 def test_a_full_disk_is_named_and_a_rerun_ends_with_the_same_numbers(
     prepared: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The limit on the size of files stops TensorStore in the middle of a step, as a full disk."""
+    """The disk is full when the last file of step 20 is written, in a thread of orbax."""
     config, out = small_config(prepared), tmp_path / "run"
-    save, limits = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def disk_full_at_20(self: Checkpoints, step: int, state: Any, meta: dict[str, Any]) -> None:
-        if step == 20:
-            self.wait()
-            resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, limits[1]))
-        save(self, step, state, meta)
+    def disk_full_at_20(path: Path, content: dict[str, Any]) -> None:
+        if path.parent.name.startswith("20"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write_json(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", disk_full_at_20)
-        try:
-            with pytest.raises(FileError, match=f"cannot write {out}/checkpoints/20: the file is"):
-                train(config, out)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    gc.collect()  # unfinished tasks of orbax warn here, not in another test
+        patch.setattr(checkpoint_files, "write_json", disk_full_at_20)
+        with pytest.raises(
+            FileError, match=rf"cannot \w+ {out}/checkpoints/20.*: no space is left"
+        ):
+            train(config, out)
     assert steps_in(out / "checkpoints") == [10]
     require_intact(out / "checkpoints" / "10")
     again = train(config, out)
