@@ -1,18 +1,19 @@
 """MkDocs hooks: API pages follow the exports of the package; pages load nothing from other hosts.
 
-A line `[exports]: ligr_jax.nn` in a page is replaced by the documentation of the public names of
-`ligr_jax.nn`, grouped by module. All public modules document a package that exports no names.
+A line `[exports]: ligr_jax.nn ligr hstu` in a page is replaced by the documentation of the public
+names of `ligr_jax.nn`, grouped by module; the modules that the line names come first. All public
+modules document a package that exports no names.
 """
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-MARK = re.compile(r"^\[exports\]: (\S+)$", re.MULTILINE)
+MARK = re.compile(r"^\[exports\]: (\S+)((?: \S+)*)$", re.MULTILINE)
 # Elements that a browser loads when it opens a page; `a` is not one of them.
 LOADED = {
     "script": "src",
@@ -30,7 +31,7 @@ NOT_LOADED = {"canonical", "alternate", "next", "prev"}
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace every `[exports]: PACKAGE` line by documentation directives."""
-    return MARK.sub(lambda match: directives(match[1]), markdown)
+    return MARK.sub(lambda match: directives(match[1], match[2].split()), markdown)
 
 
 def on_post_build(config: Any) -> None:
@@ -41,11 +42,18 @@ def on_post_build(config: Any) -> None:
             raise ValueError(f"{path}: the page loads {address} from another host")
 
 
-def directives(package: str) -> str:
-    """Return a mkdocstrings directive per module of `package`, with the exported names."""
+def directives(package: str, first: Sequence[str] = ()) -> str:
+    """Return a mkdocstrings directive per module of `package`, with the exported names.
+
+    Raises:
+        ValueError: a module of `first` exports nothing.
+    """
     exports = exported_names(package) or dict.fromkeys(modules(package))
+    if unknown := set(first) - set(exports):
+        raise ValueError(f"{package} exports nothing of {', '.join(sorted(unknown))}")
     parts = []
-    for module, names in exports.items():
+    for module in [*first, *(m for m in exports if m not in first)]:
+        names = exports[module]
         parts.append(f"::: {package}.{module}")
         if names is not None:
             parts.append(f"    options:\n      members: [{', '.join(names)}]")

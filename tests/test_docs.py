@@ -86,11 +86,8 @@ def test_every_command_and_package_is_documented() -> None:
     packages = {p.parent.name for p in Path(ligr_jax.__file__).parent.glob("*/__init__.py")} - {
         "commands"
     }
-    marked = {
-        name
-        for page in PAGES
-        for name in re.findall(r"^\[exports\]: ligr_jax\.(\w+)$", page.read_text(), re.MULTILINE)
-    }
+    mark = re.compile(r"^\[exports\]: ligr_jax\.(\w+)(?: [\w ]+)?$", re.MULTILINE)
+    marked = {name for page in PAGES for name in mark.findall(page.read_text())}
     assert packages == marked
     navigation = (ROOT / "mkdocs.yml").read_text()
     pages = [p.relative_to(ROOT / "docs").as_posix() for p in PAGES[1:]]
@@ -98,7 +95,8 @@ def test_every_command_and_package_is_documented() -> None:
 
 
 def test_the_reference_follows_the_exports(hooks: ModuleType) -> None:
-    page = hooks.on_page_markdown("# Models\n\n[exports]: ligr_jax.nn\n")
+    page = hooks.on_page_markdown("# Models\n\n[exports]: ligr_jax.nn models ligr\n")
+    assert page.index("ligr_jax.nn.models") < page.index("nn.ligr") < page.index("nn.blocks")
     assert "::: ligr_jax.nn.ligr\n    options:\n      members: [LiGR]\n" in page
     assert "[exports]" not in page
     documented = {name for names in hooks.exported_names("ligr_jax.nn").values() for name in names}
