@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ligr_jax.scaling.ladder import configure as configure
     from ligr_jax.scaling.predict import predict_largest as predict_largest
     from ligr_jax.scaling.runner import run_sweep as run_sweep
-    from ligr_jax.scaling.runs import Runs as Runs
-    from ligr_jax.scaling.runs import read_runs as read_runs
     from ligr_jax.scaling.sweep import Point as Point
     from ligr_jax.scaling.sweep import plan_points as plan_points
     from ligr_jax.scaling.sweep import read_sweep as read_sweep
@@ -31,11 +29,9 @@ else:
             "Ladder": "ladder",
             "PAPER": "ladder",
             "Point": "sweep",
-            "Runs": "runs",
             "configure": "ladder",
             "plan_points": "sweep",
             "predict_largest": "predict",
-            "read_runs": "runs",
             "read_sweep": "sweep",
             "run_sweep": "runner",
         },
