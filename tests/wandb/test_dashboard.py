@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from matplotlib.figure import Figure
 
+from ligr_jax.runs.rows import read_rows
 from ligr_jax.scaling.fit import fit_power
 from tests.train.runs import SMALL
 from tests.wandb.server import ENTITY, PROJECT, Run, WandbServer
@@ -20,13 +22,25 @@ from tests.wandb.server import ENTITY, PROJECT, Run, WandbServer
 
 @pytest.fixture
 def sweep(run: Run, prepared: Path, tmp_path: Path) -> Path:
-    """Two tiny runs, which the server has, and a report with one law and one figure."""
+    """A sweep of three tiny runs, which the server has, and a report with one law and one figure.
+
+    Two points train together and one alone, with variables that would identify a single run.
+    """
     directory = tmp_path / "tiny"
-    for depth in (1, 2):
-        assignments = [*SMALL, f"model.depth={depth}", "train.steps=10", "track.wandb=online"]
-        assignments += ["eval.cold_below=1000"]  # so that all are cold
-        out = directory / f"depth{depth}"
-        run("-m", "ligr_jax", "train", "--data", prepared, "--out", out, *assignments)
+    settings = dict(a.split("=") for a in SMALL if not a.startswith("track."))
+    settings |= {"train.steps": "10", "eval.splits": "validation"}
+    settings |= {"eval.cold_below": "1000"}  # so that all are cold
+    files = []
+    for name, varied in (
+        ("seeds", {"train.seed": {"values": [0, 1]}}),
+        ("deep", {"model.depth": {"value": 1}}),
+    ):
+        parameters = {k: {"value": yaml.safe_load(v)} for k, v in settings.items()} | varied
+        content = {"program": "ligr", "method": "grid", "parameters": parameters}
+        files.append(tmp_path / f"{name}.yaml")
+        files[-1].write_text(yaml.safe_dump(content))
+    words = ["sweep", *files, "--data", prepared, "--out", directory, "--together", 2, "--jobs", 2]
+    run("-m", "ligr_jax", *words, WANDB_NAME="mine", WANDB_RUN_ID="mine")
     compute = np.geomspace(1e9, 1e12, 6)
     law = fit_power(compute, 0.5 + 30 * compute**-0.2, resamples=0)
     fits = {"lines": ["a line"], "laws": {"flops_model": {"free": law.to_json()}}}
@@ -36,9 +50,18 @@ def sweep(run: Run, prepared: Path, tmp_path: Path) -> Path:
     return directory
 
 
-def test_panels_name_what_runs_log_and_fits_arrive(
+def test_runs_of_a_sweep_have_their_own_names_and_panels_name_what_they_log(
     sweep: Path, run: Run, server: WandbServer
 ) -> None:
+    directories = {path.parent for path in sweep.glob("*/summary.json")}
+    assert len(directories) == 3
+    assert "mine" not in server.runs
+    stored = {r.fields["displayName"]: r for r in server.runs.values()}
+    assert stored.keys() == {directory.name for directory in directories}
+    for path in directories:
+        mirrored = [r["step"] for r in stored[path.name].history]
+        assert mirrored == [r["step"] for r in read_rows(path / "metrics.jsonl")]
+
     trained = list(server.runs.values())
     words = ["dashboard", "--entity", ENTITY, "--project", PROJECT, "--runs", sweep]
     printed = run("-m", "ligr_jax", *words).stdout

@@ -1,4 +1,4 @@
-"""Sweeps with W&B on loopback: `wandb sweep` and `wandb agent`, and `ligr sweep`."""
+"""Sweeps with W&B on loopback: `wandb sweep`, `wandb agent` and `ligr train`."""
 
 import os
 import re
@@ -64,32 +64,3 @@ def test_an_agent_runs_a_sweep_and_resumes_a_preempted_run(
         assert [r.get("train/loss") for r in mirror.history] == [r.get("train/loss") for r in rows]
         # The summary has the sweep's metric under the name in the file.
         assert mirror.summary[sweep["metric"]["name"]] == rows[-1]["validation/ne"]
-
-
-def test_runs_of_one_sweep_share_no_name_of_the_environment(
-    server: WandbServer, run: Run, prepared: Path, tmp_path: Path
-) -> None:
-    """Two points train together and one alone; none uses WANDB_NAME or WANDB_RUN_ID."""
-    values = dict(a.split("=") for a in SMALL if not a.startswith("track."))
-    values |= {"train.steps": "2", "eval.splits": "validation"}
-    for name, more in (
-        ("seeds", {"train.seed": {"values": [0, 1]}}),
-        ("deep", {"model.depth": {"value": 1}}),
-    ):
-        parameters = {k: {"value": yaml.safe_load(v)} for k, v in values.items()} | more
-        sweep = {"program": "ligr", "method": "grid", "parameters": parameters}
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(sweep))
-    files = [tmp_path / "seeds.yaml", tmp_path / "deep.yaml"]
-    out = tmp_path / "runs"
-    words = ["sweep", *files, "--data", prepared, "--out", out, "--together", 2, "--jobs", 2]
-    run("-m", "ligr_jax", *words, WANDB_NAME="mine", WANDB_RUN_ID="mine")
-    directories = {path.parent for path in out.glob("*/summary.json")}
-    assert len(directories) == 3
-    assert "mine" not in server.runs
-    stored = {r.fields["displayName"]: r for r in server.runs.values()}
-    assert stored.keys() == {directory.name for directory in directories}
-    for directory in directories:
-        rows = read_rows(directory / "metrics.jsonl")
-        history = stored[directory.name].history
-        assert [r["step"] for r in history] == [r["step"] for r in rows]
-        assert stored[directory.name].summary["validation/ne"] == rows[-1]["validation/ne"]
