@@ -14,7 +14,9 @@ class Parser(argparse.ArgumentParser):
 
     def add_quiet(self) -> None:
         """Add `--quiet` to this command and its parts; `ligr_jax.cli` acts on it."""
-        self.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
+        self.add_argument(
+            "-q", "--quiet", action="store_true", help="print only warnings and errors"
+        )
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 for part in action.choices.values():

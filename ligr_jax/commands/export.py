@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 def tables(layout: "Layout", state: "TrainState") -> Iterator["Source"]:
     """Yield every table of a run without its padding rows."""
-    from ligr_jax.tables.export import Source
+    from ligr_jax.tables.pieces import Source
     from ligr_jax.train.optimizer import split_tables
 
     arrays = split_tables(state.params)[1]

@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mfu", type=share, help="share of peak FLOP/s reached (default: that of the runs)"
     )
-    parser.add_argument("--serve-ms", type=positive_float, help="limit on the time of a request")
+    parser.add_argument(
+        "--serve-ms", type=positive_float, help="longest latency of a request, in ms"
+    )
     parser.add_argument(
         "--candidates", type=positive_int, default=512, help="candidates of a request (%(default)s)"
     )

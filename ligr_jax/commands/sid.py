@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     vectors.add_argument("--tags", metavar="COL", help="column of tags: a|b|c, or lists")
     vectors.add_argument("--width", type=positive_int, default=64, help="of a vector [%(default)s]")
-    assign = parts.add_parser("assign", help="write item_id -> codes as Parquet")
+    assign = parts.add_parser("assign", help="write the codes of every item to a Parquet file")
     inspect = parts.add_parser("inspect", help="measure the codes and write a page of clusters")
     for part in (assign, inspect):
         part.add_argument("model", metavar="DIR", type=Path, help="output of `ligr sid train`")
@@ -106,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inspect.add_argument(
         "--id", metavar="COL", default="item_id", help="column of its ids [%(default)s]"
     )
-    attach = parts.add_parser("attach", help="make prepared data with the ids as features")
+    attach = parts.add_parser("attach", help="add the ids to prepared data as features")
     attach.add_argument(
         "ids", metavar="FILE.parquet", type=Path, help="output of `ligr sid assign`"
     )
