@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
+from ligr_jax.errors import UsageError
+
 LARGEST = 2**31 - 1
 
 
@@ -90,3 +92,41 @@ def share(text: str) -> float:
     if value > 1:
         raise argparse.ArgumentTypeError(f"{text}: give a share above 0 and up to 1")
     return value
+
+
+def add_metric(parser: argparse.ArgumentParser) -> None:
+    """Add `--metric`, `--loss`, `--lower` and `--higher`: a metric and its direction."""
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument(
+        "--metric",
+        default="validation/ne",
+        metavar="COL",
+        help="column of the metric (%(default)s); its name says which direction is better",
+    )
+    names.add_argument(
+        "--loss",
+        metavar="COL",
+        help="column of a metric of which less is better, whatever its name",
+    )
+    directions = parser.add_mutually_exclusive_group()
+    directions.add_argument("--lower", action="store_true", help="less of the metric is better")
+    directions.add_argument("--higher", action="store_true", help="more of the metric is better")
+
+
+def direction_of(args: argparse.Namespace) -> bool:
+    """Return whether less of the metric is better; set `args.metric` to the column of `--loss`.
+
+    Raises:
+        UsageError: `--loss` and `--higher` contradict each other.
+        BadInput: neither the options nor the name of the metric say it.
+    """
+    from ligr_jax.scaling.direction import direction
+
+    if args.loss is not None:
+        if args.higher:
+            raise UsageError(
+                f"--loss {args.loss} is lower-is-better: give --metric {args.loss} --higher"
+            )
+        args.metric = args.loss
+        return True
+    return direction(args.metric, lower=args.lower, higher=args.higher)

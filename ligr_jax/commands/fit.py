@@ -13,6 +13,8 @@ any table of runs, as .csv or .parquet:
   ligr fit runs.csv --form chinchilla --n N --d D --loss loss --json    E + A N^-alpha + B D^-beta
   ligr fit runs.csv --form chinchilla --n N --d D --unique U --loss loss    repeated data
   ligr fit runs.csv --form isoflop --axis flops --n N --loss loss    best N at each budget
+  ligr fit runs.csv --axis flops --metric score --higher    a metric whose name is not known
+  ligr fit marks.csv --axis flops --loss val_loss --group run    several rows of each run
 """
 
 import argparse
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ligr_jax.commands.arguments import count, positive_int
+from ligr_jax.commands.arguments import add_metric, count, direction_of, positive_int
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.table import column, read_runs, shapes
 from ligr_jax.scaling.fit import (
@@ -41,11 +43,11 @@ from ligr_jax.scaling.fit import (
     preregister,
 )
 from ligr_jax.scaling.missing import missing
+from ligr_jax.scaling.rows import distinct, text_column
 from ligr_jax.strict_json import print_json
 
 _log = logging.getLogger(__name__)
 
-LOWER = ("ne", "loss", "bce", "ece", "nll", "perplexity")  # last word of a metric: lower is better
 FORMULAS = {
     "power": "E + A C^-alpha",
     "line": "level + slope log10 C",
@@ -64,13 +66,7 @@ FITS: dict[str, Callable[..., Any]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="directory of a sweep, or a table of runs (.csv, .parquet)")
-    parser.add_argument(
-        "--metric",
-        "--loss",
-        default="validation/ne",
-        metavar="COL",
-        help="column of the metric (%(default)s)",
-    )
+    add_metric(parser)
     parser.add_argument(
         "--axis", default="flops_model", metavar="COL", help="column of compute (%(default)s)"
     )
@@ -84,6 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--unique", metavar="COL", help="column of unique data, if data are repeated"
+    )
+    parser.add_argument(
+        "--group",
+        metavar="COL",
+        help="column of labels; the bootstrap draws rows of one label together, e.g. run",
     )
     parser.add_argument(
         "--bootstrap", type=count, default=1000, help="bootstrap resamples (%(default)s)"
@@ -106,8 +107,8 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput(
             "--at names the run to predict; also give --register FILE for the prediction"
         )
+    lower = direction_of(args)
     table = _usable(args.path, args.metric)
-    lower = args.metric.replace("_", "/").rsplit("/", 1)[-1].lower() in LOWER
     form = args.form or ("power" if lower else "line")
     _refuse_unused(form, args)
     scales, options = _arguments(form, lower, table, args)
@@ -160,6 +161,9 @@ def _usable(path: str, metric: str) -> pl.DataFrame:
         for why, runs in missing(table, metric, np.ones(len(table), bool)).items():
             left_out += [f"{name}: {metric} is not a finite number, {why}" for name in runs]
         table = table.filter(np.isfinite(column(table, metric)))
+        table, copies = distinct(table)
+        if copies:
+            _log.warning(copies)
     for line in left_out:
         _log.warning(f"left out {line}")
     if table.is_empty():
@@ -171,7 +175,7 @@ def _arguments(
     form: str, lower: bool, table: pl.DataFrame, args: argparse.Namespace
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the scales of a form, one value per run, and the options of its fit."""
-    labels = shapes(table)
+    labels = shapes(table) if args.group is None else text_column(table, args.group)
     options: dict[str, Any] = {
         "runs": table["run"].to_list(),
         "groups": labels if 1 < len(set(labels)) < len(labels) else None,

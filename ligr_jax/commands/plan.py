@@ -8,15 +8,21 @@ examples:
   ligr plan --runs runs/ladder --flops 1e14
   ligr plan --runs runs/ladder runs/isoflop --flops 1e18 --device h200 --devices 8 --serve-ms 10
   ligr plan --runs runs/ladder --flops 1e14 --axis flops_paper --json > plan.json
-  ligr plan --runs others.csv --flops 1e20 --metric loss --axis flops
+  ligr plan --runs others.csv --flops 1e20 --loss logloss --axis flops
 """
 
 import argparse
 import logging
 from pathlib import Path
 
-from ligr_jax.commands.arguments import count, positive_float, positive_int, share
-from ligr_jax.commands.fit import LOWER
+from ligr_jax.commands.arguments import (
+    add_metric,
+    count,
+    direction_of,
+    positive_float,
+    positive_int,
+    share,
+)
 from ligr_jax.runs.table import read_runs
 from ligr_jax.strict_json import print_json
 
@@ -35,9 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flops", type=positive_float, required=True, help="compute budget of the next run"
     )
-    parser.add_argument(
-        "--metric", default="validation/ne", help="column of the metric (%(default)s)"
-    )
+    add_metric(parser)
     parser.add_argument("--axis", default="flops_model", help="column of compute (%(default)s)")
     parser.add_argument("--device", help="h200, h100, a100, tpu-v5e, ..., cpu (default: the runs')")
     parser.add_argument(
@@ -72,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from ligr_jax.scaling.plan import PlanRequest, make_plan, text, to_json
 
+    lower_is_better = direction_of(args)
     found = read_runs(*args.runs)
     for name, why in found.failed:
         _log.warning(f"left out {name}: {why}")
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         PlanRequest(
             flops=args.flops,
             metric=args.metric,
-            lower_is_better=args.metric.replace("_", "/").rsplit("/", 1)[-1].lower() in LOWER,
+            lower_is_better=lower_is_better,
             axis=args.axis,
             device=args.device,
             devices=args.devices,

@@ -13,6 +13,7 @@ from ligr_jax.scaling.fit import (
     resample,
 )
 from ligr_jax.scaling.fit.descent import objective
+from ligr_jax.scaling.fit.law import estimates
 from ligr_jax.scaling.fit.powers import box, log_sum
 
 C = np.geomspace(1e12, 1e16, 12)
@@ -194,3 +195,20 @@ def test_saturating_curve_is_the_power_law_of_the_gap_to_one():
 def test_metric_that_cannot_saturate_is_refused(metric, message):
     with pytest.raises(BadInput, match=message):
         fit_saturating([1e12, 1e13, 1e14], metric, runs=list("abc"))
+
+
+def test_an_interval_that_excludes_its_estimate_is_left_out_with_a_note():
+    draws = np.random.default_rng(0).normal(size=(200, 2)) * 0.1
+    theta = np.array([0.0, 0.5])
+    params, spans, notes = estimates(lambda t: {"x": t[..., 0], "y": t[..., 1]}, theta, draws, 0.9)
+    assert params == {"x": 0.0, "y": 0.5}
+    assert set(spans) == {"x"}
+    (note,) = notes
+    assert "y has no interval" in note
+    assert "excludes the estimate 0.5" in note
+
+
+@pytest.mark.parametrize("fit", [fit_power, fit_line])
+def test_a_negative_number_of_resamples_is_refused(fit):
+    with pytest.raises(BadInput, match="resamples=-5"):
+        fit(C, noisy(0), resamples=-5)

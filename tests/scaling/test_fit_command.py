@@ -59,3 +59,58 @@ def test_prediction_is_registered_once(table, capsys, tmp_path):
     assert "already registered" in capsys.readouterr().err
     assert main([*words, "--at", "much"]) == 1
     assert "--at much" in capsys.readouterr().err
+
+
+def fitted(capsys, *words):
+    """Return the law that `ligr fit` prints as JSON, and its messages."""
+    assert main(["fit", *words, "--json"]) == 0
+    out, messages = capsys.readouterr()
+    return json.loads(out), messages
+
+
+@pytest.mark.parametrize("words", [["--loss", "quality"], ["--metric", "quality", "--lower"]])
+def test_a_loss_of_any_name_is_lower_is_better(table, capsys, tmp_path, words):
+    path = tmp_path / "renamed.csv"
+    pl.read_csv(table).rename({"loss": "quality"}).write_csv(path)
+    law, _ = fitted(capsys, str(path), *words, "--axis", "C", "--bootstrap", "0")
+    assert law["form"] == "power"
+    assert law["params"]["gain_per_decade"] > 0
+    line, _ = fitted(capsys, str(path), *words, "--axis", "C", "--form", "line")
+    assert line["params"]["gain_per_decade"] > 0 > line["params"]["slope"]
+
+
+def test_an_unknown_metric_needs_a_direction(table, capsys, tmp_path):
+    path = tmp_path / "renamed.csv"
+    pl.read_csv(table).rename({"loss": "quality"}).write_csv(path)
+    assert main(["fit", str(path), "--metric", "quality", "--axis", "C"]) == 1
+    assert "--lower or --higher" in capsys.readouterr().err
+    assert main(["plan", "--runs", str(path), "--metric", "quality", "--flops", "1e22"]) == 1
+    assert "--lower or --higher" in capsys.readouterr().err
+    assert main(["fit", str(path), "--loss", "quality", "--axis", "C", "--higher"]) == 2
+    assert "--metric quality --higher" in capsys.readouterr().err
+
+
+def test_copies_of_rows_narrow_no_interval(table, capsys, tmp_path):
+    path = tmp_path / "copies.csv"
+    pl.concat([pl.read_csv(table)] * 4).write_csv(path)
+    once, _ = fitted(capsys, table, *COMMON)
+    copied, messages = fitted(capsys, str(path), *COMMON)
+    assert copied["points"] == 20
+    assert copied["intervals"] == once["intervals"]
+    assert "60 of 80 rows repeat another row" in messages
+
+
+def test_rows_of_a_group_are_drawn_together(table, capsys, tmp_path):
+    path = tmp_path / "marks.csv"
+    marks = pl.read_csv(table).with_columns(model=pl.Series(np.repeat(range(10), 2)))
+    marks.write_csv(path)
+    assert fitted(capsys, str(path), *COMMON)[0]["units"] == 20
+    assert fitted(capsys, str(path), *COMMON, "--group", "model")[0]["units"] == 10
+    assert main(["fit", str(path), *COMMON, "--group", "modell"]) == 1
+    assert "no column 'modell'; nearest: ['model'" in capsys.readouterr().err
+
+
+def test_a_negative_number_of_resamples_is_refused(table, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", table, "--loss", "loss", "--axis", "C", "--bootstrap", "-5"])
+    assert "-5" in capsys.readouterr().err

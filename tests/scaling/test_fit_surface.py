@@ -220,3 +220,12 @@ def test_unique_without_repeats_is_refused():
     n, d, loss = points(0, m=20)
     with pytest.raises(BadInput, match="leave `unique` out"):
         fit_surface(n, d, loss, unique=d)
+
+
+@pytest.mark.parametrize(("rises", "words"), [("n", "with N"), ("d", "with D")])
+def test_a_loss_that_does_not_fall_is_refused_in_words(rises, words):
+    n, d, _ = points(8, m=40)
+    falling, rising = (d, n) if rises == "n" else (n, d)
+    loss = E + A * falling**-ALPHA + 0.3 * np.log(rising / rising.min())
+    with pytest.raises(BadInput, match=f"does not fall {words} in these rows"):
+        fit_surface(n, d, loss, resamples=0)

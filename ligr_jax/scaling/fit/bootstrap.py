@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from ligr_jax.data.schema import BadInput
+
 Array = NDArray[np.float64]
 Levels = NDArray[np.int64]
 CONFIDENCE = 0.90
@@ -72,6 +74,7 @@ def resample_levels(
     Returns:
         As `resample`.
     """
+    refuse_negative(resamples)
     n = len(needed[0][0])
     notes = []
     # With as many parameters as groups every resample of groups is degenerate: use single runs.
@@ -101,6 +104,12 @@ def resample_levels(
         kept.append(drawn)
         total += len(drawn)
     return np.concatenate(kept)[:resamples][:, unit], units, notes
+
+
+def refuse_negative(resamples: int) -> None:
+    """Raise BadInput for a negative number of resamples."""
+    if resamples < 0:
+        raise BadInput(f"resamples={resamples}: give 0 for no intervals, or at least 1")
 
 
 def tails(confidence: float, freedom: int | None = None) -> tuple[float, float]:

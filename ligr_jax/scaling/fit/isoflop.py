@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array, budgets
+from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array, budgets, refuse_negative
 from ligr_jax.scaling.fit.law import (
     VERSION,
     checked,
@@ -180,6 +180,7 @@ def fit_isoflop(
     """
     names = names_of(runs, budget)
     y, c, s = checked(names, metric, budget=budget, size=size)
+    refuse_negative(resamples)
     refuse_few(len(y), 3)
     refuse_constant(y)
 
@@ -229,7 +230,7 @@ def fit_isoflop(
     def named(t: Array) -> dict[str, Array]:
         return {"exponent": t[..., 1], "coefficient": 10 ** t[..., 0]}
 
-    params, spans = estimates(named, theta, draws, confidence, freedom)
+    params, spans, without = estimates(named, theta, draws, confidence, freedom)
     residuals = [np.sqrt(q.weight) * (q.metric - q.value(c)) for q, (c, _) in zip(cells, solved)]
     return IsoFlop(
         params=params,
@@ -251,7 +252,7 @@ def fit_isoflop(
             for k in range(len(cells))
         ),
         runs=names,
-        warnings=tuple(notes),
+        warnings=(*notes, *without),
         freedom=freedom,
         draws=draws,
     )

@@ -189,8 +189,11 @@ def estimates(
     draws: Array,
     confidence: float,
     freedom: int | None = None,
-) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Return named estimates and their intervals.
+) -> tuple[dict[str, float], dict[str, tuple[float, float]], list[str]]:
+    """Return named estimates, their intervals, and notes.
+
+    A percentile interval that excludes its own estimate says that the resamples have another
+    optimum than the runs: such an interval is left out, with a note.
 
     Args:
         named: maps theta (..., p) to named quantities (...).
@@ -200,13 +203,23 @@ def estimates(
         freedom: see `interval`.
 
     Returns:
-        The quantities of theta, and the interval of each over the draws (empty if R = 0).
+        The quantities of theta; the interval of each over the draws (empty if R = 0); a note per
+        interval that is left out.
     """
     params = {k: float(v) for k, v in named(theta).items()}
-    if not len(draws):
-        return params, {}
-    spans = {k: interval(v, confidence, freedom) for k, v in named(draws).items()}
-    return params, {k: (float(low), float(high)) for k, (low, high) in spans.items()}
+    spans: dict[str, tuple[float, float]] = {}
+    notes = []
+    for name, values in named(draws).items() if len(draws) else ():
+        low, high = (float(v) for v in interval(values, confidence, freedom))
+        slack = 1e-9 * abs(params[name])  # rounding of draws that all equal the estimate
+        if low - slack <= params[name] <= high + slack:
+            spans[name] = (low, high)
+        else:
+            notes.append(
+                f"{name} has no interval: the resamples give {low:.3g} to {high:.3g}, which "
+                f"excludes the estimate {params[name]:.3g}; add runs, or groups of runs"
+            )
+    return params, spans, notes
 
 
 def names_of(runs: Sequence[str], values: ArrayLike) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def fit_line(
     def named(t: Array) -> dict[str, Array]:
         return {"level": t[..., 0], "slope": t[..., 1], "gain_per_decade": sign * t[..., 1]}
 
-    params, spans = estimates(named, theta, draws, confidence)
+    params, spans, without = estimates(named, theta, draws, confidence)
     return Law(
         form="line",
         params=params,
@@ -97,7 +97,7 @@ def fit_line(
         resamples=len(draws),
         compute=(float(c.min()), float(c.max())),
         runs=names,
-        warnings=tuple(notes),
+        warnings=(*notes, *without),
         free=2,
         centre=centre,
         theta=theta,

@@ -103,7 +103,7 @@ def fit_power(
         last = power_curve(t, np.array([x.max() - np.log(10.0), x.max()]))
         return {"E": e, "A": a, "alpha": alpha, "gain_per_decade": last[..., 0] - last[..., 1]}
 
-    params, spans = estimates(named, best.theta, best.draws, confidence)
+    params, spans, without = estimates(named, best.theta, best.draws, confidence)
     law = Law(
         form="power",
         params=params,
@@ -122,7 +122,7 @@ def fit_power(
         draws=best.draws,
         residuals=-best.residuals,
     )
-    return replace(law, warnings=(*notes, *_notes(law, floor)))
+    return replace(law, warnings=(*notes, *without, *_notes(law, floor)))
 
 
 def fit_saturating(
@@ -170,14 +170,18 @@ def fit_saturating(
     params = dict(law.params)
     params = {"ceiling": 1.0 - params.pop("E"), **params}
     spans = dict(law.intervals)
-    if spans:
+    if "E" in spans:
         low, high = spans.pop("E")
         spans = {"ceiling": (1.0 - high, 1.0 - low), **spans}
-    notes = tuple(
-        "the ceiling is not identified: these runs do not exclude 1" if w.startswith("E is") else w
-        for w in law.warnings
-    )
+    notes = tuple(_of_the_ceiling(w) for w in law.warnings)
     return replace(law, form="saturating", params=params, intervals=spans, warnings=notes)
+
+
+def _of_the_ceiling(warning: str) -> str:
+    """Return a warning on the gap E as one on the ceiling."""
+    if warning.startswith("E is"):
+        return "the ceiling is not identified: these runs do not exclude 1"
+    return warning.replace("E has no", "1 - ceiling has no", 1)
 
 
 def _band(theta: Array) -> NDArray[np.int64]:

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ligr_jax.data.schema import BadInput
+
 Array = NDArray[np.float64]
 ALPHA = (1e-3, 3.0)  # bounds of the search; an interval that reaches one gives a warning
 LOG_ZERO = 14.0  # a term below exp(-14) of the best metric counts as zero
+NO_FALL = 1e-3  # a term that falls by less than this share of the metric's range does not fall
 
 
 def log_sum(theta: Array, x: Sequence[Array]) -> tuple[Array, Array]:
@@ -54,3 +57,21 @@ def box(y: Array, floor: float | None = None, terms: int = 1) -> tuple[Array, Ar
 def unlog(log: Array, zero: float) -> Array:
     """Return exp(log), but 0 where the search ended at `zero`, the bound that represents zero."""
     return np.where(log <= zero, 0.0, np.exp(np.minimum(log, 700.0)))
+
+
+def refuse_no_fall(name: str, x: Array, a: float, log_alpha: float, metric: Array) -> None:
+    """Raise BadInput if a fitted power does not fall over the runs: A = 0, or an exponent of zero.
+
+    Args:
+        name: name of the scale.
+        x: centred log scale, (n,).
+        a: log A of the fit.
+        log_alpha: log of the exponent of the fit.
+        metric: metrics of the runs, (n,).
+    """
+    term = np.exp(a - np.exp(log_alpha) * np.array([x.min(), x.max()]))
+    if term[0] - term[1] < NO_FALL * np.ptp(metric):
+        raise BadInput(
+            f"the loss does not fall with {name} in these rows, so they have no law in {name}: "
+            f"check which rows are comparable, or fit rows of equal {name}"
+        )

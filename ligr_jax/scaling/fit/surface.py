@@ -33,7 +33,7 @@ from ligr_jax.scaling.fit.law import (
     refuse_few,
     refuse_no_logarithm,
 )
-from ligr_jax.scaling.fit.powers import ALPHA, LOG_ZERO, box, log_sum, unlog
+from ligr_jax.scaling.fit.powers import ALPHA, LOG_ZERO, box, log_sum, refuse_no_fall, unlog
 
 DECAY = (1e-2, 1e4)  # bounds of R_D in the search, in repeats
 Estimate = tuple[Array, Array, Array]  # value, low, high
@@ -198,8 +198,8 @@ def fit_surface(
 
     Raises:
         BadInput: the runs do not determine the surface (too few runs, fewer than three distinct n
-            or d, d tied to n, no repeated data although `unique` is given), or a value is invalid.
-            The message gives the reason.
+            or d, d tied to n, no repeated data although `unique` is given, a loss that does not
+            fall with n or with d), or a value is invalid. The message gives the reason.
     """
     names = names_of(runs, n)
     y, n, d = checked(names, loss, n=n, d=d)
@@ -234,6 +234,8 @@ def fit_surface(
     # exponents, so that it can leave the full fit's valley.
     grid = np.clip(_starts(points, np.exp(y)), low, high)
     best = fit_residuals(residuals, grid, _band, counts, low, high)
+    for scale, x, k in (("N", points.log_n, 0), ("D", points.log_d, 1)):
+        refuse_no_fall(scale, x, best.theta[k], best.theta[2 + k], np.exp(y))
 
     # The search is in centred logs; the parameters reported are those of the law in N and D.
     def named(t: Array) -> dict[str, Array]:
@@ -250,7 +252,7 @@ def fit_surface(
         }
         return values if u is None else values | {"R_D": np.exp(t[..., 5])}
 
-    params, spans = estimates(named, best.theta, best.draws, confidence)
+    params, spans, without = estimates(named, best.theta, best.draws, confidence)
     law = SurfaceLaw(
         form="chinchilla",
         params=params,
@@ -270,7 +272,7 @@ def fit_surface(
         draws=best.draws,
         residuals=-best.residuals,
     )
-    return replace(law, warnings=(*notes, *_notes(law, float(np.exp(y.min())))))
+    return replace(law, warnings=(*notes, *without, *_notes(law, float(np.exp(y.min())))))
 
 
 def _points(n: Array, d: Array, unique: Array | None) -> _Points:

@@ -10,6 +10,7 @@ from ligr_jax.config import file_name
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.rows import DamagedRows, read_rows
 from ligr_jax.runs.table import column
+from ligr_jax.scaling.direction import lower_is_better
 from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report import figures
 from ligr_jax.scaling.report.budgets import frontier
@@ -78,7 +79,7 @@ def _metric(study: Study, axis: str, metric: str) -> Drawn:
     figure = figures.against_compute(
         series, axis=AXES[axis], label=metric_words(metric), reference=reference, band=band
     )
-    better = "higher" if is_auc else "lower"
+    better = "lower" if lower_is_better(metric) else "higher"
     form = "straight lines in log compute" if is_auc else "power laws E + A C^-alpha"
     words = metric_words(metric)
     caption = f"{words[:1].upper()}{words[1:]}, {better} is better. "
