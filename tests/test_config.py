@@ -1,4 +1,4 @@
-"""Laws of the configuration: names, types, combinations, and what identifies a run."""
+"""Laws of the configuration: names, types, combinations and digests."""
 
 import dataclasses
 import itertools
@@ -55,7 +55,7 @@ ODD = ("a/b", "a", "a.rows", "a.b.c", "c.d", "e f", "g,h", "i=j", "i", "a.rows=9
 ODD += ('say "so"', '"', "x+y", "y", "x", "rows", "-n", "n;m", "model.depth")
 
 
-def test_names_with_any_sign_can_be_configured() -> None:
+def test_names_with_any_character_can_be_configured() -> None:
     features = {name: Feature(rows=10 + k) for k, name in enumerate(ODD)}
     prior = tuple(0.01 * (k + 1) for k in range(len(ODD)))
     base = Config(model=ModelConfig(features=features, actions=ODD, prior=prior))
@@ -116,7 +116,7 @@ def test_values_are_read_by_the_type_of_their_field() -> None:
 
 
 def test_the_order_of_assignments_does_not_matter() -> None:
-    """Not even where the way there is impossible, or where an entry is set and left out."""
+    """Even if an intermediate combination is impossible, or a removed entry is assigned."""
     together = ["model.width=66", "model.heads=3", "model.features=item_id,tag"]
     together += ["model.features.tag.rows=5", "model.features.dwell.rows=6"]
     results = [override(BASE, order) for order in itertools.permutations(together)]
@@ -159,7 +159,9 @@ def test_an_unknown_name_shows_the_nearest(assignment: str, nearest: str) -> Non
         ("model=4", "model is a group of fields"),
     ],
 )
-def test_an_ill_typed_value_says_what_is_wanted(assignment: str, message: str) -> None:
+def test_a_value_of_a_wrong_type_is_refused_with_the_expected_type(
+    assignment: str, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         override(BASE, [assignment])
 
@@ -224,7 +226,7 @@ def test_an_impossible_combination_is_refused_with_its_values(
         override(BASE, assignments)
 
 
-def test_the_digest_follows_what_changes_numbers_and_nothing_else() -> None:
+def test_the_digest_depends_only_on_fields_that_change_numbers() -> None:
     assert len(digest(BASE)) == 12
     kept = ("data.dir=/elsewhere", "data.workers=3", "track.wandb=off", "track.group=x")
     saving = ("train.log_every=7", "train.checkpoint_every=7", "train.checkpoint_minutes=7")
@@ -248,7 +250,7 @@ def test_the_digest_does_not_depend_on_the_order_of_features() -> None:
     assert digest(turned) == digest(BASE)
 
 
-def test_differences_name_both_values_and_what_one_lacks() -> None:
+def test_differences_have_both_values_and_absent_fields() -> None:
     changed = override(BASE, ["model.depth=5", "model.features=item_id,dwell,seen"])
     found = difference(BASE, changed)
     assert found["model.depth"] == (2, 5)
@@ -278,7 +280,7 @@ def test_tables_are_shared_by_name() -> None:
     assert [model.table_of(n) for n in ("item_id", "seen", "rated", "tag")] == ["item_id"] * 3 + [
         "tag"
     ]
-    # A name that no feature has serves as well.
+    # A table can have a name that no feature has.
     ours = {n: dataclasses.replace(features[n], table="items") for n in ("item_id", "seen")}
     assert list(ModelConfig(features=ours).tables) == ["items"]
     assert [f.combine for f in features.values()] == ["", "", "", "sum", "", ""]
@@ -353,7 +355,7 @@ def test_ffn_width_is_a_multiple_of_eight(width: int, factor: float, wanted: int
         ("zzz", "names begin with model, data, optim, mesh, train, eval, track and a dot"),
     ],
 )
-def test_an_unknown_name_shows_the_few_it_may_stand_for(word: str, names: str) -> None:
+def test_an_unknown_name_shows_a_few_suggestions(word: str, names: str) -> None:
     with pytest.raises(ConfigError) as refused:
         override(BASE, [f"{word}=1"])
     text = str(refused.value)
@@ -361,12 +363,12 @@ def test_an_unknown_name_shows_the_few_it_may_stand_for(word: str, names: str) -
     assert len(text) < 200
 
 
-def test_synonyms_stand_for_fields_that_there_are() -> None:
+def test_synonyms_refer_to_existing_fields() -> None:
     assert _SYNONYMS.keys() <= flatten(Config()).keys()
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "", "0x1p3", "1e10", "2147483648"])
-def test_no_field_takes_a_number_that_no_computation_can_use(text: str) -> None:
+def test_no_field_accepts_an_unusable_number(text: str) -> None:
     for name, value in flatten(BASE).items():
         if type(value) is float and text in ("1e10", "2147483648"):
             continue

@@ -75,6 +75,37 @@ def test_a_name_exported_twice_is_one_object() -> None:
             assert sources.setdefault(name, source) == source, f"{name} has two meanings"
 
 
+# Public names of modules that may have several meanings, each with the reason.
+SHARED = {
+    "add_arguments": "the interface of a command",
+    "run": "the interface of a command",
+    "main": "the entry point of a process",
+    "Grid": "jax's term in a kernel, a set of runs in a report",
+    "Plan": "tiles of a kernel, the next shape to train",
+    "Span": "rows of a table, an axis of a figure",
+    "Training": "a run, and the training of semantic ids",
+    "frontier": "a figure and its data",
+    "iso_flop": "a figure and its data",
+    "gather": "rows of a table, predictions of all processes",
+    "interval": "of a law, and as HTML",
+    "measure": "a split, and semantic ids",
+    "quantize": "a table, and vectors to codes",
+    "to_json": "a workspace, a report, a plan",
+    "train": "a run, and semantic ids",
+    "write_json": "with a digest, and metadata of zarr",
+}
+
+
+def test_a_public_name_has_one_meaning_in_the_package() -> None:
+    places: dict[str, list[str]] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name[0] != "_":
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    several = {name: files for name, files in places.items() if len(files) > 1}
+    assert {name: several[name] for name in several.keys() - SHARED.keys()} == {}
+
+
 def test_importing_the_packages_imports_neither_jax_nor_submodules() -> None:
     code = f"""
 import sys

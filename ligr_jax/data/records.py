@@ -157,12 +157,15 @@ class Records:
             for numbers, bags in zip(self._columns, self._bags):
                 yield bags[column].values if column in bags else numbers[column]
 
-    def place_of(self, name: str, value: np.int64) -> str:
-        """Return where an id of a categorical feature occurs first, in words.
+    def locate_id(self, name: str, value: np.int64) -> str:
+        """Return file, column and position of the first occurrence of an id, for messages.
 
         Args:
-            name: the feature.
+            name: a categorical feature.
             value: an id that `ids` yields.
+
+        Raises:
+            KeyError: the feature does not have the id.
         """
         column = feature_column(name)
         if column in self._items and self.manifest.items is not None:
@@ -170,9 +173,9 @@ class Records:
             item = self.items["item_id"][int(row)].as_py() if self.items is not None else ""
             return f"{self.directory / self.manifest.items.file}, column {name!r}, item {item},"
         for s, shard in enumerate(self.manifest.shards):
-            found = np.flatnonzero(self._columns[s][column] == value)
-            if found.size:
-                impression = int(self._starts[s] + found[0])
+            matches = np.flatnonzero(self._columns[s][column] == value)
+            if matches.size:
+                impression = int(self._starts[s] + matches[0])
                 member = int(np.searchsorted(self.offsets, impression, side="right")) - 1
                 ends = self.offsets[member] + np.cumsum(self.counts[member])
                 part = int(np.searchsorted(ends, impression, side="right"))

@@ -43,8 +43,8 @@ def require_rows_for_ids(model: ModelConfig, records: Records) -> None:
                 remedy = f"set {rows}, or lookup=hash" if outside.min() >= 0 else "set lookup=hash"
                 raise ConfigError(
                     f"model.features.{name}.lookup=direct has a row for ids 0 to "
-                    f"{feature.rows - 2}, and {records.place_of(name, np.int64(outside[0]))} holds "
-                    f"id {int(outside[0])}; {remedy}"
+                    f"{feature.rows - 2}, and {records.locate_id(name, np.int64(outside[0]))} "
+                    f"holds id {int(outside[0])}; {remedy}"
                 )
 
 

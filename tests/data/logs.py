@@ -13,7 +13,7 @@ from ligr_jax.data.schema import Column, LogSchema, save_schema
 DAY_MS = 86_400_000
 START_MS = 1_650_000_000_000
 ACTIONS = ("click", "like")
-# Names of the prepared format, of what reads it, and with the signs that separate names elsewhere.
+# Names of the prepared format and of its readers, and names with characters that separate names.
 ODD_FEATURES = (
     *("session", "weight", "is_random", "item_row", "timestamp_ms", "member_id", "n_train"),
     *("n_context", "p_click", "_row", "_digest", "count", "literal", "rows", "a/b", "c.d", "e f"),
@@ -34,10 +34,14 @@ def write_log(
     sessions: bool = False,
     truth: bool = False,
 ) -> pl.DataFrame:
-    """Writes a canonical log in Parquet files and returns its rows in file order.
+    """Write a canonical log in Parquet files, and return its rows in file order.
 
-    Times come in slates of about three equal timestamps. vector: width of a content vector in an
-    item table, 0 for no table. sessions: with `session_id`. truth: with `p_<action>`.
+    About three impressions each have equal timestamps.
+
+    Args:
+        vector: width of a content vector in an item table, 0 for no item table.
+        sessions: whether the log has `session_id`.
+        truth: whether the log has `p_<action>`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -89,8 +93,7 @@ def write_odd_log(
     features: tuple[str, ...] = ODD_FEATURES,
     actions: tuple[str, ...] = ODD_ACTIONS,
 ) -> LogSchema:
-    """Writes the log of `write_log` with more columns: by turns categorical and numeric features,
-    and actions."""
+    """Write the log of `write_log` with more actions, and more features of alternating kind."""
     log = write_log(directory, rows=600, members=12)
     rng = np.random.default_rng(1)
     made = {}
@@ -109,7 +112,7 @@ def write_odd_log(
 
 
 def read_arrow(path: Path) -> pa.RecordBatch:
-    """A file of a prepared directory, its columns named as those of the log."""
+    """Read a file of a prepared directory, with the column names of the log."""
     batch = pa.ipc.open_file(path.read_bytes()).get_batch(0)
     names = [stored_name(name, version=1) for name in batch.schema.names]
     return pa.RecordBatch.from_arrays(batch.columns, names)

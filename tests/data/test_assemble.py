@@ -1,4 +1,4 @@
-"""Laws of batches: every field against the log, read plainly."""
+"""Laws of batches: every field equals the log, read row by row."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_types_and_shapes_are_those_of_the_contract(batch: Batch, index: np.ndar
     assert batch.labels.shape == (*index.shape, 2)
 
 
-def test_labels_ids_and_weights_are_the_logs(
+def test_labels_ids_and_weights_equal_the_log(
     batch: Batch, index: np.ndarray, records: Records, plan: PackingPlan
 ) -> None:
     real = index >= 0
@@ -107,7 +107,7 @@ def test_sessions_and_hours_count_from_the_start_of_each_window(
 
 
 class _Made:
-    """Records by hand: columns of one member each, and a manifest of their kinds."""
+    """Records made by hand: columns of one member, and a manifest of their kinds."""
 
     def __init__(self, columns: dict[str, list], stats_of: dict[str, ColumnStats]) -> None:
         self.bags = {k: columns.pop(k) for k, s in stats_of.items() if s.kind == "bag"}
@@ -126,7 +126,7 @@ class _Made:
 
 
 def made(features: dict[str, Feature], stats_of: dict[str, ColumnStats], **columns: list) -> Batch:
-    """One row of one window that holds the given columns."""
+    """A batch of one row with one window of the given columns."""
     n = len(next(iter(columns.values())))
     defaults = {
         "timestamp_ms": [0] * n,
@@ -140,7 +140,7 @@ def made(features: dict[str, Feature], stats_of: dict[str, ColumnStats], **colum
     return Assembler(_Made(defaults | columns, stats_of), plan, model)(at)  # type: ignore[arg-type]
 
 
-def test_untimed_context_stands_at_hour_zero_in_sessions_of_its_own() -> None:
+def test_untimed_context_rows_have_hour_zero_and_their_own_sessions() -> None:
     hour = 3_600_000
     start = 1_650_000_000_000
     batch = made({}, {}, timestamp_ms=[-1, -1, start, start + 2 * hour], session=[3, 4, 5, 6])
@@ -149,7 +149,7 @@ def test_untimed_context_stands_at_hour_zero_in_sessions_of_its_own() -> None:
     assert made({}, {}, timestamp_ms=[-1, -1]).time.tolist() == [[0, 0]]
 
 
-def test_a_missing_id_is_row_zero_and_no_other_is() -> None:
+def test_only_missing_ids_have_row_zero() -> None:
     ids = [MISSING, 0, 5, -3, 2**62]
     features = {"tag": Feature(rows=4)}
     batch = made(features, {"tag": ColumnStats("categorical")}, tag=ids)
@@ -238,7 +238,7 @@ def test_numbers_become_their_quantile_in_minus_one_to_one() -> None:
     batch = made({"x": Feature("numeric")}, {"x": numeric(x)}, x=[*x, *ends])
     out = batch.numeric["x"][0]
     rank = 2 * stats.rankdata(x) / len(x) - 1
-    assert np.abs(out[:-3] - rank).max() < 1 / 16  # a quantile apart, in the tails
+    assert np.abs(out[:-3] - rank).max() < 1 / 16  # one quantile, in the tails
     np.testing.assert_array_equal(out[-3:], np.float32([np.nan, -1, 1]))
 
 
@@ -258,7 +258,7 @@ def test_buckets_have_equal_mass(rows: int) -> None:
     assert np.abs(counts[1:] / 8000 - 1 / (rows - 1)).max() < 0.02
 
 
-def test_a_column_nobody_filled_is_all_missing() -> None:
+def test_an_empty_column_is_all_missing() -> None:
     nothing = {"x": ColumnStats("numeric")}
     values = np.full(3, np.nan, np.float32).tolist()
     assert np.isnan(made({"x": Feature("numeric")}, nothing, x=values).numeric["x"]).all()
@@ -278,14 +278,14 @@ def test_a_column_nobody_filled_is_all_missing() -> None:
         ),
     ],
 )
-def test_a_model_the_data_cannot_feed_is_refused(
+def test_a_model_with_columns_that_the_data_lack_is_refused(
     records: Records, name: str, feature: Feature, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         check_columns(replace(MODEL, features={name: feature}), records.manifest)
 
 
-def test_bags_and_single_ids_are_not_mistaken_for_each_other(records: Records) -> None:
+def test_bags_and_single_ids_are_distinguished(records: Records) -> None:
     bag = Feature(rows=5, bag="mean", bag_size=4)
     with pytest.raises(ConfigError, match=r"bag=mean: the column is categorical, one id .*bag=$"):
         check_columns(replace(MODEL, features={"surface": bag}), records.manifest)

@@ -1,4 +1,4 @@
-"""Every kind of bad input is refused with file, row, column, value and remedy, or skipped."""
+"""Bad input raises an error with file, row, column, value and remedy, or is skipped."""
 
 import time
 from collections.abc import Callable
@@ -174,7 +174,7 @@ def test_all_rows_skipped_is_an_empty_log(tmp_path: Path) -> None:
         prepare_log(tmp_path / "log", log, csv=False, on_bad_row="skip")
 
 
-def test_csv_line_with_a_field_too_few(tmp_path: Path) -> None:
+def test_a_csv_line_with_a_missing_field(tmp_path: Path) -> None:
     prepare_log(tmp_path / "log", good_log(), csv=True, fractions=(1, 0, 0))
     path = tmp_path / "log" / "log.csv"
     lines = path.read_text().splitlines()
@@ -237,7 +237,7 @@ def test_item_table_with_an_item_twice_or_a_bad_vector(tmp_path: Path) -> None:
             prepare(canonical_source(directory), tmp_path / "out")
 
 
-def test_splits_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_impossible_splits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="leaves no training rows: the log starts at"):
         prepare_log(tmp_path / "log", good_log(), False, splits=_times(0, 6))
     with pytest.raises(BadInput, match=r"the test split, .* has no impressions"):

@@ -1,4 +1,4 @@
-"""Laws of bags: several ids per impression, from a file to what is taken for a batch."""
+"""Laws of bags, several ids per impression, from a file to a batch."""
 
 import random
 from pathlib import Path
@@ -25,11 +25,11 @@ Bag = list[str | None] | None
 
 
 def hashed(words: Bag) -> list[int]:
-    """The ids of a bag, read plainly."""
+    """Return the ids of a bag, computed one by one."""
     return [int(to_ids(pl.Series([w]))[0]) for w in words or () if w is not None]
 
 
-def test_bags_are_the_lists_they_were_made_of() -> None:
+def test_bags_equal_their_lists() -> None:
     rng = np.random.default_rng(0)
     lists = [rng.integers(-9, 9, n).tolist() for n in rng.integers(0, 6, 50)]
     bags = Bags.from_lengths(
@@ -69,11 +69,11 @@ def write(directory: Path, log: pl.DataFrame, items: pl.DataFrame, csv: bool) ->
 
 
 @pytest.mark.parametrize("csv", [False, True], ids=["parquet", "csv"])
-def test_prepared_bags_are_the_logs_and_the_item_tables(tmp_path: Path, csv: bool) -> None:
+def test_prepared_bags_equal_those_of_log_and_item_table(tmp_path: Path, csv: bool) -> None:
     rng = random.Random(0)
 
     def bag() -> Bag:
-        # Ids twice in a bag stay twice; one bag of many; null ids are left out.
+        # Repeated ids are kept, one bag is long, and null ids are dropped.
         words: list[str | None] = [*rng.choices(WORDS, k=rng.choice([1, 2, 5])), None]
         return rng.choice([None, [], words, words])
 
@@ -167,8 +167,8 @@ def test_an_item_table_whose_bags_are_all_empty(tmp_path: Path) -> None:
     assert (taken == np.full((2, 1, 3), MISSING)).all()
 
 
-def test_an_id_is_the_same_number_wherever_it_stands() -> None:
-    """As a value and in a bag, typed and as text; ids above 2^63 keep their 64 bits."""
+def test_an_id_is_the_same_number_everywhere() -> None:
+    """It does not depend on bags, types and text; ids above 2^63 keep their 64 bits."""
     for ids in (WORDS, BIG, [-4, 0, 7]):
         typed = pl.Series(ids, dtype=pl.UInt64 if ids is BIG else None)
         wanted = to_ids(typed)

@@ -1,4 +1,4 @@
-"""Long dwell: a share of every cluster, by what was known the day before."""
+"""Long dwell: a fixed share of every cluster, by thresholds of the previous day."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ SIZE = 6
 
 
 def drifting(rng: np.random.Generator, n: int, days: int) -> tuple[np.ndarray, ...]:
-    """Dwell, cluster and day: clusters differ a hundredfold, and all slow down by 3 % a day."""
+    """Return dwell, cluster and day; clusters differ by a factor of 100 and drift by 3 % a day."""
     cluster, day = rng.integers(0, SIZE, n), rng.integers(0, days, n)
     scale = 2.5**cluster * 1.03**day
     return scale * rng.lognormal(0, 1, n), cluster, day
@@ -21,21 +21,21 @@ def test_a_tenth_of_every_cluster_is_long_on_every_day() -> None:
     assert (label[day == 0] == -1).all()
     for k in range(SIZE):
         shares = [label[(cluster == k) & (day == d)].mean() for d in range(1, 20)]
-        # A day's drift of 3 % moves a share of 10 % by half a point.
+        # A drift of 3 % per day changes a share of 10 % by half a percentage point.
         assert 0.09 < np.mean(shares) < 0.115, (k, shares)
         assert 0.075 < min(shares) <= max(shares) < 0.13, (k, shares)
-    # One limit for all finds long what is slow by nature, and more of it as days pass.
+    # A single threshold selects slow clusters, and more impressions every day.
     fixed = dwell > np.quantile(dwell[day == 0], 0.9)
     assert fixed[cluster == 5].mean() > 10 * max(fixed[cluster == 2].mean(), 0.001)
     assert fixed[day == 19].mean() > 1.4 * fixed[day == 1].mean()
 
 
-def test_labels_of_a_day_know_only_the_day_before() -> None:
+def test_labels_of_a_day_depend_only_on_the_previous_day() -> None:
     dwell, cluster, day = drifting(np.random.default_rng(1), 20_000, 4)
     label = long_dwell(dwell, cluster, day)
     later = np.where(day >= 2, dwell * 100, dwell)
     assert (long_dwell(later, cluster, day)[day < 2] == label[day < 2]).all()
-    # The share of day 2 shows that its thresholds are not its own; day 3's are of day 2.
+    # The share of day 2 shows that its thresholds are those of day 1, and those of day 3 of day 2.
     found = long_dwell(later, cluster, day)
     assert found[day == 2].mean() > 0.9
     assert found[day == 3].mean() == pytest.approx(label[day == 3].mean(), abs=0.01)
@@ -66,10 +66,10 @@ def test_a_stream_in_pieces_is_labelled_as_the_whole_log() -> None:
         stream.add(1, dwell[:1], cluster[:1])
 
 
-def test_unseen_clusters_fall_back_to_all_and_gaps_to_the_newest_day() -> None:
+def test_new_clusters_use_all_clusters_and_gaps_the_latest_day() -> None:
     stream = LongDwell(3, percentile=0.5, least=3)
     assert stream.add(4, [1.0, 1, 1, 64, 64, 64, 64], [0, 0, 0, 1, 1, 1, 1]).tolist() == [-1] * 7
-    # Cluster 2 had nothing on day 4, and takes the median of all, 64.
+    # Cluster 2 has no impressions on day 4, so its threshold is the median of all, 64.
     found = stream.add(9, [2.0, 2, 2, 66, np.nan], [0, 1, 2, 2, 0])
     assert found.tolist() == [1, 0, 0, 1, -1]
     # A day on which no dwell was recorded is a gap.

@@ -1,4 +1,4 @@
-"""KuaiRand: the public slice counted independently, and the published CSV layout."""
+"""KuaiRand: the public data equal independent counts, and the published CSV layout is read."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def write_csv_layout(directory: Path) -> None:
 
 
 def columns_of(directory: Path, manifest: Manifest) -> dict[str, np.ndarray]:
-    """Flat columns of a prepared directory of one shard."""
+    """Return the flat columns of a prepared directory of one shard."""
     (shard,) = manifest.shards
     batch = read_arrow(directory / shard.file)
     flat = {
@@ -136,7 +136,9 @@ def test_slice_equals_direct_counts(tmp_path: Path) -> None:
     assert (rows["like"][untimed] == 1).sum() == known["is_like"].list.sum().sum()
     assert not (rows["actor_id"] == MISSING).any()
     assert np.isnan(rows["play_time_ms"][untimed]).all()
-    assert np.isnan(rows["duration_ms"][untimed]).mean() < 0.05  # the video's own, where known
+    assert (
+        np.isnan(rows["duration_ms"][untimed]).mean() < 0.05
+    )  # the duration of the video, if known
     assert manifest.columns["item_id"].distinct == len(np.unique(rows["item_id"]))
 
 

@@ -74,14 +74,14 @@ def test_both_layouts_prepare_to_the_same_rows(tmp_path: Path) -> None:
     assert (genres[:, 2] == MISSING).all()
 
 
-def test_missing_movies_are_asked_for(tmp_path: Path) -> None:
+def test_missing_movies_are_an_error(tmp_path: Path) -> None:
     write_csv(tmp_path / "ml")
     (tmp_path / "ml" / "movies.csv").unlink()
     with pytest.raises(BadInput, match=r"lacks movies.csv; unpack one of ml-1m.zip"):
         open_source(tmp_path / "ml")
 
 
-def test_text_vectors_put_like_texts_together() -> None:
+def test_similar_texts_have_similar_vectors() -> None:
     texts = [["star", "wars", "scifi"], ["star", "trek", "scifi"], ["love", "story"], []]
     terms = pl.Series(texts * 5)
     vectors = text_vectors(terms, width=3)
@@ -109,7 +109,7 @@ def test_real_ratings_equal_direct_counts(tmp_path: Path) -> None:
     assert vectors.std(axis=0).min() > 0.01
 
 
-def test_download_checks_what_it_fetched(tmp_path: Path) -> None:
+def test_download_checks_the_checksum(tmp_path: Path) -> None:
     archive, there = tmp_path / "ml.zip", tmp_path / "data" / "ml.zip"
     archive.write_bytes(b"ratings")
     right = "sha256:" + hashlib.sha256(b"ratings").hexdigest()
@@ -118,14 +118,14 @@ def test_download_checks_what_it_fetched(tmp_path: Path) -> None:
     assert not list(there.parent.iterdir())
     assert download(archive.as_uri(), right, there).read_bytes() == b"ratings"
     archive.unlink()
-    assert download(archive.as_uri(), right, there) == there  # kept, not fetched again
+    assert download(archive.as_uri(), right, there) == there  # kept, not downloaded again
     there.unlink()
     with pytest.raises(BadInput, match=r"copy it to .*ml.zip"):
         download(archive.as_uri(), right, there)
 
 
-def test_only_all_marks_make_it_movielens(tmp_path: Path) -> None:
-    """Own ratings are a table; a file that lacks a column is named with the column."""
+def test_a_directory_is_movielens_only_with_all_its_columns(tmp_path: Path) -> None:
+    """Ratings with other columns are a table; the error names the file and the missing column."""
     write_csv(tmp_path / "ml")
     movies = tmp_path / "ml" / "movies.csv"
     pl.read_csv(movies).drop("genres").write_csv(movies)

@@ -1,4 +1,4 @@
-"""Laws of names: a user's column may have any name, and none stands for another column."""
+"""Laws of names: a column may have any name, and no name stands for another column."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def batch_of(records: Records, features: dict[str, Feature]) -> Batch:
     return Assembler(records, plan, model)(np.arange(len(plan)))
 
 
-def test_odd_names_change_nothing_of_a_batch_but_their_own_features(tmp_path: Path) -> None:
+def test_odd_names_change_only_their_own_features_of_a_batch(tmp_path: Path) -> None:
     write_odd_log(tmp_path / "odd")
     write_log(tmp_path / "plain", rows=600, members=12)
     odd, plain = prepared_log(tmp_path / "odd"), prepared_log(tmp_path / "plain")
@@ -52,7 +52,7 @@ def test_odd_names_change_nothing_of_a_batch_but_their_own_features(tmp_path: Pa
     assert {*a.ids, *a.numeric} == {"item_id", *FEATURES}
 
 
-def test_every_column_of_an_odd_name_is_the_logs(tmp_path: Path) -> None:
+def test_every_column_with_an_odd_name_equals_the_log(tmp_path: Path) -> None:
     schema = write_odd_log(tmp_path)
     records = prepared_log(tmp_path)
     rows = pl.read_parquet(tmp_path / "impressions-00000.parquet")
@@ -115,7 +115,7 @@ def test_an_items_feature_may_have_an_actions_name(tmp_path: Path) -> None:
 
 
 def as_version_1(directory: Path) -> None:
-    """Turn a prepared directory into one of an earlier release."""
+    """Convert a prepared directory to format version 1."""
     manifest = json.loads((directory / "manifest.json").read_text())
     for shard in [*manifest["shards"], *([manifest["items"]] if manifest["items"] else [])]:
         path = directory / shard["file"]
@@ -157,7 +157,7 @@ def test_format_version_1_with_one_column_for_two_names_is_refused(tmp_path: Pat
         Records(tmp_path / "out")
 
 
-def test_a_changed_value_of_the_manifest_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_value_of_the_manifest_is_an_error(tmp_path: Path) -> None:
     write_log(tmp_path)
     prepared_log(tmp_path)
     path = tmp_path / "out" / "manifest.json"

@@ -1,4 +1,4 @@
-"""Laws of the plan: what is a target, what it may look back on, and where it stands."""
+"""Laws of the packing plan: targets, their history, and their positions."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ CONTEXT = 0.5
 
 
 def histories(seed: int, members: int = 80, longest: int = 60) -> Any:
-    """Records of random lengths: sessions of 1 to 12, split by time anywhere, also inside one."""
+    """Return records of random lengths; sessions have 1 to 12 impressions, and splits cut them."""
     rng = np.random.default_rng(seed)
     length = rng.integers(1, longest, members)
     cuts = np.sort(rng.integers(0, length + 1, (3, members)), axis=0)
@@ -33,7 +33,7 @@ def histories(seed: int, members: int = 80, longest: int = 60) -> Any:
 
 
 def targets_of(records: Any, split: str) -> np.ndarray:
-    """All impression numbers of a split."""
+    """Return all impression numbers of a split."""
     before = 1 + SPLITS.index(split)
     first = records.offsets[:-1] + records.counts[:, :before].sum(1)
     return np.concatenate([f + np.arange(n) for f, n in zip(first, records.counts[:, before])])
@@ -59,7 +59,7 @@ def test_every_impression_of_a_split_is_a_target_exactly_once(split: str, capaci
 
 @pytest.mark.parametrize("context", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("capacity", [2, 7, 16, 200])
-def test_a_window_is_the_newest_history_of_one_member_up_to_its_last_target(
+def test_a_window_is_the_latest_history_of_one_member_up_to_its_last_target(
     capacity: int, context: float
 ) -> None:
     records = histories(1)
@@ -68,7 +68,7 @@ def test_a_window_is_the_newest_history_of_one_member_up_to_its_last_target(
     np.testing.assert_array_equal(
         member, np.searchsorted(records.offsets, cut.stop - 1, side="right") - 1
     )
-    # As much history as the member has, as long as it fits.
+    # The window has all history of the member that fits.
     start = np.maximum(records.offsets[member], cut.stop - capacity)
     np.testing.assert_array_equal(cut.start, start)
     assert (cut.target < cut.stop).all()
@@ -89,8 +89,8 @@ def test_windows_end_where_sessions_end_unless_one_is_longer_than_a_row(capacity
                 assert stop - target == capacity
 
 
-def test_long_histories_keep_the_share_of_context_they_are_promised() -> None:
-    """All windows but a member's first are at least half context, up to whole sessions."""
+def test_long_histories_have_the_configured_share_of_context() -> None:
+    """All windows except the first of a member have at least half context."""
     records = histories(2, longest=300)
     capacity = 40
     cut = cut_windows(records, "train", capacity, CONTEXT, np.ones(80, bool))
@@ -99,7 +99,7 @@ def test_long_histories_keep_the_share_of_context_they_are_promised() -> None:
     assert ((cut.target - cut.start)[~first] >= capacity * CONTEXT).all()
 
 
-def test_rows_hold_their_windows_one_after_the_other() -> None:
+def test_rows_contain_their_windows_in_order() -> None:
     plan = make_packing_plan(histories(3), "train", 16, CONTEXT)
     index, window, is_target = plan.gather(np.arange(len(plan)))
     for r, slices in enumerate(row_windows(plan)):
@@ -129,7 +129,7 @@ def test_rows_are_full_where_several_members_fit(longest: int, capacity: int) ->
     assert plan.packing >= 0.95
 
 
-def test_a_plan_is_decided_by_its_seed() -> None:
+def test_a_plan_depends_on_its_seed() -> None:
     records = histories(6)
     a, same, other = (make_packing_plan(records, "train", 16, CONTEXT, seed=s) for s in (1, 1, 2))
     assert row_windows(a) == row_windows(same)

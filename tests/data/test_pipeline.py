@@ -1,4 +1,4 @@
-"""Laws of the pipeline: a batch is a function of its number, whoever reads it."""
+"""Laws of the pipeline: a batch is a pure function of its number."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,12 +34,12 @@ def records(prepared: Path) -> Records:
 @pytest.fixture(scope="module")
 def plan(records: Records) -> PackingPlan:
     plan = plan_for(records, CONFIG, "train")
-    assert len(plan) % BATCH  # so that batches straddle epochs
+    assert len(plan) % BATCH  # so that batches cross the ends of epochs
     return plan
 
 
 def rows_of(batch: Batch) -> list[bytes]:
-    """One key per row, that tells rows apart."""
+    """Return a key per row that identifies the row."""
     fields = (batch.member, batch.time, batch.ids["item_id"], batch.labels, batch.weight)
     return [b"".join(np.ascontiguousarray(f[r]).tobytes() for f in fields) for r in range(BATCH)]
 
@@ -60,11 +60,11 @@ def assert_equal(a: list[Batch], b: list[Batch]) -> None:
                 np.testing.assert_array_equal(p, q)
 
 
-def test_an_epoch_holds_every_row_once_and_the_next_has_another_order(
+def test_an_epoch_has_every_row_once_and_the_next_another_order(
     records: Records, plan: PackingPlan
 ) -> None:
     n = len(plan)
-    batches = take(train_batches(records, plan, CONFIG), 2 * n)  # BATCH epochs and as many again
+    batches = take(train_batches(records, plan, CONFIG), 2 * n)  # 2 x BATCH epochs
     seen = [key for batch in batches for key in rows_of(batch)]
     epochs = [seen[k * n : (k + 1) * n] for k in range(2 * BATCH)]
     assert len(set(epochs[0])) == n
@@ -82,7 +82,7 @@ def test_the_seed_decides_the_order(records: Records, plan: PackingPlan) -> None
     assert a != other
 
 
-def test_a_restored_iterator_goes_on_where_it_was_also_across_an_epochs_end(
+def test_a_restored_iterator_continues_also_across_the_end_of_an_epoch(
     records: Records, plan: PackingPlan
 ) -> None:
     per_epoch = -(-len(plan) // BATCH)
@@ -94,7 +94,7 @@ def test_a_restored_iterator_goes_on_where_it_was_also_across_an_epochs_end(
         again = train_batches(records, plan, CONFIG)
         again.set_state(place)
         assert_equal(take(again, per_epoch), onward)
-        # The same iterator, set back.
+        # The same iterator, restored.
         iterator.set_state(place)
         assert_equal(take(iterator, 2), onward[:2])
 
@@ -108,7 +108,7 @@ def test_neither_batches_nor_states_depend_on_the_number_of_workers(
     assert_equal(take(helped, count), take(alone, count))
     assert helped.get_state() == alone.get_state()
     helped.close()
-    # Begun with two workers, gone on without one, and the other way round.
+    # Start with two workers and continue without workers, and vice versa.
     onward = take(alone, 2)
     for config in (CONFIG, two):
         again = train_batches(records, plan, config)
@@ -117,7 +117,7 @@ def test_neither_batches_nor_states_depend_on_the_number_of_workers(
         again.close()
 
 
-def test_batches_of_one_row_hold_the_rows_of_larger_ones(
+def test_batches_of_one_row_have_the_rows_of_larger_batches(
     records: Records, plan: PackingPlan
 ) -> None:
     single = replace(CONFIG, optim=replace(CONFIG.optim, batch=1))
@@ -128,7 +128,7 @@ def test_batches_of_one_row_hold_the_rows_of_larger_ones(
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_a_global_batch_holds_the_same_rows_on_any_number_of_processes(
+def test_a_global_batch_has_the_same_rows_for_any_number_of_processes(
     records: Records, plan: PackingPlan, count: int
 ) -> None:
     whole = take(train_batches(records, plan, CONFIG), len(plan) // 2)
@@ -189,7 +189,7 @@ def test_training_without_members_is_refused(records: Records) -> None:
     assert list(eval_batches(records, empty, CONFIG)) == []
 
 
-def test_evaluation_takes_all_members_whatever_fraction_trains(records: Records) -> None:
+def test_evaluation_uses_all_members_for_every_training_fraction(records: Records) -> None:
     tenth = replace(CONFIG, data=replace(CONFIG.data, fraction=0.1))
     assert plan_for(records, tenth, "train").targets < plan_for(records, CONFIG, "train").targets
     everyone = plan_for(records, CONFIG, "test")

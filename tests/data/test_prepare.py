@@ -1,4 +1,4 @@
-"""Laws of `prepare`: the shards are what a slow, plain reading of the specification gives."""
+"""Laws of `prepare`: the shards equal those of a slow and simple reference."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ GAP_MS = 1_000
 
 
 def read_members(directory: Path, manifest: Manifest) -> dict[int, dict]:
-    """Every record of a prepared directory, by member."""
+    """Return every record of a prepared directory by member."""
     records: dict[int, dict] = {}
     for shard in manifest.shards:
         data = (directory / shard.file).read_bytes()
@@ -51,7 +51,7 @@ def read_members(directory: Path, manifest: Manifest) -> dict[int, dict]:
 
 
 def reference(log: list[dict], edges: list[int], by_id: bool) -> tuple[dict[int, list], dict]:
-    """Member -> [(row, split, session)], by dictionaries and sorted lists; and the counts."""
+    """Return (row, split, session) of every row by member, and the counts."""
     seen, rows, duplicates = set(), [], 0
     for row in log:
         key = tuple(row.items())
@@ -89,7 +89,7 @@ def session_by_gap(rows: list[dict]) -> list[int]:
 
 
 def session_by_id(rows: list[dict]) -> list[int]:
-    """Merges the stretches that ids and timestamps cover until none overlap."""
+    """Merge the intervals of ids and of timestamps until none overlap."""
     keys = [(k, r[k]) for r in rows for k in ("session_id", "timestamp_ms")]
     where = {key: [i // 2 for i, k in enumerate(keys) if k == key] for key in keys}
     stretches: list[list[int]] = []
@@ -188,7 +188,7 @@ def test_output_is_a_function_of_input_and_options_alone(tmp_path: Path) -> None
         )
         outputs.append({p.name: p.read_bytes() for p in sorted(out.iterdir())})
     assert outputs[1:] == outputs[:1] * 3
-    assert len(outputs[0]) == 6  # three shards, items, manifest, what was understood
+    assert len(outputs[0]) == 6  # three shards, items, manifest, summary
 
 
 def test_statistics_equal_those_of_the_log(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_item_table_is_joined_by_item(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", ["all", "some"])
-def test_item_table_in_batches_is_the_one_read_whole(tmp_path: Path, kept: str) -> None:
+def test_an_item_table_does_not_depend_on_its_batches(tmp_path: Path, kept: str) -> None:
     write_log(tmp_path / "log", rows=300, vector=4)
     table = pl.read_parquet(tmp_path / "log" / "items.parquet").sample(fraction=1, shuffle=True)
     tags = pl.Series("tags", [[i % 3] * (i % 4) for i in range(table.height)])
@@ -285,7 +285,7 @@ def test_context_comes_first_each_row_its_own_session(tmp_path: Path) -> None:
     assert records[1]["click"] == [-1, -1, -1, 1, 1]
     assert records[1]["like"] == [1, 1, 1, 0, 0]
     assert (records[1]["n_context"], records[1]["n_train"]) == (3, 2)
-    assert list(records) == [1, 2]  # a member with context alone has nothing to learn from
+    assert list(records) == [1, 2]  # a member with only context has no targets
     assert manifest.counts["context"] == 3
     assert manifest.counts["context_without_impressions"] == 1
     assert manifest.counts["sessions"] == 2
@@ -309,11 +309,11 @@ def test_complete_output_is_reused_and_another_is_refused(tmp_path: Path, said: 
         prepare(canonical_source(tmp_path / "log"), out, PrepareOptions(session_gap_ms=7))
 
 
-def test_failed_run_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
+def test_a_failed_run_writes_no_manifest(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     write_log(tmp_path / "log", rows=5000)
     source, out = canonical_source(tmp_path / "log"), tmp_path / "out"
-    (out / ".partial-1").mkdir(parents=True)  # of a run that was killed
+    (out / ".partial-1").mkdir(parents=True)  # left by a killed run
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
@@ -341,7 +341,7 @@ def test_two_at_a_time_never_share_an_output(tmp_path: Path, on_message: OnMessa
     alone = prepare(source, tmp_path / "alone", options)
 
     def second(line: str) -> None:
-        if line.startswith("read "):  # the first is between its two passes
+        if line.startswith("read "):  # the first command is between its two passes
             with pytest.raises(Busy, match=rf"out: another process .*process {os.getpid()}\)"):
                 prepare(source, out, options)
 
@@ -351,7 +351,7 @@ def test_two_at_a_time_never_share_an_output(tmp_path: Path, on_message: OnMessa
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
-def test_a_partition_that_is_gone_stops_the_command(
+def test_a_missing_partition_is_an_error(
     tmp_path: Path, on_message: OnMessage, damage: Callable[[Path], object]
 ) -> None:
     write_log(tmp_path / "log")
@@ -394,7 +394,7 @@ def test_peak_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
         rows[name], peak[name] = map(int, done.stdout.split())
     assert rows["large"] > 7 * rows["small"]
     grown = (peak["large"] - peak["small"]) * 1024
-    held = 1_400_000 * 60  # bytes that seven more times the rows would take, each held once
+    held = 1_400_000 * 60  # bytes of seven times as many rows, each in memory once
     assert grown < held / 2, f"peak memory grew by {grown / 1e6:.0f} MB"
 
 
@@ -449,7 +449,7 @@ def test_times_are_iso_or_milliseconds(text: str, ms: int) -> None:
             parse_time(wrong)
 
 
-def test_open_source_says_what_it_looked_for(tmp_path: Path) -> None:
+def test_open_source_names_the_formats_it_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(BadInput, match=r"Looked for log.json .*contains \['notes.txt'\]"):
         open_source(tmp_path)

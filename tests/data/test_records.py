@@ -28,7 +28,7 @@ def records(prepared: Path) -> Records:
 
 @pytest.fixture(scope="module")
 def log(prepared: Path, records: Records) -> pl.DataFrame:
-    """The log's rows in the order of impression numbers, with the split of each."""
+    """Return the rows of the log in the order of impression numbers, with their splits."""
     rows = pl.read_parquet(prepared.parent / "log" / "impressions-*.parquet")
     place = pl.DataFrame({"member_id": records.member_ids, "m": np.arange(len(records.member_ids))})
     edges = [s.end_ms for s in records.manifest.splits.values()][:-1]
@@ -38,7 +38,7 @@ def log(prepared: Path, records: Records) -> pl.DataFrame:
     return rows.with_columns(split=pl.Series(split))
 
 
-def test_every_column_is_the_logs_in_order(records: Records, log: pl.DataFrame) -> None:
+def test_every_column_equals_the_log_in_order(records: Records, log: pl.DataFrame) -> None:
     assert len(records) == len(log)
     time = records.column("timestamp_ms")
     np.testing.assert_array_equal(time, log["timestamp_ms"].to_numpy())
@@ -71,7 +71,7 @@ def test_take_reads_across_shards_in_any_shape_and_order(
     assert records.feature("content", empty).shape == (0, 5, 4)
 
 
-def test_train_counts_are_the_logs(records: Records, log: pl.DataFrame) -> None:
+def test_train_counts_equal_the_log(records: Records, log: pl.DataFrame) -> None:
     wanted = dict(log.filter(split=0).group_by("item_id").len().iter_rows())
     values = np.array([[0, 3, 10**9], [29, -5, 3]])
     counts = records.train_counts("item_id", values)
@@ -141,7 +141,7 @@ def test_a_missing_file_is_a_clear_error(prepared: Path, tmp_path: Path) -> None
         Records(tmp_path)
 
 
-def test_other_edges_cut_as_preparing_with_them_would(
+def test_other_edges_split_as_preparing_with_them(
     records: Records, prepared: Path, tmp_path: Path
 ) -> None:
     first, end = records.manifest.splits["train"].start_ms, records.manifest.splits["test"].end_ms
@@ -155,7 +155,7 @@ def test_other_edges_cut_as_preparing_with_them_would(
     assert found.digest == records.digest
 
 
-def test_a_window_of_time_is_trained_on_with_all_before_it_as_history(
+def test_training_on_a_time_window_has_all_earlier_impressions_as_history(
     records: Records, prepared: Path
 ) -> None:
     first, end = records.manifest.splits["train"].start_ms, records.manifest.splits["test"].end_ms

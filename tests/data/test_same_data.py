@@ -1,4 +1,4 @@
-"""The same log gives the same shards, whatever files it is written in."""
+"""The same log in different file formats gives the same shards."""
 
 import bz2
 import gzip
@@ -19,7 +19,7 @@ from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.label_rules import parse_label
 from ligr_jax.data.sources.table_columns import TableColumns
 from ligr_jax.data.sources.text_options import TextOptions
-from tests.data.test_tabular import START_MS, run
+from tests.data.test_table_source import START_MS, run
 
 ROWS = 60
 
@@ -28,7 +28,7 @@ def repeated(*values: object) -> list[object]:
     return [values[k % len(values)] for k in range(ROWS)]
 
 
-# Values that readers of CSV and of Parquet are known to take for different things.
+# Values that CSV and Parquet readers commonly interpret differently.
 TRAPS = {
     "member_id": repeated("u1", "17", "017", "+17", "nan ", "true", "58.0", "17"),
     "item_id": repeated(2**63 + 5, 3, 2**64 - 1),
@@ -96,7 +96,7 @@ def test_a_log_of_traps_is_the_same_in_csv_and_parquet(
 
 
 def test_ids_join_by_one_rule(tmp_path: Path) -> None:
-    """Text 17 of an item table is the integer 17 of the log; nothing in common is refused."""
+    """The text 17 of an item table is the integer 17 of the log; no common id is an error."""
     log = pl.DataFrame(
         {
             "member_id": [k % 5 for k in range(ROWS)],
@@ -147,7 +147,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "b.csv.bz2": lambda: bz2.compress(text()),
     "c.tsv.xz": lambda: lzma.compress(text("\t")),
     "d.csv.zst": lambda: pa.compress(text(), "zstd", asbytes=True),
-    "e.csv": lambda: gzip.compress(text()),  # compressed, and not named so
+    "e.csv": lambda: gzip.compress(text()),  # compressed, without the suffix
     "f.csv": lambda: text(";"),
     "g.txt": lambda: text("|"),
     "h.tab": lambda: text("\t"),
@@ -200,7 +200,7 @@ def test_directories_by_partition_without_hidden_files(
 
 
 def test_quoted_line_breaks_are_read_at_every_size(tmp_path: Path) -> None:
-    """The reader's blocks end at 4 MiB, here within a quoted cell."""
+    """Blocks of the reader end at 4 MiB, here within a quoted cell."""
     body = "\n".join(f"line {k} of a text, with a comma" for k in range(60))
     rows = 2600
     lines = [f'u{k % 50},{k % 9},{START_MS + 3_600_000 * k},{k % 2},"{body}"' for k in range(rows)]

@@ -1,4 +1,4 @@
-"""Laws of semantic ids as item features: an attached directory against a plain reading of both."""
+"""Laws of semantic ids as item features: they equal a simple join of table and data."""
 
 import errno
 import os
@@ -26,12 +26,12 @@ from ligr_jax.data.sources.files import read_items
 from ligr_jax.ops.hashing import hash_rows
 from tests.data.logs import ACTIONS, write_log
 
-K = 200  # of three levels, the last is too many for a row each
+K = 200  # the ids of the third level are too many for a row each
 NAMES = ["sid1", "sid2", "sid3"]
 
 
 def write_ids(path: Path, table: pl.DataFrame, k: object = K, **metadata: str) -> Path:
-    """The table as `ligr sid assign` writes it, in row groups of seven."""
+    """Write a table as `ligr sid assign` does, in row groups of seven."""
     arrow = table.to_arrow()
     raw = {CODES: str(k).encode(), MODEL: b"0123456789ab"}
     raw |= {name.encode(): value.encode() for name, value in metadata.items()}
@@ -59,7 +59,7 @@ def attached(prepared: Path, table: pl.DataFrame, tmp_path_factory: pytest.TempP
 
 
 def expected(table: pl.DataFrame, item_id: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of impressions of `item_id`, by a dictionary and Python's own integers."""
+    """Return the columns of impressions of items, by a dictionary and Python integers."""
     out: dict[int, tuple[int, ...]] = {}
     for item, a, b, c in table.select("item_id", "c1", "c2", "c3").iter_rows():
         out[item] = (a, a * K + b, (a * K + b) * K + c)
@@ -67,7 +67,7 @@ def expected(table: pl.DataFrame, item_id: np.ndarray) -> dict[str, np.ndarray]:
     return {n: np.array(rows)[:, i].reshape(item_id.shape) for i, n in enumerate(NAMES)}
 
 
-def test_prefixes_number_the_tuples() -> None:
+def test_prefixes_enumerate_the_tuples() -> None:
     """Every prefix has one id, all ids of its range are used, and none overflows."""
     tuples = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)
     ids = prefix_ids(tuples.astype(np.int16), 3)
@@ -101,7 +101,7 @@ def test_every_impression_has_the_prefixes_of_its_item(attached: Path, table: pl
         )
 
 
-def test_the_rest_is_the_data_attached_to(prepared: Path, attached: Path) -> None:
+def test_all_other_columns_are_unchanged(prepared: Path, attached: Path) -> None:
     old, new = Records(prepared), Records(attached)
     everything = np.arange(len(old))
     for name in old.manifest.columns:
@@ -138,7 +138,7 @@ def test_features_are_looked_up_by_prefix(attached: Path, table: pl.DataFrame) -
         assert (batch.ids[name][~real] == 0).all()
 
 
-def test_copies_stand_in_for_links(
+def test_files_are_copied_if_they_cannot_be_linked(
     prepared: Path, attached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def elsewhere(*_: object) -> None:
@@ -173,8 +173,8 @@ def test_complete_output_is_reused_and_another_is_refused(
         attach_semantic_ids(ids, prepared, prepared)
 
 
-def test_labels_leave_no_trace(tmp_path: Path, table: pl.DataFrame) -> None:
-    """Semantic ids come from content: with every label turned round, the same columns."""
+def test_semantic_ids_do_not_depend_on_labels(tmp_path: Path, table: pl.DataFrame) -> None:
+    """They come from content: inverting every label gives the same columns."""
     ids, made = write_ids(tmp_path / "ids.parquet", table), []
     for name in ("as it was", "turned"):
         log = tmp_path / name
@@ -191,7 +191,7 @@ def test_labels_leave_no_trace(tmp_path: Path, table: pl.DataFrame) -> None:
 
 
 def bad(table: pl.DataFrame, column: str, value: int | None) -> pl.DataFrame:
-    """`value` in row 20."""
+    """Return the table with a value in row 20."""
     return table.with_columns(
         pl.when(pl.int_range(pl.len()) == 19).then(value).otherwise(column).alias(column)
     )
@@ -232,7 +232,7 @@ def test_a_bad_table_is_a_clear_error(
     k: object,
     message: str,
 ) -> None:
-    few = partial(read_items, batch_rows=7)  # a row and its double stand in one batch, or in two
+    few = partial(read_items, batch_rows=7)  # a repeated item is in one batch or in two
     monkeypatch.setattr("ligr_jax.data.semantic_ids.read_items", few)
     in_data_first = table.sort(pl.col("item_id") >= 30)
     ids = write_ids(tmp_path / "ids.parquet", change(in_data_first), k)
@@ -254,7 +254,7 @@ def test_data_without_an_item_table_is_refused(tmp_path: Path, table: pl.DataFra
 
 
 def test_default_rows_fit_the_codes() -> None:
-    """A row for each id where there are at most 2^20, whatever few of them the log has."""
+    """Every id has a row if there are at most 2^20 ids, even if the log has only a few of them."""
     stats = ColumnStats("categorical", distinct=40)
     for k, rows in ((32, [33, 1025, 32_769]), (1000, [1001, 10**6 + 1, 10**6]), (1024, None)):
         columns = {f"sid{n}": replace(stats, id_range=k**n) for n in (1, 2, 3)}

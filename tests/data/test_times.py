@@ -1,4 +1,4 @@
-"""The time column: its unit and format follow from the whole column, or are asked for."""
+"""The time column: its unit and format are inferred from the whole column, or must be declared."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from ligr_jax.data.sources.times import (
     parse_times,
     requested_time_rule,
 )
-from tests.data.test_tabular import run
+from tests.data.test_table_source import run
 
 START = datetime(2023, 10, 27, 22, 7, 30, 500_000, tzinfo=UTC)
 MOMENTS = [START + timedelta(hours=7 * k) for k in range(40)]
@@ -27,7 +27,7 @@ def written(pattern: str) -> list[str]:
     return [m.strftime(pattern) for m in MOMENTS]
 
 
-# How a column may be written, and the milliseconds it means.
+# Spellings of a time column, and their milliseconds.
 COLUMNS: dict[str, tuple[list[object], list[int]]] = {
     "s": ([ms // 1000 for ms in MS], WHOLE),
     "s as floats": ([ms / 1000 for ms in MS], MS),
@@ -50,7 +50,7 @@ COLUMNS: dict[str, tuple[list[object], list[int]]] = {
 
 @pytest.mark.parametrize("name", COLUMNS)
 @pytest.mark.parametrize("parts", [1, 7])
-def test_the_whole_column_tells_what_it_counts(name: str, parts: int) -> None:
+def test_the_unit_is_inferred_from_the_whole_column(name: str, parts: int) -> None:
     values, expected = COLUMNS[name]
     column = pl.Series("t", values)
     cuts = [column[k::parts] for k in range(parts)]
@@ -65,8 +65,7 @@ def test_the_whole_column_tells_what_it_counts(name: str, parts: int) -> None:
 
 
 def test_offsets_and_zones() -> None:
-    """An offset that is written holds; --time-zone is for times without one, over a change of
-    clocks too."""
+    """--time-zone applies to times without an offset, also at a change of the clocks."""
     berlin = TimeOptions(zone="Europe/Berlin")
     texts = pl.Series(["2023-10-29T00:30:00", "2023-10-29 12:00", "2023-10-29T12:00:00+05:30"])
     ms, _ = parse_times(texts, infer_time_rule([texts], berlin, ""))
@@ -92,7 +91,7 @@ def test_offsets_and_zones() -> None:
         ([ms // 1000 + 10**9 for ms in MS], "not a time between 1990 and now"),
     ],
 )
-def test_what_cannot_be_told_is_asked_for(values: list[object], message: str) -> None:
+def test_an_ambiguous_column_must_be_declared(values: list[object], message: str) -> None:
     with pytest.raises(BadInput, match=f"log, column 't': .*{message}"):
         infer_time_rule([pl.Series(values)], TimeOptions(), "log, column 't'")
 
@@ -106,7 +105,7 @@ def log(path: Path, times: list[object]) -> Path:
 
 
 def test_units_through_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The summary says what was understood; a wrong --time-unit is refused with the right one."""
+    """The summary has the inferred unit; a wrong --time-unit raises an error with the right one."""
     base = ["--map", "timestamp_ms=ts", "--actions", "click", "--out", tmp_path / "out"]
     seconds = log(tmp_path / "seconds.csv", [ms // 1000 for ms in MS])
     run(seconds, *base)
@@ -127,10 +126,10 @@ def test_units_through_the_command(tmp_path: Path, capsys: pytest.CaptureFixture
         run(outlier, *base, "--overwrite")
 
 
-def test_odd_times_are_warned_of_and_never_refused(
+def test_implausible_times_are_a_warning_and_not_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Seconds that are said to be milliseconds put thirty members into one session each."""
+    """Seconds declared as milliseconds put the impressions of each member into one session."""
     n = 600
     columns = {"member_id": [k % 30 for k in range(n)], "item_id": [k % 5 for k in range(n)]}
     times = [1_700_000_000 + 3600 * k for k in range(n)]

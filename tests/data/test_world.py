@@ -1,4 +1,4 @@
-"""Laws of the synthetic world: its bytes, its probabilities, its planted effects, its exposures."""
+"""Laws of the synthetic world: bytes, probabilities, planted effects and exposures."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ SESSION = ["member_id", "session_id"]
 
 
 def read(directory: Path) -> pl.DataFrame:
-    """The log with the item table's truth joined on, in file order."""
+    """Return the log with the true columns of the item table, in file order."""
     items = pl.read_parquet(directory / "items.parquet").drop("content")
     files = sorted(directory.glob("impressions-*.parquet"))
     log = pl.concat([pl.read_parquet(f) for f in files])
@@ -45,7 +45,7 @@ def auc(label: np.ndarray, score: np.ndarray) -> float:
 
 
 def utility(log: pl.DataFrame) -> np.ndarray:
-    """Utility of every row up to a constant, from the probability of a click."""
+    """Return the utility of every row up to a constant, from the probability of a click."""
     p = log["p_click"].to_numpy().astype(np.float64)
     return np.log(p) - np.log1p(-p)
 
@@ -64,7 +64,7 @@ def log(directory) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def without(tmp_path_factory):
-    """The same world with some planted effects switched off: same draws, other utilities."""
+    """Return the world without some planted effects: the same draws with other utilities."""
 
     def make(**planted: float) -> pl.DataFrame:
         config = dataclasses.replace(WORLD, planted=Planted(**planted))
@@ -99,7 +99,7 @@ def test_item_table_does_not_depend_on_how_many_rows_are_made_at_a_time():
     assert pa.concat_tables(parts).equals(whole)
 
 
-def test_stopped_run_leaves_no_schema_and_completes_to_the_same_bytes(tmp_path):
+def test_an_interrupted_run_has_no_schema_and_completes_to_the_same_bytes(tmp_path):
     class Stop(Exception):
         pass
 
@@ -187,7 +187,7 @@ def test_session_satiates_with_others_of_the_same_kind(log, without, effect, key
     by_count = [loss[n == k].mean() for k in range(6)]
     assert (np.diff(by_count) > 0.02).all()
     first = (log["position"] == 0).to_numpy()
-    assert (loss[first] > 0.1).mean() > 0.05  # the first item suffers from those after it
+    assert (loss[first] > 0.1).mean() > 0.05  # later items reduce the utility of the first item
 
 
 def test_position_bias_is_planted(log, without):
@@ -255,7 +255,7 @@ def test_history_lengths_topics_and_sessions_are_heavy_tailed(log):
     assert (lengths.min(), lengths.max()) == (1, 40)
 
 
-def test_random_traffic_is_uniform_over_the_items_there_are(log, directory):
+def test_random_traffic_is_uniform_over_existing_items(log, directory):
     random = log["is_random"].to_numpy()
     share = WORLD.random_share
     assert abs(random.mean() - share) < 4 * np.sqrt(share / len(random)) + 1e-3
@@ -285,7 +285,7 @@ def test_items_are_shown_only_once_created_and_agree_with_their_table(log, direc
     assert log["item_id"].is_in(late["item_id"].implode()).any()
 
 
-def test_content_tells_the_topic_but_not_perfectly(directory):
+def test_content_determines_the_topic_only_partly(directory):
     items = pl.read_parquet(directory / "items.parquet")
     x_IW = np.array(items["content"].to_list())
     topic = items["true_topic"].to_numpy()
@@ -300,7 +300,7 @@ def test_content_tells_the_topic_but_not_perfectly(directory):
     assert 0.05 < np.corrcoef(x_IW[~train] @ weights, quality[~train])[0, 1] < 0.6
 
 
-def test_signal_is_there_and_no_shallow_rate_finds_it(log):
+def test_average_rates_find_only_a_part_of_the_signal(log):
     late = log["timestamp_ms"] >= log["timestamp_ms"].quantile(0.8)
     train, test = log.filter(~late), log.filter(late)
     label = test["click"].to_numpy()
@@ -312,7 +312,7 @@ def test_signal_is_there_and_no_shallow_rate_finds_it(log):
         score = test.join(rates, on=key, how="left", maintain_order="left")["rate"]
         assert 0.51 < auc(label, score.fill_null(mean).to_numpy()) < most, key
     correlation = np.corrcoef(np.log(log["dwell_s"].to_numpy()), utility(log))[0, 1]
-    assert 0.4 < correlation < 0.9  # dwell says more about the utility than a click, not all
+    assert 0.4 < correlation < 0.9  # dwell determines the utility only partly
 
 
 def test_schema_and_configuration_round_trip(directory):

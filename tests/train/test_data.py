@@ -55,7 +55,7 @@ def test_the_place_of_an_id_is_named(prepared: Path) -> None:
     for name, k in chosen.items():
         member = records.member_ids[np.searchsorted(records.offsets, k, side="right") - 1]
         shard = records.manifest.shards[int(np.searchsorted(records._starts, k, side="right")) - 1]
-        assert records.place_of("item_id", ids[k]) == (
+        assert records.locate_id("item_id", ids[k]) == (
             f"{prepared / shard.file}, column 'item_id', member {member}, in the {name} split,"
         )
 

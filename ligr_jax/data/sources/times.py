@@ -74,32 +74,34 @@ class TimeRule:
         unit: unit of numbers.
         format: format of strptime.
         zone: time zone of times without an offset.
-        zone_given: whether the user declared the time zone.
+        zone_declared: whether the user declared the time zone.
         origin_ms: time from which numbers count, milliseconds since 1970.
-        found: whether the rule was inferred from the column; values before 1990 are then invalid.
+        inferred: whether the rule was inferred from the column; times before 1990 are then invalid.
     """
 
     kind: str
     unit: str = "ms"
     format: str = ""
     zone: str = "UTC"
-    zone_given: bool = False
+    zone_declared: bool = False
     origin_ms: int = 0
-    found: bool = False
+    inferred: bool = False
 
     def describe(self) -> str:
         """Return a description for the summary."""
         if self.kind == "number":
             since = "1970 (UTC)" if not self.origin_ms else format_time(self.origin_ms)
-            how = "inferred from the whole column" if self.found else "--time-unit"
+            how = "inferred from the whole column" if self.inferred else "--time-unit"
             return f"{UNIT_NAMES[self.unit]} since {since} ({how})"
-        zone = f"{self.zone} for times without a zone" + ("" if self.zone_given else " (assumed)")
+        zone = f"{self.zone} for times without a zone" + (
+            "" if self.zone_declared else " (assumed)"
+        )
         names = {
             "iso": "ISO dates and times",
             "format": f"dates written as {self.format}",
             "typed": "dates or timestamps of the file",
         }
-        inferred = " (inferred from the whole column)" if self.found else ""
+        inferred = " (inferred from the whole column)" if self.inferred else ""
         return f"{names[self.kind]}{inferred}, {zone}"
 
 
@@ -173,7 +175,7 @@ def infer_time_rule(columns: Iterable[pl.Series], options: TimeOptions, where: s
     if not scan.values:
         return requested
     if scan.iso >= SHARE * scan.values:
-        return replace(requested, kind="iso", found=True)
+        return replace(requested, kind="iso", inferred=True)
     if scan.numbers < SHARE * scan.values:
         raise BadInput(
             f"{where}: values such as {scan.odd!r} are neither numbers nor ISO times such as "
@@ -182,9 +184,9 @@ def infer_time_rule(columns: Iterable[pl.Series], options: TimeOptions, where: s
     fitting = [k for k, n in scan.kinds.items() if n >= SHARE * scan.numbers]
     spelled = [k for k in fitting if k in SPELLED]
     if len(fitting) == 1 and not spelled:
-        return replace(requested, unit=fitting[0], found=True)
+        return replace(requested, unit=fitting[0], inferred=True)
     if fitting == spelled and len(fitting) == 1 and SPELLED[fitting[0]].startswith("%Y"):
-        return replace(requested, kind="format", format=SPELLED[fitting[0]], found=True)
+        return replace(requested, kind="format", format=SPELLED[fitting[0]], inferred=True)
     extent = f"{where}: its values are between {_number(scan.low)} and {_number(scan.high)}"
     if fitting:
         formats = " or ".join(f"{k} (--time-format {SPELLED[k]})" for k in spelled)
@@ -203,7 +205,7 @@ def requested_time_rule(options: TimeOptions) -> TimeRule:
         unit=options.unit or "ms",
         format=options.format,
         zone=options.zone or "UTC",
-        zone_given=bool(options.zone),
+        zone_declared=bool(options.zone),
         origin_ms=options.origin_ms,
     )
 
@@ -250,7 +252,7 @@ def parse_times(values: pl.Series, rule: TimeRule) -> tuple[np.ndarray, Rules]:
             + (other_unit if future.mean() > 0.5 else f"; {SKIP_HINT}"),
         ),
     ]
-    if rule.found and rule.kind == "number":
+    if rule.inferred and rule.kind == "number":
         early = ~missing & (out >= 0) & (out < EARLIEST_MS)
         rules.append((early, f"is before 1990 as {rule.describe()}; {SKIP_HINT}"))
     out[np.logical_or.reduce([rows for rows, _ in rules])] = 0
@@ -268,7 +270,7 @@ def refuse_other_unit(low_ms: int, high_ms: int, rule: TimeRule, where: str) -> 
         rule: the requested rule.
         where: file and column, for the message.
     """
-    if rule.kind != "number" or rule.found or rule.origin_ms or high_ms >= EARLIEST_MS:
+    if rule.kind != "number" or rule.inferred or rule.origin_ms or high_ms >= EARLIEST_MS:
         return
     for unit, per_ms in PER_MS.items():
         factor = PER_MS[rule.unit] / per_ms
@@ -330,7 +332,7 @@ def _formatted(values: pl.Series, rule: TimeRule) -> pl.Series:
     """Convert text in a format of strptime to milliseconds."""
     text = values.cast(pl.Int64, strict=False) if values.dtype.is_float() else values
     text = text.cast(pl.String)
-    if rule.found:  # whole numbers that spell dates, also "20231127.0"
+    if rule.inferred:  # whole numbers that spell dates, also "20231127.0"
         text = text.str.replace(r"\.0*$", "")
     pattern = re.sub(r"(?<!%)((?:%%)*)\.%f", r"\1%.f", rule.format)
     hour = re.search(r"%[HI]", pattern)

@@ -1,4 +1,4 @@
-"""Any table, by a mapping of names on the command line."""
+"""Tables with columns that are declared on the command line."""
 
 import argparse
 import json
@@ -116,7 +116,9 @@ def test_bags_by_a_separator(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ),
     ],
 )
-def test_what_is_not_said_is_asked_for(tmp_path: Path, columns: TableColumns, message: str) -> None:
+def test_missing_declarations_are_an_error(
+    tmp_path: Path, columns: TableColumns, message: str
+) -> None:
     events().write_csv(tmp_path / "events.csv")
     with pytest.raises(BadInput, match=message):
         open_source(tmp_path / "events.csv", columns=columns)
@@ -133,7 +135,7 @@ def test_faults_name_the_column_of_the_file(tmp_path: Path) -> None:
         run(tmp_path / "events.csv", "--out", tmp_path / "out", "--map", "member_id", *DECLARED)
 
 
-def test_no_role_by_name_alone_is_silent(
+def test_a_role_by_name_alone_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     n = 40
@@ -161,9 +163,7 @@ def test_no_role_by_name_alone_is_silent(
     assert manifest.counts["sessions"] == n
 
 
-def test_a_column_has_two_uses_without_a_copy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_column_can_have_two_uses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = events().rename({"age": "a,ge"})
     log.write_parquet(tmp_path / "events.parquet")
     run(tmp_path / "events.parquet", "--out", tmp_path / "out", "--json", *MAPPED,
