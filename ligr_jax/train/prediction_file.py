@@ -60,7 +60,7 @@ def write_predictions(
     step: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write the predictions of a checkpoint. Every process of a run calls it with the same arguments.
+    """Write the predictions of a checkpoint; every process of a run passes the same arguments.
 
     Args:
         run: run directory.
