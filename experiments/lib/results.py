@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
+import ligr_jax
 from ligr_jax.atomic import write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results"
 BY_THE_RUN = "written by the run"
 TRANSCRIBED = "transcribed from the run's printed table"
-PACKAGES = ("jax", "numpy", "ligr-jax")
+PACKAGES = ("jax", "numpy")
 FIELDS = (
     "study",
     "question",
@@ -135,8 +136,11 @@ def environment() -> dict[str, Any]:
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "device": device(),
-        "versions": {"python": platform.python_version()}
-        | {package.replace("-", "_"): version(package) for package in PACKAGES},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+            "ligr_jax": ligr_jax.__version__,
+        },
     }
 
 

@@ -1,1 +1,1 @@
-"""Both sides of a race: processes that stay alive and take turns, one round each."""
+"""Both sides of a race: processes that stay alive and take turns, one sample each per round."""

@@ -16,7 +16,7 @@ from peers.cases import Case, qkvg, rows
 from peers.workers import Calls, loaded_allocator, serve
 
 JaxNN = Literal["xla", "cudnn"]  # `jax.nn.dot_product_attention`, with the dense mask
-Form = Implementation | JaxNN  # the others are `attend`'s
+Form = Implementation | JaxNN  # `attend` has the others
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
         calls.add(key, lambda: call(*arrays))
 
     def save(key: str, path: str, rows: int) -> None:
-        """Writes the output and the gradients, of the first rows."""
+        """Write the output and the gradients of the first rows."""
         np.savez(path, *(np.asarray(x[:rows], np.float32) for x in calls.result(key)))
 
     serve(
@@ -42,26 +42,26 @@ def main() -> None:
 
 def hello() -> str:
     devices = jax.devices()
-    where = f"{len(devices)} x {devices[0].device_kind}"
-    return f"JAX {jax.__version__}, {where}, preloaded allocator: {loaded_allocator()}"
+    kind = f"{len(devices)} x {devices[0].device_kind}"
+    return f"JAX {jax.__version__}, {kind}, preloaded allocator: {loaded_allocator()}"
 
 
 def temporaries(case: dict[str, Any], form: Form) -> int:
-    """Bytes XLA sets aside for one forward and backward call, over all devices; nothing is run."""
+    """Return the bytes of temporaries of one forward and backward call, summed over all devices."""
     call, arrays = jitted(Case(**case), form, backward=True)
     analysis = call.lower(*arrays).compile().memory_analysis()
     return analysis.temp_size_in_bytes * jax.sharding.get_mesh().size
 
 
 def jitted(case: Case, form: Form, backward: bool) -> tuple[Any, tuple[Any, ...]]:
-    """The call, and its arguments: the batch is split over all devices."""
+    """Return the compiled call and its arguments; the batch is sharded over all devices."""
     mesh = make_mesh(override(Config(), [f"optim.batch={case.batch}"]))
     jax.set_mesh(mesh)
     make = history_mask if case.kind == "history" else session_mask
     mask = make(*map(jnp.asarray, rows(case)))
-    seen = jax.jit(dense_mask)(mask)[:, None] if form in get_args(JaxNN) else mask
+    form_mask = jax.jit(dense_mask)(mask)[:, None] if form in get_args(JaxNN) else mask
     cast = [x.astype(jnp.dtype(case.dtype)) for x in qkvg(case)]
-    arguments = jax.device_put((*cast, seen), batch_sharding(mesh))
+    arguments = jax.device_put((*cast, form_mask), batch_sharding(mesh))
     step = functools.partial(both_ways if backward else forward, form)
     return jax.jit(step), arguments
 
@@ -71,7 +71,7 @@ def forward(form: Form, q: Any, k: Any, v: Any, g: Any, mask: Any) -> tuple[jax.
 
 
 def both_ways(form: Form, q: Any, k: Any, v: Any, g: Any, mask: Any) -> tuple[jax.Array, ...]:
-    """Output and gradients of queries, keys and values."""
+    """Return the output and the gradients of queries, keys and values."""
     out, pull = jax.vjp(lambda *qkv: attention(form)(*qkv, mask), q, k, v)
     return out, *pull(g)
 

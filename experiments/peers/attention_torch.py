@@ -22,7 +22,7 @@ def main() -> None:
         calls.add(key, call_of(Case(**case), form, backward))
 
     def save(key: str, path: str, rows: int) -> None:
-        """Writes the output and the gradients, of the first rows, as [B, T, H, K]."""
+        """Write the output and the gradients of the first rows, as [B, T, H, K]."""
         results = (x.detach()[:rows].transpose(1, 2).float().cpu() for x in calls.result(key))
         np.savez(path, *(x.numpy() for x in results))
 
@@ -42,7 +42,7 @@ def hello() -> str:
 
 
 def call_of(case: Case, form: str, backward: bool) -> Callable[[], tuple[torch.Tensor, ...]]:
-    # [B, H, T, K] and contiguous: the layout PyTorch's own kernels like best.
+    # [B, H, T, K] and contiguous: the fastest layout for PyTorch's kernels.
     q, k, v, g = (
         torch.from_numpy(x).to(DEVICE, getattr(torch, case.dtype)).transpose(1, 2).contiguous()
         for x in qkvg(case)
@@ -64,7 +64,7 @@ def call_of(case: Case, form: str, backward: bool) -> Callable[[], tuple[torch.T
 
 
 def graphed(call: Callable[[], Any]) -> Callable[[], Any]:
-    """The call as a CUDA graph: no kernel waits for Python to launch it."""
+    """Return the call as a CUDA graph, so that no kernel waits for Python to launch it."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -88,7 +88,7 @@ def sdpa(case: Case) -> Callable[..., torch.Tensor]:
 
 
 def flex(case: Case) -> Callable[..., torch.Tensor]:
-    """FlexAttention with a block mask of the same ranges, built once like the others' masks."""
+    """Return FlexAttention with a block mask of the same ranges, which is built once."""
     lo, hi, own = (torch.tensor(x, device=DEVICE) for x in ranges(case))
 
     def allowed(b: Any, h: Any, t: Any, j: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Inputs of an attention call, from a seed: the same arrays for every contestant. NumPy alone."""
+"""Inputs of an attention call from a seed: the same arrays for every contestant; NumPy only."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,11 +8,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Case:
-    """B rows of T tokens, filled.
+    """B rows of T tokens without padding.
 
     kind: `history` over interleaved item and action tokens, `in_session` over item tokens.
-    session: mean tokens of a session; lengths are uniform between half of it and one and a half.
-    members: packed in a row, T / members tokens each.
+    session: mean number of tokens of a session; lengths are uniform from half to one and a half
+        times the mean.
+    members: number of members packed in a row, with T / members tokens each.
     """
 
     kind: str
@@ -30,14 +31,14 @@ class Case:
 
 
 def qkvg(case: Case) -> list[np.ndarray]:
-    """Queries, keys, values and the gradient of the output, float32 [B, T, H, K]."""
+    """Return queries, keys, values and the gradient of the output, float32 [B, T, H, K]."""
     rng = np.random.default_rng(case.tokens)
     shape = (case.batch, case.tokens, case.heads, case.width)
     return [rng.standard_normal(shape, np.float32) for _ in range(4)]
 
 
 def rows(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """member, session: int32 [B, N] as in a batch of the pipeline."""
+    """Return member and session, int32 [B, N], as in a batch of the pipeline."""
     rng = np.random.default_rng(case.session)
     length = case.tokens // case.tokens_per_impression // case.members
     mean = case.session / case.tokens_per_impression
@@ -53,35 +54,36 @@ def _sessions(rng: np.random.Generator, length: int, mean: float) -> np.ndarray:
 
 
 def ranges(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """lo, hi, own: int32 [B, T]; token t sees lo <= j < hi, j == own and j == t.
+    """Return lo, hi and own, int32 [B, T]: token t sees lo <= j < hi, j == own and j == t.
 
     Implemented from the definition, not with the library that is measured.
     """
     member, session = rows(case)
-    place = np.broadcast_to(np.arange(member.shape[1], dtype=np.int32), member.shape)
+    position = np.broadcast_to(np.arange(member.shape[1], dtype=np.int32), member.shape)
     new_member = np.diff(member, axis=1, prepend=0) != 0
     new_session = new_member | (np.diff(session, axis=1, prepend=0) != 0)
     member_start, session_start = (
-        np.maximum.accumulate(np.where(new, place, 0), axis=1) for new in (new_member, new_session)
+        np.maximum.accumulate(np.where(new, position, 0), axis=1)
+        for new in (new_member, new_session)
     )
     if case.kind == "in_session":
         same = session_start[:, :, None] == session_start[:, None, :]
-        return session_start, session_start + same.sum(2, dtype=np.int32), place
-    lo, hi, own = (np.repeat(2 * x, 2, axis=1) for x in (member_start, session_start, place))
+        return session_start, session_start + same.sum(2, dtype=np.int32), position
+    lo, hi, own = (np.repeat(2 * x, 2, axis=1) for x in (member_start, session_start, position))
     return lo, hi, own
 
 
 def dense(case: Case) -> np.ndarray:
-    """bool [B, T, T] (query, key), what the ranges allow."""
+    """Return the pairs that the ranges allow, bool [B, T, T] (query, key)."""
     lo, hi, own = (x[:, :, None] for x in ranges(case))
     key = np.arange(case.tokens, dtype=np.int32)
     return (lo <= key) & (key < hi) | (key == own) | (key == key[:, None])
 
 
 def allowed_pairs(case: Case) -> int:
-    """Pairs of one head that attention must compute, over all rows."""
+    """Return the number of pairs that attention must compute for one head, over all rows."""
     lo, hi, own = ranges(case)
-    place = np.arange(case.tokens)
-    apart = own != place
-    inside = (lo <= place) & (place < hi)
-    return int((hi - lo).sum() + apart.sum() + (~inside).sum())
+    position = np.arange(case.tokens)
+    distinct = own != position
+    inside = (lo <= position) & (position < hi)
+    return int((hi - lo).sum() + distinct.sum() + (~inside).sum())

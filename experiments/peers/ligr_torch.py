@@ -1,4 +1,4 @@
-"""LiGR in PyTorch, written as one would: attention by SDPA with a boolean mask built once a batch.
+"""LiGR in PyTorch in its usual form: SDPA with a boolean mask, which is built once per batch.
 
 The same equations, parameters and names as `ligr_jax.nn`, for features with tables, softmax
 attention, sigmoid gates, GELU, learned positions and no dropout: `load` takes its parameters.
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Shape:
-    """What the model's size depends on; tables: rows by feature, in the order of their columns."""
+    """Sizes of the model; `tables` has rows by feature, in the order of their columns."""
 
     tables: Mapping[str, int]
     table_width: int
@@ -93,7 +93,7 @@ class Heads(nn.Module):
 
 class LiGR(nn.Module):
     def __init__(self, shape: Shape, sparse: bool) -> None:
-        """sparse: tables have gradients of the rows looked up alone."""
+        """Create tables; with `sparse`, they have gradients of the looked-up rows only."""
         super().__init__()
         s = self.shape = shape
         self.tables = nn.ModuleDict(
@@ -109,7 +109,7 @@ class LiGR(nn.Module):
             self.setwise_heads = Heads(s)
 
     def look_up(self, ids: Mapping[str, Tensor]) -> Tensor:
-        """[B, N, sum of widths]; not compiled, since compiled code has no sparse gradients."""
+        """Return [B, N, sum of widths]; not compiled: compiled code has no sparse gradients."""
         return torch.cat([table(ids[name]) for name, table in self.tables.items()], -1)
 
     def loss(self, features: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -120,7 +120,7 @@ class LiGR(nn.Module):
         return bce + self.shape.rank_weight * rank_loss(logits, member, session, labels, weight)
 
     def forward(self, features: Tensor, member: Tensor, session: Tensor, labels: Tensor) -> Tensor:
-        """Logits [B, N, A]."""
+        """Return logits [B, N, A]."""
         unknown, nothing = labels < 0, (labels == 0).all(-1, keepdim=True)
         kinds = torch.cat([labels > 0, unknown, nothing], -1).to(features.dtype)
         h = torch.stack([self.items(features), self.actions(kinds)], 2)
@@ -139,7 +139,7 @@ class LiGR(nn.Module):
         return logits
 
     def load(self, params: Mapping[str, Any]) -> None:
-        """Takes the parameters of `ligr_jax.nn.ligr.LiGR`, as arrays by path `a/b/kernel`."""
+        """Load the parameters of `ligr_jax.nn.ligr.LiGR`, arrays by path such as `a/b/kernel`."""
         state = {}
         for path, value in params.items():
             name = path.replace("/", ".")
@@ -155,13 +155,13 @@ class LiGR(nn.Module):
 
 
 def same(*numbers: Tensor) -> Tensor:
-    """bool [B, N, N]: all numbers of two places are equal."""
+    """Return whether all numbers of two positions are equal, bool [B, N, N]."""
     equal = [x[:, :, None] == x[:, None, :] for x in numbers]
     return torch.stack(equal).all(0)
 
 
 def history_mask(member: Tensor, session: Tensor) -> Tensor:
-    """bool [B, 1, 2N, 2N]: earlier sessions, the own item, and oneself."""
+    """Return bool [B, 1, 2N, 2N]: a token sees earlier sessions, its item, and itself."""
     member, session = (x.repeat_interleave(2, 1) for x in (member, session))
     place = torch.arange(member.shape[1], device=member.device)
     earlier = same(member) & (session[:, None, :] < session[:, :, None])
@@ -170,7 +170,7 @@ def history_mask(member: Tensor, session: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Sum over actions of the mean over known labels."""
+    """Return the sum over actions of the mean over known labels."""
     known = torch.where(labels >= 0, weight[..., None], 0.0)
     loss = F.binary_cross_entropy_with_logits(logits, (labels > 0).float(), reduction="none")
     return ((loss * known).sum((0, 1)) / known.sum((0, 1)).clamp(min=1e-9)).sum()
@@ -179,7 +179,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
 def rank_loss(
     logits: Tensor, member: Tensor, session: Tensor, labels: Tensor, weight: Tensor
 ) -> Tensor:
-    """Attention Rank loss of binary labels, the mean over sessions with a positive, per action."""
+    """Return the Attention Rank loss: the mean over sessions with a positive, for each action."""
     b, n, a = logits.shape
     new = (member[:, 1:] != member[:, :-1]) | (session[:, 1:] != session[:, :-1])
     number = F.pad(new.cumsum(1), (1, 0)) + n * torch.arange(b, device=member.device)[:, None]

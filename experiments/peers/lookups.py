@@ -1,13 +1,16 @@
-"""Ids and gradients of the race of tables: the same arrays for both sides."""
+"""Ids and gradients for the race of tables: the same arrays for both sides."""
 
 import numpy as np
 
 WIDTH = 32
-BATCHES = 4  # that a side goes round
+BATCHES = 4  # that a side repeats
 
 
 def lookups(law: str, rows: int, count: int) -> list[np.ndarray]:
-    """int64 [count] of each batch; `zipf` is the law of exponent 1, its head spread over V."""
+    """Return the ids of each batch, int64 [count].
+
+    `zipf` has exponent 1; its most frequent ids are spread over the V rows.
+    """
     rng = np.random.default_rng(0)
     if law == "uniform":
         return [rng.integers(0, rows, count) for _ in range(BATCHES)]
@@ -16,5 +19,5 @@ def lookups(law: str, rows: int, count: int) -> list[np.ndarray]:
 
 
 def gradient(count: int) -> np.ndarray:
-    """float32 [count, WIDTH], of what was looked up."""
+    """Return the gradient of the rows that were looked up, float32 [count, WIDTH]."""
     return np.random.default_rng(1).normal(size=(count, WIDTH)).astype(np.float32)

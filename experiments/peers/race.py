@@ -1,4 +1,4 @@
-"""One case of attention, raced: prepared, checked, then timed in turns."""
+"""A race of one attention case: contestants are prepared, compared, then timed in turns."""
 
 import dataclasses
 import tempfile
@@ -10,12 +10,12 @@ import numpy as np
 from peers.cases import Case
 from peers.workers import Worker, alternate, quartiles, ratio
 
-# Of the largest value; bfloat16 keeps eight bits, and gradients add up many of them.
+# Relative to the largest value; bfloat16 has eight bits, and gradients are sums of many values.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
 
 
 class Contestant(NamedTuple):
-    """A form of attention that a worker knows; forward alone, or backward too."""
+    """A form of attention that a worker has, forward only or with its backward pass."""
 
     worker: Worker
     form: str
@@ -25,13 +25,16 @@ class Contestant(NamedTuple):
 def race(
     contestants: Mapping[str, Contestant], case: Case, rounds: int, checked_rows: int
 ) -> dict[str, Any]:
-    """The case, each contestant's seconds in every round, and why the others took no part: they
-    did not compile or fit, or differ from the first in the outputs or gradients of some row."""
-    what = dataclasses.asdict(case)
+    """Return the case, the seconds of each contestant in every round, and the failures.
+
+    A contestant fails if it does not compile or fit in memory, or if its outputs or gradients
+    differ from those of the first contestant.
+    """
+    fields = dataclasses.asdict(case)
     failed: dict[str, str] = {}
     for name, (worker, form, backward) in contestants.items():
         try:
-            worker.ask("prepare", key=name, case=what, form=form, backward=backward)
+            worker.ask("prepare", key=name, case=fields, form=form, backward=backward)
         except RuntimeError as e:
             failed[name] = str(e)
     ready = {name: c.worker for name, c in contestants.items() if name not in failed}
@@ -40,11 +43,11 @@ def race(
     seconds = alternate(samples, rounds)
     for worker in {id(c.worker): c.worker for c in contestants.values()}.values():
         worker.ask("forget")
-    return {**what, "seconds": seconds, "failed": failed}
+    return {**fields, "seconds": seconds, "failed": failed}
 
 
 def disagreements(workers: Mapping[str, Worker], dtype: str, rows: int) -> dict[str, str]:
-    """What is wrong with the outputs and gradients of those that differ from the first one's."""
+    """Return, by contestant, how its outputs or gradients differ from those of the first one."""
     wrong: dict[str, str] = {}
     first: list[np.ndarray] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -54,16 +57,18 @@ def disagreements(workers: Mapping[str, Worker], dtype: str, rows: int) -> dict[
             with np.load(path) as file:
                 arrays = list(file.values())
             first = first or arrays
-            for what, expected, got in zip(("out", "dq", "dk", "dv"), first, arrays):
-                apart = np.abs(expected - got).max() / np.abs(expected).max()
-                if not apart <= TOLERANCE[dtype]:
-                    text = f"{what} is {apart:.1e} of the largest value away"
-                    wrong[name] = f"{text} from {next(iter(workers))}'s"
+            for array, expected, actual in zip(("out", "dq", "dk", "dv"), first, arrays):
+                error = np.abs(expected - actual).max() / np.abs(expected).max()
+                if not error <= TOLERANCE[dtype]:
+                    reference = next(iter(workers))
+                    wrong[name] = (
+                        f"{array} differs from {reference}'s by {error:.1e} of its maximum"
+                    )
     return wrong
 
 
 def milliseconds(result: Mapping[str, Any], name: str) -> str:
-    """A cell: the median, why there is none, or a dash."""
+    """Return a cell: the median, the reason why there is none, or a dash."""
     if name in result["failed"]:
         return f"failed: {result['failed'][name]}"
     seconds = result["seconds"].get(name)
@@ -71,7 +76,7 @@ def milliseconds(result: Mapping[str, Any], name: str) -> str:
 
 
 def times(result: Mapping[str, Any], slower: str, faster: str) -> str:
-    """A cell: how many times as long one takes as the other, with quartiles over the rounds."""
+    """Return a cell: the time of one over that of the other, with quartiles over the rounds."""
     seconds = result["seconds"]
     if slower not in seconds or faster not in seconds:
         return "-"

@@ -1,4 +1,4 @@
-"""Whole training steps of the library on one accelerator, fed with one batch again and again."""
+"""Whole training steps of the library on one accelerator; every step gets the same batch."""
 
 from typing import Any
 
@@ -25,13 +25,13 @@ def main() -> None:
     calls = Calls(jax.block_until_ready, queued=jax.default_backend() != "cpu")
 
     def prepare(key: str, case: dict[str, Any], model: dict[str, Any], table_rows: int) -> float:
-        """Compiles and warms steps of a model on rows like the case's; FLOPs of one of them."""
+        """Compile and warm a step of a model on rows like the case's; return its FLOPs."""
         call, flops = steps(Case(**case), model, table_rows)
         calls.add(key, call)
         return flops
 
     def prepare_product(key: str, size: int) -> float:
-        """The same of a product of random bfloat16 matrices: the peak that is in reach."""
+        """Do the same for a product of random bfloat16 matrices: the reachable peak."""
         a, b = jax.random.normal(jax.random.key(0), (2, size, size), jnp.bfloat16)
         product = jax.jit(jnp.dot)
         calls.add(key, lambda: product(a, b))
@@ -53,7 +53,7 @@ ONE = MeshConfig(data=1)
 def steps(
     case: Case, model: dict[str, Any], table_rows: int, mesh: MeshConfig = ONE
 ) -> tuple[Any, float]:
-    """A call that takes one step, and its FLOPs (forward times three, padding not counted)."""
+    """Return a call that takes one step, and its FLOPs (forward times three, without padding)."""
     features = {name: Feature(rows=table_rows) for name in FEATURES}
     config = Config(
         model=ModelConfig(features=features, actions=ACTIONS, dtype=case.dtype, **model),

@@ -1,4 +1,4 @@
-"""The library's side of the race of training steps: its trainer's compiled step and pipeline."""
+"""The library's side of the race of training steps: the trainer's compiled step and pipeline."""
 
 import dataclasses
 import time
@@ -23,18 +23,21 @@ from ligr_jax.train.loop import Trainer
 from peers.attention_jax import hello
 from peers.workers import Calls, serve
 
-SETTLE_SECONDS = 0.3  # in which readers fill their buffer, and not in the other side's turn
+SETTLE_SECONDS = 0.3  # the readers fill their buffer now, not in the other side's turn
 SESSION = 8  # impressions, on average, in the synthetic world
 
 
 class Side:
-    """What the worker holds between requests."""
+    """State of the worker between requests."""
 
     def start(self, out: str, impressions: int, batches: int, settings: list[str]) -> dict:
-        """Makes the data and the trainer, takes the first step, writes what the other side needs:
-        `params.npz`, randomized parameters by path, and `batch-0.npz`, ...
+        """Make the data and the trainer, and take the first step.
 
-        Returns: the configuration, and what both sides must agree on.
+        Write the files that the other side reads: `params.npz` (randomized parameters by path) and
+        `batch-0.npz`, ...
+
+        Returns:
+            The configuration, and the values on which both sides must agree.
         """
         folder = Path(out)
         self.config = configured(folder, impressions, settings)
@@ -43,7 +46,7 @@ class Side:
         fresh, self.step, _ = self.trainer._start()
         pairs = [next(self.trainer.batches) for _ in range(batches)]
         for i, (batch, lists) in enumerate(pairs):
-            ids = {name: as_rows(lists[name].local, place) for name, place in batch.ids.items()}
+            ids = {name: as_rows(lists[name].local, index) for name, index in batch.ids.items()}
             np.savez(folder / f"batch-{i}.npz", **by_path(batch._replace(ids=ids)._asdict()))
         params = jax.tree.map(jax.device_put, randomized(fresh.params), shardings(fresh.params))
         np.savez(folder / "params.npz", **by_path(params))
@@ -66,7 +69,7 @@ class Side:
         }
 
     def steps(self, count: int) -> float:
-        """Seconds of one step, of several in a row: metrics are read one step later."""
+        """Return the seconds of one of `count` steps; metrics are read one step later."""
         began = time.perf_counter()
         pending = None
         for _ in range(count):
@@ -81,7 +84,7 @@ class Side:
         return seconds / count
 
     def flops(self) -> float:
-        """Of a step, on average over the steps taken; padding is not counted."""
+        """Return the FLOPs of a step, averaged over the steps taken, without padding."""
         return float(np.mean([train_flops(self.config.model, work) for work in self.work]))
 
     def close(self) -> None:
@@ -99,7 +102,7 @@ class Side:
 
 
 def configured(folder: Path, impressions: int, settings: list[str]) -> Config:
-    """The configuration on a world of about that many impressions, made where absent."""
+    """Return the configuration for a world of about so many impressions; make the world."""
     row = int(dict(s.split("=") for s in settings)["data.seq_len"]) // 2
     # Members about as long as a row, so that rows hold one or few of them.
     world = WorldConfig(members=max(16, impressions // row), sessions=max(2.0, row / SESSION))
@@ -108,14 +111,14 @@ def configured(folder: Path, impressions: int, settings: list[str]) -> Config:
     return configure(manifest, folder / "prepared", settings)
 
 
-def as_rows(own: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Rows of a table from places [B, N] in the lists [n, u] of the batch's parts."""
-    at = place.reshape(len(own), -1)
-    return np.take_along_axis(own, at, 1).reshape(place.shape)
+def as_rows(local: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return rows of a table from indices [B, N] into the unique ids [n, u] of each device."""
+    by_device = index.reshape(len(local), -1)
+    return np.take_along_axis(local, by_device, 1).reshape(index.shape)
 
 
 def randomized(params: Any) -> Any:
-    """Fresh heads are zero, and would hide what is below them from a comparison of losses."""
+    """Add noise: initial heads are zero, so the loss would not depend on the layers below them."""
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda x: np.asarray(x) + np.float32(0.02) * rng.standard_normal(x.shape, np.float32),

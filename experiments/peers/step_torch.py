@@ -16,7 +16,7 @@ from peers.ligr_torch import LiGR, Shape, dense_parameters
 from peers.workers import Calls, serve
 
 Batch = dict[str, Any]
-# What updates the tables, and whether their gradients are sparse.
+# Optimizers of the tables, and whether their gradients are sparse.
 TABLES = {
     "AdamW": (lambda p, lr: torch.optim.AdamW(p, lr, weight_decay=0.0, fused=True), False),
     "SparseAdam": (torch.optim.SparseAdam, True),
@@ -35,14 +35,14 @@ class Trainer:
         self.model.load(params)
         self.dense = dense_parameters(self.model)
         of_tables = list(self.model.tables.parameters())
-        # Clipping sparse gradients would cost more than it says about either side.
+        # Clipping sparse gradients is slow in PyTorch, and not part of the comparison.
         self.clipped = self.dense if sparse else list(self.model.parameters())
         dense = torch.optim.AdamW(self.dense, optim["dense_lr"], weight_decay=0.0, fused=True)
         self.optimizers = [dense, make(of_tables, lr=optim["table_lr"])]
         self.loss = torch.compile(self.model.loss)
 
     def gradients(self, batch: Batch, loss: Any) -> torch.Tensor:
-        """Computes the gradients; returns the loss."""
+        """Compute the gradients and return the loss."""
         value = loss(self.model.look_up(batch["ids"]), batch)
         value.backward()
         return value.detach()
@@ -58,10 +58,10 @@ class Trainer:
 
 
 class Side:
-    """What the worker holds between requests."""
+    """State of the worker between requests."""
 
     def start(self, folder: str, started: dict[str, Any], batches: int) -> dict[str, Any]:
-        """Builds a trainer for each way to update tables; returns what both sides must agree on."""
+        """Build a trainer for each way to update tables; return the values that must agree."""
         with np.load(Path(folder) / "params.npz") as file:
             params = dict(file)
         self.batches = [load_batch(Path(folder) / f"batch-{i}.npz") for i in range(batches)]
@@ -81,7 +81,7 @@ class Side:
         }
 
     def steps(self, tables: str, count: int) -> float:
-        """Seconds of one step, of several in a row."""
+        """Return the seconds of one of several consecutive steps."""
         began = time.perf_counter()
         for i in range(count):
             self.trainers[tables].step(self.batches[i % len(self.batches)])

@@ -39,8 +39,8 @@ def main() -> None:
     calls: dict[str, Callable[[], Any]] = {}
 
     def prepare(kind: str, law: str, rows: int, count: int, **mesh: Any) -> dict[str, int]:
-        """Makes a step; returns the bytes a device sends in it, as planned and as compiled."""
-        calls.pop(kind, None)  # its table, before another is made
+        """Make a step; return the bytes that a device sends in it, as planned and as compiled."""
+        calls.pop(kind, None)  # frees the table before another one is made
         if kind == "rowwise":
             calls[kind], sent = rowwise(lookups(law, rows, count), rows, gradient(count), **mesh)
             return sent
@@ -52,7 +52,7 @@ def main() -> None:
     def prepare_step(
         case: dict[str, Any], layers: dict[str, Any], rows: int, mesh: dict[str, Any]
     ) -> None:
-        """A whole training step with tables of so many rows."""
+        """Make a whole training step with tables of `rows` rows."""
         placed = MeshConfig(**mesh | {"placement": (mesh["placement"],)})
         calls["step"] = steps(Case(**case), layers, rows, placed)[0]
 
@@ -72,7 +72,7 @@ def rowwise(
     model: int = 1,
     placement: str = "replicated",
 ) -> tuple[Callable[[], Any], dict[str, int]]:
-    """The library's step of a table: looked up, gradients merged, rows moved in place."""
+    """Return the library's step: rows are gathered, gradients merged, rows updated in place."""
     rule, n = rowwise_adagrad(), data * model
     config = ModelConfig(features={"id": Feature(rows=rows, width=WIDTH)})
     ids = {"id": upstream.shape[0] // n}
@@ -84,7 +84,7 @@ def rowwise(
     def step(tables: Any, states: Any, unique_ids: Any, index: jax.Array, g: jax.Array) -> Any:
         rows = gather_rows(lay, tables, {t: d.local for t, d in unique_ids.items()})
         looked_up, pull = jax.vjp(lambda rows: embed(rows, index), rows["id"])
-        # As in training, rows move only after a loss has seen what was looked up.
+        # As in training, rows are updated only after the loss has read them.
         total = looked_up.sum()
         grads = reduce_row_grads(lay, {"id": pull(g)[0]}, unique_ids)
         stored = update_tables(
@@ -109,9 +109,9 @@ def rowwise(
     kept = [*jax.jit(fresh, out_shardings=shardings)()]
     placed = []
     for batch in batches:
-        lists, place = find_unique_ids(batch.reshape(n, -1), rows)
-        given = {"id": jax.device_put(lists, UniqueIds(parts, whole, parts))}
-        placed.append((given, jax.device_put(place, parts)))
+        lists, index = find_unique_ids(batch.reshape(n, -1), rows)
+        unique_ids = {"id": jax.device_put(lists, UniqueIds(parts, whole, parts))}
+        placed.append((unique_ids, jax.device_put(index, parts)))
     g = jax.device_put(upstream.reshape(n, -1, WIDTH), parts)
     with jax.set_mesh(mesh):
         compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*kept, *placed[0], g).compile()
@@ -150,7 +150,7 @@ def dense(batches: list[np.ndarray], rows: int, upstream: np.ndarray) -> Callabl
 
 
 def host(batches: list[np.ndarray], rows: int, _: np.ndarray) -> Callable[[], Any]:
-    """What the input pipeline does for `rowwise`, in its own thread, during the step."""
+    """Return the work of the input pipeline for `rowwise`, done in a thread during the step."""
     turn = itertools.cycle(batches)
     return lambda: find_unique_ids(next(turn)[None], rows)
 

@@ -16,7 +16,7 @@ RATE = 0.01
 
 
 class RowwiseAdagrad:
-    """AdaGrad with the mean square of a row's gradient, by PyTorch's own sparse gradients."""
+    """AdaGrad with the mean square of a row's gradient, on PyTorch's sparse gradients."""
 
     def __init__(self, weight: torch.nn.Parameter) -> None:
         self.weight, self.total = weight, torch.zeros(weight.shape[0])

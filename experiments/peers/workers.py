@@ -1,7 +1,7 @@
-"""Processes that take turns: the parent's side, `Worker`, and theirs, `serve`.
+"""Processes that take turns: `Worker` in the parent, `serve` in the worker.
 
-The parent imports neither JAX nor PyTorch. A worker is kept alive, so that it is warm and its
-allocator has seen its work; while one is asked, the others wait for their standard input.
+The parent imports neither JAX nor PyTorch. A worker stays alive, so that it and its allocator are
+warm. While one worker runs, the others wait for their standard input.
 """
 
 import ctypes.util
@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 SAMPLE_SECONDS = 0.02  # at least: shorter calls are repeated within a sample
-# Keep freed pages and take huge ones: XLA on CPU allocates new outputs at every call. As
-# `ligr_jax.parallel.host` has it.
+# Keep freed pages and use huge ones: XLA on CPU allocates new outputs at every call. These are the
+# settings of `ligr_jax.parallel.host`.
 JEMALLOC = "dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always,oversize_threshold:67108864"
 
 
 class Worker:
-    """A process that answers requests, one JSON object a line."""
+    """A process that answers requests, one JSON object per line."""
 
     def __init__(self, python: str, module: str, env: Mapping[str, str] = {}) -> None:
         folder = str(Path(__file__).parents[1])
@@ -40,11 +40,11 @@ class Worker:
         )
 
     def ask(self, do: str, **arguments: Any) -> Any:
-        """The answer of the worker's command `do`.
+        """Return the answer of the worker's command `do`.
 
         Raises:
-            RuntimeError: the command raised (its message, and its trace on standard error), or the
-                process ended.
+            RuntimeError: the command raised an error (the message is here, the traceback on
+                standard error), or the process ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -63,21 +63,24 @@ class Worker:
 
 
 class Neighbours:
-    """What other processes took of the cores since this was made, to be asked when all workers are
-    closed. A busy machine is unfair to PyTorch, whose threads wait for each other at barriers."""
+    """The share of the cores that other processes used since this object was made.
+
+    Call `share` after all workers are closed. A busy machine is unfair to PyTorch, whose threads
+    wait for each other at barriers.
+    """
 
     def __init__(self) -> None:
         self._began, self._busy = time.perf_counter(), _busy_seconds()
 
     def share(self) -> float:
         cores = os.cpu_count() or 1
-        own = sum(os.times()[:4])  # children, once they ended, are counted
+        own = sum(os.times()[:4])  # includes children that have ended
         others = _busy_seconds() - self._busy - own
         return max(0.0, others / cores / (time.perf_counter() - self._began))
 
 
 def _busy_seconds() -> float:
-    """Seconds all cores together worked since the start of the machine (Linux; 0 elsewhere)."""
+    """Return the busy seconds of all cores since the machine started (Linux; 0 elsewhere)."""
     if not (stat := Path("/proc/stat")).exists():
         return 0.0
     user, nice, system = stat.read_text().split()[1:4]
@@ -85,7 +88,7 @@ def _busy_seconds() -> float:
 
 
 def serve(**commands: Callable[..., Any]) -> None:
-    """Answers requests until standard input ends; what else is printed goes to standard error."""
+    """Answer requests until standard input ends; other output goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -100,10 +103,11 @@ def serve(**commands: Callable[..., Any]) -> None:
 
 
 class Calls:
-    """A worker's warm calls by name.
+    """Warm calls of a worker, by name.
 
-    wait: blocks until what a call returned is there.
-    queued: calls of a sample are queued and waited for at its end, as on a GPU; else one by one.
+    wait: blocks until the results of a call are ready.
+    queued: a sample queues its calls and waits at its end, as on a GPU; otherwise it waits for
+        each call.
     """
 
     def __init__(self, wait: Callable[[Any], Any], queued: bool) -> None:
@@ -120,8 +124,10 @@ class Calls:
         return self._calls[key][0]()
 
     def sample(self, key: str) -> float:
-        """Seconds of one call. What it returned is dropped before the next one: within a training
-        step too, its memory is there for whoever comes next."""
+        """Return the seconds of one call.
+
+        The results of a call are freed before the next one, as within a training step.
+        """
         call, times = self._calls[key]
         began = time.perf_counter()
         for i in range(times):
@@ -136,8 +142,11 @@ class Calls:
 
 
 def alternate(samples: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contestant, one sample of each in every round, so that all see the same
-    machine; every other round runs backwards, so that none always follows the same one."""
+    """Return the seconds of each contestant, one sample of each per round.
+
+    All contestants see the same load of the machine. Every other round runs in reverse order, so
+    that no contestant always follows the same one.
+    """
     times: dict[str, list[float]] = {name: [] for name in samples}
     for number in range(rounds):
         for name in list(samples)[:: 1 if number % 2 == 0 else -1]:
@@ -146,20 +155,20 @@ def alternate(samples: Mapping[str, Callable[[], float]], rounds: int) -> dict[s
 
 
 def quartiles(values: Any) -> list[float]:
-    """Lower quartile, median, upper quartile."""
+    """Return the lower quartile, the median and the upper quartile."""
     return [float(x) for x in np.percentile(values, (25, 50, 75))]
 
 
 def ratio(slower: list[float], faster: list[float]) -> list[float]:
-    """Quartiles of `slower / faster`, round by round."""
+    """Return the quartiles of `slower / faster` over the rounds."""
     return quartiles(np.divide(slower, faster))
 
 
 def allocator(choice: str) -> tuple[str, dict[str, str]]:
-    """A name and the environment of an allocator for both sides.
+    """Return the name and the environment of an allocator for both sides.
 
-    auto: jemalloc or tcmalloc where the system has one, else glibc's with huge pages. none: as it
-    is. Anything else is the path of a library.
+    `auto` is jemalloc or tcmalloc if the system has one, otherwise glibc's with huge pages; `none`
+    changes nothing; another value is the path of a library.
     """
     library = choice
     if choice == "auto":
@@ -173,7 +182,7 @@ def allocator(choice: str) -> tuple[str, dict[str, str]]:
 
 
 def loaded_allocator() -> str:
-    """The allocator that this process really has loaded in place of the system's."""
+    """Return the name of the allocator that this process has loaded in place of the system's."""
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.exists() else []
     names = {Path(line.split()[-1]).name for line in lines if "malloc" in line}
