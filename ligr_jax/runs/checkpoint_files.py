@@ -1,10 +1,10 @@
-"""The files of checkpoints: which steps are there, and whether digests prove a step damaged.
+"""The files of checkpoints: their steps, and digests that prove damage.
 
-    CHECKPOINTS/60/              a step, given its name when it is complete
+    CHECKPOINTS/60/              a step; it gets this name when it is complete
     CHECKPOINTS/60/digests.json  size and xxh64 of every file of the state and its meta
-    CHECKPOINTS/60.damaged/      a step that its run set aside
+    CHECKPOINTS/60.damaged/      a damaged step that the run has renamed
 
-Nothing here needs JAX or the model, so `ligr verify` can check a run anywhere.
+This module does not need JAX or the model, so `ligr verify` can check a run on any host.
 """
 
 import contextlib
@@ -24,26 +24,29 @@ _OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in the text of TensorStore's
 
 
 class CheckpointError(LigrError, ValueError):
-    """A checkpoint that cannot be used: the message names the step, the reason and the remedy."""
+    """A checkpoint cannot be used; the message names the step, the reason and the remedy."""
 
 
 class DamagedCheckpoint(CheckpointError):
-    """A digest proves that a checkpoint is not what was saved."""
+    """A digest proves that a checkpoint has changed since it was saved."""
 
 
 def steps_in(directory: Path) -> list[int]:
-    """Steps of the checkpoints in a directory, the newest first."""
-    there = directory.iterdir() if directory.is_dir() else []
-    return sorted((int(p.name) for p in there if p.name.isdecimal() and p.is_dir()), reverse=True)
+    """Return the steps of the checkpoints in a directory, the newest first."""
+    paths = directory.iterdir() if directory.is_dir() else []
+    return sorted((int(p.name) for p in paths if p.name.isdecimal() and p.is_dir()), reverse=True)
 
 
 @contextlib.contextmanager
 def save_errors(step: Path) -> Iterator[None]:
-    """Put errors of the operating system in words while a step is saved.
+    """Translate errors of the operating system while a step is saved.
+
+    Args:
+        step: Directory of the step.
 
     Raises:
-        FileError: for an OSError, or an error in which TensorStore reports one as text. It names
-            the step, whose files have temporary names until it is complete.
+        FileError: Instead of an OSError, or of an error of TensorStore whose text contains one. It
+            names the step, because its files have temporary names until it is complete.
     """
     try:
         yield
@@ -59,7 +62,7 @@ def save_errors(step: Path) -> Iterator[None]:
 
 
 def seal(step: Path) -> None:
-    """Write the digests of all files of a step, with everything on disk."""
+    """Write the digests of all files of a step, and return when everything is on disk."""
     files = list(_files(step))
     with ThreadPoolExecutor(_THREADS) as pool:
         digests = list(pool.map(_describe, files))
@@ -70,7 +73,7 @@ def seal(step: Path) -> None:
 
 
 def is_sealed(step: Path) -> bool:
-    """Whether the step has digests; those of earlier releases have none."""
+    """Return whether a step has digests; steps of earlier releases have none."""
     return (step / DIGESTS).is_file()
 
 
@@ -78,34 +81,35 @@ def require_intact(step: Path, largest: int | None = None) -> None:
     """Compare the files of a sealed step with their digests.
 
     Args:
-        largest: of larger files, only the size is compared.
+        step: Directory of the step.
+        largest: Size in bytes. Of larger files, only the size is compared. None for no limit.
 
     Raises:
-        DamagedCheckpoint: a file is not what was written.
-        DamagedFile: the digests themselves are not what was written.
-        OSError: a file is missing or cannot be read, which proves nothing about the step.
+        DamagedCheckpoint: A file has changed.
+        DamagedFile: The file of the digests is damaged.
+        OSError: A file is missing or cannot be read, which does not prove damage.
     """
     saved = read_json(step / DIGESTS, "the digests of a checkpoint cannot be made again")["files"]
 
-    def problem(name: str) -> str:
+    def damage_of(name: str) -> str:
         size, digest = saved[name]
         path = step / name
-        found = path.stat().st_size
-        if found != size:
-            return f"{path} has {found:,} bytes, {size:,} were written"
+        size_now = path.stat().st_size
+        if size_now != size:
+            return f"{path} has {size_now:,} bytes, {size:,} were written"
         if largest is not None and size > largest:
             return ""
-        now = digest_file(path)
-        return "" if now == digest else f"{path} has xxh64 {now}, {digest} was written"
+        digest_now = digest_file(path)
+        return "" if digest_now == digest else f"{path} has xxh64 {digest_now}, not {digest}"
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for found in pool.map(problem, saved):
-            if found:
-                raise DamagedCheckpoint(found)
+        for damage in pool.map(damage_of, saved):
+            if damage:
+                raise DamagedCheckpoint(damage)
 
 
 def set_aside(step: Path) -> Path:
-    """Rename a damaged step, so that the step can be saved again; returns the new name."""
+    """Rename a damaged step, so that the step can be saved again; return the new path."""
     aside, number = step.with_name(f"{step.name}.damaged"), 1
     while aside.exists():
         number += 1
@@ -114,7 +118,7 @@ def set_aside(step: Path) -> Path:
 
 
 def intact(step: Path) -> bool:
-    """Whether digests prove the step to be what was saved."""
+    """Return whether digests prove that the step has not changed since it was saved."""
     try:
         require_intact(step)
     except (OSError, DamagedFile, DamagedCheckpoint):
@@ -123,7 +127,7 @@ def intact(step: Path) -> bool:
 
 
 def _files(step: Path) -> Iterator[Path]:
-    """Files of the state and its meta; orbax changes its own at the top until the end."""
+    """Yield the files of the state and its meta, but not those that orbax changes to the end."""
     for item in sorted(p for p in step.iterdir() if p.is_dir()):
         for folder, _, names in os.walk(item):
             yield from (Path(folder) / name for name in names)

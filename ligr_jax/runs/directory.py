@@ -33,16 +33,15 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def lock(directory: Path, content: str = contents.RUN) -> Iterator[None]:
-    """Hold the directory for this process; the lock is freed when it ends, even by SIGKILL.
-
-    DIRECTORY/.lock says which host and process hold it.
+    """Lock a directory during the block; see `ligr_jax.lock.exclusive`.
 
     Args:
-        content: what the directory is to hold.
+        directory: Directory to write to; it is created if it is absent.
+        content: What will be written, e.g. `contents.RUN`.
 
     Raises:
-        LigrError: it holds something else.
-        Busy: another process holds it.
+        LigrError: The directory contains something else.
+        Busy: Another process has locked the directory.
     """
     contents.require_no_other(directory, content)
     with exclusive(directory, "is training this run", keep=True):
@@ -50,11 +49,18 @@ def lock(directory: Path, content: str = contents.RUN) -> Iterator[None]:
 
 
 def finished(directory: Path, config: Config) -> dict[str, Any] | None:
-    """The summary of a finished run of this configuration, or None; writes nothing.
+    """Return the summary of a finished run, after a check of its configuration.
+
+    Args:
+        directory: Directory of the run; nothing is written to it.
+        config: Configuration that the run must have.
+
+    Returns:
+        The final numbers; None if the run is not finished.
 
     Raises:
-        ConfigError: the directory holds a run of another configuration.
-        DamagedFile: its configuration or its summary is not what was written.
+        ConfigError: The run has another configuration.
+        DamagedFile: The configuration or the summary is damaged.
     """
     summary = load_summary(directory)
     if summary is not None:
@@ -67,18 +73,21 @@ def write_or_verify_config(
     config: Config,
     write: bool = True,
 ) -> None:
-    """Write config.json, or check that the one of an earlier start fits.
+    """Write config.json, or check that it matches the configuration of an earlier start.
 
-    A directory is bound to its configuration once it has a checkpoint or a row of metrics; before,
-    as after a first try that failed, another configuration replaces it. Values that do not change
-    what a run computes may change at each start, and config.json has the latest.
+    A directory is bound to its configuration once it has a checkpoint or a row of metrics. Until
+    then, for example after a first start that failed, another configuration replaces the earlier
+    one. Values that do not change the results of a run may change at each start; config.json has
+    the newest values.
 
     Args:
-        write: false in all processes of a run but the first.
+        directory: Directory of the run.
+        config: Configuration of this start.
+        write: Whether this process writes; only process 0 of a run does.
 
     Raises:
-        ConfigError: the directory holds a run of another configuration; the difference is shown.
-        DamagedFile: the configuration of a bound directory is not what was written.
+        ConfigError: The directory has a run with another configuration; the difference is shown.
+        DamagedFile: The configuration of a bound directory is damaged.
     """
     path, bound = RunFiles(directory).config, _is_bound(directory)
     if path.exists():
@@ -105,7 +114,7 @@ def write_or_verify_config(
                 )
             else:
                 _log.info(f"{path} is updated: {values}")
-            if write and difference(before, config):  # W&B's name of the run was of the old one
+            if write and difference(before, config):  # the id in W&B has the digest of the old one
                 RunFiles(directory).mirror.unlink(missing_ok=True)
     if write:
         write_json(path, dataclasses.asdict(config))
@@ -117,26 +126,31 @@ def _is_bound(directory: Path) -> bool:
     return has_rows or files.summary.exists() or bool(steps_in(files.checkpoints))
 
 
-def _refuse_difference(directory: Path, there: Config, asked: Config) -> None:
-    changed = difference(there, asked)
+def _refuse_difference(directory: Path, stored: Config, requested: Config) -> None:
+    changed = difference(stored, requested)
     if changed:
-        lines = "\n".join(f"  {k}: there {a!r}, asked {b!r}" for k, (a, b) in changed.items())
+        lines = "\n".join(
+            f"  {name}: the run has {a!r}, requested {b!r}" for name, (a, b) in changed.items()
+        )
         raise ConfigError(
-            f"{directory} holds a run of another configuration:\n{lines}\n"
+            f"{directory} has a run with another configuration:\n{lines}\n"
             "choose another --out, or give the same values to continue that run"
         )
 
 
 def load_config(directory: Path) -> Config:
-    """The configuration of a run directory.
+    """Read the configuration of a run.
+
+    Args:
+        directory: Directory of the run.
 
     Raises:
-        ConfigError: there is none, or its values cannot be.
-        DamagedFile: config.json is not what was written.
+        ConfigError: The directory has no configuration, or its values are invalid.
+        DamagedFile: config.json is damaged.
     """
     path = RunFiles(Path(directory)).config
     if not path.is_file():
-        raise ConfigError(f"{directory} is no run directory: it has no {CONFIG}")
+        raise ConfigError(f"{directory} is not a run directory: it has no {CONFIG}")
     remedy = (
         "restore it from a copy, or move it away and start the `ligr train` of this run again, "
         "which writes it"
@@ -150,28 +164,39 @@ def load_config(directory: Path) -> Config:
 
 
 def data_directory(run: Path, config: Config, data: Path | None = None) -> Path:
-    """Where the prepared data of a run are: `data`, or else where they were when it trained.
+    """Return the directory of the prepared data of a run.
+
+    Args:
+        run: Directory of the run.
+        config: Configuration of the run.
+        data: Directory that the user names; None for the one with which the run was trained.
 
     Raises:
-        ConfigError: they are not there.
+        ConfigError: The directory in the configuration does not exist any more.
     """
     if data is not None:
         return data
-    place = Path(config.data.dir)
-    for directory in (place, run / place):  # earlier releases stored relative paths
+    trained_on = Path(config.data.dir)
+    for directory in (trained_on, run / trained_on):  # earlier releases stored relative paths
         if (directory / "manifest.json").is_file():
             return directory
     raise ConfigError(
-        f"{run} was trained on the data in {place}, which holds no manifest.json now; if the data "
-        "have moved, name their directory with --data"
+        f"{run} was trained on the data in {trained_on}, which has no manifest.json now; if the "
+        "data have moved, name their directory with --data"
     )
 
 
 def load_summary(directory: Path) -> dict[str, Any] | None:
-    """The final numbers of a finished run, or None.
+    """Read the final numbers of a run.
+
+    Args:
+        directory: Directory of the run.
+
+    Returns:
+        The numbers by name; None if the run is not finished.
 
     Raises:
-        DamagedFile: summary.json is not what was written.
+        DamagedFile: summary.json is damaged.
     """
     path = RunFiles(Path(directory)).summary
     if not path.exists():
@@ -187,7 +212,7 @@ def load_summary(directory: Path) -> dict[str, Any] | None:
 
 
 def summary_or_none(directory: Path) -> dict[str, Any] | None:
-    """The final numbers of a finished run; None where there are none, or they cannot be read."""
+    """Read the final numbers of a run; None if there are none, or if they cannot be read."""
     try:
         return load_summary(directory)
     except (OSError, DamagedFile):

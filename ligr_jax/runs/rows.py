@@ -47,10 +47,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def rescue_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl for the trainer that is about to write it again.
+    """Return the rows of a metrics.jsonl that the trainer is about to write again.
 
-    A damaged line becomes a row of its neighbour's step alone, so that row i of the file remains
-    line i of its mirror. A damaged file is kept as metrics.jsonl.damaged, and a warning names it.
+    A damaged line becomes a row that has only the step of the next row, so that row i of the file
+    remains row i of the mirror. A damaged file is kept as metrics.jsonl.damaged, and a warning
+    names it.
     """
     rows: list[dict[str, Any]] = []
     damaged: list[tuple[int, str]] = []

@@ -1,11 +1,11 @@
-"""Run directories, or any table of runs, as one polars table: what every fit and report reads.
+"""Run directories, or any table of runs, as one polars table, which fits and reports read.
 
     RUN/config.json     the resolved configuration     RUN/metrics.jsonl   one JSON object per row
     RUN/summary.json    flat; only of a finished run   RUN/error.txt       only of a failed one
 
-Beside the runs of a sweep lies `sweep.json`: its points, each with the sweeps that ask for it and
-what it was estimated to cost. Several directories are read as one table. Its column `sweep` says
-where each run comes from, or the first sweep that asked for it; `sweeps` says all.
+The directory of a sweep also has `sweep.json`: the points, each with the sweeps that contain it and
+its estimated cost. Several directories are read as one table. The column `sweep` has the directory
+of each run, or the first sweep that contains it; the column `sweeps` has all sweeps.
 """
 
 import difflib
@@ -31,7 +31,7 @@ READERS = {
     ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
     ".parquet": pl.read_parquet,
 }
-# Configuration that is no part of a run's shape: chance, places, and how it is computed or watched.
+# Settings that are not part of a run's shape: seeds, paths, and how it is computed or logged.
 UNSHAPED = {"seed", "out", "directory", "dir", "name", "workers", "remat", "unroll"}
 UNSHAPED |= {"implementation", "log_every", "eval_every", "checkpoint_every", "keep"}
 UNSHAPED |= {"checkpoint_minutes"}
@@ -41,12 +41,16 @@ UNSHAPED_PARTS = ("config/track.", "config/mesh.")
 
 @dataclass(frozen=True)
 class Runs:
-    """What one sweep, or several, have come to.
+    """The runs of one or several sweeps.
 
-    table: one row per finished run, with the columns of its summary and `sweep`, in order of name.
-    unfinished: (run, last step reached). failed: (run, last line of its error).
-    not_started: planned points that have no directory yet (0 where no plan is known).
-    places: directory of each finished run that has one. name: of the sweep or sweeps.
+    Attributes:
+        table: One row per finished run, with the columns of its summary and `sweep`, sorted by
+            name.
+        unfinished: Name of each unfinished run and the last step that it reached.
+        failed: Name of each failed run and the last line of its error.
+        not_started: Number of points in sweep.json that have no directory yet.
+        name: Name of the sweep or sweeps.
+        directories: Directory of each finished run that has one, by name.
     """
 
     table: pl.DataFrame
@@ -54,20 +58,26 @@ class Runs:
     failed: tuple[tuple[str, str], ...] = ()
     not_started: int = 0
     name: str = ""
-    places: dict[str, Path] = field(default_factory=dict)
+    directories: dict[str, Path] = field(default_factory=dict)
 
 
 def read_runs(*paths: str | Path) -> Runs:
-    """Reads sweeps' directories, single runs' directories, and CSV or Parquet tables, as one.
+    """Read sweeps, single runs, and tables of runs as one table.
 
-    A table needs only the columns that are then fitted; runs without a `run` column are numbered.
-    The same run in two places counts once; different runs of one name get their sweep's before it.
-    Raises BadInput for a missing path, an unreadable table or a directory without runs.
+    A table needs only the columns that will be fitted; without a column `run`, its runs are
+    numbered. The same run in two directories counts once. Different runs with the same name get the
+    name of their sweep as a prefix.
+
+    Args:
+        paths: Directories of sweeps or runs, and CSV or Parquet files.
+
+    Raises:
+        BadInput: A path does not exist, a table cannot be read, or a directory has no runs.
     """
     if not paths:
         raise BadInput("no runs to read: name a sweep's directory or a table of runs")
-    found = [_read(Path(path)) for path in paths]
-    return found[0] if len(found) == 1 else _together(found)
+    sweeps = [_read(Path(path)) for path in paths]
+    return sweeps[0] if len(sweeps) == 1 else _merge(sweeps)
 
 
 def _read(path: Path) -> Runs:
@@ -92,35 +102,46 @@ def _read(path: Path) -> Runs:
     return Runs(table.with_columns(pl.col("run").cast(pl.String)), name=path.stem)
 
 
-def _together(found: Sequence[Runs]) -> Runs:
-    """Several sweeps as one; a run that stands in two of them is the first one's."""
-    rows: dict[str, dict[str, Any]] = {}  # by what the run is, whichever sweep it stands in
-    places: dict[str, Path] = {}
-    for sweep in found:
+def _merge(sweeps: Sequence[Runs]) -> Runs:
+    """Merge sweeps; a run that several of them have counts for the first one."""
+    rows: dict[str, dict[str, Any]] = {}  # by the values of the run, without those of its sweep
+    directory_of: dict[str, Path | None] = {}  # by the same key
+    for sweep in sweeps:
         for row in sweep.table.iter_rows(named=True):
-            asked = ("sweep", "sweeps", "estimate/")
-            known = {k: v for k, v in row.items() if v is not None and not k.startswith(asked)}
-            identity = json.dumps(known, sort_keys=True, default=str)
+            of_sweep = ("sweep", "sweeps", "estimate/")
+            values = {k: v for k, v in row.items() if v is not None and not k.startswith(of_sweep)}
+            identity = json.dumps(values, sort_keys=True, default=str)
             if identity not in rows:
-                rows[identity] = {**row, "place": sweep.places.get(row["run"])}
-    often = Counter(row["run"] for row in rows.values())
-    for row in rows.values():
-        if often[row["run"]] > 1:
+                rows[identity] = dict(row)
+                directory_of[identity] = sweep.directories.get(row["run"])
+    counts = Counter(row["run"] for row in rows.values())
+    directories: dict[str, Path] = {}
+    for identity, row in rows.items():
+        if counts[row["run"]] > 1:
             row["run"] = f"{row['sweep']}/{row['run']}"
-        if place := row.pop("place"):
-            places[row["run"]] = place
+        if directory := directory_of[identity]:
+            directories[row["run"]] = directory
     return Runs(
-        _table(list(rows.values())),
-        tuple(pair for sweep in found for pair in sweep.unfinished),
-        tuple(pair for sweep in found for pair in sweep.failed),
-        sum(sweep.not_started for sweep in found),
-        ", ".join(sweep.name for sweep in found),
-        places,
+        table=_table(list(rows.values())),
+        unfinished=tuple(pair for sweep in sweeps for pair in sweep.unfinished),
+        failed=tuple(pair for sweep in sweeps for pair in sweep.failed),
+        not_started=sum(sweep.not_started for sweep in sweeps),
+        name=", ".join(sweep.name for sweep in sweeps),
+        directories=directories,
     )
 
 
 def column(table: pl.DataFrame, name: str) -> NDArray[np.float64]:
-    """A numeric column as float64, null as NaN; raises BadInput with the nearest names."""
+    """Return a numeric column as float64, with NaN for null.
+
+    Args:
+        table: A table of runs.
+        name: Name of the column.
+
+    Raises:
+        BadInput: There is no such column, and the message has the nearest names; or the column is
+            not numeric.
+    """
     if name not in table.columns:
         near = difflib.get_close_matches(name, table.columns, 4, 0.4)
         raise BadInput(f"the runs have no column {name!r}; nearest: {near or table.columns[:8]}")
@@ -131,7 +152,7 @@ def column(table: pl.DataFrame, name: str) -> NDArray[np.float64]:
 
 
 def varied(table: pl.DataFrame) -> list[str]:
-    """Configuration columns that differ between runs, without seeds, names and places."""
+    """Return the settings that differ between runs, without seeds, names and paths."""
     config = [c for c in table.columns if c.startswith("config/")]
     leaf = {c: c.rsplit(".", 1)[-1].rsplit("/", 1)[-1] for c in config}
     shaped = [c for c in config if leaf[c] not in UNSHAPED and not c.startswith(UNSHAPED_PARTS)]
@@ -139,31 +160,31 @@ def varied(table: pl.DataFrame) -> list[str]:
 
 
 def shapes(table: pl.DataFrame) -> list[str]:
-    """A label per run, equal for runs that differ in their seed alone."""
+    """Return a label per run, which is equal for runs that differ only in their seed."""
     return labels(table, varied(table))
 
 
 def labels(table: pl.DataFrame, columns: Sequence[str]) -> list[str]:
-    """A label per run, equal for runs that agree in all `columns`."""
+    """Return a label per run, which is equal for runs with equal values in all `columns`."""
     if not columns:
         return [""] * len(table)
     return [json.dumps(row, default=str) for row in table.select(columns).iter_rows()]
 
 
 def _read_directory(path: Path) -> Runs:
-    found = [path] if RunFiles(path).summary.exists() else sorted(path.iterdir())
-    found = [d for d in found if d.is_dir() and RunFiles(d).exists]
-    if not found:
+    candidates = [path] if RunFiles(path).summary.exists() else sorted(path.iterdir())
+    directories = [d for d in candidates if d.is_dir() and RunFiles(d).exists]
+    if not directories:
         marks = " or ".join((SUMMARY, ERROR, METRICS, CONFIG))
         raise BadInput(f"{path}: no run directories (none holds {marks})")
     finished: list[dict[str, Any]] = []
-    places: dict[str, Path] = {}
+    finished_in: dict[str, Path] = {}
     unfinished, failed = [], []
-    for run in found:
+    for run in directories:
         if RunFiles(run).summary.exists():
             try:
                 finished.append({"run": run.name, **(load_summary(run) or {})})
-                places[str(finished[-1]["run"])] = run
+                finished_in[str(finished[-1]["run"])] = run
             except (LigrError, OSError) as e:
                 failed.append((run.name, str(e)))
         elif RunFiles(run).error.exists():
@@ -174,19 +195,24 @@ def _read_directory(path: Path) -> Runs:
     sweep = read_listed(path / SWEEP)
     listed = sweep["points"]
     name = str(sweep.get("name") or path.resolve().name)
-    seen = len(finished) + len(unfinished) + len(failed)
-    waiting = max(0, len(listed) - seen)
     points = {p["run"]: p for p in listed if "run" in p}
     for row in finished:
         point = points.get(row["run"], {})
-        asking = point.get("sweeps") or [name]
-        row |= {"sweep": asking[0], "sweeps": SEPARATOR.join(asking)}
+        sweeps = point.get("sweeps") or [name]
+        row |= {"sweep": sweeps[0], "sweeps": SEPARATOR.join(sweeps)}
         row |= {f"estimate/{k}": v for k, v in point.get("estimate", {}).items()}
-    return Runs(_table(finished), tuple(unfinished), tuple(failed), waiting, name, places)
+    return Runs(
+        table=_table(finished),
+        unfinished=tuple(unfinished),
+        failed=tuple(failed),
+        not_started=max(0, len(listed) - len(finished) - len(unfinished) - len(failed)),
+        name=name,
+        directories=finished_in,
+    )
 
 
 def _reached(run: Path) -> str:
-    """How far an unfinished run has come."""
+    """Return the last step of an unfinished run, in words."""
     try:
         steps = [row["step"] for row in read_rows(RunFiles(run).metrics)]
     except (DamagedRows, OSError) as e:
@@ -195,10 +221,16 @@ def _reached(run: Path) -> str:
 
 
 def read_listed(path: Path) -> dict[str, Any]:
-    """A sweep.json: `points`, a list of objects; nothing where there is no such file.
+    """Read sweep.json.
+
+    Args:
+        path: Path of the file; it may be absent.
+
+    Returns:
+        An object with `points`, a list of objects.
 
     Raises:
-        DamagedFile: it is not what was written.
+        DamagedFile: The file is damaged.
     """
     remedy = "move it away: `ligr sweep` with the same files writes it again, and keeps all runs"
     if not path.exists():
@@ -211,7 +243,7 @@ def read_listed(path: Path) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Rows with differing keys as columns; lists and mixed columns become their JSON text."""
+    """Return rows with different keys as a table; lists and mixed columns become JSON text."""
     names = list(dict.fromkeys(key for row in rows for key in row))
     return pl.DataFrame([_series(name, [row.get(name) for row in rows]) for name in names])
 

@@ -1,4 +1,4 @@
-"""Checks before training that W&B can take a run as it was asked to."""
+"""A check before training that W&B can run in the requested mode."""
 
 from ligr_jax.config import ConfigError, TrackConfig
 from ligr_jax.runs.wandb_env import wandb_options

@@ -151,11 +151,11 @@ def test_a_directory_is_bound_by_its_first_checkpoint_or_row(
     write_or_verify_config(tmp_path, second)
     assert "config.json: the file is empty" in said[1]
     (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n')
-    with pytest.raises(ConfigError, match=r"model\.depth: there 3, asked 2"):
+    with pytest.raises(ConfigError, match=r"model\.depth: the run has 3, requested 2"):
         write_or_verify_config(tmp_path, first)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"model\.depth: there 3, asked 2"):
+    with pytest.raises(ConfigError, match=r"model\.depth: the run has 3, requested 2"):
         write_or_verify_config(tmp_path, first)
     (tmp_path / "config.json").write_text("")
     with pytest.raises(DamagedFile, match="is empty"):
@@ -209,7 +209,7 @@ def test_data_are_named_once_and_found_where_they_have_moved(
             small_config(prepared, named)
     edit(run / "config.json", "data.dir", "/gone")
     assert main(["eval", str(run)]) == 1
-    assert "/gone, which holds no manifest.json now; if the data have moved" in (
+    assert "/gone, which has no manifest.json now; if the data have moved" in (
         capsys.readouterr().err
     )
     assert data_directory(run, load_config(run), prepared) == prepared

@@ -117,6 +117,6 @@ def test_several_sweeps_are_one_table_with_each_run_once(tmp_path):
     # `same` is one run in two places; the two different runs named `x` are told apart.
     assert both.table["run"].to_list() == ["same", "a/x", "b/x"]
     assert both.table["sweep"].to_list() == ["a", "a", "b"]
-    assert both.places["b/x"] == tmp_path / "b" / "x"
-    assert both.places["same"] == tmp_path / "a" / "same"
+    assert both.directories["b/x"] == tmp_path / "b" / "x"
+    assert both.directories["same"] == tmp_path / "a" / "same"
     assert (both.name, both.unfinished) == ("a, b", (("late", "step 7"),))

@@ -71,7 +71,7 @@ def registered(runs: Runs, metric: str) -> list[Forecast]:
         BadInput: a file is not a registered prediction.
     """
     forecasts = []
-    for path in sorted({place.parent / "prediction.json" for place in runs.places.values()}):
+    for path in sorted({run.parent / "prediction.json" for run in runs.directories.values()}):
         if not path.exists():
             continue
         written = read_registered(path)

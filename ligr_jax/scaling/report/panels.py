@@ -206,10 +206,10 @@ def _training(study: Study) -> Iterator[Drawn]:
     rows: list[dict[str, Any]] = []
     drawn: list[int] = []
     for i, (run, arm) in enumerate(zip(study.table["run"], study.arms)):
-        if run not in study.runs.places:
+        if run not in study.runs.directories:
             continue
         try:
-            logged = read_rows(RunFiles(study.runs.places[run]).metrics)
+            logged = read_rows(RunFiles(study.runs.directories[run]).metrics)
         except DamagedRows:  # named among the notes of the study
             continue
         pairs = [

@@ -218,9 +218,9 @@ def _oracle(table: pl.DataFrame, metric: str) -> tuple[float | None, list[str]]:
 def _damaged_rows(runs: Runs) -> list[str]:
     """Return a note for each finished run whose training curve cannot be read."""
     notes = []
-    for place in runs.places.values():
+    for directory in runs.directories.values():
         try:
-            read_rows(RunFiles(place).metrics)
+            read_rows(RunFiles(directory).metrics)
         except (DamagedRows, OSError) as e:
             notes.append(f"A training curve is left out: {e}")
     return notes
