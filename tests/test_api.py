@@ -96,14 +96,17 @@ def test_a_file_is_replaced_only_on_request_and_by_one_process(
     assert file.read_bytes() == before
     with prediction_file._only_writer(tmp_path / "p.parquet", False), pytest.raises(Busy):
         ligr_jax.write_predictions(finished, tmp_path / "p.parquet")
-    other = tmp_path / "other.parquet"
+    other = tmp_path / "[other].parquet"
+    for stale in ("7-7.partial", "part-1"):  # what a killed process left
+        (tmp_path / f".{other.name}.{stale}").touch()
     for words in ([], ["--overwrite", "--json"]):
         assert main(["predict", str(finished), "--out", str(other), *words]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == [other.name]
     printed = json.loads(capsys.readouterr().out.partition("\n")[2])
     assert printed == {
         "file": str(other),
         **read_prediction_metadata(other),
-        "rows": len(pl.read_parquet(other)),
+        "rows": pq.ParquetFile(other).metadata.num_rows,
     }
 
 

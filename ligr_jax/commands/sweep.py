@@ -12,6 +12,7 @@ examples:
   ligr sweep tiny/depth --data data/world/prepared --out runs/depth --dry-run
   ligr sweep tiny/depth --data data/world/prepared --out runs/depth
   ligr sweep tiny/ladder tiny/seeds --data data/world/prepared --out runs/ladder
+  ligr sweep --print tiny/ladder > my-sweep.yaml                         a file to edit
   ligr sweep my-sweep.yaml --data D --out runs/mine
   ligr sweep tiny/seeds --data D --out runs/seeds --together 4
   ligr sweep tiny/seeds --data D --out runs/seeds --only preset=demo-3 train.seed=1
@@ -42,11 +43,28 @@ class _List(argparse.Action):
         parser.exit()
 
 
+class _Print(argparse.Action):
+    """Print the file of a shipped sweep and end."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, name: Any, option: object = None
+    ) -> None:
+        from ligr_jax.scaling.shipped import studies, text_of
+
+        if name not in studies():
+            parser.error(f"--print {name}: no shipped sweep has this name; see `ligr sweep --list`")
+        print(text_of(name), end="")
+        parser.exit()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="+", metavar="SWEEP", help="file, name of a shipped sweep, or name=value"
     )
     parser.add_argument("--list", action=_List, nargs=0, help="list the shipped sweeps and stop")
+    parser.add_argument(
+        "--print", action=_Print, metavar="NAME", help="print the file of a shipped sweep and stop"
+    )
     parser.add_argument("--data", required=True, type=Path, help="prepared data (ligr prepare)")
     parser.add_argument("--out", required=True, type=Path, help="directory of the runs")
     parser.add_argument(

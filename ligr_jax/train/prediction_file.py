@@ -21,6 +21,7 @@ system, as checkpoints do.
 """
 
 import contextlib
+import glob
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -111,6 +112,9 @@ def _only_writer(out: Path, overwrite: bool) -> Iterator[None]:
         raise BadInput(f"--out {out} exists; {remedy}")
     make_directory(out.parent)
     with exclusive(out.parent, f"is writing {out.name}", name=f".{out.name}.lock"):
+        for kind in ("partial", "part-*"):  # of a process that was killed
+            for stale in out.parent.glob(f".{glob.escape(out.name)}.*{kind}"):
+                stale.unlink()
         _wait_for_all("started")
         yield
 

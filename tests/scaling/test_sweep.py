@@ -43,7 +43,12 @@ def test_shipped_files_fit_the_schema_of_wandb(path: Path) -> None:
     assert read_sweep(path)
 
 
-def test_shipped_files_are_what_the_code_writes() -> None:
+def test_shipped_files_are_what_the_code_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["sweep", "--print", "tiny/ladder"])
+    assert capsys.readouterr().out == (SWEEPS / "tiny" / "ladder.yaml").read_text()
+    with pytest.raises(SystemExit, match="2"):
+        main(["sweep", "--print", "tiny/lader"])
     written = {str(p.relative_to(SWEEPS))[:-5]: p.read_text() for p in SWEEPS.rglob("*.yaml")}
     assert written == {path: shipped.text_of(path) for path in shipped.studies()}
     for path in written:
