@@ -187,7 +187,8 @@ def test_data_of_another_format_version_is_refused(prepared: Path, tmp_path: Pat
     raw = json.loads((prepared / "manifest.json").read_text()) | {"version": 0}
     del raw["digest"]
     (tmp_path / "manifest.json").write_text(json.dumps(raw))
-    with pytest.raises(BadInput, match=r"format version 0, but this release reads versions 1 and 2.*ligr prepare"):
+    words = r"format version 0, but this release reads versions 1 and 2.*ligr prepare"
+    with pytest.raises(BadInput, match=words):
         load_manifest(tmp_path)
 
 
