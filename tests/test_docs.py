@@ -10,6 +10,7 @@ import pytest
 
 import ligr_jax
 from ligr_jax.cli import COMMANDS
+from tests.test_layers import LAYERS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -68,8 +69,14 @@ def export_table() -> None:
     export([Source("item_id", jnp.ones((20_000, 4)), 20_000, 4)], Path("exports/first"), 8)
 
 
-def test_the_readme_is_short() -> None:
-    assert len(README.read_text().splitlines()) <= 120
+def test_the_readme_is_short_and_lists_the_packages_in_the_order_of_the_layers() -> None:
+    text = README.read_text()
+    assert len(text.splitlines()) <= 120
+    listed = re.findall(r"^\| `ligr_jax/(\w+)` \|", text, re.MULTILINE)
+    packages = {path.parent.name for path in Path(ligr_jax.__file__).parent.glob("*/__init__.py")}
+    assert sorted(listed) == sorted(packages)
+    levels = [next(k for k, layer in enumerate(LAYERS) if name in layer) for name in listed]
+    assert levels == sorted(levels)
 
 
 def test_links_between_the_pages_resolve() -> None:
