@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 from ligr_jax.messages import REPLACEABLE, rewrites_lines
 
@@ -44,6 +45,18 @@ class Progress:
         left = f"  {clock((self._total - done) / speed)} left" if speed and unfinished else ""
         line = f"{self._unit} {done}/{self._total}  {note}{left}"
         self._log.info(line.rstrip(), extra={REPLACEABLE: unfinished})
+
+
+def log_progress(log: logging.Logger, unit: str) -> Callable[[int, int], None]:
+    """Return a function `(done, total)` that logs a line of progress if it is time for one."""
+    progress: Progress | None = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal progress
+        progress = progress or Progress(total, log, unit)
+        progress.show(done)
+
+    return show
 
 
 def clock(seconds: float) -> str:

@@ -38,8 +38,12 @@ def file(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_metrics_of_the_file_are_those_of_eval(prepared: Path, finished: Path, file: Path) -> None:
+def test_metrics_of_the_file_are_those_of_eval(
+    prepared: Path, finished: Path, file: Path, said: list[str]
+) -> None:
     wanted = evaluate_run(finished, "test")
+    done, _, total = said[-1].removeprefix("batch ").partition("/")
+    assert int(done) == int(total) > 1
     table = pl.read_parquet(file).sort("impression")
     records, config = Records(prepared), small_config(prepared)
     actions = config.model.actions

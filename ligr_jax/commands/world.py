@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ligr_jax.commands.arguments import number, positive_int, whole_number
 from ligr_jax.data.world.generate import WorldConfig, generate_world
-from ligr_jax.progress import Progress
+from ligr_jax.progress import log_progress
 
 _log = logging.getLogger(__name__)
 
@@ -48,14 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     settings = {name: getattr(args, name) for name in SETTINGS}
     config = WorldConfig(**settings)
-    progress: list[Progress] = []
-
-    def show(done: int, total: int) -> None:
-        if not progress:
-            progress.append(Progress(total, _log, unit="block of members"))
-        progress[0].show(done)
-
-    generate_world(config, args.out, args.workers, show)
+    generate_world(config, args.out, args.workers, log_progress(_log, "block of members"))
     print(
         f"{args.out}: a log of {config.members:,} members; next: ligr prepare {args.out} --out DIR"
     )

@@ -6,6 +6,7 @@ on the same rows: no honest model has a lower cross-entropy, up to noise.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.ops import metrics
 from ligr_jax.parallel.processes import all_gather, local_rows
+from ligr_jax.progress import log_progress
 from ligr_jax.runs.directory import data_directory, load_config
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.tables.exchange import gather_rows
@@ -34,6 +36,8 @@ from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.preflight import has_kernel
 from ligr_jax.train.program import Program
 from ligr_jax.train.state import TrainState
+
+_log = logging.getLogger(__name__)
 
 # A model this many standard errors below the oracle's cross-entropy has read an answer.
 _LEAK_SIGMAS = 4.0
@@ -95,8 +99,12 @@ class Evaluator:
         for part in self.batches(state, split):
             parts.append(part)
             if progress:
-                progress(len(parts), -(-len(self.plan(split)) // len(part[0])))
+                progress(len(parts), self.batch_count(split, len(part[0])))
         return gather(parts, len(self.config.model.actions))
+
+    def batch_count(self, split: str, rows: int) -> int:
+        """Return the number of batches of this process, each of `rows` rows."""
+        return -(-len(self.plan(split)) // (rows * jax.process_count()))
 
     def batches(
         self, state: TrainState, split: str
@@ -129,7 +137,7 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Metrics of the newest checkpoint of a run directory on `split`; arguments as in `restore`."""
     evaluator, state = restore(run, data, batch, assignments, step)
-    return evaluator(state, split)
+    return evaluator(state, split, log_progress(_log, "batch"))
 
 
 def restore(

@@ -42,7 +42,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import file_errors
 from ligr_jax.lock import exclusive
 from ligr_jax.parallel.processes import is_first
-from ligr_jax.progress import Progress
+from ligr_jax.progress import log_progress
 from ligr_jax.train.evaluate import Evaluator, restore
 from ligr_jax.train.state import TrainState
 
@@ -171,15 +171,13 @@ def _tables(
 ) -> Iterator[pa.Table]:
     """Yield the targets of this process's batches as tables of at least `_GROUP_ROWS` rows."""
     pending: list[tuple[np.ndarray, ...]] = []
-    progress: Progress | None = None
+    progress = log_progress(_log, "batch")
     for number, (index, is_target, labels, logits) in enumerate(evaluator.batches(state, split), 1):
         pending.append((index[is_target], labels[is_target], logits[is_target]))
         if sum(len(part[0]) for part in pending) >= _GROUP_ROWS:
             yield _table(evaluator, schema, pending)
             pending = []
-        total = -(-len(evaluator.plan(split)) // (len(index) * jax.process_count()))
-        progress = progress or Progress(total, _log, unit="batch")
-        progress.show(number)
+        progress(number, evaluator.batch_count(split, len(index)))
     if pending:
         yield _table(evaluator, schema, pending)
 
