@@ -137,6 +137,7 @@ def upload_report(directory: Path, entity: str, project: str) -> str:
         run = wandb.init(
             entity=entity,
             project=project,
+            mode="online",
             job_type="report",
             id=name,
             name=name,

@@ -64,7 +64,8 @@ def test_runs_of_a_sweep_have_their_own_names_and_panels_name_what_they_log(
 
     trained = list(server.runs.values())
     words = ["dashboard", "--entity", ENTITY, "--project", PROJECT, "--runs", sweep]
-    printed = run("-m", "ligr_jax", *words).stdout
+    # WANDB_MODE is for runs; an upload that the user starts is online.
+    printed = run("-m", "ligr_jax", *words, WANDB_MODE="offline").stdout
     assert f"workspace: {server.url}/{ENTITY}/{PROJECT}?nw=" in printed
     (view,) = server.views
     panels = list(_panels(json.loads(view["spec"])))
