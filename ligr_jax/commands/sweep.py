@@ -35,9 +35,9 @@ class _List(argparse.Action):
     """Print the shipped sweeps and end."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from ligr_jax.scaling.shipped import studies
+        from ligr_jax.scaling.shipped import shipped_sweeps
 
-        for name, sweep in studies().items():
+        for name, sweep in shipped_sweeps().items():
             points = math.prod(len(p.get("values", [0])) for p in sweep["parameters"].values())
             print(f"{name:20}{points:4} points  {sweep['description']}")
         parser.exit()
@@ -103,18 +103,25 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.probe import probe
     from ligr_jax.runs.wandb_check import check_wandb
     from ligr_jax.scaling.runner import run_sweep
-    from ligr_jax.scaling.sweep import corrected, only, plan_points, read_sweep, table_of
+    from ligr_jax.scaling.sweep import (
+        calibrate_seconds,
+        format_points,
+        plan_points,
+        read_sweep,
+        select_points,
+    )
 
     extra = [word for word in args.files if "=" in word]
     files = [Path(word) for word in args.files if "=" not in word]
     if not files:
         raise ConfigError("name at least one sweep, e.g. tiny/depth; see `ligr sweep --list`")
-    asked = [point for file in files for point in read_sweep(file)]
-    points = corrected(only(plan_points(asked, args.data, extra, probe), args.only), args.out)
+    specs = [spec for file in files for spec in read_sweep(file)]
+    points = select_points(plan_points(specs, args.data, extra, probe), args.only)
+    points = calibrate_seconds(points, args.out)
     if args.dry_run:
-        print(table_of(points))
+        print(format_points(points))
         return 0
-    _log.info(table_of(points))
+    _log.info(format_points(points))
     for track in {point.config.track for point in points}:
         check_wandb(track)
     return run_sweep(points, args.data, args.out, args.jobs, args.together)

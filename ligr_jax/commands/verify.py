@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the result for every path; return FAILED if something is damaged."""
-    from ligr_jax.scaling.verify import Checked, verify
+    from ligr_jax.scaling.verify import CheckResult, verify
     from ligr_jax.strict_json import print_json
 
     checked = []
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
                     words = each.problem or each.note
                     print(f"{state:8}{each.kind:14}{each.path}{': ' if words else ''}{words}")
         except (LigrError, OSError) as e:  # the other paths are still verified
-            checked.append(Checked(str(path), "path", str(e)))
+            checked.append(CheckResult(str(path), "path", str(e)))
             _log.error(f"ligr verify: {e}")
     if args.json:
         print_json([{"ok": not c.problem, **c._asdict()} for c in checked])

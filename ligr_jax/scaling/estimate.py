@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts: from its configuration and a sample of its data."""
+"""Estimate of a run's cost before it starts, from its configuration and a sample of its data."""
 
 import json
 from collections.abc import Callable
@@ -27,18 +27,30 @@ from ligr_jax.train.optimizer import make_optimizer
 from ligr_jax.train.preflight import require_rows_for_ids
 from ligr_jax.train.state import abstract_state
 
-# First guesses, of the demo's runs on two cores: seconds to start, compile and evaluate; seconds of
-# a step beside its FLOPs; share of the peak those reach. Finished runs correct what comes of them.
-_START, _STEP, _SHARE = 12.0, 0.004, 0.3
+# Measured with the demo's runs on two cores. `calibrate_seconds` scales the resulting estimates by
+# the time of finished runs.
+_START_S = 12.0  # to start, compile and evaluate
+_STEP_S = 0.004  # overhead of a step
+_PEAK_SHARE = 0.3  # fraction of peak FLOPs per second that a step reaches
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """steps, tokens and `flops_model` of a run; its parameters; bytes of its training state
-    (weights, tables, optimizer), and of a device that trains it (with gradients and activations;
-    tables whole, as without a mesh); seconds from its start to its summary, on this machine."""
+    """Estimated cost of a run.
+
+    Attributes:
+        steps: optimizer steps.
+        tokens: tokens of all steps, two per impression.
+        flops: `flops_model` of all steps.
+        dense: dense parameters.
+        tables: parameters of embedding tables.
+        state_bytes: bytes of the training state: weights, tables and optimizer.
+        memory_bytes: peak bytes of a device: the state, gradients and activations. Tables are not
+            sharded in this number.
+        seconds: seconds from the start of the run to its summary, on this machine.
+    """
 
     steps: int
     tokens: float
@@ -51,41 +63,45 @@ class Estimate:
 
 
 class Estimator:
-    """Estimates the points of a sweep; what they share is found once."""
+    """Estimates the points of a sweep; results that points have in common are cached."""
 
     def __init__(self, data: Path, devices: Callable[[str], Devices] = describe_devices) -> None:
         """
         Args:
-            data: The prepared directory.
-            devices: The devices that will train, by the type of activations.
+            data: directory of prepared data.
+            devices: function from the data type of activations to the devices that will train.
         """
         self._devices = devices
         self._data = data
-        self._known: dict[str, Any] = {}
+        self._cache: dict[str, Any] = {}
 
     def __call__(self, config: Config) -> Estimate:
-        """Shape-checks the whole run; nothing of the model is computed.
+        """Return the estimate of a run; shapes are checked, but no array is computed.
+
+        Args:
+            config: configuration of the run.
 
         Raises:
             BadInput: the train split is empty.
+            ConfigError: the configuration does not fit the data.
         """
         rows = (asdict(config.data), config.train.seed if config.data.fraction < 1 else 0)
         edges = config.data.edges
-        records = self._once("records", edges, lambda: Records(self._data, edges))
+        records = self._cached("records", edges, lambda: Records(self._data, edges))
         features = asdict(config.model)["features"]
-        self._once("ids", features, lambda: require_rows_for_ids(config.model, records))
-        plan: PackingPlan = self._once("plan", rows, lambda: plan_for(records, config, "train"))
+        self._cached("ids", features, lambda: require_rows_for_ids(config.model, records))
+        plan: PackingPlan = self._cached("plan", rows, lambda: plan_for(records, config, "train"))
         if not len(plan):
             raise BadInput(f"{self._data}: the train split has no impressions")
-        row: Work = self._once(
+        row: Work = self._cached(
             "work", (rows, config.model.mask), lambda: work_of_a_row(config, records, plan)
         )
         steps = number_of_steps(config, plan, row)
         work = Work(*(x * steps * config.optim.batch for x in astuple(row)))
-        # Rates change no shape, and a sweep may have many.
+        # Learning rates do not change shapes, and a sweep may have many of them.
         optim = replace(config.optim, dense_lr=1.0, table_lr=1.0)
         shape = (asdict(config.model), asdict(optim), config.data.seq_len)
-        counts, size = self._once("state", shape, lambda: _state(config, records, plan))
+        counts, size = self._cached("state", shape, lambda: _state(config, records, plan))
         flops = train_flops(config.model, work)
         devices = self._devices(config.model.dtype)
         on_cpu = devices.backend == "cpu"
@@ -93,10 +109,10 @@ class Estimator:
         if config.model.kind == "ligr":
             kept = activation_bytes(config, shared, on_cpu)
         else:
-            kept = self._once(
+            kept = self._cached(
                 "kept", (shape, shared), lambda: _traced_bytes(config, records, plan, shared)
             )
-        speed = _SHARE * devices.peak * devices.count
+        flops_per_s = _PEAK_SHARE * devices.peak * devices.count
         return Estimate(
             steps=steps,
             tokens=2 * work.impressions,
@@ -105,27 +121,29 @@ class Estimator:
             tables=counts["tables"],
             state_bytes=size,
             memory_bytes=size + 4 * counts["dense"] + kept,
-            seconds=_START + _STEP * steps + flops / speed,
+            seconds=_START_S + _STEP_S * steps + flops / flops_per_s,
         )
 
-    def _once(self, kind: str, key: Any, make: Callable[[], T]) -> T:
+    def _cached(self, kind: str, key: Any, make: Callable[[], T]) -> T:
+        """Return `make()`, which runs once for each `kind` and `key`."""
         text = json.dumps([kind, key])
-        if text not in self._known:
-            self._known[text] = make()
-        found: T = self._known[text]
-        return found
+        if text not in self._cache:
+            self._cache[text] = make()
+        value: T = self._cache[text]
+        return value
 
 
 def _state(config: Config, records: Records, plan: PackingPlan) -> tuple[dict[str, int], int]:
-    """Parameters by group, and bytes of the training state."""
+    """Return the number of parameters by group, and the bytes of the training state."""
     batch = Assembler(records, plan, config.model)(np.zeros(1, np.int64))
     tx = make_optimizer(config, 1, layout(config.model.tables))
-    # A scanned stack is traced once, whatever its depth, and has the same parameters.
+    # A scanned stack of layers is traced once for any depth, and its parameters are the same.
     state = abstract_state(make_model(replace(config.model, unroll="no")), tx, batch)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     return parameter_counts(config.model, state.params), size
 
 
 def _traced_bytes(config: Config, records: Records, plan: PackingPlan, rows: int) -> int:
+    """Return the bytes of activations of `rows` rows, from the traced program."""
     one = Assembler(records, plan, config.model)(np.zeros(1, np.int64))
     return traced_activation_bytes(config.model, one, rows)

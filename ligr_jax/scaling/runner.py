@@ -1,12 +1,13 @@
-"""Training the points of a sweep: processes of `ligr train`, several runners on one directory.
+"""Runner of a sweep: trains its points in child processes of `ligr train`.
 
-Points that differ only in seed and rates can train as one program (`train.together`).
+Points that differ only in seed and learning rates can be trained as one program
+(`ligr_jax.train.together`).
 
-Who trains a run holds its directory's lock, which the operating system frees when it dies. A runner
-takes points that nobody holds, waits for those that others hold, and takes them over where another
-runner was killed. Its children live in sessions of their own: killing the runner does not stop
-them, and a new runner finds them at work. A signal that stops the runner is passed on: the runs
-save, and the runner waits for them.
+Several runners may work in one directory. The process that trains a run locks its directory; the
+operating system releases the lock when the process ends. A runner trains the points that are not
+locked, and waits for the others, in case the process that trains them is killed. Each child has its
+own session, so it survives a runner that is killed, and the next runner waits for it. A signal that
+stops the runner is forwarded to its children; the runner waits until they have saved.
 """
 
 import fcntl
@@ -51,115 +52,148 @@ from ligr_jax.train.together import groupable
 
 _log = logging.getLogger(__name__)
 
-_LOOK_S = 0.5  # between looks at what a child wrote
-_WAIT_S = 2.0  # between looks at points that others hold
+_POLL_S = 0.5  # interval at which the output of a child is read
+_WAIT_S = 2.0  # interval at which points of other runners are checked
 
 
 def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, together: int = 1) -> int:
-    """Train every point that is not finished, in `jobs` processes; return the exit status.
+    """Train all points that are not finished.
 
-    The status is DONE if all points are finished, PREEMPTED if some were saved and running again
-    continues them, else FAILED.
+    A point that fails does not stop the others; its output is in `POINT/log.txt`, and the last line
+    of it in `POINT/error.txt`. After a signal the running points save, and no other point starts.
+    The NE of a ladder's largest run is predicted before that run starts.
 
-    points: the cheapest first. The NE of a ladder's largest run is predicted before it starts.
-    together: so many points at most that differ only in seed and rates train as one program.
+    Args:
+        points: points in the order in which they start, the cheapest first.
+        data: directory of prepared data.
+        out: directory of the runs.
+        jobs: number of processes that train at the same time.
+        together: largest number of points that are trained as one program.
 
-    A point that fails does not stop the others: its output is in `<point>/log.txt`, its last words
-    in `<point>/error.txt`. A signal lets the running points save, and starts no other point.
+    Returns:
+        The exit status: DONE if all points are finished, PREEMPTED if some were saved and the same
+        command continues them, else FAILED.
+
+    Raises:
+        LigrError: `out` has the output of another command, or the data are damaged.
     """
     contents.require_no_other(out, contents.SWEEP)
     out.mkdir(parents=True, exist_ok=True)
-    _list(points, out)
+    record_points(points, out)
     if not all(summary_or_none(out / p.name) for p in points):
         require_undamaged(data, load_manifest(data))
-    board = _Board(points, data, out, together)
+    scheduler = _Scheduler(points, data, out, together)
     with stop_request() as stop, ThreadPoolExecutor(jobs) as pool:
         stop.defer()
-        stop.on_exit(board.kill)
-        stop.on_request(board.stop)
-        workers = [pool.submit(board.work) for _ in range(jobs)]
+        stop.on_exit(scheduler.kill)
+        stop.on_request(scheduler.stop)
+        workers = [pool.submit(scheduler.work) for _ in range(jobs)]
         try:
-            # With a limit: a handler runs when the main thread wakes up.
-            while wait(workers, _LOOK_S).not_done:
+            # The wait has a timeout because signal handlers run in the main thread.
+            while wait(workers, _POLL_S).not_done:
                 pass
         except BaseException:
-            board.stop()
+            scheduler.stop()
             raise
         for worker in workers:
             worker.result()
-    for name, error in board.failed.items():
+    for name, error in scheduler.failed.items():
         _log.error(f"failed: {name}: {error} (see {RunFiles(out / name).log})")
     unfinished = sum(summary_or_none(out / p.name) is None for p in points)
-    if unfinished and (stop.is_set() or board.saved):
+    saved = len(scheduler.saved)
+    if unfinished and (stop.is_set() or saved):
         _log.warning(
             f"stopped by {stop.reason or 'a signal to its points'} with "
-            f"{len(points) - unfinished} of {len(points)} points finished and {len(board.saved)} "
+            f"{len(points) - unfinished} of {len(points)} points finished and {saved} "
             "saved part-way; run the same command again to continue"
         )
         return PREEMPTED
     return FAILED if unfinished else DONE
 
 
-def _list(points: Sequence[Point], out: Path) -> None:
-    """Adds the points to sweep.json, which keeps what earlier calls and other runners asked for."""
+def record_points(points: Sequence[Point], out: Path) -> None:
+    """Add the points to OUT/sweep.json; the points of earlier calls and other runners remain.
+
+    Args:
+        points: points of this call.
+        out: directory of the runs.
+    """
     path = out / SWEEP
-    if all(summary_or_none(out / p.name) for p in points) and not _added(points, path):
+    if all(summary_or_none(out / p.name) for p in points) and not _changed_entries(points, path):
         return  # nothing to write, so the disk may be read-only
     with (out / LOCK).open("a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = {p["run"]: p for p in read_listed(path)["points"] if "run" in p}
-        known |= _added(points, path, costs=True)
+        known |= _changed_entries(points, path, with_costs=True)
         write_json(path, {"points": list(known.values())})
 
 
-def _added(points: Sequence[Point], path: Path, costs: bool = False) -> dict[str, dict[str, Any]]:
-    """Entries of sweep.json that points add or change; with `costs`, those of all points."""
+def _changed_entries(
+    points: Sequence[Point], path: Path, with_costs: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Return the entries of sweep.json that are new or list another sweep, by run.
+
+    Args:
+        points: points of this call.
+        path: the file; it may be absent.
+        with_costs: return the entries of all points, because their estimates may have changed.
+    """
     known = {p["run"]: p for p in read_listed(path)["points"] if "run" in p}
     entries = {}
     for point in points:
-        before = known.get(point.name, {}).get("sweeps", ())
-        sweeps = list(dict.fromkeys((*before, *point.sweeps)))
-        if costs or list(before) != sweeps:
+        listed = known.get(point.name, {}).get("sweeps", ())
+        sweeps = list(dict.fromkeys((*listed, *point.sweeps)))
+        if with_costs or list(listed) != sweeps:
             entries[point.name] = point.to_json() | {"sweeps": sweeps}
     return entries
 
 
-class _Board:
-    """What is left, who has it, and how long it will take."""
+class _Scheduler:
+    """Assigns points to the threads of a runner and starts their processes.
+
+    Attributes:
+        failed: error of each point that failed, by name.
+        saved: names of the points that a signal stopped and that the same command continues.
+    """
 
     def __init__(self, points: Sequence[Point], data: Path, out: Path, together: int) -> None:
-        self._data, self._out, self._together = data, out, together
+        self._points = points
+        self._data = data
+        self._out = out
+        self._together = together
         self._lock = threading.Lock()
         self._number = {p.name: i + 1 for i, p in enumerate(points)}
-        self._points, self._left = points, list(points)
+        self._remaining = list(points)
         self._largest = largest_of_ladder(points)
-        self._running: dict[str, tuple[float, float]] = {}  # when it began, seconds expected
+        self._running: dict[str, tuple[float, float]] = {}  # start time, estimated seconds
         self._children: set[subprocess.Popen[bytes]] = set()
-        self._elsewhere: set[str] = set()
+        self._elsewhere: set[str] = set()  # points that another runner has trained or is training
         self._stopping = threading.Event()
-        self._expected = self._took = 0.0  # seconds of the points finished here
+        # Seconds of the points that this runner finished.
+        self._estimated_s = 0.0
+        self._actual_s = 0.0
         self.failed: dict[str, str] = {}
-        self.saved: set[str] = set()  # stopped by a signal; running again continues them
+        self.saved: set[str] = set()
 
     def stop(self) -> None:
-        """Let the running points save; start no other."""
+        """Request the running points to save, and start no other."""
         self._stopping.set()
         for child in list(self._children):
             child.terminate()
 
     def kill(self, *_: object) -> None:
-        """End the running points at once; what they saved stays."""
+        """Kill the running points; their checkpoints remain."""
         for child in list(self._children):
             child.kill()
 
     def work(self) -> None:
-        """Trains one group of points after another until none is left."""
+        """Train one group of points after another until none remains; runs in each thread."""
         while not self._stopping.is_set():
             group, others = self._take()
             if group:
                 try:
                     self._train(group)
-                except OSError as e:  # a full disk ends this point, not the sweep
+                except OSError as e:  # a full disk fails this point, not the sweep
                     with self._lock:
                         self._running.pop(group[0].name, None)
                         for point in group:
@@ -170,41 +204,48 @@ class _Board:
                 return
 
     def _take(self) -> tuple[list[Point], bool]:
-        """The cheapest points that nobody trains; else whether other runners have some."""
+        """Take the next points to train.
+
+        Returns:
+            The first points that no process trains, which train as one program; and whether points
+            remain, here or in other runners.
+        """
         with self._lock:
-            free = [point for point in list(self._left) if self._is_free(point)]
+            free = [point for point in list(self._remaining) if self._is_free(point)]
             if not free:
-                return [], bool(self._left)
+                return [], bool(self._remaining)
             first = groupable([p.config for p in free], self._together)[0]
-            group = [free[place] for place in first]
+            group = [free[index] for index in first]
             for point in group:
-                self._left.remove(point)
-            expected = sum(p.cost.seconds for p in group)
-            self._running[group[0].name] = (time.monotonic(), expected)
+                self._remaining.remove(point)
+            estimated = sum(p.cost.seconds for p in group)
+            self._running[group[0].name] = (time.monotonic(), estimated)
             return group, True
 
     def _is_free(self, point: Point) -> bool:
+        """Return whether a point is to be trained now; a finished one no longer remains."""
         directory = self._out / point.name
         try:
             finished = load_summary(directory) is not None
-        except (LigrError, OSError) as e:  # of a finished run: nothing to train
-            self._left.remove(point)
+        except (LigrError, OSError) as e:  # the run has finished, but its summary is damaged
+            self._remaining.remove(point)
             self.failed[point.name] = str(e)
-            self._line(point, f"FAILED ({e})", level=logging.ERROR)
+            self._log_point(point, f"FAILED ({e})", level=logging.ERROR)
             return False
         if finished:
-            self._left.remove(point)
-            again = point.name in self._elsewhere
-            self._line(point, "finished by another runner" if again else "finished before")
+            self._remaining.remove(point)
+            by_other = point.name in self._elsewhere
+            self._log_point(point, "finished by another runner" if by_other else "finished before")
             return False
         if is_locked(directory):
             if point.name not in self._elsewhere:
                 self._elsewhere.add(point.name)
-                self._line(point, "is being trained by another runner")
+                self._log_point(point, "is being trained by another runner")
             return False
         return True
 
     def _train(self, group: list[Point]) -> None:
+        """Train points as one program, in a child process, and record what became of them."""
         for point in group:
             (self._out / point.name).mkdir(exist_ok=True)
             clear_error(self._out / point.name)
@@ -215,23 +256,24 @@ class _Board:
         if len(group) == 1:
             command += ["--out", str(first), *group[0].assignments]
         else:
-            listed = [
+            entries = [
                 {"out": str(self._out / p.name), "assignments": list(p.assignments)} for p in group
             ]
-            write_atomically(first / "together.json", json.dumps(listed, indent=1) + "\n")
+            write_atomically(first / "together.json", json.dumps(entries, indent=1) + "\n")
             command += ["--together", str(first / "together.json")]
         status, last = self._relay(group, command, RunFiles(first).log)
         with self._lock:
-            began, expected = self._running.pop(group[0].name)
-            if status == BUSY:  # another runner was faster
-                self._left += group
+            began, estimated = self._running.pop(group[0].name)
+            if status == BUSY:  # another runner has locked a point since `_take`
+                self._remaining += group
                 return
             done = [p for p in group if summary_or_none(self._out / p.name)]
             if len(done) == len(group):
-                took = time.monotonic() - began
-                self._took, self._expected = self._took + took, self._expected + expected
-                self._line(group[0], f"finished in {clock(took)}{self._time_left()}", group)
-            # SIGTERM ends a process that has not yet begun to listen.
+                seconds = time.monotonic() - began
+                self._actual_s += seconds
+                self._estimated_s += estimated
+                self._log_point(group[0], f"finished in {clock(seconds)}{self._time_left()}", group)
+            # SIGTERM kills a process that has not installed its handlers yet.
             stopped = status == PREEMPTED or (status == -SIGTERM and self._stopping.is_set())
             for point in group:
                 if point in done:
@@ -242,20 +284,30 @@ class _Board:
                     self._fail(point, f"exit status {status}: {last}")
 
     def _fail(self, point: Point, error: str) -> None:
+        """Record and log that a point failed."""
         directory = self._out / point.name
         try:
-            # Of runs trained together, those that diverged have an error of their own.
+            # Runs that diverged in a program of several runs have written their own error.
             error = read_error(directory) or error
             write_error(directory, error)
         except OSError as e:
             _log.warning(f"cannot write {RunFiles(directory).error}: {e.strerror}")
         self.failed[point.name] = error
-        self._line(point, f"FAILED ({error})", level=logging.ERROR)
+        self._log_point(point, f"FAILED ({error})", level=logging.ERROR)
 
     def _relay(self, group: list[Point], command: list[str], log: Path) -> tuple[int, str]:
-        """Runs a command, its output in `log`; shows its progress; returns status and last line."""
+        """Run a command and log its progress.
+
+        Args:
+            group: points that the command trains.
+            command: program and arguments.
+            log: file that the output is appended to.
+
+        Returns:
+            The exit status and the last line of the output.
+        """
         with log.open("ab") as output:
-            place = output.tell()
+            start = output.tell()
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -269,34 +321,35 @@ class _Board:
             child.terminate()
         last, ended = "", False
         with log.open("rb") as lines:
-            lines.seek(place)
+            lines.seek(start)
             while True:
                 line = lines.readline()
                 if line:
                     last = line.decode(errors="replace").strip() or last
                     if last.startswith(("step", "resuming", "checkpoint")):
                         with self._lock:
-                            self._line(group[0], last, group)
+                            self._log_point(group[0], last, group)
                 elif ended:
                     break
-                else:  # what it wrote before it ended is still to be read
+                else:  # read once more after the end: output may have come since the last read
                     ended = child.poll() is not None
-                    time.sleep(0 if ended else _LOOK_S)
+                    time.sleep(0 if ended else _POLL_S)
         self._children.discard(child)
         return child.wait(), last
 
-    def _line(
+    def _log_point(
         self, point: Point, text: str, group: Sequence[Point] = (), level: int = logging.INFO
     ) -> None:
-        what = " ".join(point.assignments[:2])
+        """Log a line about a point; `group` is the points trained with it, itself included."""
+        assignments = " ".join(point.assignments[:2])
         others = f" and {len(group) - 1} with it" if len(group) > 1 else ""
         number = f"{self._number[point.name]}/{len(self._number)}"
-        _log.log(level, f"[{number}] {what}{others}: {text}")
+        _log.log(level, f"[{number}] {assignments}{others}: {text}")
 
     def _time_left(self) -> str:
-        """How long the points left will take here, if they miss their estimates as others did."""
-        waiting = sum(p.cost.seconds for p in self._left)
-        scale = self._took / self._expected
+        """Return words on the time left; estimates are scaled by actual / estimated seconds."""
+        waiting = sum(p.cost.seconds for p in self._remaining)
+        scale = self._actual_s / self._estimated_s
         now = time.monotonic()
         running = [max(0, seconds * scale - (now - t)) for t, seconds in self._running.values()]
         total = (waiting * scale + sum(running)) / (len(running) + 1)

@@ -78,7 +78,7 @@ def grid(what: str, axes: Axes) -> dict[str, Any]:
     }
 
 
-def studies() -> dict[str, dict[str, Any]]:
+def shipped_sweeps() -> dict[str, dict[str, Any]]:
     """Return every shipped sweep by its path under sweeps/."""
     return {f"tiny/{k}": v for k, v in _tiny().items()} | {
         f"paper/{k}": v for k, v in _paper().items()
@@ -206,9 +206,9 @@ def _features() -> list[str]:
     return [s if s == "none" else f"model.features={s},{outcome}" for s in sets]
 
 
-def text_of(path: str) -> str:
+def sweep_text(path: str) -> str:
     """Return the text of a study's file, e.g. "tiny/ladder"."""
-    sweep = studies()[path]
+    sweep = shipped_sweeps()[path]
     head = (
         "# Written by `python -m ligr_jax.scaling.shipped sweeps`; change it there.\n"
         "# `ligr sweep` runs it without a server, `wandb sweep` and `wandb agent` with one.\n"
@@ -219,10 +219,10 @@ def text_of(path: str) -> str:
 
 def write(directory: Path) -> None:
     """Write every study under `directory`."""
-    for path in studies():
+    for path in shipped_sweeps():
         file = directory / f"{path}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, text_of(path))
+        write_atomically(file, sweep_text(path))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Sweep files and their points: a W&B sweep of method `grid`, read and checked without a server.
+"""Sweep files and their points.
 
-A point's directory is named by the digest of its configuration, so a point that several files ask
-for is one run, and a sweep started again finds what it has done.
+A sweep file is a W&B sweep of method `grid`; no server is needed to read and check it. A point is
+one run. Its directory is named by the digest of its configuration, so a point that occurs in
+several files is trained once, and a sweep that is started again finds its finished runs.
 """
 
 import difflib
@@ -23,12 +24,17 @@ from ligr_jax.progress import clock
 from ligr_jax.runs.directory import summary_or_none
 from ligr_jax.scaling.estimate import Estimate, Estimator
 from ligr_jax.scaling.ladder import configure
-from ligr_jax.scaling.shipped import studies, text_of
+from ligr_jax.scaling.shipped import shipped_sweeps, sweep_text
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A point as files ask for it: their names, and its assignments."""
+class PointSpec:
+    """A point as written in a sweep file.
+
+    Attributes:
+        sweeps: names of the sweeps that contain the point.
+        assignments: assignments of the point, `name=value`.
+    """
 
     sweeps: tuple[str, ...]
     assignments: tuple[str, ...]
@@ -36,7 +42,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a sweep: who asks for it, the configuration that makes, and what it will cost."""
+    """One run of a sweep.
+
+    Attributes:
+        sweeps: names of the sweeps that contain the point.
+        assignments: its assignments, those for all points included.
+        config: the resulting configuration.
+        cost: estimated cost.
+    """
 
     sweeps: tuple[str, ...]
     assignments: tuple[str, ...]
@@ -45,10 +58,11 @@ class Point:
 
     @property
     def name(self) -> str:
+        """Name of the run directory: the digest of the configuration."""
         return digest(self.config)
 
     def to_json(self) -> dict[str, Any]:
-        """What sweep.json keeps of it."""
+        """Return the entry of the point in sweep.json."""
         return {
             "run": self.name,
             "sweeps": list(self.sweeps),
@@ -57,15 +71,18 @@ class Point:
         }
 
 
-def read_sweep(path: Path) -> list[Asked]:
-    """The grid of a sweep file's parameters, the last of them changing fastest.
+def read_sweep(path: Path) -> list[PointSpec]:
+    """Return the points of a sweep file.
 
     Args:
         path: a file, or the name of a shipped sweep, e.g. "tiny/ladder".
 
+    Returns:
+        The product of the parameters' values; the last parameter changes fastest.
+
     Raises:
-        ConfigError: not a W&B sweep of method `grid` with `value` or `values` for each parameter,
-            or neither a file nor a shipped sweep.
+        ConfigError: `path` is neither a file nor a shipped sweep, or the file is not a W&B sweep of
+            method `grid` with `value` or `values` for each parameter.
     """
     try:
         raw = yaml.safe_load(_text_of_sweep(path))
@@ -88,17 +105,17 @@ def read_sweep(path: Path) -> list[Asked]:
         values = [spec["value"]] if "value" in spec else spec["values"]
         axes.append([f"{name}={_text(v)}" for v in values])
     sweep = (str(raw.get("name", path.stem)),)
-    return [Asked(sweep, point) for point in itertools.product(*axes)]
+    return [PointSpec(sweep, point) for point in itertools.product(*axes)]
 
 
 def _text_of_sweep(path: Path) -> str:
-    """The text of a file, or of a shipped sweep where no file has its name."""
+    """Return the text of a file or, if no file has this name, of a shipped sweep."""
     name = path.as_posix()
     if path.suffix or path.exists():
         return read_text(path)
-    if name in studies():
-        return text_of(name)
-    near = difflib.get_close_matches(name, studies(), 1)
+    if name in shipped_sweeps():
+        return sweep_text(name)
+    near = difflib.get_close_matches(name, shipped_sweeps(), 1)
     meant = f"; did you mean {near[0]}?" if near else ";"
     raise ConfigError(
         f"{name}: neither a file nor a shipped sweep{meant} `ligr sweep --list` lists those"
@@ -106,6 +123,7 @@ def _text_of_sweep(path: Path) -> str:
 
 
 def _text(value: Any) -> str:
+    """Return a value of a sweep file as an assignment has it."""
     if isinstance(value, list):
         return join_list(map(_text, value))
     short = f"{value:g}" if isinstance(value, float) else ""
@@ -113,95 +131,117 @@ def _text(value: Any) -> str:
 
 
 def plan_points(
-    asked: Sequence[Asked],
+    specs: Sequence[PointSpec],
     data: Path,
     extra: Sequence[str] = (),
     devices: Callable[[str], Devices] = describe_devices,
 ) -> list[Point]:
-    """Configurations and costs of all points, every one shape-checked; the cheapest first.
+    """Configure and estimate all points; the shapes of every model are checked.
 
-    extra: assignments for every point.
-    devices: The devices that will train, by the type of activations.
+    Args:
+        specs: points of sweep files; points with equal configurations are merged.
+        data: directory of prepared data.
+        extra: assignments for every point.
+        devices: function from the data type of activations to the devices that will train.
+
+    Returns:
+        The points in order of increasing FLOPs.
 
     Raises:
-        ConfigError: a point that cannot run, named by its assignments.
+        ConfigError: a point cannot run; the message has its assignments.
     """
-    estimator, manifest, points = Estimator(data, devices), load_manifest(data), dict[str, Point]()
-    for each in asked:
-        given = (*each.assignments, *extra)
+    estimator = Estimator(data, devices)
+    manifest = load_manifest(data)
+    points = dict[str, Point]()
+    for spec in specs:
+        assignments = (*spec.assignments, *extra)
         try:
-            config = configure(manifest, data, given)
-            point = Point(each.sweeps, given, config, estimator(config))
+            config = configure(manifest, data, assignments)
+            point = Point(
+                sweeps=spec.sweeps,
+                assignments=assignments,
+                config=config,
+                cost=estimator(config),
+            )
         except ProbeError:
             raise
         except LigrError as e:
-            raise ConfigError(f"point {' '.join(given)}: {e}") from e
-        before = points.get(point.name)
-        if before:
-            sweeps = tuple(dict.fromkeys((*before.sweeps, *point.sweeps)))
-            point = replace(before, sweeps=sweeps)
+            raise ConfigError(f"point {' '.join(assignments)}: {e}") from e
+        known = points.get(point.name)
+        if known:
+            sweeps = tuple(dict.fromkeys((*known.sweeps, *point.sweeps)))
+            point = replace(known, sweeps=sweeps)
         points[point.name] = point
     return sorted(points.values(), key=lambda p: p.cost.flops)
 
 
-def only(points: Sequence[Point], wanted: Sequence[str]) -> list[Point]:
-    """The points that match every word: an assignment, or the beginning of a run's name.
+def select_points(points: Sequence[Point], words: Sequence[str]) -> list[Point]:
+    """Return the points that match every word.
+
+    Args:
+        points: points of the sweeps.
+        words: each an assignment, the name of a sweep, or the beginning of a run's name.
 
     Raises:
-        ConfigError: no point does.
+        ConfigError: no point matches.
     """
     kept = [
         p
         for p in points
-        if all(w in p.assignments or w in p.sweeps or p.name.startswith(w) for w in wanted)
+        if all(w in p.assignments or w in p.sweeps or p.name.startswith(w) for w in words)
     ]
-    if wanted and not kept:
+    if words and not kept:
         raise ConfigError(
-            f"--only {' '.join(wanted)}: no point matches; give assignments as the table shows "
+            f"--only {' '.join(words)}: no point matches; give assignments as the table shows "
             f"them (e.g. {points[0].assignments[0]}), a sweep's name, or a run's"
         )
     return kept
 
 
-def corrected(points: Sequence[Point], out: Path) -> list[Point]:
-    """The points with the seconds that finished runs of `out` suggest: the median of actual over
-    estimated scales all."""
+def calibrate_seconds(points: Sequence[Point], out: Path) -> list[Point]:
+    """Scale the estimated seconds by the median ratio of actual to estimated seconds.
+
+    Args:
+        points: points of the sweeps.
+        out: directory of the runs; those that have finished give the ratios.
+    """
     ratios = []
     for point in points:
-        took = seconds_of(summary_or_none(out / point.name) or {})
-        if took:
-            ratios.append(took / point.cost.seconds)
+        seconds = run_seconds(summary_or_none(out / point.name) or {})
+        if seconds:
+            ratios.append(seconds / point.cost.seconds)
     scale = float(np.median(ratios)) if ratios else 1.0
     return [replace(p, cost=replace(p.cost, seconds=p.cost.seconds * scale)) for p in points]
 
 
-def seconds_of(summary: dict[str, Any]) -> float:
-    """From a finished run's start to its summary; 0 where it does not say."""
+def run_seconds(summary: dict[str, Any]) -> float:
+    """Return the seconds from the start of a run to its summary; 0 if the summary lacks them."""
     parts = ("start_seconds", "seconds", "eval_seconds")
     seconds = [summary.get(k) for k in parts]
     numbers = [s for s in seconds if isinstance(s, int | float)]
     return float(sum(numbers)) if len(numbers) == len(parts) else 0.0
 
 
-def table_of(points: Sequence[Point]) -> str:
-    """The points with what they will cost, as aligned text, and what all of them will."""
+def format_points(points: Sequence[Point]) -> str:
+    """Return a table of the points with their estimated costs, and a line with the total."""
     rows = [("run", "what", "steps", "tokens", "dense", "tables", "FLOPs", "memory", "time")]
     for p in points:
-        c = p.cost
+        cost = p.cost
         rows.append(
             (
                 p.name,
                 " ".join(p.assignments),
-                f"{c.steps:,}",
-                f"{c.tokens:.2e}",
-                f"{c.dense:,}",
-                f"{c.tables:,}",
-                f"{c.flops:.2e}",
-                f"{c.memory_bytes / 2**20:.0f} MiB",
-                clock(c.seconds),
+                f"{cost.steps:,}",
+                f"{cost.tokens:.2e}",
+                f"{cost.dense:,}",
+                f"{cost.tables:,}",
+                f"{cost.flops:.2e}",
+                f"{cost.memory_bytes / 2**20:.0f} MiB",
+                clock(cost.seconds),
             )
         )
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(v.ljust(w) for v, w in zip(r, widths)).rstrip() for r in rows]
-    total = sum(p.cost.flops for p in points), clock(sum(p.cost.seconds for p in points))
-    return "\n".join([*lines, f"{len(points)} points, {total[0]:.2e} FLOPs, about {total[1]}"])
+    flops = sum(p.cost.flops for p in points)
+    time = clock(sum(p.cost.seconds for p in points))
+    return "\n".join([*lines, f"{len(points)} points, {flops:.2e} FLOPs, about {time}"])

@@ -1,4 +1,4 @@
-"""Checks of all that has digests: prepared data, runs, sweeps, exported tables, semantic ids."""
+"""Verification of everything with digests: data, runs, sweeps, exported tables, semantic ids."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,10 +30,14 @@ _BLOCK = 65_536  # rows of a table read together
 _THREADS = 8
 
 
-class Checked(NamedTuple):
-    """A thing that was checked. problem: what is damaged or cannot be read; "" where nothing is.
+class CheckResult(NamedTuple):
+    """Result of the check of one file or directory.
 
-    note: what could not be checked, or what is set aside.
+    Attributes:
+        path: the file or directory.
+        kind: kind of content, e.g. "checkpoint".
+        problem: the damage, or why it cannot be read; "" if there is none.
+        note: a remark, e.g. that there is nothing to compare with.
     """
 
     path: str
@@ -42,18 +46,25 @@ class Checked(NamedTuple):
     note: str = ""
 
 
-def verify(path: Path) -> Iterator[Checked]:
-    """Check what lies in a directory, whatever it is; nothing is changed.
+def verify(path: Path) -> Iterator[CheckResult]:
+    """Check the content of a directory, without changing anything.
+
+    Args:
+        path: prepared data, a run, the directory of a sweep, exported tables, or a model of
+            semantic ids.
+
+    Yields:
+        A result for each file or directory with a digest.
 
     Raises:
-        LigrError: there is nothing here that has digests.
+        LigrError: the directory has no content of these kinds.
     """
     if (path / "manifest.json").exists():
         yield from _data(path)
     elif (path / INDEX).exists():
         yield from _export(path)
     elif (path / "model.json").exists():
-        yield _checked(path, "semantic ids", lambda: _load_model(path))
+        yield _check(path, "semantic ids", lambda: _load_model(path))
     elif _is_run(path):
         yield from _run(path)
     elif path.is_dir() and ((path / SWEEP).exists() or any(map(_is_run, path.iterdir()))):
@@ -69,93 +80,98 @@ def _is_run(path: Path) -> bool:
     return RunFiles(path).exists or RunFiles(path).checkpoints.exists()
 
 
-def _checked(path: Path, kind: str, check: Callable[[], object], note: str = "") -> Checked:
+def _check(path: Path, kind: str, check: Callable[[], object], note: str = "") -> CheckResult:
+    """Return the result of a check that raises an error for damage."""
     try:
         check()
     except (LigrError, OSError) as e:
-        return Checked(str(path), kind, str(e), note)
-    return Checked(str(path), kind, note=note)
+        return CheckResult(str(path), kind, str(e), note)
+    return CheckResult(str(path), kind, note=note)
 
 
-def _data(path: Path) -> Iterator[Checked]:
-    manifest = _checked(path / "manifest.json", "manifest", lambda: load_manifest(path))
+def _data(path: Path) -> Iterator[CheckResult]:
+    manifest = _check(path / "manifest.json", "manifest", lambda: load_manifest(path))
     yield manifest
     if manifest.problem:
         return
 
-    def check(file: Shard) -> Checked:
+    def check(file: Shard) -> CheckResult:
         try:
             problem = damage(path / file.file, file)
         except LigrError as e:
             problem = str(e)
-        return Checked(str(path / file.file), "shard", problem)
+        return CheckResult(str(path / file.file), "shard", problem)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         yield from pool.map(check, files_of(load_manifest(path)))
 
 
-def _run(path: Path) -> Iterator[Checked]:
+def _run(path: Path) -> Iterator[CheckResult]:
     files = RunFiles(path)
-    yield _checked(files.config, "configuration", lambda: load_config(path))
+    yield _check(files.config, "configuration", lambda: load_config(path))
     if files.metrics.exists():
-        yield _checked(files.metrics, "metrics", lambda: read_rows(files.metrics))
+        yield _check(files.metrics, "metrics", lambda: read_rows(files.metrics))
     if files.summary.exists():
-        yield _checked(files.summary, "summary", lambda: load_summary(path))
+        yield _check(files.summary, "summary", lambda: load_summary(path))
     for number in reversed(steps_in(files.checkpoints)):
         step = files.checkpoints / str(number)
         if is_sealed(step):
-            yield _checked(step, "checkpoint", partial(require_intact, step))
+            yield _check(step, "checkpoint", partial(require_intact, step))
         else:
             note = f"not checked: it has no {DIGESTS}, as those of earlier releases"
-            yield Checked(str(step), "checkpoint", note=note)
+            yield CheckResult(str(step), "checkpoint", note=note)
     for aside in sorted(files.checkpoints.glob("*.damaged*")):
-        yield Checked(str(aside), "checkpoint", note="set aside by its run: damaged")
+        yield CheckResult(str(aside), "checkpoint", note="set aside by its run: damaged")
 
 
-def _sweep(path: Path) -> Iterator[Checked]:
+def _sweep(path: Path) -> Iterator[CheckResult]:
     if (path / SWEEP).exists():
-        yield _checked(path / SWEEP, "points", lambda: read_listed(path / SWEEP))
+        yield _check(path / SWEEP, "points", lambda: read_listed(path / SWEEP))
     if (path / PREDICTION).exists():
-        yield _checked(path / PREDICTION, "prediction", lambda: read_registered(path / PREDICTION))
+        yield _check(path / PREDICTION, "prediction", lambda: read_registered(path / PREDICTION))
     for run in sorted(p for p in path.iterdir() if p.is_dir() and _is_run(p)):
         yield from _run(run)
 
 
-def _export(path: Path) -> Iterator[Checked]:
-    index = _checked(path / INDEX, "index", lambda: load_index(path))
+def _export(path: Path) -> Iterator[CheckResult]:
+    index = _check(path / INDEX, "index", lambda: load_index(path))
     yield index
     if index.problem:
         return
     about = load_index(path)
     for name, digest in about.get("files", {}).items():
-        yield _checked(path / name, "metadata", partial(_require_digest, path / name, digest))
+        yield _check(path / name, "metadata", partial(_require_digest, path / name, digest))
     for name, table in about["tables"].items():
         folder = table_directory(path, name)
-        yield _checked(folder, "table", partial(_read_table, folder, table))
+        yield _check(folder, "table", partial(_read_table, folder, table))
 
 
 def _require_digest(path: Path, digest: str) -> None:
     with file_errors("read", path):
-        found = digest_file(path)
-    if found != digest:
-        raise LigrError(f"{path} has xxh64 {found}, {digest} was written; export the tables again")
+        actual = digest_file(path)
+    if actual != digest:
+        raise LigrError(f"{path} has xxh64 {actual}, {digest} was written; export the tables again")
 
 
 def _read_table(path: Path, about: dict[str, int]) -> None:
-    """Read every chunk of a table: each has a checksum.
+    """Read every chunk of a table, so that its checksum is compared.
+
+    Args:
+        path: directory of the table.
+        about: entry of the table in the index.
 
     Raises:
         LigrError: a file is missing, of another size, or damaged.
     """
-    found = bytes_of(path)
-    if found != about["bytes"]:
+    size = bytes_of(path)
+    if size != about["bytes"]:
         raise LigrError(
-            f"{path} has {found:,} bytes, {about['bytes']:,} were written; export it again"
+            f"{path} has {size:,} bytes, {about['bytes']:,} were written; export it again"
         )
-    for array, wanted in arrays_of(about["rows"], about["width"], about["bits"]).items():
+    for array, expected in arrays_of(about["rows"], about["width"], about["bits"]).items():
         try:
             opened = existing_array(path / array)
-            if (opened.dtype.name, opened.shape) != wanted:
+            if (opened.dtype.name, opened.shape) != expected:
                 raise ValueError(f"it is {opened.dtype.name} {list(opened.shape)}")
             for first in range(0, about["rows"], _BLOCK):
                 opened[first : min(first + _BLOCK, about["rows"])].read().result()

@@ -9,7 +9,7 @@ from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.verify import DamagedData, require_undamaged
 from ligr_jax.errors import FileError
 from ligr_jax.scaling.runner import run_sweep
-from ligr_jax.scaling.sweep import Asked, plan_points
+from ligr_jax.scaling.sweep import PointSpec, plan_points
 from ligr_jax.train.evaluate import evaluate_run
 from ligr_jax.train.loop import train
 from ligr_jax.train.together import train_together
@@ -51,7 +51,7 @@ def test_damaged_data_are_refused_before_anything_is_trained_or_measured(
 ) -> None:
     flip(next(data.glob("members-*")))
     config = small_config(data)
-    points = plan_points([Asked(("a",), ("train.seed=1",))], data, SMALL)
+    points = plan_points([PointSpec(("a",), ("train.seed=1",))], data, SMALL)
     for start in (
         lambda: train(config, tmp_path / "run"),
         lambda: train_together([config], [tmp_path / "group"]),

@@ -15,7 +15,7 @@ from ligr_jax.scaling.report.study import study
 
 
 def write_runs(directory: Path) -> None:
-    """Six runs on a law; one that diverged, one whose only action has no labels."""
+    """Six runs that follow a law, one that diverged, and one whose only action has no labels."""
     for k in range(8):
         compute = 10.0 ** (10 + k / 2)
         row = {"flops_model": compute, "validation/ne": 0.8 + compute**-0.05}

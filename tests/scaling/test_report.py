@@ -32,7 +32,7 @@ def write_ladder(root: Path, rungs: int = 6, **changes: Numbers) -> Path:
 
 
 class Page(HTMLParser):
-    """Checks nesting and collects ids, tags, attributes and text."""
+    """A parser that checks nesting and collects ids, tags, attributes and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Page(HTMLParser):
 
 
 def test_one_report_at_a_time_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The files of two reports are not mixed, and a report may be written beside a training."""
+    """Files of two reports are not mixed; a report can be written while the run is trained."""
     runs = write_ladder(tmp_path, rungs=2)
     write, written = report.write_atomically, list[str]()
 

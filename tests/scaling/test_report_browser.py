@@ -1,4 +1,4 @@
-"""The page in a real browser, from a file: it loads in silence, draws, sorts, filters, explains."""
+"""The page in a real browser: it loads without messages, draws, sorts, filters and explains."""
 
 import html
 import json
@@ -63,7 +63,7 @@ document.body.append(Object.assign(document.createElement("pre"),
 
 
 def browse(page: Path, profile: Path, *options: str) -> tuple[str, str]:
-    """The document after its scripts have run, and what the browser logged."""
+    """Return the document after its scripts have run, and the messages of the browser."""
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     command += [f"--user-data-dir={profile}", "--virtual-time-budget=5000", *options]
     done = subprocess.run(

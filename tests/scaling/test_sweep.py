@@ -1,4 +1,4 @@
-"""Sweeps: shipped files are valid for W&B and for us; runners share a directory, die and resume."""
+"""Sweeps: shipped files are valid for W&B and for `ligr`; runners share a directory and resume."""
 
 import importlib.util
 import json
@@ -27,7 +27,13 @@ from ligr_jax.scaling.fit.registered import score
 from ligr_jax.scaling.ladder import PRESETS, configure
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.runner import run_sweep
-from ligr_jax.scaling.sweep import Asked, corrected, only, plan_points, read_sweep
+from ligr_jax.scaling.sweep import (
+    PointSpec,
+    calibrate_seconds,
+    plan_points,
+    read_sweep,
+    select_points,
+)
 from tests.train.runs import SMALL
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -50,7 +56,7 @@ def test_shipped_files_are_what_the_code_writes(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit, match="2"):
         main(["sweep", "--print", "tiny/lader"])
     written = {str(p.relative_to(SWEEPS))[:-5]: p.read_text() for p in SWEEPS.rglob("*.yaml")}
-    assert written == {path: shipped.text_of(path) for path in shipped.studies()}
+    assert written == {path: shipped.sweep_text(path) for path in shipped.shipped_sweeps()}
     for path in written:
         assert read_sweep(Path(path)) == read_sweep(SWEEPS / f"{path}.yaml")
     forms = {path.partition("/")[0]: set() for path in written}
@@ -93,21 +99,21 @@ def test_dials_follow_and_what_is_said_outright_wins(prepared: Path) -> None:
     assert all(configure(manifest, prepared, [f"preset={name}"]) for name in PRESETS)
 
 
-def grid(*assignments: str) -> list[Asked]:
-    return [Asked(("test",), (a,)) for a in assignments]
+def grid(*assignments: str) -> list[PointSpec]:
+    return [PointSpec(("test",), (a,)) for a in assignments]
 
 
 def test_a_point_of_two_sweeps_is_one_run(prepared: Path) -> None:
-    asked = [Asked(("a",), ("model.width=32",)), Asked(("b",), ("change=model.width=32",))]
-    (point,) = plan_points(asked, prepared, SMALL[1:])
+    specs = [PointSpec(("a",), ("model.width=32",)), PointSpec(("b",), ("change=model.width=32",))]
+    (point,) = plan_points(specs, prepared, SMALL[1:])
     assert point.sweeps == ("a", "b")
-    assert only([point], ["b"]) == [point]
+    assert select_points([point], ["b"]) == [point]
     with pytest.raises(ConfigError, match="no point matches"):
-        only([point], ["model.width=33"])
+        select_points([point], ["model.width=33"])
 
 
 def test_a_budget_is_spent_within_two_percent(prepared: Path, tmp_path: Path) -> None:
-    """`train.flops` says how long to train; what is counted while training agrees."""
+    """`train.flops` sets the number of steps; the FLOPs counted during training agree with it."""
     small = [a for a in SMALL if not a.startswith("train.steps")]
     (point,) = plan_points(grid("train.flops=2e8"), prepared, [*small, "eval.splits=validation"])
     assert point.cost.flops == pytest.approx(2e8, rel=0.02)
@@ -134,7 +140,7 @@ def test_a_sweep_from_points_to_page(
     capsys: pytest.CaptureFixture[str],
     said: list[str],
 ) -> None:
-    """Two points, one of which diverges: the other is finished, drawn, and not trained again."""
+    """Of two points one diverges: the other one finishes, is reported, and is not trained again."""
     monkeypatch.setattr("os.environ", child_env)
     short = [*SMALL, "train.steps=10", "train.max_bad_steps=2"]
     points = plan_points(grid("optim.dense_lr=1e-3", "optim.dense_lr=1e30"), prepared, short)
@@ -149,7 +155,7 @@ def test_a_sweep_from_points_to_page(
     assert good.cost.tokens == pytest.approx(counted["tokens"], rel=0.02)
     assert counted["together"] == together
     took = counted["start_seconds"] + counted["seconds"] + counted["eval_seconds"]
-    assert corrected([good], tmp_path)[0].cost.seconds == pytest.approx(took)
+    assert calibrate_seconds([good], tmp_path)[0].cost.seconds == pytest.approx(took)
     listed = json.loads((tmp_path / "sweep.json").read_text())["points"]
     assert {p["run"] for p in listed} == {good.name, bad.name}
     assert run_sweep([good], prepared, tmp_path, 1) == DONE
@@ -171,7 +177,7 @@ def test_a_damaged_summary_stops_no_sweep_and_a_finished_one_is_only_read(
     assert run_sweep(points, prepared, tmp_path, 1) == DONE  # nothing is written
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     (tmp_path / points[0].name / "summary.json").write_text("")
-    assert len(corrected(points, tmp_path)) == 2
+    assert len(calibrate_seconds(points, tmp_path)) == 2
     assert run_sweep(points, prepared, tmp_path, 1) == FAILED
     assert f"{points[0].name}/summary.json: the file is empty" in said[-1]
     assert any("[2/2]" in line and "finished before" in line for line in said[-3:])
@@ -180,7 +186,7 @@ def test_a_damaged_summary_stops_no_sweep_and_a_finished_one_is_only_read(
 def test_two_runners_share_a_sweep_and_one_takes_over_what_a_killed_one_left(
     prepared: Path, tmp_path: Path, child_env: dict[str, str]
 ) -> None:
-    """No point is trained twice, and the run in progress goes on from its checkpoint."""
+    """No point is trained twice, and the interrupted run continues from its checkpoint."""
     file = tmp_path / "two.yaml"
     values = {"optim.dense_lr": {"values": [1e-3, 2e-3]}}
     file.write_text(yaml.safe_dump({"method": "grid", "parameters": values}))
@@ -233,14 +239,14 @@ def test_a_runner_waits_for_a_point_that_another_trains(
 def test_largest_rung_is_predicted_once_from_the_others(
     prepared: Path, tmp_path: Path, said: list[str]
 ) -> None:
-    """From the ladder and its other seeds; not from other sweeps, nor from the largest run."""
+    """The law is fitted to the ladder and its other seeds, not to other sweeps."""
     rungs = [(8, 1), (8, 2), (12, 2), (16, 2), (24, 2), (32, 2)]
     ladder = [(f"model.width={w}", f"model.depth={d}") for w, d in rungs]
-    asked = [Asked(("ladder",), (*rung, "train.seed=0")) for rung in ladder]
-    asked += [Asked(("seeds",), (*rung, "train.seed=1")) for rung in ladder[:3]]
-    asked += [Asked(("width",), ("model.width=64",))]  # the largest, but of no ladder
+    specs = [PointSpec(("ladder",), (*rung, "train.seed=0")) for rung in ladder]
+    specs += [PointSpec(("seeds",), (*rung, "train.seed=1")) for rung in ladder[:3]]
+    specs += [PointSpec(("width",), ("model.width=64",))]  # the largest, but of no ladder
     fixed = [a for a in SMALL if not a.startswith(("model.width", "model.depth"))]
-    points = plan_points(asked, prepared, fixed)
+    points = plan_points(specs, prepared, fixed)
     largest = largest_of_ladder(points)
     assert largest is not None
     assert largest.config.model.width == 32
@@ -260,7 +266,7 @@ def test_largest_rung_is_predicted_once_from_the_others(
     predict_largest(largest, points, tmp_path / "other")
     assert "no prediction" in said[-1]
     assert not (tmp_path / "other").exists()
-    assert largest_of_ladder(plan_points(asked[-1:], prepared, SMALL[1:])) is None
+    assert largest_of_ladder(plan_points(specs[-1:], prepared, SMALL[1:])) is None
 
 
 RUNNER = """
@@ -280,7 +286,7 @@ assert main([*command, "--dry-run"]) == 1
 def test_the_runner_starts_no_accelerator(
     prepared: Path, tmp_path: Path, child_env: dict[str, str]
 ) -> None:
-    """Where JAX has none, only the child that looks for one fails; its variables stay as given."""
+    """Without an accelerator only the child that needs one fails, in an unchanged environment."""
     file = tmp_path / "one.yaml"
     file.write_text("method: grid\nparameters: {model.depth: {value: 1}}\n")
     command = [sys.executable, "-c", RUNNER, "sweep", str(file), "--data", str(prepared)]
@@ -319,7 +325,7 @@ def test_a_child_does_not_join_the_cluster_of_its_runner() -> None:
 def test_a_signal_stops_a_sweep_whose_points_save(
     prepared: Path, tmp_path: Path, child_env: dict[str, str]
 ) -> None:
-    """With status 85, in one line, and without calling a point failed."""
+    """The exit status is 85, the message is one line, and no point counts as failed."""
     file = tmp_path / "two.yaml"
     file.write_text("method: grid\nparameters: {optim.dense_lr: {values: [1e-3, 2e-3]}}\n")
     command = [sys.executable, "-m", "ligr_jax", "sweep", str(file), "--data", str(prepared)]
@@ -356,7 +362,7 @@ def _wait(ready, process: subprocess.Popen[str] | None = None) -> None:
 
 
 def _child_of(pid: int) -> int:
-    """The one child of a process, whichever thread started it."""
+    """Return the only child of a process; any thread may have started it."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     (child,) = [int(word) for text in lists for word in text.read_text().split()]
     return child

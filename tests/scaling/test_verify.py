@@ -1,4 +1,4 @@
-"""`ligr verify`: every class of file that has a digest, named where one bit of it is flipped."""
+"""`ligr verify` names a file of every kind that has a digest if one of its bits is flipped."""
 
 import json
 import shutil
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ligr_jax.cli import main
-from ligr_jax.scaling.runner import _list
-from ligr_jax.scaling.sweep import Asked, plan_points
+from ligr_jax.scaling.runner import record_points
+from ligr_jax.scaling.sweep import PointSpec, plan_points
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.model import SidModel
 from ligr_jax.tables.export import Source, export
@@ -20,10 +20,11 @@ from tests.train.runs import SMALL
 
 @pytest.fixture
 def place(prepared: Path, finished: Path, tmp_path: Path) -> Path:
-    """Data, a sweep of one run, exported tables and a model of semantic ids."""
+    """A directory with data, a sweep of one run, exported tables and a model of semantic ids."""
     shutil.copytree(prepared, tmp_path / "data")
     shutil.copytree(finished, tmp_path / "sweep" / "run")
-    _list(plan_points([Asked(("a",), ("train.seed=1",))], prepared, SMALL), tmp_path / "sweep")
+    points = plan_points([PointSpec(("a",), ("train.seed=1",))], prepared, SMALL)
+    record_points(points, tmp_path / "sweep")
     table = jnp.asarray(np.random.default_rng(0).normal(size=(700, 4)), jnp.float32)
     for bits in (8, 32):
         export([Source("item_id", table, 700, 4)], tmp_path / f"export{bits}", bits)
