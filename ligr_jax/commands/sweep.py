@@ -49,11 +49,11 @@ class _Print(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: object, name: Any, option: object = None
     ) -> None:
-        from ligr_jax.scaling.shipped import studies, text_of
+        from ligr_jax.scaling.shipped import shipped_sweeps, sweep_text
 
-        if name not in studies():
+        if name not in shipped_sweeps():
             parser.error(f"--print {name}: no shipped sweep has this name; see `ligr sweep --list`")
-        print(text_of(name), end="")
+        print(sweep_text(name), end="")
         parser.exit()
 
 

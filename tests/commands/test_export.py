@@ -74,4 +74,4 @@ def test_a_finished_export_is_kept_and_a_run_is_needed(
     assert main([*command, "--bits", "8", "--overwrite"]) == 0
     assert load_index(tmp_path / "out")["tables"]["item_id"]["bits"] == 8
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "other")]) == 1
-    assert "no run directory" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err

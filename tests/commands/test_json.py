@@ -64,6 +64,11 @@ CASES: dict[str, tuple[str, int, Callable[[Any], bool]]] = {
         0,
         lambda said: said["predicted"]["value"] > 0 and said["predicted"]["low"] is None,
     ),
+    "predict": (
+        "run --split validation --out predictions.parquet",
+        0,
+        lambda said: said["rows"] > 0 and said["file"] == "predictions.parquet",
+    ),
     "prepare": (
         "log.parquet --out prepared --actions click --numeric age --fractions 0.5,0.25,0.25",
         0,
@@ -130,8 +135,14 @@ def test_stdout_is_strict_json_and_nothing_else(
     ("words", "message"),
     [
         ("eval run --split train --step 7", "no checkpoint 7"),
-        ("fit runs.csv --metric loss --axis C --floor 0.1 --form line", "--floor 0.1: only"),
-        ("fit runs.csv --metric loss --axis C --unique loss", "--unique loss: only"),
+        (
+            "fit runs.csv --metric loss --axis C --floor 0.1 --form line",
+            "--floor 0.1 applies to --form power only",
+        ),
+        (
+            "fit runs.csv --metric loss --axis C --unique loss",
+            "--unique loss applies to --form chinchilla",
+        ),
         ("fit runs.csv --metric loss --axis C --at 1e18", "--at names the run to predict"),
         ("plan --runs ladder --flops 1e30", "decades beyond"),
         ("prepare log.parquet --out other --actions clik", "clik"),
