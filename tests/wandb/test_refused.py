@@ -9,7 +9,8 @@ import pytest
 from ligr_jax.cli import main
 from ligr_jax.config import ConfigError, TrackConfig
 from ligr_jax.runs.rows import read_rows
-from ligr_jax.runs.wandb_env import WandbOptions, check_wandb, wandb_options
+from ligr_jax.runs.wandb_check import check_wandb
+from ligr_jax.runs.wandb_env import WandbOptions, wandb_options
 from tests.train.runs import SMALL
 from tests.wandb.server import Run, WandbServer
 from tests.wandb.test_mirror import SESSION
