@@ -1,4 +1,4 @@
-"""Output without a reader or without room on its disk changes nothing else."""
+"""Output and messages without a reader or without room on the disk do not stop a command."""
 
 import os
 import subprocess
@@ -8,12 +8,14 @@ import pytest
 
 # Prints more than a pipe holds, starts a file, and prints again.
 COMMAND = """
-import sys
+import logging, sys
 from ligr_jax.console import make_output_safe
+from ligr_jax.messages import show_messages
 lost = make_output_safe()
+show_messages()
 print("first")
 print("x" * 1_000_000)
-print("to stderr", file=sys.stderr)
+logging.getLogger("ligr_jax.module").info("to stderr")
 with open(sys.argv[1], "w") as file:
     assert file.fileno() > 2
     file.write("whole")
