@@ -225,6 +225,7 @@ def _children(node: Any) -> Iterable[tuple[str, Any]]:
 
 def _build(kind: Any, raw: Any, name: str = "") -> Any:
     """Return a value of type `kind` from plain values, of which lists become tuples."""
+    # Dataclasses: every field is built by its type; unknown fields are an error.
     if dataclasses.is_dataclass(kind):
         _expect(isinstance(raw, Mapping), name, raw, "an object")
         hints = typing.get_type_hints(kind)
@@ -242,6 +243,7 @@ def _build(kind: Any, raw: Any, name: str = "") -> Any:
             return kind(**fields)  # type: ignore[operator]
         except TypeError as e:  # a field without a default is missing
             raise ConfigError(f"{name or 'the configuration'}: {e}") from e
+    # Containers and literals.
     origin = typing.get_origin(kind)
     if origin is tuple:
         _expect(isinstance(raw, list | tuple), name, raw, "a list")
@@ -254,6 +256,7 @@ def _build(kind: Any, raw: Any, name: str = "") -> Any:
         _expect(isinstance(raw, Mapping), name, raw, "an object")
         item = typing.get_args(kind)[1]
         return {k: _build(item, v, f"{name}.{k}") for k, v in raw.items()}
+    # Scalars. JSON has one type of number, and bool is a subclass of int in Python.
     if kind is bool or kind is str:
         _expect(isinstance(raw, kind), name, raw, {bool: "true or false", str: "a text"}[kind])
     if kind is int or kind is float:

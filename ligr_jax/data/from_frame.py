@@ -88,6 +88,7 @@ def batch_from_frame(
         BadInput: a column is missing or has a wrong type, or a value is not valid. The message has
             the row of the frame (from 0), the column, the value and the remedy.
     """
+    # Parse the frame as a log. Absent actions become columns of unknown labels.
     table = _to_polars(frame)
     for name in [a for a in model.actions if a not in table.columns]:
         table = table.with_columns(pl.Series(name, [None] * table.height, dtype=pl.Int8))
@@ -176,18 +177,22 @@ class _FrameColumns:
         }
 
     def take(self, column: str, index: np.ndarray) -> np.ndarray:
+        """Return the values of `session`, `timestamp_ms` or `weight`."""
         return self._stored[column][index]
 
     def feature(self, name: str, index: np.ndarray) -> np.ndarray:
+        """Return the values of a feature that is not a bag."""
         return self._parsed[feature_column(name)].to_numpy()[index]
 
     def bag(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
+        """Return the first `size` ids of bags, padded with `MISSING`."""
         lists = self._parsed[feature_column(name)]
         lengths = lists.list.len().to_numpy()
         ids = lists.filter(lists.list.len() > 0).explode(empty_as_null=False).to_numpy()
         return Bags.from_lengths(lengths, ids).padded(index, size)
 
     def label(self, action: str, index: np.ndarray) -> np.ndarray:
+        """Return the labels of an action."""
         return self._parsed[action_column(action)].to_numpy()[index]
 
 
@@ -207,6 +212,7 @@ def _column(feature: Feature) -> Column:
 
 
 def _kind(feature: Feature) -> Kind:
+    """Return the kind of the log column of a feature."""
     if feature.bag:
         return "bag"
     return "numeric" if feature.kind == "bucket" else feature.kind

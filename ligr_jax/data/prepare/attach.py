@@ -68,6 +68,7 @@ def attach_semantic_ids(
     if out.resolve() == prepared.resolve():
         raise BadInput(f"--out {out} is the prepared data itself; choose another directory")
 
+    # The output has linked histories, an extended item table, and a manifest with both digests.
     def build(work: Path, made_by: Mapping[str, Any]) -> Manifest:
         require_undamaged(prepared, records.manifest)  # the output gets new digests
         prefixes = _by_item(table, records)

@@ -30,6 +30,7 @@ def canonical_source(directory: Path) -> LogSource:
     Raises:
         BadInput: `log.json`, the item table or all log files are absent.
     """
+    # Files of the log, without the item table.
     schema = load_schema(directory)
     items = directory / schema.items if schema.items else None
     if items and not items.is_file():
@@ -46,6 +47,7 @@ def canonical_source(directory: Path) -> LogSource:
         for file in files:
             yield from read_batches(file, batch_rows, on_bad_row)
 
+    # Roles of the columns: optional columns of the schema that are present, and unused columns.
     present = list(dict.fromkeys(n for f in files for n in column_names(f)))
     truth = [f"p_{a}" for a in schema.actions] if schema.truth else []
     roles = {*RESERVED, *schema.actions, *schema.columns, *truth}

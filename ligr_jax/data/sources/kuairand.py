@@ -114,6 +114,7 @@ def kuairand_source(directory: Path) -> LogSource:
     Raises:
         BadInput: a file or a column is missing.
     """
+    # Files; missing ones are an error.
     directory = _data(directory)
     logs = _logs(directory)
     lacking = kuairand_marks(directory)
@@ -124,6 +125,7 @@ def kuairand_source(directory: Path) -> LogSource:
         )
     if lacking:
         raise BadInput("; ".join(lacking))
+    # Videos and users are in memory, because every batch is joined with them.
     video_file, user_file, history = (_only(directory, start) for start in NEEDED)
     assert video_file is not None
     items, videos = _videos(read_whole(video_file))
@@ -134,6 +136,7 @@ def kuairand_source(directory: Path) -> LogSource:
             for batch in read_batches(path, batch_rows, on_bad_row):
                 yield _impressions(batch, videos, users)
 
+    # A row of the history file has many impressions, so its batches have fewer rows.
     def context(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
         assert history is not None
         row = 1
