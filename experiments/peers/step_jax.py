@@ -43,7 +43,8 @@ class Side:
         self.config = configured(folder, impressions, settings)
         records = Records(self.config.data.dir)
         self.trainer = Trainer(self.config, records, folder / "run")
-        fresh, self.step, _ = self.trainer._start()
+        fresh = self.trainer._start()
+        self.step = self.trainer.step_fn
         pairs = [next(self.trainer.batches) for _ in range(batches)]
         for i, (batch, lists) in enumerate(pairs):
             ids = {name: as_rows(lists[name].local, index) for name, index in batch.ids.items()}

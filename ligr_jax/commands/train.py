@@ -84,11 +84,11 @@ def _run(args: argparse.Namespace) -> int:
     preset = [f"preset={args.preset}"] if args.preset else []
     manifest, common = load_manifest(args.data), [*preset, *_warm(args), *args.assignments]
     if args.together:
-        from ligr_jax.train.together import train_together
+        from ligr_jax.train.vmapped import train_vmapped
 
         runs = _read_group(args.together)
         configs = [configure(manifest, args.data, [*common, *given]) for _, given in runs]
-        for summary in train_together(configs, [out for out, _ in runs]):
+        for summary in train_vmapped(configs, [out for out, _ in runs]):
             _show(summary, configs[0], f"{summary['run']}  ")
         return 0
     config = configure(manifest, args.data, common)

@@ -1,7 +1,7 @@
 """Runner of a sweep: trains its points in child processes of `ligr train`.
 
 Points that differ only in seed and learning rates can be trained as one program
-(`ligr_jax.train.together`).
+(`ligr_jax.train.vmapped`).
 
 Several runners may work in one directory. The process that trains a run locks its directory; the
 operating system releases the lock when the process ends. A runner trains the points that are not
@@ -48,7 +48,7 @@ from ligr_jax.runs.wandb_env import without_run_names
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.sweep import Point
 from ligr_jax.stop import stop_request
-from ligr_jax.train.together import groupable
+from ligr_jax.train.vmapped import plan_run_batches
 
 _log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class _Scheduler:
             free = [point for point in list(self._remaining) if self._is_free(point)]
             if not free:
                 return [], bool(self._remaining)
-            first = groupable([p.config for p in free], self._together)[0]
+            first = plan_run_batches([p.config for p in free], self._together)[0]
             group = [free[index] for index in first]
             for point in group:
                 self._remaining.remove(point)

@@ -30,7 +30,7 @@ from ligr_jax.sid.model import SidModel, load_model
 from ligr_jax.sid.train_rqkmeans import RQKMeansTraining
 from ligr_jax.sid.train_rqvae import RQVAETraining
 from ligr_jax.stop import stop_request
-from ligr_jax.train.loop import Preempted, stopped
+from ligr_jax.train.loop import Preempted, stop_message
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def _advance(training: Training, last: int, out: Path, every_s: float) -> Any:
                 _save(path, number, state)
                 saved = time.monotonic()
             if stop.is_set() and number < last:
-                _log.warning(stopped(stop, number))
+                _log.warning(stop_message(stop, number))
                 raise Preempted
     return state
 

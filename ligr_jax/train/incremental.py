@@ -1,17 +1,18 @@
-"""Incremental training: a day's data alone, held to what earlier training knew (LiRank 3.6).
+"""Incremental training: new data alone, with a Fisher penalty for earlier data (LiRank 3.6).
 
     loss + lambda / 2 [alpha (w - w_0)^T H_0 (w - w_0)
                        + (1 - alpha) (w - w_{t-1})^T H_{t-1} (w - w_{t-1})]
 
-from w = alpha w_0 + (1 - alpha) w_{t-1}, where w_0 is the model trained from nothing, w_{t-1} the
-newest one, and H the diagonal empirical Fisher of each on its own training data. Both terms
-together are one quadratic, up to a constant: importance H = alpha H_0 + (1 - alpha) H_{t-1} about
-the mean of w_0 and w_{t-1} weighted by their parts of it (`ligr_jax.train.ewc`). Statistics of
-batches start as the mixture of both runs' too, and nothing holds them.
+Training starts from w = alpha w_0 + (1 - alpha) w_{t-1}. Here w_0 is the cold model, which was
+trained from random weights, w_{t-1} the newest model, and H the diagonal empirical Fisher
+information of each on its own training data. Up to a constant, both terms together are one
+quadratic (`ligr_jax.train.ewc`): its Fisher information is H = alpha H_0 + (1 - alpha) H_{t-1}, and
+its anchor is the mean of w_0 and w_{t-1} weighted by their parts of H. Batch statistics start as
+the same mixture of both runs and have no penalty.
 
-The rest is the training of any run: its data are the impressions between `data.edges`, with all
-that came before as history. A row optimizer's accumulators go on from w_{t-1}, since they tell how
-much is known of a row; Adam's moments and the schedule start anew.
+All else is as in any run. The data are the impressions between `data.edges`, with all earlier ones
+as history. The accumulators of a row optimizer continue from w_{t-1}, because they measure how
+much is known of each row; Adam's moments and the schedule start from zero.
 
     ligr train --data DATA --out day-1 --warm-start day-0 --cold-weights cold \\
         data.edges=T0,T1,T2,T2 train.warm.cold_weight=0.1 train.warm.fisher_weight=10
@@ -20,7 +21,7 @@ much is known of a row; Adam's moments and the schedule start anew.
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,75 +44,141 @@ from ligr_jax.train.state import TrainState
 
 _log = logging.getLogger(__name__)
 
-_TOGETHER = 16  # gradients of impressions held at a time
-# What two models may differ in and still have weights that mean the same.
-_FREE = ("prior", "dropout", "dtype", "remat", "unroll", "implementation", "table_init")
+_PER_STEP = 16  # impressions whose gradients are in memory at the same time
+# Settings that may differ between two models whose weights have the same meaning.
+_MAY_DIFFER = ("prior", "dropout", "dtype", "remat", "unroll", "implementation", "table_init")
 _ONE_DEVICE = ("mesh.data=1", "mesh.model=1", "mesh.fsdp=false", "mesh.placement=auto")
 
-Weights = dict[str, Any]  # a model's parameters on the host, whole tables [V, E] by name
+HostParams = dict[str, Any]  # parameters on the host, with complete tables [V, E] by name
+
+
+class Penalty(NamedTuple):
+    """The quadratic penalty of earlier runs.
+
+    Attributes:
+        fisher: diagonal Fisher information.
+        anchor_params: parameters at the minimum of the penalty.
+    """
+
+    fisher: HostParams
+    anchor_params: HostParams
+
+
+class WarmWeights(NamedTuple):
+    """What earlier runs contribute to the first state of a run, on the host.
+
+    Attributes:
+        params: parameters to start from.
+        stats: batch statistics to start from.
+        row_states: state of the row optimizer by table; None if the optimizers differ.
+        penalty: None without a penalty.
+    """
+
+    params: HostParams
+    stats: Any
+    row_states: Any
+    penalty: Penalty | None
 
 
 def warm_assignments(run: Path, cold: Path | None = None) -> list[str]:
-    """What `--warm-start` and `--cold-weights` say: where the runs are, and which runs they are."""
+    """Return the assignments of `--warm-start` and `--cold-weights`.
+
+    Args:
+        run: directory of the newest run.
+        cold: directory of the run that was trained from random weights.
+
+    Returns:
+        Assignments with the directories and with the digests that identify the runs.
+    """
     runs = [run] if cold is None else [run, cold]
-    named = [f"train.warm.run={run}", *([f"train.warm.cold_run={cold}"] if cold else [])]
-    return [*named, f"train.warm.digest={'-'.join(digest(load_config(r)) for r in runs)}"]
+    assignments = [f"train.warm.run={run}"]
+    if cold is not None:
+        assignments.append(f"train.warm.cold_run={cold}")
+    digests = "-".join(digest(load_config(r)) for r in runs)
+    return [*assignments, f"train.warm.digest={digests}"]
 
 
-def warm_start(config: Config, layout: Layout, fresh: TrainState) -> TrainState:
-    """A fresh state with the weights of earlier runs, and held to them where a penalty is asked.
+def warm_start(config: Config, layout: Layout, state: TrainState) -> TrainState:
+    """Return the initial state with the weights of earlier runs, and with a penalty if one is set.
 
-    Earlier runs are restored on one device, which their tables must fit.
+    Earlier runs are restored on one device, so its memory must hold their tables.
+
+    Args:
+        config: configuration of the run; see `train.warm`.
+        layout: layout of its tables.
+        state: its initial state, which gives shapes and shardings.
 
     Raises:
-        ConfigError: an earlier run is of another model, has no checkpoint, is not the run that
-            `train.warm.digest` names, or the optimizer of the tables cannot hold them.
+        ConfigError: an earlier run has another model or no checkpoint, it is not the run that
+            `train.warm.digest` identifies, or the table optimizer cannot have a penalty.
     """
-    _refuse(config)
+    _require_possible(config)
+    return _on_devices(layout, state, _combine(config))
+
+
+def _combine(config: Config) -> WarmWeights:
+    """Return the weighted mean of the earlier runs, and their penalty."""
     warm = config.train.warm
-    mean, stats, weighted, importance, rows = None, None, None, None, None
-    shares = {warm.run: 1 - warm.cold_weight}  # on the first day both may be one run
+    params: Any = None
+    stats: Any = None
+    row_states: Any = None
+    fisher: Any = None
+    fisher_params: Any = None  # sum of shares times fisher * params
+
+    # On the first day both runs may be the same directory.
+    shares = {warm.run: 1 - warm.cold_weight}
     if warm.cold_weight:
         shares[warm.cold_run] = shares.get(warm.cold_run, 0) + warm.cold_weight
+
     for run, share in shares.items():
-        same = load_config(Path(run)).data.digest == config.data.digest
-        data = Path(config.data.dir) if same else None  # the data may have moved since
-        evaluator, state = restore(Path(run), data, batch=1, assignments=_ONE_DEVICE)
+        # The data of an earlier run may have moved since; equal data are where this run's are.
+        same_data = load_config(Path(run)).data.digest == config.data.digest
+        data = Path(config.data.dir) if same_data else None
+        evaluator, earlier = restore(Path(run), data, batch=1, assignments=_ONE_DEVICE)
         _require_same_model(config, evaluator.config, run)
-        weights = jax.device_get(state.params)
-        mean = _add(mean, share, weights)
-        stats = _add(stats, share, jax.device_get(state.stats))
+        earlier_params = jax.device_get(earlier.params)
+        params = _add_scaled(params, share, earlier_params)
+        stats = _add_scaled(stats, share, jax.device_get(earlier.stats))
         if run == warm.run:
-            rows = _accumulators(config, evaluator, state)
+            row_states = _row_states(config, evaluator, earlier)
         if warm.fisher_weight and share:
-            _log.info(f"measuring which weights {run} relies on")
-            h = fisher(evaluator, state, warm.examples, config.train.seed)
-            importance = _add(importance, share, h)
-            weighted = _add(weighted, share, jax.tree.map(np.multiply, h, weights))
-        del state, weights
-    center = None
+            _log.info(f"measuring the Fisher information of {run}")
+            h = fisher_information(evaluator, earlier, warm.examples, config.train.seed)
+            fisher = _add_scaled(fisher, share, h)
+            weighted = jax.tree.map(np.multiply, h, earlier_params)
+            fisher_params = _add_scaled(fisher_params, share, weighted)
+        del earlier, earlier_params  # tables of two runs need not fit in memory
+
+    penalty = None
     if warm.fisher_weight:
-        center = jax.tree.map(
-            lambda sum_, h, w: np.where(h > 0, sum_ / np.where(h > 0, h, 1), w),
-            weighted,
-            importance,
-            mean,
+        # Without Fisher information there is no penalty, and any anchor serves.
+        anchor_params = jax.tree.map(
+            lambda total, h, w: np.where(h > 0, total / np.where(h > 0, h, 1), w),
+            fisher_params,
+            fisher,
+            params,
         )
-    return _placed(layout, fresh, mean, stats, importance, center, rows)
+        penalty = Penalty(fisher=fisher, anchor_params=anchor_params)
+    return WarmWeights(params=params, stats=stats, row_states=row_states, penalty=penalty)
 
 
-def fisher(evaluator: Evaluator, state: TrainState, examples: int, seed: int) -> Weights:
-    """The diagonal empirical Fisher information of a run on its training data.
+def fisher_information(
+    evaluator: Evaluator, state: TrainState, examples: int, seed: int
+) -> HostParams:
+    """Return the diagonal empirical Fisher information of a run on its training data.
 
         H = sum_n w_n (dl_n / dw)^2 / sum_n w_n
 
-    l_n is the cross-entropy of impression n summed over its known actions, w_n its weight; squares
-    of gradients of single impressions, not of a batch's. The rank loss is no likelihood of an
-    impression, and is left out. Of a table, rows that no sampled impression reaches have 0.
+    l_n is the cross-entropy of impression n, summed over its known actions, and w_n its weight.
+    Gradients of single impressions are squared, not gradients of a batch. The rank loss is not the
+    likelihood of an impression and is left out. Table rows that no sampled impression looks up have
+    zero information.
 
     Args:
-        evaluator: of the run, on one device; state: the run's there.
-        examples: about how many impressions to take, by whole rows of the plan drawn at random.
+        evaluator: evaluator of the run, on one device.
+        state: state of the run on that device.
+        examples: approximate number of impressions; complete rows of the packing plan are sampled.
+        seed: seed of the sample.
 
     Returns:
         float32 arrays like the parameters, on the host.
@@ -120,62 +187,80 @@ def fisher(evaluator: Evaluator, state: TrainState, examples: int, seed: int) ->
     plan = plan_for(records, config, "train")
     rng = np.random.default_rng(seed)
     assemble = Assembler(records, plan, config.model)
-    mapper = UniqueIdMapper(config.model, whole_batch=False)
+    map_ids = UniqueIdMapper(config.model, whole_batch=False)
     total = jax.tree.map(jnp.zeros_like, state.params)
-    add = jax.jit(partial(_add_squares, evaluator), donate_argnums=0)
-    seen = 0.0
+    add = jax.jit(partial(_add_squared_grads, evaluator), donate_argnums=0)
+    weight_sum = 0.0
     for row in rng.permutation(len(plan)):
-        batch, unique_ids = mapper(assemble(np.array([row])))
-        total = add(total, state, batch, {t: d.local for t, d in unique_ids.items()})
-        seen += float(batch.weight.sum())
+        batch, unique_ids = map_ids(assemble(np.array([row])))
+        total = add(total, state, batch, {t: ids.local for t, ids in unique_ids.items()})
+        weight_sum += float(batch.weight.sum())
         examples -= int((batch.weight > 0).sum())
         if examples <= 0:
             break
-    return jax.tree.map(lambda x: np.asarray(x) / np.float32(max(seen, 1e-9)), total)
+    divisor = np.float32(max(weight_sum, 1e-9))
+    information: HostParams = jax.tree.map(lambda x: np.asarray(x) / divisor, total)
+    return information
 
 
-def _add_squares(
-    evaluator: Evaluator, total: Any, state: TrainState, batch: Batch, own: dict[str, jax.Array]
+def _add_squared_grads(
+    evaluator: Evaluator,
+    total: Any,
+    state: TrainState,
+    batch: Batch,
+    local: dict[str, jax.Array],
 ) -> Any:
-    """The total with each impression's weighted squared gradient added; one row of a plan."""
+    """Add the weighted squared gradient of each impression of a batch of one row.
+
+    Args:
+        evaluator: evaluator of the run.
+        total: sum so far, a pytree like the parameters.
+        state: state of the run.
+        batch: a batch of one row, whose ids are indices into `local`.
+        local: int32 [1, u] by table, unique ids of the batch.
+    """
     dense, tables = split_tables(state.params)
-    rows = gather_rows(evaluator.layout, tables, own)
+    rows_nUE = gather_rows(evaluator.layout, tables, local)
 
-    def losses(weights: Any) -> jax.Array:  # [N]
-        variables = {"params": weights[0], STATISTICS: state.stats, ROWS: {TABLES: weights[1]}}
-        z = evaluator.model.apply(variables, batch)[0].astype(jnp.float32)
-        y = batch.labels[0]
-        return jnp.where(y >= 0, jax.nn.softplus(z) - z * (y > 0), 0).sum(-1)
+    def losses(weights: Any) -> jax.Array:
+        """Return the cross-entropy of each impression, [N]."""
+        dense, rows_nUE = weights
+        variables = {"params": dense, STATISTICS: state.stats, ROWS: {TABLES: rows_nUE}}
+        logits_NA = evaluator.model.apply(variables, batch)[0].astype(jnp.float32)
+        labels_NA = batch.labels[0]
+        entropy_NA = jax.nn.softplus(logits_NA) - logits_NA * (labels_NA > 0)
+        return jnp.where(labels_NA >= 0, entropy_NA, 0).sum(-1)
 
-    _, pull = jax.vjp(losses, (dense, rows))
+    # One vector-Jacobian product per impression, `per_step` of them at a time. Impressions that
+    # fill the last step have zero weight.
+    _, vjp = jax.vjp(losses, (dense, rows_nUE))
     n = batch.weight.shape[1]
-    together = min(_TOGETHER, n)
-    steps = -(-n // together)
-    # Impressions that fill up the last group have no weight.
-    one_hot = jnp.pad(jnp.eye(n), ((0, steps * together - n), (0, 0)))
-    weight = jnp.pad(batch.weight[0], (0, steps * together - n))
+    per_step = min(_PER_STEP, n)
+    steps = -(-n // per_step)
+    one_hot = jnp.pad(jnp.eye(n), ((0, steps * per_step - n), (0, 0)))
+    weight = jnp.pad(batch.weight[0], (0, steps * per_step - n))
 
-    def add(sums: Any, group: Any) -> tuple[Any, None]:
-        ((dense_g, rows_g),) = jax.vmap(pull)(group[0])
+    def add(sums: Any, impressions: Any) -> tuple[Any, None]:
+        cotangents, weights = impressions
+        (grads,) = jax.vmap(vjp)(cotangents)
         squares = jax.tree.map(
-            lambda s, g: s + jnp.einsum("n,n...->...", group[1], g * g), sums, (dense_g, rows_g)
+            lambda s, g: s + jnp.einsum("n,n...->...", weights, g * g), sums, grads
         )
         return squares, None
 
-    zero = jax.tree.map(jnp.zeros_like, (dense, rows))
-    groups = (one_hot.reshape(steps, together, n), weight.reshape(steps, together))
-    (of_dense, of_rows), _ = jax.lax.scan(add, zero, groups)
+    zeros = jax.tree.map(jnp.zeros_like, (dense, rows_nUE))
+    impressions = (one_hot.reshape(steps, per_step, n), weight.reshape(steps, per_step))
+    (dense_sum, rows_sum), _ = jax.lax.scan(add, zeros, impressions)
+
+    # Rows of the batch are added to their tables; padding is out of range and dropped.
     dense_total, table_total = split_tables(total)
-    new = jax.tree.map(jnp.add, dense_total, of_dense)
-    return {
-        **new,
-        TABLES: {
-            t: x.at[own[t][0]].add(of_rows[t][0], mode="drop") for t, x in table_total.items()
-        },
+    new_tables = {
+        t: x.at[local[t][0]].add(rows_sum[t][0], mode="drop") for t, x in table_total.items()
     }
+    return {**jax.tree.map(jnp.add, dense_total, dense_sum), TABLES: new_tables}
 
 
-def _refuse(config: Config) -> None:
+def _require_possible(config: Config) -> None:
     warm = config.train.warm
     if jax.process_count() > 1:
         raise ConfigError(
@@ -188,66 +273,64 @@ def _refuse(config: Config) -> None:
             "optim.table_optimizer=adamw moves all rows; choose another, e.g. rowwise_adagrad"
         )
     runs = [r for r in (warm.run, warm.cold_run) if r]
-    found = "-".join(digest(load_config(Path(r))) for r in runs)
-    if found != warm.digest:
+    digests = "-".join(digest(load_config(Path(r))) for r in runs)
+    if digests != warm.digest:
         raise ConfigError(
-            f"train.warm.digest={warm.digest!r}, but {' and '.join(runs)} have {found}; start with "
-            "--warm-start and --cold-weights, which fill it in"
+            f"train.warm.digest={warm.digest!r}, but {' and '.join(runs)} have {digests}; start "
+            "with --warm-start and --cold-weights, which fill it in"
         )
 
 
 def _require_same_model(config: Config, other: Config, run: str) -> None:
     ours, theirs = flatten(config.model), flatten(other.model)
     for name in ours | theirs:
-        if name not in _FREE and ours.get(name) != theirs.get(name):
+        if name not in _MAY_DIFFER and ours.get(name) != theirs.get(name):
             raise ConfigError(
                 f"{run} has model.{name}={theirs.get(name)}, this run {ours.get(name)}: weights "
-                "go on in the model they were trained in; give the same values"
+                "continue only in the model they were trained in; give the same values"
             )
 
 
-def _add(total: Any, share: float, tree: Any) -> Any:
+def _add_scaled(total: Any, share: float, tree: Any) -> Any:
     scaled = jax.tree.map(lambda x: np.float32(share) * x, tree)
     return scaled if total is None else jax.tree.map(np.add, total, scaled)
 
 
-def _accumulators(config: Config, evaluator: Evaluator, state: TrainState) -> Any:
-    """What the optimizer of rows knows of each table; None where it is another optimizer."""
+def _row_states(config: Config, evaluator: Evaluator, state: TrainState) -> Any:
+    """Return the row optimizer's state by table; None if the run has another row optimizer."""
     if config.optim.table_optimizer != evaluator.config.optim.table_optimizer:
         return None
     rows = jax.device_get(state.opt_state.get("rows"))
     return rows and {t: s.inner if isinstance(s, EwcState) else s for t, s in rows.items()}
 
 
-def _placed(
-    layout: Layout,
-    fresh: TrainState,
-    weights: Any,
-    stats: Any,
-    importance: Any,
-    center: Any,
-    rows: Any,
-) -> TrainState:
-    """Host trees, tables by name, as a state that lives where `fresh` does."""
+def _on_devices(layout: Layout, state: TrainState, warm: WarmWeights) -> TrainState:
+    """Return warm weights as a state with the shardings of the initial state."""
 
-    def packed(tree: Any) -> Any:
-        dense, tables = split_tables(tree)
+    def as_stored(params: HostParams) -> HostParams:
+        dense, tables = split_tables(params)
         return {**dense, TABLES: layout.pack(tables)} if tables else dense
 
-    params, opt_state = packed(weights), dict(fresh.opt_state)
-    if rows is not None:
-        kept = layout.pack(rows)
+    opt_state = dict(state.opt_state)
+    if warm.row_states is not None:
+        stored = layout.pack(warm.row_states)
         opt_state["rows"] = {
-            name: s._replace(inner=kept[name]) if isinstance(s, EwcState) else kept[name]
+            name: s._replace(inner=stored[name]) if isinstance(s, EwcState) else stored[name]
             for name, s in opt_state["rows"].items()
         }
-    if importance is not None:
-        of_dense, h = split_tables(packed(importance))
-        around, c = split_tables(packed(center))
-        opt_state["dense"] = (EwcState(of_dense, around), *opt_state["dense"][1:])
+    if warm.penalty is not None:
+        dense_fisher, table_fisher = split_tables(as_stored(warm.penalty.fisher))
+        dense_anchor, table_anchor = split_tables(as_stored(warm.penalty.anchor_params))
+        dense_penalty = EwcState(fisher=dense_fisher, anchor_params=dense_anchor)
+        opt_state["dense"] = (dense_penalty, *opt_state["dense"][1:])
         opt_state["rows"] = {
-            name: s._replace(fisher=h[name], anchor_params=c[name])
+            name: s._replace(fisher=table_fisher[name], anchor_params=table_anchor[name])
             for name, s in opt_state["rows"].items()
         }
-    warm = fresh._replace(params=params, opt_state=opt_state, stats=stats)
-    return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), warm, fresh)
+    warm_state = state._replace(
+        params=as_stored(warm.params), opt_state=opt_state, stats=warm.stats
+    )
+    placed: TrainState = jax.tree.map(
+        lambda x, initial: jax.device_put(x, initial.sharding), warm_state, state
+    )
+    return placed

@@ -1,13 +1,12 @@
-"""The training loop: prepared data and a configuration in, a finished run directory out.
+"""The training loop: from prepared data and a configuration to a finished run directory.
 
-Killed at any moment and started again, it goes on from its newest checkpoint and ends with the same
-parameters, bit for bit, as if it had never stopped (same devices).
+A run that is killed and started again resumes from its newest checkpoint. On the same devices it
+ends with the same parameters, bit for bit, as a run that was never interrupted.
 """
 
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +30,7 @@ from ligr_jax.train.incremental import warm_start
 from ligr_jax.train.length import steps_of
 from ligr_jax.train.preflight import require_trainable
 from ligr_jax.train.program import Program
-from ligr_jax.train.record import Record
+from ligr_jax.train.recorder import RunRecorder
 from ligr_jax.train.save_clock import SaveClock
 from ligr_jax.train.state import TrainState
 
@@ -39,40 +38,51 @@ _log = logging.getLogger(__name__)
 
 
 class Preempted(SystemExit):
-    """A signal asked to stop; the state is saved, and the same command continues from it."""
+    """A signal requested a stop. The state is saved, and the same command resumes the run."""
 
     def __init__(self) -> None:
         super().__init__(PREEMPTED)
 
 
+class EvaluationStopped(Exception):
+    """A signal requested a stop during an evaluation."""
+
+
 def train(config: Config, out: Path) -> dict[str, Any]:
-    """Trains to the end, evaluates, and returns the summary; a finished run is returned as it is.
+    """Train a run to its end and evaluate it. A finished run is not trained again.
+
+    Args:
+        config: configuration of the run.
+        out: run directory, created if needed.
+
+    Returns:
+        The summary of the run.
 
     Raises:
-        ConfigError: `out` holds another run, or the configuration does not fit the data.
-        Busy: another process is training this run.
-        TrainingDiverged: `train.max_bad_steps` non-finite steps in a row.
-        Preempted: A signal asked to stop; everything is saved.
+        ConfigError: `out` has another run, or the configuration does not fit the data.
+        Busy: another process trains this run.
+        TrainingDiverged: `train.max_bad_steps` steps in a row were not finite.
+        Preempted: a signal requested a stop; everything is saved.
     """
-    done = finished(out, config)
-    if done is None:
+    summary = finished(out, config)
+    if summary is None:
         with lock(out) if is_first() else contextlib.nullcontext():
             _require_one_configuration(config, out)
-            done = finished(out, config)  # by another process meanwhile
-            if done is None:
-                if is_first():  # of several processes, the one that mirrors
+            # Another process may have finished the run before it was locked here.
+            summary = finished(out, config)
+            if summary is None:
+                if is_first():  # the only process that mirrors to W&B
                     check_wandb(config.track)
                 write_or_verify_config(out, config, is_first())
-                data = config.data
-                records = open_verified(data.dir, data.edges, data.digest)
+                records = open_verified(config.data.dir, config.data.edges, config.data.digest)
                 require_trainable(config, records)
                 return Trainer(config, records, out).run()
     _log.info(f"{out} is finished; nothing to do")
-    return done
+    return summary
 
 
 def _require_one_configuration(config: Config, out: Path) -> None:
-    """Raise ConfigError where process 0 of this run has another configuration."""
+    """Raise ConfigError if process 0 of this run has another configuration."""
     first = config_from_json(broadcast_from_first(f"config/{out.name}", config_to_json(config)))
     changed = difference(first, config)
     if changed:
@@ -84,24 +94,26 @@ def _require_one_configuration(config: Config, out: Path) -> None:
 
 
 def splits_to_measure(config: Config, records: Records) -> list[str]:
-    """Of `eval.splits`, those that hold something."""
+    """Return the splits of `eval.splits` that are not empty."""
     return [s for s in config.eval.splits if records.manifest.splits[s].impressions]
 
 
 def peek(batches: TrainBatches) -> MappedBatch:
-    """The next batch, without moving the iterator."""
-    place = batches.get_state()
+    """Return the next batch without advancing the iterator."""
+    position = batches.get_state()
     batch = next(batches)
-    batches.set_state(place)
+    batches.set_state(position)
     return batch
 
 
-class EvaluationStopped(Exception):
-    """A signal asked to stop while a split was measured."""
-
-
 class Training(Protocol):
-    """What `advance` takes through its steps: one run, or several together."""
+    """What `advance` takes through its steps: one run, or several vmapped runs.
+
+    Attributes:
+        config: configuration, for the intervals of evaluations and checkpoints.
+        steps: number of steps of the whole run.
+        stop: the stop request of the process.
+    """
 
     config: Config
     steps: int
@@ -109,57 +121,87 @@ class Training(Protocol):
 
     @property
     def evaluation_due(self) -> bool:
-        """Whether the state was saved while its evaluation was interrupted."""
+        """Whether a signal interrupted the evaluation of the saved state."""
 
     def step(self, state: TrainState) -> tuple[TrainState, Any]:
-        """Dispatches the step of the next batch."""
+        """Dispatch the step of the next batch; return the new state and the metrics."""
 
     def read(self, number: int, metrics: Any) -> None:
-        """Waits for a step's metrics, and takes them in."""
+        """Wait for the metrics of a step and record them."""
 
     def evaluate(self, number: int, state: TrainState) -> None:
-        """Raises EvaluationStopped: a signal asked to stop; the evaluation is still due."""
+        """Evaluate a state on the validation split.
 
-    def save(self, number: int, state: TrainState) -> None: ...
+        Raises:
+            EvaluationStopped: a signal requested a stop; the evaluation remains due.
+        """
+
+    def save(self, number: int, state: TrainState) -> None:
+        """Save a state in the background."""
 
     def wait(self) -> None:
-        """Returns when all saves are on disk."""
+        """Return when all saves are on disk."""
 
 
-def advance(training: Training, state: TrainState, first: int) -> TrainState:
-    """Steps after `first` to the end; the metrics of step n are read after n + 1 is dispatched.
+def advance(training: Training, state: TrainState, first_step: int) -> TrainState:
+    """Train from a step to the end.
+
+    The metrics of a step are read after the next step is dispatched, so that the devices never
+    wait for the host.
+
+    Args:
+        training: the run or runs.
+        state: state after `first_step`; its arrays are donated.
+        first_step: number of steps that are done.
+
+    Returns:
+        The final state.
 
     Raises:
-        Preempted: A stop was requested; everything is saved.
+        Preempted: a signal requested a stop; everything is saved.
     """
-    c, steps = training.config.train, training.steps
-    clock = SaveClock(c.checkpoint_minutes, first)
-    pending: Any = None
-    if stop_agreed(training.stop) or (training.evaluation_due and _stops(training, first, state)):
-        raise halted(training, first)
-    for number in range(first + 1, steps + 1):
+    intervals = training.config.train
+    clock = SaveClock(intervals.checkpoint_minutes, first_step)
+    unread_metrics: Any = None
+
+    # A stop request may precede the first step, and a resumed run may owe an evaluation.
+    if stop_agreed(training.stop):
+        raise preempted(training, first_step)
+    if training.evaluation_due and _evaluation_is_stopped(training, first_step, state):
+        raise preempted(training, first_step)
+
+    for number in range(first_step + 1, training.steps + 1):
         state, metrics = training.step(state)
-        if pending:
-            training.read(number - 1, pending)
-        pending = metrics
+        if unread_metrics:
+            training.read(number - 1, unread_metrics)
+        unread_metrics = metrics
+
+        # All processes decide the same, because they agree on the stop and on the clock.
+        is_last = number == training.steps
         stopping = stop_agreed(training.stop)
-        save = number % c.checkpoint_every == 0 or number == steps or stopping or clock.due(number)
-        evaluate = c.eval_every and number % c.eval_every == 0 and number < steps
+        save = number % intervals.checkpoint_every == 0 or is_last or stopping or clock.due(number)
+        evaluate = (
+            intervals.eval_every and number % intervals.eval_every == 0 and number < training.steps
+        )
+
+        # The counts in the checkpoint and the rows on disk include this step.
         if save or evaluate:
-            training.read(number, pending)
-            pending = None
-        if evaluate:  # before saving: a run killed between the two does it again
-            stopping = _stops(training, number, state) or stopping
+            training.read(number, unread_metrics)
+            unread_metrics = None
+
+        # Evaluate before saving, so that a run killed between the two evaluates again.
+        if evaluate:
+            stopping = _evaluation_is_stopped(training, number, state) or stopping
         if save or stopping:
             training.save(number, state)
             clock.saved()
-        if stopping and number < steps:
-            raise halted(training, number)
+        if stopping and not is_last:
+            raise preempted(training, number)
     return state
 
 
-def _stops(training: Training, number: int, state: TrainState) -> bool:
-    """Evaluate; whether a stop was requested meanwhile."""
+def _evaluation_is_stopped(training: Training, number: int, state: TrainState) -> bool:
+    """Evaluate; return whether a stop was requested meanwhile."""
     try:
         training.evaluate(number, state)
     except EvaluationStopped:
@@ -167,15 +209,15 @@ def _stops(training: Training, number: int, state: TrainState) -> bool:
     return False
 
 
-def halted(training: Training, number: int) -> Preempted:
-    """Wait for the saves and print the last line of a run that a signal stopped."""
+def preempted(training: Training, number: int) -> Preempted:
+    """Wait for the saves, log the last message of a stopped run, and return its exception."""
     training.wait()
-    _log.warning(stopped(training.stop, number))
+    _log.warning(stop_message(training.stop, number))
     return Preempted()
 
 
-def stopped(stop: StopRequest, number: int) -> str:
-    """The last line of a run that a signal stopped."""
+def stop_message(stop: StopRequest, number: int) -> str:
+    """Return the last message of a run that a signal stopped."""
     return f"stopped by {stop.reason} at step {number}; the same command continues from it"
 
 
@@ -186,10 +228,25 @@ def stop_between_batches(stop: StopRequest) -> None:
 
 
 class Trainer:
-    """Everything one run needs, built before the first step."""
+    """One run, with everything that its first step needs.
+
+    Attributes:
+        config: configuration of the run.
+        steps: number of steps of the run.
+        stop: the stop request of the process, while the run trains.
+    """
+
+    stop: StopRequest
 
     def __init__(self, config: Config, records: Records, out: Path) -> None:
-        self.config, self.records = config, records
+        """
+        Args:
+            config: configuration of the run.
+            records: prepared data.
+            out: run directory.
+        """
+        self.config = config
+        self.records = records
         for line in crowded_tables(config.model, records.manifest):
             _log.info(line)
         self.plan: PackingPlan = plan_for(records, config, "train")
@@ -206,82 +263,88 @@ class Trainer:
                 _log.info(line)
         self.evaluator = Evaluator(self.program, records)
         self.batches = train_batches(records, self.plan, config, self.program.process)
-        self.record = Record(config, out, self.steps, self.program.layout)
+        self.recorder = RunRecorder(config, out, self.steps, self.program.layout)
         self.progress = Progress(self.steps, _log)
 
     def run(self) -> dict[str, Any]:
+        """Train from the newest checkpoint to the end; return the summary."""
         began = time.perf_counter()
-        state, self.step_fn, flops_xla = self._start()
-        self.record.start_seconds = time.perf_counter() - began
-        first = int(state.step)
-        if first:
-            _log.info(f"resuming at step {first} of {self.steps}")
-        devices = self.mesh.size
-        with stop_request() as stop, self.record.open(first, state.params, devices):
+        state = self._start()
+        self.recorder.start_seconds = time.perf_counter() - began
+        first_step = int(state.step)
+        if first_step:
+            _log.info(f"resuming at step {first_step} of {self.steps}")
+        recording = self.recorder.open(first_step, state.params, self.mesh.size)
+        with stop_request() as stop, recording:
             self.stop = stop
             ready(stop)
-            state = advance(self, state, first)
-            summary = self._finish(state, flops_xla)
+            state = advance(self, state, first_step)
+            summary = self._finish(state)
         self.batches.close()
         return summary
 
-    def _start(self) -> tuple[TrainState, Callable[..., Any], float | None]:
-        """The state, restored or fresh, and the compiled step with XLA's count of its FLOPs."""
+    def _start(self) -> TrainState:
+        """Compile the step; return the restored state, or the initial one."""
         example = self.program.shard_batch(peek(self.batches))
-        restored = self.record.restore(self.program.abstract_state(example.batch))
+        restored = self.recorder.restore(self.program.abstract_state(example.batch))
         if restored is None:
             state = self.program.init_state(example.batch)
             if self.config.train.warm.run:
                 state = warm_start(self.config, self.program.layout, state)
         else:
-            state, place = restored
-            self.batches.set_state(place)
-        compiled = self.program.compile_step(example)
-        # XLA counts what one device does.
-        per_device = (compiled.cost_analysis() or {}).get("flops")
-        return state, compiled, per_device * self.mesh.size if per_device else None
+            state, position = restored
+            self.batches.set_state(position)
+        self.step_fn = self.program.compile_step(example)
+        return state
+
+    def _step_flops(self) -> float | None:
+        """Return XLA's count of the FLOPs of a step on all devices; None if there is none."""
+        device_flops = (self.step_fn.cost_analysis() or {}).get("flops")
+        return device_flops * self.mesh.size if device_flops else None
 
     def step(self, state: TrainState) -> tuple[TrainState, Any]:
-        waiting = time.perf_counter()
+        began = time.perf_counter()
         inputs = self.program.shard_batch(next(self.batches))
-        self.record.meter.waited(time.perf_counter() - waiting)
-        return self.step_fn(state, inputs)
+        self.recorder.meter.waited(time.perf_counter() - began)
+        new_state, metrics = self.step_fn(state, inputs)
+        return new_state, metrics
 
     def read(self, number: int, metrics: Any) -> None:
-        row = self.record.read(number, {k: float(v) for k, v in jax.device_get(metrics).items()})
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        row = self.recorder.add_step(number, values)
         if row:
             note = f"loss {row['train/loss']:.4f}  {row['tokens_per_s']:,.0f} tok/s"
             self.progress.show(number, note)
 
     def evaluate(self, number: int, state: TrainState) -> None:
-        self.record.evaluation_due = True
-        self.record.evaluated(number, self._measure(state, "validation"))
+        self.recorder.evaluation_due = True
+        self.recorder.add_evaluation(number, self._measure(state, "validation"))
 
     @property
     def evaluation_due(self) -> bool:
-        return self.record.evaluation_due
+        return self.recorder.evaluation_due
 
     def _measure(self, state: TrainState, split: str) -> dict[str, Any]:
         return self.evaluator(state, split, lambda *_: stop_between_batches(self.stop))
 
     def save(self, number: int, state: TrainState) -> None:
-        self.record.save(number, state, self.batches.get_state())
+        self.recorder.save(number, state, self.batches.get_state())
 
     def wait(self) -> None:
-        self.record.checkpoints.wait()
+        self.recorder.checkpoints.wait()
 
-    def _finish(self, state: TrainState, flops_xla: float | None) -> dict[str, Any]:
-        """Evaluates the final state and writes summary.json."""
+    def _finish(self, state: TrainState) -> dict[str, Any]:
+        """Evaluate the final state and write the summary."""
         began = time.perf_counter()
         splits = splits_to_measure(self.config, self.records)
         try:
-            measured = [self._measure(state, split) for split in splits]
+            evaluations = [self._measure(state, split) for split in splits]
         except EvaluationStopped:
-            raise halted(self, self.steps) from None
-        return self.record.finish(
-            measured,
-            time.perf_counter() - began,
-            self.plan.packing,
-            int(state.bad_total),
-            flops_xla,
+            raise preempted(self, self.steps) from None
+        return self.recorder.finish(
+            evaluations=evaluations,
+            eval_seconds=time.perf_counter() - began,
+            packing=self.plan.packing,
+            bad_steps=int(state.bad_total),
+            flops_xla=self._step_flops(),
         )

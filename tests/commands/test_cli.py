@@ -14,7 +14,7 @@ from ligr_jax.errors import LigrError
 from ligr_jax.exit_status import BUSY
 from ligr_jax.lock import Busy
 from ligr_jax.tables.zarr import DamagedTable, ExportError
-from ligr_jax.train.record import TrainingDiverged
+from ligr_jax.train.recorder import TrainingDiverged
 
 
 def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

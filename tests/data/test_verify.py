@@ -12,7 +12,7 @@ from ligr_jax.scaling.runner import run_sweep
 from ligr_jax.scaling.sweep import PointSpec, plan_points
 from ligr_jax.train.evaluate import evaluate_run
 from ligr_jax.train.loop import train
-from ligr_jax.train.together import train_together
+from ligr_jax.train.vmapped import train_vmapped
 from tests.train.runs import SMALL, small_config
 
 
@@ -54,7 +54,7 @@ def test_damaged_data_are_refused_before_anything_is_trained_or_measured(
     points = plan_points([PointSpec(("a",), ("train.seed=1",))], data, SMALL)
     for start in (
         lambda: train(config, tmp_path / "run"),
-        lambda: train_together([config], [tmp_path / "group"]),
+        lambda: train_vmapped([config], [tmp_path / "group"]),
         lambda: evaluate_run(finished, "test", data),
         lambda: run_sweep(points, data, tmp_path / "sweep", 1),
     ):

@@ -20,7 +20,7 @@ from ligr_jax.tables.sparse import RowGrads, UpdateScalars, sgd, update_rows
 from ligr_jax.tables.table import TABLES
 from ligr_jax.train.evaluate import restore
 from ligr_jax.train.ewc import EwcState, penalized_rows
-from ligr_jax.train.incremental import _ONE_DEVICE, fisher, warm_assignments, warm_start
+from ligr_jax.train.incremental import _ONE_DEVICE, fisher_information, warm_assignments, warm_start
 from ligr_jax.train.loop import train
 from ligr_jax.train.program import Program
 from tests.train.runs import small_config
@@ -70,7 +70,7 @@ def of(run: Path) -> Any:
 def test_fisher_is_a_mean_of_squared_gradients_of_single_impressions(runs: Any) -> None:
     evaluator, state = of(runs[1])
     records, config = evaluator.records, evaluator.config
-    found = fisher(evaluator, state, 40, 0)
+    found = fisher_information(evaluator, state, 40, 0)
     plan = plan_for(records, config, "train")
     rows = np.random.default_rng(0).permutation(len(plan))
     assemble, model = Assembler(records, plan, config.model), make_model(config.model)
@@ -104,7 +104,10 @@ def test_start_and_penalty_are_those_of_the_formula(runs: Any, prepared: Path) -
     state = started(going_on(runs, prepared, *asked))
     (cold, at_cold), (newest, at_newest) = map(of, runs)
     w0, w1 = at_cold.params, at_newest.params
-    h0, h1 = fisher(cold, at_cold, 300, 0), fisher(newest, at_newest, 300, 0)
+    h0, h1 = (
+        fisher_information(cold, at_cold, 300, 0),
+        fisher_information(newest, at_newest, 300, 0),
+    )
     for w, a, b in zip(*map(jax.tree.leaves, (state.params, w0, w1)), strict=True):
         np.testing.assert_allclose(
             w, alpha * np.asarray(a) + (1 - alpha) * np.asarray(b), atol=1e-6
@@ -151,7 +154,7 @@ def test_a_stronger_hold_keeps_nearer_to_earlier_weights(
     runs: Any, prepared: Path, tmp_path: Path
 ) -> None:
     evaluator, before = of(runs[1])
-    h = fisher(evaluator, before, 300, 0)
+    h = fisher_information(evaluator, before, 300, 0)
     away = []
     for strength in (0, 100):
         config = going_on(runs, prepared, f"train.warm.fisher_weight={strength}")

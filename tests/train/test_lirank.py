@@ -17,7 +17,7 @@ from ligr_jax.train.incremental import warm_assignments, warm_start
 from ligr_jax.train.loop import train
 from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.program import Program
-from ligr_jax.train.together import train_together
+from ligr_jax.train.vmapped import train_vmapped
 from tests.train.runs import SMALL, small_config
 
 FEED = (
@@ -79,7 +79,7 @@ def test_together_each_run_has_the_statistics_it_has_alone(
     given = [*SMALL, *FEED]
     configs = [small_config(prepared, *given, f"train.seed={seed}") for seed in (0, 1)]
     outs = [tmp_path / "a", tmp_path / "b"]
-    train_together(configs, outs)
+    train_vmapped(configs, outs)
     alone, ours, other = (restore(run)[1] for run in (finished, *outs))
     for x, y in zip(jax.tree.leaves(ours.stats), jax.tree.leaves(alone.stats), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4)

@@ -25,7 +25,7 @@ from ligr_jax.train.evaluate import Evaluator, evaluate_run
 from ligr_jax.train.leaf_digests import digest_of
 from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
-from ligr_jax.train.record import TrainingDiverged
+from ligr_jax.train.recorder import TrainingDiverged
 from ligr_jax.train.state import TrainState
 from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config

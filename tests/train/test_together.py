@@ -25,12 +25,12 @@ from ligr_jax.runs.rows import read_rows
 from ligr_jax.runs.tracker import tracking
 from ligr_jax.tables import sparse
 from ligr_jax.train.checkpoint import Checkpoints
-from ligr_jax.train.group import Group, Member
 from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
-from ligr_jax.train.record import Record, TrainingDiverged
+from ligr_jax.train.recorder import RunRecorder, TrainingDiverged
+from ligr_jax.train.run_batch import RunBatch, RunSlot
 from ligr_jax.train.state import TrainState
-from ligr_jax.train.together import groupable, train_together
+from ligr_jax.train.vmapped import plan_run_batches, train_vmapped
 from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config
 
@@ -77,7 +77,7 @@ def trained(
     folder = tmp_path_factory.mktemp("together")
     configs = configs_of(prepared, request.param)
     outs = [folder / str(i) for i in range(len(configs))]
-    train_together(configs, outs)
+    train_vmapped(configs, outs)
     return configs, outs
 
 
@@ -169,11 +169,11 @@ def test_a_stopped_group_goes_on_to_the_same_bits(
 
     on_message(stop_at_first_row)
     with pytest.raises(Preempted) as stopped:
-        train_together(configs, outs)
+        train_vmapped(configs, outs)
     assert stopped.value.code == PREEMPTED
     assert "stopped by SIGTERM at step 2" in said[-1]
     assert not any(load_summary(out) for out in outs)
-    train_together(configs, outs)
+    train_vmapped(configs, outs)
     assert "resuming at step 2 of 20: 3 runs" in said
     for run, reference in zip(outs, whole):
         assert_same_bits(run, reference)
@@ -194,7 +194,7 @@ def test_runs_move_between_training_alone_and_together(
     fresh = tmp_path / "fresh"
     to_group = interrupted(alone[2], tmp_path / "from-alone")
     finished = whole[1]
-    train_together(configs, [fresh, finished, to_group])
+    train_vmapped(configs, [fresh, finished, to_group])
     assert "1 of 3 runs are finished" in said
     assert any("different steps (1 at step 0, 1 at step 10)" in line for line in said)
     assert_same_numbers(fresh, alone[0])
@@ -206,7 +206,7 @@ def test_steps_that_are_not_finite_are_one_runs_alone(prepared: Path, tmp_path: 
     wild = ("optim.dense_lr=1e30", "optim.table_lr=1e30")
     configs = configs_of(prepared, [(), wild], *SHORT, "train.max_bad_steps=1000")
     together, apart = ([tmp_path / f"{name}{i}" for i in range(2)] for name in ("group", "lone"))
-    train_together(configs, together)
+    train_vmapped(configs, together)
     for config, out in zip(configs, apart):
         train(config, out)
     assert_same_numbers(together[0], apart[0])
@@ -232,7 +232,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(
     assert load_summary(outs[0]) is not None
     assert not (outs[0] / "error.txt").exists()
     with pytest.raises(TrainingDiverged, match="1 of 1 runs failed"):
-        train_together(configs_of(prepared, [wild], *SHORT, "train.max_bad_steps=3"), [outs[1]])
+        train_vmapped(configs_of(prepared, [wild], *SHORT, "train.max_bad_steps=3"), [outs[1]])
     with lock(outs[1]):
         assert main(command) == 75
 
@@ -241,7 +241,7 @@ def test_a_busy_run_keeps_its_group_from_touching_any(prepared: Path, tmp_path: 
     configs = configs_of(prepared, SEEDS)
     outs = [tmp_path / str(i) for i in range(3)]
     with lock(outs[2]), pytest.raises(Busy):
-        train_together(configs, outs)
+        train_vmapped(configs, outs)
     assert not list(tmp_path.glob("*/config.json"))
     for out in outs:
         with lock(out):
@@ -274,12 +274,12 @@ def test_rates_and_seeds_are_arguments_of_the_program(prepared: Path, tmp_path: 
 
     def program_of(runs: Sequence[Sequence[str]]) -> str:
         configs = configs_of(prepared, runs, *SHORT)
-        members = [
-            Member(c, Record(c, tmp_path, 8, program.layout), state, {"next_index": 0})
+        slots = [
+            RunSlot(c, RunRecorder(c, tmp_path, 8, program.layout), state, {"next_index": 0})
             for c in configs
         ]
-        group = Group(members, program, records, 8)
-        return group.lowered(group.stacked(m.state for m in members)).as_text()
+        batch = RunBatch(slots, program, records, 8)
+        return batch.lower_step(batch.stack(slot.state for slot in slots)).as_text()
 
     a_batch_each, a_batch_for_all = program_of(RUNS[:2]), program_of(RATES[:2])
     assert program_of(RUNS[1:]) == a_batch_each
@@ -298,19 +298,19 @@ def test_groups_differ_in_nothing_but_seeds_and_rates(prepared: Path) -> None:
         ("optim.weight_decay=0.1",),
     ]
     configs = configs_of(prepared, runs, "mesh.data=1")
-    assert groupable(configs, most=8) == [[0, 2, 6], [1, 4], [3], [5]]
-    assert groupable(configs, most=2) == [[0, 2], [1, 4], [3], [5], [6]]
-    assert groupable([], most=2) == []
+    assert plan_run_batches(configs, max_runs=8) == [[0, 2, 6], [1, 4], [3], [5]]
+    assert plan_run_batches(configs, max_runs=2) == [[0, 2], [1, 4], [3], [5], [6]]
+    assert plan_run_batches([], max_runs=2) == []
 
 
 @pytest.mark.parametrize(
     ("runs", "names", "words"),
     [
-        ([(), ("model.depth=1",)], "ab", r"model\.depth is 1, there 2; only train\.seed, "),
-        ([(), ("optim.clip=2",)], "ab", r"optim\.clip is 2\.0, there 1\.0"),
+        ([(), ("model.depth=1",)], "ab", r"model\.depth is 1, not 2; only train\.seed, "),
+        ([(), ("optim.clip=2",)], "ab", r"optim\.clip is 2\.0, not 1\.0"),
         ([(), ("train.seed=1",)], "aa", "a directory of its own"),
-        ([("mesh.model=2",)], "a", r"mesh\.model=2 splits tables .* set mesh\.model=1"),
-        ([("mesh.fsdp=true",)], "a", r"mesh\.fsdp=true splits weights"),
+        ([("mesh.model=2",)], "a", r"mesh\.model=2 shards tables .* set mesh\.model=1"),
+        ([("mesh.fsdp=true",)], "a", r"mesh\.fsdp=true shards weights"),
     ],
 )
 def test_what_cannot_train_together_is_refused(
@@ -318,7 +318,7 @@ def test_what_cannot_train_together_is_refused(
 ) -> None:
     configs = configs_of(prepared, runs)
     with pytest.raises(ConfigError, match=words):
-        train_together(configs, [tmp_path / name for name in names])
+        train_vmapped(configs, [tmp_path / name for name in names])
     assert not list(tmp_path.iterdir())
 
 
