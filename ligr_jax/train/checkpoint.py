@@ -1,9 +1,9 @@
-"""Checkpoints by orbax, with what orbax does not do: notice that a file has changed on disk.
+"""Checkpoints in the format of orbax, with digests that detect files that have changed on disk.
 
-A digest of every leaf, and of every file, is saved with the state. Only the run's own trainer
-changes a checkpoint: it sets a step aside where a digest proves damage. A checkpoint that cannot be
-read for another reason, or that belongs to another model, is an error that changes nothing. A state
-saved on one mesh is restored on any other.
+A digest of every leaf and of every file is saved with the state. Only the trainer that owns a run
+changes its checkpoints: it sets a step aside if a digest proves damage. A checkpoint that cannot be
+read for another reason, or that belongs to another model, raises an error, and nothing is changed.
+A state that was saved on one mesh can be restored on any other mesh.
 """
 
 import logging
@@ -33,7 +33,7 @@ from ligr_jax.runs.checkpoint_files import (
     steps_in,
 )
 from ligr_jax.runs.files import RunFiles
-from ligr_jax.tables.layout import Layout, layout
+from ligr_jax.tables.layout import Layout, Stored, layout
 from ligr_jax.tables.table import TABLES
 from ligr_jax.train.leaf_digests import differences, digests_of
 from ligr_jax.train.state import TrainState
@@ -45,23 +45,29 @@ T = TypeVar("T")
 # Format of checkpoints. Version 1, of releases before 0.2, has no field `version`, and the earlier
 # names of placements.
 FORMAT_VERSION = 2
-# Files up to this size are checked before a step is read; damage in larger ones shows in the
-# digests of the leaves.
+# Files up to this size (bytes) are checked before a step is read. The digests of the leaves detect
+# damage in larger files.
 _CHECKED_FIRST = 2**26
 
 
 class Checkpoints:
-    """The newest `keep` checkpoints of a run, in DIRECTORY/<step>."""
+    """The newest checkpoints of a run, in DIRECTORY/<step>."""
 
     def __init__(self, directory: Path, keep: int, tables: Layout) -> None:
-        """tables: how states lie on this mesh."""
-        self._directory, self._keep = directory.absolute(), keep
+        """
+        Args:
+            directory: directory of the checkpoints.
+            keep: number of checkpoints to keep.
+            tables: layout of the tables on this mesh.
+        """
+        self._directory = directory.absolute()
+        self._keep = keep
         self._tables = tables
         self._saving = 0  # the step whose files are being written
 
     @cached_property
     def _manager(self) -> ocp.CheckpointManager:
-        """Made by the first save: it makes the directory, and a reader must not."""
+        """Create the manager at the first save: it creates the directory, and a reader must not."""
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep,
             create=True,
@@ -75,7 +81,12 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Save in the background; a process killed meanwhile leaves the earlier steps intact.
+        """Save in the background. If the process is killed meanwhile, earlier steps stay intact.
+
+        Args:
+            step: number of steps that are done.
+            state: state after these steps.
+            meta: JSON values that describe it.
 
         Raises:
             FileError: this step or the one before cannot be written, e.g. to a full disk.
@@ -87,7 +98,7 @@ class Checkpoints:
             "placements": dict(self._tables.placements),
             "shapes": {t: [s.rows, s.width] for t, s in self._tables.spans.items()},
         }
-        described = {
+        description = {
             "version": FORMAT_VERSION,
             "meta": meta,
             "leaves": digests_of(state),
@@ -95,7 +106,7 @@ class Checkpoints:
         }
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
-            meta=ocp.args.JsonSave({**described, DIGEST: digest_json(described)}),
+            meta=ocp.args.JsonSave({**description, DIGEST: digest_json(description)}),
         )
         self.wait()
         self._saving = step
@@ -103,167 +114,193 @@ class Checkpoints:
             self._manager.save(step, args=args)
 
     def _seal(self) -> None:
-        """Add the digests of the files, before orbax gives the step its name; the first process."""
+        """Add the digests of the files; process 0 calls it before orbax renames the step."""
         parts = list(self._directory.glob(f"{self._saving}.*-tmp*"))
         seal(max(parts, key=lambda part: part.stat().st_mtime_ns))
 
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """Return the newest intact state, on the devices of `like`, and its meta; None without one.
+    def restore(self, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """Restore the newest intact state, and set damaged steps aside.
 
-        For the trainer that owns the run: damaged steps are set aside.
+        Only the trainer that owns the run may call it.
 
         Args:
-            like: `jax.ShapeDtypeStruct`s with shardings.
+            abstract_state: `jax.ShapeDtypeStruct`s with shardings.
+
+        Returns:
+            The state with these shardings, and its meta; None if no checkpoint is intact.
 
         Raises:
             CheckpointError: a step cannot be read, or belongs to another model; nothing is changed.
         """
-        found = steps_in(self._directory)
-        for step in found:
+        steps = steps_in(self._directory)
+        for step in steps:
             try:
-                return self._read(step, like)
+                return self._read(step, abstract_state)
             except DamagedCheckpoint as e:
-                place = self._directory / str(step)
-                aside = set_aside(place) if is_first() else place
-                _meet(f"checkpoint {step} set aside")
+                path = self._directory / str(step)
+                aside = set_aside(path) if is_first() else path
+                _wait_for_all(f"checkpoint {step} set aside")
                 _log.warning(
                     f"checkpoint {step} is damaged ({e}); it was set aside as {aside}, and the one "
                     "before it is taken"
                 )
-        if found:
+        if steps:
             _log.warning("checkpoint: none is intact; training starts at step 0")
         return None
 
     def read(
-        self, like: TrainState, step: int | None = None
+        self, abstract_state: TrainState, step: int | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """Return the state of `step`, or of the newest one; None without one. Changes nothing.
+        """Restore the state of a step without changing any file.
+
+        Args:
+            abstract_state: `jax.ShapeDtypeStruct`s with shardings.
+            step: step to restore; None for the newest.
+
+        Returns:
+            The state with these shardings, and its meta; None if there is no checkpoint.
 
         Raises:
-            CheckpointError: the step is not there, is damaged, cannot be read, or belongs to
-                another model. No other step is taken in its place.
+            CheckpointError: the step is missing, damaged or unreadable, or belongs to another
+                model. No other step is used in its place.
         """
-        found = steps_in(self._directory)
-        if step is None and not found:
+        steps = steps_in(self._directory)
+        if step is None and not steps:
             return None
-        if step is not None and step not in found:
+        if step is not None and step not in steps:
             raise CheckpointError(
-                f"{self._directory} has no checkpoint {step}; it has {sorted(found) or 'none'}"
+                f"{self._directory} has no checkpoint {step}; it has {sorted(steps) or 'none'}"
             )
-        step = found[0] if step is None else step
+        step = steps[0] if step is None else step
         try:
-            return self._read(step, like)
+            return self._read(step, abstract_state)
         except DamagedCheckpoint as e:
             raise CheckpointError(
                 f"{self._directory}: checkpoint {step} is damaged ({e}). Nothing was changed. "
-                f"{self._remedy(step, like)}"
+                f"{self._remedy(step, abstract_state)}"
             ) from e
 
-    def _remedy(self, damaged: int, like: TrainState) -> str:
-        """What a reader can do about a damaged step."""
+    def _remedy(self, damaged: int, abstract_state: TrainState) -> str:
+        """Return what a reader can do about a damaged step."""
         summary = RunFiles(self._directory.parent).summary
         again = "the same `ligr train` sets it aside and continues from the newest intact one"
         if summary.exists():
             again = f"remove {summary} and {again}, which ends with the same numbers"
         for step in steps_in(self._directory):
-            if step != damaged and self._is_intact(step, like):
+            if step != damaged and self._is_intact(step, abstract_state):
                 return (
                     f"The newest intact one is {step}: `ligr eval` and `ligr export` take it with "
                     f"--step {step}. To make step {damaged} again: {again}"
                 )
         return f"No other one is intact. To make step {damaged} again: {again}, or from step 0"
 
-    def _is_intact(self, step: int, like: TrainState) -> bool:
-        place = self._directory / str(step)
-        if is_sealed(place):
-            return intact(place)
+    def _is_intact(self, step: int, abstract_state: TrainState) -> bool:
+        path = self._directory / str(step)
+        if is_sealed(path):
+            return intact(path)
         try:
-            self._read(step, like)
+            self._read(step, abstract_state)
         except CheckpointError:
             return False
         return True
 
-    def _read(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The state and meta of a step.
+    def _read(self, step: int, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Return the state and the meta of a step.
 
         Raises:
             DamagedCheckpoint: a digest proves damage.
-            CheckpointError: the step cannot be read for another reason, or is of another model.
+            CheckpointError: the step cannot be read for another reason, or has another model.
         """
-        place = self._directory / str(step)
-        _agree(lambda: self._check(place, _CHECKED_FIRST, None) if is_first() else None)
-        saved, there, state = _agree(lambda: self._restored(place, like))
+        path = self._directory / str(step)
+        _run_in_all(lambda: self._check(path, _CHECKED_FIRST, None) if is_first() else None)
+        saved, saved_layout, state = _run_in_all(lambda: self._restore_step(path, abstract_state))
         wrong = differences(saved["leaves"], digests_of(state))
         if wrong:
-            _agree(lambda: self._check(place, None, None) if is_first() else None)
+            # The files name the damage better than the leaf does.
+            _run_in_all(lambda: self._check(path, None, None) if is_first() else None)
             raise DamagedCheckpoint(wrong[0])
-        if there.arrays != self._tables.arrays:
-            state = _laid_out(state, there, self._tables, like)
+        if saved_layout.arrays != self._tables.arrays:
+            state = _convert_layout(state, saved_layout, self._tables, abstract_state)
         return state, saved["meta"]
 
-    def _restored(self, place: Path, like: TrainState) -> tuple[dict[str, Any], Layout, TrainState]:
-        """What meta says, the layout of the saved tables, and the state in that layout."""
+    def _restore_step(
+        self, path: Path, abstract_state: TrainState
+    ) -> tuple[dict[str, Any], Layout, TrainState]:
+        """Return the description of a step, the layout of its tables, and its state as saved."""
         try:
-            saved = read_json(place / "meta" / "metadata", "it describes the step")
-            _require_readable(place, saved)
-            there = self._saved_layout(place, saved)
-            as_here = there.arrays == self._tables.arrays
-            target = like if as_here else _as_saved(like, there)
-            _require_same_tree(place, saved["leaves"], target, as_here)
+            saved = read_json(path / "meta" / "metadata", "it describes the step")
+            _require_readable(path, saved)
+            saved_layout = self._saved_layout(path, saved)
+            same_layout = saved_layout.arrays == self._tables.arrays
+            target = abstract_state
+            if not same_layout:
+                target = _with_layout(abstract_state, saved_layout)
+            _require_same_tree(path, saved["leaves"], target, same_layout)
             arguments = jax.tree.map(
                 lambda x: ocp.ArrayRestoreArgs(
-                    sharding=x.sharding, global_shape=x.shape, dtype=x.dtype, strict=as_here
+                    sharding=x.sharding, global_shape=x.shape, dtype=x.dtype, strict=same_layout
                 ),
                 target,
             )
             restore = ocp.args.PyTreeRestore(target, restore_args=arguments)
-            return saved, there, _handler().restore(place / "state", args=restore)
+            return saved, saved_layout, _handler().restore(path / "state", args=restore)
         except CheckpointError:
             raise
         except ChangedFile as e:
             raise DamagedCheckpoint(str(e)) from e
-        except Exception as e:  # orbax raises whatever its readers raise
-            self._check(place, None, e)
+        except Exception as e:  # orbax passes on the errors of all its readers
+            self._check(path, None, e)
             raise
 
-    def _saved_layout(self, place: Path, saved: dict[str, Any]) -> Layout:
-        """How tables lie in a checkpoint.
+    def _saved_layout(self, path: Path, saved: dict[str, Any]) -> Layout:
+        """Return the layout of the tables in a checkpoint.
 
         Raises:
-            CheckpointError: its tables are not those of the configuration.
+            CheckpointError: its tables differ from those of the configuration.
         """
         tables = saved["tables"]
-        here = {t: [s.rows, s.width] for t, s in self._tables.spans.items()}
-        there = tables.get("shapes", {t: here.get(t) for t in tables["placements"]})
-        for name in sorted(here | there):
-            if here.get(name) != there.get(name):
-                raise _mismatch(place, f"table {name}", there.get(name), here.get(name))
-        shapes = {t: TableShape(*shape) for t, shape in here.items()}
-        earlier = RENAMED_VALUES["mesh.placement"]
-        placements = {t: earlier.get(p, p) for t, p in tables["placements"].items()}
+        configured = {t: [s.rows, s.width] for t, s in self._tables.spans.items()}
+        # Early releases did not save the shapes.
+        in_file = tables.get("shapes", {t: configured.get(t) for t in tables["placements"]})
+        for name in sorted(configured | in_file):
+            if configured.get(name) != in_file.get(name):
+                raise _mismatch(path, f"table {name}", in_file.get(name), configured.get(name))
+        shapes = {t: TableShape(*shape) for t, shape in configured.items()}
+        new_names = RENAMED_VALUES["mesh.placement"]
+        placements = {t: new_names.get(p, p) for t, p in tables["placements"].items()}
         return layout(shapes, placements, 1, tables["model"])
 
-    def _check(self, place: Path, largest: int | None, error: Exception | None) -> None:
-        """Compare a step's files with their digests, where it has any; then raise for `error`."""
+    def _check(self, path: Path, largest: int | None, error: Exception | None) -> None:
+        """Compare the files of a step with their digests, if there are any; then raise the error.
+
+        Args:
+            path: directory of the step.
+            largest: size (bytes) of the largest file to compare; None for all files.
+            error: error of reading the step; None if there was none.
+
+        Raises:
+            DamagedCheckpoint: a digest proves damage.
+            CheckpointError: the step cannot be read for another reason.
+        """
         try:
-            if is_sealed(place):
-                require_intact(place, largest)
+            if is_sealed(path):
+                require_intact(path, largest)
             elif "CRC-32C checksum verification failed" in str(error):
                 raise DamagedCheckpoint(str(error).split(" [tensorstore_spec")[0])
-        except DamagedFile as e:  # the digests: the leaves have their own
+        except DamagedFile as e:  # the file of the digests: the leaves have digests of their own
             error = error and e
         except OSError as e:
             error = e
         if error is not None:
             text = str(error).split("\n")[0].split(" [tensorstore_spec")[0]
-            others = [s for s in steps_in(self._directory) if str(s) != place.name]
+            others = [s for s in steps_in(self._directory) if str(s) != path.name]
             older = (
                 f", or give --step {others[0]} to `ligr eval` or `ligr export`" if others else ""
             )
             raise CheckpointError(
-                f"{self._directory}: checkpoint {place.name} cannot be read "
+                f"{self._directory}: checkpoint {path.name} cannot be read "
                 f"({type(error).__name__}: {text}). Nothing was changed. Run the command again "
-                f"when the file can be read; else move {place} away{older}"
+                f"when the file can be read; else move {path} away{older}"
             ) from error
 
     def wait(self) -> None:
@@ -276,25 +313,27 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
+        """Release the threads of the manager."""
         self._manager.close()
 
 
 def _handler() -> ocp.PyTreeCheckpointHandler:
-    # Trained floats hardly get smaller, and compressing them takes another copy of each table.
+    # Trained floats compress badly, and compression needs another copy of each table.
     return ocp.PyTreeCheckpointHandler(use_compression=False)
 
 
-def _meet(where: str) -> None:
+def _wait_for_all(name: str) -> None:
+    """Wait until all processes of the run are here."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(where)
+        multihost_utils.sync_global_devices(name)
 
 
-def _agree(action: Callable[[], T]) -> T:
-    """The action's result, where it succeeds in every process; else all of them raise.
+def _run_in_all(action: Callable[[], T]) -> T:
+    """Run an action in every process; if it fails in one of them, all of them raise.
 
     Raises:
-        DamagedCheckpoint: it found damage in a process, and no other failure in any.
-        CheckpointError: it failed otherwise.
+        DamagedCheckpoint: it found damage in a process, and no process had another failure.
+        CheckpointError: it had another failure.
     """
     result: Any = None
     error: CheckpointError | None = None
@@ -315,57 +354,61 @@ def _agree(action: Callable[[], T]) -> T:
     return cast(T, result)
 
 
-def _require_readable(place: Path, saved: dict[str, Any]) -> None:
-    """Refuse a checkpoint of a newer format, which may mean the same names differently.
+def _require_readable(path: Path, saved: dict[str, Any]) -> None:
+    """Refuse a checkpoint of a newer format, in which the same names may have another meaning.
 
     Raises:
-        CheckpointError: names both versions and the remedy.
+        CheckpointError: the message has both versions and the remedy.
     """
     version = saved.get("version", 1)
     if version not in range(1, FORMAT_VERSION + 1):
         raise CheckpointError(
-            f"{place} has format version {version}, and this release reads 1 to {FORMAT_VERSION}; "
+            f"{path} has format version {version}, and this release reads 1 to {FORMAT_VERSION}; "
             "nothing was changed: install the release of ligr_jax that wrote it, or a newer one"
         )
 
 
 def _require_same_tree(
-    place: Path, saved: dict[str, list[Any]], target: TrainState, as_here: bool
+    path: Path, saved: dict[str, list[Any]], target: TrainState, same_layout: bool
 ) -> None:
-    """Refuse a checkpoint whose leaves are not those of the configuration.
+    """Refuse a checkpoint whose leaves differ from those of the configuration.
 
-    saved: of each leaf digest, dtype and shape; the first releases saved no shape.
-    as_here: whether tables lie in it as on this mesh; else their rows are padded otherwise.
+    Args:
+        path: directory of the step.
+        saved: digest, dtype and shape of each leaf; early releases saved no shape.
+        target: shapes and types of the configuration, with the layout of the checkpoint.
+        same_layout: whether tables have the same layout on this mesh; otherwise their rows have
+            other padding.
     """
-    wanted = {
-        jax.tree_util.keystr(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(target)
+    configured = {
+        jax.tree_util.keystr(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(target)
     }
-    for name in sorted(wanted | saved):
-        if name not in saved or name not in wanted:
-            leaf = wanted.get(name)
-            here = None if leaf is None else f"{leaf.dtype} {list(leaf.shape)}"
-            raise _mismatch(place, f"leaf {name}", saved.get(name, [0, None])[1], here)
-        leaf, (_, dtype, *shape) = wanted[name], saved[name]
-        shape = shape[0] if shape else list(leaf.shape)
+    for name in sorted(configured | saved):
+        if name not in saved or name not in configured:
+            missing = configured.get(name)
+            wanted = None if missing is None else f"{missing.dtype} {list(missing.shape)}"
+            raise _mismatch(path, f"leaf {name}", saved.get(name, [0, None])[1], wanted)
+        leaf = configured[name]
+        _, dtype, *shapes = saved[name]
+        shape = shapes[0] if shapes else list(leaf.shape)
         is_table = f"['{TABLES}']" in name or "['rows']" in name
-        same = shape == list(leaf.shape) or (is_table and not as_here)
-        if dtype != str(leaf.dtype) or not same:
+        same_shape = shape == list(leaf.shape) or (is_table and not same_layout)
+        if dtype != str(leaf.dtype) or not same_shape:
             raise _mismatch(
-                place, f"leaf {name}", f"{dtype} {shape}", f"{leaf.dtype} {list(leaf.shape)}"
+                path, f"leaf {name}", f"{dtype} {shape}", f"{leaf.dtype} {list(leaf.shape)}"
             )
 
 
-def _mismatch(place: Path, what: str, there: Any, here: Any) -> CheckpointError:
+def _mismatch(path: Path, what: str, saved: Any, configured: Any) -> CheckpointError:
     return CheckpointError(
-        f"{place} does not fit the configuration: {what} is {there or 'missing'} in the checkpoint "
-        f"and {here or 'missing'} by the configuration; nothing was changed: restore "
-        f"{RunFiles(place.parents[1]).config} as the run wrote it, or give the values it has"
+        f"{path} does not fit the configuration: {what} is {saved or 'missing'} in the checkpoint "
+        f"and {configured or 'missing'} by the configuration; nothing was changed: restore "
+        f"{RunFiles(path.parents[1]).config} as the run wrote it, or give the values it has"
     )
 
 
 def _tables_of(state: TrainState) -> tuple[Any, Any]:
-    """By stored array: tables, and what the optimizer keeps of their rows."""
+    """Return the tables and the state of their optimizer, by stored array."""
     return state.params[TABLES], state.opt_state["rows"]
 
 
@@ -375,31 +418,40 @@ def _with_tables(state: TrainState, tables: Any, rows: Any) -> TrainState:
     )
 
 
-def _as_saved(like: TrainState, there: Layout) -> TrainState:
-    """Shapes for reading a state of another layout: rows in equal parts over all devices."""
-    mesh = jax.tree.leaves(like.params)[0].sharding.mesh
-    over_all = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+def _with_layout(abstract_state: TrainState, saved_layout: Layout) -> TrainState:
+    """Return the shapes of a state whose tables have another layout.
 
-    def stored(tree: Any) -> Any:
-        """tree: of arrays of one table."""
-        return {
-            name: jax.tree.map(
-                lambda x, a=array: jax.ShapeDtypeStruct(
-                    (-(-a.rows // mesh.size) * mesh.size, a.width)[: x.ndim],
-                    x.dtype,
-                    sharding=over_all,
+    Rows of stored arrays are sharded over all devices, whatever their placement.
+    """
+    mesh = jax.tree.leaves(abstract_state.params)[0].sharding.mesh
+    over_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+    def stored(of_one_table: Any) -> Any:
+        def shape_in(array: Stored) -> Any:
+            rows = -(-array.rows // mesh.size) * mesh.size
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(
+                    (rows, array.width)[: x.ndim], x.dtype, sharding=over_rows
                 ),
-                tree,
+                of_one_table,
             )
-            for name, array in there.arrays.items()
-        }
 
-    return _with_tables(like, *(stored(next(iter(t.values()))) for t in _tables_of(like)))
+        return {name: shape_in(array) for name, array in saved_layout.arrays.items()}
 
-
-def _laid_out(state: TrainState, there: Layout, here: Layout, like: TrainState) -> TrainState:
-    where = jax.tree.map(lambda x: x.sharding, _tables_of(like))
-    move = jax.jit(
-        lambda trees: tuple(here.pack(there.unpack(tree)) for tree in trees), out_shardings=where
+    tables, rows = _tables_of(abstract_state)
+    return _with_tables(
+        abstract_state, stored(next(iter(tables.values()))), stored(next(iter(rows.values())))
     )
-    return _with_tables(state, *move(_tables_of(state)))
+
+
+def _convert_layout(
+    state: TrainState, saved_layout: Layout, new_layout: Layout, abstract_state: TrainState
+) -> TrainState:
+    """Return a state with its tables in another layout, with the shardings of `abstract_state`."""
+    shardings = jax.tree.map(lambda x: x.sharding, _tables_of(abstract_state))
+
+    def convert(trees: Any) -> Any:
+        return tuple(new_layout.pack(saved_layout.unpack(tree)) for tree in trees)
+
+    converted = jax.jit(convert, out_shardings=shardings)(_tables_of(state))
+    return _with_tables(state, *converted)
