@@ -83,7 +83,8 @@ def tuned(args: argparse.Namespace, arm: str) -> float:
         curve = ", ".join(f"2^{np.log2(rate):.0f} {ne[rate]:.4f}" for rate in sorted(ne))
         if args.no_runs or min(rates) < best < max(rates):
             print(f"{arm}: NE by rate {curve}", flush=True)
-            return best
+            result: float = best
+            return result
         first, last = exponents[0] - (best == min(rates)), exponents[-1] + (best == max(rates))
         exponents = range(first, last + 1)
 

@@ -71,7 +71,8 @@ def best_rate(runs: Path, arm: str) -> float:
     ne = dict(zip(table[RATE], column(table, "validation/ne")))
     shown = ", ".join(f"{rate:g} {ne[rate]:.4f}" for rate in sorted(ne))
     print(f"{arm}: NE on 5 May by rate {shown}")
-    return min(ne, key=lambda rate: ne[rate])
+    result: float = min(ne, key=lambda rate: ne[rate])
+    return result
 
 
 def add_test(study: Study, runs: Path, rates: dict[str, float]) -> None:

@@ -200,7 +200,8 @@ def by_seed(results: list[dict[str, Any]], arm: str, key: str) -> np.ndarray:
     """Return the mean over the days for each seed."""
     seeds = sorted({r["seed"] for r in results})
     days = [[r.get(key, 0) for r in results if (r["seed"], r["arm"]) == (s, arm)] for s in seeds]
-    return np.mean(days, axis=1)
+    result: np.ndarray = np.mean(days, axis=1)
+    return result
 
 
 def gains(results: list[dict[str, Any]], arm: str, base: str) -> list[Cell]:

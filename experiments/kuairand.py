@@ -91,7 +91,8 @@ def once(path: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float
     """Return the result of `compute`, cached in `path`."""
     if not path.exists():
         path.write_text(json.dumps(compute(), indent=1) + "\n")
-    return json.loads(path.read_text())
+    result: dict[str, float] = json.loads(path.read_text())
+    return result
 
 
 def ligr(prepared: Path, out: Path, changes: Mapping[str, Any]) -> dict[str, float]:

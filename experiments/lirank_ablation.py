@@ -228,7 +228,8 @@ def add_ablations(
 
 
 def parameters(table: pl.DataFrame, arm: str) -> float:
-    return column(table.filter(change=arm), "params_dense")[0]
+    result: float = column(table.filter(change=arm), "params_dense")[0]
+    return result
 
 
 def add_calibration(study: Study, table: pl.DataFrame) -> None:

@@ -59,7 +59,8 @@ class Dictionary:
         return sys.getsizeof(self.rows) + inner
 
     def one(self, string: str) -> int:
-        return self.rows.get(string, UNKNOWN)
+        result: int = self.rows.get(string, UNKNOWN)
+        return result
 
     def strings(self, strings: pl.Series) -> np.ndarray:
         found = map(self.rows.get, strings.to_list(), itertools.repeat(UNKNOWN))
@@ -112,7 +113,8 @@ class Perfect(Hashed):
         return UNKNOWN if row is None else row
 
     def ids(self, ids: np.ndarray) -> np.ndarray:
-        return self.function.lookup_many(ids).view(np.int64)
+        result: np.ndarray = self.function.lookup_many(ids).view(np.int64)
+        return result
 
 
 class Checked(Perfect):

@@ -45,7 +45,8 @@ def main() -> None:
 def middle_max(x: np.ndarray, bits: int) -> np.ndarray:
     from ligr_jax.ops.quantization import dequantize, quantize
 
-    return dequantize(quantize(x, bits))
+    result: np.ndarray = dequantize(quantize(x, bits))
+    return result
 
 
 def min_max(x: np.ndarray, bits: int, read: type = np.float32) -> np.ndarray:
@@ -53,13 +54,15 @@ def min_max(x: np.ndarray, bits: int, read: type = np.float32) -> np.ndarray:
     low = x.min(axis=1, keepdims=True)
     scale = (x.max(axis=1, keepdims=True) - low) / np.float32(2**bits - 1)
     codes = np.rint((x - low) / scale)
-    return low.astype(read) + codes.astype(read) * scale.astype(read)
+    result: np.ndarray = low.astype(read) + codes.astype(read) * scale.astype(read)
+    return result
 
 
 def max_abs(x: np.ndarray, bits: int) -> np.ndarray:
     """Quantize to codes -m..m with m = 2^(bits-1) - 1, where zero is code 0."""
     scale = np.abs(x).max(axis=1, keepdims=True) / np.float32(2 ** (bits - 1) - 1)
-    return np.rint(x / np.where(scale > 0, scale, 1)) * scale
+    result: np.ndarray = np.rint(x / np.where(scale > 0, scale, 1)) * scale
+    return result
 
 
 def middle_max_float16(x: np.ndarray, bits: int) -> np.ndarray:
@@ -68,7 +71,8 @@ def middle_max_float16(x: np.ndarray, bits: int) -> np.ndarray:
     q = quantize(x, bits)
     codes = unpack(q.codes, x.shape[1]) if bits == 4 else q.codes
     scale, middle = q.scale.astype(np.float16), q.middle.astype(np.float16)
-    return middle[:, None] + codes.astype(np.float16) * scale[:, None]
+    result: np.ndarray = middle[:, None] + codes.astype(np.float16) * scale[:, None]
+    return result
 
 
 METHODS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
@@ -103,8 +107,9 @@ def files(study: Study, out: Path) -> None:
     """Add the time to write a table and to read rows of it."""
     import jax
 
-    from ligr_jax.tables.export import Source, export
+    from ligr_jax.tables.export import export
     from ligr_jax.tables.exported import ExportedTable
+    from ligr_jax.tables.pieces import Source
 
     rng = np.random.default_rng(0)
     table = jax.device_put(rng.standard_normal((ROWS, WIDTH), np.float32)).block_until_ready()

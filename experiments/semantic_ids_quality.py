@@ -70,7 +70,8 @@ def movie_vectors(args: argparse.Namespace) -> Path:
 
     out = args.work / "movies.parquet"
     write_title_vectors(args.movies, out, "movieId", "title", "genres", 64)
-    return out
+    result: Path = out
+    return result
 
 
 def world(args: argparse.Namespace) -> Path:
@@ -84,7 +85,8 @@ def world(args: argparse.Namespace) -> Path:
     if not (out / "manifest.json").exists():
         generate_world(WorldConfig(members=200, items=args.items), log)
         prepare(canonical_source(log), out, PrepareOptions())
-    return out
+    result: Path = out
+    return result
 
 
 def trained(

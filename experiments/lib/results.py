@@ -223,7 +223,8 @@ def read_study(path: Path) -> dict[str, Any]:
         Table(t["name"], t["caption"], [Column(**c) for c in t["columns"]], t["rows"])
         for t in study["tables"]
     ]
-    return study | {"tables": {table.name: table for table in tables}}
+    result: dict[str, Any] = study | {"tables": {table.name: table for table in tables}}
+    return result
 
 
 def text_of(cell: Cell, column: Column) -> str:

@@ -50,7 +50,8 @@ def temporaries(case: dict[str, Any], form: Form) -> int:
     """Return the bytes of temporaries of one forward and backward call, summed over all devices."""
     call, arrays = jitted(Case(**case), form, backward=True)
     analysis = call.lower(*arrays).compile().memory_analysis()
-    return analysis.temp_size_in_bytes * jax.sharding.get_mesh().size
+    result: int = analysis.temp_size_in_bytes * jax.sharding.get_mesh().size
+    return result
 
 
 def jitted(case: Case, form: Form, backward: bool) -> tuple[Any, tuple[Any, ...]]:

@@ -77,7 +77,8 @@ def dense(case: Case) -> np.ndarray:
     """Return the pairs that the ranges allow, bool [B, T, T] (query, key)."""
     lo, hi, own = (x[:, :, None] for x in ranges(case))
     key = np.arange(case.tokens, dtype=np.int32)
-    return (lo <= key) & (key < hi) | (key == own) | (key == key[:, None])
+    result: np.ndarray = (lo <= key) & (key < hi) | (key == own) | (key == key[:, None])
+    return result
 
 
 def allowed_pairs(case: Case) -> int:

@@ -30,7 +30,9 @@ SESSION = 8  # impressions, on average, in the synthetic world
 class Side:
     """State of the worker between requests."""
 
-    def start(self, out: str, impressions: int, batches: int, settings: list[str]) -> dict:
+    def start(
+        self, out: str, impressions: int, batches: int, settings: list[str]
+    ) -> dict[str, Any]:
         """Make the data and the trainer, and take the first step.
 
         Write the files that the other side reads: `params.npz` (randomized parameters by path) and

@@ -54,7 +54,8 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.clipped, self.clip)
         for optimizer in self.optimizers:
             optimizer.step()
-        return loss.item()
+        result: float = loss.item()
+        return result
 
 
 class Side:

@@ -174,7 +174,8 @@ class NumericScale:
         """Return the quantiles of values, scaled to [-1, 1]; NaN stays NaN."""
         if not len(self.values):
             return np.full_like(x, np.nan)
-        return np.interp(x, self.distinct, self.ranks).astype(np.float32)
+        result: np.ndarray = np.interp(x, self.distinct, self.ranks).astype(np.float32)
+        return result
 
     def bucket(self, x: np.ndarray, rows: int) -> np.ndarray:
         """Return buckets 1..rows-1 of about equal mass; 0 if the value is missing."""

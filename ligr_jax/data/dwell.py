@@ -213,7 +213,8 @@ def long_dwell(
 def _bucket(seconds: Floats) -> Ints:
     """Return b with edge(b - 1) < seconds <= edge(b), where edge(b) = shortest (1 + step)^b."""
     inside = np.log(np.clip(seconds, _SHORTEST, _LONGEST) / _SHORTEST) / np.log1p(_STEP)
-    return np.ceil(inside - 1e-9).astype(np.int64)
+    result: Ints = np.ceil(inside - 1e-9).astype(np.int64)
+    return result
 
 
 def _quantile(counts: Ints, percentile: float) -> Floats:

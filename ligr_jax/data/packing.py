@@ -235,7 +235,8 @@ def make_packing_plan(
 
 def _concatenated_ranges(counts: np.ndarray) -> np.ndarray:
     """Return 0..counts[0]-1, 0..counts[1]-1, ... as one array."""
-    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    result: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return result
 
 
 def _greedy_pattern(left: np.ndarray, capacity: int) -> list[int]:

@@ -321,7 +321,8 @@ class Records:
 
 
 def _offsets(batch: pa.RecordBatch) -> np.ndarray:
-    return batch["timestamp_ms"].offsets.to_numpy()
+    result: np.ndarray = batch["timestamp_ms"].offsets.to_numpy()
+    return result
 
 
 def _list_columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -341,12 +342,15 @@ def _bags(columns: Mapping[str, pa.Array]) -> dict[str, Bags]:
 
 def _values(array: pa.Array) -> np.ndarray:
     if pa.types.is_fixed_size_list(array.type):
-        return array.values.to_numpy().reshape(-1, array.type.list_size)
-    return array.to_numpy()
+        vectors: np.ndarray = array.values.to_numpy().reshape(-1, array.type.list_size)
+        return vectors
+    numbers: np.ndarray = array.to_numpy()
+    return numbers
 
 
 def _of_items(values: np.ndarray, row: np.ndarray) -> np.ndarray:
     """Return vectors or ids by item row; zeros or `MISSING` for row -1."""
     out = values[np.maximum(row, 0)]
     out[row < 0] = MISSING if values.dtype == np.int64 else 0
-    return out
+    result: np.ndarray = out
+    return result

@@ -40,7 +40,8 @@ class Gated(nn.Module):
         if self.config.gate == "sigmoid":
             out_BTD *= nn.sigmoid(Linear(self.config.width, dtype=dtype, name="gate")(h_BTD))
         out_BTD = nn.Dropout(self.config.dropout)(out_BTD, deterministic=deterministic)
-        return h_BTD + self.scale * out_BTD
+        result: jax.Array = h_BTD + self.scale * out_BTD
+        return result
 
 
 class Attention(nn.Module):
@@ -169,4 +170,5 @@ class Stack(nn.Module):
             length=self.depth,
             unroll=self.depth if unrolled else 1,
         )(c, scale=self.scale, name="layers")
-        return layers(h_BTD, mask, position, deterministic)[0]
+        result: jax.Array = layers(h_BTD, mask, position, deterministic)[0]
+        return result

@@ -80,4 +80,5 @@ def running_sums(x_BNW: jax.Array, restarts: jax.Array) -> jax.Array:
     ) -> tuple[jax.Array, jax.Array]:
         return left[0] | right[0], jnp.where(right[0], right[1], left[1] + right[1])
 
-    return jax.lax.associative_scan(join, (restarts[..., None], x_BNW), axis=1)[1]
+    result: jax.Array = jax.lax.associative_scan(join, (restarts[..., None], x_BNW), axis=1)[1]
+    return result

@@ -38,7 +38,8 @@ class EncoderLayer(nn.Module):
         up_MLF = nn.relu(Linear(width // 2, use_bias=True, dtype=self.dtype, name="up")(h_MLD))
         out_MLD = Linear(width, use_bias=True, dtype=self.dtype, name="down")(up_MLF)
         out_MLD = nn.Dropout(self.dropout)(out_MLD, deterministic=deterministic)
-        return nn.LayerNorm(dtype=self.dtype, name="ffn_norm")(h_MLD + out_MLD)
+        result: jax.Array = nn.LayerNorm(dtype=self.dtype, name="ffn_norm")(h_MLD + out_MLD)
+        return result
 
 
 class HistoryEncoder(nn.Module):

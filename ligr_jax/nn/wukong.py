@@ -158,7 +158,8 @@ class WukongLayer(nn.Module):
         if out_BNnD.shape != x_BNnD.shape:
             residual = Linear(out_BNnD.shape[2], dtype=dtype, name="residual")
             x_BNnD = residual(x_BNDn).swapaxes(-1, -2)
-        return nn.LayerNorm(dtype=dtype, name="norm")(out_BNnD + x_BNnD)
+        result: jax.Array = nn.LayerNorm(dtype=dtype, name="norm")(out_BNnD + x_BNnD)
+        return result
 
 
 def wukong_flops(config: ModelConfig, work: Work) -> dict[str, float]:

@@ -6,6 +6,8 @@ integers. A metric that is undefined because only one class occurs is NaN. To ev
 predictions of several hosts or batches, concatenate them first.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +16,7 @@ from ligr_jax.ops.segments import segments, starts_segment
 Floats = NDArray[np.floating]
 
 
-def normalized_entropy(score: Floats, label: NDArray, base_rate: float | None = None) -> float:
+def normalized_entropy(score: Floats, label: NDArray[Any], base_rate: float | None = None) -> float:
     """Return cross-entropy over the entropy of the base rate, CE / H(p).
 
     A model that predicts the base rate for every impression has a normalized entropy of 1.
@@ -33,7 +35,7 @@ def normalized_entropy(score: Floats, label: NDArray, base_rate: float | None = 
     return float(cross_entropy / -(p * np.log(p) + (1 - p) * np.log1p(-p)))
 
 
-def auc(score: Floats, label: NDArray) -> float:
+def auc(score: Floats, label: NDArray[Any]) -> float:
     """Return the area under the ROC curve; a tie counts half.
 
     Args:
@@ -43,7 +45,7 @@ def auc(score: Floats, label: NDArray) -> float:
     return float(_grouped_auc(score, label, np.zeros(len(score), np.int64))[0][0])
 
 
-def gauc(score: Floats, label: NDArray, member: NDArray) -> float:
+def gauc(score: Floats, label: NDArray[Any], member: NDArray[Any]) -> float:
     """Return the AUC within each member that has both classes, averaged by impressions.
 
     Args:
@@ -58,7 +60,7 @@ def gauc(score: Floats, label: NDArray, member: NDArray) -> float:
     return float(np.average(values[defined], weights=sizes[defined]))
 
 
-def calibration(score: Floats, label: NDArray) -> float:
+def calibration(score: Floats, label: NDArray[Any]) -> float:
     """Return the sum of predicted probabilities over the number of positives; 1 is calibrated.
 
     Args:
@@ -69,7 +71,7 @@ def calibration(score: Floats, label: NDArray) -> float:
     return float(_sigmoid(score).sum() / positives) if positives else float("nan")
 
 
-def expected_calibration_error(score: Floats, label: NDArray, bins: int = 20) -> float:
+def expected_calibration_error(score: Floats, label: NDArray[Any], bins: int = 20) -> float:
     """Return mean |predicted - observed| over bins of equal mass, weighted by their size.
 
     Tied scores share the mean of their labels, so the order of the input does not matter.
@@ -89,7 +91,7 @@ def expected_calibration_error(score: Floats, label: NDArray, bins: int = 20) ->
     return float(gaps[np.diff(edges) > 0].sum() / len(p))
 
 
-def ndcg(score: Floats, label: NDArray, session: NDArray) -> float:
+def ndcg(score: Floats, label: NDArray[Any], session: NDArray[Any]) -> float:
     """Return the mean of DCG / ideal DCG over sessions with a positive.
 
     The gain is y, the discount 1 / log2(rank + 1) with ranks from 1, without a cut-off. Tied scores
@@ -114,7 +116,9 @@ def ndcg(score: Floats, label: NDArray, session: NDArray) -> float:
     return float(np.mean(dcg[defined] / ideal[defined])) if defined.any() else float("nan")
 
 
-def _grouped_auc(score: Floats, label: NDArray, group: NDArray) -> tuple[Floats, NDArray]:
+def _grouped_auc(
+    score: Floats, label: NDArray[Any], group: NDArray[Any]
+) -> tuple[Floats, NDArray[Any]]:
     """Return each group's AUC and size; the AUC is the rank sum with mid-ranks, or NaN."""
     _, g = np.unique(group, return_inverse=True)
     order = np.lexsort((score, g))

@@ -147,7 +147,8 @@ def is_first_of_host() -> bool:
         return True
     host = zlib.crc32(socket.gethostname().encode())
     (hosts,) = all_gather([np.array([host], np.uint32)])
-    return hosts.tolist().index(host) == jax.process_index()
+    result: bool = hosts.tolist().index(host) == jax.process_index()
+    return result
 
 
 def local_rows(x: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ have the same length, this is the ratio above. With an order that is not random,
 models that rank like the model that produced the log.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -168,7 +168,7 @@ def wilson(rate: float, trials: float, confidence: float = 0.95) -> tuple[float,
     return max(0.0, float((center - half) / scale)), min(1.0, float((center + half) / scale))
 
 
-def _effective(weight: Floats, residual: Floats, member: NDArray, rate: float) -> float:
+def _effective(weight: Floats, residual: Floats, member: NDArray[Any], rate: float) -> float:
     """Return the effective number of matches: rate (1 - rate) / variance between members.
 
     It is bounded by Kish's effective sample size (1965) of the weights, because a single member, or

@@ -43,13 +43,17 @@ class Gaussian:
         """Draw weights [count, D] as m + L^-T z with P = L L^T, without inverting a matrix."""
         lower = cholesky(self.precision, lower=True)
         z = rng.standard_normal((len(self.mean), count))
-        return self.mean + solve_triangular(lower, z, trans="T", lower=True).T
+        result: Floats = self.mean + solve_triangular(lower, z, trans="T", lower=True).T
+        return result
 
     def variance(self, phi: Floats) -> Floats:
         """Return the variance of phi w without noise, phi P^-1 phi^T [...], for phi [..., D]."""
         lower = cholesky(self.precision, lower=True)
         flat = phi.reshape(-1, phi.shape[-1])
-        return (solve_triangular(lower, flat.T, lower=True) ** 2).sum(0).reshape(phi.shape[:-1])
+        result: Floats = (
+            (solve_triangular(lower, flat.T, lower=True) ** 2).sum(0).reshape(phi.shape[:-1])
+        )
+        return result
 
 
 @dataclass(frozen=True)
@@ -166,4 +170,5 @@ def choose(belief: Gaussian, candidates_RCD: Floats, rng: np.random.Generator) -
         int64 [R], the index of the chosen candidate.
     """
     weights_RD = belief.sample(rng, len(candidates_RCD))
-    return np.einsum("rcd,rd->rc", candidates_RCD, weights_RD).argmax(1)
+    result: NDArray[np.int64] = np.einsum("rcd,rd->rc", candidates_RCD, weights_RD).argmax(1)
+    return result

@@ -214,7 +214,8 @@ def sweep_text(path: str) -> str:
         "# `ligr sweep` runs it without a server, `wandb sweep` and `wandb agent` with one.\n"
     )
     with_name = {"name": path.rsplit("/", 1)[-1], **sweep}
-    return head + yaml.safe_dump(with_name, sort_keys=False, width=96)
+    result: str = head + yaml.safe_dump(with_name, sort_keys=False, width=96)
+    return result
 
 
 def write(directory: Path) -> None:

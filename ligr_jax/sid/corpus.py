@@ -57,7 +57,8 @@ class Corpus:
 
     def take(self, places: np.ndarray) -> np.ndarray:
         """Return vectors float32 [B, W]; `places` index the items with content."""
-        return self.vectors[self.rows[places]]
+        result: np.ndarray = self.vectors[self.rows[places]]
+        return result
 
     def batches(self, size: int = ROWS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield ids and vectors of all items with content, `size` at a time."""

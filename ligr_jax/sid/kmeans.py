@@ -44,7 +44,8 @@ def kmeans(x: jax.Array, k: int, key: jax.Array, iterations: int = INIT_ITERATIO
         return means(sums, counts, others)
 
     first = x[jax.random.choice(start, n, (k,), replace=n < k)]
-    return jax.lax.fori_loop(0, iterations, lloyd, first)
+    result: jax.Array = jax.lax.fori_loop(0, iterations, lloyd, first)
+    return result
 
 
 def residual_kmeans(z: jax.Array, levels: int, k: int, key: jax.Array) -> jax.Array:

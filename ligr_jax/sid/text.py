@@ -46,7 +46,8 @@ def title_vectors(titles: pl.Series, tags: pl.Series, width: int) -> np.ndarray:
         projection = rng.standard_normal((BUCKETS, width), np.float32) / np.sqrt(width)
         out += np.float32(weight) * (_tf_idf(terms) @ projection)
     length = np.linalg.norm(out, axis=1, keepdims=True)
-    return out / np.maximum(length, np.float32(1e-12))
+    result: np.ndarray = out / np.maximum(length, np.float32(1e-12))
+    return result
 
 
 def write_title_vectors(

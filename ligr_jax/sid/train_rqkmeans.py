@@ -35,7 +35,8 @@ class RQKMeansTraining:
         return self.put(np.zeros(shape, np.float32))
 
     def put(self, state: Any) -> jax.Array:
-        return to_mesh(state, replicated(self.mesh))
+        result: jax.Array = to_mesh(state, replicated(self.mesh))
+        return result
 
     def update(self, number: int, state: jax.Array) -> tuple[jax.Array, Mapping[str, Any]]:
         """Run a pass over the corpus; the first pass of a level starts from k-means of a sample."""
@@ -63,7 +64,8 @@ class RQKMeansTraining:
         rng = np.random.default_rng([self.config.seed, number])
         places = rng.permutation(len(self.corpus))[:rows]
         x = self._standard(self.corpus.take(np.sort(places)))
-        return _left_over(jnp.asarray(x), codebooks, level)
+        result: jax.Array = _left_over(jnp.asarray(x), codebooks, level)
+        return result
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield standardized vectors, and weights: 1 for items, 0 for padding of the last batch."""
@@ -73,7 +75,8 @@ class RQKMeansTraining:
             yield full, weight
 
     def _standard(self, x: np.ndarray) -> np.ndarray:
-        return ((x - self.mean) / self.scale).astype(np.float32)
+        result: np.ndarray = ((x - self.mean) / self.scale).astype(np.float32)
+        return result
 
     def arrays(self, state: jax.Array) -> dict[str, np.ndarray]:
         return {"codebooks": jax.device_get(state)}

@@ -62,7 +62,8 @@ class RQVAETraining:
         return self.put(State(params, self.optimizer.init(params), share))
 
     def put(self, state: State) -> State:
-        return to_mesh(state, replicated(self.mesh))
+        result: State = to_mesh(state, replicated(self.mesh))
+        return result
 
     def batch(self, number: int) -> np.ndarray:
         """Return standardized vectors [B, W] of step `number`; each epoch is a new permutation."""
@@ -74,11 +75,15 @@ class RQVAETraining:
             for e in np.unique(epochs)
         ]
         x = self.corpus.take(np.concatenate(chosen))
-        return ((x - self.mean) / self.scale).astype(np.float32)
+        result: np.ndarray = ((x - self.mean) / self.scale).astype(np.float32)
+        return result
 
     def update(self, number: int, state: State) -> tuple[State, Mapping[str, Any]]:
         x = to_mesh(self.batch(number), batch_sharding(self.mesh))
-        return self._step(state, x, jax.random.fold_in(self.key, number))
+        result: tuple[State, Mapping[str, Any]] = self._step(
+            state, x, jax.random.fold_in(self.key, number)
+        )
+        return result
 
     def _updated(
         self, state: State, x: jax.Array, key: jax.Array
@@ -106,7 +111,8 @@ class RQVAETraining:
         }
 
     def arrays(self, state: State) -> dict[str, np.ndarray]:
-        return jax.device_get(flatten_dict(state.params, sep="/"))
+        result: dict[str, np.ndarray] = jax.device_get(flatten_dict(state.params, sep="/"))
+        return result
 
 
 @lru_cache(maxsize=2)  # a batch may hold the end of an epoch and the start of the next

@@ -85,4 +85,5 @@ def _part(
         of_device = lax.dynamic_slice_in_dim(padded, first_column, columns, axis=1)
         return lax.dynamic_update_slice_in_dim(part, of_device, start, axis=0)
 
-    return lax.fori_loop(0, -(-rows // block), fill, jnp.zeros((rows, columns)))
+    result: jax.Array = lax.fori_loop(0, -(-rows // block), fill, jnp.zeros((rows, columns)))
+    return result

@@ -70,7 +70,10 @@ def gather_rows(layout: Layout, arrays: Arrays, local: Arrays) -> dict[str, jax.
         return {t: rows[t][None] for t in local}
 
     specs = (_specs(layout, arrays), dict.fromkeys(local, PARTS))
-    return _on_mesh(layout, on_device, specs, dict.fromkeys(local, PARTS))(arrays, local)
+    result: dict[str, jax.Array] = _on_mesh(layout, on_device, specs, dict.fromkeys(local, PARTS))(
+        arrays, local
+    )
+    return result
 
 
 def sync_unique_ids(lists: Lists, shapes: Mapping[str, tuple[int, int]]) -> dict[str, UniqueIds]:
@@ -122,7 +125,8 @@ def reduce_row_grads(layout: Layout, grads: Arrays, lists: Lists) -> dict[str, j
 
     reduced = {name: exchange.grad_spec for name, exchange in _exchanges(layout)}
     specs = (dict.fromkeys(grads, PARTS), _list_specs(lists))
-    return _on_mesh(layout, on_device, specs, reduced)(grads, lists)
+    result: dict[str, jax.Array] = _on_mesh(layout, on_device, specs, reduced)(grads, lists)
+    return result
 
 
 def update_tables(

@@ -116,7 +116,10 @@ class ExportedTable:
         _require_version(self.path.parent, self._version)
         if self.bits == 32:
             return blocks["values"]
-        return dequantize(QuantizedTable(**blocks, width=self.shape[1], bits=self.bits))
+        result: np.ndarray = dequantize(
+            QuantizedTable(**blocks, width=self.shape[1], bits=self.bits)
+        )
+        return result
 
     def _damage(self, index: np.ndarray, error: ValueError) -> DamagedTable:
         """Return the error that names the array and rows that cannot be read."""

@@ -46,7 +46,8 @@ def columns_of(source: Source) -> int:
     columns = source.array.shape[1]
     if isinstance(source.array, jax.Array):
         columns = source.array.sharding.shard_shape(source.array.shape)[1]
-    return min(columns, source.width)
+    result: int = min(columns, source.width)
+    return result
 
 
 def blocks_of(pieces: Iterable[Piece]) -> Iterator[tuple[Piece, int, int]]:
@@ -136,4 +137,7 @@ def _ranges(array: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
         low = jnp.min(jnp.where(is_column, x, jnp.inf), axis=1)
         return low, jnp.max(jnp.where(is_column, x, -jnp.inf), axis=1)
 
-    return jax.jit(low_high, out_shardings=(sharding, sharding))(array)
+    result: tuple[jax.Array, jax.Array] = jax.jit(low_high, out_shardings=(sharding, sharding))(
+        array
+    )
+    return result

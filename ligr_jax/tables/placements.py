@@ -54,14 +54,16 @@ class Replicated:
         if self.layout.devices == 1:
             return grads[self.name]  # the local ids are the ids of the batch
         summed = _sum(grads[self.name], ids.inverse, len(ids.unique))
-        return lax.psum(summed, AXES)
+        result: jax.Array = lax.psum(summed, AXES)
+        return result
 
     def local_rows(self, lists: Lists) -> jax.Array:
         """Return row numbers in this device's array of the batch's ids.
 
         Numbers out of range are rows of another device, or padding.
         """
-        return lists[self.name].unique
+        result: jax.Array = lists[self.name].unique
+        return result
 
     def mean(self, x: jax.Array) -> jax.Array:
         """Return the mean over full rows, [U], of x [U, columns of this device]."""
@@ -89,10 +91,12 @@ class ColumnWise(Replicated):
         g = jnp.pad(g, ((0, 0), (0, self.stored.width - self.span.width)))
         shards = _to_owners(jnp.moveaxis(g.reshape(len(g), self.layout.model, -1), 1, 0))
         inverse = lax.all_gather(ids.inverse, "model")
-        return lax.psum(_sum(shards, inverse, len(ids.unique)), "data")
+        result: jax.Array = lax.psum(_sum(shards, inverse, len(ids.unique)), "data")
+        return result
 
     def mean(self, x: jax.Array) -> jax.Array:
-        return lax.psum(x.sum(axis=1), "model") / self.span.width
+        result: jax.Array = lax.psum(x.sum(axis=1), "model") / self.span.width
+        return result
 
 
 class RowWise(Replicated):
@@ -112,7 +116,8 @@ class RowWise(Replicated):
     def reduce_row_grads(self, grads: Arrays, lists: Lists) -> jax.Array:
         ids = lists[self.name]
         g, inverse = lax.all_gather((grads[self.name], ids.inverse), "model")
-        return lax.psum(_sum(g, inverse, len(ids.unique)), "data")
+        result: jax.Array = lax.psum(_sum(g, inverse, len(ids.unique)), "data")
+        return result
 
     def local_rows(self, lists: Lists) -> jax.Array:
         return self._in_shard(lists[self.name].unique)
@@ -153,7 +158,10 @@ class TableWise:
             for _, slot, t in self._slots()
         }
         g = _to_owners(self._stack(grads, 0.0))
-        return lax.psum(_sum(g, _to_owners(self._stack(inverse, total)), total), "data")
+        result: jax.Array = lax.psum(
+            _sum(g, _to_owners(self._stack(inverse, total)), total), "data"
+        )
+        return result
 
     def local_rows(self, lists: Lists) -> jax.Array:
         rows = self._in_block({t: lists[t].unique for _, _, t in self._slots()})
@@ -198,7 +206,8 @@ EXCHANGES: dict[str, type[Replicated] | type[TableWise]] = {
 
 def _to_owners(x: jax.Array) -> jax.Array:
     """Send slice k to device k of the axis `model`; slice k of the result is from device k."""
-    return lax.all_to_all(x, "model", 0, 0)
+    result: jax.Array = lax.all_to_all(x, "model", 0, 0)
+    return result
 
 
 def _sum(g: jax.Array, index: jax.Array, count: int) -> jax.Array:

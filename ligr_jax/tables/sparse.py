@@ -171,7 +171,8 @@ def update_rows(
             new, mode="drop", unique_indices=True, indices_are_sorted=grads.ids_are_sorted
         )
 
-    return jax.tree.map(scatter, (table, state), (new_rows, new_state))
+    result: tuple[jax.Array, State] = jax.tree.map(scatter, (table, state), (new_rows, new_state))
+    return result
 
 
 def _mean_of_columns(x: jax.Array) -> jax.Array:

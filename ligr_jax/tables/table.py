@@ -65,11 +65,12 @@ def embed(rows_nUE: jax.Array, ids: jax.Array, combine: str = "") -> jax.Array:
     """
     parts = ids.reshape(len(rows_nUE), -1, *ids.shape[1:])
     if not combine:
-        return jax.vmap(lambda rows, i: rows[i])(rows_nUE, parts).reshape(*ids.shape, -1)
+        rows_BNE: jax.Array = jax.vmap(lambda rows, i: rows[i])(rows_nUE, parts)
+        return rows_BNE.reshape(*ids.shape, -1)
     # -1 would index the last row, so missing ids are moved out of range and filled with zeros.
     index = jnp.where(parts >= 0, parts, rows_nUE.shape[1])
     rows = jax.vmap(lambda rows, i: rows.at[i].get(mode="fill", fill_value=0))(rows_nUE, index)
-    total_BNE = rows.reshape(*ids.shape, -1).sum(axis=-2)
+    total_BNE: jax.Array = rows.reshape(*ids.shape, -1).sum(axis=-2)
     if combine == "sum":
         return total_BNE
     count_BN = (ids >= 0).sum(axis=-1)

@@ -80,9 +80,10 @@ class Program:
         with jax.set_mesh(self.mesh):
             shapes = abstract_state(self.model, self.tx, batch)
         placed = shardings(shapes, self.mesh, self.layout, self.config.mesh.fsdp)
-        return jax.tree.map(
+        result: TrainState = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed
         )
+        return result
 
     def init_state(self, batch: Batch) -> TrainState:
         """Return a new state, created on its devices: no device ever holds a whole sharded table.

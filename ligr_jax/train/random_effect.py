@@ -19,6 +19,7 @@ be read again. With predictions of a split, rows being impression numbers:
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,7 +39,7 @@ class RandomEffects:
     effect, precision: [V, A].
     """
 
-    items: NDArray
+    items: NDArray[Any]
     effect: Floats
     precision: Floats
 
@@ -46,11 +47,11 @@ class RandomEffects:
         """Effects [N, A] of the items of impressions [N]."""
         return self._take(self.effect, np.asarray(item), 0.0)
 
-    def prior(self, items: NDArray, otherwise: float) -> tuple[Floats, Floats]:
+    def prior(self, items: NDArray[Any], otherwise: float) -> tuple[Floats, Floats]:
         """Means and precisions [V, A] for `items`: 0 and `otherwise` for those not among them."""
         return self._take(self.effect, items, 0.0), self._take(self.precision, items, otherwise)
 
-    def _take(self, values: Floats, item: NDArray, otherwise: float) -> Floats:
+    def _take(self, values: Floats, item: NDArray[Any], otherwise: float) -> Floats:
         out = np.full((len(item), values.shape[1]), otherwise)
         if len(self.items):
             at = np.minimum(np.searchsorted(self.items, item), len(self.items) - 1)
@@ -106,7 +107,7 @@ def fit(
 
 
 def _fit(
-    z: Floats, y: NDArray[np.bool_], w: Floats, place: NDArray, mean: Floats, strength: Floats
+    z: Floats, y: NDArray[np.bool_], w: Floats, place: NDArray[Any], mean: Floats, strength: Floats
 ) -> tuple[Floats, Floats]:
     """Effects and precisions of one action, [V]."""
     v = len(mean)

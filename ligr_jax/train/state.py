@@ -59,4 +59,7 @@ def init_state(model: nn.Module, tx: Optimizer, batch: Batch, key: jax.Array) ->
 
 def abstract_state(model: nn.Module, tx: Optimizer, batch: Batch) -> TrainState:
     """Return the shapes and types of the result of `init_state`, computing nothing."""
-    return jax.eval_shape(lambda b: init_state(model, tx, b, jax.random.key(0)), batch)
+    result: TrainState = jax.eval_shape(
+        lambda b: init_state(model, tx, b, jax.random.key(0)), batch
+    )
+    return result

@@ -48,7 +48,8 @@ def rates_baseline(rows: Rows) -> dict[str, float]:
     def scores(action: str, strength: float) -> np.ndarray:
         mean = rows.labels[action][rows.splits["train"]].mean()
         prior = smoothed(*author[action], mean, strength)
-        return log_odds(smoothed(*video[action], prior, strength))
+        result: np.ndarray = log_odds(smoothed(*video[action], prior, strength))
+        return result
 
     return chosen(rows, lambda action: (scores(action, s) for s in (10, 30, 100, 300)))
 
@@ -65,7 +66,8 @@ def regression_baseline(rows: Rows) -> dict[str, float]:
 
     def scores(action: str, c: float) -> np.ndarray:
         model = LogisticRegression(C=c, max_iter=60, tol=1e-3)
-        return model.fit(x[train], rows.labels[action][train]).decision_function(x)
+        result: np.ndarray = model.fit(x[train], rows.labels[action][train]).decision_function(x)
+        return result
 
     return chosen(rows, lambda action: (scores(action, c) for c in (0.03, 0.1)))
 

@@ -60,7 +60,8 @@ class ItemTable:
         """
         values = self.scalars[name]
         missing = MISSING if values.dtype == np.int64 else np.float32(np.nan)
-        return np.append(values, np.array([missing], values.dtype))[index]
+        result: np.ndarray = np.append(values, np.array([missing], values.dtype))[index]
+        return result
 
     def write(self, path: Path) -> Shard | None:
         """Write vectors and bags to a file.

@@ -24,7 +24,8 @@ def starts_by_gap(member: np.ndarray, time_ms: np.ndarray, gap_ms: int) -> np.nd
     """
     starts = starts_segment(member)
     starts[1:] |= np.diff(time_ms) > gap_ms
-    return starts | (time_ms == UNTIMED) | _after_context(time_ms)
+    result: np.ndarray = starts | (time_ms == UNTIMED) | _after_context(time_ms)
+    return result
 
 
 def starts_by_id(member: np.ndarray, time_ms: np.ndarray, session_id: np.ndarray) -> np.ndarray:
@@ -59,7 +60,8 @@ def number_sessions(member: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the session number of each row, counted from 0 per member, int32 [N]."""
     count = np.cumsum(starts)
     first, lengths = segments(member)
-    return (count - np.repeat(count[first], lengths)).astype(np.int32)
+    result: np.ndarray = (count - np.repeat(count[first], lengths)).astype(np.int32)
+    return result
 
 
 def sessions_merged(

@@ -139,8 +139,10 @@ def column_array(rows: pa.Table, name: str) -> np.ndarray:
     chunked = rows[name]
     if pa.types.is_fixed_size_list(chunked.type):
         flat = chunked.combine_chunks().flatten()
-        return flat.to_numpy(zero_copy_only=False).reshape(-1, chunked.type.list_size)
-    return chunked.to_numpy()
+        vectors: np.ndarray = flat.to_numpy(zero_copy_only=False)
+        return vectors.reshape(-1, chunked.type.list_size)
+    numbers: np.ndarray = chunked.to_numpy()
+    return numbers
 
 
 def column_bags(rows: pa.Table, name: str) -> Bags:

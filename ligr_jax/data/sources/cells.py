@@ -46,7 +46,8 @@ def _is_tidy(column: pa.ChunkedArray) -> bool:
     elif pa.types.is_string(column.type):
         offset_type = np.dtype(np.int32)
     else:
-        return column.type.num_fields == 0 and pa.types.is_primitive(column.type)
+        result: bool = column.type.num_fields == 0 and pa.types.is_primitive(column.type)
+        return result
     for chunk in column.chunks:
         _, offset_buffer, data_buffer = chunk.buffers()
         first = chunk.offset * offset_type.itemsize

@@ -88,7 +88,8 @@ def hash_strings(values: pl.Series) -> np.ndarray:
     hashes[:-1] = [xxhash.xxh64_intdigest(v.encode()) for v in distinct]
     ids = hashes.view(np.int64)
     ids[-1] = MISSING
-    return ids[coded.indices.fill_null(len(distinct)).to_numpy()]
+    result: np.ndarray = ids[coded.indices.fill_null(len(distinct)).to_numpy()]
+    return result
 
 
 def _text_ids(values: pl.Series) -> tuple[np.ndarray, Rules]:

@@ -316,7 +316,8 @@ def _spells(x: np.ndarray, pattern: str) -> np.ndarray:
     for letter, most in (("H", 24), ("M", 60), ("S", 60)):
         if letter in fields:
             valid &= fields[letter] < most
-    return valid
+    result: np.ndarray = valid
+    return result
 
 
 def _typed(values: pl.Series, zone: str) -> pl.Series:

@@ -52,7 +52,8 @@ def wave(x: Floats) -> Floats:
 def zipf(n: int) -> Floats:
     """Return the weights rank^-3/4 of ranks 1..n, computed by square roots instead of pow."""
     root = np.sqrt(np.arange(1.0, n + 1.0))
-    return 1.0 / (root * np.sqrt(root))
+    result: Floats = 1.0 / (root * np.sqrt(root))
+    return result
 
 
 def from_zero(weights: Floats) -> Floats:
@@ -109,4 +110,5 @@ def heavy_deviate(hashes: Hashes) -> Floats:
     parts = [(hashes >> np.uint64(s)) & np.uint64(0xFFFF) for s in (0, 16, 32, 48)]
     total = (parts[0] + parts[1] + parts[2] + parts[3]).astype(np.float64)
     z = (total / 65536.0 - (2.0 - 2.0 / 65536.0)) * math.sqrt(3.0)
-    return z * np.abs(z) / math.sqrt(2.7)
+    result: Floats = z * np.abs(z) / math.sqrt(2.7)
+    return result

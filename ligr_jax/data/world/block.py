@@ -13,6 +13,8 @@ topic and with the same actor; h is `satiation_half`. Only a model whose input i
 can use these terms.
 """
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -154,7 +156,7 @@ def _depression(
 
 def _outcomes(
     rng: np.random.Generator, u: Floats, affinity: Floats, quality: Floats, kind: Ints
-) -> dict[str, NDArray]:
+) -> dict[str, NDArray[Any]]:
     """Return labels, true probabilities and dwell times of all rows, by column name.
 
     p_contribution = 1 - prod (1 - p_a) over like, comment and share, from their float32 values.

@@ -201,7 +201,8 @@ def _description(config: WorldConfig) -> dict[str, Any]:
         "config": dataclasses.asdict(config),
         "actions": [dataclasses.asdict(a) for a in ACTIONS],
     }
-    return json.loads(json.dumps(description))  # tuples become lists
+    result: dict[str, Any] = json.loads(json.dumps(description))  # tuples become lists
+    return result
 
 
 def _require_this_world(config: WorldConfig, out: Path) -> bool:

@@ -73,7 +73,8 @@ class Members:
         """Return interests of members in topic nodes on given days, [N]: constant plus drift."""
         index = member * self.interest.shape[1] + node
         turn = day * self.frequency.ravel()[index] + self.phase.ravel()[index]
-        return self.interest.ravel()[index] + planted.drift * wave(turn)
+        result: Floats = self.interest.ravel()[index] + planted.drift * wave(turn)
+        return result
 
     def affinity(self, member: Ints, actor: Ints) -> Floats:
         """Return the affinities to actors, [N], of variance 1, computed by a hash of each pair."""
@@ -186,7 +187,8 @@ def personal_topics(
     policy = members.policy
     target = policy[low] + uniform[source] * (policy[low + config.topics] - policy[low])
     topic = np.searchsorted(policy, target, side="right") - 1 - low
-    return np.clip(topic, 0, config.topics - 1)
+    result: Ints = np.clip(topic, 0, config.topics - 1)
+    return result
 
 
 def _interests(rng: np.random.Generator, config: WorldConfig, n: int) -> Floats:
@@ -234,4 +236,5 @@ def _spaced(member: Ints, request: Ints, occupied: Ints) -> Ints:
     first = np.searchsorted(member, member)  # number of the first session of each session's member
     before -= before[first]
     level = member << 45  # larger than all times, so the running maximum restarts at every member
-    return np.maximum.accumulate(level + (request - before)) - level + before
+    result: Ints = np.maximum.accumulate(level + (request - before)) - level + before
+    return result

@@ -273,7 +273,8 @@ class _QueryTile:
             table = self._of_group(self.problem.table)
             bias = jnp.moveaxis(bias_scores(table, *self._positions(first_key)), 0, 1)
             scores += bias.reshape(scores.shape)
-        return scores
+        result: jax.Array = scores
+        return result
 
     def add_bias_gradient(
         self, d_table: jax.Array, d_scores: jax.Array, first_key: jax.Array

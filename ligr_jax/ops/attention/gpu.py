@@ -156,7 +156,7 @@ def _attend(plan: _Plan, x: _Inputs) -> jax.Array:
     return _attend_forward(plan, x)[0]
 
 
-def _attend_forward(plan: _Plan, x: _Inputs) -> tuple[jax.Array, tuple]:
+def _attend_forward(plan: _Plan, x: _Inputs) -> tuple[jax.Array, tuple[Any, ...]]:
     batch, tokens, heads, _ = x.q.shape
     tile = plan.tiling.forward
     outputs = [
@@ -167,7 +167,7 @@ def _attend_forward(plan: _Plan, x: _Inputs) -> tuple[jax.Array, tuple]:
     return out, (x, out, norm)
 
 
-def _attend_backward(plan: _Plan, residuals: tuple, d_out: jax.Array) -> tuple[_Inputs]:
+def _attend_backward(plan: _Plan, residuals: tuple[Any, ...], d_out: jax.Array) -> tuple[_Inputs]:
     x, out, norm = residuals
     delta = jnp.zeros_like(norm)
     if plan.activation == "softmax":
@@ -200,7 +200,7 @@ def _launch(
     plan: _Plan,
     tile: Tile,
     sweeps: jax.Array,
-    inputs: tuple,
+    inputs: tuple[Any, ...],
     outputs: Sequence[jax.ShapeDtypeStruct],
 ) -> list[jax.Array]:
     """Run one program per (tile, head, row), which reads whole rows and writes its own tokens.
@@ -215,7 +215,7 @@ def _launch(
     """
     batch, _, heads, _ = outputs[0].shape
     sweep_spec = pl.BlockSpec((None, None, sweeps.shape[2]), lambda i, h, b: (b, i, 0))
-    return pl.pallas_call(
+    result: list[jax.Array] = pl.pallas_call(
         functools.partial(kernel, plan=plan),
         grid=(sweeps.shape[1], heads, batch),
         in_specs=[sweep_spec, *jax.tree.map(lambda x: _read(x, heads), inputs)],
@@ -224,6 +224,7 @@ def _launch(
         compiler_params=triton.CompilerParams(num_warps=tile.warps, num_stages=tile.stages),
         interpret=plan.interpret,
     )(sweeps, *inputs)
+    return result
 
 
 def _read(x: jax.Array, heads: int) -> pl.BlockSpec:
@@ -486,7 +487,8 @@ def _own_edges(x: _Inputs, queries: jax.Array) -> jax.Array:
 def _rows(ref: Ref, tokens: jax.Array) -> jax.Array:
     """Load [tokens, K] of a row; an index beyond its end gives the last token, to be masked."""
     length, width = ref.shape
-    return ref[jnp.minimum(tokens, length - 1)[:, None], jnp.arange(width)[None]]
+    result: jax.Array = ref[jnp.minimum(tokens, length - 1)[:, None], jnp.arange(width)[None]]
+    return result
 
 
 def _numbers(ref: Ref, tokens: jax.Array) -> jax.Array:

@@ -302,7 +302,8 @@ def _allowed(edges: Any, key_tile: jax.Array) -> jax.Array:
     allowed = (edges[0:1, :] <= key) & (key < edges[1:2, :])
     for row in range(3, rows):
         allowed |= key == edges[row : row + 1, :]
-    return allowed
+    result: jax.Array = allowed
+    return result
 
 
 # ---- Plans: the tiles that a kernel visits.
@@ -516,7 +517,7 @@ def _launch(
         def end() -> None:
             finish()
 
-    return pl.pallas_call(
+    result: list[jax.Array] = pl.pallas_call(
         run,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(plan),
@@ -532,6 +533,7 @@ def _launch(
         interpret=interpret,
         name=name,
     )(*plan, *(x for _, x in inputs))
+    return result
 
 
 def _all(conditions: Iterable[jax.Array]) -> jax.Array:
@@ -579,7 +581,8 @@ def _delta(out: jax.Array, d_out: jax.Array, tile: int) -> jax.Array:
 
 
 def _pad_mask(mask: Mask, tile: int) -> Mask:
-    return jax.tree.map(lambda x: _pad_tokens(x, tile), mask)
+    result: Mask = jax.tree.map(lambda x: _pad_tokens(x, tile), mask)
+    return result
 
 
 def _pad_tokens(x: jax.Array, tile: int) -> jax.Array:

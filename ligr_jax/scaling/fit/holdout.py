@@ -170,7 +170,8 @@ def _all_but(k: int, compute: Array) -> NDArray[np.bool_]:
         raise BadInput(
             f"cannot leave out {k} of {index.max() + 1} budgets: give 1 to {index.max()}"
         )
-    return index <= index.max() - k
+    result: NDArray[np.bool_] = index <= index.max() - k
+    return result
 
 
 def _labels(

@@ -104,7 +104,8 @@ class IsoFlop:
         """Return all fields except the draws as plain JSON values."""
         hidden = {"freedom", "draws"}
         shown = {k: v for k, v in vars(self).items() if k not in hidden}
-        return nan_to_null(shown | {"budgets": [vars(b) for b in self.budgets]})
+        result: dict[str, Any] = nan_to_null(shown | {"budgets": [vars(b) for b in self.budgets]})
+        return result
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ class _Cells:
     def value(self, c: Array) -> Array:
         """Return the parabolas with coefficients c (..., 3) at the cells, (..., cells)."""
         t = self.z - self.z.mean()
-        return c[..., :1] + c[..., 1:2] * t + c[..., 2:] * t * t
+        result: Array = c[..., :1] + c[..., 1:2] * t + c[..., 2:] * t * t
+        return result
 
     def vertex(self, c: Array) -> Array:
         """Return log10 of the best size; NaN if it is not within the sizes tried."""

@@ -33,7 +33,8 @@ def line_curve(theta: Array, x: Array) -> Array:
         theta: (..., 2), level and slope per decade.
         x: centred log compute, (n,).
     """
-    return theta[..., :1] + theta[..., 1:] * x / np.log(10.0)
+    result: Array = theta[..., :1] + theta[..., 1:] * x / np.log(10.0)
+    return result
 
 
 def saturating_curve(theta: Array, x: Array) -> Array:
@@ -114,7 +115,10 @@ class Fitted:
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields except arrays as plain JSON values; NaN and infinity become null."""
-        return nan_to_null({f.name: getattr(self, f.name) for f in fields(self) if f.repr})
+        result: dict[str, Any] = nan_to_null(
+            {f.name: getattr(self, f.name) for f in fields(self) if f.repr}
+        )
+        return result
 
     def spread(self, run_noise: bool) -> Array:
         """Return possible residuals of a further run: (n,), or a single zero without run noise.

@@ -83,7 +83,10 @@ class Noise:
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as plain JSON values."""
-        return nan_to_null(vars(self) | {"scales": [s._asdict() for s in self.scales]})
+        result: dict[str, Any] = nan_to_null(
+            vars(self) | {"scales": [s._asdict() for s in self.scales]}
+        )
+        return result
 
 
 def noise_floor(

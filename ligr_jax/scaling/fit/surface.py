@@ -306,7 +306,8 @@ def _refuse_unidentified(n: Array, d: Array, unique: Array | None) -> None:
 
 
 def _band(theta: Array) -> NDArray[np.int64]:
-    return np.digitize(theta[:, 2:4], np.log([0.2, 0.7])) @ np.array([1, 3])
+    result: NDArray[np.int64] = np.digitize(theta[:, 2:4], np.log([0.2, 0.7])) @ np.array([1, 3])
+    return result
 
 
 def _starts(points: _Points, loss: Array) -> Array:

@@ -66,11 +66,13 @@ class Frontier:
         best = np.stack([mean[:, self._level == k].min(1) for k in levels], 1)
         before = np.minimum.accumulate(best, axis=1)[:, :-1]
         before = np.concatenate([np.full((len(mean), 1), np.inf), before], 1)
-        return (mean == best[:, self._level]) & (mean < before[:, self._level])
+        result: NDArray[np.bool_] = (mean == best[:, self._level]) & (mean < before[:, self._level])
+        return result
 
     @staticmethod
     def _mean(values: Array, member: Array) -> Array:
-        return (member.T @ values) / member.sum(0)
+        result: Array = (member.T @ values) / member.sum(0)
+        return result
 
 
 def _line(chosen: NDArray[np.bool_], x: Array, y: Array) -> Array:

@@ -123,7 +123,8 @@ def to_json(results: Study, lines: Sequence[str]) -> dict[str, Any]:
         "comparisons": [asdict(c) for c in results.comparisons],
         "lines": list(lines),
     }
-    return nan_to_null(numbers)
+    result: dict[str, Any] = nan_to_null(numbers)
+    return result
 
 
 def _save(drawn: Drawn, directory: Path) -> None:

@@ -83,4 +83,5 @@ def _settings(table: pl.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def _word(value: object) -> str:
-    return {None: "–", True: "yes", False: "no"}.get(value, str(value))  # type: ignore[call-overload]
+    result: str = {None: "–", True: "yes", False: "no"}.get(value, str(value))  # type: ignore[call-overload]
+    return result

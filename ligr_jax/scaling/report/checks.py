@@ -13,6 +13,7 @@ from ligr_jax.scaling.report.drawn import Drawn, arm_words, facts, metric_words,
 from ligr_jax.scaling.report.figures import Series, Span
 from ligr_jax.scaling.report.forecasts import left_out_words
 from ligr_jax.scaling.report.study import AXES, Study
+from ligr_jax.scaling.report.style import power_of_ten
 
 
 def checks(study: Study) -> Iterator[Drawn]:
@@ -59,7 +60,7 @@ def _comparisons(study: Study) -> Iterator[Drawn]:
     rows = [
         Span(
             name=f"{c.arm}, {'pairs' if c.kind == 'paired' else 'laws'}"
-            + (f" at {figures.power_of_ten(c.at)}" if c.at else ""),
+            + (f" at {power_of_ten(c.at)}" if c.at else ""),
             value=c.difference,
             low=c.low,
             high=c.high,

@@ -354,4 +354,5 @@ def _smooth(y: Array) -> Array:
     index = np.arange(len(y))
     low = np.maximum(index - half, 0)
     high = np.minimum(index + half + 1, len(y))
-    return (total[high] - total[low]) / (high - low)
+    result: Array = (total[high] - total[low]) / (high - low)
+    return result

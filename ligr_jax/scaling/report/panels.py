@@ -28,6 +28,7 @@ from ligr_jax.scaling.report.drawn import (
 )
 from ligr_jax.scaling.report.figures import Series
 from ligr_jax.scaling.report.study import AXES, Study
+from ligr_jax.scaling.report.style import power_of_ten
 
 
 def panels(study: Study) -> Iterator[Drawn]:
@@ -140,7 +141,7 @@ def _iso_flop(study: Study, arm: str, grid: Any, fit: Any) -> Iterator[Drawn]:
     for budget in fit.budgets:
         in_budget = np.isclose(grid.budget, budget.compute)
         rows = grid.rows[in_budget]
-        name = f"{figures.power_of_ten(budget.compute)} FLOPs"
+        name = f"{power_of_ten(budget.compute)} FLOPs"
         series.append(Series(name=name, x=grid.size[in_budget], y=y[rows], runs=rows.tolist()))
     label = metric_words(study.metric)
     ending = facts(study, runs_of(series), study.axis)
