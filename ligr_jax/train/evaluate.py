@@ -104,7 +104,8 @@ class Evaluator:
 
     def batch_count(self, split: str, rows: int) -> int:
         """Return the number of batches of this process, each of `rows` rows."""
-        return -(-len(self.plan(split)) // (rows * jax.process_count()))
+        processes: int = jax.process_count()
+        return -(-len(self.plan(split)) // (rows * processes))
 
     def batches(
         self, state: TrainState, split: str
