@@ -178,11 +178,13 @@ class _FrameColumns:
 
     def take(self, column: str, index: np.ndarray) -> np.ndarray:
         """Return the values of `session`, `timestamp_ms` or `weight`."""
-        return self._stored[column][index]
+        result: np.ndarray = self._stored[column][index]
+        return result
 
     def feature(self, name: str, index: np.ndarray) -> np.ndarray:
         """Return the values of a feature that is not a bag."""
-        return self._parsed[feature_column(name)].to_numpy()[index]
+        result: np.ndarray = self._parsed[feature_column(name)].to_numpy()[index]
+        return result
 
     def bag(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
         """Return the first `size` ids of bags, padded with `MISSING`."""
@@ -193,7 +195,8 @@ class _FrameColumns:
 
     def label(self, action: str, index: np.ndarray) -> np.ndarray:
         """Return the labels of an action."""
-        return self._parsed[action_column(action)].to_numpy()[index]
+        result: np.ndarray = self._parsed[action_column(action)].to_numpy()[index]
+        return result
 
 
 def _to_polars(frame: Any) -> pl.DataFrame:
