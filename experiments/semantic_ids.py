@@ -128,7 +128,7 @@ def add_table5(study: Study, table: pl.DataFrame) -> None:
             ours = against(table, "baseline", f"validation/{task}/auc")[arm]
             cells += [theirs, interval(*ours)]
             verdicts.append(verdict(np.sign(theirs), *ours[1:]))
-        rows.append([arm, *cells, ", ".join(verdicts)])
+        rows.append([arm, *cells, ", ".join(dict.fromkeys(verdicts))])
     columns = [
         Column("arm"),
         *(
@@ -136,7 +136,7 @@ def add_table5(study: Study, table: pl.DataFrame) -> None:
             for task in ("long dwell", "contribution")
             for who in ("paper", "ours")
         ),
-        Column("verdicts"),
+        Column("verdict"),
     ]
     study.add("table5", "Table 5: relative changes from the baseline.", columns, rows)
 
