@@ -95,15 +95,15 @@ def trained(
     """Return the quality of one model, which is trained if it does not exist."""
     from ligr_jax.sid.config import SidConfig
     from ligr_jax.sid.corpus import open_corpus
-    from ligr_jax.sid.measure import measure
-    from ligr_jax.sid.train import train
+    from ligr_jax.sid.measure import measure_codes
+    from ligr_jax.sid.train import train_semantic_ids
 
     steps = args.steps if method == "rqvae" else 0
     config = SidConfig(method=method, codes=CODES[part], seed=seed, steps=steps)  # type: ignore[arg-type]
     corpus = open_corpus(source, "content")
     out = args.work / f"{part}-{len(corpus)}-{method}-{config.steps}-{seed}"
-    model = train(config, corpus, "content", out)
-    quality = measure(model, corpus).quality
+    model = train_semantic_ids(config, corpus, "content", out)
+    quality = measure_codes(model, corpus).quality
     print(f"{out.name}: " + "; ".join(quality.lines()), flush=True)
     return dataclasses.asdict(quality)
 

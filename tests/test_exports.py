@@ -80,19 +80,12 @@ SHARED = {
     "add_arguments": "the interface of a command",
     "run": "the interface of a command",
     "main": "the entry point of a process",
-    "Grid": "jax's term in a kernel, a set of runs in a report",
-    "Plan": "tiles of a kernel, the next shape to train",
     "Span": "rows of a table, an axis of a figure",
-    "Training": "a run, and the training of semantic ids",
     "frontier": "a figure and its data",
     "iso_flop": "a figure and its data",
     "gather": "rows of a table, predictions of all processes",
     "interval": "of a law, and as HTML",
-    "measure": "a split, and semantic ids",
-    "quantize": "a table, and vectors to codes",
     "to_json": "a workspace, a report, a plan",
-    "train": "a run, and semantic ids",
-    "write_json": "with a digest, and metadata of zarr",
 }
 
 

@@ -135,12 +135,12 @@ def _vectors(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from ligr_jax.sid.corpus import open_corpus
-    from ligr_jax.sid.train import train
+    from ligr_jax.sid.train import train_semantic_ids
 
     config = SidConfig(**{f.name: getattr(args, f.name) for f in dataclasses.fields(SidConfig)})
     corpus = open_corpus(args.source, args.column)
     _log.info(f"{args.source}: {len(corpus):,} items with vectors of {corpus.width} numbers")
-    model = train(config, corpus, args.column, args.out)
+    model = train_semantic_ids(config, corpus, args.column, args.out)
     print(f"{args.out}: model {model.digest}")
     return 0
 
@@ -176,7 +176,7 @@ def _attach(args: argparse.Namespace) -> int:
 
 def _inspect(args: argparse.Namespace) -> int:
     from ligr_jax.sid.corpus import open_corpus
-    from ligr_jax.sid.measure import measure
+    from ligr_jax.sid.measure import measure_codes
     from ligr_jax.sid.model import load_model
     from ligr_jax.sid.page import read_columns, write_page
     from ligr_jax.strict_json import print_json
@@ -185,7 +185,7 @@ def _inspect(args: argparse.Namespace) -> int:
     corpus = open_corpus(args.source, model.column)
     ids = corpus.ids[corpus.rows]
     columns = read_columns(args.titles, args.id, ids) if args.titles else None
-    found = measure(model, corpus)
+    found = measure_codes(model, corpus)
     if args.out:
         write_page(args.out, model, found, str(args.source), columns)
     if args.json:

@@ -70,7 +70,7 @@ class Measured(NamedTuple):
     codes: np.ndarray
 
 
-def measure(model: SidModel, corpus: Corpus) -> Measured:
+def measure_codes(model: SidModel, corpus: Corpus) -> Measured:
     """Encode the whole corpus and measure the result."""
     _, variance = corpus.moments()
     ids, codes, prints, lost = [], [], [], 0.0

@@ -26,7 +26,7 @@ from ligr_jax.sid.config import SidConfig, from_plain
 from ligr_jax.sid.corpus import Corpus
 from ligr_jax.sid.files import load_arrays, save_arrays
 from ligr_jax.sid.mesh import data_mesh
-from ligr_jax.sid.quantize import quantize
+from ligr_jax.sid.quantize import quantize_residuals
 from ligr_jax.sid.rqvae import RQVAE
 
 ROWS = 1 << 13  # rows encoded at once
@@ -133,7 +133,7 @@ def _coder(config: SidConfig, width: int) -> Coder:
         return out.quantized.codes, out.x_hat
 
     def rqkmeans(arrays: Mapping[str, Any], x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        quantized = quantize(x, arrays["codebooks"])
+        quantized = quantize_residuals(x, arrays["codebooks"])
         return quantized.codes, quantized.chosen.sum(0)
 
     method = {"rqvae": rqvae, "rqkmeans": rqkmeans}[config.method]

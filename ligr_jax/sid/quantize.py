@@ -20,7 +20,7 @@ class Quantized(NamedTuple):
     chosen: jax.Array
 
 
-def quantize(z: jax.Array, codebooks: jax.Array) -> Quantized:
+def quantize_residuals(z: jax.Array, codebooks: jax.Array) -> Quantized:
     """Quantize by levels: r_0 = z; c_i = argmin_k |r_(i-1) - e_ik|; r_i = r_(i-1) - stop(e_i,c_i).
 
     LiGR 3.3. The gradient of each residual with respect to z is the identity; it has no gradient

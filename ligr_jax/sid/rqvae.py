@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ligr_jax.sid.config import SidConfig
-from ligr_jax.sid.quantize import Quantized, quantize, squared_distances, straight_through
+from ligr_jax.sid.quantize import Quantized, quantize_residuals, squared_distances, straight_through
 
 Params = dict[str, Any]
 
@@ -50,7 +50,7 @@ class RQVAE(nn.Module):
 
     def __call__(self, x: jax.Array) -> Output:
         z = self.encoder(x)
-        quantized = quantize(z, self.codebooks)
+        quantized = quantize_residuals(z, self.codebooks)
         return Output(self.decoder(straight_through(z, quantized.chosen)), z, quantized)
 
     def encode(self, x: jax.Array) -> jax.Array:

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 SAVE_EVERY_S = 30.0
 
 
-class Training(Protocol):
+class SidTraining(Protocol):
     """A training method. Its state is a pytree of arrays."""
 
     log_every: int  # updates between rows of metrics
@@ -56,10 +56,10 @@ class Training(Protocol):
     def arrays(self, state: Any) -> dict[str, np.ndarray]: ...
 
 
-METHODS: dict[str, type[Training]] = {"rqvae": RQVAETraining, "rqkmeans": RQKMeansTraining}
+METHODS: dict[str, type[SidTraining]] = {"rqvae": RQVAETraining, "rqkmeans": RQKMeansTraining}
 
 
-def train(
+def train_semantic_ids(
     config: SidConfig,
     corpus: Corpus,
     column: str,
@@ -101,7 +101,7 @@ def train(
         return model
 
 
-def _advance(training: Training, last: int, out: Path, every_s: float) -> Any:
+def _advance(training: SidTraining, last: int, out: Path, every_s: float) -> Any:
     """Return the state after update `last`, continuing from a checkpoint."""
     path = out / "checkpoint.npz"
     first, state = _restored(path, training)
@@ -136,7 +136,7 @@ def _save(path: Path, number: int, state: Any) -> None:
     save_arrays(path, {"number": np.array(number), **named})
 
 
-def _restored(path: Path, training: Training) -> tuple[int, Any]:
+def _restored(path: Path, training: SidTraining) -> tuple[int, Any]:
     """Return the number of finished updates, and the state after them."""
     if not path.exists():
         return 0, training.fresh()

@@ -18,7 +18,7 @@ ROWS = 1 << 13  # rows read at once
 
 
 class RQKMeansTraining:
-    """Training of residual k-means. See `ligr_jax.sid.train.Training`.
+    """Training of residual k-means. See `ligr_jax.sid.train.SidTraining`.
 
     The state is the codebooks [N, K, W]; levels not yet trained are 0.
     """

@@ -28,7 +28,7 @@ class State(NamedTuple):
 
 
 class RQVAETraining:
-    """Training of an RQ-VAE. See `ligr_jax.sid.train.Training`."""
+    """Training of an RQ-VAE. See `ligr_jax.sid.train.SidTraining`."""
 
     log_every = 50
 

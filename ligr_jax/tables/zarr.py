@@ -132,10 +132,10 @@ def write_group(directory: Path, attributes: dict[str, Any]) -> None:
     """Create a zarr group with attributes."""
     make_directory(directory)
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    write_json(directory / "zarr.json", group)
+    write_metadata(directory / "zarr.json", group)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_metadata(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 

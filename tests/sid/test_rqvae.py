@@ -10,7 +10,7 @@ import pytest
 from scipy.special import softmax
 
 from ligr_jax.sid.config import SidConfig
-from ligr_jax.sid.quantize import Quantized, quantize, straight_through
+from ligr_jax.sid.quantize import Quantized, quantize_residuals, straight_through
 from ligr_jax.sid.rqvae import RQVAE, Output, flops_regularizer, loss_parts
 
 B, W, D, N, K = 7, 5, 2, 3, 4
@@ -31,7 +31,7 @@ def params(x: np.ndarray) -> Tree:
 def test_residuals_are_those_of_the_levels_before() -> None:
     rng = np.random.default_rng(2)
     z, books = rng.standard_normal((B, D)), rng.standard_normal((N, K, D))
-    found = quantize(jnp.asarray(z), jnp.asarray(books))
+    found = quantize_residuals(jnp.asarray(z), jnp.asarray(books))
     for row in range(B):
         left = z[row]
         for level in range(N):
@@ -47,7 +47,7 @@ def test_the_decoders_gradient_reaches_the_latent_once() -> None:
     slope = jnp.arange(B * D, dtype=jnp.float32).reshape(B, D)
 
     def decoded(z: jax.Array) -> jax.Array:
-        return (slope * straight_through(z, quantize(z, books).chosen)).sum()
+        return (slope * straight_through(z, quantize_residuals(z, books).chosen)).sum()
 
     np.testing.assert_array_equal(jax.grad(decoded)(z), slope)
 
@@ -58,10 +58,12 @@ def test_every_level_adds_to_the_commitment_gradient(x: np.ndarray, params: Tree
     books = params["codebooks"]
 
     def loss(z: jax.Array) -> jax.Array:
-        return loss_parts(config, books, x, Output(x, z, quantize(z, books)))["quantization"]
+        return loss_parts(config, books, x, Output(x, z, quantize_residuals(z, books)))[
+            "quantization"
+        ]
 
     z = jnp.asarray(x[:, :D])
-    _, residuals, chosen = quantize(z, books)
+    _, residuals, chosen = quantize_residuals(z, books)
     np.testing.assert_allclose(
         jax.grad(loss)(z), 2 * 0.3 / B * (residuals - chosen).sum(0), rtol=1e-5, atol=1e-7
     )
@@ -155,7 +157,9 @@ def test_flops_regularizer_is_smallest_for_uniform_use_and_has_a_gradient() -> N
 def test_the_regularizer_of_every_level_enters_the_loss(x: np.ndarray, params: Tree) -> None:
     config = SidConfig(**{**LINEAR, "gamma": 7.0}, temperature=0.5)
     books, z = np.asarray(params["codebooks"]), x[:, :D]
-    out = Output(jnp.asarray(x), jnp.asarray(z), quantize(jnp.asarray(z), jnp.asarray(books)))
+    out = Output(
+        jnp.asarray(x), jnp.asarray(z), quantize_residuals(jnp.asarray(z), jnp.asarray(books))
+    )
     total = 0.0
     for residual, book in zip(np.asarray(out.quantized.residuals), books):
         distances = ((residual[:, None] - book) ** 2).sum(2)

@@ -16,9 +16,9 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.corpus import Corpus, open_corpus
 from ligr_jax.sid.kmeans import kmeans, nearest_of, residual_kmeans
-from ligr_jax.sid.measure import measure
+from ligr_jax.sid.measure import measure_codes
 from ligr_jax.sid.model import SidModel, load_model
-from ligr_jax.sid.train import METHODS, train
+from ligr_jax.sid.train import METHODS, train_semantic_ids
 from ligr_jax.sid.train_rqvae import RQVAETraining, State
 from ligr_jax.train.loop import Preempted
 from tests.sid.corpora import clusters, write_items
@@ -45,7 +45,7 @@ def corpus(items: Path) -> Corpus:
 def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SidModel]:
     """A model of each method, trained without interruption."""
     out = tmp_path_factory.mktemp("whole")
-    return {m: train(small(m), corpus, "content", out / m) for m in METHODS}
+    return {m: train_semantic_ids(small(m), corpus, "content", out / m) for m in METHODS}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -71,7 +71,7 @@ def test_interrupted_training_ends_with_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(METHODS[method], "update", interrupted)
         with pytest.raises(Preempted if signalled else KeyboardInterrupt):
-            train(small(method), corpus, "content", tmp_path, save_every_s=0)
+            train_semantic_ids(small(method), corpus, "content", tmp_path, save_every_s=0)
     assert not (tmp_path / "model.json").exists()
     fresh = METHODS[method].fresh
 
@@ -83,10 +83,10 @@ def test_interrupted_training_ends_with_the_same_bits(
     said.clear()
     with monkeypatch.context() as patch:  # the start is not computed again
         patch.setattr(METHODS[method], "fresh", shapes)
-        model = train(small(method), corpus, "content", tmp_path)
+        model = train_semantic_ids(small(method), corpus, "content", tmp_path)
     assert f"resuming at step {5 if signalled else 4}" in said[0]
     assert model.digest == whole[method].digest == load_model(tmp_path).digest
-    assert train(small(method), corpus, "content", tmp_path).digest == model.digest
+    assert train_semantic_ids(small(method), corpus, "content", tmp_path).digest == model.digest
     assert "nothing to do" in said[-1]
 
 
@@ -118,8 +118,8 @@ def test_one_device_gives_the_numbers_of_eight(
 def test_result_depends_on_the_seed(
     corpus: Corpus, whole: dict[str, SidModel], tmp_path: Path
 ) -> None:
-    again = train(small("rqvae"), corpus, "content", tmp_path / "again")
-    other = train(small("rqvae", seed=1), corpus, "content", tmp_path / "other")
+    again = train_semantic_ids(small("rqvae"), corpus, "content", tmp_path / "again")
+    other = train_semantic_ids(small("rqvae", seed=1), corpus, "content", tmp_path / "other")
     assert again.digest == whole["rqvae"].digest != other.digest
 
 
@@ -127,8 +127,8 @@ def test_training_lowers_the_error_and_keeps_all_codes_in_use(
     corpus: Corpus, whole: dict[str, SidModel], tmp_path: Path
 ) -> None:
     """From codebooks that k-means placed in untrained latents; 2 x 8 codes for twelve clusters."""
-    longer = train(small("rqvae", steps=400, rate=5e-3), corpus, "content", tmp_path)
-    before, after = (measure(m, corpus).quality for m in (whole["rqvae"], longer))
+    longer = train_semantic_ids(small("rqvae", steps=400, rate=5e-3), corpus, "content", tmp_path)
+    before, after = (measure_codes(m, corpus).quality for m in (whole["rqvae"], longer))
     assert after.error < 0.3 < before.error
     assert after.used == (1.0, 1.0)
 
@@ -174,7 +174,7 @@ def test_moments_and_error_equal_numpy(whole: dict[str, SidModel], corpus: Corpu
     np.testing.assert_allclose(mean, x.mean(0), rtol=1e-6)
     assert variance == pytest.approx(x.var(0).mean(), rel=1e-6)
     model, x = whole["rqkmeans"], np.asarray(corpus.vectors, np.float64)
-    found = measure(model, corpus)
+    found = measure_codes(model, corpus)
     books = model.arrays["codebooks"]
     x_hat = sum(book[code] for book, code in zip(books, found.codes.T))
     lost = x - (x_hat * model.arrays["scale"] + model.arrays["mean"])
@@ -213,20 +213,22 @@ def test_level_clusters_the_residuals_of_the_level_before() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_fewer_items_than_codes(tmp_path: Path, method: str) -> None:
     few = open_corpus(write_items(tmp_path / "items.parquet", clusters(5)), "content")
-    found = measure(train(small(method), few, "content", tmp_path / "model"), few).quality
+    found = measure_codes(
+        train_semantic_ids(small(method), few, "content", tmp_path / "model"), few
+    ).quality
     assert (found.items, found.unique) == (5, 1.0)
     assert max(found.used) <= 5 / 8
     assert method == "rqvae" or abs(found.error) < 1e-9
 
 
 def test_another_training_in_the_directory_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    train(small("rqkmeans", steps=1), corpus, "content", tmp_path)
+    train_semantic_ids(small("rqkmeans", steps=1), corpus, "content", tmp_path)
     with pytest.raises(BadInput, match="codes: there 8, asked 9"):
-        train(small("rqkmeans", steps=1, codes=9), corpus, "content", tmp_path)
+        train_semantic_ids(small("rqkmeans", steps=1, codes=9), corpus, "content", tmp_path)
     (run := tmp_path / "run").mkdir()
     (run / "metrics.jsonl").write_text("what it measured")
     with pytest.raises(BadInput, match="holds something else"):
-        train(small("rqkmeans", steps=1), corpus, "content", run)
+        train_semantic_ids(small("rqkmeans", steps=1), corpus, "content", run)
     assert (run / "metrics.jsonl").read_text() == "what it measured"
 
 

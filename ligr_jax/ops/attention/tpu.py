@@ -91,7 +91,7 @@ def _attend_forward(
     flat, *lse = _launch(
         "attend_forward",
         partial(_forward_kernel, activation, q.shape[-1] ** -0.5),
-        Grid(sizes, by_key=False),
+        TileGrid(sizes, by_key=False),
         _plans(padded, tile)[0],
         _inputs(q, k, v, padded, sizes),
         [("query", q.dtype)] + [("statistic", jnp.float32)] * softmax,
@@ -121,7 +121,7 @@ def _attend_backward(
     (dq,) = _launch(
         "attend_query_gradient",
         partial(_query_gradient_kernel, activation, scale),
-        Grid(sizes, by_key=False),
+        TileGrid(sizes, by_key=False),
         of_query,
         inputs,
         [("query", q.dtype)],
@@ -131,7 +131,7 @@ def _attend_backward(
     dk, dv = _launch(
         "attend_key_gradient",
         partial(_key_gradient_kernel, activation, scale),
-        Grid(sizes, by_key=True),
+        TileGrid(sizes, by_key=True),
         of_key,
         inputs,
         [("key", k.dtype), ("key", v.dtype)],
@@ -309,7 +309,7 @@ def _allowed(edges: Any, key_tile: jax.Array) -> jax.Array:
 # ---- Plans: the tiles that a kernel visits.
 
 
-class Plan(NamedTuple):
+class TilePlan(NamedTuple):
     """For each tile of queries (or keys), the tiles of keys (or queries) to visit.
 
     The tiles to visit are two runs, one from the ranges and one from the own edges. Visit s is tile
@@ -333,7 +333,7 @@ class Plan(NamedTuple):
         return tile + jnp.where(tile > self.turn[index], self.gap[index], 0)
 
 
-def _plans(mask: Mask, tile: int) -> tuple[Plan, Plan]:
+def _plans(mask: Mask, tile: int) -> tuple[TilePlan, TilePlan]:
     """Return the plan of the query tiles and the plan of the key tiles."""
     token = jnp.broadcast_to(jnp.arange(mask.lo.shape[-1], dtype=jnp.int32), mask.lo.shape)
     own = token if mask.own is None else mask.own
@@ -344,8 +344,8 @@ def _plans(mask: Mask, tile: int) -> tuple[Plan, Plan]:
     hi = jnp.where(mask.valid, mask.hi, 0)
     inner = _tiles(mask.lo, tile).max(-1).ravel(), _tiles(hi, tile).min(-1).ravel()
     return (
-        Plan(*_union(by_ranges, by_own), *inner),
-        Plan(*_union(by_ranges.swapaxes(1, 2), by_own.swapaxes(1, 2)), *inner),
+        TilePlan(*_union(by_ranges, by_own), *inner),
+        TilePlan(*_union(by_ranges.swapaxes(1, 2), by_own.swapaxes(1, 2)), *inner),
     )
 
 
@@ -364,7 +364,7 @@ def _reach(lo: jax.Array, hi: jax.Array, real: jax.Array, tile: int) -> jax.Arra
 
 
 def _union(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return first, turn, gap and visits of a `Plan`, from two runs bool [B, tiles, tiles]."""
+    """Return first, turn, gap and visits of a `TilePlan`, from two runs bool [B, tiles, tiles]."""
     tiles = a.shape[-1]
     runs = []
     for run, other in ((a, b), (b, a)):
@@ -411,7 +411,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Grid:
+class TileGrid:
     """The grid of a kernel.
 
     by_key: results are per key and summed over queries; otherwise per query and summed over keys.
@@ -420,7 +420,9 @@ class Grid:
     sizes: Sizes
     by_key: bool
 
-    def step(self, plan: Plan, row: Any, key_head: Any, tile: Any, member: Any, visit: Any) -> Step:
+    def step(
+        self, plan: TilePlan, row: Any, key_head: Any, tile: Any, member: Any, visit: Any
+    ) -> Step:
         """Return the indices of a grid step."""
         tiles, size = self.sizes.tiles, self.sizes.tile
         index = row * tiles + tile
@@ -451,7 +453,7 @@ class Grid:
             "statistic": ((None, None, 1, tile), lambda s: (s.row, s.head, 0, s.query_tile)),
         }
         block, index = blocks[kind]
-        return pl.BlockSpec(block, lambda *args: index(self.step(Plan(*args[5:]), *args[:5])))
+        return pl.BlockSpec(block, lambda *args: index(self.step(TilePlan(*args[5:]), *args[:5])))
 
     def shape(self, kind: BlockKind) -> tuple[int, ...]:
         """Return the shape of a whole output."""
@@ -467,8 +469,8 @@ class Grid:
 def _launch(
     name: str,
     kernel: Callable[[Refs, Refs, Refs], tuple[Visit, Finish]],
-    grid: Grid,
-    plan: Plan,
+    grid: TileGrid,
+    plan: TilePlan,
     inputs: list[tuple[BlockKind, jax.Array]],
     outputs: list[tuple[BlockKind, Any]],
     scratch: list[tuple[tuple[int, int], float]],
@@ -494,7 +496,7 @@ def _launch(
     steps = jnp.maximum(jnp.max(plan.visits), 1)
 
     def run(*refs: Any) -> None:
-        bounds, refs = Plan(*refs[: len(plan)]), refs[len(plan) :]
+        bounds, refs = TilePlan(*refs[: len(plan)]), refs[len(plan) :]
         sums = refs[len(inputs) + len(outputs) :]
         visit, finish = kernel(refs[: len(inputs)], refs[len(inputs) : -len(sums)], sums)
         indices = [pl.program_id(axis) for axis in range(5)]
