@@ -42,7 +42,7 @@ from ligr_jax.scaling.fit import (
     leave_out_largest,
     preregister,
 )
-from ligr_jax.scaling.missing import missing
+from ligr_jax.scaling.missing import runs_without_metric
 from ligr_jax.scaling.rows import distinct, text_column
 from ligr_jax.strict_json import print_json
 
@@ -158,7 +158,7 @@ def _usable(path: str, metric: str) -> pl.DataFrame:
         ]
         table = table.filter(~leaks)
     if not table.is_empty():
-        for why, runs in missing(table, metric, np.ones(len(table), bool)).items():
+        for why, runs in runs_without_metric(table, metric, np.ones(len(table), bool)).items():
             left_out += [f"{name}: {metric} is not a finite number, {why}" for name in runs]
         table = table.filter(np.isfinite(column(table, metric)))
         table, copies = distinct(table)

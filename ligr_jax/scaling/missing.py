@@ -15,7 +15,12 @@ DIVERGED = "it diverged"
 
 
 def why_missing(row: Mapping[str, Any], metric: str) -> str:
-    """Return why a run without a finite `metric` has none; row: of the table of runs."""
+    """Return why a run has no finite `metric`.
+
+    Args:
+        row: row of the run in the table of runs.
+        metric: column of the metric, e.g. "validation/ne".
+    """
     split, *parts = metric.removeprefix("oracle/").split("/")
     left_out = split_list(str(row.get(f"{split}/left_out") or ""))
     actions = row.get("config/model.actions")
@@ -27,14 +32,18 @@ def why_missing(row: Mapping[str, Any], metric: str) -> str:
     return DIVERGED
 
 
-def missing(table: pl.DataFrame, metric: str, rows: NDArray[np.bool_]) -> dict[str, Sequence[str]]:
-    """Return the runs of `rows` without a finite `metric`, by the reason.
+def runs_without_metric(
+    table: pl.DataFrame, metric: str, rows: NDArray[np.bool_]
+) -> dict[str, Sequence[str]]:
+    """Return the names of the runs without a finite `metric`, by the reason.
 
     Args:
-        rows: bool [runs of the table].
+        table: table of runs.
+        metric: column of the metric, e.g. "validation/ne".
+        rows: bool [runs of the table], the runs to look at.
     """
-    found: dict[str, list[str]] = {}
-    lacking = rows & ~np.isfinite(column(table, metric))
-    for row in table.filter(lacking).iter_rows(named=True):
-        found.setdefault(why_missing(row, metric), []).append(row["run"])
-    return dict(found)
+    by_reason: dict[str, list[str]] = {}
+    without = rows & ~np.isfinite(column(table, metric))
+    for row in table.filter(without).iter_rows(named=True):
+        by_reason.setdefault(why_missing(row, metric), []).append(row["run"])
+    return dict(by_reason)

@@ -13,7 +13,7 @@ from ligr_jax.cost.devices import check_device_name
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.table import column
 from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
-from ligr_jax.scaling.missing import missing
+from ligr_jax.scaling.missing import runs_without_metric
 from ligr_jax.scaling.plan.axes import other_axes
 from ligr_jax.scaling.plan.recorded import recorded
 from ligr_jax.scaling.plan.request import PlanRequest
@@ -136,7 +136,7 @@ def _sound(table: pl.DataFrame, request: PlanRequest) -> tuple[pl.DataFrame, lis
     ):
         if mask.any():
             notes.append(f"left out ({why}): {', '.join(names[mask])}")
-    for why, runs in missing(table, request.metric, no_metric).items():
+    for why, runs in runs_without_metric(table, request.metric, no_metric).items():
         notes.append(f"left out (no {request.metric}, {why}): {', '.join(runs)}")
     table = table.filter(~(leaks | rivals | no_metric))
     if table.is_empty():

@@ -14,7 +14,7 @@ from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.rows import DamagedRows, read_rows
 from ligr_jax.runs.table import Runs, column
 from ligr_jax.scaling.fit import Comparison, IsoFlop, Law, Noise
-from ligr_jax.scaling.missing import DIVERGED, missing
+from ligr_jax.scaling.missing import DIVERGED, runs_without_metric
 from ligr_jax.scaling.report.arms import architectures, subset
 from ligr_jax.scaling.report.budgets import Grid, iso_flop
 from ligr_jax.scaling.report.contrasts import comparisons, noise
@@ -128,7 +128,7 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
     if "beats_oracle" in table.columns:
         leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False).to_numpy()
     lost = ~np.isfinite(column(table, metric)) & ~leaks
-    without = missing(table, metric, lost)
+    without = runs_without_metric(table, metric, lost)
     diverged = without.pop(DIVERGED, ())
     missing_notes = [f"No {metric}: {why}: {', '.join(runs)}" for why, runs in without.items()]
     kept = table.filter(~(leaks | lost))
