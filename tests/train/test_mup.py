@@ -217,16 +217,16 @@ def changes(rule: str, **shape: Any) -> dict[str, float]:
     """RMS over layers and two seeds of how far a few steps moved each kind of activation."""
     model = model_of(rule, **shape)
 
-    def squares(seed: jax.Array) -> dict[str, jax.Array]:
-        before, after = (activations(model, params) for params in train(model, seed)[:2])
-        return {
-            kind: jnp.mean((jnp.stack(after[kind]) - jnp.stack(before[kind])) ** 2)
-            for kind in before
-        }
-
-    run = jax.jit(squares)
-    seeds = [run(seed) for seed in range(2)]
-    return {kind: float(np.sqrt(np.mean([s[kind] for s in seeds]))) for kind in seeds[0]}
+    # Compiled apart from the training, the activations compile once for before and after it.
+    train_model = jax.jit(lambda seed: train(model, seed)[:2])
+    activations_of = jax.jit(lambda params: activations(model, params))
+    squares: dict[str, list[float]] = {}
+    for seed in range(2):
+        before, after = map(activations_of, train_model(seed))
+        for kind, old in before.items():
+            change = np.stack(after[kind]) - np.stack(old)
+            squares.setdefault(kind, []).append(float(np.mean(change**2)))
+    return {kind: float(np.sqrt(np.mean(s))) for kind, s in squares.items()}
 
 
 WIDER, DEEPER = {"width": 256, "heads": 16}, {"depth": 8}
