@@ -69,13 +69,16 @@ def smooth_updates() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=(SEEDS, RATES), ids=("seeds", "rates"))
+@pytest.fixture(scope="module")
 def trained(
-    request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+    prepared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[Config], list[Path]]:
-    """Three runs, trained together: of different seeds, or of one seed and different rates."""
+    """Three runs with different seeds and rates, trained together.
+
+    Runs of one seed, which share their batches, are in `test_steps_that_are_not_finite_...`.
+    """
     folder = tmp_path_factory.mktemp("together")
-    configs = configs_of(prepared, request.param)
+    configs = configs_of(prepared, RUNS)
     outs = [folder / str(i) for i in range(len(configs))]
     train_vmapped(configs, outs)
     return configs, outs
