@@ -6,9 +6,10 @@ examples:
   ligr fit runs/ladder --metric validation/click/auc    a higher-is-better metric: a line
   ligr fit runs/ladder --metric validation/click/auc --form saturating    a curve with a ceiling
   ligr fit runs/ladder --leave-out 1                    predict the largest budget from the others
+  ligr fit runs/ladder --at 1e18                        predict a run, with its interval
   ligr fit runs/ladder --register next.json --at 1e18   write a prediction before that run starts
 
-any table of runs, as .csv or .parquet:
+any table of runs: .csv, .tsv, .jsonl (also .gz, .zst), .parquet; exports of W&B and MLflow:
   ligr fit runs.csv --metric loss --axis flops --json
   ligr fit runs.csv --form chinchilla --n N --d D --loss loss --json    E + A N^-alpha + B D^-beta
   ligr fit runs.csv --form chinchilla --n N --d D --unique U --loss loss    repeated data
@@ -19,7 +20,8 @@ any table of runs, as .csv or .parquet:
 
 import argparse
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,7 @@ from ligr_jax.scaling.fit import (
     fit_surface,
     leave_out_budgets,
     leave_out_largest,
+    predict_run,
     preregister,
 )
 from ligr_jax.scaling.missing import runs_without_metric
@@ -65,7 +68,7 @@ FITS: dict[str, Callable[..., Any]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", help="directory of a sweep, or a table of runs (.csv, .parquet)")
+    parser.add_argument("path", help="directory of a sweep, or a table of runs (see below)")
     add_metric(parser)
     parser.add_argument(
         "--axis", default="flops_model", metavar="COL", help="column of compute (%(default)s)"
@@ -93,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--leave-out", type=positive_int, metavar="K", help="also fit without the K largest budgets"
     )
     parser.add_argument("--register", metavar="FILE", help="write the prediction at --at to FILE")
-    parser.add_argument("--at", help="the run to predict: C, or N,D for chinchilla")
+    parser.add_argument("--at", help="print the prediction of a run: C, or N,D for chinchilla")
     parser.add_argument("--json", action="store_true", help="print the law as JSON")
 
 
@@ -103,14 +106,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         BadInput: the runs do not determine a law; the message says why.
     """
-    if args.at is not None and not args.register:
-        raise BadInput(
-            "--at names the run to predict; also give --register FILE for the prediction"
-        )
+    if args.register and args.at is None:
+        raise BadInput("--register writes a prediction: also give the run to predict with --at")
     lower = direction_of(args)
-    table = _usable(args.path, args.metric)
     form = args.form or ("power" if lower else "line")
     _refuse_unused(form, args)
+    table = _usable(args.path, args.metric, _scale_columns(form, args))
     scales, options = _arguments(form, lower, table, args)
     metric = column(table, args.metric)
     law = FITS[form](*scales, metric, **options)
@@ -120,15 +121,22 @@ def run(args: argparse.Namespace) -> int:
         left = leave_out_budgets(budget, size, metric, args.leave_out, **options)
     elif args.leave_out is not None:
         left = leave_out_largest(FITS[form], scales, metric, args.leave_out, **options)
-    if args.register:
-        _register(law, args)
+    prediction = None if args.at is None else _predict(law, args)
     if args.json:
         found = law.to_json()
+        if prediction is not None:
+            found["prediction"] = prediction
         if left is not None:
             found["left_out"] = [vars(r) | {"error": r.error, "covered": r.covered} for r in left]
         print_json(found)
     else:
-        print("\n".join([*_text(law, args), *map(_left_out, left or [])]))
+        lines = [*_text(law, args), *map(_left_out, left or [])]
+        if prediction is not None:
+            lines.append(
+                "predicted {metric} at {at}: {predicted:.5g}   "
+                "{confidence:.0%} interval {low:.5g} to {high:.5g}".format_map(prediction)
+            )
+        print("\n".join(lines))
     return 0
 
 
@@ -142,13 +150,21 @@ def _refuse_unused(form: str, args: argparse.Namespace) -> None:
             raise BadInput(f"{option} {value} applies to --form {of} only, and the form is {form}")
 
 
-def _usable(path: str, metric: str) -> pl.DataFrame:
-    """Return the finished runs that have a finite metric and do not beat the oracle.
+def _scale_columns(form: str, args: argparse.Namespace) -> list[str]:
+    """Return the columns of the scales of a form."""
+    named = {"chinchilla": [args.n, args.d, args.unique], "isoflop": [args.axis, args.n]}
+    return [name for name in named.get(form, [args.axis]) if name]
+
+
+def _usable(path: str, metric: str, scales: Sequence[str]) -> pl.DataFrame:
+    """Return the finished runs that have a finite metric and scales and do not beat the oracle.
 
     A warning names each run that is left out, and why.
     """
     found = read_runs(path)
+    found.require_numbers([metric, *scales])
     left_out = [f"{name}: {why}" for name, why in found.failed]
+    left_out += [f"{name}: not finished, {reached}" for name, reached in found.unfinished]
     table = found.table
     if "beats_oracle" in table.columns:
         leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False)
@@ -161,13 +177,18 @@ def _usable(path: str, metric: str) -> pl.DataFrame:
         for why, runs in runs_without_metric(table, metric, np.ones(len(table), bool)).items():
             left_out += [f"{name}: {metric} is not a finite number, {why}" for name in runs]
         table = table.filter(np.isfinite(column(table, metric)))
+        for scale in scales:
+            finite = np.isfinite(column(table, scale))
+            names = table.filter(~finite)["run"]
+            left_out += [f"{name}: {scale} is not a finite number" for name in names]
+            table = table.filter(finite)
         table, copies = distinct(table)
         if copies:
             _log.warning(copies)
     for line in left_out:
         _log.warning(f"left out {line}")
     if table.is_empty():
-        raise BadInput(f"{path}: no finished runs with a finite {metric}")
+        raise BadInput(f"{path}: no finished runs with a finite {' and '.join([metric, *scales])}")
     return table
 
 
@@ -204,20 +225,37 @@ def _floor(args: argparse.Namespace, table: pl.DataFrame) -> float | None:
         raise BadInput(f"--floor {args.floor}: give free, oracle or a number") from None
 
 
-def _register(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> None:
-    if isinstance(law, IsoFlop):
-        raise BadInput("--register: isoflop predicts a size and not a metric; use another form")
+def _predict(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the prediction at `--at`, and write it to the file of `--register`."""
     try:
         point = [float(v) for v in args.at.split(",")]
-    except (AttributeError, ValueError):
-        raise BadInput(
-            f"--at {args.at}: give C (or N,D for chinchilla) of the run to predict"
-        ) from None
-    prediction = preregister(args.register, law, point, args.metric)
-    _log.info(
-        f"{args.register}: {prediction.predicted:.5g}, "
-        f"{prediction.low:.5g} to {prediction.high:.5g}"
-    )
+    except ValueError:
+        point = []
+    if not point or not all(0 < value < math.inf for value in point):
+        raise BadInput(f"--at {args.at}: give C (or N,D for chinchilla) of the run to predict")
+    metric = args.metric
+    if isinstance(law, IsoFlop):
+        if args.register:
+            raise BadInput("--register: isoflop predicts a size, not a metric; use another form")
+        if len(point) > 1:
+            raise BadInput(f"--at {args.at}: an isoflop law takes one value, C")
+        metric, (predicted, low, high) = f"best {args.n}", map(float, law.predict(point[0]))
+    else:
+        made = (
+            preregister(args.register, law, point, metric)
+            if args.register
+            else predict_run(law, point)
+        )
+        predicted, low, high = made.predicted, made.low, made.high
+    return {
+        "metric": metric,
+        "at": args.at,
+        "point": point,
+        "predicted": predicted,
+        "low": low,
+        "high": high,
+        "confidence": law.confidence,
+    }
 
 
 def _text(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> list[str]:

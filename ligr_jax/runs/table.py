@@ -11,7 +11,7 @@ of each run, or the first sweep that contains it; the column `sweeps` has all sw
 import difflib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.compression import plain_name
 from ligr_jax.digests import DamagedFile, read_json
 from ligr_jax.errors import LigrError
 from ligr_jax.runs.directory import load_summary, read_error
 from ligr_jax.runs.files import CONFIG, ERROR, METRICS, SUMMARY, SWEEP, RunFiles
 from ligr_jax.runs.rows import DamagedRows, read_rows
+from ligr_jax.runs.tabular import read_table
 
-READERS = {
-    ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
-    ".parquet": pl.read_parquet,
-}
 # Settings that are not part of a run's shape: seeds, paths, and how it is computed or logged.
 UNSHAPED = {"seed", "out", "directory", "dir", "name", "workers", "remat", "unroll"}
 UNSHAPED |= {"implementation", "log_every", "eval_every", "checkpoint_every", "keep"}
@@ -51,6 +49,8 @@ class Runs:
         not_started: Number of points in sweep.json that have no directory yet.
         name: Name of the sweep or sweeps.
         directories: Directory of each finished run that has one, by name.
+        not_numbers: By text column of a table, the message for its use as numbers: file, row,
+            column, value and remedy.
     """
 
     table: pl.DataFrame
@@ -59,17 +59,24 @@ class Runs:
     not_started: int = 0
     name: str = ""
     directories: dict[str, Path] = field(default_factory=dict)
+    not_numbers: dict[str, str] = field(default_factory=dict)
+
+    def require_numbers(self, names: Iterable[str]) -> None:
+        """Raise BadInput for a column whose file has a cell that is not a number."""
+        for name in names:
+            if name in self.not_numbers:
+                raise BadInput(self.not_numbers[name])
 
 
 def read_runs(*paths: str | Path) -> Runs:
     """Read sweeps, single runs, and tables of runs as one table.
 
-    A table needs only the columns that will be fitted; without a column `run`, its runs are
-    numbered. The same run in two directories counts once. Different runs with the same name get the
-    name of their sweep as a prefix.
+    A table needs only the columns that will be fitted; runs without a name are numbered. The same
+    run in two directories counts once. Different runs with the same name get the name of their
+    sweep as a prefix.
 
     Args:
-        paths: Directories of sweeps or runs, and CSV or Parquet files.
+        paths: Directories of sweeps or runs, and tables that `read_table` reads.
 
     Raises:
         BadInput: A path does not exist, a table cannot be read, or a directory has no runs.
@@ -85,21 +92,13 @@ def _read(path: Path) -> Runs:
         return _read_directory(path)
     if not path.exists():
         raise BadInput(f"{path}: no such sweep directory or table of runs")
-    if path.suffix not in READERS:
-        raise BadInput(f"{path}: read runs from a directory or from {sorted(READERS)}")
-    try:
-        table = READERS[path.suffix](path)
-    except (pl.exceptions.PolarsError, OSError) as e:
-        raise BadInput(f"{path}: not a readable table of runs ({e})") from e
-    if table.is_empty():
-        raise BadInput(f"{path}: the table has no rows")
-    if "run" not in table.columns:
-        table = table.with_columns(run=pl.Series([f"#{i}" for i in range(len(table))]))
+    read = read_table(path)
+    table, name = read.table, Path(plain_name(path)).stem
     if "sweep" not in table.columns:
-        table = table.with_columns(sweep=pl.lit(path.stem))
+        table = table.with_columns(sweep=pl.lit(name))
     if "sweeps" not in table.columns:
         table = table.with_columns(sweeps=pl.col("sweep"))
-    return Runs(table.with_columns(pl.col("run").cast(pl.String)), name=path.stem)
+    return Runs(table, read.unfinished, read.failed, name=name, not_numbers=read.not_numbers)
 
 
 def _merge(sweeps: Sequence[Runs]) -> Runs:
@@ -128,6 +127,7 @@ def _merge(sweeps: Sequence[Runs]) -> Runs:
         not_started=sum(sweep.not_started for sweep in sweeps),
         name=", ".join(sweep.name for sweep in sweeps),
         directories=directories,
+        not_numbers={c: why for sweep in reversed(sweeps) for c, why in sweep.not_numbers.items()},
     )
 
 

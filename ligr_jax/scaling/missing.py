@@ -1,4 +1,4 @@
-"""Why a run has no value of a metric: no action with both labels in the split, or divergence."""
+"""Why a run has no value of a metric: no labels, divergence, or an empty cell of a table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from ligr_jax.config import join_list, split_list, unescape
 from ligr_jax.runs.table import column
 
 DIVERGED = "it diverged"
+EMPTY = "its cell is empty"
 
 
 def why_missing(row: Mapping[str, Any], metric: str) -> str:
@@ -29,7 +30,7 @@ def why_missing(row: Mapping[str, Any], metric: str) -> str:
     mean_of_none = len(parts) == 1 and left_out and set(left_out) >= set(actions or left_out)
     if mean_of_none or (len(parts) > 1 and unescape(parts[0]) in left_out):
         return f"{join_list(left_out)} has no positive or no negative labels in {split}"
-    return DIVERGED
+    return DIVERGED if any(key.startswith("config/") for key in row) else EMPTY
 
 
 def runs_without_metric(

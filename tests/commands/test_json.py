@@ -141,9 +141,9 @@ def test_stdout_is_strict_json_and_nothing_else(
         ),
         (
             "fit runs.csv --metric loss --axis C --unique loss",
-            "--unique loss applies to --form chinchilla",
+            "--unique loss applies to --form chinchilla only",
         ),
-        ("fit runs.csv --metric loss --axis C --at 1e18", "--at names the run to predict"),
+        ("fit runs.csv --metric loss --axis C --register x.json", "give the run to predict"),
         ("plan --runs ladder --flops 1e30", "decades beyond"),
         ("prepare log.parquet --out other --actions clik", "clik"),
         ("sid inspect data data", "no finished model"),

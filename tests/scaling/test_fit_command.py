@@ -61,6 +61,57 @@ def test_prediction_is_registered_once(table, capsys, tmp_path):
     assert "--at much" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("form", "at", "words"),
+    [
+        ("power", "1e22", "predicted loss at 1e22: "),
+        ("chinchilla", "1e10,2e11", "predicted loss at 1e10,2e11: "),
+        ("isoflop", "1e22", "predicted best N at 1e22: "),
+    ],
+)
+def test_a_prediction_is_printed_with_its_interval(table, capsys, tmp_path, form, at, words):
+    """It is the one that --register writes."""
+    command = ["fit", table, "--form", form, *COMMON, "--at", at]
+    assert main(command) == 0
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("predicted"))
+    assert line.startswith(words)
+    assert "90% interval" in line
+    law, _ = fitted(capsys, *command[1:])
+    prediction = law["prediction"]
+    assert prediction["low"] < prediction["predicted"] < prediction["high"]
+    assert f"{prediction['predicted']:.5g}" in line
+    if form != "isoflop":
+        law, _ = fitted(capsys, *command[1:], "--register", str(tmp_path / "next.json"))
+        registered = json.loads((tmp_path / "next.json").read_text())
+        assert law["prediction"] == prediction
+        assert registered["predicted"] == prediction["predicted"]
+    assert main([*command[:-1], "0"]) == 1
+    assert "--at 0: give C" in capsys.readouterr().err
+
+
+def test_rows_without_a_number_are_left_out_by_name(table, capsys, tmp_path):
+    runs = pl.read_csv(table).cast(pl.String).with_row_index("run")
+    runs = runs.with_columns(
+        run=pl.format("r{}", "run"),
+        State=pl.when(pl.col("run") == 3).then(pl.lit("crashed")).otherwise(pl.lit("finished")),
+        loss=pl.when(pl.col("run") == 5).then(pl.lit("n/a")).otherwise("loss"),
+        C=pl.when(pl.col("run") != 7).then("C"),
+    )
+    runs.write_csv(tmp_path / "runs.tsv", separator="\t", quote_style="always")
+    law, messages = fitted(capsys, str(tmp_path / "runs.tsv"), *COMMON)
+    assert law["runs"] == [f"r{k}" for k in range(20) if k not in (3, 5, 7)]
+    assert "left out r3: State is crashed" in messages
+    assert "left out r5: loss is not a finite number, its cell is empty" in messages
+    assert "left out r7: C is not a finite number" in messages
+    # The text of a column that the fit does not use is no error; of one that it uses, it is.
+    runs = runs.with_columns(N=pl.lit("large"))
+    runs.write_csv(tmp_path / "named.csv")
+    assert fitted(capsys, str(tmp_path / "named.csv"), *COMMON)[0]["points"] == 17
+    assert main(["fit", str(tmp_path / "named.csv"), "--form", "chinchilla", *COMMON]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'named.csv'}, row 1, column 'N': 'large' is not a number" in error
+
+
 def fitted(capsys, *words):
     """Return the law that `ligr fit` prints as JSON, and its messages."""
     assert main(["fit", *words, "--json"]) == 0

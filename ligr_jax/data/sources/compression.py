@@ -22,7 +22,7 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 
 def plain_name(path: Path) -> str:
     """Return the name of a file without the suffix of its compression."""
-    return path.name.removesuffix(path.suffix) if path.suffix in SUFFIXES else path.name
+    return path.name.removesuffix(path.suffix) if path.suffix.lower() in SUFFIXES else path.name
 
 
 class TextStream:

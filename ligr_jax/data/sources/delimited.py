@@ -38,7 +38,7 @@ def read_header(path: Path, reading: TextOptions) -> tuple[list[str], str]:
     if reading.names:
         return list(reading.names), reading.delimiter or ","
     text = _head(path, reading)
-    delimiter = reading.delimiter or BY_SUFFIX.get(Path(plain_name(path)).suffix, ",")
+    delimiter = reading.delimiter or BY_SUFFIX.get(Path(plain_name(path)).suffix.lower(), ",")
     names = _first_row(path, text, delimiter)
     if len(names) == 1 and not reading.delimiter:
         # The header has one column, so the file may use another common delimiter.
@@ -125,8 +125,8 @@ def read_text_tables(
             row = malformed[0]
             raise BadInput(
                 f"{name}, row {row.number - first}: {row.actual_columns} fields where the header "
-                f"has {row.expected_columns} ({row.text[:60]!r}); correct the line, or skip such "
-                "rows with --on-bad-row skip"
+                f"has {row.expected_columns} ({row.text[:60]!r}); correct the line"
+                f"{reading.hint(', or skip such rows with --on-bad-row skip')}"
             )
         if last is not None and only is None:
             _refuse_open_quote(path, last, stream.tail)
@@ -175,7 +175,7 @@ def _head(path: Path, reading: TextOptions) -> str:
     if utf_8 and b"\0" in raw[:4096]:
         raise BadInput(
             f"{path}: not UTF-8 text (it has zero bytes), so neither Parquet nor CSV; convert it "
-            "to one of them, or set --encoding"
+            f"to one of them{reading.hint(', or set --encoding')}"
         )
     try:
         return codecs.getincrementaldecoder(reading.encoding)().decode(raw).removeprefix("\ufeff")
@@ -201,8 +201,9 @@ def _refuse(path: Path, reading: TextOptions, error: Exception) -> NoReturn:
             ) from error
         line, value = _undecodable(path)
         raise BadInput(
-            f"{path}: not UTF-8 text in line {line} ({value}); set its encoding, e.g. --encoding "
-            "latin-1 or cp1252, or convert it to UTF-8"
+            f"{path}: not UTF-8 text in line {line} ({value}); "
+            f"{reading.hint('set its encoding, e.g. --encoding latin-1 or cp1252, or ')}"
+            "convert it to UTF-8"
         ) from error
     if "straddling" in reason:
         raise BadInput(

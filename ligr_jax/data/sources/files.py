@@ -43,7 +43,7 @@ class DataFile:
     @property
     def parquet(self) -> bool:
         """Whether the file is Parquet, by its suffix or its first bytes."""
-        if self.path.suffix in PARQUET:
+        if self.path.suffix.lower() in PARQUET:
             return True
         with self.path.open("rb") as f:
             return f.read(4) == b"PAR1"

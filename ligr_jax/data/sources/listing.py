@@ -32,7 +32,8 @@ def is_table_file(path: Path) -> bool:
     """Return whether a file has rows, by its suffix; hidden files (.name, _name) do not."""
     if path.name.startswith((".", "_")):
         return False
-    return path.suffix in PARQUET or Path(plain_name(path)).suffix in TEXT
+    suffix = Path(plain_name(path)).suffix.lower()
+    return path.suffix.lower() in PARQUET or suffix in TEXT
 
 
 def table_files(directory: Path, reading: TextOptions | None = None) -> list[DataFile]:

@@ -18,6 +18,7 @@ class TextOptions:
         null_values: words that stand for a missing value, also in Parquet files. An empty cell is
             always missing. No word is missing by default, because NA is a country code.
         names: columns of a text file without a header.
+        has_flags: whether the command has options for reading text, which messages then name.
 
     Raises:
         BadInput: the delimiter is not one character, or the encoding is not known.
@@ -27,6 +28,11 @@ class TextOptions:
     encoding: str = "utf-8"
     null_values: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    has_flags: bool = True
+
+    def hint(self, text: str) -> str:
+        """Return the part of a message that names an option; "" if the command has none."""
+        return text if self.has_flags else ""
 
     def __post_init__(self) -> None:
         if self.delimiter and len(self.delimiter) != 1:

@@ -19,7 +19,7 @@ from ligr_jax.scaling.fit.law import Law
 from ligr_jax.scaling.fit.line import fit_line
 from ligr_jax.scaling.fit.noise import Noise, noise_floor
 from ligr_jax.scaling.fit.power import fit_power, fit_saturating
-from ligr_jax.scaling.fit.registered import preregister, score
+from ligr_jax.scaling.fit.registered import predict_run, preregister, score
 from ligr_jax.scaling.fit.surface import SurfaceLaw, effective_data, fit_surface
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "leave_out_budgets",
     "leave_out_largest",
     "noise_floor",
+    "predict_run",
     "preregister",
     "resample",
     "score",

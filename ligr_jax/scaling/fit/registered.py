@@ -14,6 +14,34 @@ from ligr_jax.scaling.fit.surface import SurfaceLaw
 from ligr_jax.strict_json import nan_to_null
 
 
+def predict_run(law: Law | SurfaceLaw, point: float | Sequence[float], *, run: str = "") -> LeftOut:
+    """Return the law's prediction for a future run, with the interval for one further run.
+
+    Args:
+        law: fitted law.
+        point: FLOPs of the future run for a law in compute; (n, d) or (n, d, unique) for a surface.
+        run: name of the future run.
+
+    Returns:
+        The prediction; its observed value is NaN.
+
+    Raises:
+        BadInput: `point` has the wrong number of values.
+    """
+    scales = _scales(point)
+    valid_lengths = (2, 3) if isinstance(law, SurfaceLaw) else (1,)
+    if len(scales) not in valid_lengths:
+        raise BadInput(
+            f"point {scales} has {len(scales)} values; a {law.form} law takes {valid_lengths}"
+        )
+    compute = scales[0] if len(scales) == 1 else FLOPS_PER * scales[0] * scales[1]
+    predict: Callable[..., tuple[Array, Array, Array]] = law.predict
+    value, low, high = (float(v) for v in predict(*scales, run_noise=True))
+    return LeftOut(
+        run=run, compute=compute, observed=float("nan"), predicted=value, low=low, high=high
+    )
+
+
 def preregister(
     path: str | Path,
     law: Law | SurfaceLaw,
@@ -30,12 +58,12 @@ def preregister(
         path: file to write; it must not exist, because a prediction that can be overwritten after
             the run proves nothing.
         law: fitted law.
-        point: FLOPs of the future run for a law in compute; (n, d) or (n, d, unique) for a surface.
+        point: as in `predict_run`.
         metric: name of the metric.
         run: name of the future run.
 
     Returns:
-        The prediction; its observed value is NaN. The interval is for one further run.
+        The prediction, as of `predict_run`.
 
     Raises:
         BadInput: the file exists, or `point` has the wrong number of values.
@@ -43,31 +71,25 @@ def preregister(
     path = Path(path)
     if path.exists():
         raise BadInput(f"{path}: a prediction is already registered there; give another name")
-    scales = [float(v) for v in (point if isinstance(point, Sequence) else (point,))]
-    valid_lengths = (2, 3) if isinstance(law, SurfaceLaw) else (1,)
-    if len(scales) not in valid_lengths:
-        raise BadInput(
-            f"point {scales} has {len(scales)} values; a {law.form} law takes {valid_lengths}"
-        )
-    compute = scales[0] if len(scales) == 1 else FLOPS_PER * scales[0] * scales[1]
-    predict: Callable[..., tuple[Array, Array, Array]] = law.predict
-    value, low, high = (float(v) for v in predict(*scales, run_noise=True))
+    prediction = predict_run(law, point, run=run)
     numbers = {
         "run": run,
         "metric": metric,
-        "point": scales,
-        "compute": compute,
-        "predicted": value,
-        "low": low,
-        "high": high,
+        "point": _scales(point),
+        "compute": prediction.compute,
+        "predicted": prediction.predicted,
+        "low": prediction.low,
+        "high": prediction.high,
         "confidence": law.confidence,
         "registered": datetime.now(UTC).isoformat(timespec="seconds"),
         "law": law.to_json(),
     }
     write_json(path, nan_to_null(numbers))
-    return LeftOut(
-        run=run, compute=compute, observed=float("nan"), predicted=value, low=low, high=high
-    )
+    return prediction
+
+
+def _scales(point: float | Sequence[float]) -> list[float]:
+    return [float(v) for v in (point if isinstance(point, Sequence) else (point,))]
 
 
 def read_registered(path: Path) -> dict[str, Any]:
