@@ -24,7 +24,7 @@ from ligr_jax.parallel.probe import Devices, describe_devices
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.length import number_of_steps, work_of_a_row
 from ligr_jax.train.optimizer import make_optimizer
-from ligr_jax.train.preflight import require_rows_for_ids
+from ligr_jax.train.preflight import require_rows_for_ids, require_validation_rows
 from ligr_jax.train.state import abstract_state
 
 # Measured with the demo's runs on two cores. `calibrate_seconds` scales the resulting estimates by
@@ -90,6 +90,7 @@ class Estimator:
         records = self._cached("records", edges, lambda: Records(self._data, edges))
         features = asdict(config.model)["features"]
         self._cached("ids", features, lambda: require_rows_for_ids(config.model, records))
+        require_validation_rows(config, records)
         plan: PackingPlan = self._cached("plan", rows, lambda: plan_for(records, config, "train"))
         if not len(plan):
             raise BadInput(f"{self._data}: the train split has no impressions")

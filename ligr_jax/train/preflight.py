@@ -17,7 +17,7 @@ def require_trainable(config: Config, records: Records) -> None:
         ConfigError: names the setting, its value and the remedy.
     """
     _require_device(config.model)
-    _require_validation_rows(config, records)
+    require_validation_rows(config, records)
     require_rows_for_ids(config.model, records)
 
 
@@ -57,7 +57,12 @@ def _require_device(model: ModelConfig) -> None:
         )
 
 
-def _require_validation_rows(config: Config, records: Records) -> None:
+def require_validation_rows(config: Config, records: Records) -> None:
+    """Refuse evaluations during training on an empty validation split.
+
+    Raises:
+        ConfigError: names the setting, the data and the remedy.
+    """
     if config.train.eval_every and not records.manifest.splits["validation"].impressions:
         raise ConfigError(
             f"train.eval_every={config.train.eval_every} measures the validation split, which has "

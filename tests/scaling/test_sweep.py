@@ -128,6 +128,13 @@ def test_a_budget_is_spent_within_two_percent(prepared: Path, tmp_path: Path) ->
 def test_a_bad_point_fails_before_the_first_one_starts(prepared: Path) -> None:
     with pytest.raises(ConfigError, match=r"point model\.width=31"):
         plan_points(grid("model.width=32", "model.width=31"), prepared)
+    splits = load_manifest(prepared).splits
+    begin, end = splits["train"].start_ms, splits["test"].end_ms
+    empty = f"data.edges={begin},{splits['train'].end_ms},{splits['train'].end_ms},{end}"
+    with pytest.raises(
+        ConfigError, match=r"point train\.eval_every=2 .*validation split, which has"
+    ):
+        plan_points(grid("train.eval_every=2"), prepared, [empty])
 
 
 @pytest.mark.parametrize("together", [1, 2])
