@@ -87,7 +87,7 @@ HOLD = {"train.warm.fisher_weight": (10, 50, 250), "train.warm.cold_weight": (0,
 PAPER = """the paper, against its cold start: feed contributions +1.02 % and training time -96 %
 (21 days, then 6 of one day each); ads CTR, AUC +0.18 % and -96 % (14 days, then 4 halves of one)"""
 
-Found = dict[str, float]
+Measures = dict[str, float]
 Grid = Mapping[str, tuple[float, ...]]
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     cut = SplitTimes(day_end(COLD_DAYS), day_end(COLD_DAYS + 1))
     prepare(canonical_source(args.out / "log"), data, PrepareOptions(splits=cut))
     began = time.perf_counter()
-    rates, held = tuned(Line(data, args.out / "tuning", 0, COLD_DAYS - TUNED_DAYS))
+    rates, penalized = tuned(Line(data, args.out / "tuning", 0, COLD_DAYS - TUNED_DAYS))
     study = Study.of(__file__, __doc__, range(args.seeds))
     results = list[dict[str, Any]]()
     for seed in range(args.seeds):
@@ -112,10 +112,12 @@ def main() -> None:
             "never": line.never(),
             "cold": line.from_scratch(),
             "warm": line.train_daily("warm", DAYS, rates),
-            "incremental": line.train_daily("incremental", DAYS, held, hold=True),
+            "incremental": line.train_daily("incremental", DAYS, penalized, hold=True),
         }
-        for arm, found in days.items():
-            results += [{"seed": seed, "arm": arm, "day": k, **f} for k, f in enumerate(found, 1)]
+        for arm, days_results in days.items():
+            results += [
+                {"seed": seed, "arm": arm, "day": k, **f} for k, f in enumerate(days_results, 1)
+            ]
         write_atomically(args.out / "incremental.json", json.dumps(results, indent=1) + "\n")
     add_methods(study, results)
     add_differences(study, results)
@@ -128,38 +130,38 @@ class Line:
 
     def __init__(self, data: Path, out: Path, seed: int, cold_days: int) -> None:
         self.data, self.out, self.seed, self.cold_days = data, out, seed, cold_days
-        found = self._run("cold-0", 0, cold_days, COLD_RATE)
-        print(f"{out.name}: cold start, NE {found['ne']:.4f}, {found['seconds']:.1f} s", flush=True)
+        cold = self._run("cold-0", 0, cold_days, COLD_RATE)
+        print(f"{out.name}: cold start, NE {cold['ne']:.4f}, {cold['seconds']:.1f} s", flush=True)
 
-    def never(self) -> list[Found]:
+    def never(self) -> list[Measures]:
         """Evaluate the cold start on every day."""
         _, state = restore(self.out / "cold-0")
-        found = []
+        days_results = []
         for k in range(1, DAYS + 1):
             config = self._config(0, self.cold_days + k, COLD_RATE)
             evaluator = Evaluator(Program(config), Records(self.data, config.data.edges))
-            found.append(quality(evaluator(state, "validation")))
-        return found
+            days_results.append(quality(evaluator(state, "validation")))
+        return days_results
 
-    def from_scratch(self) -> list[Found]:
+    def from_scratch(self) -> list[Measures]:
         """Train each day on all days so far."""
         days = range(1, DAYS + 1)
         return [self._run(f"cold-{k}", 0, self.cold_days + k, COLD_RATE) for k in days]
 
     def train_daily(
         self, name: str, days: int, settings: tuple[str, ...], hold: bool = False
-    ) -> list[Found]:
+    ) -> list[Measures]:
         """Train on each day's impressions, from the weights of the day before."""
         cold = before = self.out / "cold-0"
-        found = []
+        days_results = []
         for day in range(self.cold_days + 1, self.cold_days + days + 1):
             warm = warm_assignments(before, cold if hold else None)
             run = f"{name}-{day - self.cold_days}"
-            found.append(self._run(run, day - 1, day, "optim.warmup=0.2", *warm, *settings))
+            days_results.append(self._run(run, day - 1, day, "optim.warmup=0.2", *warm, *settings))
             before = self.out / run
-        return found
+        return days_results
 
-    def _run(self, name: str, first: int, day: int, *assignments: str) -> Found:
+    def _run(self, name: str, first: int, day: int, *assignments: str) -> Measures:
         summary = train(self._config(first, day, *assignments), self.out / name)
         cost = {key: summary[key] for key in ("targets", "seconds", "start_seconds")}
         return {**quality(summary), **cost}
@@ -167,8 +169,8 @@ class Line:
     def _config(self, first: int, day: int, *assignments: str) -> Config:
         """Return the configuration that trains on days first < d <= day and tests on the next."""
         edges = ",".join(str(day_end(d)) for d in (first, day, day + 1, day + 1))
-        given = [*MODEL, f"train.seed={self.seed}", f"data.edges={edges}", *assignments]
-        return configure(load_manifest(self.data), self.data, given)
+        settings = [*MODEL, f"train.seed={self.seed}", f"data.edges={edges}", *assignments]
+        return configure(load_manifest(self.data), self.data, settings)
 
 
 def tuned(line: Line) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -179,8 +181,8 @@ def tuned(line: Line) -> tuple[tuple[str, ...], tuple[str, ...]]:
         for values in itertools.product(*grid.values()):
             tried = (*settings, *(f"{k}={v}" for k, v in zip(grid, values, strict=True)))
             name = "-".join(a.partition("=")[2] for a in tried)
-            found = line.train_daily(name, TUNED_DAYS, tried, hold)
-            ne[tried] = float(np.mean([f["ne"] for f in found]))
+            days_results = line.train_daily(name, TUNED_DAYS, tried, hold)
+            ne[tried] = float(np.mean([f["ne"] for f in days_results]))
             print(f"tuning: {' '.join(tried)}  NE {ne[tried]:.4f}", flush=True)
         return min(ne, key=ne.__getitem__)
 
@@ -188,8 +190,8 @@ def tuned(line: Line) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return rates, best(HOLD, *rates, hold=True)
 
 
-def quality(found: dict[str, Any]) -> Found:
-    return {"ne": found["validation/ne"], "auc": found["validation/auc"]}
+def quality(summary: dict[str, Any]) -> Measures:
+    return {"ne": summary["validation/ne"], "auc": summary["validation/auc"]}
 
 
 def day_end(day: int) -> int:

@@ -115,24 +115,24 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.held: dict[str, dict[str, float]] = (
+        self.values: dict[str, dict[str, float]] = (
             json.loads(path.read_text()) if path.exists() else {}
         )
 
     def get(self, shape: str, rate: int, seed: int) -> float | None:
-        return self.held.get(shape, {}).get(f"{rate}/{seed}")
+        return self.values.get(shape, {}).get(f"{rate}/{seed}")
 
     def put(self, shape: str, rate: int, seed: int, value: float) -> None:
-        self.held.setdefault(shape, {})[f"{rate}/{seed}"] = value
-        write_atomically(self.path, json.dumps(self.held, indent=1) + "\n")
+        self.values.setdefault(shape, {})[f"{rate}/{seed}"] = value
+        write_atomically(self.path, json.dumps(self.values, indent=1) + "\n")
 
     def curve(self, shape: str) -> Curve:
         """Return the rates that every seed ran."""
-        found: Curve = {}
-        for key, value in self.held[shape].items():
-            found.setdefault(int(key.split("/")[0]), []).append(value)
-        most = max(map(len, found.values()))
-        return {k: v for k, v in sorted(found.items()) if len(v) == most}
+        by_rate: Curve = {}
+        for key, value in self.values[shape].items():
+            by_rate.setdefault(int(key.split("/")[0]), []).append(value)
+        most = max(map(len, by_rate.values()))
+        return {k: v for k, v in sorted(by_rate.items()) if len(v) == most}
 
 
 class Runs:

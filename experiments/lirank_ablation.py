@@ -207,10 +207,10 @@ def add_ablations(
     rows: list[list[Cell]] = []
     for arm, (base, paper) in lines.items():
         changes = {t: against(compared, base, f"validation/{t}/auc")[arm] for t in TASKS}
-        said = verdict(np.sign(paper), *changes[judged][1:])
+        agreement = verdict(np.sign(paper), *changes[judged][1:])
         size = parameters(compared, arm) / parameters(compared, base)
         cells = (interval(*change) for change in changes.values())
-        rows.append([arm, base, paper or "no change", *cells, said, size])
+        rows.append([arm, base, paper or "no change", *cells, agreement, size])
     columns = [
         Column("arm"),
         Column("over"),

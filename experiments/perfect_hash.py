@@ -13,7 +13,7 @@ N distinct ids such as `member:8269` are mapped to rows of an embedding table.
 
 build: from strings, hashing included. one: a single string, the call of Python included. strings,
 ids: 1e6 lookups drawn uniformly, from strings or from the 64-bit ids that prepared data holds.
-unknown: share of ids outside the vocabulary that are given a row. shared: share of the ids of the
+unknown: share of ids outside the vocabulary that get a row. shared: share of the ids of the
 vocabulary whose row another one has too. Contestants take turns; times are medians.
 
 Expected: 300 times smaller than the dictionary, built in the same time, and 3 to 4 times as fast at
@@ -45,7 +45,7 @@ from peers.workers import Neighbours, alternate, quartiles, ratio
 from ligr_jax.data.sources.ids import hash_strings
 from ligr_jax.ops.hashing import hash_rows
 
-GAMMA = 1.0  # the smallest function; larger ones are found faster
+GAMMA = 1.0  # the smallest function; larger ones answer faster
 UNKNOWN = -1
 KINDS = ("build", "one", "strings", "ids")
 
@@ -63,8 +63,8 @@ class Dictionary:
         return result
 
     def strings(self, strings: pl.Series) -> np.ndarray:
-        found = map(self.rows.get, strings.to_list(), itertools.repeat(UNKNOWN))
-        return np.fromiter(found, np.int64, len(strings))
+        rows = map(self.rows.get, strings.to_list(), itertools.repeat(UNKNOWN))
+        return np.fromiter(rows, np.int64, len(strings))
 
 
 class Hashed:
@@ -221,11 +221,13 @@ def each(call: Callable[[str], int], strings: list[str]) -> None:
 
 def add_lookups(study: Study, n: int, count: int, report: dict[str, dict[str, Any]]) -> None:
     rows: list[list[Cell]] = []
-    for name, found in report.items():
-        medians = {k: quartiles(v)[1] for k, v in found["seconds"].items()}
+    for name, measured in report.items():
+        medians = {k: quartiles(v)[1] for k, v in measured["seconds"].items()}
         rates = (count / medians[k] / 1e6 if k in medians else None for k in KINDS[2:])
-        shares = (100 * found["unknown"], 100 * found["shared"])
-        rows.append([name, found["bytes"], medians["build"], 1e9 * medians["one"], *rates, *shares])
+        shares = (100 * measured["unknown"], 100 * measured["shared"])
+        rows.append(
+            [name, measured["bytes"], medians["build"], 1e9 * medians["one"], *rates, *shares]
+        )
     columns = [
         Column("method"),
         Column("bytes per id", ".4g"),

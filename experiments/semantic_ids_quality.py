@@ -56,12 +56,12 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     for part in parts:
         source = movie_vectors(args) if part == "movielens" else world(args)
-        found = {
+        qualities = {
             "rqvae": [trained(args, part, source, "rqvae", seed) for seed in range(args.seeds)],
             "rqkmeans": [trained(args, part, source, "rqkmeans", 0)],
         }
-        write_atomically(args.work / f"{part}.json", json.dumps(found, indent=1) + "\n")
-        add_quality(study, part, found)
+        write_atomically(args.work / f"{part}.json", json.dumps(qualities, indent=1) + "\n")
+        add_quality(study, part, qualities)
     study.record(args.record)
 
 
@@ -108,11 +108,11 @@ def trained(
     return dataclasses.asdict(quality)
 
 
-def add_quality(study: Study, part: str, found: dict[str, list[dict[str, Any]]]) -> None:
+def add_quality(study: Study, part: str, qualities: dict[str, list[dict[str, Any]]]) -> None:
     """Add the measures of every method, least to most over the seeds."""
-    levels = range(1, 1 + len(found["rqvae"][0]["used"]))
+    levels = range(1, 1 + len(qualities["rqvae"][0]["used"]))
     rows: list[list[Cell]] = []
-    for method, models in found.items():
+    for method, models in qualities.items():
         values = [
             [m["unique"], m["bucket"], min(m["used"]), *m["perplexity"], m["error"]] for m in models
         ]

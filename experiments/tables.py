@@ -101,7 +101,7 @@ def race(
 def on_meshes(study: Study, args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, Any]]:
     """Add the same global batch on 2, 4 and 8 simulated devices with every placement."""
     workers = simulated(env)
-    found = []
+    results = []
     rows: list[list[Cell]] = []
     for placement, v in itertools.product(PLACEMENTS, fewest_and_most(args.rows)):
         samples, sent = {}, {}
@@ -112,7 +112,7 @@ def on_meshes(study: Study, args: argparse.Namespace, env: dict[str, str]) -> li
             samples[key] = partial(worker.ask, "sample", kind="rowwise")
         alternate(samples, 2)
         times = alternate(samples, args.rounds)
-        found.append({"placement": placement, "rows": v, "seconds": times, "bytes": sent})
+        results.append({"placement": placement, "rows": v, "seconds": times, "bytes": sent})
         for key, size in sent.items():
             mib = (size[kind] / 2**20 for kind in ("planned", "sent"))
             rows.append([placement, v, key, 1e3 * quartiles(times[key])[1], *mib])
@@ -128,7 +128,7 @@ def on_meshes(study: Study, args: argparse.Namespace, env: dict[str, str]) -> li
     ]
     caption = "One table on simulated devices: time of a step, and what each device sends in it."
     study.add("mesh", caption, columns, rows)
-    return found
+    return results
 
 
 def whole_steps(
@@ -136,7 +136,7 @@ def whole_steps(
 ) -> list[dict[str, Any]]:
     """Add a training step of a model with two tables sharded by columns over all devices."""
     workers = simulated(env)
-    found = []
+    results = []
     rows: list[list[Cell]] = []
     for v in fewest_and_most(args.rows):
         samples = {}
@@ -146,13 +146,13 @@ def whole_steps(
             samples[key] = partial(worker.ask, "sample", kind="step")
         alternate(samples, 1)
         times = alternate(samples, args.rounds)
-        found.append({"rows": v, "seconds": times})
+        results.append({"rows": v, "seconds": times})
         rows.append([v, *(1e3 * quartiles(times[key])[1] for key in workers)])
     for worker in workers.values():
         worker.close()
     columns = [Column("V", ",d"), *(Column(f"{key}, ms", ".0f") for key in workers)]
     study.add("step", "A whole training step, tables by columns.", columns, rows)
-    return found
+    return results
 
 
 def simulated(env: dict[str, str]) -> dict[str, Worker]:

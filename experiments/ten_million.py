@@ -126,10 +126,10 @@ def family(root: int) -> list[int]:
         except OSError:  # ended meanwhile
             continue
         children.setdefault(parent, []).append(int(path.parent.name))
-    found = [root]
-    for process in found:
-        found += children.get(process, [])
-    return found
+    processes = [root]
+    for process in processes:
+        processes += children.get(process, [])
+    return processes
 
 
 def resident(process: int, what: str) -> int:
