@@ -14,11 +14,13 @@ any table of runs: .csv, .tsv, .jsonl (also .gz, .zst), .parquet; exports of W&B
   ligr fit runs.csv --form chinchilla --n N --d D --loss loss --json    E + A N^-alpha + B D^-beta
   ligr fit runs.csv --form chinchilla --n N --d D --unique U --loss loss    repeated data
   ligr fit runs.csv --form isoflop --axis flops --n N --loss loss    best N at each budget
+  ligr fit wandb:team/project --filters '{"state": "finished"}' --axis flops --loss val/loss
   ligr fit runs.csv --axis flops --metric score --higher    a metric whose name is not known
   ligr fit marks.csv --axis flops --loss val_loss --group run    several rows of each run
 """
 
 import argparse
+import json
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -29,7 +31,7 @@ import polars as pl
 
 from ligr_jax.commands.arguments import add_metric, count, direction_of, positive_int
 from ligr_jax.data.schema import BadInput
-from ligr_jax.runs.table import column, read_runs, shapes
+from ligr_jax.runs.table import WANDB, Runs, column, read_runs, shapes
 from ligr_jax.scaling.fit import (
     IsoFlop,
     Law,
@@ -69,6 +71,9 @@ FITS: dict[str, Callable[..., Any]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="directory of a sweep, or a table of runs (see below)")
+    parser.add_argument(
+        "--filters", metavar="JSON", help="which runs of wandb:ENTITY/PROJECT are read (all)"
+    )
     add_metric(parser)
     parser.add_argument(
         "--axis", default="flops_model", metavar="COL", help="column of compute (%(default)s)"
@@ -111,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     lower = direction_of(args)
     form = args.form or ("power" if lower else "line")
     _refuse_unused(form, args)
-    table = _usable(args.path, args.metric, _scale_columns(form, args))
+    table = _usable(_read(args), args.path, args.metric, _scale_columns(form, args))
     scales, options = _arguments(form, lower, table, args)
     metric = column(table, args.metric)
     law = FITS[form](*scales, metric, **options)
@@ -156,12 +161,26 @@ def _scale_columns(form: str, args: argparse.Namespace) -> list[str]:
     return [name for name in named.get(form, [args.axis]) if name]
 
 
-def _usable(path: str, metric: str, scales: Sequence[str]) -> pl.DataFrame:
+def _read(args: argparse.Namespace) -> Runs:
+    """Read the runs of the path and of `--filters`."""
+    if args.filters is None:
+        return read_runs(args.path)
+    if not args.path.startswith(WANDB):
+        raise BadInput(f"--filters applies to {WANDB}ENTITY/PROJECT only, and not to {args.path}")
+    try:
+        filters = json.loads(args.filters)
+    except ValueError as e:
+        raise BadInput(f"--filters {args.filters}: not JSON ({e})") from None
+    if not isinstance(filters, dict):
+        raise BadInput(f'--filters {args.filters}: not an object, e.g. \'{{"state": "finished"}}\'')
+    return read_runs(args.path, filters=filters)
+
+
+def _usable(found: Runs, path: str, metric: str, scales: Sequence[str]) -> pl.DataFrame:
     """Return the finished runs that have a finite metric and scales and do not beat the oracle.
 
     A warning names each run that is left out, and why.
     """
-    found = read_runs(path)
     found.require_numbers([metric, *scales])
     left_out = [f"{name}: {why}" for name, why in found.failed]
     left_out += [f"{name}: not finished, {reached}" for name, reached in found.unfinished]

@@ -11,7 +11,7 @@ of each run, or the first sweep that contains it; the column `sweeps` has all sw
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from ligr_jax.errors import LigrError
 from ligr_jax.runs.directory import load_summary, read_error
 from ligr_jax.runs.files import CONFIG, ERROR, METRICS, SUMMARY, SWEEP, RunFiles
 from ligr_jax.runs.rows import DamagedRows, read_rows
-from ligr_jax.runs.tabular import read_table
+from ligr_jax.runs.tabular import ReadTable, interpret, read_table
 
 # Settings that are not part of a run's shape: seeds, paths, and how it is computed or logged.
 UNSHAPED = {"seed", "out", "directory", "dir", "name", "workers", "remat", "unroll"}
 UNSHAPED |= {"implementation", "log_every", "eval_every", "checkpoint_every", "keep"}
 UNSHAPED |= {"checkpoint_minutes"}
+WANDB = "wandb:"  # address of a project of W&B, before ENTITY/PROJECT
 SEPARATOR = ", "  # of the names in `sweeps`
 UNSHAPED_PARTS = ("config/track.", "config/mesh.")
 
@@ -68,7 +69,7 @@ class Runs:
                 raise BadInput(self.not_numbers[name])
 
 
-def read_runs(*paths: str | Path) -> Runs:
+def read_runs(*paths: str | Path, filters: Mapping[str, Any] | None = None) -> Runs:
     """Read sweeps, single runs, and tables of runs as one table.
 
     A table needs only the columns that will be fitted; runs without a name are numbered. The same
@@ -76,14 +77,19 @@ def read_runs(*paths: str | Path) -> Runs:
     sweep as a prefix.
 
     Args:
-        paths: Directories of sweeps or runs, and tables that `read_table` reads.
+        paths: Directories of sweeps or runs, tables that `read_table` reads, and projects of W&B
+            as "wandb:ENTITY/PROJECT".
+        filters: Which runs of W&B projects are read, as for the client's `Api().runs`.
 
     Raises:
         BadInput: A path does not exist, a table cannot be read, or a directory has no runs.
     """
     if not paths:
         raise BadInput("no runs to read: name a sweep's directory or a table of runs")
-    sweeps = [_read(Path(path)) for path in paths]
+    sweeps = [
+        _read_wandb(str(path), filters or {}) if str(path).startswith(WANDB) else _read(Path(path))
+        for path in paths
+    ]
     return sweeps[0] if len(sweeps) == 1 else _merge(sweeps)
 
 
@@ -92,8 +98,19 @@ def _read(path: Path) -> Runs:
         return _read_directory(path)
     if not path.exists():
         raise BadInput(f"{path}: no such sweep directory or table of runs")
-    read = read_table(path)
-    table, name = read.table, Path(plain_name(path)).stem
+    return _of_table(read_table(path), Path(plain_name(path)).stem)
+
+
+def _read_wandb(address: str, filters: Mapping[str, Any]) -> Runs:
+    from ligr_jax.runs.wandb_runs import wandb_rows  # imports the client, which takes a second
+
+    project = address.removeprefix(WANDB)
+    read = interpret(_table(wandb_rows(project, filters)), address)
+    return _of_table(read, project)
+
+
+def _of_table(read: ReadTable, name: str) -> Runs:
+    table = read.table
     if "sweep" not in table.columns:
         table = table.with_columns(sweep=pl.lit(name))
     if "sweeps" not in table.columns:

@@ -71,10 +71,21 @@ def read_table(path: Path) -> ReadTable:
     frame, delimiter = (_read_json(path), "") if suffix in JSON else _read_rows(path)
     if frame.is_empty():
         raise BadInput(f"{path}: the table has no rows")
+    return interpret(frame, str(path), delimiter)
+
+
+def interpret(frame: pl.DataFrame, source: str, delimiter: str = "") -> ReadTable:
+    """Interpret the cells, names and states of a table of runs.
+
+    Args:
+        frame: rows as they were read, at least one.
+        source: file or address of the table, for messages.
+        delimiter: delimiter of a text file.
+    """
     name = next((n for n in NAMES if n in frame.columns), None)
     texts = [n for n in (name, *STATES) if n in frame.columns]
     frame, bad = read_numbers(frame, delimiter, texts)
-    refusals = {c: f"{path}, row {cell.row + 1}, column {c!r}: {cell}" for c, cell in bad.items()}
+    refusals = {c: f"{source}, row {cell.row + 1}, column {c!r}: {cell}" for c, cell in bad.items()}
     if chart := _is_chart(frame.columns):
         frame = _long(frame, chart)
         return ReadTable(frame, not_numbers=refusals)

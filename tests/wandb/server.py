@@ -206,6 +206,28 @@ class WandbServer:
         self.views.append(v)
         return {"upsertView": {"view": {"id": "Vmlldzox", "name": v["name"]}, "inserted": True}}
 
+    def _Runs(self, v: dict[str, Any]) -> dict[str, Any]:
+        """Return a page of a project's runs; filters are equalities of fields."""
+        if (v["entity"], v["project"]) != (ENTITY, PROJECT):
+            return {"project": None}
+        filters = json.loads(v["filters"]).items()
+        nodes = [self._node(run) for run in self.runs.values()]
+        nodes = [n for n in nodes if all(n[key] == value for key, value in filters)]
+        start = int(v["cursor"] or 0)
+        page = nodes[start : start + v["perPage"]]
+        edges = [{"node": node, "cursor": str(start + k)} for k, node in enumerate(page, 1)]
+        more = start + len(page) < len(nodes)
+        runs = {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": more}}
+        return {"project": {"internalId": "1", "runCount": len(nodes), "runs": runs}}
+
+    def _node(self, run: StoredRun) -> dict[str, Any]:
+        """Return a run as a query of runs has it."""
+        states = {None: "running", 0: "finished"}
+        more = {"state": states.get(run.exit_code, "crashed"), "projectId": "1", "group": None}
+        more |= {"jobType": None, "commit": None, "readOnly": False, "systemMetrics": "{}"}
+        more |= {"createdAt": "2026-01-01T00:00:00Z", "heartbeatAt": None, "historyKeys": {}}
+        return {**self._bucket(run), **more, "user": {"name": ENTITY, "username": ENTITY}}
+
     def _bucket(self, run: StoredRun) -> dict[str, Any]:
         text = {k: list(lines.values()) for k, lines in run.lines.items()}
         history, events = text.get("wandb-history.jsonl", []), text.get("wandb-events.jsonl", [])
