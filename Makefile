@@ -7,7 +7,13 @@ DEMO := runs/demo
 WORLD := $(DEMO)/world
 SWEEPS := $(patsubst %,sweeps/tiny/%.yaml,ladder seeds seq_len depth width)
 
-.PHONY: demo test lint docs results clean
+# A fast file of each package, for `make quick`.
+QUICK := $(addprefix tests/,test_config.py test_exports.py test_layers.py ops/test_losses.py \
+	policy/test_propensity.py data/test_packing.py tables/test_sparse.py nn/test_cross.py \
+	cost/test_flops.py parallel/test_traffic.py runs/test_table.py train/test_random_effect.py \
+	sid/test_features.py scaling/test_fit_noise.py commands/test_cli.py)
+
+.PHONY: demo test quick lint docs results clean
 
 demo: .venv/installed
 	$(BIN)/ligr world --out $(WORLD)/log --members 3000 --seed 0
@@ -17,6 +23,9 @@ demo: .venv/installed
 
 test: lint docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # compiling keeps one core busy
+
+quick: lint  # no run longer than a few seconds; `make test` is the whole suite
+	$(BIN)/python -m pytest -n 2 -m 'not slow' $(QUICK)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -14,6 +14,8 @@ import polars as pl
 import pytest
 from scipy import stats
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 RESULTS = EXPERIMENTS / "results"
 STUDIES = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))

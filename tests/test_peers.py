@@ -10,6 +10,8 @@ import pytest
 
 from ligr_jax.ops.masks import allowed_pairs, dense_mask, history_mask, session_mask
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = ["--tokens", "64", "--sessions", "8", "--members", "4", "--temporaries", "64"]
 

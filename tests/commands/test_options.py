@@ -9,6 +9,8 @@ from ligr_jax.cli import main
 from ligr_jax.config import Config, flatten
 from ligr_jax.runs.directory import load_config
 
+pytestmark = pytest.mark.slow
+
 FEATURE = "model.features.NAME."
 SMALL = (
     *("data.seq_len=16", "data.context=0.25", "data.fraction=0.5", "optim.batch=4"),

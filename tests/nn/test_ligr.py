@@ -12,6 +12,8 @@ from ligr_jax.ops.attention import blocked
 from tests.batches import model_config, random_batch
 from tests.nn.models import logits, random_params, token_jacobian, value_and_gradient
 
+pytestmark = pytest.mark.slow
+
 N = 12
 PACKED = [[[2, 3, 1], [1, 2]], [[3, 1, 2, 2]], []]  # two members, one member, an empty row
 VARIANTS = {

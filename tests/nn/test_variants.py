@@ -14,6 +14,8 @@ from ligr_jax.nn.ligr import LiGR
 from tests.batches import FEATURES, model_config, random_batch
 from tests.nn.models import logits, random_params, value_and_gradient
 
+pytestmark = pytest.mark.slow
+
 N = 8
 
 

@@ -36,6 +36,8 @@ from ligr_jax.scaling.sweep import (
 )
 from tests.train.runs import SMALL
 
+pytestmark = pytest.mark.slow
+
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 

@@ -25,6 +25,8 @@ from ligr_jax.train.loop import train
 from ligr_jax.train.program import Program
 from tests.train.runs import small_config
 
+pytestmark = pytest.mark.slow
+
 BASE = (
     "train.steps=20",
     "optim.table_lr=0.1",

@@ -20,6 +20,8 @@ from ligr_jax.train.program import Program
 from ligr_jax.train.vmapped import train_vmapped
 from tests.train.runs import SMALL, small_config
 
+pytestmark = pytest.mark.slow
+
 FEED = (
     "preset=lirank-feed",
     "model.features.age_days.kind=numeric",

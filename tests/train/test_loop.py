@@ -30,6 +30,8 @@ from ligr_jax.train.state import TrainState
 from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config
 
+pytestmark = pytest.mark.slow
+
 
 def state_of(run: Path) -> TrainState:
     config = load_config(run)

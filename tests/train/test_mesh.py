@@ -19,6 +19,8 @@ from ligr_jax.train.program import Program
 from ligr_jax.train.state import TrainState
 from tests.train.runs import small_config
 
+pytestmark = pytest.mark.slow
+
 MIXED = (
     "column_wise",
     "item_id:row_wise",

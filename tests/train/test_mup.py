@@ -21,6 +21,8 @@ from ligr_jax.train.optimizer import Optimizer, make_optimizer, split_tables
 from tests.batches import model_config, random_batch
 from tests.nn.models import logits, random_params
 
+pytestmark = pytest.mark.slow
+
 BATCH = random_batch([[[4] * 4]] * 8, 16)
 STEPS = 6
 DECAY = 0.1

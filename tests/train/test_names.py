@@ -13,6 +13,8 @@ from ligr_jax.train.evaluate import restore
 from ligr_jax.train.optimizer import split_tables
 from tests.data.logs import write_odd_log
 
+pytestmark = pytest.mark.slow
+
 FEATURES = ("session", "c.d", "a/b", "width_4", "g,h", "^x.*$", "i=j", 'k: "l"', "..")
 ACTIONS = ("click", "x/y", "loss", "a$b$", "like")
 RUN = (

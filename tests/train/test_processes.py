@@ -21,6 +21,8 @@ from tests.ports import free_port
 from tests.train.runs import SMALL, small_config
 from tests.xla import flags
 
+pytestmark = pytest.mark.slow
+
 MIXED = "mesh.placement=column_wise,item_id:row_wise,surface:table_wise,dwell_s:table_wise"
 SETTINGS = (
     "train.steps=40",

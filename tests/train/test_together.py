@@ -34,6 +34,8 @@ from ligr_jax.train.vmapped import plan_run_batches, train_vmapped
 from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config
 
+pytestmark = pytest.mark.slow
+
 # One device each and dropout: two runs a device, and one of the four places is a copy.
 COMMON = ("model.dropout=0.1", "train.steps=20", "train.log_every=1", "mesh.data=2")
 SHORT = (*COMMON, "train.steps=8", "eval.splits=")

@@ -12,6 +12,8 @@ import pytest
 from ligr_jax.runs.rows import read_rows
 from tests.train.runs import SMALL
 
+pytestmark = pytest.mark.slow
+
 
 def command(prepared: Path, out: Path, workers: int, steps: int) -> list[str]:
     words = [*SMALL, f"train.steps={steps}", "train.log_every=1", f"data.workers={workers}"]

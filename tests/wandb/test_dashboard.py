@@ -19,6 +19,8 @@ from ligr_jax.scaling.fit import fit_power
 from tests.train.runs import SMALL
 from tests.wandb.server import ENTITY, PROJECT, Run, WandbServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sweep(run: Run, prepared: Path, tmp_path: Path) -> Path:

@@ -14,6 +14,8 @@ from ligr_jax.runs.rows import read_rows
 from ligr_jax.runs.wandb_record import open_record
 from tests.wandb.server import Run, WandbServer
 
+pytestmark = pytest.mark.slow
+
 AWAY = "http://127.0.0.1:9"  # no program listens there
 SESSION = """
 import os, sys

@@ -5,11 +5,14 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from ligr_jax.runs.rows import read_rows
 from tests.train.runs import SMALL
 from tests.wandb.server import Run, WandbServer
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 # A `ligr` that sends SIGTERM to the first run after its first row.
