@@ -1,4 +1,4 @@
-"""How fast are attention over ranges of keys, and the whole step, on one data-centre GPU?
+"""How fast are attention with key ranges, and the whole step, on one data-centre GPU?
 
     python experiments/attention_gpu.py --torch PYTHON     all of it, in one call
     python experiments/attention_gpu.py --smoke            tiny sizes, on CPU, to see that it runs
@@ -31,12 +31,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lib.options import make_parser
+from lib.results import Cell, Column, Study
 from peers.cases import Case, allowed_pairs
 from peers.race import Contestant, milliseconds, race, times
 from peers.workers import Worker, alternate, quartiles
 
 ENV = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # both sides share the memory
 SESSION = 33
+FORMS = ("attend", "flex", "xla", "cudnn")
 Results = Iterator[dict[str, Any]]
 
 
@@ -98,12 +101,16 @@ def main() -> None:
             report[part].append(result)
             args.out.write_text(json.dumps(report, indent=1) + "\n")
     print(args.out)
+    study = Study.of(__file__, __doc__)
+    if report.get("attention"):
+        add_attention(study, report["attention"])
+    if report.get("step"):
+        add_steps(study, report["step"])
+    study.record(args.record)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__file__, __doc__)
     add = parser.add_argument
     add("--torch", metavar="PYTHON", help="an interpreter with PyTorch")
     add("--out", type=Path, default=Path("runs/attention_gpu.json"), help="[%(default)s]")
@@ -217,6 +224,46 @@ def set_against_history(results: list[dict[str, Any]]) -> list[str]:
         for (kind, width, tokens, members), seconds in median.items()
         if kind == "in_session" and ("history", width, tokens, members) in median
     ]
+
+
+def add_attention(study: Study, results: list[dict[str, Any]]) -> None:
+    rows: list[list[Cell]] = []
+    for r in results:
+        median = {name: quartiles(s)[1] for name, s in r["seconds"].items()}
+        ours = median.get("attend")
+        cells = [None if s is None else 1e3 * s for s in map(median.get, FORMS)]
+        rate = None if ours is None else r["flops"] / ours / 1e12
+        rows.append([r["kind"], r["width"], r["tokens"], r["members"], *cells, rate])
+    columns = [
+        Column("attention"),
+        Column("K", "d"),
+        Column("T", "d"),
+        Column("members of a row", "d"),
+        *(Column(f"{name}, ms", ".2f") for name in FORMS),
+        Column("attend, TFLOP/s", ".3g"),
+    ]
+    study.add("attention", "Forward and backward: medians over the rounds.", columns, rows)
+
+
+def add_steps(study: Study, results: list[dict[str, Any]]) -> None:
+    rows: list[list[Cell]] = []
+    for r in results:
+        cells: list[Cell] = [None] * 4
+        if "failed" not in r:
+            seconds = quartiles(r["seconds"])[1]
+            rate = r["flops"] / seconds
+            tokens = r["tokens"] * r["batch"] / seconds
+            cells = [1e3 * seconds, tokens, 100 * rate / r["peak"], 100 * rate / r["product"]]
+        model = r["model"]
+        rows.append([model["width"], model["depth"], r["tokens"], r["members"], r["batch"], *cells])
+    columns = [
+        *(Column(name, "d") for name in ("D", "layers", "T", "members of a row", "rows")),
+        Column("step, ms", ".1f"),
+        Column("tokens/s", ",.0f"),
+        Column("MFU, %", ".1f"),
+        Column("% of the product's rate", ".1f"),
+    ]
+    study.add("step", "Whole training steps: medians over the rounds.", columns, rows)
 
 
 def step_row(result: dict[str, Any]) -> str:

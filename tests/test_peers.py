@@ -31,23 +31,22 @@ def test_both_sides_mask_equally(kind: str, members: int, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [
-        ("attention.py", [*TINY, "--dtypes", "float32", "--record", "RECORD"]),
+        ("attention.py", [*TINY, "--dtypes", "float32"]),
         ("attention_gpu.py", ["--smoke", "--parts", "step"]),
     ],
 )
 def test_races_run(script: str, arguments: list[str], tmp_path: Path) -> None:
     out, record = tmp_path / "out.json", tmp_path / "record.json"
     command = [sys.executable, str(EXPERIMENTS / script), "--rounds", "1", "--out", str(out)]
-    command += [str(record) if word == "RECORD" else word for word in arguments]
+    command += ["--record", str(record), *arguments]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     report = json.loads(out.read_text())
     seconds = [x["seconds"] for part in ("cases", "step") for x in report.get(part, [])]
     assert seconds
     assert all(seconds)
-    if record.exists():
-        # The race with PyTorch, whose table is `speed`, needs another environment.
-        assert recorded_columns(record).keys() == {"temporaries"}
-    assert record.exists() == ("RECORD" in arguments)
+    # The tables of the races against PyTorch need another environment.
+    expected = {"attention.py": {"temporaries"}, "attention_gpu.py": {"step"}}
+    assert recorded_columns(record).keys() == expected[script]
 
 
 def recorded_columns(path: Path) -> dict[str, list[str]]:
