@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+FLAX = {"ligr_jax.nn"}
 MARK = re.compile(r"^\[exports\]: (\S+)((?: \S+)*)$", re.MULTILINE)
 # Elements that a browser loads when it opens a page; `a` is not one of them.
 LOADED = {
@@ -55,8 +56,10 @@ def directives(package: str, first: Sequence[str] = ()) -> str:
     for module in [*first, *(m for m in exports if m not in first)]:
         names = exports[module]
         parts.append(f"::: {package}.{module}")
+        # The fields and the call of a Flax module are part of its signature, documented or not.
+        parts.append(f"    options:\n      show_if_no_docstring: {str(package in FLAX).lower()}")
         if names is not None:
-            parts.append(f"    options:\n      members: [{', '.join(names)}]")
+            parts.append(f"      members: [{', '.join(names)}]")
         parts.append("")
     return "\n".join(parts)
 

@@ -104,7 +104,8 @@ def test_every_command_and_package_is_documented() -> None:
 def test_the_reference_follows_the_exports(hooks: ModuleType) -> None:
     page = hooks.on_page_markdown("# Models\n\n[exports]: ligr_jax.nn models ligr\n")
     assert page.index("ligr_jax.nn.models") < page.index("nn.ligr") < page.index("nn.blocks")
-    assert "::: ligr_jax.nn.ligr\n    options:\n      members: [LiGR]\n" in page
+    options = "    options:\n      show_if_no_docstring: true\n      members: [LiGR]\n"
+    assert f"::: ligr_jax.nn.ligr\n{options}" in page
     assert "[exports]" not in page
     documented = {name for names in hooks.exported_names("ligr_jax.nn").values() for name in names}
     import ligr_jax.nn

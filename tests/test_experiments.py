@@ -134,7 +134,7 @@ def test_a_study_prints_and_records_the_same_table(
     )
     assert f"A caption.\n\n{shown}\n" in capsys.readouterr().out
     page = "a\n<!-- table quantize test -->\nold\n<!-- end -->\nb"
-    current = f"a\n<!-- table quantize test -->\n\n{shown}\n\n<!-- end -->\nb"
+    current = f"a\n<!-- table quantize test -->\n\n*A caption.*\n\n{shown}\n\n<!-- end -->\nb"
     assert filled(page, tmp_path) == filled(current, tmp_path) == current
     again = read(tmp_path / "quantize.json")
     assert again["tables"]["test"].columns == columns

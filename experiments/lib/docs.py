@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib.results import RESULTS, read_study
+from lib.results import RESULTS, Table, read_study
 from ligr_jax.atomic import write_atomically
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -33,10 +33,14 @@ def filled(text: str, results: Path = RESULTS) -> str:
         first, kind, names, end = match.groups()
         study, _, table = names.partition(" ")
         content = read_study(results / f"{study}.json")
-        body = content["tables"][table].markdown() if kind == "table" else origin(content)
+        body = captioned(content["tables"][table]) if kind == "table" else origin(content)
         return f"{first}\n{body}\n\n{end}"
 
     return BLOCK.sub(block, text)
+
+
+def captioned(table: Table) -> str:
+    return f"*{table.caption}*\n\n{table.markdown()}"
 
 
 def origin(study: dict[str, Any]) -> str:
