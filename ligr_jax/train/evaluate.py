@@ -1,8 +1,8 @@
-"""Evaluation of a split: a prediction for every target impression, then exact metrics of them all.
+"""Evaluation of a split: predictions for all target impressions, then exact metrics.
 
-Predictions are one table; hosts and batches merge by concatenation, so numbers do not depend on how
-the split was cut. Where the log carries true probabilities, the oracle that knows them is measured
-on the same rows: no honest model has a lower cross-entropy, up to noise.
+Batches and processes are merged by concatenating their predictions, so metrics do not depend on
+how the split was divided. If the log has true probabilities, the oracle that predicts them is
+measured on the same impressions. Without a leak, no model has a lower cross-entropy, up to noise.
 """
 
 import dataclasses
@@ -39,13 +39,19 @@ from ligr_jax.train.state import TrainState
 
 _log = logging.getLogger(__name__)
 
-# A model this many standard errors below the oracle's cross-entropy has read an answer.
+# A model whose cross-entropy is this many standard errors below the oracle's has a leak.
 _LEAK_SIGMAS = 4.0
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """A split's targets: impression number int64 [n], logits float32 [n, A], labels int8 [n, A]."""
+    """Predictions for the targets of a split, in the order of their impression numbers.
+
+    Attributes:
+        impression: int64 [n], impression numbers.
+        logits: float32 [n, A].
+        labels: int8 [n, A]; 1, 0, or -1 if unknown.
+    """
 
     impression: np.ndarray
     logits: np.ndarray
@@ -67,34 +73,58 @@ def jit_logits(program: Program) -> Any:
 
 
 class Evaluator:
-    """Measures a state on a split, its batch statistics frozen; compiles once, plans once."""
+    """Measures a training state on a split, with frozen batch statistics.
+
+    The model is compiled once, and each split is packed once.
+
+    Attributes:
+        records: prepared data.
+        config: configuration of the run.
+        model: the model.
+        apply: compiled function `(state, inputs) -> logits [B, N, A]`.
+    """
 
     def __init__(self, program: Program, records: Records) -> None:
-        self.records, self.config, self._program = records, program.config, program
+        """
+        Args:
+            program: program of the run.
+            records: prepared data.
+        """
+        self.records = records
+        self.config = program.config
+        self._program = program
         self.model = program.model
         self.apply = jit_logits(program)
         self._plans: dict[str, PackingPlan] = {}
 
     def plan(self, split: str) -> PackingPlan:
+        """Return the packing plan of a split."""
         if split not in self._plans:
             self._plans[split] = plan_for(self.records, self.config, split)
         return self._plans[split]
 
     @property
     def layout(self) -> Layout:
+        """Layout of the tables."""
         return self._program.layout
 
     def __call__(
         self, state: TrainState, split: str, progress: Callable[[int, int], None] | None = None
     ) -> dict[str, Any]:
-        """Metrics of `split`, flat: `<split>/<action>/ne`, `oracle/<split>/...`, ..."""
+        """Return the metrics of a split; see `measure`.
+
+        Args:
+            state: state to measure.
+            split: train, validation or test.
+            progress: called after each batch with the number of batches done and of all batches.
+        """
         predictions = self.predict(state, split, progress)
         return measure(predictions, self.records, self.config, split)
 
     def predict(
         self, state: TrainState, split: str, progress: Callable[[int, int], None] | None = None
     ) -> Predictions:
-        """Logits of every target of `split`, ordered by impression number."""
+        """Return the predictions for all targets of a split; arguments as in `__call__`."""
         parts = []
         for part in self.batches(state, split):
             parts.append(part)
@@ -110,22 +140,25 @@ class Evaluator:
     def batches(
         self, state: TrainState, split: str
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield what each batch of this process gives, while the devices compute the next one.
+        """Yield the predictions of each batch of this process.
+
+        The devices compute the next batch meanwhile.
 
         Yields:
             Impression numbers int64 [B, N], whether each is a target bool [B, N], labels int8
             [B, N, A] and logits float32 [B, N, A].
         """
-        plan, process = self.plan(split), self._program.process
-        before: tuple[np.ndarray, np.ndarray, np.ndarray, Any] | None = None
+        plan = self.plan(split)
+        process = self._program.process
+        previous: tuple[np.ndarray, np.ndarray, np.ndarray, Any] | None = None
         for index, inputs in eval_batches(self.records, plan, self.config, process):
             with jax.set_mesh(self._program.mesh):
                 logits = self.apply(state, self._program.shard_batch(inputs))
-            if before:
-                yield (*before[:3], local_rows(before[3]))
-            before = index, inputs.batch.weight > 0, np.asarray(inputs.batch.labels), logits
-        if before:
-            yield (*before[:3], local_rows(before[3]))
+            if previous:
+                yield (*previous[:3], local_rows(previous[3]))
+            previous = index, inputs.batch.weight > 0, np.asarray(inputs.batch.labels), logits
+        if previous:
+            yield (*previous[:3], local_rows(previous[3]))
 
 
 def evaluate_run(
@@ -136,7 +169,16 @@ def evaluate_run(
     assignments: Sequence[str] = (),
     step: int | None = None,
 ) -> dict[str, Any]:
-    """Metrics of the newest checkpoint of a run directory on `split`; arguments as in `restore`."""
+    """Return the metrics of a checkpoint of a run on a split.
+
+    Args:
+        run: run directory.
+        split: train, validation or test.
+        data: see `restore`.
+        batch: see `restore`.
+        assignments: see `restore`.
+        step: see `restore`.
+    """
     evaluator, state = restore(run, data, batch, assignments, step)
     return evaluator(state, split, log_progress(_log, "batch"))
 
@@ -148,17 +190,22 @@ def restore(
     assignments: Sequence[str] = (),
     step: int | None = None,
 ) -> tuple[Evaluator, TrainState]:
-    """The newest checkpoint of a run directory, and what measures it.
+    """Restore a checkpoint of a run, together with an evaluator of its data.
 
     Args:
-        data: prepared data, default where the run had it; it must be the same data.
-        batch: rows at a time, default the run's.
-        assignments: of `mesh.*`, e.g. `mesh.model=4`; by default the mesh is the run's, where there
-            are as many devices.
-        step: of the checkpoint, default the newest.
+        run: run directory.
+        data: directory of the prepared data; default: the directory that the run used. The data
+            must be equal.
+        batch: rows per batch; 0 for that of the run.
+        assignments: assignments of `mesh.*`, e.g. `mesh.model=4`. By default the mesh is that of
+            the run if there are as many devices.
+        step: step of the checkpoint; None for the newest.
+
+    Returns:
+        The evaluator, and the state on its devices.
 
     Raises:
-        ConfigError: the run has no checkpoint, or its data are not there.
+        ConfigError: the run has no checkpoint, or its data are missing.
         CheckpointError: the checkpoint is damaged, cannot be read or does not fit config.json.
     """
     config = config_here(run, assignments)
@@ -175,14 +222,14 @@ def restore(
 
 
 def config_here(run: Path, assignments: Sequence[str] = ()) -> Config:
-    """Return the configuration of a run, with what fits the devices of this process.
+    """Return the configuration of a run, adapted to the devices of this process.
 
     A mesh that needs more devices, and a kernel for devices of another kind, are replaced by the
     defaults.
 
     Args:
         run: run directory.
-        assignments: of `mesh.*`; see `restore`.
+        assignments: assignments of `mesh.*`; see `restore`.
     """
     config = load_config(run)
     if max(config.mesh.data, 1) * config.mesh.model > jax.device_count():
@@ -197,7 +244,12 @@ def config_here(run: Path, assignments: Sequence[str] = ()) -> Config:
 
 
 def restore_state(run: Path, program: Program, step: int | None = None) -> TrainState:
-    """Return the state of a checkpoint of `run` on the mesh of `program`; reads no data.
+    """Restore the state of a checkpoint without reading data.
+
+    Args:
+        run: run directory.
+        program: program whose mesh gets the state.
+        step: step of the checkpoint; None for the newest.
 
     Raises:
         ConfigError: the run has no checkpoint.
@@ -211,6 +263,12 @@ def restore_state(run: Path, program: Program, step: int | None = None) -> Train
 
 
 def gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:
+    """Concatenate the predictions of batches and processes.
+
+    Args:
+        parts: result of `Evaluator.batches`.
+        actions: number of actions, for a process without batches.
+    """
     empty = (np.zeros(0, np.int64), np.zeros((0, actions), np.float32), np.zeros((0, actions), int))
     rows = [(i[t], local_rows(z)[t], np.asarray(y)[t]) for i, t, y, z in parts] or [empty]
     impression, logits, labels = all_gather([np.concatenate(c) for c in zip(*rows)])
@@ -221,50 +279,64 @@ def gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: in
 def measure(
     predictions: Predictions, records: Records, config: Config, split: str
 ) -> dict[str, Any]:
-    """All metrics of a table of predictions.
-
-    Per action: `ne`, `auc`, `gauc`, `calibration`, `ece`, `ndcg`, `rate`, and for the cold-start
-    slices `cold_items/...`, `cold_members/...`; `<split>/ne` and `<split>/auc` are means over
-    actions. With true probabilities, `oracle/<split>/...` and `beats_oracle`.
+    """Compute all metrics of the predictions for a split.
 
     An action whose labels are all equal or all unknown has no NE and no AUC (NaN). Means are over
-    the others, and `<split>/left_out` lists it.
+    the other actions, and `<split>/left_out` lists the action.
+
+    Args:
+        predictions: predictions for all targets of the split.
+        records: prepared data.
+        config: configuration of the run.
+        split: train, validation or test.
+
+    Returns:
+        Metrics by name. Each action has `<split>/<action>/` followed by `ne`, `auc`, `gauc`,
+        `calibration`, `ece`, `ndcg` and `rate`, and the slices `cold_items/...` and
+        `cold_members/...`. `<split>/ne` and `<split>/auc` are means over actions. If the data have
+        true probabilities, `oracle/<split>/...` and `beats_oracle` are added.
 
     Raises:
-        BadInput: the split holds no target.
+        BadInput: the split has no target.
     """
     if not len(predictions.impression):
         raise BadInput(f"the {split} split holds no target; choose other split boundaries")
     member, session, cold = _groups(predictions.impression, records, config.eval.cold_below)
     out: dict[str, Any] = {f"{split}/impressions": len(member)}
-    oracle_wins = []
-    kept, left_out = list[str](), list[str]()
+    beats_oracle: list[bool] = []
+    defined: list[str] = []  # actions with both labels
+    left_out: list[str] = []
+
+    # Metrics of each action, on all targets, on cold-start slices, and of the oracle.
     for a, action in enumerate(config.model.actions):
         known = predictions.labels[:, a] >= 0
         score, label = predictions.logits[known, a], predictions.labels[known, a]
         key = f"{split}/{metric_key(action)}"
-        (kept if 0 < label.sum() < len(label) else left_out).append(action)
+        (defined if 0 < label.sum() < len(label) else left_out).append(action)
         out |= _named(key, _all_metrics(score, label, member[known], session[known]))
         for name, rows in cold.items():
-            here = rows[known]
-            out[f"{key}/{name}/impressions"] = int(here.sum())
-            if 0 < label[here].sum() < here.sum():
-                out[f"{key}/{name}/auc"] = metrics.auc(score[here], label[here])
-                out[f"{key}/{name}/ne"] = metrics.normalized_entropy(score[here], label[here])
+            is_cold = rows[known]
+            cold_label = label[is_cold]
+            out[f"{key}/{name}/impressions"] = int(is_cold.sum())
+            if 0 < cold_label.sum() < is_cold.sum():
+                out[f"{key}/{name}/auc"] = metrics.auc(score[is_cold], cold_label)
+                out[f"{key}/{name}/ne"] = metrics.normalized_entropy(score[is_cold], cold_label)
         if records.manifest.truth:
             truth = records.truth(action, predictions.impression[known]).astype(np.float64)
-            best = np.log(truth) - np.log1p(-truth)
-            perfect = _all_metrics(best, label, member[known], session[known])
-            out |= _named(f"oracle/{key}", perfect)
-            oracle_wins.append(_beaten(score, best, label))
+            oracle = np.log(truth) - np.log1p(-truth)
+            of_oracle = _all_metrics(oracle, label, member[known], session[known])
+            out |= _named(f"oracle/{key}", of_oracle)
+            beats_oracle.append(_is_below_oracle(score, oracle, label))
+
+    # Means over actions.
     for prefix in (split, f"oracle/{split}") if records.manifest.truth else (split,):
         for metric in ("ne", "auc"):
-            values = [out[f"{prefix}/{metric_key(a)}/{metric}"] for a in kept]
+            values = [out[f"{prefix}/{metric_key(a)}/{metric}"] for a in defined]
             out[f"{prefix}/{metric}"] = float(np.mean(values)) if values else float("nan")
     if left_out:
         out[f"{split}/left_out"] = join_list(left_out)
-    if oracle_wins:
-        out["beats_oracle"] = any(oracle_wins)
+    if beats_oracle:
+        out["beats_oracle"] = any(beats_oracle)
     return out
 
 
@@ -291,10 +363,17 @@ def _named(prefix: str, values: dict[str, float]) -> dict[str, float]:
     return {f"{prefix}/{k}": v for k, v in values.items()}
 
 
-def _beaten(score: np.ndarray, truth: np.ndarray, label: np.ndarray) -> bool:
-    """Whether the model's cross-entropy lies below the oracle's by more than chance (paired)."""
-    z, t, y = score.astype(np.float64), truth, label.astype(np.float64)
-    gap = (np.logaddexp(0, z) - z * y) - (np.logaddexp(0, t) - t * y)
+def _is_below_oracle(score: np.ndarray, oracle: np.ndarray, label: np.ndarray) -> bool:
+    """Return whether the cross-entropy is significantly below the oracle's (paired).
+
+    Args:
+        score: logits of the model, [n].
+        oracle: logits of the true probabilities, [n].
+        label: 1 or 0, [n].
+    """
+    z = score.astype(np.float64)
+    y = label.astype(np.float64)
+    gap = (np.logaddexp(0, z) - z * y) - (np.logaddexp(0, oracle) - oracle * y)
     if not len(gap):
         return False
     error = gap.std() / np.sqrt(max(1, len(gap)))
@@ -304,7 +383,7 @@ def _beaten(score: np.ndarray, truth: np.ndarray, label: np.ndarray) -> bool:
 def _groups(
     impression: np.ndarray, records: Records, cold_below: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Member and session numbers of impressions, and masks of the cold-start slices."""
+    """Return the member and session numbers of impressions, and masks of the cold-start slices."""
     member = np.searchsorted(records.offsets, impression, side="right") - 1
     session = records.take("session", impression).astype(np.int64)
     session += member * (int(session.max(initial=0)) + 1)

@@ -7,11 +7,11 @@ import numpy as np
 
 from ligr_jax.parallel.processes import all_gather
 
-_BLOCK = 2**16  # elements whose digest is found at a time
+_BLOCK = 2**16  # elements per block of the computation
 
 
 def digests_of(state: Any) -> dict[str, list[Any]]:
-    """Per leaf: digest, dtype, shape. The digest is the same on every mesh, however tables pad."""
+    """Return digest, dtype and shape of each leaf. Digests do not depend on mesh and padding."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     here = [sum(_parts(leaf)) % 2**32 for _, leaf in leaves]
     (every,) = all_gather([np.array([here], np.uint64)])  # [processes, leaves]
@@ -22,21 +22,27 @@ def digests_of(state: Any) -> dict[str, list[Any]]:
 
 
 def _parts(leaf: jax.Array) -> list[int]:
-    """Digests of what this process holds of a leaf. On the host: on a CPU a program for each leaf
-    costs more to compile than to run, and many with collectives starve each other of threads."""
-    held = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
+    """Return the digests of this process's shards of a leaf, computed on the host.
+
+    On a CPU, a program for each leaf would cost more to compile than to run, and many programs with
+    collectives would take each other's threads.
+    """
+    shards = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
     return [
         digest_of(np.asarray(shard.data), tuple(s.start or 0 for s in shard.index))
-        for shard in held
+        for shard in shards
     ]
 
 
 def digest_of(x: np.ndarray, first: tuple[int, ...]) -> int:
-    """Sum mod 2^32 of all elements' bits, each times an odd number that its place gives.
+    """Return the sum mod 2^32 of the bits of all elements, weighted by their positions.
 
-    So any one change shows, zeros add nothing, and parts of an array add up to the whole.
+    Each weight is odd, so any single change is detected. Zeros add nothing, and the digests of the
+    parts of an array add up to the digest of the array.
 
-    first: where `x` begins in its array.
+    Args:
+        x: a part of an array.
+        first: position of its first element in the array.
     """
     if x.ndim == 0:
         x, first = x[None], (0,)
@@ -45,15 +51,15 @@ def digest_of(x: np.ndarray, first: tuple[int, ...]) -> int:
     total = 0
     for begin in range(0, len(bits), rows):
         block = bits[begin : begin + rows]
-        place = np.zeros((), np.uint32)
+        weight = np.zeros((), np.uint32)
         for axis, start in enumerate((first[0] + begin, *first[1:])):
-            at = np.arange(start, start + block.shape[axis], dtype=np.uint32)
-            place = (place[..., None] ^ at) * np.uint32(0x9E3779B1)
-            place ^= place >> np.uint32(15)
-        total += int((block.astype(np.uint32) * (place | np.uint32(1))).sum(dtype=np.uint32))
+            index = np.arange(start, start + block.shape[axis], dtype=np.uint32)
+            weight = (weight[..., None] ^ index) * np.uint32(0x9E3779B1)
+            weight ^= weight >> np.uint32(15)
+        total += int((block.astype(np.uint32) * (weight | np.uint32(1))).sum(dtype=np.uint32))
     return total % 2**32
 
 
 def differences(saved: dict[str, list[Any]], found: dict[str, list[Any]]) -> list[str]:
-    """Leaves of one tree whose digests differ."""
+    """Return a message for each leaf whose digest differs."""
     return [f"{k} differs from what was saved" for k in found if saved[k][0] != found[k][0]]

@@ -1,4 +1,4 @@
-"""How long a run is: steps from `train.steps`, from a budget in FLOPs, or from epochs."""
+"""Number of steps of a run: from `train.steps`, from a budget in FLOPs, or from epochs."""
 
 from dataclasses import astuple
 
@@ -13,29 +13,36 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
 
-_SAMPLED = 16_384  # impressions: enough to know the pairs of a row within about one percent
+_SAMPLED = 16_384  # impressions; enough to estimate the pairs of a row to about one percent
 
 
 def work_of_a_row(config: Config, records: Records, plan: PackingPlan) -> Work:
-    """Mean work of a row of the plan, from a sample of its rows that every run draws alike."""
-    wanted = int(np.clip(_SAMPLED // plan.capacity, 16, 2048))
-    rows = np.random.default_rng(0).integers(0, len(plan), wanted)
-    if len(plan) <= wanted:
+    """Return the mean work of a row of the plan, from a sample that is equal in every run."""
+    sample = int(np.clip(_SAMPLED // plan.capacity, 16, 2048))
+    rows = np.random.default_rng(0).integers(0, len(plan), sample)
+    if len(plan) <= sample:
         rows = np.arange(len(plan))
     index, member, _ = plan.gather(rows)
-    # Any number of a session will do: masks only compare neighbours.
+    # Masks only compare session numbers of neighbors, so the numbers need not start from 0.
     session = np.where(member > 0, records.take("session", np.maximum(index, 0)), 0)
-    places = jnp.asarray(member), jnp.asarray(session, jnp.int32)
-    pairs = allowed_pairs(history_mask(*places, config.model.mask))
-    within = allowed_pairs(session_mask(*places))
-    total = Work(float((member > 0).sum()), float(pairs), float(within))
+    member_BN = jnp.asarray(member)
+    session_BN = jnp.asarray(session, jnp.int32)
+    history_pairs = allowed_pairs(history_mask(member_BN, session_BN, config.model.mask))
+    set_pairs = allowed_pairs(session_mask(member_BN, session_BN))
+    total = Work(float((member > 0).sum()), float(history_pairs), float(set_pairs))
     return Work(*(x / len(rows) for x in astuple(total)))
 
 
 def number_of_steps(config: Config, plan: PackingPlan, row: Work) -> int:
-    """`train.steps`, or as many as `train.flops` pays for, or `train.epochs` over the plan's rows.
+    """Return the number of steps of a run.
 
-    row: work of a row, read only where there is a budget.
+    It is `train.steps` if set, else the number that `train.flops` allows, else `train.epochs` times
+    the rows of the plan.
+
+    Args:
+        config: configuration of the run.
+        plan: plan of the train split.
+        row: mean work of a row; used only with `train.flops`.
     """
     c, batch = config.train, config.optim.batch
     if c.steps:
@@ -45,7 +52,12 @@ def number_of_steps(config: Config, plan: PackingPlan, row: Work) -> int:
 
 
 def steps_of(config: Config, records: Records, plan: PackingPlan) -> int:
-    """Steps of a run over a plan.
+    """Return the number of steps of a run.
+
+    Args:
+        config: configuration of the run.
+        records: prepared data.
+        plan: plan of the train split.
 
     Raises:
         BadInput: the plan has no rows.

@@ -1,4 +1,4 @@
-"""What a run has done and how fast: totals since its start, and the steps since the last row."""
+"""Counters of a run: totals since its start, and speed since the last row of metrics."""
 
 import dataclasses
 import time
@@ -17,7 +17,7 @@ _LATEST = ("bad_in_row", "bad_total")
 
 @dataclasses.dataclass
 class Totals:
-    """What a run has done so far; saved in checkpoints, so a resumed run goes on counting."""
+    """Work and time of a run so far. Checkpoints save it, so a resumed run continues the counts."""
 
     impressions: float = 0.0
     targets: float = 0.0
@@ -32,31 +32,41 @@ class Totals:
 
 
 class Meter:
-    """Adds up steps, and makes a row of those since the last one.
+    """Adds up the metrics of steps, and summarizes them in rows.
 
-    Of several runs trained together, each is charged an equal share of the seconds.
+    If several runs train together, each of them has an equal share of the time.
     """
 
     def __init__(
-        self, config: Config, dense: int, devices: int, totals: Totals, together: int = 1
+        self, config: Config, dense: int, devices: int, totals: Totals, runs: int = 1
     ) -> None:
-        self.totals, self._share = totals, 1 / together
-        self._config, self._dense = config, dense
+        """
+        Args:
+            config: configuration of the run.
+            dense: number of dense parameters.
+            devices: number of devices that train.
+            totals: totals before the first step; they are updated.
+            runs: number of runs that train together.
+        """
+        self.totals = totals
+        self._share = 1 / runs
+        self._config = config
+        self._dense = dense
         self._peak = peak_flops(config.model.dtype) * devices
         self.restart()
 
     def restart(self) -> None:
-        """Starts a new row now: what happened meanwhile was no training."""
+        """Begin a new row now; the time since the last row does not count as training."""
         self._began, self._wait = time.perf_counter(), 0.0
         self._steps: list[dict[str, float]] = []
         self._before = dataclasses.replace(self.totals)
 
     def waited(self, seconds: float) -> None:
-        """The step's time spent waiting for its batch."""
+        """Add the time (seconds) that a step waited for its batch."""
         self._wait += self._share * seconds
 
     def add(self, values: dict[str, float]) -> None:
-        """The metrics of one finished step."""
+        """Add the metrics of a step."""
         for name in _COUNTED:
             setattr(self.totals, name, getattr(self.totals, name) + values[name])
         elapsed = self._share * (time.perf_counter() - self._began)
@@ -65,7 +75,7 @@ class Meter:
         self._steps.append(values)
 
     def row(self) -> dict[str, Any]:
-        """Means of the losses over the steps since the last row, speed, and the compute axes."""
+        """Return mean losses and speed since the last row, and the compute axes so far."""
         c, totals, before = self._config, self.totals, self._before
         now = compute_axes(c.model, self._dense, totals.work)
         then = compute_axes(c.model, self._dense, before.work)
@@ -90,6 +100,6 @@ class Meter:
         means = {}
         for name in names:
             values = np.array([step[name] for step in self._steps])
-            finite = values[np.isfinite(values)]  # a bad step was not applied: it is only counted
+            finite = values[np.isfinite(values)]  # skipped steps are only counted
             means[f"train/{name}"] = float(finite.mean()) if len(finite) else float("nan")
         return means | {f"train/{k}": self._steps[-1][k] for k in _LATEST}

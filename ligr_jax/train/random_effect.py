@@ -1,16 +1,17 @@
-"""Wide popularity features: a number for each item and action, often fitted, on what is left over.
+"""Random effects of items: one number per item and action, fitted to the residual of the model.
 
-The global model stays as it is, and each item i has a random effect b_i on top (LiRank 3.9):
+The global model does not change, and each item i adds a random effect b_i (LiRank 3.9):
 
     final = sigmoid(logit(global) + b_i)
     b_i = argmin  sum_n w_n [softplus(z_n + b) - y_n (z_n + b)] + lambda_i / 2 (b - m_i)^2
 
-over the item's impressions n, z_n being the global model's logits. Items share nothing, so that all
-of them are fitted at once in time proportional to the impressions: minutes of traffic after the
-model was trained, for items that it had never seen. An item without traffic has no effect.
+over the item's impressions n, where z_n are the logits of the global model. Items are independent,
+so all of them are fitted at the same time, in time proportional to the number of impressions. New
+traffic can thus be used within minutes, also for items that the model has never seen. An item
+without traffic has no effect.
 
-The fit is also a posterior, N(b_i, 1 / precision_i): given as the next prior, old traffic need not
-be read again. With predictions of a split, rows being impression numbers:
+The fit is also a posterior, N(b_i, 1 / precision_i), which can be the prior of the next fit, so old
+traffic is not read again. With the predictions for a split:
 
     predictions = evaluator.predict(params, "validation")
     item = records.feature("item_id", predictions.impression)
@@ -27,16 +28,18 @@ from scipy.special import expit
 
 Floats = NDArray[np.float64]
 
-_ROUNDS = 200  # bisection alone would end within these
+_ROUNDS = 200  # bisection alone converges within this number
 _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class RandomEffects:
-    """Effects of items, each with its precision: a normal posterior.
+    """Normal posteriors of the effects of items.
 
-    items: ids, sorted, [V].
-    effect, precision: [V, A].
+    Attributes:
+        items: ids, sorted, [V].
+        effect: means, [V, A].
+        precision: precisions, [V, A].
     """
 
     items: NDArray[Any]
@@ -44,19 +47,19 @@ class RandomEffects:
     precision: Floats
 
     def of(self, item: ArrayLike) -> Floats:
-        """Effects [N, A] of the items of impressions [N]."""
+        """Return the effects [N, A] of the items of impressions [N]."""
         return self._take(self.effect, np.asarray(item), 0.0)
 
     def prior(self, items: NDArray[Any], otherwise: float) -> tuple[Floats, Floats]:
-        """Means and precisions [V, A] for `items`: 0 and `otherwise` for those not among them."""
+        """Return means and precisions [V, A] of items; 0 and `otherwise` for unknown items."""
         return self._take(self.effect, items, 0.0), self._take(self.precision, items, otherwise)
 
     def _take(self, values: Floats, item: NDArray[Any], otherwise: float) -> Floats:
         out = np.full((len(item), values.shape[1]), otherwise)
         if len(self.items):
-            at = np.minimum(np.searchsorted(self.items, item), len(self.items) - 1)
-            known = self.items[at] == item
-            out[known] = values[at[known]]
+            index = np.minimum(np.searchsorted(self.items, item), len(self.items) - 1)
+            known = self.items[index] == item
+            out[known] = values[index[known]]
         return out
 
 
@@ -68,15 +71,15 @@ def fit(
     weight: ArrayLike | None = None,
     prior: RandomEffects | None = None,
 ) -> RandomEffects:
-    """Fits the effects of all items at once: Newton steps, inside brackets that bisection closes.
+    """Fit the effects of all items by Newton steps within brackets that bisection narrows.
 
     Args:
-        logits: of the global model, [N, A].
-        labels: 1, 0, or negative where unknown (left out), [N, A].
-        item: ids, [N].
+        logits: logits of the global model, [N, A].
+        labels: 1, 0, or negative if unknown (ignored), [N, A].
+        item: ids of the items, [N].
         precision: lambda = 1 / variance of the effects, for items that `prior` does not have.
-        weight: of impressions, [N], at least 0.
-        prior: what was fitted on earlier impressions, other ones than these.
+        weight: weights of the impressions, [N], at least 0.
+        prior: fit of earlier impressions; none of them may be passed again.
 
     Raises:
         ValueError: `precision` is not above 0, or a logit or weight is not finite, or a weight is
@@ -88,18 +91,20 @@ def fit(
     if not np.isfinite(z).all():
         row, action = np.argwhere(~np.isfinite(z))[0]
         raise ValueError(f"logits[{row}, {action}]={z[row, action]}: logits must be finite")
-    given = np.ones(len(z)) if weight is None else np.asarray(weight, np.float64)
-    wrong = np.flatnonzero(~(np.isfinite(given) & (given >= 0)))
+    weights = np.ones(len(z)) if weight is None else np.asarray(weight, np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(wrong):
         raise ValueError(
-            f"weight[{wrong[0]}]={given[wrong[0]]}: weights must be finite and at least 0"
+            f"weight[{wrong[0]}]={weights[wrong[0]]}: weights must be finite and at least 0"
         )
-    before = prior or RandomEffects(ids[:0], z[:0], z[:0])
-    items, place = np.unique(np.concatenate([before.items, ids]), return_inverse=True)
-    mean, strength = before.prior(items, precision)
-    w = np.where(y >= 0, given[:, None], 0.0)
+    earlier = prior or RandomEffects(ids[:0], z[:0], z[:0])
+    items, index = np.unique(np.concatenate([earlier.items, ids]), return_inverse=True)
+    mean, precisions = earlier.prior(items, precision)
+    w = np.where(y >= 0, weights[:, None], 0.0)
     fitted = [
-        _fit(z[:, a], y[:, a] > 0, w[:, a], place[len(before.items) :], mean[:, a], strength[:, a])
+        _fit(
+            z[:, a], y[:, a] > 0, w[:, a], index[len(earlier.items) :], mean[:, a], precisions[:, a]
+        )
         for a in range(z.shape[1])
     ]
     effect, curvature = (np.stack(columns, 1) for columns in zip(*fitted))
@@ -107,17 +112,22 @@ def fit(
 
 
 def _fit(
-    z: Floats, y: NDArray[np.bool_], w: Floats, place: NDArray[Any], mean: Floats, strength: Floats
+    z: Floats,
+    y: NDArray[np.bool_],
+    w: Floats,
+    index: NDArray[Any],
+    mean: Floats,
+    precisions: Floats,
 ) -> tuple[Floats, Floats]:
-    """Effects and precisions of one action, [V]."""
+    """Return the effects and precisions of one action, [V]."""
     v = len(mean)
-    # |sum of w (p - y)| is at most the sum of w, and the slope at least `strength`.
-    reach = np.bincount(place, w, v) / strength
+    # |sum of w (p - y)| is at most the sum of w, and the slope is at least `precision`.
+    reach = np.bincount(index, w, v) / precisions
     low, high, b = mean - reach, mean + reach, mean.copy()
     for _ in range(_ROUNDS):
-        p = expit(z + b[place])
-        gradient = np.bincount(place, w * (p - y), v) + strength * (b - mean)
-        curvature = np.bincount(place, w * p * (1 - p), v) + strength
+        p = expit(z + b[index])
+        gradient = np.bincount(index, w * (p - y), v) + precisions * (b - mean)
+        curvature = np.bincount(index, w * p * (1 - p), v) + precisions
         low, high = np.where(gradient < 0, b, low), np.where(gradient > 0, b, high)
         new = b - gradient / curvature
         new = np.where((new < low) | (new > high), (low + high) / 2, new)

@@ -1,4 +1,4 @@
-"""Saving by time: `train.checkpoint_minutes` after the last save, at one step in all processes."""
+"""Checkpoints by time: `train.checkpoint_minutes` after the last, at one step in all processes."""
 
 import itertools
 import json
@@ -6,18 +6,20 @@ import time
 
 from ligr_jax.parallel.processes import broadcast_from_first
 
-_LOOK_S = 10.0  # about how often process 0 looks at its clock
-_clocks = itertools.count()  # equal in all processes, which make their clocks in one order
+_LOOK_S = 10.0  # approximate seconds between two decisions of process 0
+_clocks = (
+    itertools.count()
+)  # equal in all processes, because they create their clocks in the same order
 
 
 class SaveClock:
-    """Process 0 decides, at steps that all processes know from its decision before."""
+    """Decides when to save. Process 0 decides, and announces the step of its next decision."""
 
     def __init__(self, minutes: float, first: int) -> None:
         """
         Args:
-            minutes: 0 for never.
-            first: step that the run starts from.
+            minutes: minutes between two saves; 0 for never.
+            first: number of steps that are done.
         """
         self._limit = 60 * minutes
         self._name = f"save_clock/{next(_clocks)}"
@@ -25,7 +27,7 @@ class SaveClock:
         self._step, self._next = first, first + 1
 
     def due(self, step: int) -> bool:
-        """Whether to save at `step`; all processes call it at the same steps."""
+        """Return whether to save at a step; all processes call it at the same steps."""
         if not self._limit or step < self._next:
             return False
         now = time.monotonic()
@@ -37,5 +39,5 @@ class SaveClock:
         return bool(is_due)
 
     def saved(self) -> None:
-        """Start the time to the next save."""
+        """Start the interval until the next save."""
         self._saved = time.monotonic()
