@@ -264,7 +264,7 @@ def _require_possible(config: Config) -> None:
     warm = config.train.warm
     if jax.process_count() > 1:
         raise ConfigError(
-            f"train.warm.run={warm.run}: runs go on from others in one process, and this is one "
+            f"train.warm.run={warm.run}: a run starts from another in one process, and this is one "
             f"of {jax.process_count()}"
         )
     if warm.fisher_weight and config.optim.table_optimizer == "adamw":

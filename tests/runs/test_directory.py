@@ -1,4 +1,4 @@
-"""A run's directory: bound once it holds work, its files named where they are damaged."""
+"""A run directory: when its configuration is fixed, and errors that name damaged files."""
 
 import itertools
 import json

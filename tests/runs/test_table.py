@@ -114,7 +114,7 @@ def test_several_sweeps_are_one_table_with_each_run_once(tmp_path):
             write(tmp_path / sweep / name, summary_json=json.dumps({"validation/ne": ne}))
     write(tmp_path / "b" / "late", metrics_jsonl='{"step": 7}\n')
     both = read_runs(tmp_path / "a", tmp_path / "b")
-    # `same` is one run in two places; the two different runs named `x` are told apart.
+    # `same` is one run in two places; the two different runs named `x` stay distinct.
     assert both.table["run"].to_list() == ["same", "a/x", "b/x"]
     assert both.table["sweep"].to_list() == ["a", "a", "b"]
     assert both.directories["b/x"] == tmp_path / "b" / "x"

@@ -1,4 +1,4 @@
-"""metrics.jsonl is the truth: whole lines, no step twice."""
+"""metrics.jsonl has complete lines and no step twice."""
 
 from pathlib import Path
 

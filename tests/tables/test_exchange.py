@@ -1,4 +1,4 @@
-"""Bytes that tables send; equal rows and gradient sums for all placements."""
+"""Communication of tables: planned bytes equal sent bytes, and all placements give equal numbers."""
 
 from collections.abc import Callable
 from typing import Any

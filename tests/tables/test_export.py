@@ -1,4 +1,4 @@
-"""Exported tables: rows equal the table's; damaged or unfinished exports are not read."""
+"""Exported tables: rows equal those of the table; damaged or incomplete exports are not read."""
 
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""Checkpoints: damage is proved by digests, and set aside by the trainer alone."""
+"""Checkpoints: digests prove damage, and only the trainer sets a damaged step aside."""
 
 import errno
 import json

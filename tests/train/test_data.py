@@ -1,4 +1,4 @@
-"""What training can know of its data is refused before anything is compiled."""
+"""Training refuses unsuitable data before anything is compiled."""
 
 import dataclasses
 import shutil

@@ -1,4 +1,4 @@
-"""Evaluation: exact numbers, the oracle beside them, and no praise for a model that beats it."""
+"""Evaluation: exact metrics, the metrics of the oracle, and the detection of leaks."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Incremental training: the penalty of the formula, per-example Fisher, resumable, told apart."""
+"""Incremental training: the formula of the penalty, per-example Fisher information, resumption."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Features of the last layer: the layer on top of them is linear."""
+"""Features of the last layer: logits are a linear function of them."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""LiRank's rankers through the loop: batch statistics are part of a run's state."""
+"""LiRank's models in the training loop: batch statistics are part of the training state."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs: killed and resumed to the same bits, stopped politely, refused where they do not fit."""
+"""Runs: resumed to the same bits after a kill, saved on a signal, refused if they do not fit."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A mesh changes where things are and what is sent, never a number."""
+"""A mesh changes placement and communication, but no number."""
 
 import math
 from itertools import product

@@ -1,4 +1,4 @@
-"""Laws of muP: the change that a step makes keeps its size in width and in depth."""
+"""Laws of muP: the change of activations per step does not depend on width and depth."""
 
 import functools
 from typing import Any

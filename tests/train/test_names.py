@@ -1,4 +1,4 @@
-"""A run on a log whose columns have odd names is trained, measured, exported and reported."""
+"""A run on a log with unusual column names is trained, evaluated, exported and reported."""
 
 import json
 from pathlib import Path

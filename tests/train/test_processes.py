@@ -1,4 +1,4 @@
-"""Several processes are one run: the same numbers, one directory, one end."""
+"""Several processes are one run: equal numbers, one directory, and they end together."""
 
 import signal
 import subprocess

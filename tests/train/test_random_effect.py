@@ -1,4 +1,4 @@
-"""Random effects of items: each is its own penalized logistic regression, and new items gain."""
+"""Random effects of items equal penalized logistic regressions, and help new items."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A step is pure, indifferent to how its batch is cut, and never applies what is not finite."""
+"""A step is pure, independent of micro-batches and devices, and skipped if it is not finite."""
 
 import dataclasses
 from pathlib import Path
@@ -134,7 +134,7 @@ def test_schedules_warm_up_to_the_peak_and_decay_to_zero(decay: str) -> None:
 def test_labels_weights_and_padding_alone_decide_the_loss(
     prepared: Path, batches: list[MappedBatch]
 ) -> None:
-    """Impressions of weight zero and actions nobody recorded add nothing to the loss."""
+    """Impressions of weight zero and unknown labels add nothing to the loss."""
     config, batch = small_config(prepared, DENSE), batches[0].batch
     program, state = Program(config), at_start(config, batches[0])
     apply = jax.jit(program.model.apply)

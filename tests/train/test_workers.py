@@ -1,4 +1,4 @@
-"""`data.workers` on the command line: processes change no number, and a killed one is an error."""
+"""`data.workers`: loader processes change no number, and a killed one gives an error."""
 
 import os
 import signal

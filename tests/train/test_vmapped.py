@@ -1,4 +1,4 @@
-"""Runs trained together: each has the numbers and the directory it has alone."""
+"""Runs that train as one program: each has the numbers and the directory of a run alone."""
 
 import contextlib
 import functools
