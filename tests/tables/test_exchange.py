@@ -1,4 +1,4 @@
-"""Communication of tables: planned bytes equal sent bytes, and all placements give equal numbers."""
+"""Communication of tables: planned bytes are the bytes sent; all placements give equal numbers."""
 
 from collections.abc import Callable
 from typing import Any
