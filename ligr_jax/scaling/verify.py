@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ligr_jax.data.manifest import Shard, load_manifest
+from ligr_jax.atomic import version_of
+from ligr_jax.data.manifest import MANIFEST, Shard, load_manifest
 from ligr_jax.data.verify import damage, files_of
 from ligr_jax.digests import digest_file
 from ligr_jax.errors import LigrError, file_errors
@@ -59,10 +60,10 @@ def verify(path: Path) -> Iterator[CheckResult]:
     Raises:
         LigrError: the directory has no content of these kinds.
     """
-    if (path / "manifest.json").exists():
-        yield from _data(path)
+    if (path / MANIFEST).exists():
+        yield from _unless_replaced(path / MANIFEST, _data(path))
     elif (path / INDEX).exists():
-        yield from _export(path)
+        yield from _unless_replaced(path / INDEX, _export(path))
     elif (path / "model.json").exists():
         yield _check(path, "semantic ids", lambda: _load_model(path))
     elif _is_run(path):
@@ -89,8 +90,22 @@ def _check(path: Path, kind: str, check: Callable[[], object], note: str = "") -
     return CheckResult(str(path), kind, note=note)
 
 
+def _unless_replaced(index: Path, results: Iterator[CheckResult]) -> Iterator[CheckResult]:
+    """Yield the results, and a problem if another process replaced the output meanwhile.
+
+    Args:
+        index: file that is removed first and written last when the output is replaced.
+        results: results of the files that the index names.
+    """
+    version = version_of(index)
+    yield from results
+    if version_of(index) != version:
+        problem = "replaced by another process during the check; run `ligr verify` again"
+        yield CheckResult(str(index), "replacement", problem)
+
+
 def _data(path: Path) -> Iterator[CheckResult]:
-    manifest = _check(path / "manifest.json", "manifest", lambda: load_manifest(path))
+    manifest = _check(path / MANIFEST, "manifest", lambda: load_manifest(path))
     yield manifest
     if manifest.problem:
         return

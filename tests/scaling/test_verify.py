@@ -12,6 +12,7 @@ import pytest
 from ligr_jax.cli import main
 from ligr_jax.scaling.runner import record_points
 from ligr_jax.scaling.sweep import PointSpec, plan_points
+from ligr_jax.scaling.verify import verify
 from ligr_jax.sid.config import SidConfig
 from ligr_jax.sid.model import SidModel
 from ligr_jax.tables.export import Source, export
@@ -84,3 +85,20 @@ def test_a_place_without_digests_is_refused(
     for path in (tmp_path, tmp_path / "nowhere"):
         assert main(["verify", str(path)]) == 1
         assert f"{path}: nothing to verify; name prepared data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("output", "index"), [("data", "manifest.json"), ("export8", "index.json")]
+)
+def test_an_output_that_is_replaced_during_the_check_is_named(
+    place: Path, output: str, index: str
+) -> None:
+    results = verify(place / output)
+    next(results)
+    saved = (place / output / index).read_bytes()
+    (place / output / index).unlink()
+    (place / output / index).write_bytes(saved)
+    *_, last = results
+    assert last.path == str(place / output / index)
+    assert last.problem.startswith("replaced by another process")
+    assert not any(result.problem for result in verify(place / output))
