@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from scipy.interpolate import Akima1DInterpolator
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import fit_isoflop, leave_out_budgets
+from ligr_jax.scaling.fit.bootstrap import budget_tolerance
 
 E, A, B, ALPHA, BETA = 1.8, 480.0, 2085.0, 0.35, 0.37
 EXPONENT = BETA / (ALPHA + BETA)
@@ -99,3 +101,91 @@ def test_three_sizes_per_budget_give_no_intervals():
     assert law.intervals == {}
     assert np.isnan(law.predict(1e22)[1])
     assert any("no intervals" in w for w in law.warnings)
+
+
+def joined(*grids):
+    return [np.concatenate(parts) for parts in zip(*grids)]
+
+
+def test_budgets_that_jitter_by_several_percent_are_grouped():
+    compute, _, _ = grid(sizes=9)
+    compute = compute * np.exp(np.random.default_rng(0).uniform(-0.06, 0.06, len(compute)))
+    n = best(compute) * 10 ** np.tile(np.linspace(-0.6, 0.6, 9), 4)
+    loss = E + A * n**-ALPHA + B * (compute / 6 / n) ** -BETA
+    law = fit_isoflop(compute, n, loss, resamples=0)
+    assert [len(b.runs) for b in law.budgets] == [9] * 4
+    # The runs of a budget differ in compute, so the minimum moves a little.
+    assert law.params["exponent"] == pytest.approx(EXPONENT, abs=0.02)
+    with pytest.raises(BadInput, match="0 of 1 budgets"):
+        fit_isoflop(compute, n, loss, tolerance=3.0, resamples=0)
+    spread = np.exp(np.random.default_rng(1).uniform(0, 10, 200))
+    assert budget_tolerance(spread) == budget_tolerance([1, 1, 1.2, 1.2, 10, 10, 12, 12]) == 0.02
+
+
+def test_a_budget_with_too_few_sizes_is_left_out_with_a_note():
+    law = fit_isoflop(*joined(grid(), grid(sizes=2, budgets=[1e23])), resamples=0)
+    assert len(law.budgets) == 4
+    assert law.params["exponent"] == pytest.approx(EXPONENT, rel=1e-6)
+    assert any("1e+23: 2 distinct sizes" in w and "left out" in w for w in law.warnings)
+
+
+def lopsided(compute):
+    """A narrow valley with long unequal sides, which no parabola follows; least at best(C)."""
+    compute = np.repeat(compute, 13)
+    x = np.tile(np.linspace(-1.6, 0.8, 13), len(compute) // 13)
+    loss = 2.5 + 0.1 * (np.exp(3.0 * x) + np.exp(-0.8 * x) * 3.0 / 0.8)
+    return compute, best(compute) * 10**x, loss
+
+
+def test_local_minima_hold_where_a_parabola_misses_the_curve():
+    data = lopsided(BUDGETS)
+    off = {}
+    for minimum in ("parabola", "window", "akima"):
+        law = fit_isoflop(*data, minimum=minimum, resamples=0)
+        off[minimum] = max(abs(np.log10(b.optimum / best(b.compute))) for b in law.budgets)
+        if minimum == "parabola":
+            assert any("misses the curve" in w for w in law.warnings)
+    assert off["parabola"] > 0.2
+    assert max(off["window"], off["akima"]) < 0.05  # a quarter of the distance between sizes
+
+
+def test_akima_is_the_least_value_of_scipys_interpolation():
+    data = grid(3, noise=1e-3, sizes=9)
+    law = fit_isoflop(*data, minimum="akima", resamples=0)
+    for b in law.budgets:
+        rows = np.isclose(data[0], b.compute)
+        curve = Akima1DInterpolator(np.log10(data[1][rows]), data[2][rows])
+        z = np.linspace(*np.log10(data[1][rows][[0, -1]]), 200_001)
+        assert np.log10(b.optimum) == pytest.approx(z[np.argmin(curve(z))], abs=1e-4)
+
+
+def test_weights_of_runs_and_of_minima():
+    compute, n, loss = grid(1, noise=1e-3)
+    wrong = loss.copy()
+    wrong[::5] *= 1.1
+    trusted = np.where(wrong == loss, 1.0, 1e-9)
+    # Without the wrong runs three or four sizes remain, which the weights leave alone.
+    keep = wrong == loss
+    alone = fit_isoflop(compute[keep], n[keep], loss[keep], resamples=0)
+    given = fit_isoflop(compute, n, wrong, weights=trusted, resamples=0)
+    assert given.params["exponent"] == pytest.approx(alone.params["exponent"], abs=1e-5)
+    law = fit_isoflop(compute, n, loss, weighted=True, resamples=300)
+    spans = [np.log10(b.high / b.low) for b in law.budgets]
+    x, y = (np.log10([getattr(b, k) for b in law.budgets]) for k in ("compute", "optimum"))
+    slope = np.polyfit(x, y, 1, w=1 / np.array(spans))[0]
+    assert law.params["exponent"] == pytest.approx(slope, abs=2e-3)
+
+
+def test_exponent_of_a_real_looking_study_is_within_a_hundredth():
+    """Six budgets, 13 sizes with jitter and noise of .2 %, as of Porian et al. 2024."""
+    budgets_of = np.geomspace(1.6e16, 1e19, 6)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        compute = np.repeat(budgets_of, 13)
+        compute = compute * np.exp(rng.uniform(-0.02, 0.02, len(compute)))
+        n = best(compute) * 10 ** np.tile(np.linspace(-0.9, 0.7, 13), 6)
+        loss = E + A * n**-ALPHA + B * (compute / 6 / n) ** -BETA
+        loss *= np.exp(5e-4 * rng.normal(size=len(n)))
+        for minimum in ("parabola", "window"):
+            law = fit_isoflop(compute, n, loss, minimum=minimum, weighted=True, resamples=100)
+            assert law.params["exponent"] == pytest.approx(EXPONENT, abs=0.01), (seed, minimum)

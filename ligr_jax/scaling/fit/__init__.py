@@ -5,6 +5,9 @@
     fit_line        level + slope log10 C             AUC against compute, over a few decades
     fit_surface     E + A N^-alpha + B D^-beta        a loss against parameters and data
     fit_isoflop     size_opt = coefficient C^exponent the best size at each compute budget
+    fit_loglog      optimum = coefficient C^exponent  through optima that are given
+    fit_factors     level + sum slope_k log2 X_k      a metric against width, depth, ...
+    fit_form        any of `forms`                    families, tied exponents, repeated data
 
 Each function takes arrays with one value per run and returns a law: parameters, intervals, and a
 `predict` method with prediction intervals. `leave_out_largest` and `preregister` test predictions,
@@ -13,10 +16,14 @@ Each function takes arrays with one value per run and returns a law: parameters,
 
 from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, budgets, resample
 from ligr_jax.scaling.fit.compare import Comparison, compare
+from ligr_jax.scaling.fit.factors import FactorLaw, fit_factors
+from ligr_jax.scaling.fit.form_law import FormLaw, fit_form
+from ligr_jax.scaling.fit.forms import FORMS, Form
 from ligr_jax.scaling.fit.holdout import LeftOut, leave_out_budgets, leave_out_largest
 from ligr_jax.scaling.fit.isoflop import Budget, IsoFlop, fit_isoflop
 from ligr_jax.scaling.fit.law import Law
 from ligr_jax.scaling.fit.line import fit_line
+from ligr_jax.scaling.fit.loglog import fit_loglog
 from ligr_jax.scaling.fit.noise import Noise, noise_floor
 from ligr_jax.scaling.fit.power import fit_power, fit_saturating
 from ligr_jax.scaling.fit.registered import predict_run, preregister, score
@@ -24,8 +31,12 @@ from ligr_jax.scaling.fit.surface import SurfaceLaw, effective_data, fit_surface
 
 __all__ = [
     "CONFIDENCE",
+    "FORMS",
     "Budget",
     "Comparison",
+    "FactorLaw",
+    "Form",
+    "FormLaw",
     "IsoFlop",
     "Law",
     "LeftOut",
@@ -34,8 +45,11 @@ __all__ = [
     "budgets",
     "compare",
     "effective_data",
+    "fit_factors",
+    "fit_form",
     "fit_isoflop",
     "fit_line",
+    "fit_loglog",
     "fit_power",
     "fit_saturating",
     "fit_surface",

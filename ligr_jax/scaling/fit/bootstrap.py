@@ -13,15 +13,18 @@ Array = NDArray[np.float64]
 Levels = NDArray[np.int64]
 CONFIDENCE = 0.90
 SAME_BUDGET = 0.02  # runs whose compute differs by at most 2 % have the same budget
+MOST_JITTER = 0.25  # widest budget, in log compute, that is taken from the data
+APART = 3.0  # gaps between budgets, in the largest gap within a budget
 
 
-def budgets(compute: ArrayLike) -> Levels:
+def budgets(compute: ArrayLike, tolerance: float = SAME_BUDGET) -> Levels:
     """Return the index of each run's compute budget, 0 for the smallest.
 
-    Consecutive runs (sorted by compute) that differ by at most 2 % share a budget.
+    Consecutive runs (sorted by compute) that differ by at most `tolerance` share a budget.
 
     Args:
         compute: FLOPs of each run, shape (n,).
+        tolerance: relative difference.
 
     Returns:
         Budget indices, int64, shape (n,).
@@ -29,8 +32,25 @@ def budgets(compute: ArrayLike) -> Levels:
     c = np.asarray(compute, np.float64)
     order = np.argsort(c, kind="stable")
     index = np.empty(len(c), np.int64)
-    index[order] = np.concatenate([[0], np.cumsum(np.diff(np.log(c[order])) > SAME_BUDGET)])
+    index[order] = np.concatenate([[0], np.cumsum(np.diff(np.log(c[order])) > tolerance)])
     return index
+
+
+def budget_tolerance(compute: ArrayLike) -> float:
+    """Return the relative difference in compute within a budget, from the gaps between the runs.
+
+    Layers and steps are whole numbers, so the runs of a budget jitter by several percent. The
+    tolerance is the smallest for which every gap between two budgets is at least three times the
+    largest gap within one, and no budget is wider than 25 %; 2 % if there is none.
+    """
+    log_c = np.log(np.asarray(compute, np.float64))
+    gaps = np.sort(np.diff(np.sort(log_c)))
+    within = np.maximum(gaps[:-1], SAME_BUDGET)
+    for tolerance in within[gaps[1:] > APART * within] * (1 + 1e-9):
+        index = budgets(compute, tolerance)
+        if max(np.ptp(log_c[index == k]) for k in range(index.max() + 1)) <= MOST_JITTER:
+            return float(tolerance)
+    return SAME_BUDGET
 
 
 def resample(
@@ -104,6 +124,31 @@ def resample_levels(
         kept.append(drawn)
         total += len(drawn)
     return np.concatenate(kept)[:resamples][:, unit], units, notes
+
+
+def frontier_tolerance(compute: Array, frontier: bool, tolerance: float | None) -> float:
+    """Return the tolerance of the budgets of a fit, from the data for a frontier without one."""
+    if tolerance is not None:
+        return tolerance
+    return budget_tolerance(compute) if frontier else SAME_BUDGET
+
+
+def best_of_budgets(budget: Levels, loss: Array, counts: Array) -> Array:
+    """Return the weights of the frontier of each resample: 1 for the best run drawn of each budget.
+
+    Args:
+        budget: index of each run's budget, (n,).
+        loss: metric of each run, lower is better, (n,).
+        counts: counts of each run in each resample, (R, n).
+    """
+    weights = np.zeros(counts.shape)
+    for k in range(budget.max() + 1):
+        runs = np.flatnonzero(budget == k)
+        runs = runs[np.argsort(loss[runs], kind="stable")]
+        drawn = counts[:, runs] > 0
+        some = np.flatnonzero(drawn.any(axis=1))
+        weights[some, runs[drawn.argmax(axis=1)[some]]] = 1.0
+    return weights
 
 
 def refuse_negative(resamples: int) -> None:

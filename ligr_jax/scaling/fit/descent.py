@@ -42,6 +42,7 @@ def fit_residuals(
     counts: Array,
     low: Array,
     high: Array,
+    weights: Array | None = None,
 ) -> Minimum:
     """Fit a law to the runs, then to every bootstrap resample: the procedure of all robust fits.
 
@@ -53,8 +54,10 @@ def fit_residuals(
         counts: weight of each run in each resample, (R, n).
         low: lower bounds, (p,).
         high: upper bounds, (p,).
+        weights: weight of each run in the fit to the runs, (n,); None: 1.
     """
-    theta, value, ends = minimise(residuals, grid, counts.shape[1], low, high)
+    weights = np.ones(counts.shape[1]) if weights is None else weights
+    theta, value, ends = minimise(residuals, grid, weights, low, high)
     library = np.concatenate([grid, ends])
     draws = refit(residuals, library, band_of(library), theta, counts, low, high)
     return Minimum(theta, value, residuals(theta[None])[0][0], draws)
@@ -144,7 +147,7 @@ def descend(
 
 
 def minimise(
-    residuals: Residuals, grid: Array, points: int, low: Array, high: Array
+    residuals: Residuals, grid: Array, weights: Array, low: Array, high: Array
 ) -> tuple[Array, float, Array]:
     """Find the best minimum from a grid of starts.
 
@@ -154,16 +157,17 @@ def minimise(
     Args:
         residuals: the law.
         grid: starts, (S, p).
-        points: number of runs n; every run has weight 1.
+        weights: weight of each run, (n,).
         low: lower bounds, (p,).
         high: upper bounds, (p,).
 
     Returns:
         The minimum, (p,); its objective; the ends of the short descents, (S, p).
     """
-    ends, values = descend(residuals, grid, np.ones((len(grid), points)), low, high, steps=40)
+    tiled = np.tile(weights, (len(grid), 1))
+    ends, values = descend(residuals, grid, tiled, low, high, steps=40)
     promising = ends[np.argsort(values)[:8]]
-    minima, values = descend(residuals, promising, np.ones((len(promising), points)), low, high)
+    minima, values = descend(residuals, promising, tiled[: len(promising)], low, high)
     best = int(np.argmin(values))
     return minima[best], float(values[best]), ends
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit.bootstrap import Array, budgets
+from ligr_jax.scaling.fit.bootstrap import SAME_BUDGET, Array, budget_tolerance, budgets
 from ligr_jax.scaling.fit.isoflop import fit_isoflop
 from ligr_jax.scaling.fit.law import Law, checked, names_of
 from ligr_jax.scaling.fit.surface import SurfaceLaw
@@ -139,7 +139,9 @@ def leave_out_budgets(
     """
     names = names_of(runs, budget)
     y, c, s = checked(names, metric, budget=budget, size=size)
-    keep = _all_but(k, c)
+    if options.get("tolerance") is None:
+        options["tolerance"] = budget_tolerance(c)
+    keep = _all_but(k, c, options["tolerance"])
     full = fit_isoflop(c, s, y, runs=names, groups=groups, **options)
     law = fit_isoflop(c[keep], s[keep], y[keep], **_labels(keep, names, groups), **options)
     rows = []
@@ -163,9 +165,9 @@ def leave_out_budgets(
     return rows
 
 
-def _all_but(k: int, compute: Array) -> NDArray[np.bool_]:
+def _all_but(k: int, compute: Array, tolerance: float = SAME_BUDGET) -> NDArray[np.bool_]:
     """Return the mask of runs outside the k largest budgets."""
-    index = budgets(compute)
+    index = budgets(compute, tolerance)
     if not 0 < k <= index.max():
         raise BadInput(
             f"cannot leave out {k} of {index.max() + 1} budgets: give 1 to {index.max()}"

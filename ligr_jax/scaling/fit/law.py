@@ -42,6 +42,15 @@ def saturating_curve(theta: Array, x: Array) -> Array:
     return 1.0 - power_curve(theta, x)
 
 
+def loglog_curve(theta: Array, x: Array) -> Array:
+    """Return 10 to the power of `line_curve`: a power law without a floor."""
+    return 10.0 ** line_curve(theta, x)
+
+
+def _add_log10_residual(y: Array, r: Array) -> Array:
+    return y * 10.0**r
+
+
 def _add_log_residual(y: Array, r: Array) -> Array:
     return y * np.exp(r)
 
@@ -61,7 +70,8 @@ class Curve:
     Attributes:
         value: metric from theta (..., p) and centred log compute (n,).
         off: metric of a run from the law's metric and the run's residual, which is of the metric
-            (line), of its logarithm (power), or of the logarithm of 1 - metric (saturating).
+            (line), of its logarithm (power; loglog to base 10), or of the logarithm of 1 - metric
+            (saturating).
     """
 
     value: Callable[[Array, Array], Array]
@@ -71,6 +81,7 @@ class Curve:
 CURVES = {
     "power": Curve(value=power_curve, off=_add_log_residual),
     "line": Curve(value=line_curve, off=_add_residual),
+    "loglog": Curve(value=loglog_curve, off=_add_log10_residual),
     "saturating": Curve(value=saturating_curve, off=_add_log_residual_to_gap),
 }
 
@@ -135,8 +146,9 @@ class Law(Fitted):
     """Law of a metric against compute.
 
     `params` has E, A, alpha (power); ceiling, A, alpha (saturating); or level (at the mean of
-    log C) and slope per decade (line). All have gain_per_decade, the improvement over the last
-    decade of compute of the runs, in metric units.
+    log C) and slope per decade (line). These have gain_per_decade, the improvement over the last
+    decade of compute of the runs, in metric units. A law of optima (loglog) has exponent and
+    coefficient.
 
     Attributes:
         compute: smallest and largest compute of the runs, FLOPs.

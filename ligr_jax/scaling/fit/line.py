@@ -7,7 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array, resample
+from ligr_jax.scaling.fit.bootstrap import (
+    CONFIDENCE,
+    Array,
+    best_of_budgets,
+    budgets,
+    frontier_tolerance,
+    resample_levels,
+)
 from ligr_jax.scaling.fit.law import (
     Law,
     checked,
@@ -25,6 +32,9 @@ def fit_line(
     metric: ArrayLike,
     *,
     higher_is_better: bool = True,
+    weights: ArrayLike | None = None,
+    frontier: bool = False,
+    tolerance: float | None = None,
     runs: Sequence[str] = (),
     groups: Sequence[Any] | None = None,
     resamples: int = 1000,
@@ -40,6 +50,9 @@ def fit_line(
         compute: FLOPs of each run, (n,).
         metric: metric of each run, (n,).
         higher_is_better: sign of gain_per_decade: the slope if True, else minus the slope.
+        weights: weight of each run, e.g. the inverse variance of its metric, (n,); None: equal.
+        frontier: as in `fit_power`.
+        tolerance: as in `fit_power`.
         runs: as in `fit_power`.
         groups: as in `fit_power`.
         resamples: as in `fit_power`.
@@ -70,16 +83,24 @@ def fit_line(
         slope = (w @ (z * y) - mean_z * mean_y) / (w @ z**2 - mean_z**2)
         return np.stack([mean_y - slope * mean_z, slope], -1)
 
-    theta = solve(np.ones(len(y)))
-    residuals = y - line_curve(theta, x)
-    counts, units, notes = resample(c, groups, 2, resamples, seed)
+    (trust,) = checked(names, y, weights=np.ones(len(y)) if weights is None else weights)[1:]
+    budget = budgets(c, frontier_tolerance(c, frontier, tolerance))
+    counts, units, notes = resample_levels([(budget, 2)], groups, 2, resamples, seed)
+    chosen = np.ones(len(y))
+    if frontier:
+        loss = -y if higher_is_better else y
+        chosen = best_of_budgets(budget, loss, chosen[None])[0]
+        counts = best_of_budgets(budget, loss, counts)
+    fitted = chosen > 0
+    theta = solve(chosen * trust)
+    residuals = (y - line_curve(theta, x))[fitted]
     # Percentile intervals of a least-squares line are too narrow with few runs (nominal 90 % covers
     # 80 % with eight). The draws are spread to the width of Student's t, which corresponds to the
     # expanded percentiles of Hesterberg 2015.
     freedom = max(1, units - 2)
     tail = 0.5 * (1.0 + confidence)
     widening = np.sqrt(units / freedom) * stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
-    draws = theta + widening * (solve(counts) - theta)
+    draws = theta + widening * (solve(counts * trust) - theta)
     sign = 1.0 if higher_is_better else -1.0
 
     def named(t: Array) -> dict[str, Array]:
@@ -91,12 +112,12 @@ def fit_line(
         params=params,
         intervals=spans,
         confidence=confidence,
-        objective=float((residuals**2).sum()),
-        points=len(c),
+        objective=float((trust[fitted] * residuals**2).sum()),
+        points=int(fitted.sum()),
         units=units,
         resamples=len(draws),
         compute=(float(c.min()), float(c.max())),
-        runs=names,
+        runs=tuple(n for n, kept in zip(names, fitted) if kept),
         warnings=(*notes, *without),
         free=2,
         centre=centre,

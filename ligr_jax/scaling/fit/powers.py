@@ -59,7 +59,9 @@ def unlog(log: Array, zero: float) -> Array:
     return np.where(log <= zero, 0.0, np.exp(np.minimum(log, 700.0)))
 
 
-def refuse_no_fall(name: str, x: Array, a: float, log_alpha: float, metric: Array) -> None:
+def refuse_no_fall(
+    name: str, x: Array, a: float, log_alpha: float, metric: Array, rises: bool = False
+) -> None:
     """Raise BadInput if a fitted power does not fall over the runs: A = 0, or an exponent of zero.
 
     Args:
@@ -68,10 +70,12 @@ def refuse_no_fall(name: str, x: Array, a: float, log_alpha: float, metric: Arra
         a: log A of the fit.
         log_alpha: log of the exponent of the fit.
         metric: metrics of the runs, (n,).
+        rises: the law is that of 1 - metric.
     """
     term = np.exp(a - np.exp(log_alpha) * np.array([x.min(), x.max()]))
     if term[0] - term[1] < NO_FALL * np.ptp(metric):
+        direction = "metric does not rise" if rises else "loss does not fall"
         raise BadInput(
-            f"the loss does not fall with {name} in these rows, so they have no law in {name}: "
+            f"the {direction} with {name} in these rows, so they have no law in {name}: "
             f"check which rows are comparable, or fit rows of equal {name}"
         )

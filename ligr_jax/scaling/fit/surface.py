@@ -208,7 +208,7 @@ def fit_surface(
     refuse_few(len(y), free)
     refuse_constant(y)
     refuse_no_logarithm(names, y)
-    _refuse_unidentified(n, d, u)
+    refuse_unidentified(n, d, u)
 
     # Centred logs: centring removes the correlation between A and alpha, and between B and beta.
     y = np.log(y)
@@ -282,7 +282,7 @@ def _points(n: Array, d: Array, unique: Array | None) -> _Points:
     return _Points(log_n=np.log(n), log_d=np.log(seen), repeats=d / seen - 1.0)
 
 
-def _refuse_unidentified(n: Array, d: Array, unique: Array | None) -> None:
+def refuse_unidentified(n: Array, d: Array, unique: Array | None) -> None:
     """Raise BadInput if the values of n, d and unique do not determine the surface."""
     for name, scale in (("n", n), ("d", d)):
         distinct = int(budgets(scale).max()) + 1

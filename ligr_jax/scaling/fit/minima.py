@@ -1,0 +1,115 @@
+"""The best size of one compute budget: three ways to find the minimum of metric against log size.
+
+parabola  least squares over all sizes of the budget; precise where the curve is a parabola
+window    a parabola with tricube weights within a window around the best size tried, for wide or
+          asymmetric grids (Cleveland 1979, local regression)
+akima     Akima's interpolation through the points (Porian et al. 2024); it follows noise
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.interpolate import Akima1DInterpolator
+
+from ligr_jax.scaling.fit.bootstrap import Array
+
+NEAREST = 6  # without a given width, a window reaches to the sixth size from the best one
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Runs of one budget, averaged per cell (a single run, or a group of seeds)."""
+
+    z: Array  # mean log10 size of each cell
+    weight: Array  # number of runs of each cell, or the sum of their weights
+    metric: Array  # mean metric of each cell
+
+    def solve(self, metric: Array) -> tuple[Array, Array]:
+        """Fit parabolas to metrics (..., cells).
+
+        Returns:
+            Coefficients (..., 3) of 1, t, t^2 with t = z - mean z, and the leverage of each cell.
+        """
+        root = np.sqrt(self.weight)
+        t = self.z - self.z.mean()
+        design = np.stack([np.ones_like(t), t, t * t], 1) * root[:, None]
+        q, r = np.linalg.qr(design)
+        return np.linalg.solve(r, ((metric * root) @ q)[..., None])[..., 0], (q * q).sum(1)
+
+    def value(self, c: Array) -> Array:
+        """Return the parabolas with coefficients c (..., 3) at the cells, (..., cells)."""
+        t = self.z - self.z.mean()
+        return c[..., :1] + c[..., 1:2] * t + c[..., 2:] * t * t
+
+    def vertex(self, c: Array) -> Array:
+        """Return log10 of the best size; NaN if it is not within the sizes tried."""
+        convex = c[..., 2] > 0
+        minimum = -0.5 * c[..., 1] / np.where(convex, c[..., 2], 1.0)
+        t = self.z - self.z.mean()
+        inside = convex & (minimum > t.min()) & (minimum < t.max())
+        return np.where(inside, minimum + self.z.mean(), np.nan)
+
+
+def parabola(cells: Cells, metric: Array, width: float | None) -> Array:
+    """Return log10 of the best size for metrics (..., cells), by a parabola over all sizes."""
+    return cells.vertex(cells.solve(metric)[0])
+
+
+def window(cells: Cells, metric: Array, width: float | None) -> Array:
+    """Return log10 of the best size by a weighted parabola around the best size tried.
+
+    Args:
+        cells: the cells.
+        metric: (..., cells).
+        width: half-width of the window in decades of size; None: to the sixth nearest size.
+    """
+    return cells.vertex(local_parabola(cells, metric, width)[0])
+
+
+def akima(cells: Cells, metric: Array, width: float | None) -> Array:
+    """Return log10 of the best size by Akima's interpolation; NaN at the ends of the sizes."""
+    z, index = np.unique(cells.z, return_inverse=True)
+    mean = np.zeros((len(cells.z), len(z)))  # cells of one size are averaged
+    mean[np.arange(len(index)), index] = cells.weight
+    flat = metric.reshape(-1, len(index)) @ (mean / mean.sum(0))
+    best = np.full(len(flat), np.nan)
+    for i, values in enumerate(flat):
+        curve = Akima1DInterpolator(z, values)
+        turns = curve.derivative().roots(extrapolate=False)
+        turns = turns[np.isfinite(turns)]
+        if len(turns):
+            least = turns[np.argmin(curve(turns))]
+            if z[0] < least < z[-1] and curve(least) < min(values[0], values[-1]):
+                best[i] = least
+    return best.reshape(metric.shape[:-1])
+
+
+MINIMA: dict[str, Callable[[Cells, Array, float | None], Array]] = {
+    "parabola": parabola,
+    "window": window,
+    "akima": akima,
+}
+
+
+def local_parabola(cells: Cells, metric: Array, width: float | None) -> tuple[Array, Array]:
+    """Fit parabolas with tricube weights around the best cell of each metric (..., cells).
+
+    Returns:
+        Coefficients (..., 3) as of `Cells.solve`, and the leverage of each cell (..., cells), which
+        is 0 outside the window.
+    """
+    t = cells.z - cells.z.mean()
+    far = np.abs(t[:, None] - t)  # row: the best cell
+    reach = np.sort(far, axis=1)
+    if width is None:
+        half = reach[:, NEAREST - 1] if len(t) >= NEAREST else 1.2 * reach[:, -1]
+    else:  # at least four cells have weight, so that the parabola is determined
+        half = np.maximum(width, 1.2 * reach[:, min(3, len(t) - 1)])
+    tricube = np.clip(1.0 - (far / half[:, None]) ** 3, 0.0, None) ** 3
+    w = (tricube * cells.weight)[np.argmin(metric, axis=-1)]
+    design = np.stack([np.ones_like(t), t, t * t], 1)
+    gram = np.einsum("...c,cp,cq->...pq", w, design, design)
+    inverse = np.linalg.inv(gram)
+    c = np.einsum("...pq,...c,cq->...p", inverse, w * metric, design)
+    return c, w * np.einsum("cp,...pq,cq->...c", design, inverse, design)
