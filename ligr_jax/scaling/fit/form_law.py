@@ -97,10 +97,10 @@ def fit_form(
 ) -> FormLaw:
     """Fit a form by a summed Huber loss (delta 1e-3) of log residuals, as `fit_surface` does.
 
-    Intervals are bootstrap percentiles. In 200 simulated studies, nominal 90 % intervals
-    (tests/scaling/coverage.py) covered exponents, floors and a prediction ten times beyond the runs in
+    Intervals are bootstrap percentiles. In 200 simulated studies (tests/scaling/coverage.py),
+    nominal 90 % intervals covered exponents, floors and a prediction beyond the runs in
     tied: 96 % (36 runs), 93 to 95 % with heavy tails, 94 to 97 % with 14 runs;
-    families: 93 to 96 % (3 of 12 runs), 93 to 96 % with heavy tails, 92 to 95 % with 3 of 5 runs;
+    families: 93 to 96 % (3 families of 12 runs, also with heavy tails), 92 to 95 % with 3 of 5;
     rising: 94 to 95 % (36 runs), 94 to 96 % with heavy tails, 96 to 98 % with 14 runs;
     repeated: 88 to 93 % (80 runs, 60 studies).
 

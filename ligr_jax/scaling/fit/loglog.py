@@ -30,7 +30,8 @@ def fit_loglog(
     """Fit optimum = coefficient C^exponent by weighted least squares in logs.
 
     Intervals are those of `fit_line`. In 200 simulated studies, nominal 90 % intervals covered
-    exponent and prediction in 88 % with ten optima, 91 to 94 % with heavy tails, 94 to 96 % with five.
+    exponent and prediction in 88 % with ten optima, 91 to 94 % with heavy tails, and 94 to 96 %
+    with five optima.
 
     Args:
         compute: FLOPs of each optimum, (n,).

@@ -40,7 +40,8 @@ class Cells:
     def value(self, c: Array) -> Array:
         """Return the parabolas with coefficients c (..., 3) at the cells, (..., cells)."""
         t = self.z - self.z.mean()
-        return c[..., :1] + c[..., 1:2] * t + c[..., 2:] * t * t
+        result: Array = c[..., :1] + c[..., 1:2] * t + c[..., 2:] * t * t
+        return result
 
     def vertex(self, c: Array) -> Array:
         """Return log10 of the best size; NaN if it is not within the sizes tried."""
