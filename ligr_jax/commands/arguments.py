@@ -113,8 +113,12 @@ def add_metric(parser: argparse.ArgumentParser) -> None:
     directions.add_argument("--higher", action="store_true", help="more of the metric is better")
 
 
-def direction_of(args: argparse.Namespace) -> bool:
+def direction_of(args: argparse.Namespace, needed: bool = True) -> bool:
     """Return whether less of the metric is better; set `args.metric` to the column of `--loss`.
+
+    Args:
+        args: the parsed arguments of `add_metric`.
+        needed: refuse a metric of unknown direction; else it counts as higher-is-better.
 
     Raises:
         UsageError: `--loss` and `--higher` contradict each other.
@@ -129,4 +133,6 @@ def direction_of(args: argparse.Namespace) -> bool:
             )
         args.metric = args.loss
         return True
+    if not needed:
+        return bool(args.lower)
     return direction(args.metric, lower=args.lower, higher=args.higher)

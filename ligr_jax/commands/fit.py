@@ -17,56 +17,63 @@ any table of runs: .csv, .tsv, .jsonl (also .gz, .zst), .parquet; exports of W&B
   ligr fit wandb:team/project --filters '{"state": "finished"}' --axis flops --loss val/loss
   ligr fit runs.csv --axis flops --metric score --higher    a metric whose name is not known
   ligr fit marks.csv --axis flops --loss val_loss --group run    several rows of each run
+  ligr fit marks.csv --axis flops --loss val_loss --mark best --epoch epoch    one of them
+  ligr fit runs.csv --axis N --loss loss --where negatives=100 --by D    a law per D, and tests
+  ligr fit runs.csv --axis flops --loss loss --family data    common exponent, a floor per family
+  ligr fit runs.csv --axis flops --loss loss --frontier    the best run of each budget
+  ligr fit runs.csv --form tied --n N --d D --loss loss    alpha = beta: over-trained models
+  ligr fit runs.csv --form overfitted --n N --d D --unique U --loss loss    loss that turns up
+  ligr fit runs.csv --form isoflop --axis flops --n N --loss loss --minimum window --weighted
+  ligr fit optima.csv --form loglog --axis flops --metric n_best --weight w    given optima
+  ligr fit runs.csv --form factors --factors width,depth --metric ndcg
 """
 
 import argparse
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ligr_jax.commands.arguments import add_metric, count, direction_of, positive_int
+from ligr_jax.commands.fit_forms import (
+    DERIVED,
+    FORMULAS,
+    IN_C,
+    IN_N_AND_D,
+    add_forms,
+    fit_of,
+    options_of,
+    refuse_unused,
+    scale_columns,
+)
+from ligr_jax.commands.fit_rows import add_rows, chosen, other_mark, refuse_rows
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.table import WANDB, Runs, column, read_runs, shapes
 from ligr_jax.scaling.fit import (
+    FactorLaw,
+    FormLaw,
     IsoFlop,
     Law,
     LeftOut,
     SurfaceLaw,
-    fit_isoflop,
+    equality,
     fit_line,
-    fit_power,
-    fit_saturating,
-    fit_surface,
     leave_out_budgets,
     leave_out_largest,
     predict_run,
     preregister,
 )
 from ligr_jax.scaling.missing import runs_without_metric
-from ligr_jax.scaling.rows import distinct, text_column
+from ligr_jax.scaling.rows import distinct, select, text_column
 from ligr_jax.strict_json import print_json
 
-_log = logging.getLogger(__name__)
+AnyLaw = Law | SurfaceLaw | FormLaw | FactorLaw | IsoFlop
 
-FORMULAS = {
-    "power": "E + A C^-alpha",
-    "line": "level + slope log10 C",
-    "saturating": "ceiling - A C^-alpha",
-    "chinchilla": "E + A N^-alpha + B D^-beta",
-    "isoflop": "a parabola in log N at each C, least at N = coefficient C^exponent",
-}
-FITS: dict[str, Callable[..., Any]] = {
-    "power": fit_power,
-    "line": fit_line,
-    "saturating": fit_saturating,
-    "chinchilla": fit_surface,
-    "isoflop": fit_isoflop,
-}
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,11 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unique", metavar="COL", help="column of unique data, if data are repeated"
     )
-    parser.add_argument(
-        "--group",
-        metavar="COL",
-        help="column of labels; the bootstrap draws rows of one label together, e.g. run",
-    )
+    add_rows(parser)
+    add_forms(parser)
     parser.add_argument(
         "--bootstrap", type=count, default=1000, help="bootstrap resamples (%(default)s)"
     )
@@ -113,29 +117,47 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.register and args.at is None:
         raise BadInput("--register writes a prediction: also give the run to predict with --at")
-    lower = direction_of(args)
+    # The sign of a slope, or a law through optima, is the same whichever direction is better.
+    lower = direction_of(args, needed=args.form not in ("loglog", "factors") or bool(args.mark))
     form = args.form or ("power" if lower else "line")
-    _refuse_unused(form, args)
-    table = _usable(_read(args), args.path, args.metric, _scale_columns(form, args))
+    refuse_unused(form, args)
+    refuse_rows(args)
+    if form == "isoflop" and not lower:
+        raise BadInput(
+            f"isoflop finds the least {args.metric}, and higher is better: add a column of a loss, "
+            "e.g. 1 - metric, and give it with --loss"
+        )
+    whole = _usable(_read(args), scale_columns(form, args), args)
+    table, notes = chosen(whole, lower, args)
+    for note in notes:
+        _log.warning(note)
+    if args.by:
+        return _run_by(form, lower, table, args)
     scales, options = _arguments(form, lower, table, args)
     metric = column(table, args.metric)
-    law = FITS[form](*scales, metric, **options)
+    fit = fit_of(form, lower, args)
+    law = fit(*scales, metric, **options)
     left: list[LeftOut] | None = None
     if args.leave_out is not None and form == "isoflop":
         budget, size = scales
         left = leave_out_budgets(budget, size, metric, args.leave_out, **options)
     elif args.leave_out is not None:
-        left = leave_out_largest(FITS[form], scales, metric, args.leave_out, **options)
+        left = leave_out_largest(fit, scales, metric, args.leave_out, **options)
     prediction = None if args.at is None else _predict(law, args)
+    other = _law_of_other_marks(form, whole, table, lower, args)
     if args.json:
         found = law.to_json()
         if prediction is not None:
             found["prediction"] = prediction
         if left is not None:
             found["left_out"] = [vars(r) | {"error": r.error, "covered": r.covered} for r in left]
+        if other is not None:
+            found["other_marks"] = other.to_json()
         print_json(found)
     else:
         lines = [*_text(law, args), *map(_left_out, left or [])]
+        if other is not None:
+            lines += ["the other marks of the runs give the opposite sign:", *_text(other, args)]
         if prediction is not None:
             lines.append(
                 "predicted {metric} at {at}: {predicted:.5g}   "
@@ -145,20 +167,48 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_unused(form: str, args: argparse.Namespace) -> None:
-    """Raise BadInput for an option that the fit of this form would ignore."""
-    for option, value, default, of in (
-        ("--floor", args.floor, "free", "power"),
-        ("--unique", args.unique, None, "chinchilla"),
-    ):
-        if value != default and form != of:
-            raise BadInput(f"{option} {value} applies to --form {of} only, and the form is {form}")
+def _run_by(form: str, lower: bool, table: pl.DataFrame, args: argparse.Namespace) -> int:
+    """Fit one law per value of a column; print them with tests of equal parameters."""
+    text_column(table, args.by)
+    laws: dict[str, Any] = {}
+    for (value,), part in table.partition_by(args.by, maintain_order=True, as_dict=True).items():
+        scales, options = _arguments(form, lower, part, args)
+        try:
+            laws[str(value)] = fit_of(form, lower, args)(
+                *scales, column(part, args.metric), **options
+            )
+        except BadInput as e:
+            _log.warning(f"{args.by}={value} has no law: {e}")
+    if not laws:
+        raise BadInput(f"no value of {args.by} has a law; the messages above say why")
+    p = equality(list(laws.values()))
+    if args.json:
+        found = {value: law.to_json() for value, law in laws.items()}
+        print_json({"by": args.by, "laws": found, "equal": p})
+        return 0
+    for value, law in laws.items():
+        print("\n".join([f"{args.by} = {value}", *_text(law, args)]))
+    for name, chance in p.items():
+        print(f"{name} is equal in all {len(laws)} laws: p = {chance:.3g}")
+    return 0
 
 
-def _scale_columns(form: str, args: argparse.Namespace) -> list[str]:
-    """Return the columns of the scales of a form."""
-    named = {"chinchilla": [args.n, args.d, args.unique], "isoflop": [args.axis, args.n]}
-    return [name for name in named.get(form, [args.axis]) if name]
+def _law_of_other_marks(
+    form: str, whole: pl.DataFrame, table: pl.DataFrame, lower: bool, args: argparse.Namespace
+) -> Law | None:
+    """Return the line through the other marks (best or last) if its slope has the other sign."""
+    other = other_mark(whole, lower, args) if form in IN_C else None
+    if other is None:
+        return None
+    options = {"higher_is_better": not lower, "resamples": args.bootstrap, "seed": args.seed}
+    scale = scale_columns("line", args)[0]
+    try:
+        ours, others = (
+            fit_line(column(t, scale), column(t, args.metric), **options) for t in (table, other)
+        )
+    except BadInput:  # one budget, or a constant metric: there is no sign to compare
+        return None
+    return others if ours.params["slope"] * others.params["slope"] < 0 else None
 
 
 def _read(args: argparse.Namespace) -> Runs:
@@ -176,15 +226,17 @@ def _read(args: argparse.Namespace) -> Runs:
     return read_runs(args.path, filters=filters)
 
 
-def _usable(found: Runs, path: str, metric: str, scales: Sequence[str]) -> pl.DataFrame:
-    """Return the finished runs that have a finite metric and scales and do not beat the oracle.
+def _usable(found: Runs, scales: Sequence[str], args: argparse.Namespace) -> pl.DataFrame:
+    """Return the finished runs that meet the conditions of `--where`.
 
-    A warning names each run that is left out, and why.
+    Runs without a finite metric and scales, and runs that beat the oracle, are left out. A warning
+    names each of them, and why.
     """
+    metric = args.metric
     found.require_numbers([metric, *scales])
     left_out = [f"{name}: {why}" for name, why in found.failed]
     left_out += [f"{name}: not finished, {reached}" for name, reached in found.unfinished]
-    table = found.table
+    table = select(found.table, args.where)
     if "beats_oracle" in table.columns:
         leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False)
         names = table.filter(leaks)["run"]
@@ -207,7 +259,9 @@ def _usable(found: Runs, path: str, metric: str, scales: Sequence[str]) -> pl.Da
     for line in left_out:
         _log.warning(f"left out {line}")
     if table.is_empty():
-        raise BadInput(f"{path}: no finished runs with a finite {' and '.join([metric, *scales])}")
+        raise BadInput(
+            f"{args.path}: no finished runs with a finite {' and '.join([metric, *scales])}"
+        )
     return table
 
 
@@ -221,16 +275,11 @@ def _arguments(
         "groups": labels if 1 < len(set(labels)) < len(labels) else None,
         "resamples": args.bootstrap,
     }
-    if form == "power":
+    options |= options_of(form, lower, table, args)
+    if form == "power" and not args.family:
         options["floor"] = _floor(args, table)
-    if form == "line":
-        options["higher_is_better"] = not lower
-    if form == "chinchilla":
-        if args.unique:
-            options["unique"] = column(table, args.unique)
-        return (column(table, args.n), column(table, args.d)), options
-    compute = column(table, args.axis)
-    return ((compute, column(table, args.n)) if form == "isoflop" else (compute,)), options
+    scales = [column(table, name) for name in scale_columns(form, args) if name != args.unique]
+    return tuple(scales), options
 
 
 def _floor(args: argparse.Namespace, table: pl.DataFrame) -> float | None:
@@ -244,7 +293,7 @@ def _floor(args: argparse.Namespace, table: pl.DataFrame) -> float | None:
         raise BadInput(f"--floor {args.floor}: give free, oracle or a number") from None
 
 
-def _predict(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> dict[str, Any]:
+def _predict(law: AnyLaw, args: argparse.Namespace) -> dict[str, Any]:
     """Return the prediction at `--at`, and write it to the file of `--register`."""
     try:
         point = [float(v) for v in args.at.split(",")]
@@ -253,6 +302,8 @@ def _predict(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> dict[
     if not point or not all(0 < value < math.inf for value in point):
         raise BadInput(f"--at {args.at}: give C (or N,D for chinchilla) of the run to predict")
     metric = args.metric
+    if args.family or isinstance(law, FactorLaw):
+        raise BadInput("--at: a law of families or factors has several predictions; use --where")
     if isinstance(law, IsoFlop):
         if args.register:
             raise BadInput("--register: isoflop predicts a size, not a metric; use another form")
@@ -277,15 +328,12 @@ def _predict(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> dict[
     }
 
 
-def _text(law: Law | SurfaceLaw | IsoFlop, args: argparse.Namespace) -> list[str]:
-    where = {
-        "chinchilla": f"N = {args.n}, D = {args.d}",
-        "isoflop": f"N = {args.n}, C = {args.axis}",
-    }
-    lines = [
-        f"{args.metric} = {FORMULAS[law.form]}, {where.get(law.form, f'C = {args.axis}')}, "
-        f"{law.points} runs"
-    ]
+def _text(law: AnyLaw, args: argparse.Namespace) -> list[str]:
+    where = dict.fromkeys((*IN_N_AND_D, "rising", "surface"), f"N = {args.n}, D = {args.d}")
+    where |= {"isoflop": f"N = {args.n}, C = {args.axis}", "factors": f"factors {args.factors}"}
+    scales = where.get(law.form, f"C = {args.axis}")
+    formula = (FORMULAS | DERIVED)[law.form]
+    lines = [f"{args.metric} = {formula}, {scales}, {law.points} runs"]
     for name, value in law.params.items():
         span = law.intervals.get(name)
         interval = (

@@ -1,6 +1,7 @@
 """`ligr fit` on tables of runs: every form, as text and as JSON."""
 
 import json
+import re
 
 import numpy as np
 import polars as pl
@@ -165,3 +166,97 @@ def test_a_negative_number_of_resamples_is_refused(table, capsys):
     with pytest.raises(SystemExit):
         main(["fit", table, "--loss", "loss", "--axis", "C", "--bootstrap", "-5"])
     assert "-5" in capsys.readouterr().err
+
+
+@pytest.fixture
+def studies(tmp_path):
+    """Two data sets of ten models, with marks: the loss of the larger models turns up at last."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for data, floor in ((1e6, 1.8), (1e7, 2.0)):
+        for i, n in enumerate(np.geomspace(1e6, 1e9, 10)):
+            least = floor + (n / 1e6) ** -0.3
+            for epoch, loss in ((1, least + 0.5), (2, least), (3, least + 0.2 * i - 0.01)):
+                noisy = loss * np.exp(1e-3 * rng.normal())
+                rows.append((f"{data:g}-{i}", data, n, epoch, noisy, 2 ** (i % 4)))
+    path = tmp_path / "marks.csv"
+    names = ["run", "D", "N", "epoch", "val_loss", "depth"]
+    pl.DataFrame(rows, schema=names, orient="row").write_csv(path)
+    return [str(path), "--loss", "val_loss", "--axis", "N", "--bootstrap", "100"]
+
+
+def test_rows_are_chosen_by_conditions(studies, capsys):
+    best = [*studies, "--mark", "best"]
+    law, _ = fitted(capsys, *best, "--where", "D=1e6", "--where", "N < 9e8")
+    assert law["points"] == 9
+    for condition, message in (
+        ("D=5", "no row remains; D has 1000000.0, 10000000.0"),
+        ("D=large", "'large' is not a number"),
+        ("d=5", "no column 'd'; nearest: .*'D'"),
+        ("D", "give COLUMN=VALUE"),
+    ):
+        assert main(["fit", *studies, "--where", condition]) == 1
+        assert re.search(message, capsys.readouterr().err), condition
+
+
+def test_marks_of_a_run(studies, capsys):
+    best, messages = fitted(capsys, *studies, "--mark", "best", "--where", "D=1e6")
+    assert best["points"] == 10
+    assert best["params"]["alpha"] == pytest.approx(0.3, abs=0.05)
+    assert "the best mark of 1 of 10 runs is their last" in messages
+    # The last marks rise with N: both signs are shown.
+    assert best["other_marks"]["params"]["slope"] > 0 > -best["params"]["gain_per_decade"]
+    assert main(["fit", *studies, "--mark", "best", "--where", "D=1e6"]) == 0
+    assert "the other marks of the runs give the opposite sign" in capsys.readouterr().out
+    assert main(["fit", *studies, "--mark", "last", "--where", "D=1e6"]) == 1
+    assert "does not fall" in capsys.readouterr().err
+    assert fitted(capsys, *studies, "--mark", "all", "--group", "run")[0]["units"] == 20
+
+
+def test_a_law_per_value_and_tests_of_equality(studies, capsys):
+    found, _ = fitted(capsys, *studies, "--mark", "best", "--by", "D")
+    assert [law["points"] for law in found["laws"].values()] == [10, 10]
+    assert found["equal"]["E"] < 0.01 < found["equal"]["alpha"]
+    assert main(["fit", *studies, "--mark", "best", "--by", "D", "--leave-out", "1"]) == 1
+    assert "--leave-out does not apply" in capsys.readouterr().err
+
+
+def test_families_frontier_and_factors(studies, capsys):
+    best = [*studies, "--mark", "best"]
+    shared, _ = fitted(capsys, *best, "--family", "D")
+    assert set(shared["params"]) == {"A", "alpha", "E[1000000.0]", "E[10000000.0]"}
+    assert shared["params"]["E[10000000.0]"] == pytest.approx(2.0, abs=0.05)
+    front, _ = fitted(capsys, *best, "--frontier", "--confidence", "0.5", "--seed", "3")
+    assert (front["points"], front["confidence"]) == (10, 0.5)
+    law, _ = fitted(capsys, *best, "--form", "factors", "--factors", "N,depth", "--family", "D")
+    assert {"N", "depth", "level[1000000.0]"} <= set(law["params"])
+
+
+@pytest.mark.parametrize("form", ["tied", "repeated", "overfitted"])
+def test_forms_of_n_and_d_predict_the_left_out_run(table, capsys, form):
+    unique = [] if form == "tied" else ["--unique", "U"]
+    words = [table, "--form", form, *COMMON, *unique, "--leave-out", "1"]
+    found, _ = fitted(capsys, *words)
+    assert len(found["left_out"]) == 5
+    assert max(abs(row["error"]) for row in found["left_out"]) < 0.1
+
+
+def test_isoflop_takes_a_minimum_a_tolerance_and_weights(table, capsys):
+    words = [table, "--form", "isoflop", *COMMON, "--minimum", "window", "--weighted"]
+    found, _ = fitted(capsys, *words, "--budget-tolerance", "0.05", "--weight", "N")
+    assert len(found["budgets"]) == 4
+    assert found["params"]["exponent"] == pytest.approx(0.51, abs=0.05)
+    assert main(["fit", table, *COMMON, "--minimum", "akima"]) == 1
+    assert "--minimum akima applies to --form isoflop only" in capsys.readouterr().err
+
+
+def test_given_optima_and_rising_surfaces(table, capsys, tmp_path):
+    law, _ = fitted(capsys, table, "--form", "loglog", "--metric", "N", "--axis", "C")
+    rows = pl.read_csv(table)
+    slope = np.polyfit(np.log(rows["C"]), np.log(rows["N"]), 1)[0]
+    assert law["params"]["exponent"] == pytest.approx(slope)
+    path = tmp_path / "rises.csv"
+    rows.with_columns(auc=1 - pl.col("loss") / 10).write_csv(path)
+    words = ["--form", "chinchilla", "--n", "N", "--d", "D", "--metric", "auc"]
+    law, _ = fitted(capsys, str(path), *words, "--bootstrap", "0")
+    assert 0.75 < law["params"]["ceiling"] < 0.9

@@ -16,6 +16,7 @@ Each function takes arrays with one value per run and returns a law: parameters,
 
 from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, budgets, resample
 from ligr_jax.scaling.fit.compare import Comparison, compare
+from ligr_jax.scaling.fit.equality import equality
 from ligr_jax.scaling.fit.factors import FactorLaw, fit_factors
 from ligr_jax.scaling.fit.form_law import FormLaw, fit_form
 from ligr_jax.scaling.fit.forms import FORMS, Form
@@ -45,6 +46,7 @@ __all__ = [
     "budgets",
     "compare",
     "effective_data",
+    "equality",
     "fit_factors",
     "fit_form",
     "fit_isoflop",

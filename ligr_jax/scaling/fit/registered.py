@@ -8,13 +8,16 @@ from typing import Any
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import DamagedFile, read_json, write_json
 from ligr_jax.scaling.fit.bootstrap import Array
+from ligr_jax.scaling.fit.form_law import FormLaw
 from ligr_jax.scaling.fit.holdout import FLOPS_PER, LeftOut
 from ligr_jax.scaling.fit.law import Law
 from ligr_jax.scaling.fit.surface import SurfaceLaw
 from ligr_jax.strict_json import nan_to_null
 
 
-def predict_run(law: Law | SurfaceLaw, point: float | Sequence[float], *, run: str = "") -> LeftOut:
+def predict_run(
+    law: Law | SurfaceLaw | FormLaw, point: float | Sequence[float], *, run: str = ""
+) -> LeftOut:
     """Return the law's prediction for a future run, with the interval for one further run.
 
     Args:
@@ -29,7 +32,11 @@ def predict_run(law: Law | SurfaceLaw, point: float | Sequence[float], *, run: s
         BadInput: `point` has the wrong number of values.
     """
     scales = _scales(point)
-    valid_lengths = (2, 3) if isinstance(law, SurfaceLaw) else (1,)
+    valid_lengths: tuple[int, ...] = (1,)
+    if isinstance(law, FormLaw):
+        valid_lengths = (len(law.inputs),)
+    elif isinstance(law, SurfaceLaw):
+        valid_lengths = (2, 3)
     if len(scales) not in valid_lengths:
         raise BadInput(
             f"point {scales} has {len(scales)} values; a {law.form} law takes {valid_lengths}"
@@ -44,7 +51,7 @@ def predict_run(law: Law | SurfaceLaw, point: float | Sequence[float], *, run: s
 
 def preregister(
     path: str | Path,
-    law: Law | SurfaceLaw,
+    law: Law | SurfaceLaw | FormLaw,
     point: float | Sequence[float],
     metric: str,
     *,
