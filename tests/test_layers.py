@@ -54,6 +54,7 @@ WITHOUT_JAX = (
     "ops.metrics",
     "policy",
     "runs.checkpoint_files",
+    "runs.columns",
     "runs.directory",
     "runs.files",
     "runs.rows",

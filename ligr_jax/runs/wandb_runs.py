@@ -7,6 +7,7 @@ from typing import Any
 import wandb
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.columns import config_column
 from ligr_jax.runs.wandb_client import error_text
 from ligr_jax.runs.wandb_env import normalize_environment
 from ligr_jax.runs.wandb_server import has_key, is_reachable, server_url
@@ -53,7 +54,7 @@ def wandb_rows(project: str, filters: Mapping[str, Any]) -> list[dict[str, Any]]
             "run": run.name if counts[run.name] == 1 else f"{run.name} ({run.id})",
             "id": run.id,
             "state": run.state,
-            **{f"config/{key}": value for key, value in run.config.items()},
+            **{config_column(key): value for key, value in run.config.items()},
             **dict(run.summary_metrics),
         }
         for run in runs

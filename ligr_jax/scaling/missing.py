@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ligr_jax.config import join_list, split_list, unescape
+from ligr_jax.runs.columns import config_column, is_config_column
 from ligr_jax.runs.table import column
 
 DIVERGED = "it diverged"
@@ -24,13 +25,13 @@ def why_missing(row: Mapping[str, Any], metric: str) -> str:
     """
     split, *parts = metric.removeprefix("oracle/").split("/")
     left_out = split_list(str(row.get(f"{split}/left_out") or ""))
-    actions = row.get("config/model.actions")
+    actions = row.get(config_column("model.actions"))
     if isinstance(actions, str):
         actions = json.loads(actions)
     mean_of_none = len(parts) == 1 and left_out and set(left_out) >= set(actions or left_out)
     if mean_of_none or (len(parts) > 1 and unescape(parts[0]) in left_out):
         return f"{join_list(left_out)} has no positive or no negative labels in {split}"
-    return DIVERGED if any(key.startswith("config/") for key in row) else EMPTY
+    return DIVERGED if any(is_config_column(key) for key in row) else EMPTY
 
 
 def runs_without_metric(

@@ -16,6 +16,7 @@ from ligr_jax.config import Config, flatten
 from ligr_jax.cost.flops import compute_axes, parameter_counts
 from ligr_jax.errors import LigrError
 from ligr_jax.parallel.processes import is_first
+from ligr_jax.runs.columns import config_column
 from ligr_jax.runs.directory import save_summary
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.tracker import tracking
@@ -199,7 +200,7 @@ class RunRecorder:
             "flops_xla": flops_xla * self.steps if flops_xla else None,
             **{f"params_{k}": self.parameters[k] for k in ("dense", "tables")},
             **{f"params/{k}": v for k, v in self.parameters.items()},
-            **{f"config/{k}": v for k, v in flatten(self.config).items()},
+            **{config_column(k): v for k, v in flatten(self.config).items()},
             **evaluation,
         }
         if is_first():

@@ -11,6 +11,7 @@ import polars as pl
 from ligr_jax.config import flatten
 from ligr_jax.cost.devices import check_device_name
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.columns import config_column
 from ligr_jax.runs.table import column
 from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
 from ligr_jax.scaling.missing import runs_without_metric
@@ -22,7 +23,7 @@ from ligr_jax.scaling.plan.shape import usable
 from ligr_jax.scaling.plan.training import TrainingPlan, train_plan
 
 # Plans are for this kind of model and of head; other runs are ignored.
-PLAIN = {"config/model.kind": "ligr", "config/model.head.kind": "linear"}
+PLAIN = {config_column("model.kind"): "ligr", config_column("model.head.kind"): "linear"}
 REACH = 1.5  # decades beyond the largest run up to which plans are made without --far
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from ligr_jax.config import Config, Feature, ModelConfig, flatten, override, value_text
+from ligr_jax.runs.columns import config_field, is_config_column
 from ligr_jax.scaling.plan.rule import GrowthRule
 
 FEATURES = "model.features."
@@ -53,7 +54,7 @@ def config_of(row: Mapping[str, Any]) -> Config | None:
     Raises:
         ConfigError: a value is invalid.
     """
-    values = {k.removeprefix("config/"): v for k, v in row.items() if k.startswith("config/")}
+    values = {config_field(k): v for k, v in row.items() if is_config_column(k)}
     values = {k: v for k, v in values.items() if v is not None}
     fields = [k.removeprefix(FEATURES) for k in values if k.startswith(FEATURES)]
     features = sorted({field.rpartition(".")[0] for field in fields})

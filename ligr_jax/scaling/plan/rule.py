@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.columns import config_column
 from ligr_jax.runs.table import column, shapes
 from ligr_jax.scaling.fit import CONFIDENCE, IsoFlop, budgets, fit_isoflop
 from ligr_jax.scaling.plan.frontier import Array, Frontier
@@ -188,7 +189,7 @@ def dimension(table: pl.DataFrame, name: str) -> Array | None:
 
     The column may be called e.g. `config/model.depth`, `model.depth` or `depth`.
     """
-    for name_in_table in (f"config/{name}", name, name.rpartition(".")[2]):
+    for name_in_table in (config_column(name), name, name.rpartition(".")[2]):
         if (
             name_in_table in table.columns
             and table[name_in_table].null_count() == 0

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ligr_jax.runs.columns import config_column, is_config_column
 from ligr_jax.runs.table import column, labels, shapes, varied
 
 # Non-numeric settings that change the input or the number format, not the architecture.
-OTHERWISE = tuple(f"config/model.{s}" for s in ("features", "actions", "prior", "dtype"))
+OTHERWISE = tuple(config_column(f"model.{s}") for s in ("features", "actions", "prior", "dtype"))
 WORDS = (pl.String, pl.Boolean)
 
 
@@ -22,7 +23,7 @@ def architectures(table: pl.DataFrame) -> list[str]:
     """
     if "architecture" in table.columns:
         named = [str(v) for v in table["architecture"]]
-    elif any(c.startswith("config/") for c in table.columns):
+    elif any(is_config_column(c) for c in table.columns):
         named = _settings(table, architecture_columns(table))
     else:
         named = table["sweep"].to_list()
@@ -34,7 +35,9 @@ def architecture_columns(table: pl.DataFrame) -> list[str]:
     return [
         c
         for c in varied(table)
-        if c.startswith("config/model.") and table[c].dtype in WORDS and not c.startswith(OTHERWISE)
+        if c.startswith(config_column("model."))
+        and table[c].dtype in WORDS
+        and not c.startswith(OTHERWISE)
     ]
 
 
@@ -43,7 +46,7 @@ def rungs(table: pl.DataFrame, arms: Sequence[str]) -> list[str]:
 
     A setting that is constant within each arm belongs to the arm and is not part of the label.
     """
-    seeds = [c for c in table.columns if c.startswith("config/") and c.endswith("seed")]
+    seeds = [c for c in table.columns if is_config_column(c) and c.endswith("seed")]
     parts = table.with_columns(arm=pl.Series(list(arms))).partition_by("arm")
     sizes = [c for c in varied(table) if any(part[c].n_unique() > 1 for part in parts)]
     return labels(table, [*sizes, *seeds])
@@ -72,9 +75,9 @@ def _settings(table: pl.DataFrame, columns: Sequence[str]) -> list[str]:
     for c in sorted(columns, key=lambda c: -table[c].n_unique()):
         if len(set(labels(table, [*used, c]))) > len(set(labels(table, used))):
             used.append(c)
-    if used == ["config/model.kind"]:
+    if used == [config_column("model.kind")]:
         return [_word(v) for v in table[used[0]]]
-    short = [c.removeprefix("config/model.") for c in used]
+    short = [c.removeprefix(config_column("model.")) for c in used]
     usual = [table[c].value_counts(sort=True)[c][0] for c in used]
     return [
         ", ".join(f"{s} {_word(v)}" for s, v, most in zip(short, row, usual) if v != most) or "base"

@@ -8,21 +8,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ligr_jax.runs.columns import config_column
 from ligr_jax.runs.table import column, labels, shapes, varied
 from ligr_jax.scaling.fit import CONFIDENCE, resample
 
 DIMENSIONS = {
-    "config/data.seq_len": "T",
-    "config/model.depth": "depth",
-    "config/model.width": "width",
-    "config/model.table_width": "table width",
-    "config/data.fraction": "data",
+    config_column("data.seq_len"): "T",
+    config_column("model.depth"): "depth",
+    config_column("model.width"): "width",
+    config_column("model.table_width"): "table width",
+    config_column("data.fraction"): "data",
 }
 SETTINGS = {name: setting for setting, name in DIMENSIONS.items()}
 # Settings that change with a dimension: tokens per batch stay equal, and heads divide the width.
 FOLLOWS = {
-    "config/data.seq_len": ("config/optim.batch",),
-    "config/model.width": ("config/model.heads",),
+    config_column("data.seq_len"): (config_column("optim.batch"),),
+    config_column("model.width"): (config_column("model.heads"),),
 }
 FEWEST_VALUES = 3  # values of a dimension that a line needs
 CHEAP = np.log10(1.15)  # decades of compute per doubling below which a dimension is nearly free

@@ -8,6 +8,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from ligr_jax.config import unescape
+from ligr_jax.runs.columns import config_column
 from ligr_jax.runs.table import shapes
 from ligr_jax.scaling.fit import Law
 from ligr_jax.scaling.report.figures import Series
@@ -21,7 +22,11 @@ DEFINED = {
     "flops_paper": "flops_paper is dense parameters times tokens, without attention",
     "device_seconds": "device_seconds is wall-clock seconds of training times number of devices",
 }
-LETTERS = {"config/data.seq_len": "T", "config/model.depth": "L", "config/model.width": "D"}
+LETTERS = {
+    config_column("data.seq_len"): "T",
+    config_column("model.depth"): "L",
+    config_column("model.width"): "D",
+}
 
 
 @dataclass(frozen=True)

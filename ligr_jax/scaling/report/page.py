@@ -8,6 +8,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from ligr_jax.runs.columns import config_column, config_field, is_config_column
 from ligr_jax.runs.table import varied
 from ligr_jax.scaling.report import tables
 from ligr_jax.scaling.report.drawn import Drawn, action_of, arm_words
@@ -59,11 +60,11 @@ SECTIONS = {
     ),
 }
 SHAPE = {
-    "config/data.seq_len": "T",
-    "config/model.depth": "depth",
-    "config/model.width": "width",
-    "config/model.table_width": "table width",
-    "config/data.fraction": "data",
+    config_column("data.seq_len"): "T",
+    config_column("model.depth"): "depth",
+    config_column("model.width"): "width",
+    config_column("model.table_width"): "table width",
+    config_column("data.fraction"): "data",
 }
 LARGE = {
     "params_dense": "dense params",
@@ -159,7 +160,7 @@ def _notices(study: Study) -> Iterable[str]:
 def _data(study: Study) -> str:
     """Return, as JSON, what the page shows of a selected run, in the order of the run numbers."""
     table = study.table
-    seeds = [c for c in table.columns if c.startswith("config/") and c.endswith(".seed")]
+    seeds = [c for c in table.columns if is_config_column(c) and c.endswith(".seed")]
     differing = [*varied(table), *(c for c in seeds if table[c].n_unique() > 1)]
     shown = {c: t for c, t in (LARGE | {study.metric: "NE"}).items() if c in study.table.columns}
     shown |= {c: f"AUC {action_of(c)}" for c in study.aucs}
@@ -169,7 +170,7 @@ def _data(study: Study) -> str:
             "run": row["run"],
             "sweep": row["sweep"],
             "values": {t: _short(row[c], c in LARGE) for c, t in shown.items()},
-            "config": {c.removeprefix("config/"): row[c] for c in differing},
+            "config": {config_field(c): row[c] for c in differing},
         }
         for row in study.table.iter_rows(named=True)
     ]
@@ -201,7 +202,7 @@ def _runs(study: Study) -> str:
         f'<button type="button">{escape(t)}</button></th>'
         for c, t in (words | columns).items()
     )
-    differing = [c for c in runs.columns if c.startswith("config/") and runs[c].n_unique() > 1]
+    differing = [c for c in runs.columns if is_config_column(c) and runs[c].n_unique() > 1]
     body = []
     for row in runs.iter_rows(named=True):
         suspect = row["run"] in study.suspect
@@ -214,7 +215,7 @@ def _runs(study: Study) -> str:
         cells += [cell(row[c], c in LARGE) for c in columns]
         kind = ' class="suspect"' if suspect else ""
         body.append(f"<tr{kind}>{''.join(cells)}</tr>")
-    same = {c: runs[c][0] for c in runs.columns if c.startswith("config/") and c not in differing}
+    same = {c: runs[c][0] for c in runs.columns if is_config_column(c) and c not in differing}
     shared = (
         f"<details><summary>Configuration that is the same in every run ({len(same)})</summary>"
         f"{_config(same)}</details>"
@@ -235,7 +236,7 @@ def _config(values: dict[str, Any]) -> str:
     if not values:
         return ""
     pairs = (
-        f"<div><dt>{escape(c.removeprefix('config/'))}</dt><dd>{escape(str(v))}</dd></div>"
+        f"<div><dt>{escape(config_field(c))}</dt><dd>{escape(str(v))}</dd></div>"
         for c, v in values.items()
     )
     return f"<dl>{''.join(pairs)}</dl>"
