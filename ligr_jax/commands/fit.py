@@ -71,6 +71,7 @@ from ligr_jax.scaling.missing import runs_without_metric
 from ligr_jax.scaling.rows import distinct, select, text_column
 from ligr_jax.strict_json import print_json
 
+OPPOSITE = "the other marks of the runs give the opposite sign:"
 AnyLaw = Law | SurfaceLaw | FormLaw | FactorLaw | IsoFlop
 
 _log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     for note in notes:
         _log.warning(note)
     if args.by:
-        return _run_by(form, lower, table, args)
+        return _run_by(form, lower, whole, table, args)
     scales, options = _arguments(form, lower, table, args)
     metric = column(table, args.metric)
     fit = fit_of(form, lower, args)
@@ -157,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         lines = [*_text(law, args), *map(_left_out, left or [])]
         if other is not None:
-            lines += ["the other marks of the runs give the opposite sign:", *_text(other, args)]
+            lines += [OPPOSITE, *_text(other, args)]
         if prediction is not None:
             lines.append(
                 "predicted {metric} at {at}: {predicted:.5g}   "
@@ -167,10 +168,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_by(form: str, lower: bool, table: pl.DataFrame, args: argparse.Namespace) -> int:
+def _run_by(
+    form: str, lower: bool, whole: pl.DataFrame, table: pl.DataFrame, args: argparse.Namespace
+) -> int:
     """Fit one law per value of a column; print them with tests of equal parameters."""
     text_column(table, args.by)
     laws: dict[str, Any] = {}
+    others: dict[str, Law] = {}
+    marks_of = whole.partition_by(args.by, as_dict=True)
     for (value,), part in table.partition_by(args.by, maintain_order=True, as_dict=True).items():
         scales, options = _arguments(form, lower, part, args)
         try:
@@ -179,15 +184,21 @@ def _run_by(form: str, lower: bool, table: pl.DataFrame, args: argparse.Namespac
             )
         except BadInput as e:
             _log.warning(f"{args.by}={value} has no law: {e}")
+        other = _law_of_other_marks(form, marks_of[(value,)], part, lower, args)
+        if other is not None:
+            others[str(value)] = other
     if not laws:
         raise BadInput(f"no value of {args.by} has a law; the messages above say why")
     p = equality(list(laws.values()))
     if args.json:
         found = {value: law.to_json() for value, law in laws.items()}
-        print_json({"by": args.by, "laws": found, "equal": p})
+        opposite = {value: law.to_json() for value, law in others.items()}
+        print_json({"by": args.by, "laws": found, "equal": p, "other_marks": opposite})
         return 0
     for value, law in laws.items():
         print("\n".join([f"{args.by} = {value}", *_text(law, args)]))
+        if value in others:
+            print("\n".join([OPPOSITE, *_text(others[value], args)]))
     for name, chance in p.items():
         print(f"{name} is equal in all {len(laws)} laws: p = {chance:.3g}")
     return 0

@@ -217,6 +217,8 @@ def test_a_law_per_value_and_tests_of_equality(studies, capsys):
     found, _ = fitted(capsys, *studies, "--mark", "best", "--by", "D")
     assert [law["points"] for law in found["laws"].values()] == [10, 10]
     assert found["equal"]["E"] < 0.01 < found["equal"]["alpha"]
+    assert all(law["params"]["slope"] > 0 for law in found["other_marks"].values())
+    assert len(found["other_marks"]) == 2
     assert main(["fit", *studies, "--mark", "best", "--by", "D", "--leave-out", "1"]) == 1
     assert "--leave-out does not apply" in capsys.readouterr().err
 
