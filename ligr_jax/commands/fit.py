@@ -50,7 +50,7 @@ from ligr_jax.commands.fit_forms import (
     refuse_unused,
     scale_columns,
 )
-from ligr_jax.commands.fit_rows import add_rows, chosen, other_mark, refuse_rows
+from ligr_jax.commands.fit_rows import add_rows, rows_to_fit, other_mark, refuse_rows
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.table import WANDB, Runs, column, read_runs, shapes
 from ligr_jax.scaling.fit import (
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
             "e.g. 1 - metric, and give it with --loss"
         )
     whole = _usable(_read(args), scale_columns(form, args), args)
-    table, notes = chosen(whole, lower, args)
+    table, notes = rows_to_fit(whole, lower, args)
     for note in notes:
         _log.warning(note)
     if args.by:
@@ -160,10 +160,11 @@ def run(args: argparse.Namespace) -> int:
         if other is not None:
             lines += [OPPOSITE, *_text(other, args)]
         if prediction is not None:
-            lines.append(
-                "predicted {metric} at {at}: {predicted:.5g}   "
-                "{confidence:.0%} interval {low:.5g} to {high:.5g}".format_map(prediction)
-            )
+            span = "{confidence:.0%} interval {low:.5g} to {high:.5g}"
+            if math.isnan(prediction["low"]):
+                span = "no interval"
+            line = "predicted {metric} at {at}: {predicted:.5g}   " + span
+            lines.append(line.format_map(prediction))
         print("\n".join(lines))
     return 0
 

@@ -51,7 +51,7 @@ def refuse_rows(args: argparse.Namespace) -> None:
         raise BadInput("--run and --epoch apply to --mark best or last; also give --mark")
 
 
-def chosen(
+def rows_to_fit(
     table: pl.DataFrame, lower: bool, args: argparse.Namespace
 ) -> tuple[pl.DataFrame, list[str]]:
     """Return the rows to fit, and notes on the marks."""

@@ -1,6 +1,7 @@
 """Every form predicts the runs left out of the fit; a written prediction is never overwritten."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ligr_jax.scaling.fit import (
     fit_saturating,
     fit_surface,
     leave_out_largest,
+    predict_run,
     preregister,
     score,
 )
@@ -88,3 +90,12 @@ def test_file_that_is_not_a_prediction_is_refused(tmp_path):
     for path in (tmp_path / "x.json", tmp_path / "none.json"):
         with pytest.raises(BadInput, match="not a registered prediction"):
             score(path, 1.0)
+
+
+def test_a_prediction_outside_its_interval_has_no_interval():
+    law = fit_power(C, 1 - AUC, resamples=50)
+    assert predict_run(law, 1e17).low < predict_run(law, 1e17).predicted
+    elsewhere = replace(law, draws=law.draws + np.array([1.0, 0.0, 0.0]))
+    prediction = predict_run(elsewhere, 1e17)
+    assert prediction.predicted == predict_run(law, 1e17).predicted
+    assert np.isnan([prediction.low, prediction.high]).all()

@@ -26,7 +26,8 @@ def predict_run(
         run: name of the future run.
 
     Returns:
-        The prediction; its observed value is NaN.
+        The prediction; its observed value is NaN. Low and high are NaN without resamples, or if the
+        interval of the resamples excludes the prediction.
 
     Raises:
         BadInput: `point` has the wrong number of values.
@@ -44,6 +45,8 @@ def predict_run(
     compute = scales[0] if len(scales) == 1 else FLOPS_PER * scales[0] * scales[1]
     predict: Callable[..., tuple[Array, Array, Array]] = law.predict
     value, low, high = (float(v) for v in predict(*scales, run_noise=True))
+    if not low <= value <= high:
+        low = high = float("nan")
     return LeftOut(
         run=run, compute=compute, observed=float("nan"), predicted=value, low=low, high=high
     )
