@@ -50,7 +50,7 @@ from ligr_jax.commands.fit_forms import (
     refuse_unused,
     scale_columns,
 )
-from ligr_jax.commands.fit_rows import add_rows, rows_to_fit, other_mark, refuse_rows
+from ligr_jax.commands.fit_rows import add_rows, other_mark, refuse_rows, rows_to_fit
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.table import WANDB, Runs, column, read_runs, shapes
 from ligr_jax.scaling.fit import (

@@ -115,7 +115,7 @@ def refuse_unused(form: str, args: argparse.Namespace) -> None:
     ):
         if value != default and form not in forms:
             given = option if value is True else f"{option} {value}"
-            applies = " and ".join(forms)
+            applies = ", ".join(forms)
             raise BadInput(f"{given} applies to --form {applies} only, and the form is {form}")
     if form in ("repeated", "overfitted") and not args.unique:
         raise BadInput(f"--form {form} needs --unique COL, the column of unique data")

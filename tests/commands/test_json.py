@@ -141,7 +141,7 @@ def test_stdout_is_strict_json_and_nothing_else(
         ),
         (
             "fit runs.csv --metric loss --axis C --unique loss",
-            "--unique loss applies to --form chinchilla only",
+            "--unique loss applies to --form chinchilla, repeated, overfitted only",
         ),
         ("fit runs.csv --metric loss --axis C --register x.json", "give the run to predict"),
         ("plan --runs ladder --flops 1e30", "decades beyond"),
