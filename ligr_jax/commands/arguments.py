@@ -9,6 +9,7 @@ from typing import NoReturn
 from ligr_jax.errors import UsageError
 
 LARGEST = 2**31 - 1
+DEFAULT_METRIC = "validation/ne"
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,7 +100,7 @@ def add_metric(parser: argparse.ArgumentParser) -> None:
     names = parser.add_mutually_exclusive_group()
     names.add_argument(
         "--metric",
-        default="validation/ne",
+        default=DEFAULT_METRIC,
         metavar="COL",
         help="column of the metric (%(default)s); its name says which direction is better",
     )

@@ -15,6 +15,7 @@ any table of runs: .csv, .tsv, .jsonl (also .gz, .zst), .parquet; exports of W&B
   ligr fit runs.csv --form chinchilla --n N --d D --unique U --loss loss    repeated data
   ligr fit runs.csv --form isoflop --axis flops --n N --loss loss    best N at each budget
   ligr fit wandb:team/project --filters '{"state": "finished"}' --axis flops --loss val/loss
+  ligr fit others/ --mapping map.yaml    run directories of another tool
   ligr fit runs.csv --axis flops --metric score --higher    a metric whose name is not known
   ligr fit marks.csv --axis flops --loss val_loss --group run    several rows of each run
   ligr fit marks.csv --axis flops --loss val_loss --mark best --epoch epoch    one of them
@@ -29,7 +30,6 @@ any table of runs: .csv, .tsv, .jsonl (also .gz, .zst), .parquet; exports of W&B
 """
 
 import argparse
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -51,8 +51,9 @@ from ligr_jax.commands.fit_forms import (
     scale_columns,
 )
 from ligr_jax.commands.fit_rows import add_rows, other_mark, refuse_rows, rows_to_fit
+from ligr_jax.commands.fit_source import COLUMNS, add_source, mapping_of, read_source
 from ligr_jax.data.schema import BadInput
-from ligr_jax.runs.table import WANDB, Runs, column, read_runs, shapes
+from ligr_jax.runs.table import Runs, column, shapes
 from ligr_jax.scaling.fit import (
     FactorLaw,
     FormLaw,
@@ -78,21 +79,18 @@ _log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", help="directory of a sweep, or a table of runs (see below)")
-    parser.add_argument(
-        "--filters", metavar="JSON", help="which runs of wandb:ENTITY/PROJECT are read (all)"
-    )
+    add_source(parser)
     add_metric(parser)
     parser.add_argument(
-        "--axis", default="flops_model", metavar="COL", help="column of compute (%(default)s)"
+        "--axis", default=COLUMNS["axis"], metavar="COL", help="column of compute (%(default)s)"
     )
     parser.add_argument("--form", choices=FORMULAS, help="default: power for a loss, else line")
     parser.add_argument("--floor", default="free", help="E: free, oracle or a number (%(default)s)")
     parser.add_argument(
-        "--n", default="params_dense", metavar="COL", help="column of parameters (%(default)s)"
+        "--n", default=COLUMNS["n"], metavar="COL", help="column of parameters (%(default)s)"
     )
     parser.add_argument(
-        "--d", default="tokens", metavar="COL", help="column of data seen (%(default)s)"
+        "--d", default=COLUMNS["d"], metavar="COL", help="column of data seen (%(default)s)"
     )
     parser.add_argument(
         "--unique", metavar="COL", help="column of unique data, if data are repeated"
@@ -118,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.register and args.at is None:
         raise BadInput("--register writes a prediction: also give the run to predict with --at")
+    mapping = mapping_of(args)
     # The sign of a slope, or a law through optima, is the same whichever direction is better.
     lower = direction_of(args, needed=args.form not in ("loglog", "factors") or bool(args.mark))
     form = args.form or ("power" if lower else "line")
@@ -128,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
             f"isoflop finds the least {args.metric}, and higher is better: add a column of a loss, "
             "e.g. 1 - metric, and give it with --loss"
         )
-    whole = _usable(_read(args), scale_columns(form, args), args)
+    whole = _usable(read_source(args, mapping), scale_columns(form, args), args)
     table, notes = rows_to_fit(whole, lower, args)
     for note in notes:
         _log.warning(note)
@@ -221,21 +220,6 @@ def _law_of_other_marks(
     except BadInput:  # one budget, or a constant metric: there is no sign to compare
         return None
     return others if ours.params["slope"] * others.params["slope"] < 0 else None
-
-
-def _read(args: argparse.Namespace) -> Runs:
-    """Read the runs of the path and of `--filters`."""
-    if args.filters is None:
-        return read_runs(args.path)
-    if not args.path.startswith(WANDB):
-        raise BadInput(f"--filters applies to {WANDB}ENTITY/PROJECT only, and not to {args.path}")
-    try:
-        filters = json.loads(args.filters)
-    except ValueError as e:
-        raise BadInput(f"--filters {args.filters}: not JSON ({e})") from None
-    if not isinstance(filters, dict):
-        raise BadInput(f'--filters {args.filters}: not an object, e.g. \'{{"state": "finished"}}\'')
-    return read_runs(args.path, filters=filters)
 
 
 def _usable(found: Runs, scales: Sequence[str], args: argparse.Namespace) -> pl.DataFrame:

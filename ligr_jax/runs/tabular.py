@@ -55,14 +55,18 @@ class ReadTable:
     not_numbers: dict[str, str] = field(default_factory=dict)
 
 
-def read_table(path: Path) -> ReadTable:
+def read_table(path: Path, suffix: str = "") -> ReadTable:
     """Read a table of runs.
+
+    Args:
+        path: the file.
+        suffix: suffix of its format; default: its own.
 
     Raises:
         BadInput: the file is damaged, of another format, or has no rows; the message has the
             remedy.
     """
-    suffix = Path(plain_name(path)).suffix.lower()
+    suffix = suffix or Path(plain_name(path)).suffix.lower()
     if suffix not in SUFFIXES:
         raise BadInput(
             f"{path}: read runs from a directory or from {', '.join(SUFFIXES)} (text also as "
@@ -116,7 +120,7 @@ def _read_json(path: Path) -> pl.DataFrame:
     # Python writes NaN and Infinity, which JSON does not have.
     raw = _NOT_FINITE.sub(rb"\1null", raw.removeprefix(codecs.BOM_UTF8))
     try:
-        if raw.lstrip().startswith(b"["):
+        if raw.lstrip().startswith(b"[") or _is_object(raw):
             frame = pl.read_json(io.BytesIO(raw), infer_schema_length=None)
         else:
             frame = pl.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
@@ -125,6 +129,14 @@ def _read_json(path: Path) -> pl.DataFrame:
     while structs := [c for c in frame.columns if isinstance(frame[c].dtype, pl.Struct)]:
         frame = frame.unnest(structs, separator="/")
     return frame
+
+
+def _is_object(raw: bytes) -> bool:
+    """Return whether the text is one object, perhaps of several lines."""
+    try:
+        return isinstance(json.loads(raw), dict)
+    except ValueError:
+        return False
 
 
 def _bad_line(raw: bytes) -> str:
