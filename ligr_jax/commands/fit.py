@@ -40,10 +40,8 @@ import polars as pl
 
 from ligr_jax.commands.arguments import add_metric, count, direction_of, positive_int
 from ligr_jax.commands.fit_forms import (
-    DERIVED,
     FORMULAS,
     IN_C,
-    IN_N_AND_D,
     add_forms,
     fit_of,
     options_of,
@@ -52,15 +50,14 @@ from ligr_jax.commands.fit_forms import (
 )
 from ligr_jax.commands.fit_rows import add_rows, other_mark, refuse_rows, rows_to_fit
 from ligr_jax.commands.fit_source import COLUMNS, add_source, mapping_of, read_source
+from ligr_jax.commands.fit_text import OPPOSITE, FittedLaw, text_of, text_of_left_out
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.table import Runs, column, shapes
 from ligr_jax.scaling.fit import (
     FactorLaw,
-    FormLaw,
     IsoFlop,
     Law,
     LeftOut,
-    SurfaceLaw,
     equality,
     fit_line,
     leave_out_budgets,
@@ -71,9 +68,6 @@ from ligr_jax.scaling.fit import (
 from ligr_jax.scaling.missing import runs_without_metric
 from ligr_jax.scaling.rows import distinct, select, text_column
 from ligr_jax.strict_json import print_json
-
-OPPOSITE = "the other marks of the runs give the opposite sign:"
-AnyLaw = Law | SurfaceLaw | FormLaw | FactorLaw | IsoFlop
 
 _log = logging.getLogger(__name__)
 
@@ -155,9 +149,9 @@ def run(args: argparse.Namespace) -> int:
             found["other_marks"] = other.to_json()
         print_json(found)
     else:
-        lines = [*_text(law, args), *map(_left_out, left or [])]
+        lines = [*text_of(law, args), *map(text_of_left_out, left or [])]
         if other is not None:
-            lines += [OPPOSITE, *_text(other, args)]
+            lines += [OPPOSITE, *text_of(other, args)]
         if prediction is not None:
             span = "{confidence:.0%} interval {low:.5g} to {high:.5g}"
             if math.isnan(prediction["low"]):
@@ -196,9 +190,9 @@ def _run_by(
         print_json({"by": args.by, "laws": found, "equal": p, "other_marks": opposite})
         return 0
     for value, law in laws.items():
-        print("\n".join([f"{args.by} = {value}", *_text(law, args)]))
+        print("\n".join([f"{args.by} = {value}", *text_of(law, args)]))
         if value in others:
-            print("\n".join([OPPOSITE, *_text(others[value], args)]))
+            print("\n".join([OPPOSITE, *text_of(others[value], args)]))
     for name, chance in p.items():
         print(f"{name} is equal in all {len(laws)} laws: p = {chance:.3g}")
     return 0
@@ -289,7 +283,7 @@ def _floor(args: argparse.Namespace, table: pl.DataFrame) -> float | None:
         raise BadInput(f"--floor {args.floor}: give free, oracle or a number") from None
 
 
-def _predict(law: AnyLaw, args: argparse.Namespace) -> dict[str, Any]:
+def _predict(law: FittedLaw, args: argparse.Namespace) -> dict[str, Any]:
     """Return the prediction at `--at`, and write it to the file of `--register`."""
     try:
         point = [float(v) for v in args.at.split(",")]
@@ -322,31 +316,3 @@ def _predict(law: AnyLaw, args: argparse.Namespace) -> dict[str, Any]:
         "high": high,
         "confidence": law.confidence,
     }
-
-
-def _text(law: AnyLaw, args: argparse.Namespace) -> list[str]:
-    where = dict.fromkeys((*IN_N_AND_D, "rising", "surface"), f"N = {args.n}, D = {args.d}")
-    where |= {"isoflop": f"N = {args.n}, C = {args.axis}", "factors": f"factors {args.factors}"}
-    scales = where.get(law.form, f"C = {args.axis}")
-    formula = (FORMULAS | DERIVED)[law.form]
-    lines = [f"{args.metric} = {formula}, {scales}, {law.points} runs"]
-    for name, value in law.params.items():
-        span = law.intervals.get(name)
-        interval = (
-            f"   {law.confidence:.0%} interval {span[0]:.5g} to {span[1]:.5g}" if span else ""
-        )
-        lines.append(f"  {name:16} {value:.5g}{interval}")
-    if isinstance(law, IsoFlop):
-        lines += [
-            f"  best N at {b.compute:.4g} FLOPs {b.optimum:.4g} ({b.low:.4g} to {b.high:.4g})"
-            for b in law.budgets
-            if not b.at_edge
-        ]
-    return [*lines, *(f"note: {w}" for w in law.warnings)]
-
-
-def _left_out(row: LeftOut) -> str:
-    return (
-        f"left out {row.run}: {row.observed:.5g} observed, {row.predicted:.5g} predicted "
-        f"({row.low:.5g} to {row.high:.5g}: {'covered' if row.covered else 'missed'})"
-    )

@@ -147,7 +147,7 @@ def fit_of(form: str, lower: bool, args: argparse.Namespace) -> Callable[..., An
     if form == "chinchilla" and rises and not args.unique:
         return _fit_of_shape(FORMS["rising"])
     if form in IN_N_AND_D[1:] or (form == "chinchilla" and rises):
-        shape = FORMS.get(form, replace(FORMS["surface"], decays=("R_D",)))
+        shape = FORMS.get(form, replace(FORMS["rising"], decays=("R_D",)))
         return _fit_of_shape(replace(shape, rises=rises))
     if form == "factors":
         return _fit_of_factors(scale_columns(form, args))
