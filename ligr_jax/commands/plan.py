@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     lower_is_better = direction_of(args)
     found = read_runs(*args.runs)
+    found.require_numbers([args.metric, args.axis])
     for name, why in found.failed:
         _log.warning(f"left out {name}: {why}")
     plan = make_plan(

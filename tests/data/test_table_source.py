@@ -12,6 +12,7 @@ from ligr_jax.commands import prepare as command
 from ligr_jax.data.manifest import Manifest, load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.formats import open_source
+from ligr_jax.data.sources.listing import list_tables
 from ligr_jax.data.sources.table_columns import TableColumns
 from tests.data.logs import read_rows
 
@@ -181,3 +182,11 @@ def test_a_column_can_have_two_uses(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert all({r["member_id"]} == set(r["user"]) for r in rows)
     with pytest.raises(BadInput, match=r"'surface' is named by --categorical and --numeric"):
         TableColumns(categorical=("surface",), numeric=("surface",))
+
+
+def test_the_case_of_suffixes_does_not_matter(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.CSV", "c.TSV.GZ", "d.Parquet", "e.TXT"):
+        (tmp_path / name).write_text("x")
+    listing = list_tables(tmp_path)
+    assert [file.name for file in listing.files] == ["a.csv", "b.CSV", "c.TSV.GZ", "d.Parquet"]
+    assert listing.not_read == ["e.TXT"]

@@ -110,7 +110,11 @@ def test_rows_without_a_number_are_left_out_by_name(table, capsys, tmp_path):
     assert fitted(capsys, str(tmp_path / "named.csv"), *COMMON)[0]["points"] == 17
     assert main(["fit", str(tmp_path / "named.csv"), "--form", "chinchilla", *COMMON]) == 1
     error = capsys.readouterr().err
-    assert f"{tmp_path / 'named.csv'}, row 1, column 'N': 'large' is not a number" in error
+    message = f"{tmp_path / 'named.csv'}, row 1, column 'N': 'large' is not a number"
+    assert message in error
+    words = ["plan", "--runs", str(tmp_path / "named.csv"), "--metric", "loss", "--axis", "N"]
+    assert main([*words, "--flops", "1e22"]) == 1
+    assert message in capsys.readouterr().err
 
 
 def fitted(capsys, *words):

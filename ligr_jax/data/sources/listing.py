@@ -53,7 +53,7 @@ def list_tables(path: Path, reading: TextOptions | None = None) -> Listing:
         return Listing([DataFile(path, path.name, reading=reading)], [])
     visible = [p for p in _walk(path) if p.is_file()]
     tables = [p for p in visible if is_table_file(p)]
-    tables = tables or [p for p in visible if Path(plain_name(p)).suffix == LOOSE]
+    tables = tables or [p for p in visible if Path(plain_name(p)).suffix.lower() == LOOSE]
     files = [
         DataFile(p, p.relative_to(path).as_posix(), _partition(p.relative_to(path)), reading)
         for p in tables
