@@ -125,6 +125,11 @@ def run(args: argparse.Namespace) -> int:
     table, notes = rows_to_fit(whole, lower, args)
     for note in notes:
         _log.warning(note)
+    if args.group is None and table["run"].n_unique() < len(table):
+        _log.warning(
+            "several rows are of one run and not independent, so intervals are too narrow: give "
+            "--group run, or one mark of each run by --mark"
+        )
     if args.by:
         return _run_by(form, lower, whole, table, args)
     scales, options = _arguments(form, lower, table, args)

@@ -217,6 +217,13 @@ def test_marks_of_a_run(studies, capsys):
     assert fitted(capsys, *studies, "--mark", "all", "--group", "run")[0]["units"] == 20
 
 
+def test_rows_of_one_run_are_noted_unless_they_are_grouped(studies, capsys):
+    line = [*studies, "--form", "line"]
+    assert "not independent" in fitted(capsys, *line)[1]
+    assert "not independent" not in fitted(capsys, *line, "--group", "run")[1]
+    assert "not independent" not in fitted(capsys, *line, "--mark", "best")[1]
+
+
 def test_a_law_per_value_and_tests_of_equality(studies, capsys):
     found, _ = fitted(capsys, *studies, "--mark", "best", "--by", "D")
     assert [law["points"] for law in found["laws"].values()] == [10, 10]
