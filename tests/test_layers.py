@@ -58,6 +58,7 @@ WITHOUT_JAX = (
     "runs.directory",
     "runs.files",
     "runs.rows",
+    "runs.run_table",
     "runs.table",
     "scaling.fit",
     "scaling.report",

@@ -52,6 +52,7 @@ from ligr_jax.commands.fit_rows import add_rows, other_mark, refuse_rows, rows_t
 from ligr_jax.commands.fit_source import COLUMNS, add_source, mapping_of, read_source
 from ligr_jax.commands.fit_text import OPPOSITE, FittedLaw, text_of, text_of_left_out
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.runs.table import Runs, column, shapes
 from ligr_jax.scaling.fit import (
     FactorLaw,
@@ -232,15 +233,15 @@ def _usable(found: Runs, scales: Sequence[str], args: argparse.Namespace) -> pl.
     left_out = [f"{name}: {why}" for name, why in found.failed]
     left_out += [f"{name}: not finished, {reached}" for name, reached in found.unfinished]
     table = select(found.table, args.where)
-    if "beats_oracle" in table.columns:
-        leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False)
+    leaks = RunTable(table).leaks
+    if leaks.any():
         names = table.filter(leaks)["run"]
         left_out += [
             f"{name}: it beats the oracle, so labels leak into its inputs" for name in names
         ]
         table = table.filter(~leaks)
     if not table.is_empty():
-        for why, runs in runs_without_metric(table, metric, np.ones(len(table), bool)).items():
+        for why, runs in runs_without_metric(RunTable(table), metric).items():
             left_out += [f"{name}: {metric} is not a finite number, {why}" for name in runs]
         table = table.filter(np.isfinite(column(table, metric)))
         for scale in scales:

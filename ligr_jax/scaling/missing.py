@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
-from numpy.typing import NDArray
 
 from ligr_jax.config import join_list, split_list, unescape
 from ligr_jax.runs.columns import config_column, is_config_column
-from ligr_jax.runs.table import column
+from ligr_jax.runs.run_table import RunTable
 
 DIVERGED = "it diverged"
 EMPTY = "its cell is empty"
@@ -34,18 +32,14 @@ def why_missing(row: Mapping[str, Any], metric: str) -> str:
     return DIVERGED if any(is_config_column(key) for key in row) else EMPTY
 
 
-def runs_without_metric(
-    table: pl.DataFrame, metric: str, rows: NDArray[np.bool_]
-) -> dict[str, Sequence[str]]:
+def runs_without_metric(table: RunTable, metric: str) -> dict[str, Sequence[str]]:
     """Return the names of the runs without a finite `metric`, by the reason.
 
     Args:
         table: table of runs.
         metric: column of the metric, e.g. "validation/ne".
-        rows: bool [runs of the table], the runs to look at.
     """
     by_reason: dict[str, list[str]] = {}
-    without = rows & ~np.isfinite(column(table, metric))
-    for row in table.filter(without).iter_rows(named=True):
+    for row in table.where(~np.isfinite(table.numbers(metric))).rows():
         by_reason.setdefault(why_missing(row, metric), []).append(row["run"])
     return dict(by_reason)

@@ -8,6 +8,7 @@ import pytest
 
 from ligr_jax.commands import fit
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling.plan.planner import _sound
 from ligr_jax.scaling.plan.request import PlanRequest
@@ -56,6 +57,6 @@ def test_runs_without_a_metric_are_left_out_by_name(
     reason = "No validation/ne: view has no positive or no negative labels in validation: r7"
     assert reason in found.notes
 
-    _, notes = _sound(read_runs(tmp_path).table, PlanRequest(1e14))
+    _, notes = _sound(RunTable(read_runs(tmp_path).table), PlanRequest(1e14))
     assert "left out (no validation/ne, it diverged): r6" in notes
     assert any("view has no positive or no negative labels in validation): r7" in n for n in notes)

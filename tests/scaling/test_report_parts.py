@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling.fit import fit_power, preregister
 from ligr_jax.scaling.report.arms import architectures, rungs
@@ -18,48 +19,52 @@ from tests.scaling.simulated import ladder_ne, summary, write_run, write_sweeps
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
-    return read_runs(*write_sweeps(tmp_path_factory.mktemp("sweeps"))).table
+def table(tmp_path_factory: pytest.TempPathFactory) -> RunTable:
+    return RunTable(read_runs(*write_sweeps(tmp_path_factory.mktemp("sweeps"))).table)
 
 
-def test_architectures_differ_in_non_numeric_settings(table: pl.DataFrame) -> None:
+def of_sweep(table: RunTable, sweep: str) -> RunTable:
+    return RunTable(table.frame.filter(sweep=sweep))
+
+
+def test_architectures_differ_in_non_numeric_settings(table: RunTable) -> None:
     assert set(architectures(table)) == {"ligr", "hstu"}
-    same = table.filter(pl.col("config/model.kind") == "ligr")
+    same = RunTable(table.frame.filter(pl.col("config/model.kind") == "ligr"))
     assert set(architectures(same)) == {""}  # only sizes and sweeps differ
     gate = pl.Series("config/model.gate", ["none", "sigmoid"] * (len(table) // 2) + ["none"])
-    named = set(architectures(table.with_columns(gate)))
+    named = set(architectures(RunTable(table.frame.with_columns(gate))))
     # Named by the settings that differ from the most frequent value.
     assert named == {"base", "gate sigmoid", "kind hstu", "kind hstu, gate sigmoid"}
     other = pl.DataFrame({"sweep": ["a", "b"], "loss": [1.0, 2.0]})
-    assert architectures(other) == ["a", "b"]  # a table without configuration: the sweep
+    assert architectures(RunTable(other)) == ["a", "b"]  # a table without configuration: the sweep
 
 
-def test_rungs_pair_the_runs_of_two_architectures_by_size_and_seed(table: pl.DataFrame) -> None:
-    part = table.filter(pl.col("sweep") == "architecture")
+def test_rungs_pair_the_runs_of_two_architectures_by_size_and_seed(table: RunTable) -> None:
+    part = of_sweep(table, "architecture")
     # A setting that is constant within each architecture is not part of the label.
     follows = pl.col("config/model.kind").replace_strict({"ligr": 0.0, "hstu": 0.1})
-    part = part.with_columns(follows.alias("config/model.dropout"))
+    part = RunTable(part.frame.with_columns(follows.alias("config/model.dropout")))
     label = rungs(part, architectures(part))
-    by_name = dict(zip(part["run"], label))
+    by_name = dict(zip(part.names, label))
     assert by_name["ligr2-1"] == by_name["hstu2-1"]
     assert len(set(label)) == len(part) / 2
 
 
-def test_laws_are_fitted_to_the_ladder_alone(table: pl.DataFrame) -> None:
+def test_laws_are_fitted_to_the_ladder_alone(table: RunTable) -> None:
     rows = ladder(table, architectures(table), "flops_model")
-    assert set(table[rows]["sweep"]) == {"architecture"}
+    assert set(table.take(rows).first_sweeps) == {"architecture"}
     assert len(rows) == 24
 
 
-def test_lines_vary_one_dimension_only(table: pl.DataFrame) -> None:
-    runs = {line.dimension: set(table[line.rows]["run"]) for line in lines(table)}
+def test_lines_vary_one_dimension_only(table: RunTable) -> None:
+    runs = {line.dimension: set(table.take(line.rows).names) for line in lines(table)}
     assert runs["T"] == {f"T{t}" for t in (64, 128, 256, 512, 1024)} | {"depth2"}
     assert runs["depth"] == {f"depth{d}" for d in (1, 2, 4, 8)} | {"T64"}
     assert "width" not in runs  # in the iso-FLOP grid, tokens change with width
 
 
 def test_gain_per_decade_is_gain_over_cost_and_depends_on_the_axis(
-    table: pl.DataFrame,
+    table: RunTable,
 ) -> None:
     model = gains(table, "validation/ne", "flops_model", resamples=200)
     rows = {row.dimension: row for row in model.rows}
@@ -78,8 +83,8 @@ def test_gain_per_decade_is_gain_over_cost_and_depends_on_the_axis(
     assert (paper.best, paper.answer) == ("depth", ("T",))  # nearly free comes first
 
 
-def test_dimensions_that_grow_together_are_not_separated(table: pl.DataFrame) -> None:
-    found = gains(table.filter(sweep="architecture"), "validation/ne", "flops_model", 50)
+def test_dimensions_that_grow_together_are_not_separated(table: RunTable) -> None:
+    found = gains(of_sweep(table, "architecture"), "validation/ne", "flops_model", 50)
     assert found.best == ""
     assert found.inseparable == ("T", "depth", "width")
 
@@ -92,27 +97,28 @@ def test_a_full_grid_is_regressed_where_no_line_is_long_enough() -> None:
         for d in (1, 4)
         for w in (32, 64)
     ]
-    found = gains(pl.DataFrame(rows), "validation/ne", "flops_paper", resamples=100)
+    found = gains(RunTable(pl.DataFrame(rows)), "validation/ne", "flops_paper", resamples=100)
     by_name = {row.dimension: row for row in found.rows}
     assert (found.how, found.best) == ("together", "depth")
     assert by_name["width"].per_decade == pytest.approx(0.002 / np.log10(4), abs=3e-4)
 
 
-def test_a_constant_axis_has_no_gains(table: pl.DataFrame) -> None:
-    flat = table.filter(sweep="seq_len").with_columns(pl.lit(0.4).alias("config/data.fraction"))
+def test_a_constant_axis_has_no_gains(table: RunTable) -> None:
+    fraction = pl.lit(0.4).alias("config/data.fraction")
+    flat = RunTable(of_sweep(table, "seq_len").frame.with_columns(fraction))
     found = gains(flat, "validation/ne", "flops_paper", resamples=20)
     assert found.best == ""
     assert "only T varies" in found.reason
 
 
-def test_budgets_of_an_iso_flop_grid_are_found_by_compute(table: pl.DataFrame) -> None:
-    part = table.filter(sweep="isoflop")
+def test_budgets_of_an_iso_flop_grid_are_found_by_compute(table: RunTable) -> None:
+    part = of_sweep(table, "isoflop")
     grid = iso_flop_grid(part, "flops_model")
     assert grid is not None
     np.testing.assert_allclose(np.unique(grid.budget.round(-8)), [1e11, 4e11])
     assert len(grid.rows) == 10
-    assert iso_flop_grid(table.filter(sweep="architecture"), "flops_model") is None
-    assert iso_flop_grid(part.filter(pl.col("flops_model") < 2e11), "flops_model") is None
+    assert iso_flop_grid(of_sweep(table, "architecture"), "flops_model") is None
+    assert iso_flop_grid(part.where(part.flops_model < 2e11), "flops_model") is None
 
 
 def test_frontier_keeps_runs_that_no_cheaper_run_beats() -> None:

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import polars as pl
-
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.plan.request import PlanRequest
 from ligr_jax.scaling.plan.rule import DERIVED, GrowthRule, growth_rule
 from ligr_jax.scaling.plan.shape import usable
@@ -14,7 +13,7 @@ _TOLERANCE = 0.1  # relative difference between sizes that rounding may cause
 
 
 def other_axes(
-    table: pl.DataFrame,
+    table: RunTable,
     rule: GrowthRule,
     planned: Mapping[str, float],
     devices: int,
@@ -37,7 +36,7 @@ def other_axes(
     results: dict[str, dict[str, Any]] = {}
     chosen = usable(raw, rule.varied, devices)
     for axis, compute in planned.items():
-        if axis == request.axis or axis not in table.columns or table[axis].null_count():
+        if axis == request.axis or not table.has(axis) or not table.is_complete(axis):
             continue
         try:
             other = growth_rule(

@@ -12,7 +12,7 @@ from ligr_jax.config import flatten
 from ligr_jax.cost.devices import check_device_name
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.columns import config_column
-from ligr_jax.runs.table import column
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
 from ligr_jax.scaling.missing import runs_without_metric
 from ligr_jax.scaling.plan.axes import other_axes
@@ -73,9 +73,9 @@ def make_plan(table: pl.DataFrame, request: PlanRequest) -> Plan:
     """
     if request.device:
         check_device_name(request.device)
-    table, notes = _sound(table, request)
+    runs, notes = _sound(RunTable(table), request)
     rule = growth_rule(
-        table,
+        runs,
         request.metric,
         request.axis,
         lower_is_better=request.lower_is_better,
@@ -83,7 +83,7 @@ def make_plan(table: pl.DataFrame, request: PlanRequest) -> Plan:
         seed=request.seed,
     )
     decades = _reach(rule, request)
-    law = _law(table, rule, request)
+    law = _law(runs, rule, request)
     value, low, high = (float(v) for v in law.predict(request.flops, run_noise=True))
     raw = rule.at(request.flops)
     shape = usable(raw, rule.varied)
@@ -92,12 +92,12 @@ def make_plan(table: pl.DataFrame, request: PlanRequest) -> Plan:
     # them the shape is the one that fits into memory and divides over the devices.
     trained = None
     others: dict[str, dict[str, Any]] = {}
-    record = recorded(table, rule)
+    record = recorded(runs, rule)
     if record:
         trained = train_plan(record, rule, law, request)
         flat = flatten(trained.config)
         shape = {n: flat[n] for n in shape if n not in DERIVED}
-        others = other_axes(table, rule, trained.steps.axes, trained.devices, request)
+        others = other_axes(runs, rule, trained.steps.axes, trained.devices, request)
         notes += trained.warnings
     else:
         notes.append(
@@ -118,18 +118,16 @@ def make_plan(table: pl.DataFrame, request: PlanRequest) -> Plan:
     )
 
 
-def _sound(table: pl.DataFrame, request: PlanRequest) -> tuple[pl.DataFrame, list[str]]:
+def _sound(table: RunTable, request: PlanRequest) -> tuple[RunTable, list[str]]:
     """Return LiGR's runs without leaks and diverged runs, and notes on the runs left out."""
-    if table.is_empty():
+    if not len(table):
         raise BadInput("no finished runs to plan from")
-    leaks = np.zeros(len(table), bool)
-    if "beats_oracle" in table.columns:
-        leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False).to_numpy()
+    leaks = table.leaks
     rivals = np.zeros(len(table), bool)
     for name in PLAIN.keys() & set(table.columns):
-        rivals |= (table[name].fill_null(PLAIN[name]) != PLAIN[name]).to_numpy()
-    no_metric = ~np.isfinite(column(table, request.metric)) & ~leaks & ~rivals
-    names = table["run"].to_numpy()
+        rivals |= (table.frame[name].fill_null(PLAIN[name]) != PLAIN[name]).to_numpy()
+    no_metric = ~np.isfinite(table.numbers(request.metric)) & ~leaks & ~rivals
+    names = np.array(table.names, object)
     notes = []
     for mask, why in (
         (leaks, "better than the oracle, which indicates a leak"),
@@ -137,13 +135,13 @@ def _sound(table: pl.DataFrame, request: PlanRequest) -> tuple[pl.DataFrame, lis
     ):
         if mask.any():
             notes.append(f"left out ({why}): {', '.join(names[mask])}")
-    for why, runs in runs_without_metric(table, request.metric, no_metric).items():
+    for why, runs in runs_without_metric(table.where(no_metric), request.metric).items():
         notes.append(f"left out (no {request.metric}, {why}): {', '.join(runs)}")
-    table = table.filter(~(leaks | rivals | no_metric))
-    if table.is_empty():
+    table = table.where(~(leaks | rivals | no_metric))
+    if not len(table):
         raise BadInput(f"no usable runs; {'; '.join(notes)}")
-    compute = column(table, request.axis)
-    for name, c in zip(table["run"], compute):
+    compute = table.numbers(request.axis)
+    for name, c in zip(table.names, compute):
         if not np.isfinite(c) or c <= 0:
             raise BadInput(
                 f"run {name}: {request.axis} is {c:g}, not a positive number; leave the run out or "
@@ -170,17 +168,17 @@ def _reach(rule: GrowthRule, request: PlanRequest) -> float:
     return decades
 
 
-def _law(table: pl.DataFrame, rule: GrowthRule, request: PlanRequest) -> Law:
+def _law(table: RunTable, rule: GrowthRule, request: PlanRequest) -> Law:
     """Fit the metric of the frontier's runs; other runs do not show what a good shape reaches."""
-    best = table.filter(pl.col("run").is_in(rule.frontier))
-    metric = column(best, request.metric)
+    best = table.where(np.isin(table.names, rule.frontier))
+    metric = best.numbers(request.metric)
     fit: Callable[..., Law] = fit_power
     if not request.lower_is_better:  # a line would exceed 1, the largest possible AUC
         fit = fit_saturating if metric.max() < 1 else fit_line
     return fit(
-        column(best, request.axis),
+        best.numbers(request.axis),
         metric,
-        runs=best["run"].to_list(),
+        runs=best.names,
         resamples=request.resamples,
         seed=request.seed,
     )

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
 from ligr_jax.config import Config, Feature, ModelConfig, flatten, override, value_text
 from ligr_jax.runs.columns import config_field, is_config_column
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.plan.rule import GrowthRule
 
 FEATURES = "model.features."
@@ -27,7 +26,7 @@ class RecordedRuns:
     best: Config
 
 
-def recorded(table: pl.DataFrame, rule: GrowthRule) -> RecordedRuns | None:
+def recorded(table: RunTable, rule: GrowthRule) -> RecordedRuns | None:
     """Return the runs with recorded configuration and work; None if the best run has none.
 
     Raises:
@@ -36,7 +35,7 @@ def recorded(table: pl.DataFrame, rule: GrowthRule) -> RecordedRuns | None:
     rows = []
     configs = []
     best = None
-    for row in table.sort(rule.axis).to_dicts():
+    for row in table.sort(rule.axis).rows():
         config = config_of(row)
         if config and all(row.get(name) for name in _WORK):
             rows.append(row)

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.columns import config_column
-from ligr_jax.runs.table import column, shapes
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.fit import CONFIDENCE, IsoFlop, budgets, fit_isoflop
 from ligr_jax.scaling.plan.frontier import Array, Frontier
 
@@ -89,7 +88,7 @@ class GrowthRule:
 
 
 def growth_rule(
-    table: pl.DataFrame,
+    table: RunTable,
     metric: str,
     axis: str,
     *,
@@ -118,8 +117,8 @@ def growth_rule(
         BadInput: there are fewer than two budgets, no column of a dimension, or no shape that is
             better than the smallest.
     """
-    compute = column(table, axis)
-    loss = column(table, metric) * (1 if lower_is_better else -1)
+    compute = table.numbers(axis)
+    loss = table.numbers(metric) * (1 if lower_is_better else -1)
     budget = budgets(compute)
     if budget.max() == 0:
         raise BadInput(
@@ -136,7 +135,7 @@ def growth_rule(
 
     # The frontier compares shapes, not runs: seeds of one shape at one budget share a label.
     labels = np.array(_labels(table, values_of, budget))
-    names = table["run"].to_numpy()
+    names = np.array(table.names, object)
     frontier = Frontier(labels.tolist(), compute, loss)
     frontier_runs = tuple(names[frontier.runs])
     if len(frontier.best) < 2:
@@ -184,18 +183,18 @@ def growth_rule(
     )
 
 
-def dimension(table: pl.DataFrame, name: str) -> Array | None:
+def dimension(table: RunTable, name: str) -> Array | None:
     """Return the values of a dimension; None if it has no numeric column without nulls.
 
     The column may be called e.g. `config/model.depth`, `model.depth` or `depth`.
     """
     for name_in_table in (config_column(name), name, name.rpartition(".")[2]):
         if (
-            name_in_table in table.columns
-            and table[name_in_table].null_count() == 0
-            and table[name_in_table].dtype.is_numeric()
+            table.has(name_in_table)
+            and table.is_complete(name_in_table)
+            and table.is_numeric(name_in_table)
         ):
-            return column(table, name_in_table)
+            return table.numbers(name_in_table)
     return None
 
 
@@ -255,9 +254,7 @@ def _fixed(value: float) -> DimensionRule:
     return DimensionRule(how="fixed", exponent=0.0, runs=(), at=at)
 
 
-def _labels(
-    table: pl.DataFrame, values_of: dict[str, Array], budget: NDArray[np.int64]
-) -> list[str]:
+def _labels(table: RunTable, values_of: dict[str, Array], budget: NDArray[np.int64]) -> list[str]:
     """Return a label per run, equal for the seeds of one shape at one budget."""
     design = [v.tolist() for name, v in values_of.items() if name not in DERIVED]
-    return [json.dumps(row) for row in zip(shapes(table), budget.tolist(), *design)]
+    return [json.dumps(row) for row in zip(table.shapes(), budget.tolist(), *design)]

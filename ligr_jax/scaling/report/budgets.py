@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.runs.table import column
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.fit import IsoFlop, fit_isoflop
 from ligr_jax.scaling.report.arms import sampling, subset
 
@@ -28,7 +27,7 @@ class Grid(NamedTuple):
     size: Array
 
 
-def iso_flop_grid(table: pl.DataFrame, axis: str, size: str = "params_dense") -> Grid | None:
+def iso_flop_grid(table: RunTable, axis: str, size: str = "params_dense") -> Grid | None:
     """Return the runs of an iso-FLOP grid: two budgets or more with three sizes or more each.
 
     Runs within 6 % of compute share a budget, which is the geometric mean of their compute.
@@ -41,9 +40,9 @@ def iso_flop_grid(table: pl.DataFrame, axis: str, size: str = "params_dense") ->
     Returns:
         The grid; None if the table has none.
     """
-    if size not in table.columns or axis not in table.columns:
+    if not table.has(size) or not table.has(axis):
         return None
-    c, n = column(table, axis), column(table, size)
+    c, n = table.numbers(axis), table.numbers(size)
     order = [i for i in np.argsort(c, kind="stable") if c[i] > 0 and n[i] > 0]
     if not order:
         return None
@@ -73,7 +72,7 @@ def frontier(compute: Array, metric: Array) -> list[int]:
 
 
 def iso_flop(
-    table: pl.DataFrame, arms: Sequence[str], metric: str, axis: str, resamples: int
+    table: RunTable, arms: Sequence[str], metric: str, axis: str, resamples: int
 ) -> tuple[dict[str, tuple[Grid, IsoFlop]], list[str]]:
     """Fit the iso-FLOP law of every architecture with a sweep of budgets times sizes.
 
@@ -89,18 +88,20 @@ def iso_flop(
     """
     laws: dict[str, tuple[Grid, IsoFlop]] = {}
     notes: list[str] = []
-    row_of_run = {name: i for i, name in enumerate(table["run"])}
+    row_of_run = {name: i for i, name in enumerate(table.names)}
     for arm in dict.fromkeys(arms):
-        sweeps = subset(table, arms, arm, axis).partition_by("sweep", maintain_order=True)
-        grids = [(part[grid.rows], grid) for part in sweeps if (grid := iso_flop_grid(part, axis))]
+        sweeps = subset(table, arms, arm, axis).by_sweep()
+        grids = [
+            (part.take(grid.rows), grid) for part in sweeps if (grid := iso_flop_grid(part, axis))
+        ]
         if not grids:
             continue
         # An architecture may be in several such sweeps: use the one with the most runs.
         runs, grid = max(grids, key=lambda pair: len(pair[0]))
-        grid = grid._replace(rows=np.array([row_of_run[name] for name in runs["run"]]))
+        grid = grid._replace(rows=np.array([row_of_run[name] for name in runs.names]))
         try:
             law = fit_isoflop(
-                grid.budget, grid.size, column(runs, metric), **sampling(runs, resamples)
+                grid.budget, grid.size, runs.numbers(metric), **sampling(runs, resamples)
             )
         except BadInput as e:
             notes.append(f"no law of the best size: {e}")

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
-from ligr_jax.runs.table import column, shapes
 from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report import figures
 from ligr_jax.scaling.report.contrasts import repeated
@@ -28,9 +27,9 @@ def _noise(study: Study) -> Iterator[Drawn]:
     if study.noise is None:
         return
     rows = repeated(study.table)
-    shape_of_run = shapes(study.table)
-    c = column(study.table, study.axis)
-    y = column(study.table, study.metric)
+    shape_of_run = study.table.shapes()
+    c = study.table.numbers(study.axis)
+    y = study.table.numbers(study.metric)
     mean = {
         shape: np.mean([y[i] for i in rows if shape_of_run[i] == shape])
         for shape in {shape_of_run[i] for i in rows}
@@ -92,7 +91,7 @@ def _comparisons(study: Study) -> Iterator[Drawn]:
 def _forecasts(study: Study) -> Iterator[Drawn]:
     if not study.forecasts:
         return
-    number = {name: i for i, name in enumerate(study.table["run"])}
+    number = {name: i for i, name in enumerate(study.table.names)}
     rows = [
         Span(
             name=f"{f.arm} {f.outcome.run[:12]}{'*' * f.beforehand}".strip(),
@@ -144,11 +143,10 @@ def _time(study: Study) -> Iterator[Drawn]:
 
 def _timed(study: Study) -> list[Series]:
     """Return estimated (x) and actual (y) seconds per architecture, of runs that have both."""
-    parts = ("start_seconds", "seconds", "eval_seconds")
-    if not {"estimate/seconds", *parts} <= set(study.table.columns):
+    x = study.table.estimated_seconds
+    y = study.table.actual_seconds
+    if x is None or y is None:
         return []
-    x = column(study.table, "estimate/seconds")
-    y = np.sum([column(study.table, part) for part in parts], axis=0)
     rows = [i for i in range(len(x)) if x[i] > 0 and y[i] > 0]
     by_arm = {arm: [i for i in rows if study.arms[i] == arm] for arm in study.order}
     return [Series(name=arm_words(a), x=x[r], y=y[r], runs=r) for a, r in by_arm.items()]

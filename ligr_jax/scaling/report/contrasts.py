@@ -4,15 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import polars as pl
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.runs.table import column, shapes
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.fit import Comparison, Noise, compare, noise_floor
 from ligr_jax.scaling.report.arms import rungs
 
 
-def noise(table: pl.DataFrame, metric: str) -> tuple[Noise | None, list[str]]:
+def noise(table: RunTable, metric: str) -> tuple[Noise | None, list[str]]:
     """Return the noise between runs that differ only in the seed, and notes.
 
     The noise is None if no shape was trained with several seeds, or if there are too few seeds.
@@ -20,9 +19,9 @@ def noise(table: pl.DataFrame, metric: str) -> tuple[Noise | None, list[str]]:
     rows = repeated(table)
     if not rows:
         return None, []
-    shape_of_run = shapes(table)
+    shape_of_run = table.shapes()
     try:
-        floor = noise_floor(column(table[rows], metric), [shape_of_run[i] for i in rows])
+        floor = noise_floor(table.take(rows).numbers(metric), [shape_of_run[i] for i in rows])
     except BadInput as e:
         return None, [f"no noise floor: {e}"]
     if floor.freedom < 2:
@@ -32,15 +31,15 @@ def noise(table: pl.DataFrame, metric: str) -> tuple[Noise | None, list[str]]:
     return floor, list(floor.warnings)
 
 
-def repeated(table: pl.DataFrame) -> list[int]:
+def repeated(table: RunTable) -> list[int]:
     """Return the row numbers of runs whose shape was trained with several seeds."""
-    shape_of_run = shapes(table)
+    shape_of_run = table.shapes()
     count = Counter(shape_of_run)
     return [i for i, shape in enumerate(shape_of_run) if count[shape] > 1]
 
 
 def comparisons(
-    table: pl.DataFrame, arms: Sequence[str], metric: str, axis: str, resamples: int
+    table: RunTable, arms: Sequence[str], metric: str, axis: str, resamples: int
 ) -> tuple[list[Comparison], list[str]]:
     """Compare every architecture with a baseline.
 
@@ -58,8 +57,8 @@ def comparisons(
     """
     if len(set(arms)) < 2:
         return [], []
-    c = column(table, axis)
-    y = column(table, metric)
+    c = table.numbers(axis)
+    y = table.numbers(metric)
     arm_of_run = np.array(list(arms))
     pairs = np.array(rungs(table, arms))
     count = Counter(arms)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from ligr_jax.runs.columns import config_column
-from ligr_jax.runs.table import column, labels, shapes, varied
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.fit import CONFIDENCE, resample
 
 DIMENSIONS = {
@@ -102,27 +101,25 @@ class Gains:
         return tuple(row.dimension for row in self.free) or ((self.best,) if self.best else ())
 
 
-def lines(table: pl.DataFrame) -> list[Line]:
+def lines(table: RunTable) -> list[Line]:
     """Return, per dimension, the largest set of runs that differ only in that dimension.
 
     A set needs three values of the dimension.
     """
     result = []
     for c in _used(table):
-        fixed = [v for v in varied(table) if v not in (c, *FOLLOWS.get(c, ()))]
+        fixed = [v for v in table.varied() if v not in (c, *FOLLOWS.get(c, ()))]
         groups: dict[str, list[int]] = {}
-        for i, label in enumerate(labels(table, fixed)):
+        for i, label in enumerate(table.labels(fixed)):
             groups.setdefault(label, []).append(i)
-        values = {k: table[rows][c].n_unique() for k, rows in groups.items()}
+        values = {k: table.take(rows).distinct(c) for k, rows in groups.items()}
         best = max(groups, key=lambda k: (values[k], len(groups[k])))
         if values[best] >= FEWEST_VALUES:
             result.append(Line(dimension=DIMENSIONS[c], rows=groups[best]))
     return result
 
 
-def gains(
-    table: pl.DataFrame, metric: str, axis: str, resamples: int = 1000, seed: int = 0
-) -> Gains:
+def gains(table: RunTable, metric: str, axis: str, resamples: int = 1000, seed: int = 0) -> Gains:
     """Estimate the gain per decade of compute of each dimension d.
 
     The gain is -(d metric / d log2 d) / (d log10 C / d log2 d). If two dimensions or more have a
@@ -144,7 +141,12 @@ def gains(
     if len(apart) > 1:
         parts = [
             _rates(
-                table[line.rows], [[SETTINGS[line.dimension]]], metric, axis, resamples, seed + i
+                table.take(line.rows),
+                [[SETTINGS[line.dimension]]],
+                metric,
+                axis,
+                resamples,
+                seed + i,
             )
             for i, line in enumerate(apart)
         ]
@@ -155,7 +157,7 @@ def gains(
     if not used:
         return Gains(reason="every run has the same shape")
     # Dimensions that are almost perfectly correlated are one bundle with one slope.
-    x = np.log2(np.stack([column(table, c) for c in used], 1))
+    x = np.log2(np.stack([table.numbers(c) for c in used], 1))
     bundles: list[list[int]] = []
     for i in range(len(used)):
         same = [b for b in bundles if abs(np.corrcoef(x[:, b[0]], x[:, i])[0, 1]) > 0.9]
@@ -179,7 +181,7 @@ def gains(
 
 
 def _rates(
-    table: pl.DataFrame,
+    table: RunTable,
     bundles: Sequence[Sequence[str]],
     metric: str,
     axis: str,
@@ -192,16 +194,16 @@ def _rates(
         The gain of each bundle, and gains per decade (1 + resamples, bundles): the estimate, then
         the draws. NaN: nearly free, or the resample does not determine the slopes.
     """
-    x = np.log2(np.stack([column(table, bundle[0]) for bundle in bundles], 1))
+    x = np.log2(np.stack([table.numbers(bundle[0]) for bundle in bundles], 1))
     design = np.concatenate([np.ones((len(x), 1)), x], 1)
-    compute = column(table, axis)
-    y = np.stack([-column(table, metric), np.log10(compute)], 1)
+    compute = table.numbers(axis)
+    y = np.stack([-table.numbers(metric), np.log10(compute)], 1)
     distinct = np.unique(x, axis=0, return_inverse=True)[1].ravel()
     # `resample` wants enough distinct budgets in a resample. Here it must be distinct shapes, as
     # compute may be equal for all (flops_paper does not count the width of a table), so it gets
     # one artificial budget per shape.
     pseudo_compute = 1.1 ** distinct.astype(np.float64)
-    counts, _, _ = resample(pseudo_compute, shapes(table), design.shape[1], resamples, seed)
+    counts, _, _ = resample(pseudo_compute, table.shapes(), design.shape[1], resamples, seed)
     counts = np.concatenate([np.ones((1, len(x))), counts])
     # Weighted normal equations of all resamples in one batch.
     gram = np.einsum("np,bn,nq->bpq", design, counts, design, optimize=True)
@@ -250,7 +252,7 @@ def _ranked(rows: Sequence[Gain], rate: Array, how: str) -> Gains:
     return Gains(rows=tuple(rows), how=how, best=rows[best].dimension, share=share)
 
 
-def _used(table: pl.DataFrame) -> list[str]:
+def _used(table: RunTable) -> list[str]:
     """Return the columns of dimensions that are known for all runs and differ between them."""
-    known = [c for c in DIMENSIONS if c in table.columns and (column(table, c) > 0).all()]
-    return [c for c in known if table[c].n_unique() > 1]
+    known = [c for c in DIMENSIONS if table.has(c) and (table.numbers(c) > 0).all()]
+    return [c for c in known if table.distinct(c) > 1]

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from ligr_jax.config import unescape
 from ligr_jax.runs.columns import config_column
-from ligr_jax.runs.table import shapes
 from ligr_jax.scaling.fit import Law
 from ligr_jax.scaling.report.figures import Series
 from ligr_jax.scaling.report.study import Study
@@ -60,9 +59,9 @@ def arm_words(arm: str) -> str:
 
 def shape_words(study: Study) -> list[str]:
     """Return T, depth and width of every run of the table, as "T64 L2 D32"."""
-    known = [c for c in LETTERS if c in study.table.columns]
-    rows = study.table.select(known).iter_rows() if known else [()] * len(study.table)
-    return [" ".join(f"{LETTERS[c]}{v}" for c, v in zip(known, row)) for row in rows]
+    known = [c for c in LETTERS if study.table.has(c)]
+    rows = study.table.rows()
+    return [" ".join(f"{LETTERS[c]}{row[c]}" for c in known) for row in rows]
 
 
 def facts(study: Study, runs: Iterable[int], axis: str, law: Law | None = None) -> str:
@@ -75,7 +74,7 @@ def facts(study: Study, runs: Iterable[int], axis: str, law: Law | None = None) 
         law: a law drawn in the figure; None if there is none.
     """
     rows = sorted(set(runs))
-    shape_of_run = shapes(study.table)
+    shape_of_run = study.table.shapes()
     count = Counter(shape_of_run[i] for i in rows)
     least = min(count.values())
     most = max(count.values())
@@ -97,7 +96,7 @@ def runs_of(series: Sequence[Series]) -> list[int]:
 
 def points(study: Study, series: Sequence[Series]) -> pl.DataFrame:
     """Return the points of a figure as a table: run, series, x, y."""
-    names = study.table["run"].to_list()
+    names = study.table.names
     rows = [
         {"run": names[i], "series": s.name, "x": float(x), "y": float(y)}
         for s in series

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.runs.table import Runs, column
+from ligr_jax.runs.run_table import RunTable
+from ligr_jax.runs.table import Runs
 from ligr_jax.scaling.fit import LeftOut, fit_power, leave_out_largest, score
 from ligr_jax.scaling.fit.registered import read_registered
 from ligr_jax.scaling.report.arms import sampling, subset
@@ -30,7 +30,7 @@ class Forecast(NamedTuple):
 
 
 def left_out(
-    table: pl.DataFrame, arms: Sequence[str], metric: str, axis: str, resamples: int
+    table: RunTable, arms: Sequence[str], metric: str, axis: str, resamples: int
 ) -> list[Forecast]:
     """Fit each architecture without its largest budget, then without two, and predict those."""
     forecasts = []
@@ -40,8 +40,8 @@ def left_out(
             try:
                 outcomes = leave_out_largest(
                     fit_power,
-                    column(part, axis),
-                    column(part, metric),
+                    part.numbers(axis),
+                    part.numbers(metric),
                     k,
                     **sampling(part, resamples),
                 )
@@ -77,20 +77,18 @@ def registered(runs: Runs, metric: str) -> list[Forecast]:
         written = read_registered(path)
         name = written["metric"] if written.get("metric") in runs.table.columns else metric
         when = f"written {written.get('registered', 'before')}"
-        for run, observed in _outcomes(runs.table, written, name):
+        for run, observed in _outcomes(RunTable(runs.table), written, name):
             outcome = replace(score(path, observed), run=run)
             forecasts.append(Forecast(arm="", how=when, outcome=outcome, beforehand=True))
     return forecasts
 
 
-def _outcomes(
-    table: pl.DataFrame, written: dict[str, Any], metric: str
-) -> Iterator[tuple[str, float]]:
+def _outcomes(table: RunTable, written: dict[str, Any], metric: str) -> Iterator[tuple[str, float]]:
     """Yield the finished runs that the prediction is about, with their metric."""
-    y = column(table, metric)
-    compute = column(table, "flops_model")
-    is_named = written.get("run") in set(table["run"])
-    for run, value, flops in zip(table["run"], y, compute):
+    y = table.numbers(metric)
+    compute = table.flops_model
+    is_named = written.get("run") in table.names
+    for run, value, flops in zip(table.names, y, compute):
         near = written.get("compute") and abs(flops / written["compute"] - 1) < SAME_BUDGET
         if np.isfinite(value) and (run == written.get("run") if is_named else near):
             yield run, float(value)

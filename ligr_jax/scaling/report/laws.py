@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.runs.table import SEPARATOR, column, shapes
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.fit import Law, fit_line, fit_power, fit_saturating
 from ligr_jax.scaling.report.arms import sampling, subset
 from ligr_jax.scaling.report.budgets import iso_flop_grid
@@ -31,7 +30,7 @@ class Laws(NamedTuple):
     reasons: dict[str, str]
 
 
-def ladder(table: pl.DataFrame, arms: Sequence[str], axis: str) -> list[int]:
+def ladder(table: RunTable, arms: Sequence[str], axis: str) -> list[int]:
     """Return the row numbers of the runs that laws in compute are fitted to.
 
     For each architecture this is one sweep: preferably one of at least five runs in which several
@@ -40,23 +39,23 @@ def ladder(table: pl.DataFrame, arms: Sequence[str], axis: str) -> list[int]:
     because a law through them would describe the choice of those runs.
     """
     selected: list[int] = []
-    shape_of_run = shapes(table)
+    shape_of_run = table.shapes()
     for arm in dict.fromkeys(arms):
         parts: dict[str, list[int]] = {}
-        for i, (a, sweeps) in enumerate(zip(arms, table["sweeps"])):
-            for sweep in sweeps.split(SEPARATOR) if a == arm else ():
+        for i, (a, sweeps) in enumerate(zip(arms, table.sweeps)):
+            for sweep in sweeps if a == arm else ():
                 parts.setdefault(sweep, []).append(i)
-        order = {sweep: _ladder_rank(table[rows], axis) for sweep, rows in parts.items()}
+        order = {sweep: _ladder_rank(table.take(rows), axis) for sweep, rows in parts.items()}
         best = max(order, key=lambda sweep: order[sweep])
         chosen = {shape_of_run[i] for i in parts[best]}
         selected += [i for i, a in enumerate(arms) if a == arm and shape_of_run[i] in chosen]
     return sorted(selected)
 
 
-def _ladder_rank(table: pl.DataFrame, axis: str) -> tuple[bool, bool, float]:
+def _ladder_rank(table: RunTable, axis: str) -> tuple[bool, bool, float]:
     """Return a sort key: enough runs, several dimensions vary and no iso-FLOP grid, log range."""
-    varying = [c for c in DIMENSIONS if c in table.columns and table[c].n_unique() > 1]
-    compute = column(table, axis)
+    varying = [c for c in DIMENSIONS if table.has(c) and table.distinct(c) > 1]
+    compute = table.numbers(axis)
     compute = compute[compute > 0]
     span = float(np.ptp(np.log(compute))) if len(compute) else 0.0
     together = len(varying) > 1 and iso_flop_grid(table, axis) is None
@@ -64,7 +63,7 @@ def _ladder_rank(table: pl.DataFrame, axis: str) -> tuple[bool, bool, float]:
 
 
 def fit_laws(
-    table: pl.DataFrame,
+    table: RunTable,
     arms: Sequence[str],
     metric: str,
     axis: str,
@@ -93,11 +92,11 @@ def fit_laws(
             runs = f"{len(part)} usable run{'s' * (len(part) != 1)}"
             laws.reasons[arm] = f"{runs}, too few for a law; {FEWEST} are needed"
             continue
-        c = column(part, axis)
-        y = column(part, metric)
+        c = part.numbers(axis)
+        y = part.numbers(metric)
         options = sampling(part, resamples)
         try:
-            laws.auc[arm] = {a: fit_line(c, column(part, a), **options) for a in aucs}
+            laws.auc[arm] = {a: fit_line(c, part.numbers(a), **options) for a in aucs}
             laws.ceiling[arm] = _ceilings(part, axis, aucs, options)
             laws.power[arm] = {"free": fit_power(c, y, **options)}
             if oracle is not None and oracle < y.min():
@@ -108,23 +107,23 @@ def fit_laws(
 
 
 def _ceilings(
-    table: pl.DataFrame, axis: str, aucs: Sequence[str], options: dict[str, Any]
+    table: RunTable, axis: str, aucs: Sequence[str], options: dict[str, Any]
 ) -> dict[str, Law]:
     curves = {}
     for name in aucs:
         try:
-            curves[name] = fit_saturating(column(table, axis), column(table, name), **options)
+            curves[name] = fit_saturating(table.numbers(axis), table.numbers(name), **options)
         except BadInput:  # AUC does not rise with compute; the slope of its line shows that
             continue
     return curves
 
 
-def auc_columns(table: pl.DataFrame, split: str) -> list[str]:
+def auc_columns(table: RunTable, split: str) -> list[str]:
     """Return AUC columns of up to three actions that every run has, preferred actions first."""
     columns = [
         c
         for c in table.columns
         if c.startswith(f"{split}/") and c.endswith("/auc") and c.count("/") == 2
     ]
-    complete = [c for c in columns if np.isfinite(column(table, c)).all()]
+    complete = [c for c in columns if np.isfinite(table.numbers(c)).all()]
     return sorted(complete, key=lambda c: (c.split("/")[1] not in PREFERRED, complete.index(c)))[:3]

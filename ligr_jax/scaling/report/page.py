@@ -8,8 +8,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from ligr_jax.runs.columns import config_column, config_field, is_config_column
-from ligr_jax.runs.table import varied
+from ligr_jax.runs.columns import config_column, config_field
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.report import tables
 from ligr_jax.scaling.report.drawn import Drawn, action_of, arm_words
 from ligr_jax.scaling.report.html import cell, engineering, names, sentence, table
@@ -160,11 +160,11 @@ def _notices(study: Study) -> Iterable[str]:
 def _data(study: Study) -> str:
     """Return, as JSON, what the page shows of a selected run, in the order of the run numbers."""
     table = study.table
-    seeds = [c for c in table.columns if is_config_column(c) and c.endswith(".seed")]
-    differing = [*varied(table), *(c for c in seeds if table[c].n_unique() > 1)]
-    shown = {c: t for c, t in (LARGE | {study.metric: "NE"}).items() if c in study.table.columns}
+    seeds = [c for c in table.settings if c.endswith(".seed")]
+    differing = [*table.varied(), *(c for c in seeds if table.distinct(c) > 1)]
+    shown = {c: t for c, t in (LARGE | {study.metric: "NE"}).items() if table.has(c)}
     shown |= {c: f"AUC {action_of(c)}" for c in study.aucs}
-    shown |= {c: "seconds" for c in ("seconds",) if c in study.table.columns}
+    shown |= {c: "seconds" for c in ("seconds",) if table.has(c)}
     rows = [
         {
             "run": row["run"],
@@ -172,7 +172,7 @@ def _data(study: Study) -> str:
             "values": {t: _short(row[c], c in LARGE) for c, t in shown.items()},
             "config": {config_field(c): row[c] for c in differing},
         }
-        for row in study.table.iter_rows(named=True)
+        for row in table.rows()
     ]
     return json.dumps(rows, default=str).replace("<", "\\u003c")
 
@@ -185,26 +185,26 @@ def _short(value: Any, large: bool) -> str | None:
 
 def _runs(study: Study) -> str:
     """Return the sortable table of all finished runs, below the configuration common to all."""
-    runs = study.runs.table
-    arms = dict(zip(study.table["run"], study.arms))
-    columns = {c: t for c, t in (SHAPE | LARGE).items() if c in runs.columns}
+    runs = RunTable(study.runs.table)
+    arms = dict(zip(study.table.names, study.arms))
+    columns = {c: t for c, t in (SHAPE | LARGE).items() if runs.has(c)}
     columns |= {study.metric: "NE"}
     columns |= {
         c: f"AUC {action_of(c)}"
         for c in runs.columns
         if c.startswith(f"{study.split}/") and c.endswith("/auc") and c.count("/") == 2
     }
-    columns |= {c: c for c in ("seconds",) if c in runs.columns}
-    words = {"run": "run"} | ({"sweep": "sweep"} if runs["sweep"].n_unique() > 1 else {})
+    columns |= {c: c for c in ("seconds",) if runs.has(c)}
+    words = {"run": "run"} | ({"sweep": "sweep"} if len(set(runs.first_sweeps)) > 1 else {})
     words |= {"arm": "architecture"} if any(study.arms) else {}
     head = "".join(
         f'<th scope="col" aria-sort="none" data-kind="{"text" if c in words else "number"}">'
         f'<button type="button">{escape(t)}</button></th>'
         for c, t in (words | columns).items()
     )
-    differing = [c for c in runs.columns if is_config_column(c) and runs[c].n_unique() > 1]
+    differing = [c for c in runs.settings if runs.distinct(c) > 1]
     body = []
-    for row in runs.iter_rows(named=True):
+    for row in runs.rows():
         suspect = row["run"] in study.suspect
         name = escape(row["run"]) + (" (suspected leak)" if suspect else "")
         config = _config({c: row[c] for c in differing})
@@ -215,7 +215,7 @@ def _runs(study: Study) -> str:
         cells += [cell(row[c], c in LARGE) for c in columns]
         kind = ' class="suspect"' if suspect else ""
         body.append(f"<tr{kind}>{''.join(cells)}</tr>")
-    same = {c: runs[c][0] for c in runs.columns if is_config_column(c) and c not in differing}
+    same = {c: runs.frame[c][0] for c in runs.settings if c not in differing}
     shared = (
         f"<details><summary>Configuration that is the same in every run ({len(same)})</summary>"
         f"{_config(same)}</details>"

@@ -9,7 +9,6 @@ import polars as pl
 from ligr_jax.config import file_name
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.rows import DamagedRows, read_rows
-from ligr_jax.runs.table import column
 from ligr_jax.scaling.direction import lower_is_better
 from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report import figures
@@ -33,7 +32,7 @@ from ligr_jax.scaling.report.style import power_of_ten
 
 def panels(study: Study) -> Iterator[Drawn]:
     """Yield all figures of the study, in the order of the page."""
-    if study.table.is_empty():
+    if not len(study.table):
         return
     for axis in study.axes:
         yield _metric(study, axis, study.metric)
@@ -52,8 +51,8 @@ def _metric(study: Study, axis: str, metric: str) -> Drawn:
     """Draw NE, or the AUC of one action, of every architecture against compute."""
     laws = study.laws[axis]
     is_auc = metric != study.metric
-    y = column(study.table, metric)
-    c = column(study.table, axis)
+    y = study.table.numbers(metric)
+    c = study.table.numbers(axis)
     series = []
     law = None
     for arm in study.order:
@@ -91,7 +90,7 @@ def _metric(study: Study, axis: str, metric: str) -> Drawn:
         else " No law was fitted."
     )
     if len(study.ladder) < len(study.table):
-        sweeps = study.table[list(study.ladder)]["sweep"].unique().sort()
+        sweeps = sorted(set(study.table.take(study.ladder).first_sweeps))
         caption += (
             f" Shown are the runs of the ladder ({', '.join(sweeps)}), to which laws are fitted; "
             "the table at the end lists all runs."
@@ -110,12 +109,12 @@ def _dimensions(study: Study) -> Iterator[Drawn]:
     """Draw the runs that vary one dimension alone, on two compute axes."""
     apart = lines(study.table)
     for axis in study.axes[:2] if apart else ():
-        c = column(study.table, axis)
-        y = column(study.table, study.metric)
+        c = study.table.numbers(axis)
+        y = study.table.numbers(study.metric)
         series = []
         for line in apart:
             rows = [i for i in line.rows if c[i] > 0]
-            value = column(study.table[rows], SETTINGS[line.dimension])
+            value = study.table.take(rows).numbers(SETTINGS[line.dimension])
             series.append(Series(name=line.dimension, x=c[rows], y=y[rows], runs=rows, order=value))
         series = [s for s in series if len(s.x)]
         if not series:
@@ -136,7 +135,7 @@ def _dimensions(study: Study) -> Iterator[Drawn]:
 
 def _iso_flop(study: Study, arm: str, grid: Any, fit: Any) -> Iterator[Drawn]:
     """Draw the iso-FLOP curves of one architecture, and the law through their minima."""
-    y = column(study.table, study.metric)
+    y = study.table.numbers(study.metric)
     series = []
     for budget in fit.budgets:
         in_budget = np.isclose(grid.budget, budget.compute)
@@ -175,8 +174,8 @@ def _iso_flop(study: Study, arm: str, grid: Any, fit: Any) -> Iterator[Drawn]:
 
 def _frontier(study: Study) -> Drawn:
     """Draw all runs and the frontier of the best run at each compute."""
-    c = column(study.table, study.axis)
-    y = column(study.table, study.metric)
+    c = study.table.numbers(study.axis)
+    y = study.table.numbers(study.metric)
     rows = [i for i in range(len(c)) if c[i] > 0]
     best = frontier(c, y)
     words = shape_words(study)
@@ -206,7 +205,7 @@ def _training(study: Study) -> Iterator[Drawn]:
     curves: list[tuple[int, np.ndarray, np.ndarray]] = []
     rows: list[dict[str, Any]] = []
     drawn: list[int] = []
-    for i, (run, arm) in enumerate(zip(study.table["run"], study.arms)):
+    for i, (run, arm) in enumerate(zip(study.table.names, study.arms)):
         if run not in study.runs.directories:
             continue
         try:

@@ -6,13 +6,13 @@ Runs suspected of a leak (`beats_oracle`) and diverged runs are shown but never 
 from dataclasses import dataclass, replace
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.rows import DamagedRows, read_rows
-from ligr_jax.runs.table import Runs, column
+from ligr_jax.runs.run_table import RunTable
+from ligr_jax.runs.table import Runs
 from ligr_jax.scaling.fit import Comparison, IsoFlop, Law, Noise
 from ligr_jax.scaling.missing import DIVERGED, runs_without_metric
 from ligr_jax.scaling.report.arms import architectures, subset
@@ -55,7 +55,7 @@ class Study:
     """
 
     runs: Runs
-    table: pl.DataFrame
+    table: RunTable
     arms: tuple[str, ...]
     metric: str
     axes: tuple[str, ...]
@@ -85,7 +85,7 @@ class Study:
     @property
     def leader(self) -> str:
         """The architecture of the best run."""
-        return self.arms[int(np.argmin(column(self.table, self.metric)))] if self.arms else ""
+        return self.arms[int(np.argmin(self.table.numbers(self.metric)))] if self.arms else ""
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -116,25 +116,23 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
             f"{runs.name}: no finished runs ({len(runs.unfinished)} unfinished, "
             f"{len(runs.failed)} failed)"
         )
-    runs = replace(runs, table=_with_device_seconds(runs.table))
-    table = runs.table
+    table = RunTable(runs.table).with_device_seconds()
+    runs = replace(runs, table=table.frame)
     metric = "validation/ne"
-    if metric not in table.columns and "test/ne" in table.columns:
+    if not table.has(metric) and table.has("test/ne"):
         metric = "test/ne"
 
     # Runs that would spoil a fit: a run better than the oracle has seen the label, and a diverged
     # run has no metric. The page still lists them.
-    leaks = np.zeros(len(table), bool)
-    if "beats_oracle" in table.columns:
-        leaks = table["beats_oracle"].cast(pl.Boolean).fill_null(False).to_numpy()
-    lost = ~np.isfinite(column(table, metric)) & ~leaks
-    without = runs_without_metric(table, metric, lost)
+    leaks = table.leaks
+    lost = ~np.isfinite(table.numbers(metric)) & ~leaks
+    without = runs_without_metric(table.where(lost), metric)
     diverged = without.pop(DIVERGED, ())
     missing_notes = [f"No {metric}: {why}: {', '.join(runs)}" for why, runs in without.items()]
-    kept = table.filter(~(leaks | lost))
-    names = table["run"].to_numpy()
+    kept = table.where(~(leaks | lost))
+    suspect = table.where(leaks).names
     oracle, oracle_notes = _oracle(kept, metric)
-    axes = [a for a in AXES if a in table.columns and (np.nan_to_num(column(table, a)) > 0).any()]
+    axes = [a for a in AXES if table.has(a) and (np.nan_to_num(table.numbers(a)) > 0).any()]
     if not axes:
         raise BadInput(f"{runs.name}: the runs have none of the compute columns {', '.join(AXES)}")
     arms = architectures(kept)
@@ -143,7 +141,7 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
     # Laws in compute and comparisons use the ladder only: other sweeps spend compute on one
     # dimension, or vary the size at fixed compute, and would bend the law.
     rows = ladder(kept, arms, axes[0])
-    rungs = kept[rows]
+    rungs = kept.take(rows)
     rung_arms = [arms[i] for i in rows]
     compared, comparison_notes = comparisons(rungs, rung_arms, metric, axes[0], resamples)
 
@@ -167,7 +165,7 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
         axes=tuple(axes),
         aucs=tuple(aucs),
         oracle=oracle,
-        suspect=tuple(names[leaks]),
+        suspect=suspect,
         diverged=tuple(diverged),
         notes=tuple(dict.fromkeys(notes)),  # without duplicates, in order
         ladder=tuple(rows),
@@ -189,20 +187,12 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
     )
 
 
-def _with_device_seconds(table: pl.DataFrame) -> pl.DataFrame:
-    """Add the column device_seconds if the table has seconds."""
-    if "seconds" not in table.columns or "device_seconds" in table.columns:
-        return table
-    devices = column(table, "devices") if "devices" in table.columns else np.ones(len(table))
-    return table.with_columns(device_seconds=column(table, "seconds") * devices)
-
-
-def _oracle(table: pl.DataFrame, metric: str) -> tuple[float | None, list[str]]:
+def _oracle(table: RunTable, metric: str) -> tuple[float | None, list[str]]:
     """Return the oracle's metric, and a note if runs were evaluated on different data."""
-    if f"oracle/{metric}" not in table.columns:
+    oracle = table.oracle(metric)
+    if oracle is None:
         return None, []
-    values = column(table, f"oracle/{metric}")
-    values = values[np.isfinite(values)]
+    values = oracle[np.isfinite(oracle)]
     if not len(values):
         return None, []
     notes = []
@@ -226,12 +216,12 @@ def _damaged_rows(runs: Runs) -> list[str]:
     return notes
 
 
-def _mixed_devices(table: pl.DataFrame) -> list[str]:
+def _mixed_devices(table: RunTable) -> list[str]:
     """Return a note if the runs were trained on different devices."""
-    kinds = table["device"].drop_nulls().unique().sort().to_list() if "device" in table else []
+    kinds = table.device_kinds
     if len(kinds) < 2:
         return []
     return [
-        f"runs were trained on different devices ({', '.join(map(str, kinds))}): device_seconds is "
+        f"runs were trained on different devices ({', '.join(kinds)}): device_seconds is "
         "not comparable between them"
     ]

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from ligr_jax.runs.table import column
 from ligr_jax.scaling.fit import CONFIDENCE, Law
 from ligr_jax.scaling.report.budgets import frontier
 from ligr_jax.scaling.report.dimensions import CHEAP
@@ -89,10 +88,10 @@ def gains_table(study: Study) -> str:
 
 def frontier_table(study: Study) -> str:
     """Return the table of the runs on the frontier."""
-    c = column(study.table, study.axis)
-    y = column(study.table, study.metric)
+    c = study.table.numbers(study.axis)
+    y = study.table.numbers(study.metric)
     words = shape_words(study)
-    names = study.table["run"].to_list()
+    names = study.table.names
     head = ("run", "architecture", "shape", "compute", metric_words(study.metric))
     rows = [
         [names[i], arm_words(study.arms[i]), words[i], engineering(float(c[i])), f"{y[i]:.4f}"]

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from ligr_jax.runs.table import column
 from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report.dimensions import Gains
 from ligr_jax.scaling.report.drawn import arm_words, metric_words
@@ -118,11 +117,11 @@ def _law(study: Study) -> str:
 
 
 def _best(study: Study) -> str:
-    y = column(study.table, study.metric)
+    y = study.table.numbers(study.metric)
     if not len(y):
         return "no usable run to compare with an oracle"
     best = int(np.argmin(y))
-    name = f"best run {study.table['run'][best]} has {metric_words(study.metric)} {y[best]:.4f}"
+    name = f"best run {study.table.names[best]} has {metric_words(study.metric)} {y[best]:.4f}"
     if study.oracle is None:
         return f"{name}; the best possible value is unknown, as the data has no true probabilities"
     gap = y[best] - study.oracle
