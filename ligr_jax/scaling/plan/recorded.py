@@ -15,14 +15,40 @@ _WORK = ("flops_model", "impressions", "targets")
 
 
 @dataclass(frozen=True)
+class RecordedRun:
+    """Configuration and work of a finished run.
+
+    Attributes:
+        name: name of the run.
+        config: its configuration.
+        flops_model: training FLOPs, counted.
+        impressions: impressions that were read.
+        targets: impressions that were trained on.
+        packing: fraction of a row that is not padding.
+        seconds: seconds of training; None if not recorded.
+        devices: number of devices; None if not recorded.
+        device: kind of the devices; "" if not recorded.
+    """
+
+    name: str
+    config: Config
+    flops_model: float
+    impressions: float
+    targets: float
+    packing: float
+    seconds: float | None
+    devices: int | None
+    device: str
+
+
+@dataclass(frozen=True)
 class RecordedRuns:
-    """Rows of the table of runs and their configurations, in order of compute.
+    """Finished runs in order of compute.
 
     `best` is the configuration of the largest run on the frontier, which a plan starts from.
     """
 
-    rows: tuple[dict[str, Any], ...]
-    configs: tuple[Config, ...]
+    runs: tuple[RecordedRun, ...]
     best: Config
 
 
@@ -32,16 +58,14 @@ def recorded(table: RunTable, rule: GrowthRule) -> RecordedRuns | None:
     Raises:
         ConfigError: a recorded configuration is invalid.
     """
-    rows = []
-    configs = []
+    runs = []
     best = None
     for row in table.sort(rule.axis).rows():
         config = config_of(row)
         if config and all(row.get(name) for name in _WORK):
-            rows.append(row)
-            configs.append(config)
-            best = config if row["run"] == rule.frontier[-1] else best
-    return RecordedRuns(rows=tuple(rows), configs=tuple(configs), best=best) if best else None
+            runs.append(_run_of(row, config))
+            best = config if runs[-1].name == rule.frontier[-1] else best
+    return RecordedRuns(runs=tuple(runs), best=best) if best else None
 
 
 def config_of(row: Mapping[str, Any]) -> Config | None:
@@ -67,3 +91,17 @@ def config_of(row: Mapping[str, Any]) -> Config | None:
         if name in known
     }
     return override(blank, [f"{name}={value_text(v)}" for name, v in given.items()])
+
+
+def _run_of(row: Mapping[str, Any], config: Config) -> RecordedRun:
+    return RecordedRun(
+        name=row["run"],
+        config=config,
+        flops_model=row["flops_model"],
+        impressions=row["impressions"],
+        targets=row["targets"],
+        packing=row.get("packing") or 1.0,
+        seconds=row.get("seconds"),
+        devices=row.get("devices"),
+        device=str(row.get("device") or ""),
+    )

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ligr_jax.config import Config
 from ligr_jax.cost.devices import Device, device_name
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
+from ligr_jax.scaling.plan.recorded import RecordedRun
 from ligr_jax.scaling.plan.work import AttentionPairs, per_impression
 
 ASSUMED_SHARE = 0.3  # fraction of a device's peak, if no run was measured on it
@@ -58,16 +58,15 @@ class Speed:
     assumed: bool = True
 
 
-def data_size(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config], data: Path) -> DataSize:
+def data_size(runs: Sequence[RecordedRun], data: Path) -> DataSize:
     """Return the amount of training data, from the manifest or from runs that read all data."""
     lengths = {
-        c.data.seq_len: (r["impressions"] / r["targets"], r.get("packing") or 1.0)
-        for r, c in zip(rows, configs)
+        run.config.data.seq_len: (run.impressions / run.targets, run.packing) for run in runs
     }
     try:
         manifest = load_manifest(data)
         how = f"{data}/manifest.json"
-        digest = configs[-1].data.digest
+        digest = runs[-1].config.data.digest
         if manifest.digest != digest:
             how += f", digest {manifest.digest}; the runs had {digest}: other data or release"
         return DataSize(
@@ -77,9 +76,9 @@ def data_size(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config], data
         pass
     # Runs limited by epochs, not by steps, show the size of the data.
     sizes = [
-        r["targets"] / (c.train.epochs * c.data.fraction)
-        for r, c in zip(rows, configs)
-        if not c.train.steps
+        run.targets / (run.config.train.epochs * run.config.data.fraction)
+        for run in runs
+        if not run.config.train.steps
     ]
     if not sizes:
         return DataSize(
@@ -139,28 +138,24 @@ def with_steps(config: Config, steps: int) -> Config:
     )
 
 
-def speed(
-    rows: Sequence[Mapping[str, Any]], name: str, device: Device, share: float | None
-) -> Speed:
+def speed(runs: Sequence[RecordedRun], name: str, device: Device, share: float | None) -> Speed:
     """Return the training speed on a device.
 
     Args:
-        rows: runs in order of compute; the largest one measured on the device is used.
+        runs: runs in order of compute; the largest one measured on the device is used.
         name: name of the device.
         device: the device.
         share: fraction of the peak; None: measured, or `ASSUMED_SHARE` if no run was measured.
     """
-    needed = ("flops_model", "seconds", "devices", "device")
     measured = [
-        r
-        for r in rows
-        if all(r.get(k) for k in needed) and r["seconds"] > 0 and device_name(r["device"]) == name
+        (run, run.seconds * run.devices)
+        for run in runs
+        if run.devices and run.seconds and run.seconds > 0 and device_name(run.device) == name
     ]
     if share is not None or not measured:
         fraction = ASSUMED_SHARE if share is None else share
         why = "from --mfu" if share is not None else f"assumed: no run was measured on {name}"
         return Speed(flops=fraction * device.flops, how=f"{fraction:.0%} of the peak, {why}")
-    run = measured[-1]
-    rate = run["flops_model"] / (run["seconds"] * run["devices"])
-    how = f"speed of run {run['run']} on {run['devices']} x {run['device']}"
-    return Speed(flops=rate, how=how, assumed=False)
+    run, device_seconds = measured[-1]
+    how = f"speed of run {run.name} on {run.devices} x {run.device}"
+    return Speed(flops=run.flops_model / device_seconds, how=how, assumed=False)

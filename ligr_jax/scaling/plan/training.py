@@ -1,6 +1,6 @@
 """Steps, memory, time and command of a planned run, and its serving latency."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import Law
 from ligr_jax.scaling.plan.command import train_words
 from ligr_jax.scaling.plan.device_memory import DeviceMemory, fit_in_memory
-from ligr_jax.scaling.plan.recorded import RecordedRuns
+from ligr_jax.scaling.plan.recorded import RecordedRun, RecordedRuns
 from ligr_jax.scaling.plan.request import PlanRequest
 from ligr_jax.scaling.plan.rule import DERIVED, GrowthRule
 from ligr_jax.scaling.plan.shape import usable
@@ -79,10 +79,10 @@ def train_plan(
             is too small for ten steps.
     """
     # The device of the largest run, unless the request names another one.
-    last = record.rows[-1]
-    device_of_runs = device_name(str(last.get("device")))
+    last = record.runs[-1]
+    device_of_runs = device_name(last.device)
     name = request.device or device_of_runs or "cpu"
-    devices = request.devices or (int(last.get("devices") or 1) if name == device_of_runs else 1)
+    devices = request.devices or (int(last.devices or 1) if name == device_of_runs else 1)
     machine = find_device(name)
     device = machine
     if name == "cpu":  # simulated CPU devices share the machine
@@ -105,11 +105,11 @@ def train_plan(
 
     # Steps come before memory, because options that save memory do not change the FLOPs counted.
     data = request.data or Path(record.best.data.dir)
-    pairs = measured_pairs(record.rows, record.configs)
-    size = data_size(record.rows, record.configs, data)
+    pairs = measured_pairs(record.runs)
+    size = data_size(record.runs, data)
     steps = steps_for(config, request.axis, request.flops, pairs, size)
     memory = fit_in_memory(with_steps(config, steps.steps), device, devices)
-    training_speed = speed(record.rows, name, device, request.share)
+    training_speed = speed(record.runs, name, device, request.share)
     seconds = steps.axes["flops_model"] / (devices * training_speed.flops)
     return TrainingPlan(
         config=memory.config,
@@ -124,7 +124,7 @@ def train_plan(
         words=tuple(train_words(memory.config, data, _planned(memory.config, rule))),
         warnings=(
             *_moved(data),
-            *_warnings(steps, memory, training_speed, seconds, pairs, record.configs),
+            *_warnings(steps, memory, training_speed, seconds, pairs, record.runs),
         ),
     )
 
@@ -186,7 +186,7 @@ def _warnings(
     training_speed: Speed,
     seconds: float,
     pairs: AttentionPairs,
-    configs: tuple[Config, ...],
+    runs: Sequence[RecordedRun],
 ) -> list[str]:
     """Return warnings about extrapolated pairs, memory, repeated data, short steps, few steps."""
     warnings = []
@@ -199,7 +199,8 @@ def _warnings(
         )
     if not memory.fits:
         warnings.append("the run does not fit into the memory of the devices: add devices")
-    most = max((c.train.epochs for c in configs if not c.train.steps), default=1.0)
+    trained = [run.config.train for run in runs]
+    most = max((train.epochs for train in trained if not train.steps), default=1.0)
     if steps.epochs and steps.epochs > 1.01 * max(most, 1.0):
         warnings.append(
             f"the data is read {steps.epochs:.1f} times, but at most {most:.3g} times in the runs: "

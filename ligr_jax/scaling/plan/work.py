@@ -1,13 +1,13 @@
 """Compute per impression at any sequence length, measured in finished runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
 
-from ligr_jax.config import Config, ModelConfig
+from ligr_jax.config import ModelConfig
+from ligr_jax.scaling.plan.recorded import RecordedRun
 
 _OWN = 3.0  # pairs every impression has: item to itself, action to itself and to its item
 
@@ -38,7 +38,7 @@ class AttentionPairs:
         return float(np.exp(log)) * seq_len / nearest
 
 
-def measured_pairs(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config]) -> AttentionPairs:
+def measured_pairs(runs: Sequence[RecordedRun]) -> AttentionPairs:
     """Derive the attention pairs per impression from the counted FLOPs of finished runs.
 
     `flops_model` per impression, minus the matrix products with weights, is
@@ -46,14 +46,14 @@ def measured_pairs(rows: Sequence[Mapping[str, Any]], configs: Sequence[Config])
     h = 3 + c T^q. Given s, each run has one h, and the result is the mean of h per T.
 
     Args:
-        rows: runs with `flops_model` and `impressions`.
-        configs: configurations of the same runs.
+        runs: finished runs.
     """
     from ligr_jax.cost.flops import forward_flops
     from ligr_jax.nn.work import Work
 
+    configs = [run.config for run in runs]
     linear = [sum(forward_flops(c.model, Work(1.0)).values()) for c in configs]
-    total = np.array([r["flops_model"] / (3 * r["impressions"]) for r in rows])
+    total = np.array([run.flops_model / (3 * run.impressions) for run in runs])
     pairs = (total - linear) / np.array([4 * c.model.width for c in configs])
     length = np.array([c.data.seq_len for c in configs], float)
     depth = np.array([c.model.depth for c in configs], float)
