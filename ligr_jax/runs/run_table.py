@@ -58,7 +58,7 @@ class RunTable:
         return tuple(tuple(names.split(SEPARATOR)) for names in self.frame["sweeps"])
 
     @property
-    def architectures(self) -> tuple[str, ...] | None:
+    def named_architectures(self) -> tuple[str, ...] | None:
         """Architecture of each run as the table names it; None without that column."""
         return tuple(map(str, self.frame["architecture"])) if self.has("architecture") else None
 

@@ -40,6 +40,7 @@ def runs_without_metric(table: RunTable, metric: str) -> dict[str, Sequence[str]
         metric: column of the metric, e.g. "validation/ne".
     """
     by_reason: dict[str, list[str]] = {}
-    for row in table.where(~np.isfinite(table.numbers(metric))).rows():
-        by_reason.setdefault(why_missing(row, metric), []).append(row["run"])
+    without = table.where(~np.isfinite(table.numbers(metric)))
+    for name, row in zip(without.names, without.rows()):
+        by_reason.setdefault(why_missing(row, metric), []).append(name)
     return dict(by_reason)

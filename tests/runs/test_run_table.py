@@ -46,7 +46,12 @@ def test_absent_columns_are_none_or_have_their_default() -> None:
     np.testing.assert_array_equal(BARE.leaks, [False, False])
     np.testing.assert_array_equal(BARE.with_device_seconds().numbers("device_seconds"), [1, 2])
     assert BARE.device_kinds == ()
-    absent = (BARE.architectures, BARE.estimated_seconds, BARE.actual_seconds, BARE.oracle("ne"))
+    absent = (
+        BARE.named_architectures,
+        BARE.estimated_seconds,
+        BARE.actual_seconds,
+        BARE.oracle("ne"),
+    )
     assert absent == (None,) * 4
     with pytest.raises(BadInput, match="no column 'flops_model'"):
         _ = BARE.flops_model

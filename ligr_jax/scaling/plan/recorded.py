@@ -60,11 +60,12 @@ def recorded(table: RunTable, rule: GrowthRule) -> RecordedRuns | None:
     """
     runs = []
     best = None
-    for row in table.sort(rule.axis).rows():
+    ordered = table.sort(rule.axis)
+    for name, row in zip(ordered.names, ordered.rows()):
         config = config_of(row)
         if config and all(row.get(name) for name in _WORK):
-            runs.append(_run_of(row, config))
-            best = config if runs[-1].name == rule.frontier[-1] else best
+            runs.append(_run_of(name, row, config))
+            best = config if name == rule.frontier[-1] else best
     return RecordedRuns(runs=tuple(runs), best=best) if best else None
 
 
@@ -93,9 +94,9 @@ def config_of(row: Mapping[str, Any]) -> Config | None:
     return override(blank, [f"{name}={value_text(v)}" for name, v in given.items()])
 
 
-def _run_of(row: Mapping[str, Any], config: Config) -> RecordedRun:
+def _run_of(name: str, row: Mapping[str, Any], config: Config) -> RecordedRun:
     return RecordedRun(
-        name=row["run"],
+        name=name,
         config=config,
         flops_model=row["flops_model"],
         impressions=row["impressions"],

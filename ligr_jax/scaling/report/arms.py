@@ -21,8 +21,8 @@ def architectures(table: RunTable) -> list[str]:
     the model that differ between runs (kind, gate, mask, ...; numeric settings are sizes); else,
     for a table without configuration columns, the sweep of the run.
     """
-    if table.architectures is not None:
-        named = list(table.architectures)
+    if table.named_architectures is not None:
+        named = list(table.named_architectures)
     elif table.settings:
         named = _settings(table, architecture_columns(table))
     else:

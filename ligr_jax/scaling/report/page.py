@@ -167,12 +167,12 @@ def _data(study: Study) -> str:
     shown |= {c: "seconds" for c in ("seconds",) if table.has(c)}
     rows = [
         {
-            "run": row["run"],
-            "sweep": row["sweep"],
+            "run": run,
+            "sweep": sweep,
             "values": {t: _short(row[c], c in LARGE) for c, t in shown.items()},
             "config": {config_field(c): row[c] for c in differing},
         }
-        for row in table.rows()
+        for run, sweep, row in zip(table.names, table.first_sweeps, table.rows())
     ]
     return json.dumps(rows, default=str).replace("<", "\\u003c")
 
@@ -204,14 +204,14 @@ def _runs(study: Study) -> str:
     )
     differing = [c for c in runs.settings if runs.distinct(c) > 1]
     body = []
-    for row in runs.rows():
-        suspect = row["run"] in study.suspect
-        name = escape(row["run"]) + (" (suspected leak)" if suspect else "")
+    for run, sweep, row in zip(runs.names, runs.first_sweeps, runs.rows()):
+        suspect = run in study.suspect
+        name = escape(run) + (" (suspected leak)" if suspect else "")
         config = _config({c: row[c] for c in differing})
         first = f"<details><summary>{name}</summary>{config}</details>" if config else name
-        cells = [f'<th scope="row" data-value="{escape(row["run"])}">{first}</th>']
-        cells += [cell(row["sweep"])] if "sweep" in words else []
-        cells += [cell(arms.get(row["run"], ""))] if "arm" in words else []
+        cells = [f'<th scope="row" data-value="{escape(run)}">{first}</th>']
+        cells += [cell(sweep)] if "sweep" in words else []
+        cells += [cell(arms.get(run, ""))] if "arm" in words else []
         cells += [cell(row[c], c in LARGE) for c in columns]
         kind = ' class="suspect"' if suspect else ""
         body.append(f"<tr{kind}>{''.join(cells)}</tr>")
