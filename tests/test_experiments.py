@@ -94,7 +94,7 @@ def test_the_documentation_shows_the_recorded_tables() -> None:
     from lib.docs import BLOCK, DOCS, filled
 
     pages = [path for path in sorted(DOCS.glob("*.md")) if BLOCK.search(path.read_text())]
-    assert [page.name for page in pages] == ["performance.md", "results.md"]
+    assert [page.name for page in pages] == ["performance.md", "public-points.md", "results.md"]
     for page in pages:
         text = page.read_text()
         assert text == filled(text), f"{page}: run make results"

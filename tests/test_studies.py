@@ -157,3 +157,108 @@ def test_incremental() -> None:
     incremental.add_differences(study, results)
     assert cells(study, "differences").count(NO_CHANGE) == 4
     require_recorded(study)
+
+
+def test_public_points() -> None:
+    """Made-up points with the effects of the published ones give the answers that were expected."""
+    import public_points as public
+
+    study = study_of("public_points")
+    tables = made_up_points()
+    marks = public.add_marks(study, tables, 40)
+    assert marks.agrees, marks.found
+    # Without one of the data sizes that the last epoch inverts, the answer is another.
+    fewer = {**tables, "srt_runs": tables["srt_runs"].filter(pl.col("D") > 1e5)}
+    assert not public.add_marks(study_of("public_points"), fewer, 40).agrees
+    factors = public.add_factors(study, tables, 40)
+    assert factors.agrees, factors.found
+    repeats = public.add_repeats(study, tables, 2)
+    assert repeats.found.startswith("loss: refused, the loss does not fall with N; 1 - NDCG@5: R_D")
+    curves = public.add_curves(study, tables, 200)
+    assert curves.agrees, curves.found
+    spread = public.add_spread(study, tables, 0)
+    assert spread.agrees, spread.found
+    ladder = public.add_ladder(study, tables, 40)
+    assert ladder.agrees, ladder.found
+    worse = pl.col("c4_loss") * pl.when(role="target").then(1.1).otherwise(1.0)
+    missed = {**tables, "olmo_ladder": tables["olmo_ladder"].with_columns(worse)}
+    found = public.add_ladder(study_of("public_points"), missed, 40).found
+    assert found.startswith("0 of 2 inside")
+    public.add_answers(study, [marks, factors, repeats, curves, spread, ladder])
+    assert cells(study, "answers").count("yes") == 5
+    require_recorded(study)
+
+
+def test_public_points_says_what_is_missing(tmp_path: Path) -> None:
+    import public_points as public
+
+    (tmp_path / "srt_runs.csv").write_text("run\n")
+    with pytest.raises(SystemExit, match=r"has no srt_marks.csv, .*docs/public-points.md lists"):
+        public.read_points(tmp_path)
+
+
+def made_up_points() -> dict[str, pl.DataFrame]:
+    """Return points with the effects that public_points.py expects of the published ones."""
+    rng = np.random.default_rng(0)
+
+    def noise(sd: float) -> float:
+        return float(rng.normal(0, sd))
+
+    srt_runs, srt_marks = [], []
+    for k, d in enumerate((1e5, 4e5, 8e5, 4e6, 8e6)):
+        for wider, deeper in [(i, j) for i in range(4) for j in range(3)]:
+            n = 1000 * 4**wider * 2**deeper
+            best = 4.2 - 0.05 * wider - 0.01 * deeper + noise(0.001)
+            ndcg = 0.04 + 0.02 * wider - 0.003 * deeper + noise(0.0005)
+            run = {"run": f"{d:g}/{wider}/{deeper}", "N": n, "D": int(d)}
+            run |= {"width": 32 * 2**wider, "layers": 2**deeper}
+            metrics = {"best_valid_loss": best, "last_valid_loss": best + 0.3 * wider * (k < 3)}
+            metrics |= {"best_valid_ndcg5": ndcg, "last_valid_ndcg5": ndcg}
+            srt_runs.append(run | metrics)
+            for epoch in (5, 15, 50):
+                seen = d * epoch
+                gap = 0.3 + n**-0.3 + seen**-0.1
+                loss = 4 + 0.01 * np.log(n) - 0.02 * np.log(seen)
+                marks = {"epoch": epoch, "D_seen": int(seen), "valid_ndcg5": 1 - gap}
+                srt_marks.append(run | marks | {"valid_loss": loss})
+    slopes = {  # change of click AUC and of the mean AUC per doubling of FLOPs
+        ("OneTrans", "width"): (0.0, 0.01),
+        ("OneTrans", "length"): (0.02, 0.01),
+        ("OneTrans", "depth"): (0.02, 0.01),
+        ("RankMixer", "width"): (0.0, 0.0),
+        ("RankMixer", "length"): (-0.02, -0.02),
+        ("RankMixer", "depth"): (0.0, 0.0),
+    }
+    wiggle = (0.001, -0.001, 0.0, 0.0, -0.001, 0.001)
+    scaling = [
+        {"model": model, "axis": axis, "token_dim": 32, "train_flops": 1e16 * 2.0**k}
+        | {
+            "test_is_click_auc": 0.8 + click * k + wiggle[k],
+            "test_auc_mean": 0.8 + mean * k + wiggle[k],
+            "test_logloss_sum": 1.0 + wiggle[k],
+        }
+        for (model, axis), (click, mean) in slopes.items()
+        for k in range(2 if (model, axis) == ("OneTrans", "depth") else 6)
+    ]
+    ranks = [
+        {"model": model, "group": group, "dataset": "KuaiRand_Video", "split": "test"}
+        | {"task": task, "auc": auc}
+        for task in ("is_click", "long_view", "is_like", "is_follow", "is_comment", "is_forward")
+        for model, group, auc in (
+            ("OneTrans", "main", 0.80),
+            ("OneTrans", "variant", 0.75),
+            ("EST", "main", 0.78),
+        )
+    ]
+    grid = [("ladder", n, m) for n in (2e8, 4e8, 6e8, 8e8, 1e9) for m in (0.5, 1, 2, 5, 10)]
+    grid += [("rerun", n, 1) for n in (2e8, 4e8, 6e8, 8e8, 1e9)]
+    grid += [("target", n, 25) for n in (2e9, 3e9)]
+    olmo, rng = [], np.random.default_rng(2)
+    for role, n, multiple in grid:
+        d = 20 * multiple * n
+        loss = (1.8 + 400 * n**-0.33 + 500 * d**-0.3) * (1 + noise(0.001))
+        row = {"role": role, "size": f"{n:g}", "chinchilla_multiple": float(multiple)}
+        olmo.append(row | {"N": n, "D": d, "flops": 6 * n * d, "c4_loss": loss})
+    tables = {"srt_runs": srt_runs, "srt_marks": srt_marks, "unirank_scaling": scaling}
+    tables |= {"unirank_metrics": ranks, "olmo_ladder": olmo}
+    return {name: pl.DataFrame(rows) for name, rows in tables.items()}
