@@ -1,11 +1,13 @@
 """Surface over parameters and data: known surfaces, global optima, coverage, bad input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, differential_evolution, minimize, minimize_scalar
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit import effective_data, fit_surface
+from ligr_jax.scaling.fit import FORMS, effective_data, fit_form, fit_surface
 from ligr_jax.scaling.fit.bootstrap import budgets, resample_levels
 from ligr_jax.scaling.fit.surface import _points
 
@@ -214,6 +216,21 @@ def test_degenerate_input_is_refused_with_the_reason(change, message):
     n, d, loss = change(N, D, surface(N, D))
     with pytest.raises(BadInput, match=message):
         fit_surface(n, d, loss, runs=list("abcdef")[: len(n)])
+
+
+def test_repeats_of_one_set_of_data_are_fitted():
+    """All runs see the same distinct data, from one to forty times."""
+    rng = np.random.default_rng(0)
+    n = np.exp(rng.uniform(np.log(1e6), np.log(1e9), 60))
+    d = 1e9 * rng.choice([1.0, 2.0, 4.0, 8.0, 16.0, 40.0], 60)
+    unique = np.full(60, 1e9)
+    loss = surface(n, effective_data(d, unique, 5.0))
+    law = fit_surface(n, d, loss, unique=unique, resamples=0)
+    form = replace(FORMS["surface"], decays=("R_D",))
+    form_law = fit_form(form, {"n": n, "d": d, "unique": unique}, loss, resamples=0)
+    for params in (law.params, form_law.params):
+        assert params["R_D"] == pytest.approx(5.0, rel=1e-2)
+        assert params["beta"] == pytest.approx(BETA, rel=1e-2)
 
 
 def test_unique_without_repeats_is_refused():

@@ -172,7 +172,7 @@ def fit_form(
     at = {name: k for k, name in enumerate(theta_names)}
     for p in form.powers:
         if p.sign < 0:
-            x = points.logs[p.scale]
+            x = points.scale(form, best.theta[None], p.scale).log[0]
             a, u = best.theta[at[p.coefficient]], best.theta[at[p.exponent]]
             refuse_no_fall(SHOWN[p.scale], x, a, u, y, form.rises)
 

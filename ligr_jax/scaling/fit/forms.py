@@ -102,7 +102,7 @@ class Points:
         at = {name: k for k, name in enumerate(self.names)}
         terms = [
             power(
-                theta, at[p.coefficient], at[p.exponent], self._scale(form, theta, p.scale), p.sign
+                theta, at[p.coefficient], at[p.exponent], self.scale(form, theta, p.scale), p.sign
             )
             for p in form.powers
         ]
@@ -116,8 +116,8 @@ class Points:
             jac[:, k] += inside
         return log_l, jac
 
-    def _scale(self, form: Form, theta: Array, name: str) -> Term:
-        """Return the log of a scale, or of what it is worth."""
+    def scale(self, form: Form, theta: Array, name: str) -> Term:
+        """Return the log of a scale, or of what it is worth, (B, n)."""
         at = {n: k for k, n in enumerate(self.names)}
         scale = Term(np.broadcast_to(self.logs[name], (len(theta), len(self.repeats))))
         if name == "d" and "R_D" in form.decays:

@@ -67,18 +67,25 @@ class _Points:
     def centred(self, centre: tuple[float, float]) -> "_Points":
         return replace(self, log_n=self.log_n - centre[0], log_d=self.log_d - centre[1])
 
+    def log_effective(self, theta: Array) -> Array:
+        """Return log D, or log U + log(1 + R_D (1 - exp(-R / R_D))): (n,) or (B, n)."""
+        if self.repeats is None:
+            return self.log_d
+        decay: Array = np.exp(theta[:, 5:])
+        return self.log_d + np.log1p(-decay * np.expm1(-self.repeats / decay))
+
     def log_loss(self, theta: Array) -> tuple[Array, Array]:
         """Return log L (B, n) and its derivatives (B, p, n).
 
         theta (B, p) = a, b, log alpha, log beta, e, and log R_D if data are repeated.
         """
+        log_l, jac = log_sum(theta[:, :5], [self.log_n, self.log_effective(theta)])
         if self.repeats is None:
-            return log_sum(theta, [self.log_n, self.log_d])
-        # log D_effective = log U + log(1 + R_D (1 - exp(-R / R_D))); chain rule for log R_D.
+            return log_l, jac
+        # Chain rule for log R_D.
         decay = np.exp(theta[:, 5:])
         fading = np.exp(-self.repeats / decay)
         extra = decay * (1.0 - fading)
-        log_l, jac = log_sum(theta[:, :5], [self.log_n, self.log_d + np.log1p(extra)])
         worth = (extra - self.repeats * fading) / (1.0 + extra)
         slope = -np.exp(theta[:, 3:4]) * jac[:, 1] * worth
         return log_l, np.concatenate([jac, slope[:, None]], axis=1)
@@ -234,7 +241,8 @@ def fit_surface(
     # exponents, so that it can leave the full fit's valley.
     grid = np.clip(_starts(points, np.exp(y)), low, high)
     best = fit_residuals(residuals, grid, _band, counts, low, high)
-    for scale, x, k in (("N", points.log_n, 0), ("D", points.log_d, 1)):
+    effective = points.log_effective(best.theta[None])
+    for scale, x, k in (("N", points.log_n, 0), ("D", effective, 1)):
         refuse_no_fall(scale, x, best.theta[k], best.theta[2 + k], np.exp(y))
 
     # The search is in centred logs; the parameters reported are those of the law in N and D.
