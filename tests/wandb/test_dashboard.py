@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,14 +146,12 @@ def test_a_server_that_refuses_is_one_line_and_a_failure(
     changes = {"key": {"WANDB_API_KEY": ""}, "address": {"WANDB_BASE_URL": "http://127.0.0.1:9"}}
     if refused not in changes:
         server.faults[refused] = answer
-    began = time.monotonic()
     command = ["dashboard", "--entity", ENTITY, "--project", PROJECT, "--runs", runs]
     done = run("-m", "ligr_jax", *command, status=1, **changes.get(refused, {}))
     (line,) = done.stderr.splitlines()
     assert line.startswith("ligr dashboard: ")
     assert re.search(words, line)
     assert "--out FILE" in line
-    assert time.monotonic() - began < 60
     assert server.views == []
 
 
