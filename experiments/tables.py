@@ -142,7 +142,13 @@ def whole_steps(
         samples = {}
         for (data, model), (key, worker) in zip(MESHES, workers.items()):
             mesh = {"data": data, "model": model, "placement": "column_wise"}
-            worker.ask("prepare_step", case=args.case, layers=MODEL, rows=v, mesh=mesh)
+            worker.ask(
+                "prepare_step",
+                case=args.case,
+                layers={**MODEL, "depth": args.depth},
+                rows=v,
+                mesh=mesh,
+            )
             samples[key] = partial(worker.ask, "sample", kind="step")
         alternate(samples, 1)
         times = alternate(samples, args.rounds)
@@ -216,6 +222,7 @@ def arguments() -> argparse.Namespace:
     add("--rows", type=int, nargs="+", default=ROWS, metavar="V")
     add("--lookups", type=int, default=100_000, help="a step [%(default)s]")
     add("--tokens", type=int, default=CASE["tokens"], help="of the whole step [%(default)s]")
+    add("--depth", type=int, default=MODEL["depth"], help="of the whole step [%(default)s]")
     add("--allocator", default="auto", help="auto, none, or the path of a library [%(default)s]")
     args = parser.parse_args()
     args.case = {**CASE, "tokens": args.tokens, "batch": 16}

@@ -57,7 +57,7 @@ def recorded_columns(path: Path) -> dict[str, list[str]]:
 def test_the_race_of_tables_runs(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     command = [sys.executable, str(EXPERIMENTS / "tables.py"), "--rounds", "1", "--out", str(out)]
-    command += ["--rows", "50", "200", "--lookups", "104", "--tokens", "32"]
+    command += ["--rows", "50", "200", "--lookups", "104", "--tokens", "32", "--depth", "1"]
     command += ["--record", str(tmp_path / "record.json")]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     report = json.loads(out.read_text())
