@@ -233,3 +233,8 @@ def test_intervals_cover(form):
     """Twenty trials find gross errors; docstrings quote the coverage of `coverage.py`."""
     for name, share in coverage(form, "normal", trials=20, resamples=60).items():
         assert share >= 0.65, (name, share)
+
+
+def test_families_have_one_label_per_run() -> None:
+    with pytest.raises(BadInput, match="59 families for 60 runs"):
+        fit_form(FORMS["families"], {"compute": C}, floor(C), family=FAMILY[:-1], resamples=0)

@@ -157,6 +157,26 @@ def refuse_negative(resamples: int) -> None:
         raise BadInput(f"resamples={resamples}: give 0 for no intervals, or at least 1")
 
 
+def widen(draws: Array, theta: Array, units: int, free: int, confidence: float) -> Array:
+    """Spread the draws of a least-squares fit around its estimate to the width of Student's t.
+
+    Percentile intervals of least squares are too narrow with few runs: nominal 90 % covers 80 % for
+    a line through eight. The widening corresponds to the expanded percentiles of Hesterberg 2015.
+
+    Args:
+        draws: estimates of the resamples, (R, p).
+        theta: the estimate, (p,).
+        units: number of units that the bootstrap draws.
+        free: number of parameters.
+        confidence: nominal coverage.
+    """
+    freedom = max(1, units - free)
+    tail = 0.5 * (1.0 + confidence)
+    factor = np.sqrt(units / freedom) * stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
+    spread: Array = theta + factor * (draws - theta)
+    return spread
+
+
 def tails(confidence: float, freedom: int | None = None) -> tuple[float, float]:
     """Return the two quantile levels that bound a bootstrap interval.
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array, resample_levels
+from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array, resample_levels, widen
 from ligr_jax.scaling.fit.law import (
     Fitted,
     checked,
     estimates,
+    families_of,
     interval,
     names_of,
     refuse_constant,
@@ -104,14 +104,12 @@ def fit_factors(
     inputs = tuple(factors)
     names = names_of(runs, factors[inputs[0]])
     y, *arrays = checked(names, metric, **factors)
-    labels = [""] * len(y) if family is None else [str(f) for f in family]
-    families = tuple(dict.fromkeys(labels))
+    families, member = families_of(family, len(y))
     free = len(inputs) + len(families)
     refuse_few(len(y), free)
     refuse_constant(y)
     logs = np.log2(np.stack(arrays, axis=1))
     centre = logs.mean(axis=0)
-    member = np.array([families.index(label) for label in labels])
     design = np.concatenate([logs - centre, np.eye(len(families))[member]], axis=1)
     if np.linalg.matrix_rank(design) < free:
         raise BadInput(
@@ -131,11 +129,9 @@ def fit_factors(
     theta = solve(np.ones(len(y)))
     levels = [(member, len(families)), (np.arange(len(y)), free)]
     counts, units, notes = resample_levels(levels, groups, free, resamples, seed)
-    freedom = max(1, units - free)
-    tail = 0.5 * (1.0 + confidence)
-    widening = np.sqrt(units / freedom) * stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
     solved = solve(counts)
-    draws = theta + widening * (solved[np.isfinite(solved).all(axis=-1)] - theta)
+    solved = solved[np.isfinite(solved).all(axis=-1)]
+    draws = widen(solved, theta, units, free, confidence)
     titles = [f"level[{f}]" if f else "level" for f in families]
 
     def named(t: Array) -> dict[str, Array]:

@@ -17,6 +17,7 @@ from ligr_jax.scaling.fit.law import (
     Fitted,
     checked,
     estimates,
+    families_of,
     interval,
     names_of,
     refuse_constant,
@@ -126,8 +127,7 @@ def fit_form(
     names = names_of(runs, scales[inputs[0]])
     y, *arrays = checked(names, metric, **scales)
     values = dict(zip(inputs, arrays))
-    labels = [""] * len(y) if family is None else [str(f) for f in family]
-    families = tuple(dict.fromkeys(labels))
+    families, member = families_of(family, len(y))
     if form.differ and len(families) < 2:
         raise BadInput(f"all runs are of one family {families[0]!r}: fit a law without families")
     if form.rises:
@@ -145,7 +145,6 @@ def fit_form(
         refuse_unidentified(values["n"], values["d"], values.get("unique"))
 
     # Centred logs: centring removes the correlation between a coefficient and its exponent.
-    member = np.array([families.index(f) for f in labels])
     points = form_points(form, values, member, families)
     centre = {k: float(x[np.isfinite(x)].mean()) for k, x in points.logs.items()}
     points = points.centred(centre)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.bootstrap import Array, budgets, tails
@@ -241,6 +241,23 @@ def estimates(
 def names_of(runs: Sequence[str], values: ArrayLike) -> tuple[str, ...]:
     """Return the names of the runs; "#0", "#1", ... (one per value) if none are given."""
     return tuple(runs) or tuple(f"#{i}" for i in range(np.size(values)))
+
+
+def families_of(
+    family: Sequence[Any] | None, runs: int
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the families in order of appearance, and the number of each run's family, (runs,).
+
+    Without labels all runs are of one family without a name.
+
+    Raises:
+        BadInput: there is not one label per run.
+    """
+    labels = [""] * runs if family is None else [str(f) for f in family]
+    if len(labels) != runs:
+        raise BadInput(f"{len(labels)} families for {runs} runs: give one family label per run")
+    families = tuple(dict.fromkeys(labels))
+    return families, np.array([families.index(label) for label in labels])
 
 
 def checked(names: tuple[str, ...], metric: ArrayLike, **scales: ArrayLike) -> list[Array]:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from ligr_jax.scaling.fit.bootstrap import (
     CONFIDENCE,
@@ -14,6 +13,7 @@ from ligr_jax.scaling.fit.bootstrap import (
     budgets,
     frontier_tolerance,
     resample_levels,
+    widen,
 )
 from ligr_jax.scaling.fit.law import (
     Law,
@@ -94,13 +94,7 @@ def fit_line(
     fitted = chosen > 0
     theta = solve(chosen * trust)
     residuals = (y - line_curve(theta, x))[fitted]
-    # Percentile intervals of a least-squares line are too narrow with few runs (nominal 90 % covers
-    # 80 % with eight). The draws are spread to the width of Student's t, which corresponds to the
-    # expanded percentiles of Hesterberg 2015.
-    freedom = max(1, units - 2)
-    tail = 0.5 * (1.0 + confidence)
-    widening = np.sqrt(units / freedom) * stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
-    draws = theta + widening * (solve(counts * trust) - theta)
+    draws = widen(solve(counts * trust), theta, units, 2, confidence)
     sign = 1.0 if higher_is_better else -1.0
 
     def named(t: Array) -> dict[str, Array]:
