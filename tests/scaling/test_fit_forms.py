@@ -235,6 +235,10 @@ def test_intervals_cover(form):
         assert share >= 0.65, (name, share)
 
 
-def test_families_have_one_label_per_run() -> None:
+def test_families_have_one_label_per_run_and_predictions_name_one() -> None:
+    law = fit_form(FORMS["families"], {"compute": C}, floor(C), family=FAMILY, resamples=0)
+    for family in ("", "d"):
+        with pytest.raises(BadInput, match=f"family '{family}': the law has the families"):
+            law.predict(1e20, family=family)
     with pytest.raises(BadInput, match="59 families for 60 runs"):
         fit_form(FORMS["families"], {"compute": C}, floor(C), family=FAMILY[:-1], resamples=0)

@@ -19,6 +19,7 @@ from ligr_jax.scaling.fit.law import (
     checked,
     estimates,
     families_of,
+    index_of_family,
     interval,
     names_of,
     refuse_constant,
@@ -50,16 +51,19 @@ class FactorLaw(Fitted):
 
         Args:
             *factors: values of the factors; their shapes broadcast.
-            family: label of the family; the first if empty.
+            family: label of the family; needed if the law has several.
             run_noise: as in `Law.predict`.
 
         Returns:
             Value, low and high, of the common shape. Low and high are NaN without resamples.
+
+        Raises:
+            BadInput: the law has several families and none of them is named.
         """
         arrays = np.broadcast_arrays(*factors)
         x = np.log2(np.stack([np.asarray(a, np.float64).ravel() for a in arrays])).T - self.centre
         level = np.zeros((len(x), len(self.families)))
-        level[:, self.families.index(family) if family else 0] = 1.0
+        level[:, index_of_family(self.families, family)] = 1.0
         design = np.concatenate([x, level], axis=1)
         draws = (self.draws @ design.T)[:, None] + self.spread(run_noise)[:, None]
         low, high = interval(draws.reshape(-1, len(x)), self.confidence)

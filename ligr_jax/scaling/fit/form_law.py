@@ -18,6 +18,7 @@ from ligr_jax.scaling.fit.law import (
     checked,
     estimates,
     families_of,
+    index_of_family,
     interval,
     names_of,
     refuse_constant,
@@ -58,19 +59,22 @@ class FormLaw(Fitted):
 
         Args:
             *scales: the scales of `inputs`, in order; their shapes broadcast.
-            family: label of the family; the first if empty.
+            family: label of the family; needed if the law has several.
             run_noise: False: the interval covers the law. True: it covers one further run.
             **named: scales by name; `unique` is `d` where it is not given.
 
         Returns:
             Value, low and high, of the common shape. Low and high are NaN without resamples.
+
+        Raises:
+            BadInput: the law has several families and none of them is named.
         """
         values = dict(zip(self.inputs, scales)) | named
         if "unique" in self.inputs:
             values.setdefault("unique", values["d"])
         arrays = np.broadcast_arrays(*values.values())
         flat = {k: np.asarray(v, np.float64).ravel() for k, v in zip(values, arrays)}
-        index = self.families.index(family) if family else 0
+        index = index_of_family(self.families, family)
         member = np.full(arrays[0].size, index)
         points = form_points(self.shape, flat, member, self.families).centred(self.centre)
         value = points.log_metric(self.shape, self.theta[None])[0][0]

@@ -260,6 +260,17 @@ def families_of(
     return families, np.array([families.index(label) for label in labels])
 
 
+def index_of_family(families: tuple[str, ...], family: str) -> int:
+    """Return the number of a family; "" is the only one of a law without families.
+
+    Raises:
+        BadInput: no family has this label.
+    """
+    if family not in families:
+        raise BadInput(f"family {family!r}: the law has the families {', '.join(families)}")
+    return families.index(family)
+
+
 def checked(names: tuple[str, ...], metric: ArrayLike, **scales: ArrayLike) -> list[Array]:
     """Convert the metric and the scales to float64 and check them.
 
