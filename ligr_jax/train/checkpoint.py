@@ -16,7 +16,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 
 from ligr_jax.config import RENAMED_VALUES, TableShape
 from ligr_jax.digests import DIGEST, ChangedFile, DamagedFile, digest_json, read_json
@@ -33,8 +32,9 @@ from ligr_jax.runs.checkpoint_files import (
     steps_in,
 )
 from ligr_jax.runs.files import RunFiles
-from ligr_jax.tables.layout import Layout, Stored, layout
+from ligr_jax.tables.layout import Layout, layout
 from ligr_jax.tables.table import TABLES
+from ligr_jax.train.checkpoint_layout import convert_layout, with_layout
 from ligr_jax.train.leaf_digests import differences, digests_of
 from ligr_jax.train.state import TrainState
 
@@ -220,7 +220,7 @@ class Checkpoints:
             _run_in_all(lambda: self._check(path, None, None) if is_first() else None)
             raise DamagedCheckpoint(wrong[0])
         if saved_layout.arrays != self._tables.arrays:
-            state = _convert_layout(state, saved_layout, self._tables, abstract_state)
+            state = convert_layout(state, saved_layout, self._tables, abstract_state)
         return state, saved["meta"]
 
     def _restore_step(
@@ -234,7 +234,7 @@ class Checkpoints:
             same_layout = saved_layout.arrays == self._tables.arrays
             target = abstract_state
             if not same_layout:
-                target = _with_layout(abstract_state, saved_layout)
+                target = with_layout(abstract_state, saved_layout)
             _require_same_tree(path, saved["leaves"], target, same_layout)
             arguments = jax.tree.map(
                 lambda x: ocp.ArrayRestoreArgs(
@@ -405,53 +405,3 @@ def _mismatch(path: Path, what: str, saved: Any, configured: Any) -> CheckpointE
         f"and {configured or 'missing'} by the configuration; nothing was changed: restore "
         f"{RunFiles(path.parents[1]).config} as the run wrote it, or give the values it has"
     )
-
-
-def _tables_of(state: TrainState) -> tuple[Any, Any]:
-    """Return the tables and the state of their optimizer, by stored array."""
-    return state.params[TABLES], state.opt_state["rows"]
-
-
-def _with_tables(state: TrainState, tables: Any, rows: Any) -> TrainState:
-    return state._replace(
-        params={**state.params, TABLES: tables}, opt_state={**state.opt_state, "rows": rows}
-    )
-
-
-def _with_layout(abstract_state: TrainState, saved_layout: Layout) -> TrainState:
-    """Return the shapes of a state whose tables have another layout.
-
-    Rows of stored arrays are sharded over all devices, whatever their placement.
-    """
-    mesh = jax.tree.leaves(abstract_state.params)[0].sharding.mesh
-    over_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-
-    def stored(of_one_table: Any) -> Any:
-        def shape_in(array: Stored) -> Any:
-            rows = -(-array.rows // mesh.size) * mesh.size
-            return jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(
-                    (rows, array.width)[: x.ndim], x.dtype, sharding=over_rows
-                ),
-                of_one_table,
-            )
-
-        return {name: shape_in(array) for name, array in saved_layout.arrays.items()}
-
-    tables, rows = _tables_of(abstract_state)
-    return _with_tables(
-        abstract_state, stored(next(iter(tables.values()))), stored(next(iter(rows.values())))
-    )
-
-
-def _convert_layout(
-    state: TrainState, saved_layout: Layout, new_layout: Layout, abstract_state: TrainState
-) -> TrainState:
-    """Return a state with its tables in another layout, with the shardings of `abstract_state`."""
-    shardings = jax.tree.map(lambda x: x.sharding, _tables_of(abstract_state))
-
-    def convert(trees: Any) -> Any:
-        return tuple(new_layout.pack(saved_layout.unpack(tree)) for tree in trees)
-
-    converted = jax.jit(convert, out_shardings=shardings)(_tables_of(state))
-    return _with_tables(state, *converted)
