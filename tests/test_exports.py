@@ -80,12 +80,6 @@ SHARED = {
     "add_arguments": "the interface of a command",
     "run": "the interface of a command",
     "main": "the entry point of a process",
-    "Span": "rows of a table, an axis of a figure",
-    "frontier": "a figure and its data",
-    "iso_flop": "a figure and its data",
-    "gather": "rows of a table, predictions of all processes",
-    "interval": "of a law, and as HTML",
-    "to_json": "a workspace, a report, a plan",
 }
 
 

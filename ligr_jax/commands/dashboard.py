@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     workspace = dashboard.workspace(args.entity, args.project, contents)
     if args.out:
         make_directory(args.out.parent)
-        write_atomically(args.out, dashboard.to_json(workspace))
+        write_atomically(args.out, dashboard.workspace_json(workspace))
         print(f"{args.out}: the workspace as W&B stores it (`spec` of an upsertView of its API)")
         return 0
     url = server_url()

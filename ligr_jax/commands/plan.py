@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         BadInput: the runs do not determine a plan; the message says why.
     """
-    from ligr_jax.scaling.plan import PlanRequest, make_plan, text, to_json
+    from ligr_jax.scaling.plan import PlanRequest, make_plan, plan_json, text
 
     lower_is_better = direction_of(args)
     found = read_runs(*args.runs)
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         ),
     )
     if args.json:
-        print_json(to_json(plan))
+        print_json(plan_json(plan))
     else:
         print(text(plan))
     return 0

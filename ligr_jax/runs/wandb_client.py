@@ -8,6 +8,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,25 @@ class RunRefused(Exception):
         return "deleted" in str(self).lower()
 
 
-def open_online(directory: Path, config: Config, options: WandbOptions, run_id: str) -> Any:
-    """Open a run on the server.
+@dataclass(frozen=True)
+class RunToOpen:
+    """What the client needs to open a run.
 
-    Args:
+    Attributes:
         directory: Directory of the run.
         config: Configuration of the run.
         options: Names of the W&B run.
         run_id: Id of the W&B run.
+    """
 
-    Returns:
-        The run of the client.
+    directory: Path
+    config: Config
+    options: WandbOptions
+    run_id: str
+
+
+def open_online(run: RunToOpen) -> Any:
+    """Open a run on the server, and return the run of the client.
 
     Raises:
         RunRefused: The server does not accept the run, or it does not answer.
@@ -56,7 +65,7 @@ def open_online(directory: Path, config: Config, options: WandbOptions, run_id: 
         if url in _slow or not is_reachable(url):
             raise RunRefused("it does not answer")
         try:
-            return _init("online", directory, config, options, run_id)
+            return _init("online", run)
         except Exception as e:
             reason = error_text(e)
             if isinstance(e, TimeoutError) or "deadline" in reason or "timed out" in reason.lower():
@@ -64,27 +73,17 @@ def open_online(directory: Path, config: Config, options: WandbOptions, run_id: 
             raise RunRefused(reason) from e
 
 
-def open_offline(directory: Path, config: Config, options: WandbOptions, run_id: str) -> Any:
-    """Open a run that the client writes only into the run directory.
-
-    Args:
-        directory: Directory of the run.
-        config: Configuration of the run.
-        options: Names of the W&B run.
-        run_id: Id of the W&B run.
-
-    Returns:
-        The run of the client.
-    """
+def open_offline(run: RunToOpen) -> Any:
+    """Open a run that the client writes only into its directory, and return the client's run."""
     with _opening:
         try:
-            return _init("offline", directory, config, options, run_id)
+            return _init("offline", run)
         except Exception as e:
             if "in use" not in str(e):
                 raise
             # The service process still has a run of this id that the server refused.
-            _release(run_id)
-            return _init("offline", directory, config, options, run_id)
+            _release(run.run_id)
+            return _init("offline", run)
 
 
 def replace_dead_client() -> None:
@@ -129,16 +128,16 @@ def error_text(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _init(mode: Any, directory: Path, config: Config, options: WandbOptions, run_id: str) -> Any:
+def _init(mode: Any, run: RunToOpen) -> Any:
     return wandb.init(
         mode=mode,
-        project=options.project,
-        entity=options.entity or None,
-        group=options.group or None,
-        id=run_id,
-        name=options.name or directory.resolve().name,
-        dir=str(directory),
-        config=flatten(config),
+        project=run.options.project,
+        entity=run.options.entity or None,
+        group=run.options.group or None,
+        id=run.run_id,
+        name=run.options.name or run.directory.resolve().name,
+        dir=str(run.directory),
+        config=flatten(run.config),
         resume="allow",
         settings=wandb.Settings(
             console="off",

@@ -10,7 +10,7 @@ from ligr_jax.config import Config
 from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.runs import wandb_client
 from ligr_jax.runs.files import RunFiles
-from ligr_jax.runs.wandb_client import RunRefused
+from ligr_jax.runs.wandb_client import RunRefused, RunToOpen
 from ligr_jax.runs.wandb_env import WandbOptions
 from ligr_jax.runs.wandb_record import MirrorRecord
 
@@ -51,9 +51,7 @@ class WandbSession:
                 online, refused = False, str(e)
         if not online:
             self._mirrored = self._record.rows or 0
-            self._run = wandb_client.open_offline(
-                self._directory, self._config, self._options, self._record.id
-            )
+            self._run = wandb_client.open_offline(self._run_to_open())
         else:  # the server counts its rows; rows of offline segments not yet synced are sent again
             self._record.segments, self._mirrored = [], self._run.starting_step
         self._drop_other_segments()
@@ -108,18 +106,17 @@ class WandbSession:
     def _open_online(self) -> Any:
         """Open the run on the server; if its id was deleted there, open it with a new id."""
         try:
-            return wandb_client.open_online(
-                self._directory, self._config, self._options, self._record.id
-            )
+            return wandb_client.open_online(self._run_to_open())
         except RunRefused as e:
             if not e.deleted:
                 raise
             previous = self._record.renew(self._config)
             self._record.write(self._directory)
             _log.warning("W&B: %s; run %s continues as run %s", e, previous, self._record.id)
-            return wandb_client.open_online(
-                self._directory, self._config, self._options, self._record.id
-            )
+            return wandb_client.open_online(self._run_to_open())
+
+    def _run_to_open(self) -> RunToOpen:
+        return RunToOpen(self._directory, self._config, self._options, self._record.id)
 
     def _drop_other_segments(self) -> None:
         """Remove offline segments that are not yet synced, because their rows are sent again."""

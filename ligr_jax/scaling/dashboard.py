@@ -77,7 +77,7 @@ def contents(runs: Runs, directory: Path) -> Contents:
 
 
 def workspace(entity: str, project: str, shown: Contents) -> ws.Workspace:
-    """Return the workspace. It is not saved: `.save()` needs a server, `to_json` does not."""
+    """Return the workspace, not saved: `.save()` needs a server, `workspace_json` does not."""
     sections = {
         "Quality against compute": _quality(shown),
         "Actions": _scatters([f"{shown.split}/{a}" for a in shown.actions]),
@@ -95,7 +95,7 @@ def workspace(entity: str, project: str, shown: Contents) -> ws.Workspace:
     )
 
 
-def to_json(space: ws.Workspace) -> str:
+def workspace_json(space: ws.Workspace) -> str:
     """Return the workspace as JSON in W&B's own format."""
     return str(space._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1)) + "\n"
 

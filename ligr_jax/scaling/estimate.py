@@ -95,9 +95,11 @@ class Estimator:
         if not len(plan):
             raise BadInput(f"{self._data}: the train split has no impressions")
         row: Work = self._cached(
-            "work", (rows, config.model.mask), lambda: work_of_a_row(config, records, plan)
+            "work",
+            (rows, config.model.mask),
+            lambda: work_of_a_row(config.model.mask, records, plan),
         )
-        steps = number_of_steps(config, plan, row)
+        steps = number_of_steps(config.train, config.model, config.optim.batch, len(plan), row)
         work = Work(*(x * steps * config.optim.batch for x in astuple(row)))
         # Learning rates do not change shapes, and a sweep may have many of them.
         optim = replace(config.optim, dense_lr=1.0, table_lr=1.0)
@@ -137,7 +139,13 @@ class Estimator:
 def _state(config: Config, records: Records, plan: PackingPlan) -> tuple[dict[str, int], int]:
     """Return the number of parameters by group, and the bytes of the training state."""
     batch = Assembler(records, plan, config.model)(np.zeros(1, np.int64))
-    tx = make_optimizer(config, 1, layout(config.model.tables))
+    tx = make_optimizer(
+        config.model,
+        config.optim,
+        1,
+        layout(config.model.tables),
+        fisher_weight=config.train.warm.fisher_weight,
+    )
     # A scanned stack of layers is traced once for any depth, and its parameters are the same.
     state = abstract_state(make_model(replace(config.model, unroll="no")), tx, batch)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))

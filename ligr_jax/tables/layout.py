@@ -59,7 +59,7 @@ class Stored(NamedTuple):
         return jnp.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
 
-class Span(NamedTuple):
+class TableSpan(NamedTuple):
     """Position of a table in a stored array: `rows` rows from `first`, `width` columns."""
 
     stored: str
@@ -84,7 +84,7 @@ class Layout:
     model: int
     placements: Mapping[str, Placement]
     arrays: Mapping[str, Stored]
-    spans: Mapping[str, Span]
+    spans: Mapping[str, TableSpan]
 
     @property
     def devices(self) -> int:
@@ -107,7 +107,7 @@ class Layout:
     def unpack(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """Convert stored arrays to tables; the inverse of `pack`."""
 
-        def cut(x: jax.Array, span: Span) -> jax.Array:
+        def cut(x: jax.Array, span: TableSpan) -> jax.Array:
             rows = x[span.first : span.first + span.rows]
             return rows[:, : span.width] if x.ndim == 2 else rows
 
@@ -149,7 +149,7 @@ def layout(
         arrays[escape(name)] = Stored(
             placement=placement, rows=stored_rows, width=stored_width, members=((name,),)
         )
-        spans[name] = Span(stored=escape(name), first=0, rows=rows, width=width)
+        spans[name] = TableSpan(stored=escape(name), first=0, rows=rows, width=width)
     # ... except tables with placement `table_wise`: those of one width share an array with one
     # block of equal size per device.
     for width in sorted({shapes[name].width for name in shapes if chosen[name] == "table_wise"}):
@@ -167,7 +167,7 @@ def layout(
         for k, names in enumerate(members):
             first = k * block
             for name in names:
-                spans[name] = Span(stored=array, first=first, rows=group[name], width=width)
+                spans[name] = TableSpan(stored=array, first=first, rows=group[name], width=width)
                 first += group[name]
     return Layout(
         data=data,

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from ligr_jax.data.unique_ids import UniqueIds
 from ligr_jax.tables.layout import AXES, Layout
-from ligr_jax.tables.sparse import gather
+from ligr_jax.tables.sparse import take_rows
 
 Arrays = Mapping[str, jax.Array]
 Lists = Mapping[str, UniqueIds]  # by table; `local` and `inverse` are [u], those of this device
@@ -46,7 +46,7 @@ class Replicated:
 
     def gather_rows(self, array: jax.Array, local: Arrays) -> dict[str, jax.Array]:
         """Return the rows [u, E] by table of this device's unique ids."""
-        return {self.name: gather(array, local[self.name])}
+        return {self.name: take_rows(array, local[self.name])}
 
     def reduce_row_grads(self, grads: Arrays, lists: Lists) -> jax.Array:
         """Return gradients [u, E] by table, summed over the batch for the rows of `local_rows`."""
@@ -81,7 +81,7 @@ class ColumnWise(Replicated):
 
     def gather_rows(self, array: jax.Array, local: Arrays) -> dict[str, jax.Array]:
         ids = lax.all_gather(local[self.name], "model")
-        shards = _to_owners(gather(array, ids))  # [shard of columns, u, columns]
+        shards = _to_owners(take_rows(array, ids))  # [shard of columns, u, columns]
         rows = jnp.moveaxis(shards, 0, 1).reshape(shards.shape[1], -1)
         return {self.name: rows[:, : self.span.width]}
 
@@ -110,7 +110,7 @@ class RowWise(Replicated):
 
     def gather_rows(self, array: jax.Array, local: Arrays) -> dict[str, jax.Array]:
         ids = self._in_shard(lax.all_gather(local[self.name], "model"))
-        rows = gather(array, jnp.where(ids < 0, len(array), ids))
+        rows = take_rows(array, jnp.where(ids < 0, len(array), ids))
         return {self.name: lax.psum_scatter(rows, "model", scatter_dimension=0)}
 
     def reduce_row_grads(self, grads: Arrays, lists: Lists) -> jax.Array:
@@ -144,7 +144,7 @@ class TableWise:
         self.slots = max(map(len, self.stored.members))
 
     def gather_rows(self, array: jax.Array, local: Arrays) -> dict[str, jax.Array]:
-        rows = _to_owners(gather(array, _to_owners(self._in_block(local))))
+        rows = _to_owners(take_rows(array, _to_owners(self._in_block(local))))
         return {t: rows[device, slot, : len(local[t])] for device, slot, t in self._slots()}
 
     def reduce_row_grads(self, grads: Arrays, lists: Lists) -> jax.Array:

@@ -134,7 +134,7 @@ SPARSE_OPTIMIZERS: dict[str, Callable[[], SparseOptimizer]] = {
 }
 
 
-def gather(x: State, ids: jax.Array) -> State:
+def take_rows(x: State, ids: jax.Array) -> State:
     """Return the rows `ids` of every array of `x`; zeros for ids out of range (V or more)."""
     return jax.tree.map(lambda a: a.at[ids].get(mode="fill", fill_value=0), x)
 
@@ -160,7 +160,7 @@ def update_rows(
     Returns:
         The table and the state after the step.
     """
-    rows, row_state = gather((table, state), grads.ids)
+    rows, row_state = take_rows((table, state), grads.ids)
     new_rows, new_state = optimizer.update(
         rows, grads.grad_UE, row_state, scalars.rate, scalars.step, mean or _mean_of_columns
     )

@@ -17,7 +17,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from ligr_jax.config import RENAMED_VALUES, TableShape
 from ligr_jax.digests import DIGEST, ChangedFile, DamagedFile, digest_json, read_json
 from ligr_jax.parallel.processes import all_gather, is_first
 from ligr_jax.runs.checkpoint_files import (
@@ -32,8 +31,14 @@ from ligr_jax.runs.checkpoint_files import (
     steps_in,
 )
 from ligr_jax.runs.files import RunFiles
-from ligr_jax.tables.layout import Layout, layout
-from ligr_jax.tables.table import TABLES
+from ligr_jax.tables.layout import Layout
+from ligr_jax.train.checkpoint_description import (
+    FORMAT_VERSION,
+    describe_layout,
+    layout_in,
+    require_readable_version,
+    require_same_leaves,
+)
 from ligr_jax.train.checkpoint_layout import convert_layout, with_layout
 from ligr_jax.train.leaf_digests import differences, digests_of
 from ligr_jax.train.state import TrainState
@@ -42,9 +47,6 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Format of checkpoints. Version 1, of releases before 0.2, has no field `version`, and the earlier
-# names of placements.
-FORMAT_VERSION = 2
 # Files up to this size (bytes) are checked before a step is read. The digests of the leaves detect
 # damage in larger files.
 _CHECKED_FIRST = 2**26
@@ -93,16 +95,11 @@ class Checkpoints:
         """
         if step in steps_in(self._directory):
             return
-        tables = {
-            "model": self._tables.model,
-            "placements": dict(self._tables.placements),
-            "shapes": {t: [s.rows, s.width] for t, s in self._tables.spans.items()},
-        }
         description = {
             "version": FORMAT_VERSION,
             "meta": meta,
             "leaves": digests_of(state),
-            "tables": tables,
+            "tables": describe_layout(self._tables),
         }
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
@@ -229,13 +226,13 @@ class Checkpoints:
         """Return the description of a step, the layout of its tables, and its state as saved."""
         try:
             saved = read_json(path / "meta" / "metadata", "it describes the step")
-            _require_readable(path, saved)
-            saved_layout = self._saved_layout(path, saved)
+            require_readable_version(path, saved)
+            saved_layout = layout_in(path, saved["tables"], self._tables)
             same_layout = saved_layout.arrays == self._tables.arrays
             target = abstract_state
             if not same_layout:
                 target = with_layout(abstract_state, saved_layout)
-            _require_same_tree(path, saved["leaves"], target, same_layout)
+            require_same_leaves(path, saved["leaves"], target, same_layout)
             arguments = jax.tree.map(
                 lambda x: ocp.ArrayRestoreArgs(
                     sharding=x.sharding, global_shape=x.shape, dtype=x.dtype, strict=same_layout
@@ -251,24 +248,6 @@ class Checkpoints:
         except Exception as e:  # orbax passes on the errors of all its readers
             self._check(path, None, e)
             raise
-
-    def _saved_layout(self, path: Path, saved: dict[str, Any]) -> Layout:
-        """Return the layout of the tables in a checkpoint.
-
-        Raises:
-            CheckpointError: its tables differ from those of the configuration.
-        """
-        tables = saved["tables"]
-        configured = {t: [s.rows, s.width] for t, s in self._tables.spans.items()}
-        # Early releases did not save the shapes.
-        in_file = tables.get("shapes", {t: configured.get(t) for t in tables["placements"]})
-        for name in sorted(configured | in_file):
-            if configured.get(name) != in_file.get(name):
-                raise _mismatch(path, f"table {name}", in_file.get(name), configured.get(name))
-        shapes = {t: TableShape(*shape) for t, shape in configured.items()}
-        new_names = RENAMED_VALUES["mesh.placement"]
-        placements = {t: new_names.get(p, p) for t, p in tables["placements"].items()}
-        return layout(shapes, placements, 1, tables["model"])
 
     def _check(self, path: Path, largest: int | None, error: Exception | None) -> None:
         """Compare the files of a step with their digests, if there are any; then raise the error.
@@ -352,56 +331,3 @@ def _run_in_all(action: Callable[[], T]) -> T:
         kind = DamagedCheckpoint if worst == 1 else CheckpointError
         raise kind("found by another process: see its output")
     return cast(T, result)
-
-
-def _require_readable(path: Path, saved: dict[str, Any]) -> None:
-    """Refuse a checkpoint of a newer format, in which the same names may have another meaning.
-
-    Raises:
-        CheckpointError: the message has both versions and the remedy.
-    """
-    version = saved.get("version", 1)
-    if version not in range(1, FORMAT_VERSION + 1):
-        raise CheckpointError(
-            f"{path} has format version {version}, and this release reads 1 to {FORMAT_VERSION}; "
-            "nothing was changed: install the release of ligr_jax that wrote it, or a newer one"
-        )
-
-
-def _require_same_tree(
-    path: Path, saved: dict[str, list[Any]], target: TrainState, same_layout: bool
-) -> None:
-    """Refuse a checkpoint whose leaves differ from those of the configuration.
-
-    Args:
-        path: directory of the step.
-        saved: digest, dtype and shape of each leaf; early releases saved no shape.
-        target: shapes and types of the configuration, with the layout of the checkpoint.
-        same_layout: whether tables have the same layout on this mesh; otherwise their rows have
-            other padding.
-    """
-    configured = {
-        jax.tree_util.keystr(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(target)
-    }
-    for name in sorted(configured | saved):
-        if name not in saved or name not in configured:
-            missing = configured.get(name)
-            wanted = None if missing is None else f"{missing.dtype} {list(missing.shape)}"
-            raise _mismatch(path, f"leaf {name}", saved.get(name, [0, None])[1], wanted)
-        leaf = configured[name]
-        _, dtype, *shapes = saved[name]
-        shape = shapes[0] if shapes else list(leaf.shape)
-        is_table = f"['{TABLES}']" in name or "['rows']" in name
-        same_shape = shape == list(leaf.shape) or (is_table and not same_layout)
-        if dtype != str(leaf.dtype) or not same_shape:
-            raise _mismatch(
-                path, f"leaf {name}", f"{dtype} {shape}", f"{leaf.dtype} {list(leaf.shape)}"
-            )
-
-
-def _mismatch(path: Path, what: str, saved: Any, configured: Any) -> CheckpointError:
-    return CheckpointError(
-        f"{path} does not fit the configuration: {what} is {saved or 'missing'} in the checkpoint "
-        f"and {configured or 'missing'} by the configuration; nothing was changed: restore "
-        f"{RunFiles(path.parents[1]).config} as the run wrote it, or give the values it has"
-    )

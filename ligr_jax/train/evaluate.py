@@ -130,7 +130,7 @@ class Evaluator:
             parts.append(part)
             if progress:
                 progress(len(parts), self.batch_count(split, len(part[0])))
-        return gather(parts, len(self.config.model.actions))
+        return gather_predictions(parts, len(self.config.model.actions))
 
     def batch_count(self, split: str, rows: int) -> int:
         """Return the number of batches of this process, each of `rows` rows."""
@@ -262,7 +262,9 @@ def restore_state(run: Path, program: Program, step: int | None = None) -> Train
     return restored[0]
 
 
-def gather(parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int) -> Predictions:
+def gather_predictions(
+    parts: Iterable[tuple[np.ndarray, np.ndarray, Any, Any]], actions: int
+) -> Predictions:
     """Concatenate the predictions of batches and processes.
 
     Args:

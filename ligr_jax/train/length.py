@@ -5,19 +5,25 @@ from dataclasses import astuple
 import jax.numpy as jnp
 import numpy as np
 
-from ligr_jax.config import Config
+from ligr_jax.config import Config, ModelConfig, TrainConfig
 from ligr_jax.cost.flops import train_flops
 from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.work import Work
-from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
+from ligr_jax.ops.masks import MaskKind, allowed_pairs, history_mask, session_mask
 
 _SAMPLED = 16_384  # impressions; enough to estimate the pairs of a row to about one percent
 
 
-def work_of_a_row(config: Config, records: Records, plan: PackingPlan) -> Work:
-    """Return the mean work of a row of the plan, from a sample that is equal in every run."""
+def work_of_a_row(mask: MaskKind, records: Records, plan: PackingPlan) -> Work:
+    """Return the mean work of a row of the plan, from a sample that is equal in every run.
+
+    Args:
+        mask: `model.mask`, which impressions a token sees.
+        records: prepared data.
+        plan: plan of a split.
+    """
     sample = int(np.clip(_SAMPLED // plan.capacity, 16, 2048))
     rows = np.random.default_rng(0).integers(0, len(plan), sample)
     if len(plan) <= sample:
@@ -27,28 +33,31 @@ def work_of_a_row(config: Config, records: Records, plan: PackingPlan) -> Work:
     session = np.where(member > 0, records.take("session", np.maximum(index, 0)), 0)
     member_BN = jnp.asarray(member)
     session_BN = jnp.asarray(session, jnp.int32)
-    history_pairs = allowed_pairs(history_mask(member_BN, session_BN, config.model.mask))
+    history_pairs = allowed_pairs(history_mask(member_BN, session_BN, mask))
     set_pairs = allowed_pairs(session_mask(member_BN, session_BN))
     total = Work(float((member > 0).sum()), float(history_pairs), float(set_pairs))
     return Work(*(x / len(rows) for x in astuple(total)))
 
 
-def number_of_steps(config: Config, plan: PackingPlan, row: Work) -> int:
+def number_of_steps(
+    train: TrainConfig, model: ModelConfig, batch: int, rows: int, row: Work
+) -> int:
     """Return the number of steps of a run.
 
     It is `train.steps` if set, else the number that `train.flops` allows, else `train.epochs` times
     the rows of the plan.
 
     Args:
-        config: configuration of the run.
-        plan: plan of the train split.
+        train: length of the run.
+        model: model, whose FLOPs a budget limits; used only with `train.flops`.
+        batch: rows of a step.
+        rows: rows of the train split.
         row: mean work of a row; used only with `train.flops`.
     """
-    c, batch = config.train, config.optim.batch
-    if c.steps:
-        return c.steps
-    rows = c.flops / train_flops(config.model, row) if c.flops else c.epochs * len(plan)
-    return max(1, round(rows / batch))
+    if train.steps:
+        return train.steps
+    trained = train.flops / train_flops(model, row) if train.flops else train.epochs * rows
+    return max(1, round(trained / batch))
 
 
 def steps_of(config: Config, records: Records, plan: PackingPlan) -> int:
@@ -67,5 +76,5 @@ def steps_of(config: Config, records: Records, plan: PackingPlan) -> int:
             f"{records.directory}: the train split has no impressions; choose other data.edges, or "
             "other split boundaries of `ligr prepare`"
         )
-    row = work_of_a_row(config, records, plan) if config.train.flops else Work()
-    return number_of_steps(config, plan, row)
+    row = work_of_a_row(config.model.mask, records, plan) if config.train.flops else Work()
+    return number_of_steps(config.train, config.model, config.optim.batch, len(plan), row)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ligr_jax.config import Config
+from ligr_jax.config import ModelConfig
 from ligr_jax.cost.devices import peak_flops
 from ligr_jax.cost.flops import compute_axes
 from ligr_jax.nn.work import Work
@@ -38,11 +38,18 @@ class Meter:
     """
 
     def __init__(
-        self, config: Config, dense: int, devices: int, totals: Totals, runs: int = 1
+        self,
+        model: ModelConfig,
+        positions: int,
+        dense: int,
+        devices: int,
+        totals: Totals,
+        runs: int = 1,
     ) -> None:
         """
         Args:
-            config: configuration of the run.
+            model: the model, for its FLOPs and the type of its activations.
+            positions: impressions that the batch of a step has room for.
             dense: number of dense parameters.
             devices: number of devices that train.
             totals: totals before the first step; they are updated.
@@ -50,9 +57,10 @@ class Meter:
         """
         self.totals = totals
         self._share = 1 / runs
-        self._config = config
+        self._model = model
+        self._positions = positions
         self._dense = dense
-        self._peak = peak_flops(config.model.dtype) * devices
+        self._peak = peak_flops(model.dtype) * devices
         self.restart()
 
     def restart(self) -> None:
@@ -76,19 +84,18 @@ class Meter:
 
     def row(self) -> dict[str, Any]:
         """Return mean losses and speed since the last row, and the compute axes so far."""
-        c, totals, before = self._config, self.totals, self._before
-        now = compute_axes(c.model, self._dense, totals.work)
-        then = compute_axes(c.model, self._dense, before.work)
+        totals, before = self.totals, self._before
+        now = compute_axes(self._model, self._dense, totals.work)
+        then = compute_axes(self._model, self._dense, before.work)
         seconds = max(1e-9, totals.seconds - before.seconds)
         impressions = totals.impressions - before.impressions
-        positions = len(self._steps) * c.optim.batch * (c.data.seq_len // 2)
         row = {
             **self._losses(),
             **now,
             "tokens": 2 * totals.impressions,
             "tokens_per_s": 2 * impressions / seconds,
             "mfu": (now["flops_model"] - then["flops_model"]) / seconds / self._peak,
-            "packing": impressions / positions,
+            "packing": impressions / (len(self._steps) * self._positions),
             "input_wait": self._wait / seconds,
             "time_s": totals.seconds,
         }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from ligr_jax.config import Config, ModelConfig, OptimConfig
+from ligr_jax.config import ModelConfig, OptimConfig
 from ligr_jax.nn.mup import multipliers
 from ligr_jax.tables.exchange import StoredTables, TableGrads, update_tables
 from ligr_jax.tables.layout import Layout
@@ -132,7 +132,13 @@ def split_tables(params: Params) -> tuple[Params, dict[str, jax.Array]]:
 
 
 def make_optimizer(
-    config: Config, steps: int, layout: Layout, scale: ScaleParams | None = None
+    model: ModelConfig,
+    optim: OptimConfig,
+    steps: int,
+    layout: Layout,
+    *,
+    fisher_weight: float = 0.0,
+    scale: ScaleParams | None = None,
 ) -> Optimizer:
     """Return the optimizer of a run.
 
@@ -140,19 +146,19 @@ def make_optimizer(
     train at `optim.table_lr`.
 
     Args:
-        config: configuration of the run.
+        model: configuration of the model, for the multipliers.
+        optim: rates, schedule, clipping and weight decay.
         steps: number of steps of the run, for the schedules.
         layout: layout of the model's tables.
+        fisher_weight: weight of the Fisher penalty (`ligr_jax.train.ewc`); 0 for none.
         scale: rates and weight decay in place of the configuration's, e.g. traced ones.
     """
-    optim = config.optim
     scale = scale or ScaleParams.from_config(optim)
     table_schedule = rate_schedule(optim, scale.table_lr, steps)
-    sparse = make_sparse_optimizer(config)
-    fisher_weight = config.train.warm.fisher_weight
+    sparse = make_sparse_optimizer(optim.table_optimizer, fisher_weight)
     dense = optax.chain(
         *([add_fisher_penalty(fisher_weight)] if fisher_weight else []),
-        _scale_by_adam(config.model),
+        _scale_by_adam(model),
         optax.add_decayed_weights(scale.weight_decay, _is_kernel),
         optax.scale_by_learning_rate(rate_schedule(optim, scale.dense_lr, steps)),
     )
@@ -169,13 +175,16 @@ def make_optimizer(
     )
 
 
-def make_sparse_optimizer(config: Config) -> SparseOptimizer | None:
-    """Return the optimizer of the table rows; None if tables train as dense parameters do."""
-    name = config.optim.table_optimizer
+def make_sparse_optimizer(name: str, fisher_weight: float = 0.0) -> SparseOptimizer | None:
+    """Return the optimizer of the table rows; None if tables train as dense parameters do.
+
+    Args:
+        name: `optim.table_optimizer`.
+        fisher_weight: weight of the Fisher penalty on the rows; 0 for none.
+    """
     if name == "adamw":
         return None
     optimizer = SPARSE_OPTIMIZERS[name]()
-    fisher_weight = config.train.warm.fisher_weight
     return penalized_rows(optimizer, fisher_weight) if fisher_weight else optimizer
 
 

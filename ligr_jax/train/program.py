@@ -15,7 +15,12 @@ from ligr_jax.nn.models import make_model
 from ligr_jax.parallel.mesh import make_mesh, replicated, shard_batch, shardings
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.planner import TablePlan, plan_tables
-from ligr_jax.train.optimizer import make_optimizer, make_sparse_optimizer
+from ligr_jax.train.optimizer import (
+    Optimizer,
+    ScaleParams,
+    make_optimizer,
+    make_sparse_optimizer,
+)
 from ligr_jax.train.state import TrainState, abstract_state, init_state
 from ligr_jax.train.step import Step, make_step
 
@@ -57,13 +62,24 @@ class Program:
             _ids_per_device(config, self.mesh.size),
             self.mesh.shape["data"],
             self.mesh.shape["model"],
-            make_sparse_optimizer(config),
+            make_sparse_optimizer(config.optim.table_optimizer, config.train.warm.fisher_weight),
             int(config.mesh.table_gib * 2**30) or _table_memory(),
             config.mesh.placement,
         )
         self.layout: Layout = self.plan.layout
         self.model = make_model(config.model)
-        self.tx = make_optimizer(config, steps, self.layout)
+        self.tx = self.make_optimizer(steps)
+
+    def make_optimizer(self, steps: int, scale: ScaleParams | None = None) -> Optimizer:
+        """Return the optimizer of the configuration; see `ligr_jax.train.optimizer`."""
+        return make_optimizer(
+            self.config.model,
+            self.config.optim,
+            steps,
+            self.layout,
+            fisher_weight=self.config.train.warm.fisher_weight,
+            scale=scale,
+        )
 
     def shard_batch(self, inputs: MappedBatch) -> MappedBatch:
         """Move a batch from the host to the mesh; each process passes its part."""

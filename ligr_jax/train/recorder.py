@@ -93,7 +93,15 @@ class RunRecorder:
         self.parameters = parameter_counts(self.config.model, params)
         self.devices = devices
         self.runs = runs
-        self.meter = Meter(self.config, self.parameters["dense"], devices, self.totals, runs)
+        config = self.config
+        self.meter = Meter(
+            model=config.model,
+            positions=config.optim.batch * (config.data.seq_len // 2),
+            dense=self.parameters["dense"],
+            devices=devices,
+            totals=self.totals,
+            runs=runs,
+        )
         with tracking(self.directory, self.config, first_step) as self._tracker:
             yield
         self.checkpoints.close()

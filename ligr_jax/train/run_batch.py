@@ -20,7 +20,7 @@ from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.progress import Progress
 from ligr_jax.runs.directory import clear_error, write_error
 from ligr_jax.stop import StopRequest, stop_request
-from ligr_jax.train.evaluate import Evaluator, gather, measure
+from ligr_jax.train.evaluate import Evaluator, gather_predictions, measure
 from ligr_jax.train.loop import (
     EvaluationStopped,
     advance,
@@ -29,7 +29,7 @@ from ligr_jax.train.loop import (
     splits_to_measure,
     stop_between_batches,
 )
-from ligr_jax.train.optimizer import ScaleParams, make_optimizer
+from ligr_jax.train.optimizer import ScaleParams
 from ligr_jax.train.program import Program, key_data
 from ligr_jax.train.recorder import RunRecorder, TrainingDiverged
 from ligr_jax.train.state import TrainState
@@ -147,14 +147,15 @@ class RunBatch:
         not compile again.
         """
         program = self.program
-        config = program.config
 
         def step(
             by_run: tuple[jax.Array, ScaleParams], state: TrainState, inputs: MappedBatch
         ) -> tuple[TrainState, Metrics]:
             key, scale = by_run
-            tx = make_optimizer(config, self.steps, program.layout, scale)
-            step_of_run = make_step(program.model, tx, config.optim, jax.random.wrap_key_data(key))
+            tx = program.make_optimizer(self.steps, scale)
+            step_of_run = make_step(
+                program.model, tx, program.config.optim, jax.random.wrap_key_data(key)
+            )
             return step_of_run(state, inputs)
 
         input_spec = REPLICATED if len(self.batches) == 1 else RUNS
@@ -256,7 +257,7 @@ class RunBatch:
         metrics = {}
         for run in self.active:
             of_run = [(i, targets, labels, np.asarray(z)[run]) for i, targets, labels, z in parts]
-            predictions = gather(of_run, len(config.model.actions))
+            predictions = gather_predictions(of_run, len(config.model.actions))
             metrics[run] = measure(predictions, self.records, config, split)
         return metrics
 

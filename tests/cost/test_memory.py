@@ -23,7 +23,8 @@ from tests.batches import model_config, random_batch
 
 def problem(config: Config) -> tuple[LiGR, Optimizer, TrainState, object]:
     batch = random_batch([[[2, 2]]] * config.optim.batch, config.data.seq_len // 2)
-    model, tx = LiGR(config.model), make_optimizer(config, 10, layout(config.model.tables))
+    model = LiGR(config.model)
+    tx = make_optimizer(config.model, config.optim, 10, layout(config.model.tables))
     return model, tx, abstract_state(model, tx, batch), batch
 
 

@@ -11,7 +11,7 @@ from ligr_jax.runs.run_table import RunTable
 from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling.fit import fit_power, preregister
 from ligr_jax.scaling.report.arms import architectures, rungs
-from ligr_jax.scaling.report.budgets import frontier, iso_flop_grid
+from ligr_jax.scaling.report.budgets import frontier_rows, iso_flop_grid
 from ligr_jax.scaling.report.dimensions import gains, lines
 from ligr_jax.scaling.report.forecasts import registered
 from ligr_jax.scaling.report.laws import ladder
@@ -124,7 +124,7 @@ def test_budgets_of_an_iso_flop_grid_are_found_by_compute(table: RunTable) -> No
 def test_frontier_keeps_runs_that_no_cheaper_run_beats() -> None:
     compute = np.array([3.0, 1.0, 2.0, 2.0, 4.0, 0.0])
     metric = np.array([0.7, 0.9, 0.8, 0.85, 0.7, 0.1])
-    assert frontier(compute, metric) == [1, 2, 0]
+    assert frontier_rows(compute, metric) == [1, 2, 0]
 
 
 def test_preregistered_prediction_is_scored_after_the_run(tmp_path: Path) -> None:

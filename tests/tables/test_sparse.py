@@ -10,7 +10,7 @@ from ligr_jax.tables.sparse import (
     SPARSE_OPTIMIZERS,
     RowGrads,
     UpdateScalars,
-    gather,
+    take_rows,
     update_rows,
 )
 from tests.batches import FEATURES, model_config, random_batch
@@ -60,7 +60,7 @@ def test_rows_looked_up_equal_the_dense_optimizer_and_others_do_not_change(
         upstream = rng.normal(size=(len(ids), E)).astype(np.float32)
         unique, index = np.unique(ids, return_inverse=True)
         unique = np.concatenate([unique, [V, V + 1]]).astype(np.int32)
-        rows = gather(table, unique)
+        rows = take_rows(table, unique)
         gradients.append(np.asarray(gradient(table, np.array(ids), upstream)))
         table, state = jax.jit(update_rows, static_argnums=0)(
             rule,

@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from ligr_jax.config import Config, ConfigError, ModelConfig, OptimConfig
+from ligr_jax.config import ConfigError, ModelConfig, OptimConfig
 from ligr_jax.nn import blocks, hstu
 from ligr_jax.nn.blocks import FeedForward, Stack
 from ligr_jax.nn.linear import Linear
@@ -45,7 +45,7 @@ def optimizer_of(model: ModelConfig, tables: Any = "rowwise_adagrad") -> Optimiz
         weight_decay=DECAY,
         table_optimizer=tables,
     )
-    return make_optimizer(Config(model=model, optim=settings), STEPS, layout(model.tables))
+    return make_optimizer(model, settings, STEPS, layout(model.tables))
 
 
 def train(model: ModelConfig, seed: int | jax.Array) -> tuple[Any, Any, Any]:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, SAME_BUDGET, Array
-from ligr_jax.scaling.fit.law import CURVES, Law, checked, interval, names_of
+from ligr_jax.scaling.fit.law import CURVES, Law, checked, names_of, percentile_interval
 from ligr_jax.scaling.fit.line import fit_line
 from ligr_jax.scaling.fit.power import fit_power
 
@@ -190,7 +190,7 @@ def _by_law(arm: str, base: str, arm_law: Law, base_law: Law, confidence: float)
     count = min(len(arm_law.draws), len(base_law.draws))
     value = _against(arm_law, base_law, arm_law.theta[None], base_law.theta[None], compute)[0]
     draws = _against(arm_law, base_law, arm_law.draws[:count], base_law.draws[:count], compute)
-    low, high = interval(draws, confidence)
+    low, high = percentile_interval(draws, confidence)
     laws = ((arm, arm_law), (base, base_law))
     notes = [f"{name}: {w}" for name, law in laws for w in law.warnings]
     if compute < max(arm_law.compute[0], base_law.compute[0]):

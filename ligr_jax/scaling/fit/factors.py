@@ -20,8 +20,8 @@ from ligr_jax.scaling.fit.law import (
     estimates,
     families_of,
     index_of_family,
-    interval,
     names_of,
+    percentile_interval,
     refuse_constant,
     refuse_few,
 )
@@ -66,7 +66,7 @@ class FactorLaw(Fitted):
         level[:, index_of_family(self.families, family)] = 1.0
         design = np.concatenate([x, level], axis=1)
         draws = (self.draws @ design.T)[:, None] + self.spread(run_noise)[:, None]
-        low, high = interval(draws.reshape(-1, len(x)), self.confidence)
+        low, high = percentile_interval(draws.reshape(-1, len(x)), self.confidence)
         shape = arrays[0].shape
         return (design @ self.theta).reshape(shape), low.reshape(shape), high.reshape(shape)
 

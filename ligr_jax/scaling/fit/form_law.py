@@ -19,8 +19,8 @@ from ligr_jax.scaling.fit.law import (
     estimates,
     families_of,
     index_of_family,
-    interval,
     names_of,
+    percentile_interval,
     refuse_constant,
     refuse_few,
     refuse_no_logarithm,
@@ -80,7 +80,9 @@ class FormLaw(Fitted):
         value = points.log_metric(self.shape, self.theta[None])[0][0]
         draws = points.log_metric(self.shape, self.draws)[0]
         noisy = draws[:, None] + self.spread(run_noise)[:, None]
-        low, high = interval(self._of_log(noisy.reshape(-1, value.size)), self.confidence)
+        low, high = percentile_interval(
+            self._of_log(noisy.reshape(-1, value.size)), self.confidence
+        )
         shape = arrays[0].shape
         return self._of_log(value).reshape(shape), low.reshape(shape), high.reshape(shape)
 

@@ -25,8 +25,8 @@ from ligr_jax.scaling.fit.law import (
     VERSION,
     checked,
     estimates,
-    interval,
     names_of,
+    percentile_interval,
     refuse_constant,
     refuse_few,
 )
@@ -108,7 +108,7 @@ class IsoFlop:
         x = np.log10(np.asarray(compute, np.float64)).ravel()
         value = self.params["coefficient"] * 10 ** (self.params["exponent"] * x)
         size = 10 ** (self.draws[:, :1] + self.draws[:, 1:] * x)
-        low, high = interval(size, self.confidence, self.freedom)
+        low, high = percentile_interval(size, self.confidence, self.freedom)
         return value.reshape(shape), low.reshape(shape), high.reshape(shape)
 
     def to_json(self) -> dict[str, Any]:
@@ -375,7 +375,9 @@ def _budget(
     middle = cells.z.mean()
     edge = not np.isfinite(vertex)
     best = cells.z[np.argmin(cells.value(c))] if edge else vertex
-    low, high = interval(draws[np.isfinite(draws)][: 0 if edge else None], confidence, freedom)
+    low, high = percentile_interval(
+        draws[np.isfinite(draws)][: 0 if edge else None], confidence, freedom
+    )
     # `c` is about the mean of z; the record has the polynomial in z.
     t = best - middle
     curve = (c[0] - c[1] * middle + c[2] * middle**2, c[1] - 2 * c[2] * middle, c[2])

@@ -177,11 +177,13 @@ class Law(Fitted):
         value = curve.value(self.theta, x)
         draws = curve.value(self.draws, x)
         noisy = curve.off(draws[:, None], self.spread(run_noise)[:, None])
-        low, high = interval(noisy.reshape(-1, x.size), self.confidence)
+        low, high = percentile_interval(noisy.reshape(-1, x.size), self.confidence)
         return value.reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
-def interval(draws: Array, confidence: float, freedom: int | None = None) -> tuple[Array, Array]:
+def percentile_interval(
+    draws: Array, confidence: float, freedom: int | None = None
+) -> tuple[Array, Array]:
     """Return low and high quantiles over the first axis (see `bootstrap.tails`).
 
     Args:
@@ -226,7 +228,7 @@ def estimates(
     spans: dict[str, tuple[float, float]] = {}
     notes = []
     for name, values in named(draws).items() if len(draws) else ():
-        low, high = (float(v) for v in interval(values, confidence, freedom))
+        low, high = (float(v) for v in percentile_interval(values, confidence, freedom))
         slack = 1e-9 * abs(params[name])  # rounding of draws that all equal the estimate
         if low - slack <= params[name] <= high + slack:
             spans[name] = (low, high)

@@ -27,8 +27,8 @@ from ligr_jax.scaling.fit.law import (
     Fitted,
     checked,
     estimates,
-    interval,
     names_of,
+    percentile_interval,
     refuse_constant,
     refuse_few,
     refuse_no_logarithm,
@@ -167,7 +167,7 @@ class SurfaceLaw(Fitted):
         return log_n + best, log_d + x - best, log_l
 
     def _interval(self, draws: Array) -> tuple[Array, Array]:
-        return interval(draws, self.confidence)
+        return percentile_interval(draws, self.confidence)
 
 
 def fit_surface(

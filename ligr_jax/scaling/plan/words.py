@@ -66,7 +66,7 @@ def command(plan: Plan) -> str:
     return shlex.join(["ligr", "train", "--runs", str(plan.request.out), *plan.trained.words])
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
+def plan_json(plan: Plan) -> dict[str, Any]:
     """Return the plan, with the sources of its numbers, as plain JSON values."""
     request = plan.request
     values: dict[str, Any] = {

@@ -22,7 +22,7 @@ from ligr_jax.scaling.report.style import save, write_caption
 from ligr_jax.scaling.report.words import summary_lines
 from ligr_jax.strict_json import nan_to_null
 
-__all__ = ["Study", "study", "summary_lines", "to_json", "write_report"]
+__all__ = ["Study", "report_json", "study", "summary_lines", "write_report"]
 
 
 def write_report(
@@ -60,7 +60,7 @@ def write_report(
     lines = summary_lines(results)
     drawings = list(panels(results))
     text = page(results, drawings, lines)
-    numbers = to_json(results, lines)
+    numbers = report_json(results, lines)
     # `out` itself may be locked by a training process, which does not change these files.
     with exclusive(out / "figures", "is writing a report there"):
         for drawn in drawings:
@@ -71,7 +71,7 @@ def write_report(
     return numbers | {"page": str(out / "report.html")}
 
 
-def to_json(results: Study, lines: Sequence[str]) -> dict[str, Any]:
+def report_json(results: Study, lines: Sequence[str]) -> dict[str, Any]:
     """Return all numbers of a study as plain JSON values.
 
     Args:

@@ -60,7 +60,7 @@ def iso_flop_grid(table: RunTable, axis: str, size: str = "params_dense") -> Gri
     return Grid(rows, np.concatenate(mean), n[rows])
 
 
-def frontier(compute: Array, metric: Array) -> list[int]:
+def frontier_rows(compute: Array, metric: Array) -> list[int]:
     """Return the runs that are better (lower) than all runs of at most their compute, sorted."""
     best = np.inf
     rows = []
@@ -71,7 +71,7 @@ def frontier(compute: Array, metric: Array) -> list[int]:
     return rows
 
 
-def iso_flop(
+def fit_iso_flop_grids(
     table: RunTable, arms: Sequence[str], metric: str, axis: str, resamples: int
 ) -> tuple[dict[str, tuple[Grid, IsoFlop]], list[str]]:
     """Fit the iso-FLOP law of every architecture with a sweep of budgets times sizes.

@@ -9,7 +9,7 @@ from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report import figures
 from ligr_jax.scaling.report.contrasts import repeated
 from ligr_jax.scaling.report.drawn import Drawn, arm_words, facts, metric_words, points, runs_of
-from ligr_jax.scaling.report.figures import Series, Span
+from ligr_jax.scaling.report.figures import IntervalRow, Series
 from ligr_jax.scaling.report.forecasts import left_out_words
 from ligr_jax.scaling.report.study import AXES, Study
 from ligr_jax.scaling.report.style import power_of_ten
@@ -57,7 +57,7 @@ def _comparisons(study: Study) -> Iterator[Drawn]:
     if not study.comparisons:
         return
     rows = [
-        Span(
+        IntervalRow(
             name=f"{c.arm}, {'pairs' if c.kind == 'paired' else 'laws'}"
             + (f" at {power_of_ten(c.at)}" if c.at else ""),
             value=c.difference,
@@ -93,7 +93,7 @@ def _forecasts(study: Study) -> Iterator[Drawn]:
         return
     number = {name: i for i, name in enumerate(study.table.names)}
     rows = [
-        Span(
+        IntervalRow(
             name=f"{f.arm} {f.outcome.run[:12]}{'*' * f.beforehand}".strip(),
             value=f.outcome.predicted,
             low=f.outcome.low,

@@ -244,7 +244,7 @@ def seed_scatter(series: Series, detectable: Sequence[tuple[int, float]], *, axi
 
 
 @dataclass(frozen=True)
-class Span:
+class IntervalRow:
     """A row of an interval plot: an estimate, its interval, and the observed value if known."""
 
     name: str
@@ -255,7 +255,7 @@ class Span:
     run: int | None = None
 
 
-def spans(rows: Sequence[Span], *, label: str, zero: bool = False) -> Figure:
+def spans(rows: Sequence[IntervalRow], *, label: str, zero: bool = False) -> Figure:
     """Draw estimates with intervals, one per row; crosses are observed values.
 
     Args:

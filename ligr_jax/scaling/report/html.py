@@ -18,7 +18,7 @@ def engineering(value: float) -> str:
     return lead if power == 0 else f"{lead}×10{raised}"
 
 
-def interval(value: float | None, span: Sequence[float] | None, digits: int = 4) -> str:
+def interval_text(value: float | None, span: Sequence[float] | None, digits: int = 4) -> str:
     """Return "value [low, high]", "value (no interval)", or "–" without a value."""
     if value is None or not math.isfinite(value):
         return "–"

@@ -12,7 +12,7 @@ from ligr_jax.runs.rows import DamagedRows, read_rows
 from ligr_jax.scaling.direction import lower_is_better
 from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report import figures
-from ligr_jax.scaling.report.budgets import frontier
+from ligr_jax.scaling.report.budgets import frontier_rows
 from ligr_jax.scaling.report.checks import checks
 from ligr_jax.scaling.report.dimensions import SETTINGS, lines
 from ligr_jax.scaling.report.drawn import (
@@ -177,7 +177,7 @@ def _frontier(study: Study) -> Drawn:
     c = study.table.numbers(study.axis)
     y = study.table.numbers(study.metric)
     rows = [i for i in range(len(c)) if c[i] > 0]
-    best = frontier(c, y)
+    best = frontier_rows(c, y)
     words = shape_words(study)
     all_runs = Series(name="all runs", x=c[rows], y=y[rows], runs=rows)
     best_runs = Series(name="best so far", x=c[best], y=y[best], runs=best)

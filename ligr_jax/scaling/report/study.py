@@ -16,7 +16,7 @@ from ligr_jax.runs.table import Runs
 from ligr_jax.scaling.fit import Comparison, IsoFlop, Law, Noise
 from ligr_jax.scaling.missing import DIVERGED, runs_without_metric
 from ligr_jax.scaling.report.arms import architectures, subset
-from ligr_jax.scaling.report.budgets import Grid, iso_flop
+from ligr_jax.scaling.report.budgets import Grid, fit_iso_flop_grids
 from ligr_jax.scaling.report.contrasts import comparisons, noise
 from ligr_jax.scaling.report.dimensions import Gains, gains
 from ligr_jax.scaling.report.forecasts import Forecast, left_out, registered
@@ -147,7 +147,7 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
 
     # Noise and iso-FLOP laws find their runs in all sweeps: equal shapes, and equal budgets.
     noise_floor, noise_notes = noise(kept, metric)
-    iso, iso_notes = iso_flop(kept, arms, metric, axes[0], resamples)
+    iso, iso_notes = fit_iso_flop_grids(kept, arms, metric, axes[0], resamples)
     notes = (
         *missing_notes,
         *oracle_notes,

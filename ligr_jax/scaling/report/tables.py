@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from ligr_jax.scaling.fit import CONFIDENCE, Law
-from ligr_jax.scaling.report.budgets import frontier
+from ligr_jax.scaling.report.budgets import frontier_rows
 from ligr_jax.scaling.report.dimensions import CHEAP
 from ligr_jax.scaling.report.drawn import arm_words, metric_words, shape_words
-from ligr_jax.scaling.report.html import engineering, interval, table
+from ligr_jax.scaling.report.html import engineering, interval_text, table
 from ligr_jax.scaling.report.study import Study
 
 HOW = {
@@ -69,7 +69,7 @@ def gains_table(study: Study) -> str:
         for arm, gains in arms.items():
             ways += [gains.how] if gains.how else []
             for g in gains.rows:
-                rate = interval(g.per_decade, g.per_decade_interval)
+                rate = interval_text(g.per_decade, g.per_decade_interval)
                 if g.per_decade is None:
                     rate = "nearly free in compute"
                 mark = " (best)" if g.dimension in gains.answer else ""
@@ -95,7 +95,7 @@ def frontier_table(study: Study) -> str:
     head = ("run", "architecture", "shape", "compute", metric_words(study.metric))
     rows = [
         [names[i], arm_words(study.arms[i]), words[i], engineering(float(c[i])), f"{y[i]:.4f}"]
-        for i in frontier(c, y)
+        for i in frontier_rows(c, y)
     ]
     caption = f"Best runs by {study.axis}, with their shapes"
     return table(head, rows, caption, words=3) if rows else ""
@@ -133,7 +133,7 @@ def comparisons_table(study: Study) -> str:
     rows = [
         [arm_words(c.arm), arm_words(c.baseline),
          f"{c.pairs} pairs" if c.kind == "paired" else "laws", engineering(c.at) if c.at else "–",
-         interval(c.difference, (c.low, c.high)), _multiplier(c.multiplier)]
+         interval_text(c.difference, (c.low, c.high)), _multiplier(c.multiplier)]
         for c in study.comparisons
     ]  # fmt: skip
     caption = (
@@ -149,7 +149,7 @@ def forecasts_table(study: Study) -> str:
     head = ("prediction", "run", "compute", "predicted", "observed", "error", "in interval")
     rows = [
         [f.how + (f", {f.arm}" if f.arm else ""), f.outcome.run, engineering(f.outcome.compute),
-         interval(f.outcome.predicted, (f.outcome.low, f.outcome.high)),
+         interval_text(f.outcome.predicted, (f.outcome.low, f.outcome.high)),
          f"{f.outcome.observed:.4f}", f"{f.outcome.error:+.4f}",
          "yes" if f.outcome.covered else "no"]
         for f in study.forecasts
@@ -164,7 +164,7 @@ def _floor(law: Law) -> str:
 
 
 def _span(law: Law, name: str, digits: int = 4) -> str:
-    return interval(law.params[name], law.intervals.get(name), digits)
+    return interval_text(law.params[name], law.intervals.get(name), digits)
 
 
 def _ceiling(law: Law | None) -> str:
