@@ -1,6 +1,36 @@
-"""Names of the configuration's columns in a summary and in a table of runs."""
+"""Names of metrics and settings in rows of metrics.jsonl, in W&B, and in tables of runs.
+
+A row of metrics.jsonl and its copy in W&B have the same names, with a prefix that groups the panels
+of W&B: `train/`, `validation/`, `test/`, `lr/`, `throughput/`, `compute/`, `params/`. In a summary,
+which is the row of a run in a table, names of compute and throughput have no prefix
+(`ligr fit --axis flops_model`).
+"""
 
 _PREFIX = "config/"
+_GROUPS = {
+    "throughput/": ("mfu", "tokens_per_s", "input_wait", "packing"),
+    "compute/": (
+        "flops_model", "flops_paper", "flops_6nd", "flops_xla", "tokens", "impressions", "targets",
+        "seconds", "start_seconds", "eval_seconds", "device_seconds",
+    ),
+    "params/": ("params_dense", "params_tables"),
+}  # fmt: skip
+_METRICS = {
+    name: group + name.removeprefix("params_") for group, names in _GROUPS.items() for name in names
+}
+_COLUMNS = {metric: name for name, metric in _METRICS.items()}
+_RENAMED = {"time_s": "seconds"}  # in rows of earlier releases, which also had no prefixes
+
+
+def metric_name(column: str) -> str:
+    """Return the name in rows and in W&B of a summary's column, e.g. `throughput/mfu` of `mfu`."""
+    column = _RENAMED.get(column, column)
+    return _METRICS.get(column, column)
+
+
+def column_of(metric: str) -> str:
+    """Return the column of a summary that has a metric, e.g. `mfu` for `throughput/mfu`."""
+    return _COLUMNS.get(metric, metric)
 
 
 def config_column(field: str) -> str:

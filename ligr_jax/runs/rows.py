@@ -2,7 +2,7 @@
 
 Each line is a JSON object with the digest of its other values, so that a changed digit is noticed
 in a running run as well as in a finished one. Rows of earlier releases have no digest and are read
-without this check.
+without this check; their metrics get the names of this release.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 from ligr_jax.digests import DIGEST, digest_json
 from ligr_jax.errors import LigrError
+from ligr_jax.runs.columns import metric_name
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
             if number < len(lines):  # the last line has no line break: a kill interrupted it
                 yield number, None, reason
         elif not sealed or row.pop(DIGEST, None) == digest_json(row):
-            yield number, row, ""
+            yield number, {metric_name(name): value for name, value in row.items()}, ""
         else:
             yield number, None, f'its values have changed: they do not give its "{DIGEST}"'
 

@@ -22,6 +22,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import read_plain_json
 from ligr_jax.errors import LigrError
 from ligr_jax.runs import wandb_client
+from ligr_jax.runs.columns import metric_name
 from ligr_jax.runs.table import Runs, varied
 
 AXES = ("flops_model", "flops_paper", "device_seconds")
@@ -29,7 +30,7 @@ METRICS = ("ne", "auc")
 SLICES = ("cold_items", "cold_members")
 CURVES = (
     "train/loss", "train/grad_norm", "lr/dense", "lr/tables",
-    "mfu", "tokens_per_s", "input_wait", "packing",
+    *map(metric_name, ("mfu", "tokens_per_s", "input_wait", "packing")),
 )  # fmt: skip
 LAWS = "laws"  # keys of the run that has the fits
 FIGURES = "figures"
@@ -225,7 +226,7 @@ def _scatter(x: str, y: str, log_x: bool = True) -> wr.ScatterPlot:
 def _training() -> list[Any]:
     curves = [wr.LinePlot(title=key, x="step", y=[key]) for key in CURVES]
     by_compute = wr.LinePlot(
-        title=f"{CURVES[0]} against {AXES[0]}", x=AXES[0], y=[CURVES[0]], log_x=True
+        title=f"{CURVES[0]} against {AXES[0]}", x=metric_name(AXES[0]), y=[CURVES[0]], log_x=True
     )
     return [by_compute, *curves]
 

@@ -21,6 +21,7 @@ from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.parallel.processes import broadcast_from_first, is_first, ready, stop_agreed
 from ligr_jax.progress import Progress
+from ligr_jax.runs.columns import metric_name
 from ligr_jax.runs.directory import finished, lock, write_or_verify_config
 from ligr_jax.runs.wandb_check import check_wandb
 from ligr_jax.stop import StopRequest, stop_request
@@ -313,7 +314,8 @@ class Trainer:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         row = self.recorder.add_step(number, values)
         if row:
-            note = f"loss {row['train/loss']:.4f}  {row['tokens_per_s']:,.0f} tok/s"
+            speed = row[metric_name("tokens_per_s")]
+            note = f"loss {row['train/loss']:.4f}  {speed:,.0f} tok/s"
             self.progress.show(number, note)
 
     def evaluate(self, number: int, state: TrainState) -> None:

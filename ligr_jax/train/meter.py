@@ -8,8 +8,9 @@ import numpy as np
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.cost.devices import peak_flops
-from ligr_jax.cost.flops import compute_axes
+from ligr_jax.cost.flops import compute_axes, train_flops
 from ligr_jax.nn.work import Work
+from ligr_jax.runs.columns import metric_name
 
 _COUNTED = ("impressions", "targets", "history_pairs", "set_pairs")
 _LATEST = ("bad_in_row", "bad_total")
@@ -60,6 +61,7 @@ class Meter:
         self._model = model
         self._positions = positions
         self._dense = dense
+        self._devices = devices
         self._peak = peak_flops(model.dtype) * devices
         self.restart()
 
@@ -85,22 +87,32 @@ class Meter:
     def row(self) -> dict[str, Any]:
         """Return mean losses and speed since the last row, and the compute axes so far."""
         totals, before = self.totals, self._before
-        now = compute_axes(self._model, self._dense, totals.work)
-        then = compute_axes(self._model, self._dense, before.work)
+        flops = train_flops(self._model, totals.work) - train_flops(self._model, before.work)
         seconds = max(1e-9, totals.seconds - before.seconds)
         impressions = totals.impressions - before.impressions
-        row = {
-            **self._losses(),
-            **now,
-            "tokens": 2 * totals.impressions,
+        throughput = {
             "tokens_per_s": 2 * impressions / seconds,
-            "mfu": (now["flops_model"] - then["flops_model"]) / seconds / self._peak,
+            "mfu": flops / seconds / self._peak,
             "packing": impressions / (len(self._steps) * self._positions),
             "input_wait": self._wait / seconds,
-            "time_s": totals.seconds,
+        }
+        row = {
+            **self._losses(),
+            **{metric_name(name): value for name, value in throughput.items()},
+            **self.compute(),
         }
         self.restart()
         return row
+
+    def compute(self) -> dict[str, float]:
+        """Return the compute of all steps so far, on every axis."""
+        axes = {
+            **compute_axes(self._model, self._dense, self.totals.work),
+            "tokens": 2 * self.totals.impressions,
+            "seconds": self.totals.seconds,
+            "device_seconds": self.totals.seconds * self._devices,
+        }
+        return {metric_name(name): value for name, value in axes.items()}
 
     def _losses(self) -> dict[str, float]:
         names = [k for k in self._steps[-1] if k not in _COUNTED]

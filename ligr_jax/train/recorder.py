@@ -142,8 +142,8 @@ class RunRecorder:
         return row
 
     def add_evaluation(self, number: int, metrics: Mapping[str, Any]) -> None:
-        """Log the metrics of an evaluation; its time does not count as training."""
-        self._tracker.log({"step": number, **metrics})
+        """Log the metrics of an evaluation and the compute so far; its time is not training."""
+        self._tracker.log({"step": number, **metrics, **self.meter.compute()})
         self.evaluation_due = False
         self.meter.restart()
 
@@ -187,7 +187,7 @@ class RunRecorder:
         evaluation: dict[str, Any] = {k: v for e in evaluations for k, v in e.items()}
         if "beats_oracle" in evaluation:
             evaluation["beats_oracle"] = leaks
-        self._tracker.log_once({"step": self.steps, **evaluation})
+        self._tracker.log_once({"step": self.steps, **evaluation, **self.meter.compute()})
         self.checkpoints.wait()
         summary = {
             "run": self.directory.name,

@@ -18,6 +18,7 @@ from ligr_jax.data.pipeline import TrainBatches, eval_batches, plan_for, train_b
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.progress import Progress
+from ligr_jax.runs.columns import metric_name
 from ligr_jax.runs.directory import clear_error, write_error
 from ligr_jax.stop import StopRequest, stop_request
 from ligr_jax.train.evaluate import Evaluator, gather_predictions, measure
@@ -224,7 +225,7 @@ class RunBatch:
         logged = [row for row in rows if row]
         if logged:
             losses = [row["train/loss"] for row in logged]
-            speed = float(np.mean([row["tokens_per_s"] for row in logged]))
+            speed = float(np.mean([row[metric_name("tokens_per_s")] for row in logged]))
             note = f"{len(logged)} runs  loss {min(losses):.4f} to {max(losses):.4f}"
             self.progress.show(number, f"{note}  {speed:,.0f} tok/s")
 

@@ -20,6 +20,7 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.exit_status import PREEMPTED
+from ligr_jax.runs.columns import metric_name
 from ligr_jax.runs.directory import Busy, load_config, load_summary, lock
 from ligr_jax.runs.rows import read_rows
 from ligr_jax.runs.tracker import tracking
@@ -128,7 +129,8 @@ def assert_same_numbers(run: Path, reference: Path) -> None:
 def assert_same_bits(run: Path, reference: Path) -> None:
     for x, y in zip(*(jax.tree.leaves(state_of(r)) for r in (run, reference)), strict=True):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
-    timed = {"tokens_per_s", "mfu", "input_wait", "time_s"}
+    timed = {"tokens_per_s", "mfu", "input_wait", "seconds", "device_seconds"}
+    timed = {metric_name(name) for name in timed}
     rows = [
         [{k: v for k, v in row.items() if k not in timed} for row in read_rows(r / "metrics.jsonl")]
         for r in (run, reference)

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.config import file_name
+from ligr_jax.runs.columns import metric_name
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.rows import DamagedRows, read_rows
 from ligr_jax.scaling.direction import lower_is_better
@@ -212,10 +213,11 @@ def _training(study: Study) -> Iterator[Drawn]:
             logged = read_rows(RunFiles(study.runs.directories[run]).metrics)
         except DamagedRows:  # named among the notes of the study
             continue
+        axis = metric_name(study.axis)
         pairs = [
-            (r[study.axis], r["train/loss"])
+            (r[axis], r["train/loss"])
             for r in logged
-            if r.get(study.axis) and r.get("train/loss") is not None
+            if r.get(axis) and r.get("train/loss") is not None
         ]
         curve = np.array(pairs, np.float64).reshape(-1, 2)
         curve = curve[np.isfinite(curve).all(1)]
