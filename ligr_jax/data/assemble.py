@@ -5,7 +5,7 @@ windows get member and session numbers. All of this runs on the host and not in 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -17,29 +17,37 @@ from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.schema import UNKNOWN
 
 _HOUR_MS = 3_600_000
+_COMPARED = 64  # edges between buckets that are compared one by one; below 127, for int8 counts
 BAG_SIZE = 16  # default of the largest number of ids of a bag that are looked up
 
 
 class ImpressionColumns(Protocol):
     """Random access to columns of impressions, which `Records` has for prepared data.
 
-    `index` is an int array of any shape, impression numbers.
+    `index` is the result of `locate`. The arrays that are returned belong to the caller.
     """
 
     @property
     def manifest(self) -> Manifest:
         """Actions and statistics of the columns."""
 
-    def feature(self, name: str, index: np.ndarray) -> np.ndarray:
+    def locate(self, index: np.ndarray) -> Any:
+        """Return what the other methods need to find impressions.
+
+        Args:
+            index: int array of any shape, impression numbers.
+        """
+
+    def feature(self, name: str, index: Any) -> np.ndarray:
         """Return the values of a feature that is not a bag."""
 
-    def bag(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
+    def bag(self, name: str, index: Any, size: int) -> np.ndarray:
         """Return the first `size` ids of bags, padded with `MISSING`."""
 
-    def label(self, action: str, index: np.ndarray) -> np.ndarray:
+    def label(self, action: str, index: Any) -> np.ndarray:
         """Return the labels of an action."""
 
-    def take(self, column: str, index: np.ndarray) -> np.ndarray:
+    def take(self, column: str, index: Any) -> np.ndarray:
         """Return the values of `session`, `timestamp_ms` or `weight`."""
 
 
@@ -71,43 +79,47 @@ class Assembler:
             rows: int [B], row numbers of the plan; -1 stands for a row of padding.
         """
         index, window, is_target = self.plan.gather(rows)
-        valid = index >= 0
-        index = np.maximum(index, 0)  # reads of padding are valid, and their values are replaced
+        shape = index.shape
+        padding = np.flatnonzero(window == 0)
+        # Reads of padding are valid, and their values are replaced.
+        index.ravel()[padding] = 0
+        located = self.records.locate(index)
+
+        def padded(values: np.ndarray, value: Any) -> np.ndarray:
+            """Set the values of padding, in place."""
+            values.reshape(index.size, *values.shape[2:])[padding] = value
+            return values
+
         ids, numeric, vectors = {}, {}, {}
         for name, (feature, scale) in self.features.items():
             if feature.bag:
-                raw = self.records.bag(name, index, feature.bag_size)
-                bags = np.where(valid[..., None], raw, MISSING)
+                bags = padded(self.records.bag(name, located, feature.bag_size), MISSING)
                 ids[name] = bag_rows(bags, name, feature)
                 continue
-            raw = self.records.feature(name, index)
+            raw = self.records.feature(name, located)
             if feature.kind == "vector":
-                vectors[name] = np.where(valid[..., None], raw, np.float32(0))
+                vectors[name] = padded(raw, 0)
             elif feature.kind == "numeric":
-                numeric[name] = np.where(valid, scale.normalize(raw), np.float32(np.nan))
+                numeric[name] = padded(scale.normalize(raw), np.nan)
             elif feature.kind == "bucket":
-                ids[name] = np.where(valid, scale.bucket(raw, feature.rows), 0)
+                ids[name] = padded(scale.bucket(raw, feature.rows), 0)
             else:
-                ids[name] = table_rows(np.where(valid, raw, MISSING), name, feature)
-        labels = np.stack([self.records.label(a, index) for a in self.actions], -1)
+                ids[name] = table_rows(padded(raw, MISSING), name, feature)
+        labels = np.empty((*shape, len(self.actions)), np.int8)
+        for a, action in enumerate(self.actions):
+            labels[..., a] = self.records.label(action, located)
+        weight = self.records.take("weight", located)
+        weight[~is_target] = 0
         return Batch(
             member=window,
-            session=self._session(index, window),
-            time=self._hours(index, window),
+            session=count_sessions(self.records.take("session", located), window),
+            time=hours_since_first(self.records.take("timestamp_ms", located), window),
             ids=ids,
             numeric=numeric,
             vectors=vectors,
-            labels=np.where(valid[..., None], labels, np.int8(UNKNOWN)),
-            weight=np.where(is_target, self.records.take("weight", index), np.float32(0)),
+            labels=padded(labels, UNKNOWN),
+            weight=weight,
         )
-
-    def _session(self, index: np.ndarray, window: np.ndarray) -> np.ndarray:
-        """Return sessions [B, N], counted from the oldest session of each window."""
-        return count_sessions(self.records.take("session", index), window)
-
-    def _hours(self, index: np.ndarray, window: np.ndarray) -> np.ndarray:
-        """Return hours [B, N] since the first timed impression of each window."""
-        return hours_since_first(self.records.take("timestamp_ms", index), window)
 
 
 def count_sessions(session: np.ndarray, window: np.ndarray) -> np.ndarray:
@@ -164,6 +176,7 @@ class NumericScale:
 
     def __init__(self, stats: ColumnStats) -> None:
         self.values = np.asarray(stats.quantiles, np.float64)
+        self._edges_of: dict[tuple[int, np.dtype], np.ndarray] = {}
         if len(self.values):
             # Equal quantiles (a point mass) get the mean of their ranks.
             self.distinct, group = np.unique(self.values, return_inverse=True)
@@ -181,11 +194,35 @@ class NumericScale:
         """Return buckets 1..rows-1 of about equal mass; 0 if the value is missing."""
         if not len(self.values):
             return np.zeros(x.shape, np.int32)
-        inner = np.linspace(0, len(self.values) - 1, rows)[1:-1]
-        edges = np.interp(inner, np.arange(len(self.values)), self.values)
-        return np.where(np.isnan(x), 0, 1 + np.searchsorted(edges, x, side="right")).astype(
-            np.int32
-        )
+        edges = self._edges(rows, x.dtype)
+        if len(edges) > _COMPARED:
+            bucket = np.searchsorted(edges, x, side="right").astype(np.int32)
+            bucket += 1
+        else:  # comparisons are vectorized, and a binary search is not
+            count = np.ones(x.shape, np.int8)
+            reached = np.empty(x.shape, bool)
+            for edge in edges:
+                np.greater_equal(x, edge, out=reached)
+                count += reached.view(np.int8)
+            bucket = count.astype(np.int32)
+        bucket[np.isnan(x)] = 0
+        return bucket
+
+    def _edges(self, rows: int, dtype: np.dtype) -> np.ndarray:
+        """Return the edges between `rows` - 1 buckets.
+
+        For float32 values these are the smallest float32 numbers that are not below the edges, so
+        comparisons have the same results as in float64.
+        """
+        if (rows, dtype) not in self._edges_of:
+            inner = np.linspace(0, len(self.values) - 1, rows)[1:-1]
+            edges = np.interp(inner, np.arange(len(self.values)), self.values)
+            if dtype == np.float32:
+                rounded = edges.astype(np.float32)
+                above = np.nextafter(rounded, np.float32(np.inf))
+                edges = np.where(rounded < edges, above, rounded)
+            self._edges_of[rows, dtype] = edges
+        return self._edges_of[rows, dtype]
 
 
 def check_columns(model: ModelConfig, manifest: Manifest) -> None:

@@ -36,8 +36,9 @@ def table_rows(ids: np.ndarray, name: str, feature: Feature) -> np.ndarray:
                 f"column {name}: id {ids[invalid][0]} is outside 0..{feature.rows - 2} of a direct "
                 f"lookup; raise model.features.{name}.rows or set its lookup=hash"
             )
-        rows = ids + 1
-    return np.where(missing, 0, rows).astype(np.int32)
+        rows = (ids + 1).astype(np.int32)
+    rows[missing] = 0
+    return rows
 
 
 def bag_rows(ids: np.ndarray, name: str, feature: Feature) -> np.ndarray:

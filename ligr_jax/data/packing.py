@@ -83,27 +83,38 @@ class PackingPlan:
             window within its row, from 1 (int32, 0 in padding); whether the position is a target
             (bool).
         """
-        index = np.full((len(rows), self.capacity), -1, np.int64)
-        window = np.zeros((len(rows), self.capacity), np.int32)
-        is_target = np.zeros((len(rows), self.capacity), bool)
         # One entry per window of the batch: its row in the batch and its ordinal in that row.
         first_window = self.bounds[rows]
         window_count = np.where(rows < 0, 0, self.bounds[rows + 1] - first_window)
         row = np.repeat(np.arange(len(rows)), window_count)
         ordinal = _concatenated_ranges(window_count)
         w = np.repeat(first_window, window_count) + ordinal
-        length = self.stop[w] - self.start[w]
-        # A window begins where the preceding windows of its row end: a cumulative sum of lengths
-        # over the batch, minus the sum at the first window of the row.
-        filled = np.cumsum(length) - length
-        begin = filled - filled[np.repeat(np.cumsum(window_count) - window_count, window_count)]
-        # One entry per impression of the batch: its position, and the values stored there.
-        within = _concatenated_ranges(length)
-        position = (np.repeat(row, length), np.repeat(begin, length) + within)
-        index[position] = np.repeat(self.start[w], length) + within
-        window[position] = np.repeat(ordinal + 1, length)
-        is_target[position] = index[position] >= np.repeat(self.target[w], length)
-        return index, window, is_target
+        start, length = self.start[w], self.stop[w] - self.start[w]
+
+        # One entry per segment: the windows of a row, and then the padding at its end.
+        segments = len(w) + len(rows)
+        of_window = np.arange(len(w)) + row
+        of_padding = np.cumsum(window_count) + np.arange(len(rows))
+        size = np.zeros(segments, np.int64)
+        size[of_window] = length
+        size[of_padding] = self.capacity - np.bincount(row, length, len(rows)).astype(np.int64)
+        begin = np.cumsum(size) - size
+        # Impression number minus position, which is constant in a window.
+        offset = np.zeros(segments, np.int64)
+        offset[of_window] = start - begin[of_window]
+        number = np.zeros(segments, np.int32)
+        number[of_window] = ordinal + 1
+        first_target = np.full(segments, np.iinfo(np.int64).max)
+        first_target[of_window] = self.target[w]
+
+        # One entry per position of the batch.
+        shape = (len(rows), self.capacity)
+        window = np.repeat(number, size)
+        index = np.repeat(offset, size)
+        index += np.arange(index.size)
+        is_target = index >= np.repeat(first_target, size)
+        index[np.flatnonzero(window == 0)] = -1
+        return index.reshape(shape), window.reshape(shape), is_target.reshape(shape)
 
 
 def cut_windows(

@@ -17,6 +17,7 @@ from ligr_jax.data.bags import Bags
 from ligr_jax.data.columns import action_column, feature_column, stored_name, truth_column
 from ligr_jax.data.manifest import MANIFEST, MISSING, Manifest, SplitStats, load_manifest
 from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sharded import Located, ShardedColumn, locate
 
 
 class Records:
@@ -76,6 +77,7 @@ class Records:
         self._bags = [_bags(columns) for columns in lists]
         sizes = np.array([s.impressions for s in self.manifest.shards], np.int64)
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self._sharded: dict[str, ShardedColumn] = {}
         lengths = [np.diff(_offsets(b)) for b in batches]
         self.offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths, dtype=np.int64))])
         self.counts = np.concatenate(
@@ -133,12 +135,24 @@ class Records:
         }
         self.manifest = dataclasses.replace(self.manifest, splits=stats)
 
-    def feature(self, name: str, index: np.ndarray | None = None) -> np.ndarray:
+    def locate(self, index: np.ndarray) -> Located:
+        """Find the shards of impressions once, for several reads of the same impressions.
+
+        Args:
+            index: int array of any shape, impression numbers.
+
+        Raises:
+            IndexError: there is no such impression.
+        """
+        return locate(index, self._starts)
+
+    def feature(self, name: str, index: np.ndarray | Located | None = None) -> np.ndarray:
         """Return the values of a feature that is not a bag.
 
         Args:
             name: name of the feature.
-            index: int array of any shape, impression numbers; None stands for all impressions.
+            index: int array of any shape, impression numbers, or the result of `locate`; None
+                stands for all impressions.
 
         Returns:
             int64 (categorical) or float32 (numeric) of the shape of `index`, or float32
@@ -187,54 +201,66 @@ class Records:
                 )
         raise KeyError(f"{self.directory} has no {name}={value}")
 
-    def label(self, action: str, index: np.ndarray | None = None) -> np.ndarray:
+    def label(self, action: str, index: np.ndarray | Located | None = None) -> np.ndarray:
         """Return the int8 labels of an action: 1, 0 or `UNKNOWN`; `index` as in `feature`."""
         return self._at(action_column(action), index)
 
-    def truth(self, action: str, index: np.ndarray | None = None) -> np.ndarray:
+    def truth(self, action: str, index: np.ndarray | Located | None = None) -> np.ndarray:
         """Return the float32 true probabilities of an action, which only some logs have."""
         return self._at(truth_column(action), index)
 
-    def _at(self, column: str, index: np.ndarray | None) -> np.ndarray:
+    def _at(self, column: str, index: np.ndarray | Located | None) -> np.ndarray:
         if index is None and column not in self._items:
             return self.column(column)
         return self.take(column, np.arange(len(self)) if index is None else index)
 
-    def take(self, column: str, index: np.ndarray) -> np.ndarray:
+    def take(self, column: str, index: np.ndarray | Located) -> np.ndarray:
         """Return the values of a stored column, e.g. `session`.
 
         Args:
             column: stored name.
-            index: int array of any shape, impression numbers.
+            index: int array of any shape, impression numbers, or the result of `locate`.
         """
+        located = index if isinstance(index, Located) else self.locate(index)
         if column in self._items:
-            return _of_items(self._items[column], self.take("item_row", index))
+            return _of_items(self._items[column], self.take("item_row", located))
         first = self._columns[0][column]
-        out = np.empty(index.shape + first.shape[1:], first.dtype)
-        for s, in_shard in self._by_shard(index):
-            out[in_shard] = self._columns[s][column][index[in_shard] - self._starts[s]]
+        if first.ndim == 1:
+            return self._numbers(column).take(located)
+        out = np.empty(located.index.shape + first.shape[1:], first.dtype)
+        for s, in_shard in located.by_shard():
+            rows = located.index[in_shard] - self._starts[s]
+            out[in_shard] = self._columns[s][column].take(rows, axis=0)
         return out
 
-    def bag(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
+    def _numbers(self, column: str) -> ShardedColumn:
+        """Return a column of numbers over all shards."""
+        if column not in self._sharded:
+            parts = [columns[column] for columns in self._columns]
+            self._sharded[column] = ShardedColumn(parts, self._starts)
+        return self._sharded[column]
+
+    def bag(self, name: str, index: np.ndarray | Located, size: int) -> np.ndarray:
         """Return the first `size` ids of each bag, padded with `MISSING`.
 
         Args:
             name: name of the feature.
-            index: int array of any shape, impression numbers.
+            index: int array of any shape, impression numbers, or the result of `locate`.
             size: the largest number of ids of a bag that are returned.
 
         Returns:
             int64 [*index.shape, size].
         """
+        located = index if isinstance(index, Located) else self.locate(index)
         column = feature_column(name)
         if column in self._item_bags:
-            row = self.take("item_row", index)
-            out = np.full((*index.shape, size), MISSING)
+            row = self.take("item_row", located)
+            out = np.full((*row.shape, size), MISSING)
             out[row >= 0] = self._item_bags[column].padded(row[row >= 0], size)
             return out
-        out = np.empty((*index.shape, size), np.int64)
-        for s, in_shard in self._by_shard(index):
-            rows = index[in_shard] - self._starts[s]
+        out = np.empty((*located.index.shape, size), np.int64)
+        for s, in_shard in located.by_shard():
+            rows = located.index[in_shard] - self._starts[s]
             out[in_shard] = self._bags[s][column].padded(rows, size)
         return out
 
@@ -304,12 +330,6 @@ class Records:
         renamed = {stored_name(column, version): column for column in self.manifest.user_columns}
         return {renamed.get(name, name): array for name, array in columns.items()}
 
-    def _by_shard(self, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each shard with impressions of `index`, and a mask of these impressions."""
-        shard = np.searchsorted(self._starts, index, side="right") - 1
-        for s in np.unique(shard):
-            yield int(s), shard == s
-
     def _open(self, file: str) -> pa.RecordBatch:
         """Map a file of one record batch."""
         path = self.directory / file
@@ -350,7 +370,9 @@ def _values(array: pa.Array) -> np.ndarray:
 
 def _of_items(values: np.ndarray, row: np.ndarray) -> np.ndarray:
     """Return vectors or ids by item row; zeros or `MISSING` for row -1."""
-    out = values[np.maximum(row, 0)]
-    out[row < 0] = MISSING if values.dtype == np.int64 else 0
+    out = values.take(np.maximum(row, 0), axis=0)
+    missing = row < 0
+    if missing.any():
+        out[missing] = MISSING if values.dtype == np.int64 else 0
     result: np.ndarray = out
     return result

@@ -7,6 +7,8 @@ import numpy as np
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Array, Batch
 
+_MARKED = 2**20  # rows of a table up to which marking rows is faster than sorting ids
+
 
 class UniqueIds(NamedTuple):
     """Unique ids of one table in a batch, which is cut into n equal parts, one for each device.
@@ -63,6 +65,13 @@ class UniqueIdMapper:
         mapped = dict(batch.ids)
         by_table = {}
         for table, users in self.users.items():
+            if len(users) == 1:
+                ids = batch.ids[users[0]]
+                by_table[table], indices = find_unique_ids(
+                    ids.reshape(self.parts, -1), self.shapes[table].rows, self.whole_batch
+                )
+                mapped[users[0]] = indices.reshape(ids.shape)
+                continue
             # All features of a shared table are looked up together.
             ids = [batch.ids[name].reshape(self.parts, -1) for name in users]
             by_table[table], indices = find_unique_ids(
@@ -88,25 +97,47 @@ def find_unique_ids(
         The unique ids, and int32 [n, k]: index of each id in the local unique ids of its part, or
         -1 for no id.
     """
-    parts = [_unique(part) for part in ids]
-    u = min(v, ids.shape[1])
-    local = np.stack([_padded(values, u, v) for values, _ in parts])
-    indices = np.stack([index for _, index in parts])
+    found = [_unique(part, v) for part in ids]
+    indices = np.stack([index for _, index in found])
+    parts = [values for values, _ in found]
+    local = np.stack([_padded(values, min(v, ids.shape[1]), v) for values in parts])
     if not whole_batch:
         return UniqueIds(local=local, unique=None, inverse=None), indices
-    values = parts[0][0] if len(ids) == 1 else np.unique(np.concatenate([p[0] for p in parts]))
+    values = parts[0] if len(parts) == 1 else _unique(np.concatenate(parts), v)[0]
     unique = _padded(values, min(v, ids.size), v)
-    inverse = np.where(local < v, np.searchsorted(unique, local), len(unique)).astype(np.int32)
+    inverse = np.full(local.shape, len(unique), np.int32)
+    for row, part in zip(inverse, parts):
+        row[: len(part)] = np.searchsorted(values, part)
     return UniqueIds(local=local, unique=unique, inverse=inverse), indices
 
 
-def _unique(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the unique ids without -1, and the index of each id, where -1 stays -1."""
-    values, index = np.unique(ids, return_inverse=True)
-    missing = int(len(values) > 0 and values[0] < 0)
-    return values[missing:], (index - missing).astype(np.int32)
+def _unique(ids: np.ndarray, v: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the unique ids without -1, and the index of each id, where -1 stays -1.
+
+    Small tables mark the rows that occur, which takes time for every row; large tables sort the
+    ids.
+    """
+    if v > _MARKED:
+        order = np.argsort(ids)
+        values = ids[order]
+        first = np.ones(len(ids), bool)
+        np.not_equal(values[1:], values[:-1], out=first[1:])
+        first &= values >= 0
+        index = np.empty(len(ids), np.int32)
+        index[order] = np.cumsum(first, dtype=np.int32) - 1
+        return values[first], index
+    marked = np.zeros(v + 1, bool)
+    marked[ids] = True  # -1 marks the last element
+    values = np.flatnonzero(marked[:v])
+    position = np.empty(v + 1, np.int32)
+    position[values] = np.arange(len(values), dtype=np.int32)
+    position[v] = -1
+    return values, position.take(ids, mode="wrap")
 
 
 def _padded(values: np.ndarray, length: int, v: int) -> np.ndarray:
     """Pad with V, V + 1, ... to a length."""
-    return np.concatenate([values, np.arange(v, v + length - len(values))]).astype(np.int32)
+    out = np.empty(length, np.int32)
+    out[: len(values)] = values
+    out[len(values) :] = np.arange(v, v + length - len(values))
+    return out

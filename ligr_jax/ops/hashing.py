@@ -2,6 +2,9 @@
 
 import numpy as np
 
+_SHIFT = np.uint64(33)
+_FACTORS = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
+
 
 def mix64(ids: np.ndarray) -> np.ndarray:
     """Apply Murmur3's 64-bit finalizer, a bijection of 64-bit integers, elementwise.
@@ -13,9 +16,13 @@ def mix64(ids: np.ndarray) -> np.ndarray:
         uint64 [...].
     """
     h = ids.astype(np.int64).view(np.uint64)
-    h = (h ^ (h >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    h = (h ^ (h >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return h ^ (h >> np.uint64(33))
+    shifted = np.empty_like(h)
+    for factor in _FACTORS:
+        np.right_shift(h, _SHIFT, out=shifted)
+        np.bitwise_xor(h, shifted, out=h)
+        np.multiply(h, factor, out=h)
+    np.right_shift(h, _SHIFT, out=shifted)
+    return np.bitwise_xor(h, shifted, out=h)
 
 
 def hash_rows(ids: np.ndarray, rows: int) -> np.ndarray:
@@ -28,7 +35,15 @@ def hash_rows(ids: np.ndarray, rows: int) -> np.ndarray:
     Returns:
         int32 [...] in 1..rows-1.
     """
-    return (mix64(ids) % np.uint64(rows - 1)).astype(np.int32) + np.int32(1)
+    h = mix64(ids)
+    return (_remainder(h, rows - 1) + np.uint64(1)).astype(np.int32)
+
+
+def _remainder(h: np.ndarray, divisor: int) -> np.ndarray:
+    """Return `h % divisor`; NumPy has a vectorized division by a constant, but no remainder."""
+    d = np.uint64(divisor)
+    remainder: np.ndarray = h - h // d * d
+    return remainder
 
 
 def qr_rows(ids: np.ndarray, rows: int) -> np.ndarray:
@@ -46,7 +61,9 @@ def qr_rows(ids: np.ndarray, rows: int) -> np.ndarray:
         int32 [..., 2].
     """
     h = mix64(ids)
-    r = np.uint64((rows - 1) // 2)
-    low = h & np.uint64(0xFFFFFFFF)
-    high = h >> np.uint64(32)
-    return np.stack([low % r, r + high % r], -1).astype(np.int32) + np.int32(1)
+    half = (rows - 1) // 2
+    out = np.empty((*h.shape, 2), np.int32)
+    out[..., 0] = _remainder(h & np.uint64(0xFFFFFFFF), half)
+    out[..., 1] = _remainder(h >> np.uint64(32), half)
+    out += np.array([1, 1 + half], np.int32)
+    return out

@@ -9,7 +9,13 @@ import pytest
 from scipy import stats
 
 from ligr_jax.config import ConfigError, Feature, ModelConfig
-from ligr_jax.data.assemble import Assembler, check_columns, crowded_tables, default_features
+from ligr_jax.data.assemble import (
+    Assembler,
+    NumericScale,
+    check_columns,
+    crowded_tables,
+    default_features,
+)
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.manifest import MISSING, ColumnStats
@@ -118,6 +124,9 @@ class _Made:
         return self.columns[name][index]
 
     feature = label = take
+
+    def locate(self, index: np.ndarray) -> np.ndarray:
+        return index
 
     def bag(self, name: str, index: np.ndarray, size: int) -> np.ndarray:
         flat = np.array([i for b in self.bags[name] for i in b], np.int64)
@@ -256,6 +265,20 @@ def test_buckets_have_equal_mass(rows: int) -> None:
     assert len(counts) == rows
     assert counts[0] == 1  # the missing one
     assert np.abs(counts[1:] / 8000 - 1 / (rows - 1)).max() < 0.02
+
+
+@pytest.mark.parametrize("rows", [33, 100])
+def test_buckets_of_float32_values_are_those_of_their_exact_comparison(rows: int) -> None:
+    """The edges are float64 numbers between, and equal to, neighbouring float32 values."""
+    x = np.sort(np.random.default_rng(2).standard_normal(33).astype(np.float32))
+    below, above = np.nextafter(x, np.float32(-9)), np.nextafter(x, np.float32(9))
+    for quantiles in (x.astype(float), x + 0.3 * (above.astype(float) - x)):
+        scale = NumericScale(ColumnStats("numeric", quantiles=tuple(quantiles)))
+        inner = np.linspace(0, 32, rows)[1:-1]
+        edges = np.interp(inner, np.arange(33), quantiles)
+        values = np.concatenate([x, below, above])
+        wanted = 1 + np.searchsorted(edges, values.astype(float), side="right")
+        np.testing.assert_array_equal(scale.bucket(values, rows), wanted)
 
 
 def test_an_empty_column_is_all_missing() -> None:
