@@ -24,6 +24,7 @@ from ligr_jax.scaling.fit import FORMS, fit_form
 from ligr_jax.scaling.fit.forms import DECAY
 from ligr_jax.scaling.report.style import BLUE, GREY, ORANGE, compute_axis
 
+RESAMPLES = 250  # at most: a fit of 600 marks with 1,000 takes minutes
 WARM_UP = 15  # epochs in which the learning rate rises
 LOSS, NDCG = "loss", "NDCG@5"
 METRICS = {LOSS: "valid_loss", NDCG: "valid_ndcg5"}
@@ -60,6 +61,7 @@ class Fit(NamedTuple):
 
 def answer(study: Study, tables: Tables, resamples: int) -> Answer:
     """Add R_D by metric and marks, and the form for a loss that turns up, at each data size."""
+    resamples = min(resamples, RESAMPLES)
     fits = list(worths(tables["srt_marks"], resamples))
     rows = [
         [f.metric, f.negatives, "all", f.marks, f.floor]
