@@ -2,9 +2,11 @@
 
 import functools
 import itertools
+import json
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
 import jax
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from ligr_jax.ops.attention import Activation
+from ligr_jax.ops.attention import Activation, tilings
 from ligr_jax.ops.attention.dense import attend_dense
 from ligr_jax.ops.attention.gpu import (
     Tile,
@@ -112,6 +114,29 @@ def test_any_width_and_rows_shorter_than_a_tile(width: int, tiling: Tiling | Non
     qkv, d_out = make_qkv(mask, width=width)
     got = with_gradients(kernels(mask, tiling=tiling))(qkv, d_out)
     assert_close(got, with_gradients(dense(mask))(qkv, d_out), 1e-5)
+
+
+def test_measured_tilings_of_the_device_replace_the_chosen_ones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tilings, "FILE", tmp_path / "tilings.json")
+    mask = make_mask("session", LAYOUT)
+    (q, k, v), _ = make_qkv(mask)
+
+    def tiles() -> set[str]:
+        attend = jax.make_jaxpr(lambda: attend_gpu(q, k, v, mask, "softmax", interpret=True))
+        return set(re.findall(r"grid=\((\d+)", str(attend())))
+
+    assert tiles() == {str(-(-2 * N // 32))}  # of choose_tiling
+    name = tilings.tiling_name("gpu", True, jnp.float32, 16)
+    other = tilings.tiling_name("gpu", False, jnp.float32, 16)
+    sizes = [[8, 4, 4, 2], [4, 8, 4, 2]]
+    tilings.store_tilings("cpu", {other: [[16, 16, 4, 2]] * 2}, tilings.FILE)
+    tilings.store_tilings("NVIDIA H100", {name: [[16, 16, 4, 2]] * 2}, tilings.FILE)
+    assert tiles() == {str(-(-2 * N // 32))}
+    tilings.store_tilings("cpu", {name: sizes}, tilings.FILE)
+    assert tiles() == {str(-(-2 * N // 8))}
+    assert set(json.loads(tilings.FILE.read_text())["cpu"]) == {name, other}
 
 
 def test_kernels_work_under_vmap_and_checkpoint() -> None:

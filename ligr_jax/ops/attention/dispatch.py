@@ -1,5 +1,8 @@
 """`attend`: one signature for all implementations of attention, chosen by device and length."""
 
+import functools
+import importlib.util
+import logging
 import math
 from collections.abc import Callable
 from typing import Literal, cast
@@ -15,6 +18,7 @@ from ligr_jax.ops.masks import Mask
 
 Implementation = Literal["auto", "dense", "blocked", "gpu", "tpu"]
 
+_log = logging.getLogger(__name__)
 # On a CPU, the dense form is as fast up to this many tokens (experiments/attention.py).
 _SHORT = 256
 
@@ -53,13 +57,15 @@ def attend(
             derivatives;
             `blocked` is plain XLA with memory linear in T, for every device;
             `gpu` (NVIDIA) and `tpu` are Pallas kernels without a bias. On a CPU the kernels are
-            interpreted, which is slow and meant for tests.
+            interpreted, which is slow and meant for tests. `gpu` needs a JAX whose Pallas has
+            Triton; without it, `auto` takes `blocked`.
 
     Returns:
         [B, T, H, K], in the dtype of the queries.
 
     Raises:
-        ValueError: the shapes do not match, or a kernel without bias is requested with a bias.
+        ValueError: the shapes do not match, a kernel without bias is requested with a bias, or
+            this version of JAX cannot compile the kernel.
     """
     q_shape, k_shape, v_shape = (x.shape for x in (q_BTHK, k_BTGK, v_BTGK))
     if q_shape[:2] != k_shape[:2] or k_shape != v_shape or q_shape[2] % k_shape[2]:
@@ -97,12 +103,35 @@ def _choose(backend: str, length: int, with_bias: bool) -> Implementation:
         return "dense" if length <= _SHORT else "blocked"
     if with_bias or backend not in ("gpu", "tpu"):
         return "blocked"
+    if backend == "gpu" and not _pallas_has_triton():
+        return "blocked"
     return cast(Implementation, backend)
+
+
+@functools.cache
+def _pallas_has_triton() -> bool:
+    """Return whether JAX can compile the GPU kernel; if not, say so once.
+
+    JAX 0.11 deprecated Triton in Pallas, and 0.12 still has it.
+    """
+    if importlib.util.find_spec("jax.experimental.pallas.triton"):
+        return True
+    _log.warning(
+        "JAX %s has no Triton in Pallas: attention on GPUs runs as plain XLA (blocked), "
+        "in linear memory but slower than the kernel",
+        jax.__version__,
+    )
+    return False
 
 
 def _kernel(name: str) -> Callable[..., jax.Array]:
     """Import a kernel on first use: importing Pallas takes a second, and a CPU does not need it."""
     if name == "gpu":
+        if not _pallas_has_triton():
+            raise ValueError(
+                f"implementation=gpu needs Triton in Pallas, which JAX {jax.__version__} does not "
+                "have; use implementation=blocked, or JAX 0.12"
+            )
         from ligr_jax.ops.attention.gpu import attend_gpu
 
         return attend_gpu

@@ -1,9 +1,11 @@
 """Attention on NVIDIA GPUs as Pallas Triton kernels that skip tiles outside of all ranges.
 
 Why Triton: one source serves Ampere and Hopper, and it runs on a CPU in interpret mode, so all
-tests run without a GPU. Mosaic GPU would use more of a Hopper, but is written against Hopper's
-instructions: an A100 would need other kernels, and a CPU cannot run them. JAX 0.11 announces that
-Pallas will drop Triton in the future; until then it warns and works.
+tests run without a GPU. JAX 0.11 deprecated Triton in Pallas; 0.12 warns and works. Where it is
+gone, `attend` takes the blocked form of plain XLA. There are two ways to keep a kernel then, not
+taken yet. Pallas's Mosaic GPU is written against the instructions of Hopper or Blackwell: an A100
+needs another kernel, and only a GPU can show that its pipelines are right. jax-triton calls kernels
+in Triton's own language, and brings a second compiler into every environment.
 
 A program owns one tile of tokens and sweeps over tiles of other tokens: queries sweep over the keys
 they attend to (forward, dQ), keys sweep over the queries that attend to them (dK, dV). Ranges never
@@ -30,6 +32,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from ligr_jax.ops.attention.scores import Activation
+from ligr_jax.ops.attention.tilings import stored_tiling, tiling_name
 from ligr_jax.ops.masks import Mask, allowed_keys
 
 # The score of a masked pair. It is finite, so its weight and slope are never NaN; both are 0 if the
@@ -71,7 +74,8 @@ def attend_gpu(
     Args:
         q_BTHK, k_BTGK, v_BTGK, mask, activation: as in `attend`; one dtype, K up to 256.
         interpret: run the kernels as plain JAX on any device; slow, for tests.
-        tiling: replaces that of `choose_tiling`; sides are powers of two, at least 16 on a GPU.
+        tiling: replaces the measured one of this device (`tilings`) and that of `choose_tiling`;
+            sides are powers of two, at least 16 on a GPU.
 
     Returns:
         [B, T, H, K], in the dtype of the queries.
@@ -86,15 +90,22 @@ def attend_gpu(
         activation=activation,
         scale=width**-0.5,
         has_own=has_own,
-        tiling=tiling or choose_tiling(width, q.dtype, has_own),
+        tiling=tiling
+        or _measured(width, q.dtype, has_own)
+        or choose_tiling(width, q.dtype, has_own),
         interpret=interpret,
     )
     out_BTHK = _attend(plan, _Inputs(q, k, v, mask.lo, mask.hi, allowed_keys(mask)))
     return out_BTHK[..., :width]
 
 
+def _measured(width: int, dtype: jax.typing.DTypeLike, has_own: bool) -> Tiling | None:
+    sizes = stored_tiling(tiling_name("gpu", has_own, dtype, width))
+    return sizes and Tiling(*(Tile(*tile) for tile in sizes))
+
+
 def choose_tiling(width: int, dtype: jax.typing.DTypeLike, has_own: bool) -> Tiling:
-    """Choose tiles that fit an A100's shared memory, as flash attention does; not tuned on a GPU.
+    """Choose tiles that fit an A100's shared memory, as flash attention does; not measured.
 
     Histories are long and get large tiles. Sessions have tens of items: small tiles waste least.
 

@@ -23,6 +23,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ligr_jax.ops.attention.scores import Activation
+from ligr_jax.ops.attention.tilings import stored_tiling, tiling_name
 from ligr_jax.ops.masks import Mask, allowed_keys
 
 LANES = 128
@@ -40,6 +41,7 @@ def attend_tpu(
     mask: Mask,
     activation: Activation,
     interpret: bool = False,
+    largest_tile: int | None = None,
 ) -> jax.Array:
     """Compute `attend` without a bias, in memory linear in T; has first derivatives in q, k and v.
 
@@ -51,13 +53,17 @@ def attend_tpu(
         k_BTGK, v_BTGK: [B, T, G, K], with H a multiple of G.
         mask, activation: as in `attend`.
         interpret: run the kernels as plain JAX on any device; slow, for tests.
+        largest_tile: tokens; replaces the measured one of this device (`tilings`) and LARGEST_TILE.
 
     Returns:
         [B, T, H, K], in the dtype of the queries.
     """
-    # The fewest tiles of at most LARGEST_TILE tokens, of equal size, rounded up to whole lanes.
+    if largest_tile is None:
+        name = tiling_name("tpu", mask.own is not None, q_BTHK.dtype, q_BTHK.shape[-1])
+        largest_tile = stored_tiling(name) or LARGEST_TILE
+    # The fewest tiles of at most that size, equal, and rounded up to whole lanes.
     t = q_BTHK.shape[1]
-    tile = _round_up(pl.cdiv(t, pl.cdiv(t, LARGEST_TILE)), LANES)
+    tile = _round_up(pl.cdiv(t, pl.cdiv(t, largest_tile)), LANES)
     return _attend(q_BTHK, k_BTGK, v_BTGK, mask, activation, interpret, tile)
 
 
