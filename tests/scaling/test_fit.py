@@ -13,8 +13,8 @@ from ligr_jax.scaling.fit import (
     resample,
 )
 from ligr_jax.scaling.fit.descent import objective
-from ligr_jax.scaling.fit.law import estimates
-from ligr_jax.scaling.fit.powers import box, log_sum
+from ligr_jax.scaling.fit.intervals import estimates
+from ligr_jax.scaling.fit.powers import box, log_power
 
 C = np.geomspace(1e12, 1e16, 12)
 
@@ -31,7 +31,7 @@ def power_objective(theta, x, y, w):
     """The summed Huber objective of a power law at one theta, and its gradient."""
 
     def residuals(t):
-        log_l, jac = log_sum(t, [x])
+        log_l, jac = log_power(t, x)
         return log_l - y, jac
 
     value, grad = objective(residuals, theta[None], w)

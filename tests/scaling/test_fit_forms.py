@@ -17,7 +17,7 @@ from ligr_jax.scaling.fit import (
     fit_saturating,
 )
 from ligr_jax.scaling.fit.bootstrap import best_of_budgets, budgets, resample_levels
-from ligr_jax.scaling.fit.form_law import form_points
+from ligr_jax.scaling.fit.forms import form_points
 from tests.scaling.coverage import (
     ALPHA,
     BETA,

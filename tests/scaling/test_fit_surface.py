@@ -9,7 +9,7 @@ from scipy.optimize import approx_fprime, differential_evolution, minimize, mini
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import FORMS, effective_data, fit_form, fit_surface
 from ligr_jax.scaling.fit.bootstrap import budgets, resample_levels
-from ligr_jax.scaling.fit.surface import _points
+from ligr_jax.scaling.fit.forms import form_points
 
 E, A, B, ALPHA, BETA = 1.8, 480.0, 2085.0, 0.35, 0.37
 EXPONENT = BETA / (ALPHA + BETA)
@@ -40,7 +40,7 @@ def summed_huber(theta, n, d, loss, w=1.0):
 
 def published_coordinates(law, theta):
     a, b, log_alpha, log_beta, e = theta
-    n, d = law.centre
+    n, d = law.centre["n"], law.centre["d"]
     shift = a + np.exp(log_alpha) * n, b + np.exp(log_beta) * d
     return np.array([*shift, e, log_alpha, log_beta])
 
@@ -83,12 +83,14 @@ def test_optimum_is_global():
 @pytest.mark.parametrize("repeated", [False, True])
 def test_jacobian_equals_finite_differences(repeated):
     n, d, _ = points(2, m=7)
-    inner = _points(n, d, d / np.arange(1, 8) if repeated else None).centred((21.0, 23.0))
+    form = replace(FORMS["surface"], decays=("R_D",) if repeated else ())
+    scales = {"n": n, "d": d} | ({"unique": d / np.arange(1, 8)} if repeated else {})
+    inner = form_points(form, scales, np.zeros(7, int), ("",)).centred({"n": 21.0, "d": 23.0})
     theta = np.array(
         [-1.0, -1.5, np.log(0.4), np.log(0.3), 0.5, np.log(6.0)][: 6 if repeated else 5]
     )
-    near = approx_fprime(theta, lambda t: inner.log_loss(t[None])[0][0], 1e-7)
-    np.testing.assert_allclose(inner.log_loss(theta[None])[1][0], near.T, atol=1e-6)
+    near = approx_fprime(theta, lambda t: inner.log_metric(form, t[None])[0][0], 1e-7)
+    np.testing.assert_allclose(inner.log_metric(form, theta[None])[1][0], near.T, atol=1e-6)
 
 
 def test_batched_bootstrap_equals_refitting_every_resample():

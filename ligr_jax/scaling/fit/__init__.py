@@ -18,10 +18,12 @@ from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, budgets, resample
 from ligr_jax.scaling.fit.compare import Comparison, compare
 from ligr_jax.scaling.fit.equality import equality
 from ligr_jax.scaling.fit.factors import FactorLaw, fit_factors
-from ligr_jax.scaling.fit.form_law import FormLaw, fit_form
+from ligr_jax.scaling.fit.form_fit import fit_form
+from ligr_jax.scaling.fit.form_law import FormLaw
 from ligr_jax.scaling.fit.forms import FORMS, Form
 from ligr_jax.scaling.fit.holdout import LeftOut, leave_out_budgets, leave_out_largest
-from ligr_jax.scaling.fit.isoflop import Budget, IsoFlop, fit_isoflop
+from ligr_jax.scaling.fit.isoflop import fit_isoflop
+from ligr_jax.scaling.fit.isoflop_law import Budget, IsoFlop
 from ligr_jax.scaling.fit.law import Law
 from ligr_jax.scaling.fit.line import fit_line
 from ligr_jax.scaling.fit.loglog import fit_loglog

@@ -1,11 +1,10 @@
-"""Bootstrap over runs, or over groups of runs, and percentile intervals from the resamples."""
+"""Bootstrap over runs, or over groups of runs: the weights of the runs in each resample."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from ligr_jax.data.schema import BadInput
 
@@ -155,37 +154,3 @@ def refuse_negative(resamples: int) -> None:
     """Raise BadInput for a negative number of resamples."""
     if resamples < 0:
         raise BadInput(f"resamples={resamples}: give 0 for no intervals, or at least 1")
-
-
-def widen(draws: Array, theta: Array, units: int, free: int, confidence: float) -> Array:
-    """Spread the draws of a least-squares fit around its estimate to the width of Student's t.
-
-    Percentile intervals of least squares are too narrow with few runs: nominal 90 % covers 80 % for
-    a line through eight. The widening corresponds to the expanded percentiles of Hesterberg 2015.
-
-    Args:
-        draws: estimates of the resamples, (R, p).
-        theta: the estimate, (p,).
-        units: number of units that the bootstrap draws.
-        free: number of parameters.
-        confidence: nominal coverage.
-    """
-    freedom = max(1, units - free)
-    tail = 0.5 * (1.0 + confidence)
-    factor = np.sqrt(units / freedom) * stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
-    spread: Array = theta + factor * (draws - theta)
-    return spread
-
-
-def tails(confidence: float, freedom: int | None = None) -> tuple[float, float]:
-    """Return the two quantile levels that bound a bootstrap interval.
-
-    Without `freedom` these are plain percentiles. With `freedom`, the degrees of freedom of the
-    noise estimate, they are the expanded percentiles of Hesterberg 2015 (The American Statistician
-    69:4, section 3.2): the interval gets the width of Student's t instead of the normal's, and
-    stays within the range of the draws.
-    """
-    tail = 0.5 * (1.0 - confidence)
-    if freedom:
-        tail = float(stats.norm.cdf(stats.t.ppf(tail, freedom)))
-    return tail, 1.0 - tail

@@ -10,7 +10,10 @@ from scipy import stats
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, SAME_BUDGET, Array
-from ligr_jax.scaling.fit.law import CURVES, Law, checked, names_of, percentile_interval
+from ligr_jax.scaling.fit.checks import checked, names_of
+from ligr_jax.scaling.fit.curves import CURVES
+from ligr_jax.scaling.fit.intervals import band
+from ligr_jax.scaling.fit.law import Law
 from ligr_jax.scaling.fit.line import fit_line
 from ligr_jax.scaling.fit.power import fit_power
 
@@ -190,7 +193,7 @@ def _by_law(arm: str, base: str, arm_law: Law, base_law: Law, confidence: float)
     count = min(len(arm_law.draws), len(base_law.draws))
     value = _against(arm_law, base_law, arm_law.theta[None], base_law.theta[None], compute)[0]
     draws = _against(arm_law, base_law, arm_law.draws[:count], base_law.draws[:count], compute)
-    low, high = percentile_interval(draws, confidence)
+    low, high = band(value, draws, confidence)
     laws = ((arm, arm_law), (base, base_law))
     notes = [f"{name}: {w}" for name, law in laws for w in law.warnings]
     if compute < max(arm_law.compute[0], base_law.compute[0]):
@@ -199,7 +202,7 @@ def _by_law(arm: str, base: str, arm_law: Law, base_law: Law, confidence: float)
             f"{compute:.3g} FLOPs"
         )
     times, least, most = (
-        float(np.exp(v)) if v < NEVER else np.inf for v in (value[1], low[1], high[1])
+        np.inf if v >= NEVER else float(np.exp(v)) for v in (value[1], low[1], high[1])
     )
     return Comparison(
         arm=arm,

@@ -13,18 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array, resample_levels, widen
-from ligr_jax.scaling.fit.law import (
-    Fitted,
+from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array, resample_levels
+from ligr_jax.scaling.fit.checks import (
     checked,
-    estimates,
     families_of,
     index_of_family,
     names_of,
-    percentile_interval,
     refuse_constant,
     refuse_few,
 )
+from ligr_jax.scaling.fit.intervals import band, estimates, widen
+from ligr_jax.scaling.fit.law import Fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,8 @@ class FactorLaw(Fitted):
             run_noise: as in `Law.predict`.
 
         Returns:
-            Value, low and high, of the common shape. Low and high are NaN without resamples.
+            Value, low and high, of the common shape. Low and high are NaN without an interval (see
+            `intervals.band`).
 
         Raises:
             BadInput: the law has several families and none of them is named.
@@ -66,9 +66,10 @@ class FactorLaw(Fitted):
         level[:, index_of_family(self.families, family)] = 1.0
         design = np.concatenate([x, level], axis=1)
         draws = (self.draws @ design.T)[:, None] + self.spread(run_noise)[:, None]
-        low, high = percentile_interval(draws.reshape(-1, len(x)), self.confidence)
+        value = design @ self.theta
+        low, high = band(value, draws.reshape(-1, len(x)), self.confidence)
         shape = arrays[0].shape
-        return (design @ self.theta).reshape(shape), low.reshape(shape), high.reshape(shape)
+        return value.reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
 def fit_factors(

@@ -157,6 +157,23 @@ class Points:
         )
 
 
+def form_points(
+    form: Form, values: Mapping[str, Array], member: NDArray[np.int64], families: Sequence[str]
+) -> Points:
+    """Return the logs of the scales of a form, not centred."""
+    logs = {k: np.log(v) for k, v in values.items() if k != "unique"}
+    repeats = np.zeros(len(member))
+    if "unique" in values:
+        seen = np.minimum(values["d"], values["unique"])
+        repeats = values["d"] / seen - 1.0
+        if form.decays:
+            logs["d"] = np.log(seen)
+        if "overfit" in [p.scale for p in form.powers]:
+            with np.errstate(divide="ignore"):  # no repeats: the log of 0
+                logs["overfit"] = np.log(values["n"] * repeats / seen)
+    return Points(logs, repeats, member, tuple(form.names(families)))
+
+
 IN_COMPUTE = (Power("A", "alpha", "compute"),)
 IN_N_AND_D = (Power("A", "alpha", "n"), Power("B", "beta", "d"))
 FORMS = {

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.bootstrap import SAME_BUDGET, Array, budget_tolerance, budgets
+from ligr_jax.scaling.fit.checks import checked, names_of
 from ligr_jax.scaling.fit.isoflop import fit_isoflop
-from ligr_jax.scaling.fit.law import checked, names_of
 
 FLOPS_PER = 6.0  # training FLOPs per parameter and datum, as in C = 6 N D
 

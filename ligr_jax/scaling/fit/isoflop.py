@@ -7,7 +7,6 @@ law.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,102 +20,12 @@ from ligr_jax.scaling.fit.bootstrap import (
     budgets,
     refuse_negative,
 )
-from ligr_jax.scaling.fit.law import (
-    VERSION,
-    checked,
-    estimates,
-    names_of,
-    percentile_interval,
-    refuse_constant,
-    refuse_few,
-)
-from ligr_jax.scaling.fit.minima import MINIMA, Cells, akima, local_parabola
-from ligr_jax.strict_json import nan_to_null
+from ligr_jax.scaling.fit.checks import checked, names_of, refuse_constant, refuse_few
+from ligr_jax.scaling.fit.intervals import band, estimates
+from ligr_jax.scaling.fit.isoflop_law import Budget, IsoFlop
+from ligr_jax.scaling.fit.minima import MINIMA, Cells, akima, cells_of, local_parabola
 
 SIZES = {"parabola": 3, "window": 5, "akima": 5}  # fewest sizes of a budget
-
-
-@dataclass(frozen=True)
-class Budget:
-    """One compute budget and its best size.
-
-    Attributes:
-        compute: FLOPs.
-        optimum: best size; if `at_edge`, the better end of the sizes tried.
-        low: lower end of the interval of the parabola's minimum. The minimum of the true curve
-            differs slightly: 90 % intervals covered it in 83 % of 200 simulated sweeps (5 sizes,
-            4 budgets); the exponent's 90 % interval covered in 93 %.
-        high: upper end of that interval.
-        metric: metric of the parabola at `optimum`.
-        curve: (c0, c1, c2), metric = c0 + c1 z + c2 z^2 with z = log10 size.
-        interpolated: best size by Akima's interpolation; NaN if it is at the edge.
-        at_edge: there is no minimum within the sizes tried.
-        runs: names of the runs of this budget.
-    """
-
-    compute: float
-    optimum: float
-    low: float
-    high: float
-    metric: float
-    curve: tuple[float, float, float]
-    interpolated: float
-    at_edge: bool
-    runs: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class IsoFlop:
-    """Power law through the minima of the budgets.
-
-    Attributes:
-        params: `exponent` and `coefficient`.
-        intervals: interval of each at `confidence`; empty without resamples.
-        confidence: nominal coverage of the intervals.
-        objective: sum of squared residuals of all parabolas.
-        points: number of runs.
-        resamples: number of bootstrap resamples used.
-        budgets: the budgets, smallest first.
-        runs: names of the runs.
-        warnings: what the data do not determine.
-        version: version of the estimators.
-        form: "isoflop".
-        freedom: residual degrees of freedom of all parabolas.
-        draws: (R, 2), log10 coefficient and exponent of each resample.
-    """
-
-    params: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    confidence: float
-    objective: float
-    points: int
-    resamples: int
-    budgets: tuple[Budget, ...]
-    runs: tuple[str, ...]
-    warnings: tuple[str, ...]
-    version: str = VERSION
-    form: str = "isoflop"
-    freedom: int = field(repr=False)
-    draws: Array = field(repr=False, compare=False)
-
-    def predict(self, compute: ArrayLike) -> tuple[Array, Array, Array]:
-        """Return the best size at `compute` FLOPs, low and high, each of the shape of `compute`.
-
-        The interval is for the law's best size. It is NaN without resamples.
-        """
-        shape = np.shape(compute)
-        x = np.log10(np.asarray(compute, np.float64)).ravel()
-        value = self.params["coefficient"] * 10 ** (self.params["exponent"] * x)
-        size = 10 ** (self.draws[:, :1] + self.draws[:, 1:] * x)
-        low, high = percentile_interval(size, self.confidence, self.freedom)
-        return value.reshape(shape), low.reshape(shape), high.reshape(shape)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all fields except the draws as plain JSON values."""
-        hidden = {"freedom", "draws"}
-        shown = {k: v for k, v in vars(self).items() if k not in hidden}
-        result: dict[str, Any] = nan_to_null(shown | {"budgets": [vars(b) for b in self.budgets]})
-        return result
 
 
 def fit_isoflop(
@@ -124,6 +33,7 @@ def fit_isoflop(
     size: ArrayLike,
     metric: ArrayLike,
     *,
+    higher_is_better: bool = False,
     minimum: str = "parabola",
     width: float | None = None,
     tolerance: float | None = None,
@@ -140,7 +50,7 @@ def fit_isoflop(
     The intervals of exponent, coefficient and `predict` come from a residual bootstrap: with few
     sizes per budget, runs cannot be resampled, so the sizes stay fixed and the residuals of all
     budgets, divided by sqrt(1 - leverage), are redrawn with random signs. Percentiles are expanded
-    to the width of Student's t (see `bootstrap.tails`). This assumes that the noise is equal at all
+    to the width of Student's t (see `intervals.tails`). This assumes that the noise is equal at all
     budgets, and it counts the misfit of the parabolas as noise. On wide asymmetric grids (from 20
     times too small to 8 times too large, 7 or 11 sizes, compute that jitters by 3 %) nominal 90 %
     intervals covered exponent and prediction in 95 to 99 % (parabola) and 96 to 98 % (window) of
@@ -149,7 +59,8 @@ def fit_isoflop(
     Args:
         budget: FLOPs of each run, (n,); runs that differ by at most `tolerance` share a budget.
         size: number of parameters, or another size traded against data, (n,).
-        metric: metric of each run, lower is better, (n,).
+        metric: metric of each run, (n,).
+        higher_is_better: the best size of a budget is that of the highest metric.
         minimum: how a minimum is found: parabola, window or akima (see `minima`).
         width: half-width of the window in decades of size.
         tolerance: relative difference in compute within a budget; None: from the gaps between the
@@ -179,9 +90,10 @@ def fit_isoflop(
     (share,) = checked(names, y, weights=np.ones(len(y)) if weights is None else weights)[1:]
     if minimum not in MINIMA:
         raise BadInput(f"minimum={minimum!r}: give one of {', '.join(MINIMA)}")
+    sign = -1.0 if higher_is_better else 1.0
+    y = sign * y
 
-    # One curve per budget. Seeds of one size are averaged first, so that they do not count as
-    # degrees of freedom of the curve. A budget with too few sizes is left out.
+    # One curve per budget. A budget with too few sizes is left out.
     index = budgets(c, budget_tolerance(c) if tolerance is None else tolerance)
     labels = np.arange(len(y)) if groups is None else np.array([str(g) for g in groups])
     notes = []
@@ -189,7 +101,7 @@ def fit_isoflop(
     for k in range(index.max() + 1):
         inside = index == k
         middle = float(np.exp(np.log(c[inside]).mean()))
-        cell = _cells(s[inside], y[inside], labels[inside], share[inside])
+        cell = cells_of(s[inside], y[inside], labels[inside], share[inside])
         sizes = min(len(set(s[inside])), len(cell.z))
         if sizes < SIZES[minimum]:
             notes.append(
@@ -264,6 +176,7 @@ def fit_isoflop(
                 compute=compute[k],
                 cells=cells[k],
                 c=solved[k][0],
+                sign=sign,
                 draws=optima_draws[:, k],
                 confidence=confidence,
                 freedom=freedom,
@@ -277,17 +190,6 @@ def fit_isoflop(
         warnings=(*notes, *without),
         freedom=freedom,
         draws=draws,
-    )
-
-
-def _cells(size: Array, metric: Array, labels: Array, share: Array) -> Cells:
-    """Average the runs of one budget per label, with weights `share`."""
-    index = np.unique(labels, return_inverse=True)[1]
-    weight = np.bincount(index, share).astype(np.float64)
-    return Cells(
-        z=np.bincount(index, share * np.log10(size)) / weight,
-        weight=weight,
-        metric=np.bincount(index, share * metric) / weight,
     )
 
 
@@ -364,6 +266,7 @@ def _budget(
     compute: float,
     cells: Cells,
     c: Array,
+    sign: float,
     draws: Array,
     confidence: float,
     freedom: int,
@@ -371,13 +274,15 @@ def _budget(
     interpolated: float,
     runs: tuple[str, ...],
 ) -> Budget:
-    """Return the best size of one budget with its interval, from the draws of the minimum (R,)."""
+    """Return the best size of one budget with its interval, from the draws of the minimum (R,).
+
+    `sign` is that of the metric in the curve: -1 if the metric was turned around.
+    """
     middle = cells.z.mean()
     edge = not np.isfinite(vertex)
     best = cells.z[np.argmin(cells.value(c))] if edge else vertex
-    low, high = percentile_interval(
-        draws[np.isfinite(draws)][: 0 if edge else None], confidence, freedom
-    )
+    usable = draws[np.isfinite(draws)][: 0 if edge else None]
+    low, high = band(np.asarray(best), usable, confidence, freedom)
     # `c` is about the mean of z; the record has the polynomial in z.
     t = best - middle
     curve = (c[0] - c[1] * middle + c[2] * middle**2, c[1] - 2 * c[2] * middle, c[2])
@@ -386,8 +291,8 @@ def _budget(
         optimum=float(10**best),
         low=float(10**low),
         high=float(10**high),
-        metric=float(c[0] + c[1] * t + c[2] * t * t),
-        curve=(float(curve[0]), float(curve[1]), float(curve[2])),
+        metric=sign * float(c[0] + c[1] * t + c[2] * t * t),
+        curve=(sign * float(curve[0]), sign * float(curve[1]), sign * float(curve[2])),
         interpolated=float(10**interpolated),
         at_edge=edge,
         runs=runs,

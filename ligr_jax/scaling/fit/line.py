@@ -13,18 +13,17 @@ from ligr_jax.scaling.fit.bootstrap import (
     budgets,
     frontier_tolerance,
     resample_levels,
-    widen,
 )
-from ligr_jax.scaling.fit.law import (
-    Law,
+from ligr_jax.scaling.fit.checks import (
     checked,
-    estimates,
-    line_curve,
     names_of,
     refuse_constant,
     refuse_few,
     refuse_one_budget,
 )
+from ligr_jax.scaling.fit.curves import line_curve
+from ligr_jax.scaling.fit.intervals import estimates, widen
+from ligr_jax.scaling.fit.law import Law
 
 
 def fit_line(

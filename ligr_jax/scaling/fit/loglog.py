@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array
-from ligr_jax.scaling.fit.law import Law, checked, estimates, names_of, refuse_no_logarithm
+from ligr_jax.scaling.fit.checks import checked, names_of, refuse_no_logarithm
+from ligr_jax.scaling.fit.intervals import estimates
+from ligr_jax.scaling.fit.law import Law
 from ligr_jax.scaling.fit.line import fit_line
 
 

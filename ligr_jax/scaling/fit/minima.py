@@ -52,6 +52,17 @@ class Cells:
         return np.where(inside, minimum + self.z.mean(), np.nan)
 
 
+def cells_of(size: Array, metric: Array, labels: Array, share: Array) -> Cells:
+    """Average the runs of one budget per label (seeds of one size), with weights `share`."""
+    index = np.unique(labels, return_inverse=True)[1]
+    weight = np.bincount(index, share).astype(np.float64)
+    return Cells(
+        z=np.bincount(index, share * np.log10(size)) / weight,
+        weight=weight,
+        metric=np.bincount(index, share * metric) / weight,
+    )
+
+
 def parabola(cells: Cells, metric: Array, width: float | None) -> Array:
     """Return log10 of the best size for metrics (..., cells), by a parabola over all sizes."""
     return cells.vertex(cells.solve(metric)[0])

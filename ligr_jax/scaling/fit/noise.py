@@ -10,7 +10,7 @@ from scipy import optimize, stats
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array
-from ligr_jax.scaling.fit.law import checked, names_of
+from ligr_jax.scaling.fit.checks import checked, names_of
 from ligr_jax.strict_json import nan_to_null
 
 UNEQUAL = 0.01  # p of Bartlett's test below which the scales are said to differ in noise

@@ -21,19 +21,19 @@ from ligr_jax.scaling.fit.bootstrap import (
     frontier_tolerance,
     resample_levels,
 )
-from ligr_jax.scaling.fit.descent import fit_residuals
-from ligr_jax.scaling.fit.law import (
-    Law,
+from ligr_jax.scaling.fit.checks import (
     checked,
-    estimates,
     names_of,
-    power_curve,
     refuse_constant,
     refuse_few,
     refuse_no_logarithm,
     refuse_one_budget,
 )
-from ligr_jax.scaling.fit.powers import ALPHA, LOG_ZERO, box, log_sum, unlog
+from ligr_jax.scaling.fit.curves import power_curve
+from ligr_jax.scaling.fit.descent import fit_residuals
+from ligr_jax.scaling.fit.intervals import estimates
+from ligr_jax.scaling.fit.law import Law
+from ligr_jax.scaling.fit.powers import ALPHA, LOG_ZERO, box, log_power, unlog
 
 
 def fit_power(
@@ -108,7 +108,7 @@ def fit_power(
     low, high = box(y, floor)
 
     def residuals(theta: Array) -> tuple[Array, Array]:
-        log_l, jac = log_sum(theta, [x])
+        log_l, jac = log_power(theta, x)
         return log_l - y, jac
 
     # The objective has valleys with nearly equal minima (a small E with a small alpha against a

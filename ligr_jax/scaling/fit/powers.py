@@ -1,11 +1,8 @@
-"""Sums of decreasing powers: L = sum_k A_k X_k^-alpha_k + E, in the log-sum-exp parametrization.
+"""A decreasing power with a floor, L = A X^-alpha + E, in the log-sum-exp parametrization.
 
-theta = (a_1 .. a_K, log alpha_1 .. log alpha_K, e): L = sum_k exp(a_k - alpha_k x_k) + exp(e), with
-x_k the log of the k-th scale (compute; or parameters and data) minus its mean. Subtracting the mean
-removes the correlation between a_k and alpha_k.
+theta = (a, log alpha, e): L = exp(a - alpha x) + exp(e), with x the log of the scale minus its
+mean. Subtracting the mean removes the correlation between a and alpha.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,37 +15,34 @@ LOG_ZERO = 14.0  # a term below exp(-14) of the best metric counts as zero
 NO_FALL = 1e-3  # a term that falls by less than this share of the metric's range does not fall
 
 
-def log_sum(theta: Array, x: Sequence[Array]) -> tuple[Array, Array]:
-    """Return log L, shape (B, n), and its derivatives, (B, 2K + 1, n).
+def log_power(theta: Array, x: Array) -> tuple[Array, Array]:
+    """Return log L, shape (B, n), and its derivatives, (B, 3, n).
 
     Args:
-        theta: parameters, (B, 2K + 1).
-        x: K centred log scales, each (n,) or (B, n).
+        theta: parameters, (B, 3).
+        x: centred log scale, (n,).
     """
-    k = len(x)
-    slopes = [np.exp(theta[:, k + i, None]) * x[i] for i in range(k)]
-    terms = [np.exp(theta[:, i, None] - slopes[i]) for i in range(k)]
-    floor = np.exp(theta[:, 2 * k, None])
-    total = sum(terms, floor)
-    jac = np.empty((len(theta), 2 * k + 1, total.shape[1]))
-    for i in range(k):
-        np.divide(terms[i], total, out=jac[:, i])
-        np.multiply(jac[:, i], -slopes[i], out=jac[:, k + i])
-    np.divide(floor, total, out=jac[:, 2 * k])
+    slope = np.exp(theta[:, 1, None]) * x
+    term = np.exp(theta[:, 0, None] - slope)
+    floor = np.exp(theta[:, 2, None])
+    total = term + floor
+    jac = np.empty((len(theta), 3, total.shape[1]))
+    np.divide(term, total, out=jac[:, 0])
+    np.multiply(jac[:, 0], -slope, out=jac[:, 1])
+    np.divide(floor, total, out=jac[:, 2])
     return np.log(total), jac
 
 
-def box(y: Array, floor: float | None = None, terms: int = 1) -> tuple[Array, Array]:
-    """Return lower and upper bounds of theta, each (2 terms + 1,).
+def box(y: Array, floor: float | None = None) -> tuple[Array, Array]:
+    """Return lower and upper bounds of theta, each (3,).
 
     Args:
         y: log metrics, (n,).
         floor: E if it is known; then both bounds of e equal its log.
-        terms: number of powers K.
     """
     zero = y.min() - LOG_ZERO
-    low = np.array([zero] * terms + [np.log(ALPHA[0])] * terms + [zero])
-    high = np.array([y.max() + 1.0] * terms + [np.log(ALPHA[1])] * terms + [y.max()])
+    low = np.array([zero, np.log(ALPHA[0]), zero])
+    high = np.array([y.max() + 1.0, np.log(ALPHA[1]), y.max()])
     if floor is not None:
         low[-1] = high[-1] = np.log(floor) if floor else y.min() - 3 * LOG_ZERO
     return low, high

@@ -11,13 +11,10 @@ from ligr_jax.scaling.fit.bootstrap import Array
 from ligr_jax.scaling.fit.form_law import FormLaw
 from ligr_jax.scaling.fit.holdout import FLOPS_PER, LeftOut
 from ligr_jax.scaling.fit.law import Law
-from ligr_jax.scaling.fit.surface import SurfaceLaw
 from ligr_jax.strict_json import nan_to_null
 
 
-def predict_run(
-    law: Law | SurfaceLaw | FormLaw, point: float | Sequence[float], *, run: str = ""
-) -> LeftOut:
+def predict_run(law: Law | FormLaw, point: float | Sequence[float], *, run: str = "") -> LeftOut:
     """Return the law's prediction for a future run, with the interval for one further run.
 
     Args:
@@ -34,10 +31,8 @@ def predict_run(
     """
     scales = _scales(point)
     valid_lengths: tuple[int, ...] = (1,)
-    if isinstance(law, FormLaw):
-        valid_lengths = (len(law.inputs),)
-    elif isinstance(law, SurfaceLaw):
-        valid_lengths = (2, 3)
+    if isinstance(law, FormLaw):  # `unique` is `d` where it is not given
+        valid_lengths = tuple(sorted({len(law.inputs), len(set(law.inputs) - {"unique"})}))
     if len(scales) not in valid_lengths:
         raise BadInput(
             f"point {scales} has {len(scales)} values; a {law.form} law takes {valid_lengths}"
@@ -45,8 +40,6 @@ def predict_run(
     compute = scales[0] if len(scales) == 1 else FLOPS_PER * scales[0] * scales[1]
     predict: Callable[..., tuple[Array, Array, Array]] = law.predict
     value, low, high = (float(v) for v in predict(*scales, run_noise=True))
-    if not low <= value <= high:
-        low = high = float("nan")
     return LeftOut(
         run=run, compute=compute, observed=float("nan"), predicted=value, low=low, high=high
     )
@@ -54,7 +47,7 @@ def predict_run(
 
 def preregister(
     path: str | Path,
-    law: Law | SurfaceLaw | FormLaw,
+    law: Law | FormLaw,
     point: float | Sequence[float],
     metric: str,
     *,

@@ -49,9 +49,11 @@ def power(theta: Array, coefficient: int, exponent: int, scale: Term, sign: floa
         sign: -1 for a term that falls, 1 for one that rises.
     """
     alpha = sign * np.exp(theta[:, exponent, None])
-    rise = np.where(np.isfinite(scale.log), alpha * scale.log, -np.inf)
-    # A run with X = 0 has no such term: its log is -inf and its derivatives are 0.
-    slope = np.where(np.isfinite(rise), rise, 0.0)
+    rise = slope = alpha * scale.log
+    absent = scale.log == -np.inf
+    if absent.any():  # a run with X = 0 has no such term: its log is -inf and its derivatives are 0
+        rise = np.where(absent, -np.inf, rise)
+        slope = np.where(absent, 0.0, slope)
     inner = [(k, alpha * d) for k, d in scale.slopes]
     return Term(
         theta[:, coefficient, None] + rise,
