@@ -55,11 +55,18 @@ def test_made_up_effects_give_the_expected_answers_and_the_recorded_tables(
     recorded = read_study(EXPERIMENTS / "results" / "public_points.json")["tables"]
     assert added == {name: [c.name for c in table.columns] for name, table in recorded.items()}
     repeats = next(table.rows for table in study.tables if table.name == "repeats")
-    own = [row[7]["value"] for row in repeats if row[4] == "per data size" and row[7]]
+    rows = [row for row in repeats if row[7] is not None and row[:5:3] != ["loss", "all"]]
+    worth = [(row[4], value_of(row[7])) for row in rows]
+    own = [value for floor, value in worth if floor == "per data size"]
     assert own == pytest.approx([WORTH] * 5, rel=0.02)  # loss up to its least, and NDCG
-    (one,) = (row[7]["value"] for row in repeats if row[:5] == ["NDCG@5", 100, "all", "all", "one"])
-    assert not 0.5 * WORTH < one < 2 * WORTH
+    one = [value for floor, value in worth if floor == "one"]
+    assert one
+    assert [value for value in one if 0.5 * WORTH < value < 2 * WORTH] == []
     assert repeats[0][9].startswith("refused, the loss does not fall with")
+
+
+def value_of(cell: Any) -> float:
+    return float(cell["value"] if isinstance(cell, dict) else cell)
 
 
 def test_points_without_an_effect_give_another_answer(tables: dict[str, pl.DataFrame]) -> None:
@@ -134,7 +141,7 @@ def srt_marks() -> pl.DataFrame:
                             "D": int(d),
                             "epoch": epoch,
                             "D_seen": int(d * epoch),
-                            "valid_ndcg5": 0.7 + 0.05 * k - fall,
+                            "valid_ndcg5": 0.7 + 0.08 * k - fall,
                             "valid_loss": 3.0 + 0.4 * k + fall + turn,
                         }
                     )
