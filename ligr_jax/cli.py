@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "write the predictions of a run for a split to a Parquet file",
     "export": "write the tables of a run for serving, in 32, 8 or 4 bits",
     "sweep": "train every point of a sweep",
+    "status": "show which points of a sweep wait, run, failed or finished",
     "report": "write a page with figures and laws of a sweep",
     "fit": "fit a scaling law to finished runs",
     "plan": "plan the next run for a compute budget",
@@ -29,7 +30,7 @@ COMMANDS = {
 # Commands that run a model: they restart with a fast memory allocator.
 STEPPING = ("train", "eval", "predict", "sid")
 # Commands whose only result is their output: a full disk is an error.
-PRINTING = ("eval", "fit", "plan", "verify")
+PRINTING = ("eval", "fit", "plan", "status", "verify")
 # Commands that save their work when a signal stops them.
 SAVING = (("train",), ("sweep",), ("sid", "train"))
 # Seconds until a signal ends this process if the processes of its run have not joined.

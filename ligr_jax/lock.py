@@ -47,7 +47,9 @@ def exclusive(directory: Path, doing: str, keep: bool = False, name: str = LOCK)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as e:
-                raise Busy(f"{directory}: another process {doing} ({_owner(path)})") from e
+                raise Busy(
+                    f"{directory}: another process {doing} ({lock_owner(directory, name)})"
+                ) from e
             if not _is_at(lock, path):
                 continue  # the process that had the lock has removed the file meanwhile
             lock.truncate(0)
@@ -76,10 +78,10 @@ def is_locked(directory: Path) -> bool:
     return False
 
 
-def _owner(path: Path) -> str:
-    """Return the content of a lock file; earlier releases wrote nothing."""
+def lock_owner(directory: Path, name: str = LOCK) -> str:
+    """Return host and process of the last owner of a lock, as the message of `Busy` has them."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        text = (directory / name).read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
         text = ""
     return text or "its host and process are not known"

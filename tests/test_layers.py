@@ -59,6 +59,8 @@ WITHOUT_JAX = (
     "runs.files",
     "runs.rows",
     "runs.run_table",
+    "runs.state",
+    "runs.sweep_state",
     "runs.table",
     "scaling.fit",
     "scaling.report",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ligr_jax.contents import RUN_CONFIG, SWEEP_POINTS
+from ligr_jax.lock import LOCK
 
 CONFIG = RUN_CONFIG
 METRICS = "metrics.jsonl"
@@ -47,6 +48,11 @@ class RunFiles:
     def checkpoints(self) -> Path:
         """Directory of the newest training states, one directory per step."""
         return self.directory / CHECKPOINTS
+
+    @property
+    def lock(self) -> Path:
+        """Lock of the process that trains the run, with its host and its number."""
+        return self.directory / LOCK
 
     @property
     def log(self) -> Path:

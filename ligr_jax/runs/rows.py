@@ -7,6 +7,7 @@ without this check; their metrics get the names of this release.
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,6 +46,26 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             )
         rows.append(row)
     return rows
+
+
+def tail_rows(path: Path, size: int = 2**16) -> list[dict[str, Any]]:
+    """Return the newest rows of a metrics.jsonl that may be growing, without checking digests.
+
+    Args:
+        path: The file; it may be absent.
+        size: Number of bytes at the end of the file that are read.
+    """
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - size))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    if end > size:
+        del lines[0]  # its beginning was not read
+    rows = [row for line in lines if (row := _row(line)[0]) is not None]
+    return [_renamed(row) for row in rows]
 
 
 def rescue_rows(path: Path) -> list[dict[str, Any]]:
@@ -92,9 +113,13 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
             if number < len(lines):  # the last line has no line break: a kill interrupted it
                 yield number, None, reason
         elif not sealed or row.pop(DIGEST, None) == digest_json(row):
-            yield number, {metric_name(name): value for name, value in row.items()}, ""
+            yield number, _renamed(row), ""
         else:
             yield number, None, f'its values have changed: they do not give its "{DIGEST}"'
+
+
+def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {metric_name(name): value for name, value in row.items()}
 
 
 def _row(line: bytes) -> tuple[dict[str, Any] | None, str]:
