@@ -165,7 +165,7 @@ class _FrameColumns:
     ) -> None:
         time_ms = parsed[TIME].to_numpy()
         if SESSION in parsed.columns:
-            starts = starts_by_id(member, time_ms, parsed[SESSION].to_numpy())
+            starts, _ = starts_by_id(member, time_ms, parsed[SESSION].to_numpy())
         else:
             starts = starts_by_gap(member, time_ms, session_gap_ms)
         self.manifest = manifest

@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from ligr_jax.data.columns import feature_column, stored_name
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest, Shard
-from ligr_jax.data.prepare.items import find_rows
 from ligr_jax.data.prepare.publish import published
 from ligr_jax.data.prepare.shards import write_batch
+from ligr_jax.data.prepare.sorting import find_sorted
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.semantic_ids import SemanticIds
@@ -107,7 +107,7 @@ def _by_item(table: SemanticIds, records: Records) -> np.ndarray:
     item_ids = records.items["item_id"].to_numpy()
     out = np.full((table.levels, len(item_ids)), MISSING)
     for batch, prefixes in table.batches():
-        row = find_rows(item_ids, to_ids(batch.frame["item_id"]))
+        row = find_sorted(item_ids, to_ids(batch.frame["item_id"]))
         known = np.flatnonzero(row >= 0)
         # An item is repeated if it occurs before in this batch, or in an earlier batch.
         repeated = np.ones(len(known), bool)

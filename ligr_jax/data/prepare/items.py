@@ -13,6 +13,7 @@ from ligr_jax.data.bags import Bags
 from ligr_jax.data.columns import feature_column
 from ligr_jax.data.manifest import MISSING, Shard
 from ligr_jax.data.prepare.shards import to_arrow, write_batch
+from ligr_jax.data.prepare.sorting import find_sorted
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.source import ItemSource, LogSource
 from ligr_jax.data.sources.validate import canonical_items
@@ -49,7 +50,7 @@ class ItemTable:
 
     def find(self, item_ids: np.ndarray) -> np.ndarray:
         """Return the index of each item in the table, or -1."""
-        return find_rows(self.ids, item_ids)
+        return find_sorted(self.ids, item_ids)
 
     def scalar(self, name: str, index: np.ndarray) -> np.ndarray:
         """Return a scalar feature of items.
@@ -79,14 +80,6 @@ class ItemTable:
         arrays = {k: to_arrow(v if kept.all() else v[kept]) for k, v in columns.items()}
         write_batch(pa.RecordBatch.from_pydict(arrays), path)
         return Shard(path.name, int(kept.sum()), 0, digest_file(path))
-
-
-def find_rows(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return the index of each wanted id in increasing `ids`, or -1."""
-    if not len(ids):
-        return np.full(wanted.shape, -1)
-    index = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-    return np.where(ids[index] == wanted, index, -1)
 
 
 def read_item_table(source: LogSource) -> ItemTable | None:

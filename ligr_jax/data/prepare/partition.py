@@ -87,8 +87,9 @@ class Spill:
     def write(self, frame: pl.DataFrame) -> None:
         """Append each row to the partition of its member, in order."""
         part = mix64(frame[MEMBER].to_numpy()) % np.uint64(self.partitions)
+        part = part.astype(np.uint16)  # radix sort
         order = np.argsort(part, kind="stable")
-        ends = np.cumsum(np.bincount(part.astype(np.int64), minlength=self.partitions))
+        ends = np.cumsum(np.bincount(part, minlength=self.partitions))
         table = frame[order].to_arrow().combine_chunks()
         start = 0
         for p, end in enumerate(ends.tolist()):

@@ -28,8 +28,10 @@ def starts_by_gap(member: np.ndarray, time_ms: np.ndarray, gap_ms: int) -> np.nd
     return result
 
 
-def starts_by_id(member: np.ndarray, time_ms: np.ndarray, session_id: np.ndarray) -> np.ndarray:
-    """Return whether a session starts at each row, by the session ids of the log.
+def starts_by_id(
+    member: np.ndarray, time_ms: np.ndarray, session_id: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """Return where sessions start, by the session ids of the log, and how many ids were merged.
 
     Sessions of a member that overlap in time (ids A B A) or share a timestamp are merged. A session
     starts at row i if the last row of every earlier session id, and of every earlier timestamp,
@@ -41,19 +43,33 @@ def starts_by_id(member: np.ndarray, time_ms: np.ndarray, session_id: np.ndarray
         session_id: int64 [N].
 
     Returns:
-        bool [N].
+        Whether a session starts at each row, bool [N]; and the number of session ids that were
+        merged into another session.
     """
     row = np.arange(len(member))
-    keys = pl.DataFrame({"member": member, "session": session_id, "row": row})
-    last_of_session = keys.select(pl.col("row").max().over("member", "session"))["row"].to_numpy()
+    last_of_session = last_rows(member, session_id)
     slate_first, slate_length = segments(member, time_ms)
     slate_ends = slate_first + slate_length - 1
-    last_of_slate = slate_ends[np.searchsorted(slate_ends, row)]
-    last = np.maximum(last_of_session, last_of_slate)
-    last[time_ms == UNTIMED] = row[time_ms == UNTIMED]
+    last_of_slate = np.repeat(slate_ends, slate_length)
+    timed = time_ms != UNTIMED
+    last = np.where(timed, np.maximum(last_of_session, last_of_slate), row)
     starts = np.ones(len(row), bool)
     starts[1:] = np.maximum.accumulate(last)[:-1] < row[1:]
-    return starts
+    session_ids = int(((last_of_session == row) & timed).sum())
+    return starts, session_ids - int((starts & timed).sum())
+
+
+def last_rows(member: np.ndarray, session_id: np.ndarray) -> np.ndarray:
+    """Return the last row of each row's session id and member, int64 [N]; rows have members' order.
+
+    Session ids mostly increase with time. Each id of a member is then one segment.
+    """
+    first, lengths = segments(member, session_id)
+    ids, members = session_id[first], member[first]
+    if ((ids[1:] > ids[:-1]) | (members[1:] != members[:-1])).all():
+        return np.repeat(first + lengths - 1, lengths)
+    keys = pl.DataFrame({"member": member, "session": session_id, "row": np.arange(len(member))})
+    return keys.select(pl.col("row").max().over("member", "session"))["row"].to_numpy()
 
 
 def number_sessions(member: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -62,15 +78,6 @@ def number_sessions(member: np.ndarray, starts: np.ndarray) -> np.ndarray:
     first, lengths = segments(member)
     result: np.ndarray = (count - np.repeat(count[first], lengths)).astype(np.int32)
     return result
-
-
-def sessions_merged(
-    member: np.ndarray, time_ms: np.ndarray, session_id: np.ndarray, starts: np.ndarray
-) -> int:
-    """Return the number of session ids of the log that were merged into another session."""
-    timed = time_ms != UNTIMED
-    ids = pl.DataFrame({"member": member[timed], "session": session_id[timed]})
-    return ids.n_unique() - int(starts[timed].sum())
 
 
 def _after_context(time_ms: np.ndarray) -> np.ndarray:

@@ -12,10 +12,10 @@ from ligr_jax.data.bags import Bags
 from ligr_jax.data.manifest import SPLITS
 from ligr_jax.data.prepare.sessions import (
     number_sessions,
-    sessions_merged,
     starts_by_gap,
     starts_by_id,
 )
+from ligr_jax.data.prepare.sorting import sort_by_member_and_time
 from ligr_jax.data.schema import MEMBER, SESSION, TIME, BadInput
 from ligr_jax.data.sources.source import ROW_DIGEST
 from ligr_jax.data.sources.validate import UNTIMED
@@ -93,7 +93,7 @@ def sort_histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histo
         without timed rows.
     """
     member, time_ms = column_array(rows, MEMBER), column_array(rows, TIME)
-    order = np.lexsort((time_ms, member))  # stable: ties stay in file order
+    order = sort_by_member_and_time(member, time_ms)
     member, time_ms = member[order], time_ms[order]
 
     # Drop duplicates, rows after the test split, and members that have only context.
@@ -108,9 +108,7 @@ def sort_histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histo
     # Sessions by the ids of the log, or else by gaps.
     merged = 0
     if SESSION in rows.column_names:
-        ids = column_array(rows, SESSION)[order]
-        starts = starts_by_id(member, time_ms, ids)
-        merged = sessions_merged(member, time_ms, ids, starts)
+        starts, merged = starts_by_id(member, time_ms, column_array(rows, SESSION)[order])
     else:
         starts = starts_by_gap(member, time_ms, gap_ms)
     timed = time_ms != UNTIMED
@@ -196,11 +194,16 @@ def _repeated(member: np.ndarray, time_ms: np.ndarray, digest: np.ndarray) -> np
 
     Equal rows have equal times, so only rows that share a timestamp with a neighbour are compared.
     """
-    same = (member[1:] == member[:-1]) & (time_ms[1:] == time_ms[:-1]) & (time_ms[1:] != UNTIMED)
-    in_slate = np.append(same, False) | np.append(False, same)
-    rows = np.flatnonzero(in_slate)
-    keys = pl.DataFrame({"m": member[rows], "t": time_ms[rows], "d": digest[rows]})
     repeated = np.zeros(len(member), bool)
+    same = (member[1:] == member[:-1]) & (time_ms[1:] == time_ms[:-1]) & (time_ms[1:] != UNTIMED)
+    rows = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    # Few digests occur twice, so all other rows are left out of the exact comparison.
+    ordered = np.sort(digest[rows])
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twice):
+        return repeated
+    rows = rows[np.isin(digest[rows], twice)]
+    keys = pl.DataFrame({"m": member[rows], "t": time_ms[rows], "d": digest[rows]})
     repeated[rows] = (
         ~keys.select(pl.struct("m", "t", "d").is_first_distinct()).to_series().to_numpy()
     )

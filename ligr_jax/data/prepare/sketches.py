@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 
 from ligr_jax.data.manifest import MISSING, QUANTILES
 from ligr_jax.ops.hashing import mix64
@@ -30,7 +31,8 @@ class DistinctIds:
 
     def add(self, ids: np.ndarray) -> None:
         """Add ids, int64 [N]; `MISSING` is not counted."""
-        hashes = mix64(ids[ids != MISSING])
+        distinct = pl.Series(ids).unique().to_numpy()
+        hashes = mix64(distinct[distinct != MISSING])
         if not self.exact:
             hashes = hashes[hashes < self._hashes[-1]]
         self._hashes = np.union1d(self._hashes, hashes)

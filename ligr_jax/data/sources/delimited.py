@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
 
@@ -154,7 +155,7 @@ def count_rows(path: Path, reading: TextOptions) -> int:
                     rows += sum(part.count(end) for part in parts[quoted::2])
                     quoted ^= len(parts) % 2 == 0
                 else:
-                    rows += chunk.count(end)
+                    rows += int((np.frombuffer(chunk, np.uint8) == ord(end)).sum())
                 last = chunk[-1:]
     except OSError as e:
         _refuse(path, reading, e)

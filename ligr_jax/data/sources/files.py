@@ -108,7 +108,7 @@ def read_batches(
     """
     file = DataFile.of(file)
     first_row = 1
-    for table, malformed in _tables(file, batch_rows, on_bad_row):
+    for table, malformed in _combined(_tables(file, batch_rows, on_bad_row), batch_rows):
         frame = _frame(table, file)
         for start in range(0, max(frame.height, 1), batch_rows):
             rows = frame.slice(start, batch_rows)
@@ -171,6 +171,34 @@ def _tables(
     if file.parquet:
         return _parquet_tables(file.path, batch_rows, only)
     return read_text_tables(file.path, file.name, file.reading, on_bad_row, only)
+
+
+def _combined(
+    tables: Iterator[tuple[pa.Table, int]], batch_rows: int
+) -> Iterator[tuple[pa.Table, int]]:
+    """Combine consecutive tables to up to `batch_rows` rows, because each batch has a fixed cost.
+
+    The rows before an error are yielded before it is raised.
+    """
+    pending: list[pa.Table] = []
+    error: BadInput | None = None
+    while True:
+        try:
+            table, malformed = next(tables, (None, 0))
+        except BadInput as e:
+            table, malformed, error = None, 0, e
+        rows = sum(t.num_rows for t in pending)
+        if pending and (table is None or malformed or rows + table.num_rows > batch_rows):
+            yield pa.concat_tables(pending), 0
+            pending = []
+        if error:
+            raise error
+        if table is None:
+            return
+        if malformed:
+            yield table, malformed
+        else:
+            pending.append(table)
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:

@@ -16,6 +16,7 @@ import xxhash
 from ligr_jax.data.manifest import MISSING
 from ligr_jax.data.sources.rules import Rules
 
+PROBED = 1024  # values that show whether a column has few distinct values
 EXACT = 2**53  # doubles represent all integers below
 FRACTION = (
     "is a float with a fraction and not an id; write ids as integers or strings, or declare a "
@@ -48,7 +49,7 @@ def parse_ids(values: pl.Series, text: bool = True) -> tuple[np.ndarray, Rules]:
     if dtype in (pl.Date, pl.Int128) or dtype.is_decimal():
         return _text_ids(values.cast(pl.String))
     if dtype == pl.String:
-        return _text_ids(values) if text else (hash_strings(values), [])
+        return _repetitive_ids(values) if text else (hash_strings(values), [])
     if dtype.is_float():
         return _float_ids(values.cast(pl.Float64).fill_nan(None))
     if dtype == pl.UInt64:
@@ -92,6 +93,17 @@ def hash_strings(values: pl.Series) -> np.ndarray:
     return result
 
 
+def _repetitive_ids(values: pl.Series) -> tuple[np.ndarray, Rules]:
+    """Parse text as `_text_ids` does, and every distinct value once if few values are distinct."""
+    if values.head(PROBED).n_unique() > PROBED // 8:
+        return _text_ids(values)
+    coded = values.to_arrow().cast(pa.large_string()).dictionary_encode()
+    distinct = pl.Series([*coded.dictionary.to_pylist(), None], dtype=pl.String)
+    ids, rules = _text_ids(distinct)
+    index = coded.indices.fill_null(len(distinct) - 1).to_numpy()
+    return ids[index], [(rows[index], rule) for rows, rule in rules if rows.any()]
+
+
 def _text_ids(values: pl.Series) -> tuple[np.ndarray, Rules]:
     """Parse text: signed and unsigned integers, floats, booleans, and strings, in this order."""
     ids = np.full(len(values), MISSING)
@@ -104,22 +116,39 @@ def _text_ids(values: pl.Series) -> tuple[np.ndarray, Rules]:
     ]
     for kind in kinds:
         matches, numbers, broken = kind(values)
-        if not matches.any():
+        matched = int(matches.sum())
+        if not matched:
             continue
         ids = np.where(matches.to_numpy(), numbers, ids)
         rules += broken
-        values = values.set(matches, None)
-        if not values.count():
+        if matched == values.count():
             return ids, rules
+        values = values.set(matches, None)
     return np.where(values.is_null().to_numpy(), ids, hash_strings(values)), rules
 
 
 def _signed(values: pl.Series) -> tuple[pl.Series, np.ndarray, Rules]:
     """Return which values are int64, their ids, and the rows that are not ids."""
     numbers = values.cast(pl.Int64, strict=False)
-    matches = (numbers.cast(pl.String) == values).fill_null(False)
     ids = numbers.fill_null(0).to_numpy()
+    # Text that is parsed as an integer and has the integer's length has no sign or zero to spare.
+    length = values.str.len_bytes().fill_null(0).to_numpy()
+    matches = numbers.is_not_null() & pl.Series(length == _decimal_length(ids))
     return matches, ids, [(matches.to_numpy() & (ids == MISSING), RESERVED_ID)]
+
+
+def _decimal_length(numbers: np.ndarray) -> np.ndarray:
+    """Return the number of characters of each integer in decimal notation, [N]."""
+    size = np.abs(numbers).view(
+        np.uint64
+    )  # the absolute value of -2^63 fits into unsigned integers
+    length = np.ones(len(numbers), np.uint32) + (numbers < 0)
+    largest = int(size.max(initial=0))
+    power = 10
+    while power <= largest:
+        length += size >= np.uint64(power)
+        power *= 10
+    return length
 
 
 def _unsigned(values: pl.Series) -> tuple[pl.Series, np.ndarray, Rules]:

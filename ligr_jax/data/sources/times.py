@@ -134,11 +134,13 @@ class TimeScan:
         self.values += len(values)
         if values.dtype == pl.String:
             numbers = values.cast(pl.Float64, strict=False)
-            iso = is_iso(values)
-            self.iso += int(iso.sum())
-            self.naive += int((iso & ~has_zone(values)).sum())
-            odd = values.filter(numbers.is_null() & ~iso)
-            self.odd = self.odd or (odd[0] if len(odd) else "")
+            words = values.filter(numbers.is_null())  # no number is an ISO time
+            if len(words):
+                iso = is_iso(words)
+                self.iso += int(iso.sum())
+                self.naive += int((iso & ~has_zone(words)).sum())
+                odd = words.filter(~iso)
+                self.odd = self.odd or (odd[0] if len(odd) else "")
         elif values.dtype.is_numeric():
             numbers = values.cast(pl.Float64)
         else:
@@ -149,11 +151,17 @@ class TimeScan:
         if not len(x):
             return
         self.numbers += len(x)
-        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+        ends = np.array([x.min(), x.max()])
+        self.low, self.high = min(self.low, float(ends[0])), max(self.high, float(ends[1]))
+        # The plausible numbers of a unit are an interval, so most parts are counted by their ends.
         for unit in PER_MS:
-            self.kinds[unit] += int(_plausible(x, unit).sum())
+            inside = _plausible(ends, unit).all()
+            self.kinds[unit] += len(x) if inside else int(_plausible(x, unit).sum())
+        spelled = {k: p for k, p in SPELLED.items() if _may_spell(ends, p)}
+        if not spelled:
+            return
         whole = x[(x == np.floor(x)) & (x >= 0) & (x < 1e15)].astype(np.int64)
-        for name, pattern in SPELLED.items():
+        for name, pattern in spelled.items():
             self.kinds[name] += int(_spells(whole, pattern).sum())
 
 
@@ -296,6 +304,14 @@ def _plausible(x: np.ndarray, unit: str) -> np.ndarray:
     """Return whether numbers in a unit are between 1990 and now, bool [N]."""
     ms = x / PER_MS[unit]
     return (ms >= EARLIEST_MS) & (ms <= latest_ms())
+
+
+def _may_spell(ends: np.ndarray, pattern: str) -> bool:
+    """Return whether a number between two ends can have the digits of a format of strptime."""
+    digits = 2 * len(re.findall(r"%\w", pattern)) + 2 * ("%Y" in pattern)
+    smallest = 10.0 ** (digits - 1) if "%Y" in pattern else 0.0
+    result: bool = ends[1] >= smallest and ends[0] < 10.0**digits
+    return result
 
 
 def _spells(x: np.ndarray, pattern: str) -> np.ndarray:
