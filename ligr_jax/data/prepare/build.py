@@ -7,36 +7,25 @@ pure function of the bytes of the input and of the options.
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from ligr_jax.data.bags import Bags
-from ligr_jax.data.columns import action_column, feature_column, truth_column
 from ligr_jax.data.manifest import Manifest, Shard, SplitStats
-from ligr_jax.data.prepare.items import read_item_table, refuse_unmatched
-from ligr_jax.data.prepare.measure import TRAIN, ColumnMeasure, SplitMeasure
+from ligr_jax.data.prepare.items import ItemTable, read_item_table, refuse_unmatched
 from ligr_jax.data.prepare.options import PrepareOptions
-from ligr_jax.data.prepare.partition import ROW, Spill, number_of_partitions, partition_log
+from ligr_jax.data.prepare.partition import Spill, Tally, number_of_partitions, partition_log
 from ligr_jax.data.prepare.publish import published
-from ligr_jax.data.prepare.shards import (
-    Histories,
-    column_array,
-    column_bags,
-    read_partition,
-    sort_histories,
-    write_shard,
-)
+from ligr_jax.data.prepare.shard_build import ShardBuilder, ShardStats, shard_path
+from ligr_jax.data.prepare.shards import read_partition
 from ligr_jax.data.prepare.splits import split_edges
-from ligr_jax.data.prepare.summary import LogSummary, save_log_summary
-from ligr_jax.data.schema import RANDOM, TIME, WEIGHT, BadInput
+from ligr_jax.data.prepare.summary import log_summary, save_log_summary
+from ligr_jax.data.prepare.threads import ordered_map
+from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.source import LogSource
 from ligr_jax.data.sources.validate import check_roles
-from ligr_jax.digests import digest_file
 
 _log = logging.getLogger(__name__)
 
@@ -64,136 +53,97 @@ def prepare(
     """
     options = options or PrepareOptions()
 
-    def build(work: Path, made_by: Mapping[str, Any]) -> Manifest:
-        return Build(source, options, work).run(made_by)
-
     made_by = {**source.description, "options": options.description()}
-    return published(Path(out), made_by, build, options.overwrite)
+    write = partial(build, source, options)
+    return published(Path(out), made_by, write, options.overwrite)
 
 
-class Build:
-    """One run of the two passes, which writes the files of the manifest to a directory."""
+def build(
+    source: LogSource, options: PrepareOptions, work: Path, made_by: Mapping[str, Any]
+) -> Manifest:
+    """Run the two passes, and write all files except the manifest.
 
-    def __init__(self, source: LogSource, options: PrepareOptions, work: Path) -> None:
-        self.source, self.options, self.work = source, options, work
-        check_roles(source)
-        self.items = read_item_table(source)
-        self.columns = {k: ColumnMeasure(c) for k, c in source.schema.columns.items()}
-        self.splits = SplitMeasure(source.schema.actions)
-        self.counts: Counter[str] = Counter()
-        self.summary = LogSummary(source)
-
-    def run(self, made_by: Mapping[str, Any]) -> Manifest:
-        """Read the log and write all files except the manifest.
-
-        Args:
-            made_by: `source` of the manifest.
-        """
-        source, options = self.source, self.options
-        begun = time.monotonic()
-        partitions = number_of_partitions(source.rows, options.shard_rows)
-        with Spill(self.work, partitions) as spill:
-            tally = partition_log(source, spill, options.batch_rows, options.on_bad_row)
-        seconds = time.monotonic() - begun
-        _log.info(f"read {tally.rows:,} rows, {tally.context:,} of context ({seconds:.1f} s)")
-        self.counts.update(rows=tally.rows, skipped=tally.skipped)
-        edges = split_edges(tally, options.splits, options.fractions)
-        shards = self._write_shards(spill, edges)
-        splits = self.splits.stats(edges)
-        _refuse_empty(splits)
-        if self.items and self.counts["without_item"] == sum(s.impressions for s in shards):
-            refuse_unmatched(source)
-        manifest = Manifest(
-            actions=source.schema.actions,
-            columns={k: c.stats() for k, c in self.columns.items()},
-            splits=splits,
-            shards=shards,
-            counts=dict(self.counts),
-            truth=source.schema.truth,
-            items=self.items.write(self.work / "items.arrow") if self.items else None,
-            source=made_by,
-            notes=source.schema.notes,
+    Args:
+        source: the log.
+        options: options.
+        work: directory to write.
+        made_by: `source` of the manifest.
+    """
+    check_roles(source)
+    items = read_item_table(source)
+    begun = time.monotonic()
+    partitions = number_of_partitions(source.rows, options.shard_rows)
+    with Spill(work, partitions) as spill:
+        tally = partition_log(
+            source, spill, options.batch_rows, options.on_bad_row, options.threads
         )
-        save_log_summary(self.summary.content(manifest, tally), self.work)
-        return manifest
+    seconds = time.monotonic() - begun
+    _log.info(f"read {tally.rows:,} rows, {tally.context:,} of context ({seconds:.1f} s)")
+    edges = split_edges(tally, options.splits, options.fractions)
+    builder = ShardBuilder(source.schema, items, edges, options.session_gap_ms)
 
-    def _write_shards(self, spill: Spill, edges: tuple[int, ...]) -> tuple[Shard, ...]:
-        """Write a shard for each partition with members, and return the shards in order."""
-        written: list[Shard] = []
-        for p in range(spill.partitions):
-            if not spill.rows[p]:
-                continue
-            rows = read_partition(spill.path(p), spill.rows[p])
-            kept = sort_histories(rows, edges, self.options.session_gap_ms)
-            self.counts.update({**kept.counts, "members": len(kept.first)})
-            if len(kept.first):
-                path = self.work / f"members-{len(written):05d}.arrow"
-                write_shard(path, kept, self._list_columns(rows, kept))
-                self.splits.add(kept)
-                self.summary.add(kept)
-                written.append(
-                    Shard(path.name, len(kept.first), len(kept.order), digest_file(path))
-                )
-                _log.info(f"wrote part {p + 1} of {spill.partitions}: {len(kept.order):,} rows")
-            del rows, kept
-            spill.path(p).unlink()
-        return tuple(self._renamed(s, k, len(written)) for k, s in enumerate(written))
+    def build_shard(p: int) -> ShardStats:
+        stats = builder.build(read_partition(spill.path(p), spill.rows[p]), shard_path(work, p))
+        spill.path(p).unlink()
+        return stats
 
-    def _renamed(self, shard: Shard, k: int, of: int) -> Shard:
-        """Rename a shard after the number of shards is known."""
-        name = f"members-{k:05d}-of-{of:05d}.arrow"
-        (self.work / shard.file).rename(self.work / name)
-        return Shard(name, shard.members, shard.impressions, shard.xxh64)
+    stats = ShardStats.empty(source.schema)
+    numbers = [p for p in range(partitions) if spill.rows[p]]
+    for p, shard in zip(numbers, ordered_map(build_shard, numbers, options.threads)):
+        stats.merge(shard)
+        rows = sum(s.impressions for s in shard.shards)
+        _log.info(f"wrote part {p + 1} of {partitions}: {rows:,} rows")
+    return finish(source, work, made_by, tally, edges, items, stats)
 
-    def _list_columns(
-        self, rows: pa.Table, kept: Histories
-    ) -> Iterator[tuple[str, np.ndarray | Bags]]:
-        """Yield the list columns of a shard in order, and add them to the statistics.
 
-        Args:
-            rows: the partition.
-            kept: rows of the partition that the shard has, in their order.
-        """
-        schema, items = self.source.schema, self.items
-        # Columns of the format.
-        number, train = column_array(rows, ROW)[kept.order], kept.split == TRAIN
-        yield TIME, kept.time_ms
-        yield "session", kept.session
-        for name in (WEIGHT, RANDOM):
-            yield name, column_array(rows, name)[kept.order]
-        # Labels.
-        for action in schema.actions:
-            labels = column_array(rows, action_column(action))[kept.order]
-            self.splits.add_labels(action, labels, kept.split)
-            yield action_column(action), labels
-        # Features of the log, and scalar features of the item table joined by `item_id`. Vectors
-        # and bags of the item table are only measured here; they stay in items.arrow.
-        if items:
-            item = items.find(column_array(rows, feature_column("item_id"))[kept.order])
-            self.counts["without_item"] += int((item < 0).sum())
-        for name, measure in self.columns.items():
-            if items and name in items.vectors:
-                measure.add_vectors(np.append(items.has_vectors, False)[item], train)
-                continue
-            if items and name in items.bags:
-                measure.add_bags(items.bags[name], item, train)
-                continue
-            if measure.column.kind == "bag":
-                bags = column_bags(rows, feature_column(name))[kept.order]
-                measure.add_bags(bags, np.arange(len(bags)), train)
-                yield feature_column(name), bags
-                continue
-            if items and name in items.scalars:
-                values = items.scalar(name, item)
-            else:
-                values = column_array(rows, feature_column(name))[kept.order]
-            measure.add(values, train, number)
-            yield feature_column(name), values
-        if items and (items.vectors or items.bags):
-            yield "item_row", np.append(items.row, np.int32(-1))[item]
-        if schema.truth:
-            for name in map(truth_column, schema.actions):
-                yield name, column_array(rows, name)[kept.order]
+def finish(
+    source: LogSource,
+    work: Path,
+    made_by: Mapping[str, Any],
+    tally: Tally,
+    edges: tuple[int, ...],
+    items: ItemTable | None,
+    stats: ShardStats,
+) -> Manifest:
+    """Name the shards, write the item table and the summary, and return the manifest.
+
+    Args:
+        source: the log.
+        work: directory of the shards.
+        made_by: `source` of the manifest.
+        tally: totals of the first pass.
+        edges: start and end times of the splits, milliseconds.
+        items: the item table of the log.
+        stats: statistics of all shards.
+
+    Raises:
+        BadInput: a split is empty, or no row has its item in the item table.
+    """
+    splits = stats.splits.stats(edges)
+    _refuse_empty(splits)
+    if items and stats.counts["without_item"] == sum(s.impressions for s in stats.shards):
+        refuse_unmatched(source)
+    manifest = Manifest(
+        actions=source.schema.actions,
+        columns={k: c.stats() for k, c in stats.columns.items()},
+        splits=splits,
+        shards=tuple(_renamed(stats.shards, work)),
+        counts={"rows": tally.rows, "skipped": tally.skipped, **stats.counts},
+        truth=source.schema.truth,
+        items=items.write(work / "items.arrow") if items else None,
+        source=made_by,
+        notes=source.schema.notes,
+    )
+    save_log_summary(log_summary(source, stats.histories, manifest, tally), work)
+    return manifest
+
+
+def _renamed(shards: Sequence[Shard], work: Path) -> Iterator[Shard]:
+    """Rename the shards after their number is known, and yield their new entries."""
+    for k, shard in enumerate(shards):
+        name = f"members-{k:05d}-of-{len(shards):05d}.arrow"
+        (work / shard.file).rename(work / name)
+        yield replace(shard, file=name)
 
 
 def _refuse_empty(splits: Mapping[str, SplitStats]) -> None:

@@ -9,6 +9,7 @@ from ligr_jax.data.manifest import MISSING, PLACES, SPLITS, ColumnStats, SplitSt
 from ligr_jax.data.prepare.shards import Histories
 from ligr_jax.data.prepare.sketches import DistinctIds, Quantiles
 from ligr_jax.data.schema import Column
+from ligr_jax.data.sources.validate import UNTIMED
 
 TRAIN = 0  # number of the train split
 
@@ -85,6 +86,16 @@ class ColumnMeasure:
         self.rows += int(train.sum())
         self.missing += int((~present[train]).sum())
 
+    def merge(self, other: "ColumnMeasure") -> None:
+        """Add the statistics of other rows."""
+        self.rows += other.rows
+        self.missing += other.missing
+        self.ids.merge(other.ids)
+        self.quantiles.merge(other.quantiles)
+        self.longest = max(self.longest, other.longest)
+        self.places += other.places
+        self.bagged += other.bagged
+
     def stats(self) -> ColumnStats:
         """Return the statistics for the manifest."""
         return ColumnStats(
@@ -127,6 +138,13 @@ class SplitMeasure:
             self.known[k, a] += int((of_split >= 0).sum())
             self.positive[k, a] += int((of_split == 1).sum())
 
+    def merge(self, other: "SplitMeasure") -> None:
+        """Add the numbers of other members."""
+        self.impressions += other.impressions
+        self.members += other.members
+        self.known += other.known
+        self.positive += other.positive
+
     def stats(self, edges: tuple[int, ...]) -> dict[str, SplitStats]:
         """Return the statistics of each split, by name.
 
@@ -147,3 +165,39 @@ class SplitMeasure:
             )
             for k, name in enumerate(SPLITS)
         }
+
+
+@dataclass
+class HistoryMeasure:
+    """Gaps and sessions of members.
+
+    Attributes:
+        gaps: gaps in time between consecutive impressions of a member, milliseconds.
+        members: number of members.
+        one_session: members with exactly one session.
+        several_rows: members with more than one impression.
+    """
+
+    gaps: Quantiles = field(default_factory=Quantiles)
+    members: int = 0
+    one_session: int = 0
+    several_rows: int = 0
+
+    def add(self, kept: Histories, number: np.ndarray) -> None:
+        """Add the members of a shard; `number` (int64 [N]) has the row numbers in the log."""
+        timed = kept.time_ms != UNTIMED
+        follows = (kept.member[1:] == kept.member[:-1]) & timed[:-1]
+        gap = np.diff(kept.time_ms)[follows]
+        self.gaps.add(gap.astype(np.float32), number[1:][follows])
+        last = np.append(kept.first[1:], len(kept.order)) - 1
+        sessions = kept.session[last] + 1 - kept.per_member(~timed)
+        self.members += len(last)
+        self.several_rows += int((kept.per_member(timed) > 1).sum())
+        self.one_session += int((sessions == 1).sum())
+
+    def merge(self, other: "HistoryMeasure") -> None:
+        """Add other members."""
+        self.gaps.merge(other.gaps)
+        self.members += other.members
+        self.one_session += other.one_session
+        self.several_rows += other.several_rows

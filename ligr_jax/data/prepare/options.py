@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ligr_jax.data.prepare.splits import SplitTimes, check_fractions
+from ligr_jax.data.prepare.threads import available_cores
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.source import OnBadRow
 
+MAX_WORKERS = 4  # limits memory
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -24,6 +26,8 @@ class PrepareOptions:
         on_bad_row: `error` raises for the first invalid row, `skip` drops and counts invalid rows.
         shard_rows: approximate number of rows of a shard, which determines the memory needed.
         batch_rows: number of rows read at a time; the output does not depend on it.
+        workers: number of threads, each with up to `shard_rows` rows in memory; None stands for the
+            number of cores, at most `MAX_WORKERS`.
         overwrite: replace an output of another source or other options.
 
     Raises:
@@ -36,19 +40,25 @@ class PrepareOptions:
     on_bad_row: OnBadRow = "error"
     shard_rows: int = 2_000_000
     batch_rows: int = 131_072
+    workers: int | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("session_gap_ms", "shard_rows", "batch_rows"):
-            if getattr(self, name) < 1:
+        for name in ("session_gap_ms", "shard_rows", "batch_rows", "workers"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
         if self.splits is None:
             check_fractions(self.fractions)
 
+    @property
+    def threads(self) -> int:
+        """Number of threads."""
+        return self.workers or min(available_cores(), MAX_WORKERS)
+
     def description(self) -> dict[str, Any]:
         """Return the options that determine the output, for the manifest."""
         out = asdict(self)
-        del out["batch_rows"], out["overwrite"]
+        del out["batch_rows"], out["workers"], out["overwrite"]
         del out["fractions" if self.splits else "splits"]
         return out
 

@@ -5,7 +5,9 @@ that each partition fits into memory for sorting. Partitions are Arrow streams o
 file order.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -14,9 +16,11 @@ import polars as pl
 import pyarrow as pa
 
 from ligr_jax.data.prepare.sketches import MinuteHistogram
+from ligr_jax.data.prepare.threads import ordered_map
 from ligr_jax.data.schema import MEMBER, TIME, BadInput
+from ligr_jax.data.sources.parts import single_part
 from ligr_jax.data.sources.skipped import SkippedRows, refuse_codings
-from ligr_jax.data.sources.source import LogSource, OnBadRow
+from ligr_jax.data.sources.source import DeferredBatch, LogSource, OnBadRow, Part
 from ligr_jax.data.sources.times import refuse_other_unit
 from ligr_jax.data.sources.validate import canonical_frame
 from ligr_jax.ops.hashing import mix64
@@ -48,21 +52,71 @@ class Tally:
     minutes: MinuteHistogram = field(default_factory=MinuteHistogram)
     bad: SkippedRows = field(default_factory=SkippedRows)
 
-    def add(self, time_ms: np.ndarray, file: str, first_row: int) -> None:
-        """Add the times (int64 [N]) of a batch that begins at `first_row` of `file`."""
-        self.rows += len(time_ms)
-        if not len(time_ms):
-            return
-        self.minutes.add(time_ms)
-        self.last_ms = max(self.last_ms, int(time_ms.max()))
-        if time_ms.min() < self.first_ms:
-            self.first_ms = int(time_ms.min())
-            self.earliest = f"{file}, near row {first_row + int(time_ms.argmin())}"
+    def merge(self, later: "Tally") -> None:
+        """Add the totals of rows that follow in the log."""
+        self.rows += later.rows
+        self.context += later.context
+        self.skipped += later.skipped
+        self.minutes.merge(later.minutes)
+        self.last_ms = max(self.last_ms, later.last_ms)
+        if later.first_ms < self.first_ms:
+            self.first_ms, self.earliest = later.first_ms, later.earliest
+        self.bad.merge(later.bad)
+
+
+@dataclass(frozen=True)
+class CheckedBatch:
+    """The valid rows of a batch, without row numbers, and their totals."""
+
+    file: str
+    frame: pl.DataFrame
+    tally: Tally
+
+
+def check_batch(
+    deferred: DeferredBatch, source: LogSource, on_bad_row: OnBadRow, timed: bool = True
+) -> CheckedBatch:
+    """Read, check and count a batch.
+
+    Args:
+        deferred: the batch.
+        source: its log.
+        on_bad_row: whether an invalid row is an error or is dropped.
+        timed: whether the rows have times and labels, which context rows lack.
+
+    Raises:
+        BadInput: a row is not valid.
+    """
+    batch, tally = deferred(), Tally()
+    frame, skipped = canonical_frame(batch, source, on_bad_row, timed, tally.bad)
+    tally.skipped = skipped + batch.malformed
+    if not timed:
+        tally.context = frame.height
+    elif frame.height:
+        time_ms = frame[TIME].to_numpy()
+        tally.rows = frame.height
+        tally.minutes.add(time_ms)
+        tally.first_ms, tally.last_ms = int(time_ms.min()), int(time_ms.max())
+        tally.earliest = f"{batch.file}, near row {batch.first_row + int(time_ms.argmin())}"
+    return CheckedBatch(batch.file, frame, tally)
 
 
 def number_of_partitions(rows: int, shard_rows: int) -> int:
     """Return the number of partitions of about `shard_rows` rows each."""
     return min(max(1, -(-rows // shard_rows)), MAX_PARTITIONS)
+
+
+def by_partition(frame: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the rows of each partition that has rows, in order."""
+    part = mix64(frame[MEMBER].to_numpy()) % np.uint64(partitions)
+    part = part.astype(np.uint16)  # NumPy sorts 16 bits by radix
+    if partitions > 1:
+        frame = frame[np.argsort(part, kind="stable")]
+    table = frame.to_arrow().combine_chunks()
+    lengths = np.bincount(part, minlength=partitions)
+    starts = np.cumsum(lengths) - lengths
+    for p in np.flatnonzero(lengths).tolist():
+        yield p, table.slice(starts[p], lengths[p])
 
 
 class Spill:
@@ -86,17 +140,9 @@ class Spill:
 
     def write(self, frame: pl.DataFrame) -> None:
         """Append each row to the partition of its member, in order."""
-        part = mix64(frame[MEMBER].to_numpy()) % np.uint64(self.partitions)
-        part = part.astype(np.uint16)  # radix sort
-        order = np.argsort(part, kind="stable")
-        ends = np.cumsum(np.bincount(part, minlength=self.partitions))
-        table = frame[order].to_arrow().combine_chunks()
-        start = 0
-        for p, end in enumerate(ends.tolist()):
-            if end > start:
-                self._writer(p, table.schema).write_table(table.slice(start, end - start))
-                self.rows[p] += end - start
-            start = end
+        for p, table in by_partition(frame, self.partitions):
+            self._writer(p, table.schema).write_table(table)
+            self.rows[p] += table.num_rows
 
     def _writer(self, partition: int, schema: pa.Schema) -> pa.ipc.RecordBatchStreamWriter:
         if partition not in self._writers:
@@ -121,7 +167,9 @@ class Spill:
             self._writers.popitem()[1][1].close()
 
 
-def partition_log(source: LogSource, spill: Spill, batch_rows: int, on_bad_row: OnBadRow) -> Tally:
+def partition_log(
+    source: LogSource, spill: Spill, batch_rows: int, on_bad_row: OnBadRow, workers: int
+) -> Tally:
     """Read, check and partition a log, including its context rows.
 
     Args:
@@ -129,6 +177,7 @@ def partition_log(source: LogSource, spill: Spill, batch_rows: int, on_bad_row: 
         spill: receives the rows.
         batch_rows: number of rows read at a time.
         on_bad_row: whether invalid rows are an error or are dropped.
+        workers: number of threads that check batches.
 
     Returns:
         Totals of the log.
@@ -138,22 +187,47 @@ def partition_log(source: LogSource, spill: Spill, batch_rows: int, on_bad_row: 
     """
     tally = Tally()
     first_file = ""
-    for batch in source.batches(batch_rows, on_bad_row):
-        first_file = first_file or batch.file
-        frame, skipped = canonical_frame(batch, source, on_bad_row, skipped=tally.bad)
-        tally.skipped += skipped + batch.malformed
-        row = np.arange(tally.rows, tally.rows + frame.height)
-        tally.add(frame[TIME].to_numpy(), batch.file, batch.first_row)
-        spill.write(frame.with_columns(pl.Series(ROW, row)))
+    check = partial(check_batch, source=source, on_bad_row=on_bad_row)
+    batches = (b for part in log_parts(source) for b in part(batch_rows, on_bad_row))
+    for checked in ordered_map(check, batches, workers):
+        first_file = first_file or checked.file
+        row = np.arange(tally.rows, tally.rows + checked.frame.height)
+        tally.merge(checked.tally)
+        spill.write(checked.frame.with_columns(pl.Series(ROW, row)))
+    refuse_log(tally, source, first_file)
+    check = partial(check, timed=False)
+    batches = (b for part in context_parts(source) for b in part(batch_rows, on_bad_row))
+    for checked in ordered_map(check, batches, workers):
+        tally.merge(checked.tally)
+        spill.write(checked.frame.with_columns(pl.Series(ROW, np.full(checked.frame.height, -1))))
+    return tally
+
+
+def log_parts(source: LogSource) -> tuple[Part, ...]:
+    """Return the parts of the timed rows of a log."""
+    return source.parts or (single_part(source.batches),)
+
+
+def context_parts(source: LogSource) -> tuple[Part, ...]:
+    """Return the parts of the context rows of a log."""
+    return (single_part(source.context),) if source.context else ()
+
+
+def refuse_log(tally: Tally, source: LogSource, first_file: str) -> None:
+    """Check the totals of a log.
+
+    Args:
+        tally: totals of the timed rows.
+        source: the log.
+        first_file: its first file, for messages.
+
+    Raises:
+        BadInput: the log is empty, its skipped rows are a coding of labels, or its times look like
+            another unit.
+    """
     refuse_codings(tally.bad, source, first_file)
     _refuse_empty(tally)
     _refuse_unit(tally, source)
-    for batch in source.context(batch_rows, on_bad_row) if source.context else ():
-        frame, skipped = canonical_frame(batch, source, on_bad_row, timed=False, skipped=tally.bad)
-        tally.skipped += skipped + batch.malformed
-        tally.context += frame.height
-        spill.write(frame.with_columns(pl.Series(ROW, np.full(frame.height, -1))))
-    return tally
 
 
 def _refuse_empty(tally: Tally) -> None:

@@ -32,9 +32,14 @@ class DistinctIds:
     def add(self, ids: np.ndarray) -> None:
         """Add ids, int64 [N]; `MISSING` is not counted."""
         distinct = pl.Series(ids).unique().to_numpy()
-        hashes = mix64(distinct[distinct != MISSING])
-        if not self.exact:
-            hashes = hashes[hashes < self._hashes[-1]]
+        self._add_hashes(mix64(distinct[distinct != MISSING]))
+
+    def merge(self, other: "DistinctIds") -> None:
+        """Add the ids of another stream."""
+        self.exact &= other.exact
+        self._add_hashes(other._hashes)
+
+    def _add_hashes(self, hashes: np.ndarray) -> None:
         self._hashes = np.union1d(self._hashes, hashes)
         if len(self._hashes) > self.size:
             self._hashes, self.exact = self._hashes[: self.size].copy(), False
@@ -68,8 +73,15 @@ class Quantiles:
         values, keys = values[present], mix64(rows[present])
         if not len(values):
             return
+        self._add_sample(keys, values, (float(values.min()), float(values.max())))
+
+    def merge(self, other: "Quantiles") -> None:
+        """Add the values of another stream."""
+        self._add_sample(other._keys, other._values, other._range)
+
+    def _add_sample(self, keys: np.ndarray, values: np.ndarray, ends: tuple[float, float]) -> None:
         low, high = self._range
-        self._range = min(low, float(values.min())), max(high, float(values.max()))
+        self._range = min(low, ends[0]), max(high, ends[1])
         self._keys = np.concatenate([self._keys, keys])
         self._values = np.concatenate([self._values, values])
         if len(self._keys) > self.size:
@@ -99,6 +111,11 @@ class MinuteHistogram:
     def add(self, time_ms: np.ndarray) -> None:
         """Add rows by their times, milliseconds, int64 [N]."""
         minutes, rows = np.unique(time_ms // MINUTE_MS, return_counts=True)
+        self.merge(MinuteHistogram(minutes, rows))
+
+    def merge(self, other: "MinuteHistogram") -> None:
+        """Add the rows of another histogram."""
+        minutes, rows = other.minutes, other.rows
         self.minutes, index = np.unique(
             np.concatenate([self.minutes, minutes]), return_inverse=True
         )

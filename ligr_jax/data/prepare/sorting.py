@@ -12,7 +12,8 @@ import polars as pl
 def sort_by_member_and_time(member: np.ndarray, time_ms: np.ndarray) -> np.ndarray:
     """Return the indices that sort rows by member and time, int64 [N]; ties stay in order."""
     by_time = stable_argsort(time_ms)
-    return by_time[stable_argsort(member[by_time])]
+    result: np.ndarray = by_time[stable_argsort(member[by_time])]
+    return result
 
 
 def stable_argsort(values: np.ndarray) -> np.ndarray:

@@ -5,94 +5,61 @@ The summary is stored in a prepared directory as prepare.json. Training does not
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ligr_jax.data.manifest import ColumnStats, Manifest
+from ligr_jax.data.prepare.measure import HistoryMeasure
 from ligr_jax.data.prepare.partition import Tally
 from ligr_jax.data.prepare.publish import SUMMARY
-from ligr_jax.data.prepare.shards import Histories
-from ligr_jax.data.prepare.sketches import Quantiles
 from ligr_jax.data.schema import MEMBER, RANDOM, SESSION, TIME
 from ligr_jax.data.sources.source import LogSource
 from ligr_jax.data.sources.times import EARLIEST_MS, format_time
-from ligr_jax.data.sources.validate import UNTIMED, has_role
+from ligr_jax.data.sources.validate import has_role
 
 MEANINGS = {SESSION: "session", RANDOM: "random impressions"}
 MANY = 20  # least number of members for warnings about times
 HOUR_MS = 3_600_000
 
 
-@dataclass
-class LogSummary:
-    """Gaps and sessions of members, accumulated shard by shard.
+def log_summary(
+    source: LogSource, histories: HistoryMeasure, manifest: Manifest, tally: Tally
+) -> dict[str, Any]:
+    """Return the summary of a log as a JSON object.
 
-    Attributes:
+    Args:
         source: the log.
-        gaps: gaps in time between consecutive impressions of a member, milliseconds.
-        number_of_gaps: number of gaps.
-        members: number of members.
-        one_session: members with exactly one session.
-        several_rows: members with more than one impression.
+        histories: gaps and sessions of its members.
+        manifest: manifest of the output.
+        tally: totals of the first pass.
     """
-
-    source: LogSource
-    gaps: Quantiles = field(default_factory=Quantiles)
-    number_of_gaps: int = 0
-    members: int = 0
-    one_session: int = 0
-    several_rows: int = 0
-
-    def add(self, kept: Histories) -> None:
-        """Add the members of a shard."""
-        timed = kept.time_ms != UNTIMED
-        gap = np.diff(kept.time_ms)[(kept.member[1:] == kept.member[:-1]) & timed[:-1]]
-        number = np.arange(self.number_of_gaps, self.number_of_gaps + len(gap))
-        self.gaps.add(gap.astype(np.float32), number)
-        self.number_of_gaps += len(gap)
-        if not len(kept.first):
-            return
-        last = np.append(kept.first[1:], len(kept.order)) - 1
-        sessions = kept.session[last] + 1 - kept.per_member(~timed)
-        self.members += len(last)
-        self.several_rows += int((kept.per_member(timed) > 1).sum())
-        self.one_session += int((sessions == 1).sum())
-
-    def content(self, manifest: Manifest, tally: Tally) -> dict[str, Any]:
-        """Return the summary as a JSON object.
-
-        Args:
-            manifest: manifest of the output.
-            tally: totals of the first pass.
-        """
-        quantiles = self.gaps.at()
-        gap = round(quantiles[len(quantiles) // 2]) if quantiles else None
-        rows = manifest.counts.get("impressions", 0) + manifest.counts.get("context", 0)
-        matched = 1 - manifest.counts.get("without_item", 0) / max(rows, 1)
-        out: dict[str, Any] = {
-            "source": self.source.name,
-            "rows": tally.rows,
-            "counts": dict(manifest.counts),
-            "first": format_time(tally.first_ms),
-            "last": format_time(tally.last_ms),
-            "time_zone": "UTC",
-            "median_gap_ms": gap,
-            "sessions_per_member": manifest.counts.get("sessions", 0) / max(self.members, 1),
-            "remarks": list(self.source.remarks),
-            "splits": {
-                name: {"impressions": s.impressions, "positive_rate": dict(s.positive_rate)}
-                for name, s in manifest.splits.items()
-            },
-            "columns": [*_roles(self.source, manifest)],
-            "not_used": list(self.source.unused),
-            "items_matched": matched if self.source.items else None,
-            "skipped": tally.bad.description(),
-            "notes": list(manifest.notes),
-        }
-        return {**out, "warnings": [*_time_warnings(self, tally, gap), *_warnings(out, manifest)]}
+    quantiles = histories.gaps.at()
+    gap = round(quantiles[len(quantiles) // 2]) if quantiles else None
+    rows = manifest.counts.get("impressions", 0) + manifest.counts.get("context", 0)
+    matched = 1 - manifest.counts.get("without_item", 0) / max(rows, 1)
+    out: dict[str, Any] = {
+        "source": source.name,
+        "rows": tally.rows,
+        "counts": dict(manifest.counts),
+        "first": format_time(tally.first_ms),
+        "last": format_time(tally.last_ms),
+        "time_zone": "UTC",
+        "median_gap_ms": gap,
+        "sessions_per_member": manifest.counts.get("sessions", 0) / max(histories.members, 1),
+        "remarks": list(source.remarks),
+        "splits": {
+            name: {"impressions": s.impressions, "positive_rate": dict(s.positive_rate)}
+            for name, s in manifest.splits.items()
+        },
+        "columns": [*_roles(source, manifest)],
+        "not_used": list(source.unused),
+        "items_matched": matched if source.items else None,
+        "skipped": tally.bad.description(),
+        "notes": list(manifest.notes),
+    }
+    sessions = SESSION in source.present
+    times = _time_warnings(histories, tally, gap, sessions)
+    return {**out, "warnings": [*times, *_warnings(out, manifest)]}
 
 
 def save_log_summary(content: Mapping[str, Any], directory: Path) -> None:
@@ -207,7 +174,9 @@ def _column_lines(columns: list[dict[str, Any]]) -> Iterator[str]:
         yield text
 
 
-def _time_warnings(u: LogSummary, tally: Tally, gap: int | None) -> Iterator[str]:
+def _time_warnings(
+    histories: HistoryMeasure, tally: Tally, gap: int | None, sessions: bool
+) -> Iterator[str]:
     """Yield warnings about times that may be in another unit.
 
     They are warnings and not errors because a small or unusual log can be correct. The unit itself
@@ -217,13 +186,13 @@ def _time_warnings(u: LogSummary, tally: Tally, gap: int | None) -> Iterator[str
     hint = "is the time column in its unit (--time-unit)?"
     if tally.last_ms < EARLIEST_MS:
         yield f"the log ends in {format_time(tally.last_ms)}, before 1990: {hint}"
-    if u.members < MANY or u.several_rows < MANY:
+    if histories.members < MANY or histories.several_rows < MANY:
         return
     if span < HOUR_MS:
-        yield f"the whole log of {u.members:,} members is within {_duration(span)}: {hint}"
+        yield f"the whole log of {histories.members:,} members is within {_duration(span)}: {hint}"
     if gap is not None and gap <= 1:
         yield f"the median gap within a member is {gap} ms: {hint}"
-    if u.one_session == u.members and SESSION not in u.source.present:
+    if histories.one_session == histories.members and not sessions:
         yield (
             "every member has one session, so no impression has a history: "
             f"{hint[:-1]}, and is --session-gap too long?"

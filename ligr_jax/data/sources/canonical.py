@@ -1,6 +1,5 @@
 """A canonical log: a directory with Parquet or CSV files and `log.json`."""
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +8,13 @@ from ligr_jax.data.sources.files import (
     DataFile,
     column_names,
     describe_file,
-    read_batches,
+    file_parts,
     read_items,
     rows_in,
 )
 from ligr_jax.data.sources.listing import list_tables, not_read_remark
-from ligr_jax.data.sources.source import ItemSource, LogBatch, LogSource, OnBadRow
+from ligr_jax.data.sources.parts import chained
+from ligr_jax.data.sources.source import ItemSource, LogSource
 
 DESCRIPTIONS = ("log.json", "world.json")  # files that describe the log
 
@@ -43,10 +43,7 @@ def canonical_source(directory: Path) -> LogSource:
     if not files:
         raise BadInput(f"{directory} contains log.json but no .parquet or .csv file of impressions")
 
-    def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
-        for file in files:
-            yield from read_batches(file, batch_rows, on_bad_row)
-
+    parts = tuple(part for file in files for part in file_parts(file))
     # Roles of the columns: optional columns of the schema that are present, and unused columns.
     present = list(dict.fromkeys(n for f in files for n in column_names(f)))
     truth = [f"p_{a}" for a in schema.actions] if schema.truth else []
@@ -56,7 +53,7 @@ def canonical_source(directory: Path) -> LogSource:
     return LogSource(
         name="canonical",
         schema=schema,
-        batches=batches,
+        batches=chained(parts),
         rows=sum(rows_in(f) for f in files),
         description={
             "format": "canonical",
@@ -69,4 +66,5 @@ def canonical_source(directory: Path) -> LogSource:
         ),
         unused=tuple(n for n in present if n not in roles),
         remarks=not_read_remark([n for n in listing.not_read if n not in DESCRIPTIONS]),
+        parts=parts,
     )

@@ -45,6 +45,14 @@ class LabelTally:
                 known = value in self.bad or len(self.bad) < MOST_VALUES
                 self.bad[value if known else "..."] += count
 
+    def merge(self, later: "LabelTally") -> None:
+        """Add the values of later rows."""
+        self.zeros += later.zeros
+        self.ones += later.ones
+        for value, count in later.bad.items():
+            known = value in self.bad or len(self.bad) < MOST_VALUES
+            self.bad[value if known else "..."] += count
+
     @property
     def is_coding(self) -> bool:
         """Whether the other values are a coding, and not single invalid rows.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pyarrow.parquet as pq
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.cells import clean_cells
 from ligr_jax.data.sources.delimited import count_rows, read_header, read_text_tables
-from ligr_jax.data.sources.source import ROW_DIGEST, LogBatch, OnBadRow
+from ligr_jax.data.sources.source import ROW_DIGEST, DeferredBatch, LogBatch, OnBadRow, Part
 from ligr_jax.data.sources.text_options import TextOptions
 from ligr_jax.digests import digest_file
 
 PARQUET = (".parquet", ".pq", ".parq")
+PART_ROWS = 1 << 20  # least number of rows of a part of a file, except for the last part
 
 
 @dataclass(frozen=True)
@@ -106,17 +108,51 @@ def read_batches(
     Raises:
         BadInput: the file is truncated or damaged, or a line has a wrong number of fields.
     """
+    for part in file_parts(file):
+        for deferred in part(batch_rows, on_bad_row):
+            yield deferred()
+
+
+def file_parts(file: Path | DataFile) -> list[Part]:
+    """Return the parts of a file: groups of row groups of a Parquet file, else the whole file."""
     file = DataFile.of(file)
-    first_row = 1
-    for table, malformed in _combined(_tables(file, batch_rows, on_bad_row), batch_rows):
-        frame = _frame(table, file)
-        for start in range(0, max(frame.height, 1), batch_rows):
-            rows = frame.slice(start, batch_rows)
-            if rows.height or malformed:
-                rows = rows.with_columns(row_digests(rows))
-                yield LogBatch(file.name, first_row, rows, text=True, malformed=malformed)
-            first_row += rows.height + malformed
+    if not file.parquet:
+        return [partial(_deferred, file, None, 1)]
+    with _open_parquet(file.path) as opened:
+        rows = [opened.metadata.row_group(k).num_rows for k in range(opened.num_row_groups)]
+    parts: list[Part] = []
+    first_row, groups = 1, list[int]()
+    for k, _ in enumerate(rows):
+        groups.append(k)
+        size = sum(rows[g] for g in groups)
+        if size >= PART_ROWS or k == len(rows) - 1:
+            parts.append(partial(_deferred, file, groups, first_row))
+            first_row, groups = first_row + size, []
+    return parts
+
+
+def _deferred(
+    file: DataFile,
+    row_groups: list[int] | None,
+    first_row: int,
+    batch_rows: int,
+    on_bad_row: OnBadRow,
+) -> Iterator[DeferredBatch]:
+    """Yield the batches of a part of a file, which begins at `first_row` of the file."""
+    tables = _tables(file, batch_rows, on_bad_row, row_groups=row_groups)
+    for table, malformed in _combined(tables, batch_rows):
+        for start in range(0, max(table.num_rows, 1), batch_rows):
+            rows = table.slice(start, batch_rows)
+            if rows.num_rows or malformed:
+                yield partial(_batch, rows, file, first_row, malformed)
+            first_row += rows.num_rows + malformed
             malformed = 0
+
+
+def _batch(table: pa.Table, file: DataFile, first_row: int, malformed: int) -> LogBatch:
+    rows = _frame(table, file)
+    rows = rows.with_columns(row_digests(rows))
+    return LogBatch(file.name, first_row, rows, text=True, malformed=malformed)
 
 
 def read_column(file: Path | DataFile, name: str, batch_rows: int) -> Iterator[pl.Series]:
@@ -166,10 +202,14 @@ def _frame(table: pa.Table, file: DataFile) -> pl.DataFrame:
 
 
 def _tables(
-    file: DataFile, batch_rows: int, on_bad_row: OnBadRow, only: Sequence[str] | None = None
+    file: DataFile,
+    batch_rows: int,
+    on_bad_row: OnBadRow,
+    only: Sequence[str] | None = None,
+    row_groups: list[int] | None = None,
 ) -> Iterator[tuple[pa.Table, int]]:
     if file.parquet:
-        return _parquet_tables(file.path, batch_rows, only)
+        return _parquet_tables(file.path, batch_rows, only, row_groups)
     return read_text_tables(file.path, file.name, file.reading, on_bad_row, only)
 
 
@@ -212,11 +252,11 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def _parquet_tables(
-    path: Path, batch_rows: int, only: Sequence[str] | None
+    path: Path, batch_rows: int, only: Sequence[str] | None, row_groups: list[int] | None
 ) -> Iterator[tuple[pa.Table, int]]:
     with _open_parquet(path) as file:
         try:
-            for batch in file.iter_batches(batch_size=batch_rows, columns=only):
+            for batch in file.iter_batches(batch_rows, row_groups, columns=only):
                 yield pa.Table.from_batches([batch]), 0
         except (pa.ArrowException, OSError) as e:
             raise BadInput(

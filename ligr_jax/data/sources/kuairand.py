@@ -14,6 +14,7 @@ screen that was left on. A duration of 0 is missing. Only the first tag of a vid
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -22,12 +23,14 @@ from ligr_jax.data.schema import BadInput, Column, LogSchema
 from ligr_jax.data.sources.files import (
     column_names,
     describe_file,
+    file_parts,
     read_batches,
     read_whole,
     rows_in,
 )
 from ligr_jax.data.sources.listing import is_table_file
 from ligr_jax.data.sources.parse import DAY_MS, PolarsType, with_types
+from ligr_jax.data.sources.parts import chained, converted
 from ligr_jax.data.sources.source import ROW_DIGEST, ItemSource, LogBatch, LogSource, OnBadRow
 
 URL = "https://zenodo.org/records/10439422/files/"
@@ -131,10 +134,8 @@ def kuairand_source(directory: Path) -> LogSource:
     items, videos = _videos(read_whole(video_file))
     users = _users(read_whole(user_file)) if user_file else None
 
-    def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
-        for path in logs:
-            for batch in read_batches(path, batch_rows, on_bad_row):
-                yield _impressions(batch, videos, users)
+    convert = partial(_impressions, videos=videos, users=users)
+    parts = tuple(converted(part, convert) for path in logs for part in file_parts(path))
 
     # A row of the history file has many impressions, so its batches have fewer rows.
     def context(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
@@ -149,7 +150,7 @@ def kuairand_source(directory: Path) -> LogSource:
     return LogSource(
         name="KuaiRand",
         schema=_schema(users is not None),
-        batches=batches,
+        batches=chained(parts),
         rows=sum(rows_in(p) for p in logs)
         + (EARLIER_PER_USER * rows_in(history) if history else 0),
         description={"format": "kuairand", "files": [describe_file(p) for p in used]},
@@ -157,6 +158,7 @@ def kuairand_source(directory: Path) -> LogSource:
         present=("is_random",),
         context=context if history else None,
         names={ours: theirs for theirs, ours in RENAMED.items()},
+        parts=parts,
     )
 
 

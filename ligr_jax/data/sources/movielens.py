@@ -5,7 +5,6 @@ impression: click is always 1, like is a rating of at least 4, and the rating is
 have genres, a year, and a content vector computed from the words of their titles and genres.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,13 @@ from ligr_jax.data.sources.files import (
     DataFile,
     column_names,
     describe_file,
-    read_batches,
+    file_parts,
     read_whole,
     rows_in,
 )
 from ligr_jax.data.sources.parse import with_types
-from ligr_jax.data.sources.source import ROW_DIGEST, ItemSource, LogBatch, LogSource, OnBadRow
+from ligr_jax.data.sources.parts import chained, converted
+from ligr_jax.data.sources.source import ROW_DIGEST, ItemSource, LogBatch, LogSource
 from ligr_jax.data.sources.text_options import TextOptions
 from ligr_jax.data.sources.text_vectors import text_vectors
 
@@ -91,14 +91,11 @@ def movielens_source(directory: Path) -> LogSource:
     layout = TextOptions(delimiter=":", names=_DAT_COLUMNS) if dat else TextOptions()
     rating_file = DataFile(ratings, ratings.name, reading=layout)
 
-    def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
-        for batch in read_batches(rating_file, batch_rows, on_bad_row):
-            yield _impressions(batch)
-
+    parts = tuple(converted(part, _impressions) for part in file_parts(rating_file))
     return LogSource(
         name="MovieLens",
         schema=SCHEMA,
-        batches=batches,
+        batches=chained(parts),
         rows=rows_in(rating_file),
         description={
             "format": "movielens",
@@ -108,6 +105,7 @@ def movielens_source(directory: Path) -> LogSource:
             _movies(_read_dat_movies(movies) if dat else read_whole(movies))
         ),
         names={"member_id": "userId", "item_id": "movieId", "timestamp_ms": "timestamp"},
+        parts=parts,
     )
 
 

@@ -59,6 +59,15 @@ class SkippedRows:
             rows = bad.get(name, np.zeros(len(values), bool))
             tally.add(values, batch.frame[name], rows)
 
+    def merge(self, later: "SkippedRows") -> None:
+        """Add the rows of later batches."""
+        self.malformed += later.malformed
+        for key, rows in later.counts.items():
+            self.counts[key] = self.counts.get(key, 0) + rows
+            self.examples.setdefault(key, later.examples[key])
+        for name, tally in later.labels.items():
+            self.labels.setdefault(name, LabelTally()).merge(tally)
+
     def description(self) -> list[dict[str, object]]:
         """Return the counts for the summary."""
         out: list[dict[str, object]] = [

@@ -62,6 +62,8 @@ class LogBatch:
 ROW_DIGEST = "\x1fdigest"  # control characters are not allowed in names of users
 
 Batches = Callable[[int, OnBadRow], Iterator[LogBatch]]
+DeferredBatch = Callable[[], LogBatch]
+Part = Callable[[int, OnBadRow], Iterator[DeferredBatch]]
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class LogSource:
         present: optional columns of the schema (`weight`, ...) that the log has.
         rules: rules of the actions that are computed from a column.
         time_rule: how the time column is read, if the source inferred it.
+        parts: the rows of `batches` in independent parts (`ligr_jax.data.sources.parts`); () stands
+            for one part.
     """
 
     name: str
@@ -123,6 +127,7 @@ class LogSource:
     present: tuple[str, ...] = ()
     rules: Mapping[str, LabelRule] = field(default_factory=dict)
     time_rule: TimeRule | None = None
+    parts: tuple[Part, ...] = ()
 
     def display_name(self, name: str) -> str:
         """Return the name of a column for messages, with its name in the file if that differs."""

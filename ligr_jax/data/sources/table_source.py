@@ -1,7 +1,8 @@
 """Any Parquet or text table of impressions as a log, given the meaning of its columns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from ligr_jax.data.sources.files import (
     column_names,
     column_type,
     describe_file,
-    read_batches,
+    file_parts,
     read_column,
     read_items,
     rows_in,
 )
 from ligr_jax.data.sources.listing import SUFFIXES, list_tables, not_read_remark, same_columns
-from ligr_jax.data.sources.source import ItemSource, LogBatch, LogSource, OnBadRow
+from ligr_jax.data.sources.parts import chained, converted
+from ligr_jax.data.sources.source import ItemSource, LogSource
 from ligr_jax.data.sources.table_batches import canonical_batch, renamed_item_batch, used_columns
 from ligr_jax.data.sources.table_checks import (
     canonical_names,
@@ -67,10 +69,9 @@ def table_source(path: Path, columns: TableColumns) -> LogSource:
     time = _time_rule(files, columns)
     used = used_columns(names, columns)
 
-    def batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
-        for file in files:
-            for batch in read_batches(file, batch_rows, on_bad_row):
-                yield canonical_batch(batch, columns, time, used)
+    convert = partial(canonical_batch, columns=columns, time=time, used=used)
+    parts = tuple(converted(part, convert) for file in files for part in file_parts(file))
+    batches = chained(parts)
 
     # Schema, and remarks for the summary.
     head = next(batches(1024, "skip"), None) if columns.vector else None
@@ -106,6 +107,7 @@ def table_source(path: Path, columns: TableColumns) -> LogSource:
         ),
         rules={r.action: r for r in columns.labels},
         time_rule=time,
+        parts=parts,
     )
 
 
