@@ -57,6 +57,9 @@ def _is_tidy(column: pa.ChunkedArray) -> bool:
             return False
         if not present.any():
             continue
+        data = np.frombuffer(data_buffer, np.uint8)[ends[0] : ends[-1]]
+        if data.min() > ord(" ") and data.max() <= 0x7F:
+            continue  # no byte is white space
         data = np.frombuffer(data_buffer, np.uint8)
         for edge in (data[ends[:-1][present]], data[ends[1:][present] - 1]):
             if edge.min() <= ord(" ") or edge.max() > 0x7F:
