@@ -18,7 +18,11 @@ QUICK := $(addprefix tests/,test_config.py test_exports.py test_layers.py ops/te
 demo: .venv/installed
 	$(BIN)/ligr world --out $(WORLD)/log --members 3000 --seed 0
 	$(BIN)/ligr prepare $(WORLD)/log --out $(WORLD)/prepared
-	$(BIN)/ligr sweep $(SWEEPS) --data $(WORLD)/prepared --out $(DEMO) --together 3
+	@echo "$(DEMO)/report.html shows the runs as they finish"
+	@$(BIN)/ligr report $(DEMO) --watch --bootstrap 200 >$(DEMO)/watch.log 2>&1 & watch=$$!; \
+	trap 'kill $$watch' INT TERM; \
+	$(BIN)/ligr sweep $(SWEEPS) --data $(WORLD)/prepared --out $(DEMO) --together 3; status=$$?; \
+	kill $$watch 2>/dev/null; wait $$watch; exit $$status
 	$(BIN)/ligr report $(DEMO)
 
 test: lint docs

@@ -3,12 +3,13 @@
 examples:
   ligr report runs/ladder                              writes report.html, figures/, fit.json
   ligr report runs/seq_len runs/depth --out site/      several sweeps as one study
+  ligr report runs/ladder --watch                      again whenever a run finishes
   ligr report runs.csv --out site/                     a table with the columns of a summary
 """
 
 import argparse
 
-from ligr_jax.commands.arguments import count
+from ligr_jax.commands.arguments import count, positive_float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,12 +23,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bootstrap", type=count, default=1000, help="bootstrap resamples (%(default)s)"
     )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="write the report again whenever a run has finished, until the sweeps end; the page "
+        "reloads itself",
+    )
+    parser.add_argument(
+        "--every",
+        type=positive_float,
+        default=10.0,
+        metavar="S",
+        help="shortest time between two reports, in seconds (%(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the report; print its findings and the path of the page."""
     from ligr_jax.scaling.report import write_report  # matplotlib takes a second to import
+    from ligr_jax.scaling.report.watch import watch_report
 
-    numbers = write_report(*args.sweeps, out=args.out, resamples=args.bootstrap)
+    options = {"out": args.out, "resamples": args.bootstrap}
+    if args.watch:
+        numbers = watch_report(*args.sweeps, **options, every_s=args.every)
+    else:
+        numbers = write_report(*args.sweeps, **options)
     print(*numbers["lines"], numbers["page"], sep="\n")
     return 0

@@ -26,7 +26,10 @@ __all__ = ["Study", "report_json", "study", "summary_lines", "write_report"]
 
 
 def write_report(
-    *paths: str | Path, out: str | Path | None = None, resamples: int = 1000
+    *paths: str | Path,
+    out: str | Path | None = None,
+    resamples: int = 1000,
+    reload_s: float | None = None,
 ) -> dict[str, Any]:
     """Write report.html, fit.json, runs.csv and figures/NAME.{png,svg,csv} into `out`.
 
@@ -36,6 +39,8 @@ def write_report(
         *paths: directories of sweeps, or tables of runs (.csv, .parquet).
         out: output directory; default: the input, if it is one directory.
         resamples: number of bootstrap resamples.
+        reload_s: time (seconds) after which the page reloads itself, because the sweeps are being
+            trained; None for never.
 
     Returns:
         The content of fit.json, and `page`, the path of report.html.
@@ -59,7 +64,7 @@ def write_report(
     results = study(read_runs(*paths), resamples=resamples)
     lines = summary_lines(results)
     drawings = list(panels(results))
-    text = page(results, drawings, lines)
+    text = page(results, drawings, lines, reload_s)
     numbers = report_json(results, lines)
     # `out` itself may be locked by a training process, which does not change these files.
     with exclusive(out / "figures", "is writing a report there"):

@@ -102,3 +102,7 @@ for (const figure of document.querySelectorAll("figure svg")) {
   });
   figure.addEventListener("blur", hide);
 }
+
+// While the sweep is being trained, `ligr report --watch` writes the page again.
+const seconds = Number(document.body.dataset.reload);
+if (seconds) setTimeout(() => location.reload(), 1000 * seconds);

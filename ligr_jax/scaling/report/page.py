@@ -75,25 +75,31 @@ LARGE = {
 }
 
 
-def page(study: Study, drawn: Sequence[Drawn], lines: Sequence[str]) -> str:
+def page(
+    study: Study, drawn: Sequence[Drawn], lines: Sequence[str], reload_s: float | None = None
+) -> str:
     """Return the HTML document. It loads no script, style, font or image.
 
     Args:
         study: the study.
         drawn: its figures.
         lines: sentences of `summary_lines`, shown at the top.
+        reload_s: time (seconds) after which the page reloads itself; None for never.
     """
     runs = study.runs
     counts = [f"{len(runs.table)} finished", f"{len(runs.failed)} failed"]
     counts += [f"{len(runs.unfinished)} unfinished", f"{runs.not_started} not started"]
     resources = files("ligr_jax.scaling.report")
+    reloads = reload_s is not None
     sections = [_section(study, name, drawn) for name in SECTIONS]
     return Template((resources / "page.html").read_text("utf-8")).substitute(
         title=escape(f"Scaling report: {runs.name}"),
-        subtitle=escape("Runs: " + ", ".join(c for c in counts if not c.startswith("0 "))),
+        subtitle=escape("Runs: " + ", ".join(c for c in counts if not c.startswith("0 ")))
+        + (". The sweep is being trained; this page reloads itself." if reloads else ""),
         style=(resources / "page.css").read_text("utf-8"),
         script=(resources / "page.js").read_text("utf-8"),
         data=_data(study),
+        reload=f' data-reload="{reload_s:g}"' if reloads else "",
         answer="".join(f"<li>{sentence(line)}</li>" for line in lines),
         contents="".join(
             f'<li><a href="#{name}">{escape(title)}</a></li>'
