@@ -131,6 +131,7 @@ class Manifest:
         counts: numbers of members, impressions, context rows, duplicates, skipped rows, ...
         truth: whether the log has true probabilities.
         items: the file of the item table, or None.
+        index: the files of the index (`ligr_jax.data.index`); empty in data of earlier releases.
         source: files and options that determine the output. `prepare` compares it to decide
             whether an output is up to date.
         notes: what a reader of results must know about the data.
@@ -144,14 +145,17 @@ class Manifest:
     counts: Mapping[str, int]
     truth: bool = False
     items: Shard | None = None
+    index: tuple[Shard, ...] = ()
     source: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     version: int = FORMAT_VERSION
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits over the whole manifest. Equal digests mean equal data."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+        """Twelve hex digits over the manifest without the index. Equal digests mean equal data."""
+        content = self.content()
+        content.pop("index", None)
+        return hashlib.sha256(json.dumps(content, indent=1).encode()).hexdigest()[:12]
 
     @property
     def user_columns(self) -> list[str]:
@@ -166,6 +170,8 @@ class Manifest:
         for stats in raw["columns"].values():
             if not stats["id_range"]:  # absent, so that digests of earlier data do not change
                 del stats["id_range"]
+        if not self.index:
+            del raw["index"]
         return {"format": "ligr-prepared", **raw}
 
     def to_json(self) -> str:
@@ -224,6 +230,7 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
     raw["splits"] = {k: SplitStats(**v) for k, v in raw["splits"].items()}
     raw["shards"] = tuple(Shard(**s) for s in raw["shards"])
     raw["items"] = Shard(**raw["items"]) if raw["items"] else None
+    raw["index"] = tuple(Shard(**s) for s in raw.get("index", ()))
     return Manifest(**raw)
 
 

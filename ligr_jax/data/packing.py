@@ -12,11 +12,18 @@ A row is a pure function of its number. A shuffle is therefore global, batches d
 number of workers or hosts, and a sweep over N makes new plans from data prepared once.
 """
 
+import itertools
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ligr_jax.atomic import atomic_path
 from ligr_jax.data.records import Records
+
+_MEMBERS_AT_A_TIME = 2**20  # limits the memory of `cut_windows`; windows do not depend on it
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class PackingPlan:
         capacity: N, impressions of a row.
         start, target, stop: int64 [windows], as in `MemberWindows`, in row order.
         bounds: int64 [rows + 1].
+        file: the file that the arrays are mapped from, if there is one (`ligr_jax.data.plans`).
     """
 
     capacity: int
@@ -52,6 +60,13 @@ class PackingPlan:
     target: np.ndarray
     stop: np.ndarray
     bounds: np.ndarray
+    file: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle only the path of a plan with a file, so that a loader process maps it."""
+        if self.file is not None:
+            return read_plan, (self.file,)
+        return PackingPlan, (self.capacity, self.start, self.target, self.stop, self.bounds)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -117,6 +132,38 @@ class PackingPlan:
         return index.reshape(shape), window.reshape(shape), is_target.reshape(shape)
 
 
+def write_plan(path: Path, plan: PackingPlan) -> None:
+    """Write a plan atomically: int64 capacity, windows and rows, then its four arrays."""
+    windows, rows = len(plan.start), len(plan)
+    with atomic_path(path) as part, part.open("wb") as file:
+        header = {"descr": "<i8", "fortran_order": False, "shape": (3 * windows + rows + 4,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for array in (
+            np.array([plan.capacity, windows, rows]),
+            plan.start,
+            plan.target,
+            plan.stop,
+            plan.bounds,
+        ):
+            array.tofile(file)
+
+
+def read_plan(path: Path) -> PackingPlan:
+    """Map the file of a plan.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    values = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    capacity, windows, rows = (int(n) for n in values[:3])
+    if len(values) != 3 * windows + rows + 4 or values[-1] != windows:
+        raise ValueError(f"{path} is not a packing plan")
+    os.utime(path)
+    start, target, stop = values[3 : 3 + 3 * windows].reshape(3, windows)
+    return PackingPlan(capacity, start, target, stop, values[3 + 3 * windows :], file=path)
+
+
 def cut_windows(
     records: Records, split: str, capacity: int, context: float, keep: np.ndarray
 ) -> MemberWindows:
@@ -137,30 +184,38 @@ def cut_windows(
         The windows, in no particular order.
     """
     before = 1 + list(records.manifest.splits).index(split)
-    member_start = records.offsets[:-1]
-    split_start = member_start + records.counts[:, :before].sum(1, dtype=np.int64)
-    split_stop = split_start + records.counts[:, before]
     session_ends = records.session_ends()
     fresh = max(1, int(capacity * (1 - context)))  # targets of a window behind the first
-    # Each pass cuts the next window of every member whose split is not yet covered.
-    active = np.flatnonzero(keep & (split_stop > split_start))
-    target = split_start[active]
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    while len(active):
-        first, end = member_start[active], split_stop[active]
-        reach = np.maximum(first + capacity, target + fresh)
-        # The window ends with the last session that ends within reach. If no session does, it ends
-        # with its first session, or when the row is full.
-        last_end = session_ends[np.searchsorted(session_ends, reach, side="right") - 1]
-        next_end = session_ends[np.searchsorted(session_ends, target, side="right")]
-        stop = np.where(last_end > target, last_end, np.minimum(next_end, target + capacity))
-        stop = np.where(reach < end, np.minimum(stop, end), end)
-        parts.append((np.maximum(first, stop - capacity), target, stop))
-        unfinished = stop < end
-        active, target = active[unfinished], stop[unfinished]
-    if not parts:
+    passes: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = []
+    for first_member in range(0, len(keep), _MEMBERS_AT_A_TIME):
+        members = slice(first_member, first_member + _MEMBERS_AT_A_TIME)
+        member_start = records.offsets[:-1][members]
+        counts = records.counts[members]
+        split_start = member_start + counts[:, :before].sum(1, dtype=np.int64)
+        split_stop = split_start + counts[:, before]
+        # Each pass cuts the next window of every member whose split is not yet covered.
+        active = np.flatnonzero(keep[members] & (split_stop > split_start))
+        target = split_start[active]
+        for number in itertools.count():
+            if not len(active):
+                break
+            first, end = member_start[active], split_stop[active]
+            reach = np.maximum(first + capacity, target + fresh)
+            # The window ends with the last session that ends within reach. If no session does, it
+            # ends with its first session, or when the row is full.
+            last_end = session_ends[np.searchsorted(session_ends, reach, side="right") - 1]
+            next_end = session_ends[np.searchsorted(session_ends, target, side="right")]
+            stop = np.where(last_end > target, last_end, np.minimum(next_end, target + capacity))
+            stop = np.where(reach < end, np.minimum(stop, end), end)
+            if number == len(passes):
+                passes.append([])
+            passes[number].append((np.maximum(first, stop - capacity), target, stop))
+            unfinished = stop < end
+            active, target = active[unfinished], stop[unfinished]
+    if not passes:
         empty = np.zeros(0, np.int64)
         return MemberWindows(empty, empty, empty)
+    parts = [part for of_pass in passes for part in of_pass]
     start, target, stop = (np.concatenate(arrays) for arrays in zip(*parts))
     return MemberWindows(start=start, target=target, stop=stop)
 
@@ -180,10 +235,11 @@ def pack_windows(windows: MemberWindows, capacity: int, rng: np.random.Generator
     Returns:
         The rows; every window is in exactly one of them.
     """
-    length = (windows.stop - windows.start).astype(np.int64)
+    # Small integers take less memory, and NumPy sorts them by radix.
+    length = (windows.stop - windows.start).astype(np.uint16 if capacity < 2**16 else np.int64)
     # Windows sorted by length, in random order within a length: the windows of a length are a
     # slice, of which `taken` is the first unused index and `left` the number of unused windows.
-    shuffled = rng.permutation(len(windows))
+    shuffled = _permutation(rng, len(windows))
     by_length = shuffled[np.argsort(length[shuffled], kind="stable")]
     left = np.bincount(length, minlength=capacity + 1)
     taken = np.cumsum(left) - left
@@ -238,10 +294,15 @@ def make_packing_plan(
     """
     rng = np.random.default_rng([seed, capacity])
     # One permutation for all fractions makes them nested.
-    rank = np.random.default_rng(0).permutation(len(records.member_ids))
+    rank = _permutation(np.random.default_rng(0), len(records.member_ids))
     keep = rank < fraction * len(rank)
     windows = cut_windows(records, split, capacity, context, keep)
     return pack_windows(windows, capacity, rng)
+
+
+def _permutation(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Return `rng.permutation(n)`, in half of the memory if n is below 2^31."""
+    return rng.permutation(np.arange(n, dtype=np.int32 if n < 2**31 else np.int64))
 
 
 def _concatenated_ranges(counts: np.ndarray) -> np.ndarray:

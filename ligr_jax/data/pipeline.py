@@ -15,7 +15,8 @@ from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.loader import load_in_processes, loader_errors, signals_held_during_start
-from ligr_jax.data.packing import PackingPlan, make_packing_plan
+from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.plans import plan_of
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch, UniqueIdMapper
 
@@ -175,7 +176,7 @@ def plan_for(records: Records, config: Config, split: str) -> PackingPlan:
     `data.fraction` selects members only for training; evaluation takes all members.
     """
     train = split == "train"
-    return make_packing_plan(
+    return plan_of(
         records,
         split,
         capacity=config.data.seq_len // 2,

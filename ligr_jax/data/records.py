@@ -15,6 +15,7 @@ import pyarrow as pa
 from ligr_jax.atomic import version_of
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.columns import action_column, feature_column, stored_name, truth_column
+from ligr_jax.data.index import open_batch, open_index
 from ligr_jax.data.manifest import MANIFEST, MISSING, Manifest, SplitStats, load_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sharded import Located, ShardedColumn, locate
@@ -78,15 +79,8 @@ class Records:
         sizes = np.array([s.impressions for s in self.manifest.shards], np.int64)
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
         self._sharded: dict[str, ShardedColumn] = {}
-        lengths = [np.diff(_offsets(b)) for b in batches]
-        self.offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths, dtype=np.int64))])
-        self.counts = np.concatenate(
-            [
-                np.stack([b[f"n_{k}"].to_numpy() for k in ("context", *self.manifest.splits)], 1)
-                for b in batches
-            ]
-        )
-        self.member_ids = np.concatenate([b["member_id"].to_numpy() for b in batches])
+        index = open_index(self.directory, self.manifest)
+        self.offsets, self.counts, self.member_ids, self._session_ends = index
         self._items: dict[str, np.ndarray] = {}
         self._item_bags: dict[str, Bags] = {}
         self.items = self._open(self.manifest.items.file) if self.manifest.items else None
@@ -108,22 +102,27 @@ class Records:
 
         Histories are in order of time, so the numbers of impressions between the edges suffice.
         """
-        members = len(self.member_ids)
         # 0 is before the first edge (context), 1 to 3 are the splits, 4 is after the last edge.
-        interval = np.searchsorted(np.array(edges), self.column("timestamp_ms"), side="right")
-        member = np.repeat(np.arange(members), np.diff(self.offsets))
-        sizes = np.bincount(member * 5 + interval, minlength=5 * members).reshape(members, 5)
-        self.counts = sizes[:, :4].astype(np.int32)
+        sizes = np.zeros((len(self.member_ids), 5), np.int32)
         known, positive = np.zeros((2, len(self.manifest.actions), 5), np.int64)
-        for a, action in enumerate(self.manifest.actions):
-            labels = self.label(action)
-            known[a] = np.bincount(interval[labels >= 0], minlength=5)
-            positive[a] = np.bincount(interval[labels == 1], minlength=5)
+        first = 0
+        for columns, shard in zip(self._columns, self.manifest.shards):
+            members = slice(first, first + shard.members)
+            first += shard.members
+            interval = np.searchsorted(np.array(edges), columns["timestamp_ms"], side="right")
+            lengths = np.diff(self.offsets[members.start : members.stop + 1])
+            cell = np.repeat(5 * np.arange(shard.members), lengths) + interval
+            sizes[members] = np.bincount(cell, minlength=5 * shard.members).reshape(-1, 5)
+            for a, action in enumerate(self.manifest.actions):
+                labels = columns[action_column(action)]
+                known[a] += np.bincount(interval[labels >= 0], minlength=5)
+                positive[a] += np.bincount(interval[labels == 1], minlength=5)
+        self.counts = sizes[:, :4]
         stats = {
             name: SplitStats(
                 start_ms=edges[k - 1],
                 end_ms=edges[k],
-                impressions=int(sizes[:, k].sum()),
+                impressions=int(sizes[:, k].sum(dtype=np.int64)),
                 members=int((sizes[:, k] > 0).sum()),
                 positive_rate={
                     action: int(positive[a, k]) / int(known[a, k])
@@ -271,11 +270,7 @@ class Records:
 
     def session_ends(self) -> np.ndarray:
         """Return 0 and the impression number after each session, int64, increasing."""
-        ends = [self.offsets]
-        for first, columns in zip(self._starts, self._columns):
-            session = columns["session"]
-            ends.append(first + 1 + np.flatnonzero(session[1:] != session[:-1]))
-        return np.unique(np.concatenate(ends))
+        return self._session_ends
 
     def train_counts(self, name: str, values: np.ndarray) -> np.ndarray:
         """Count values of a categorical feature in the train split.
@@ -332,17 +327,7 @@ class Records:
 
     def _open(self, file: str) -> pa.RecordBatch:
         """Map a file of one record batch."""
-        path = self.directory / file
-        try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            return reader.get_batch(0)
-        except (OSError, pa.ArrowInvalid) as e:
-            raise BadInput(f"{path}: cannot be read ({e}); prepare the data again") from e
-
-
-def _offsets(batch: pa.RecordBatch) -> np.ndarray:
-    result: np.ndarray = batch["timestamp_ms"].offsets.to_numpy()
-    return result
+        return open_batch(self.directory / file)
 
 
 def _list_columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:

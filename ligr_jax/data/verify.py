@@ -29,7 +29,7 @@ class DamagedData(BadInput):
 
 def files_of(manifest: Manifest) -> list[Shard]:
     """Return the files that a manifest has digests of."""
-    return [*manifest.shards, *([manifest.items] if manifest.items else [])]
+    return [*manifest.shards, *([manifest.items] if manifest.items else []), *manifest.index]
 
 
 def damage(path: Path, file: Shard) -> str:

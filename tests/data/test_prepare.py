@@ -188,7 +188,7 @@ def test_output_is_a_function_of_input_and_options_alone(tmp_path: Path) -> None
         )
         outputs.append({p.name: p.read_bytes() for p in sorted(out.iterdir())})
     assert outputs[1:] == outputs[:1] * 3
-    assert len(outputs[0]) == 6  # three shards, items, manifest, summary
+    assert len(outputs[0]) == 10  # three shards, items, index, manifest, summary
 
 
 def test_statistics_equal_those_of_the_log(tmp_path: Path) -> None:

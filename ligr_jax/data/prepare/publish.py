@@ -10,15 +10,17 @@ from typing import Any
 
 from ligr_jax.atomic import sync
 from ligr_jax.contents import DATA, require_no_other, require_only
+from ligr_jax.data.index import INDEX, write_index
 from ligr_jax.data.manifest import MANIFEST, Manifest, load_manifest, save_manifest
 from ligr_jax.data.schema import BadInput
+from ligr_jax.data.verify import files_of
 from ligr_jax.errors import FileError, file_errors
 from ligr_jax.lock import exclusive
 
 _log = logging.getLogger(__name__)
 
 SUMMARY = "prepare.json"  # summary of the log for human readers
-_OUTPUT = (MANIFEST, SUMMARY, "members-*.arrow", "items.arrow")
+_OUTPUT = (MANIFEST, SUMMARY, "members-*.arrow", "items.arrow", INDEX)
 
 
 def published(
@@ -59,7 +61,7 @@ def published(
                 shutil.rmtree(stale)
             work.mkdir()
             try:
-                manifest = build(work, made_by)
+                manifest = write_index(work, build(work, made_by))
                 _move(manifest, work, out)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
@@ -81,7 +83,7 @@ def _existing(out: Path, made_by: Mapping[str, Any]) -> Manifest | None:
 def _move(manifest: Manifest, work: Path, out: Path) -> None:
     """Move finished files to the output: remove the old manifest first, write the new one last."""
     (out / MANIFEST).unlink(missing_ok=True)
-    for old in [*out.glob("members-*.arrow"), out / "items.arrow", out / SUMMARY]:
+    for old in [*out.glob("members-*.arrow"), out / "items.arrow", *out.glob(INDEX), out / SUMMARY]:
         old.unlink(missing_ok=True)
     for file in _files(manifest):
         sync(work / file)  # files must be on disk before the manifest that lists them
@@ -92,7 +94,7 @@ def _move(manifest: Manifest, work: Path, out: Path) -> None:
 
 
 def _files(manifest: Manifest) -> list[str]:
-    return [s.file for s in (*manifest.shards, manifest.items) if s is not None]
+    return [s.file for s in files_of(manifest)]
 
 
 def _refuse_difference(existing: Manifest, made_by: Mapping[str, Any], out: Path) -> None:
