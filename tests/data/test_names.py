@@ -123,7 +123,7 @@ def as_version_1(directory: Path) -> None:
         names = [stored_name(name, version=1) for name in batch.schema.names]
         write_batch(pa.RecordBatch.from_arrays(batch.columns, names), path)
         shard["xxh64"] = digest_file(path)
-    del manifest["digest"]
+    del manifest["digest"], manifest["index"]  # version 1 had neither
     text = json.dumps({**manifest, "version": 1}, indent=1)
     (directory / "manifest.json").write_text(text + "\n")
 
