@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "write the predictions of a run for a split to a Parquet file",
     "export": "write the tables of a run for serving, in 32, 8 or 4 bits",
     "sweep": "train every point of a sweep",
+    "launch": "train every point of a sweep on SLURM, Kubernetes or SkyPilot",
     "status": "show which points of a sweep wait, run, failed or finished",
     "report": "write a page with figures and laws of a sweep",
     "fit": "fit a scaling law to finished runs",

@@ -40,6 +40,7 @@ LAYERS = (
     {"sid"},
     {"serve"},
     {"scaling"},
+    {"launch"},
     {"api"},
     {"commands"},
     {"cli"},

@@ -25,7 +25,8 @@ earlier days are history. `train.warm.*` penalizes the distance from the weights
 a run that was trained from scratch (`--cold-weights`).
 
 `--together` trains several runs as one program, which is faster for small models. The runs may
-differ in train.seed, optim.dense_lr, optim.table_lr and optim.weight_decay. The file lists them:
+differ in train.seed, optim.dense_lr, optim.table_lr and optim.weight_decay. A file, or the option
+itself, lists them:
 
   [{"out": "runs/a", "assignments": ["train.seed=0"]},
    {"out": "runs/b", "assignments": ["train.seed=1"]}]
@@ -38,7 +39,7 @@ status is 1. If another process is training one of the runs, none is changed and
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from ligr_jax.config import Config
@@ -51,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--runs", type=Path, help="parent of the run directory, which is named by the configuration"
     )
-    where.add_argument("--together", type=Path, metavar="FILE", help="JSON list of runs; see above")
+    where.add_argument(
+        "--together", metavar="FILE", help="JSON list of runs, or a file with one; see above"
+    )
     where.add_argument("--show", action="store_true", help="print the configuration and stop")
     where.add_argument("--plan", action="store_true", help="print the placement of tables and stop")
     parser.add_argument("--preset", metavar="NAME", help="named set of values, e.g. demo-4")
@@ -60,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cold-weights", type=Path, metavar="RUN", help="run that was trained from scratch"
+    )
+    parser.add_argument(
+        "--digest",
+        metavar="HEX",
+        help="digest of the configuration (`ligr launch` gives it): another release, whose "
+        "defaults differ, then refuses to train",
     )
     parser.add_argument("assignments", nargs="*", metavar="name=value", help="e.g. model.depth=4")
 
@@ -87,11 +96,14 @@ def _run(args: argparse.Namespace) -> int:
         from ligr_jax.train.vmapped import train_vmapped
 
         runs = _read_group(args.together)
-        configs = [configure(manifest, args.data, [*common, *given]) for _, given in runs]
-        for summary in train_vmapped(configs, [out for out, _ in runs]):
+        configs = [configure(manifest, args.data, [*common, *run.assignments]) for run in runs]
+        for run, config in zip(runs, configs):
+            _require_digest(run.digest, config)
+        for summary in train_vmapped(configs, [run.out for run in runs]):
             _show(summary, configs[0], f"{summary['run']}  ")
         return 0
     config = configure(manifest, args.data, common)
+    _require_digest(args.digest, config)
     if args.show:
         for name, value in flatten(config).items():
             print(f"{name}={value_text(value)}")
@@ -130,19 +142,41 @@ def _show(summary: dict[str, Any], config: "Config", name: str = "") -> None:
                 print(f"{name}{line}")
 
 
-def _read_group(path: Path) -> list[tuple[Path, list[str]]]:
-    """Return the directory and the assignments of each run of a `--together` file."""
+def _require_digest(requested: str | None, config: "Config") -> None:
+    """Refuse to train a configuration that is not the one that was launched."""
+    from ligr_jax.config import ConfigError, digest
+
+    if requested and digest(config) != requested:
+        raise ConfigError(
+            f"the configuration has the digest {digest(config)}, and it was launched as "
+            f"{requested}: the data or the release of ligr_jax differ from those of `ligr launch`; "
+            "use the same, or launch the sweep again"
+        )
+
+
+class _Run(NamedTuple):
+    """A run of a `--together` list; see `add_arguments`."""
+
+    out: Path
+    assignments: list[str]
+    digest: str | None
+
+
+def _read_group(text: str) -> list[_Run]:
+    """Return the runs of `--together`: a JSON list, or the path of a file that has one."""
     from ligr_jax.atomic import read_text
     from ligr_jax.config import ConfigError
     from ligr_jax.places import require_local
 
+    is_list = text.lstrip().startswith("[")
+    path = "--together" if is_list else text
     try:
-        entries = json.loads(read_text(path))
+        entries = json.loads(text if is_list else read_text(Path(text)))
     except json.JSONDecodeError as e:
         raise ConfigError(f"{path}: not JSON ({e}); `ligr train --help` shows one") from e
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{path}: not a list of runs; `ligr train --help` shows one")
-    runs: list[tuple[Path, list[str]]] = []
+    runs = list[_Run]()
     for number, entry in enumerate(entries, 1):
         named = isinstance(entry, dict) and isinstance(entry.get("out"), str)
         given = entry.get("assignments") if named else None
@@ -152,5 +186,5 @@ def _read_group(path: Path) -> list[tuple[Path, list[str]]]:
                 '"assignments": ["name=value", ...]}'
             )
         require_local(entry["out"])
-        runs.append((Path(entry["out"]), given))
+        runs.append(_Run(Path(entry["out"]), given, entry.get("digest")))
     return runs

@@ -2,12 +2,13 @@
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
 import types
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from ligr_jax.config.errors import ConfigError, require
@@ -169,6 +170,10 @@ def _nodes(
             yield from _nodes(value, (*path, key))
 
 
+# Resolving the types of a class takes longer than parsing a value.
+_type_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
+
+
 def _assign(config: Config, tree: dict[str, Any], name: str, path: Path, text: str) -> None:
     """Parse a value and store it in the tree of plain values."""
     node: dict[str, Any] = tree
@@ -186,7 +191,7 @@ def _assign(config: Config, tree: dict[str, Any], name: str, path: Path, text: s
         require(not missing, f"{name}={text}: no {missing}; choose from {list(node[leaf])}")
         node[leaf] = {k: node[leaf][k] for k in keys}
     else:
-        node[leaf] = _parse(text, typing.get_type_hints(type(owner))[leaf], name)
+        node[leaf] = _parse(text, _type_hints(type(owner))[leaf], name)
 
 
 def _unknown(name: str, config: Config) -> ConfigError:
@@ -228,7 +233,7 @@ def _build(kind: Any, raw: Any, name: str = "") -> Any:
     # Dataclasses: every field is built by its type; unknown fields are an error.
     if dataclasses.is_dataclass(kind):
         _expect(isinstance(raw, Mapping), name, raw, "an object")
-        hints = typing.get_type_hints(kind)
+        hints = _type_hints(kind)
         unknown = [k for k in raw if k not in hints]
         for key in unknown:
             check_field(f"{name}.{key}" if name else key)

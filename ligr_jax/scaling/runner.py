@@ -46,7 +46,7 @@ from ligr_jax.runs.files import SWEEP, RunFiles
 from ligr_jax.runs.table import read_listed
 from ligr_jax.runs.wandb_env import without_run_names
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
-from ligr_jax.scaling.sweep import Point
+from ligr_jax.scaling.sweep import Point, ResolvedPoint
 from ligr_jax.stop import stop_request
 from ligr_jax.train.vmapped import plan_run_batches
 
@@ -111,7 +111,7 @@ def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, togethe
     return FAILED if unfinished else DONE
 
 
-def record_points(points: Sequence[Point], out: Path) -> None:
+def record_points(points: Sequence[ResolvedPoint], out: Path) -> None:
     """Add the points to OUT/sweep.json; the points of earlier calls and other runners remain.
 
     Args:
@@ -129,7 +129,7 @@ def record_points(points: Sequence[Point], out: Path) -> None:
 
 
 def _changed_entries(
-    points: Sequence[Point], path: Path, with_costs: bool = False
+    points: Sequence[ResolvedPoint], path: Path, with_costs: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Return the entries of sweep.json that are new or list another sweep, by run.
 
@@ -144,7 +144,8 @@ def _changed_entries(
         listed = known.get(point.name, {}).get("sweeps", ())
         sweeps = list(dict.fromkeys((*listed, *point.sweeps)))
         if with_costs or list(listed) != sweeps:
-            entries[point.name] = point.to_json() | {"sweeps": sweeps}
+            before = known.get(point.name, {})  # a point without an estimate keeps an earlier one
+            entries[point.name] = before | point.to_json() | {"sweeps": sweeps}
     return entries
 
 

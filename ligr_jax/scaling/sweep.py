@@ -5,12 +5,14 @@ one run. Its directory is named by the digest of its configuration, so a point t
 several files is trained once, and a sweep that is started again finds its finished runs.
 """
 
+import contextlib
 import difflib
+import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -25,6 +27,8 @@ from ligr_jax.runs.directory import summary_or_none
 from ligr_jax.scaling.estimate import Estimate, Estimator
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.scaling.shipped import shipped_sweeps, sweep_text
+
+P = TypeVar("P", bound="ResolvedPoint")
 
 
 @dataclass(frozen=True)
@@ -41,22 +45,20 @@ class PointSpec:
 
 
 @dataclass(frozen=True)
-class Point:
+class ResolvedPoint:
     """One run of a sweep.
 
     Attributes:
         sweeps: names of the sweeps that contain the point.
         assignments: its assignments, those for all points included.
         config: the resulting configuration.
-        cost: estimated cost.
     """
 
     sweeps: tuple[str, ...]
     assignments: tuple[str, ...]
     config: Config
-    cost: Estimate
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """Name of the run directory: the digest of the configuration."""
         return digest(self.config)
@@ -67,8 +69,22 @@ class Point:
             "run": self.name,
             "sweeps": list(self.sweeps),
             "assignments": list(self.assignments),
-            "estimate": asdict(self.cost),
         }
+
+
+@dataclass(frozen=True)
+class Point(ResolvedPoint):
+    """One run of a sweep with its cost.
+
+    Attributes:
+        cost: estimated cost.
+    """
+
+    cost: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of the point in sweep.json."""
+        return {**super().to_json(), "estimate": asdict(self.cost)}
 
 
 def read_sweep(path: Path) -> list[PointSpec]:
@@ -151,31 +167,61 @@ def plan_points(
         ConfigError: a point cannot run; the message has its assignments.
     """
     estimator = Estimator(data, devices)
+    points = []
+    for point in resolve_points(specs, data, extra):
+        with _naming(point.assignments):
+            cost = estimator(point.config)
+        points.append(
+            Point(
+                sweeps=point.sweeps, assignments=point.assignments, config=point.config, cost=cost
+            )
+        )
+    return sorted(points, key=lambda p: p.cost.flops)
+
+
+def resolve_points(
+    specs: Sequence[PointSpec], data: Path, extra: Sequence[str] = ()
+) -> list[ResolvedPoint]:
+    """Configure all points, without estimates, which takes milliseconds per point.
+
+    Args:
+        specs: points of sweep files; points with equal configurations are merged.
+        data: directory of prepared data.
+        extra: assignments for every point.
+
+    Returns:
+        The points in the order of the files.
+
+    Raises:
+        ConfigError: a configuration is invalid; the message has its assignments.
+    """
     manifest = load_manifest(data)
-    points = dict[str, Point]()
+    points = dict[str, ResolvedPoint]()
     for spec in specs:
         assignments = (*spec.assignments, *extra)
-        try:
+        with _naming(assignments):
             config = configure(manifest, data, assignments)
-            point = Point(
-                sweeps=spec.sweeps,
-                assignments=assignments,
-                config=config,
-                cost=estimator(config),
-            )
-        except ProbeError:
-            raise
-        except LigrError as e:
-            raise ConfigError(f"point {' '.join(assignments)}: {e}") from e
+        point = ResolvedPoint(sweeps=spec.sweeps, assignments=assignments, config=config)
         known = points.get(point.name)
         if known:
             sweeps = tuple(dict.fromkeys((*known.sweeps, *point.sweeps)))
             point = replace(known, sweeps=sweeps)
         points[point.name] = point
-    return sorted(points.values(), key=lambda p: p.cost.flops)
+    return list(points.values())
 
 
-def select_points(points: Sequence[Point], words: Sequence[str]) -> list[Point]:
+@contextlib.contextmanager
+def _naming(assignments: Sequence[str]) -> Iterator[None]:
+    """Add the assignments of a point to an error that the point causes."""
+    try:
+        yield
+    except ProbeError:
+        raise
+    except LigrError as e:
+        raise ConfigError(f"point {' '.join(assignments)}: {e}") from e
+
+
+def select_points(points: Sequence[P], words: Sequence[str]) -> list[P]:
     """Return the points that match every word.
 
     Args:

@@ -10,7 +10,8 @@ from ligr_jax.scaling.fit.bootstrap import (
     CONFIDENCE,
     Array,
     best_of_budgets,
-    frontier_budgets,
+    budgets,
+    frontier_tolerance,
     resample_levels,
 )
 from ligr_jax.scaling.fit.checks import (
@@ -82,7 +83,7 @@ def fit_line(
         return np.stack([mean_y - slope * mean_z, slope], -1)
 
     (trust,) = checked(names, y, weights=np.ones(len(y)) if weights is None else weights)[1:]
-    budget = frontier_budgets(c, frontier, tolerance)
+    budget = budgets(c, frontier_tolerance(c, frontier, tolerance))
     counts, units, notes = resample_levels([(budget, 2)], groups, 2, resamples, seed)
     chosen = np.ones(len(y))
     if frontier:
