@@ -31,12 +31,7 @@ any table of runs: .csv, .tsv, .jsonl (also .gz, .zst), .parquet; exports of W&B
 
 import argparse
 import logging
-import math
-from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
-import polars as pl
 
 from ligr_jax.commands.arguments import add_metric, count, direction_of, positive_int
 from ligr_jax.commands.fit_forms import (
@@ -48,26 +43,26 @@ from ligr_jax.commands.fit_forms import (
     refuse_unused,
     scale_columns,
 )
-from ligr_jax.commands.fit_rows import add_rows, other_mark, refuse_rows, rows_to_fit
+from ligr_jax.commands.fit_prediction import predict_at, text_of_prediction
+from ligr_jax.commands.fit_rows import add_rows, other_mark, refuse_rows, rows_to_fit, usable_rows
 from ligr_jax.commands.fit_source import COLUMNS, add_source, mapping_of, read_source
-from ligr_jax.commands.fit_text import OPPOSITE, FittedLaw, text_of, text_of_left_out
+from ligr_jax.commands.fit_text import (
+    OPPOSITE,
+    json_of_left_out,
+    text_of,
+    text_of_left_out,
+)
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.run_table import RunTable
-from ligr_jax.runs.table import Runs, column, shapes
 from ligr_jax.scaling.fit import (
-    FactorLaw,
-    IsoFlop,
     Law,
     LeftOut,
     equality,
     fit_line,
     leave_out_budgets,
     leave_out_largest,
-    predict_run,
-    preregister,
 )
-from ligr_jax.scaling.missing import runs_without_metric
-from ligr_jax.scaling.rows import distinct, select, text_column
+from ligr_jax.scaling.rows import text_column
 from ligr_jax.strict_json import print_json
 
 _log = logging.getLogger(__name__)
@@ -99,12 +94,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--leave-out", type=positive_int, metavar="K", help="also fit without the K largest budgets"
     )
     parser.add_argument("--register", metavar="FILE", help="write the prediction at --at to FILE")
-    parser.add_argument("--at", help="print the prediction of a run: C, or N,D for chinchilla")
+    parser.add_argument(
+        "--at", help="print the prediction of a run: C, or N,D for chinchilla, e.g. 7B,140B"
+    )
     parser.add_argument("--json", action="store_true", help="print the law as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit and print one law.
+    """Fit and print one law, or one per value of a column.
 
     Raises:
         BadInput: the runs do not determine a law; the message says why.
@@ -117,24 +114,16 @@ def run(args: argparse.Namespace) -> int:
     form = args.form or ("power" if lower else "line")
     refuse_unused(form, args)
     refuse_rows(args)
-    if form == "isoflop" and not lower:
-        raise BadInput(
-            f"isoflop finds the least {args.metric}, and higher is better: add a column of a loss, "
-            "e.g. 1 - metric, and give it with --loss"
-        )
-    whole = _usable(read_source(args, mapping), scale_columns(form, args), args)
-    table, notes = rows_to_fit(whole, lower, args)
-    for note in notes:
-        _log.warning(note)
-    if args.group is None and table["run"].n_unique() < len(table):
-        _log.warning(
-            "several rows are of one run and not independent, so intervals are too narrow: give "
-            "--group run, or one mark of each run by --mark"
-        )
-    if args.by:
-        return _run_by(form, lower, whole, table, args)
+    whole = usable_rows(read_source(args, mapping), scale_columns(form, args), args)
+    table = rows_to_fit(whole, lower, args)
+    return (_print_laws if args.by else _print_law)(form, lower, whole, table, args)
+
+
+def _print_law(
+    form: str, lower: bool, whole: RunTable, table: RunTable, args: argparse.Namespace
+) -> int:
     scales, options = _arguments(form, lower, table, args)
-    metric = column(table, args.metric)
+    metric = table.numbers(args.metric)
     fit = fit_of(form, lower, args)
     law = fit(*scales, metric, **options)
     left: list[LeftOut] | None = None
@@ -143,50 +132,45 @@ def run(args: argparse.Namespace) -> int:
         left = leave_out_budgets(budget, size, metric, args.leave_out, **options)
     elif args.leave_out is not None:
         left = leave_out_largest(fit, scales, metric, args.leave_out, **options)
-    prediction = None if args.at is None else _predict(law, args)
+    prediction = None if args.at is None else predict_at(law, args)
     other = _law_of_other_marks(form, whole, table, lower, args)
     if args.json:
         found = law.to_json()
         if prediction is not None:
             found["prediction"] = prediction
         if left is not None:
-            found["left_out"] = [vars(r) | {"error": r.error, "covered": r.covered} for r in left]
+            found["left_out"] = [json_of_left_out(row) for row in left]
         if other is not None:
             found["other_marks"] = other.to_json()
         print_json(found)
-    else:
-        lines = [*text_of(law, args), *map(text_of_left_out, left or [])]
-        if other is not None:
-            lines += [OPPOSITE, *text_of(other, args)]
-        if prediction is not None:
-            span = "{confidence:.0%} interval {low:.5g} to {high:.5g}"
-            if math.isnan(prediction["low"]):
-                span = "no interval"
-            line = "predicted {metric} at {at}: {predicted:.5g}   " + span
-            lines.append(line.format_map(prediction))
-        print("\n".join(lines))
+        return 0
+    lines = [*text_of(law, args), *map(text_of_left_out, left or [])]
+    if other is not None:
+        lines += [OPPOSITE, *text_of(other, args)]
+    if prediction is not None:
+        lines.append(text_of_prediction(prediction))
+    print("\n".join(lines))
     return 0
 
 
-def _run_by(
-    form: str, lower: bool, whole: pl.DataFrame, table: pl.DataFrame, args: argparse.Namespace
+def _print_laws(
+    form: str, lower: bool, whole: RunTable, table: RunTable, args: argparse.Namespace
 ) -> int:
     """Fit one law per value of a column; print them with tests of equal parameters."""
-    text_column(table, args.by)
+    labels = text_column(table.frame, args.by)
     laws: dict[str, Any] = {}
     others: dict[str, Law] = {}
-    marks_of = whole.partition_by(args.by, as_dict=True)
-    for (value,), part in table.partition_by(args.by, maintain_order=True, as_dict=True).items():
+    for value in dict.fromkeys(labels):
+        part = table.where_text(args.by, value)
         scales, options = _arguments(form, lower, part, args)
         try:
-            laws[str(value)] = fit_of(form, lower, args)(
-                *scales, column(part, args.metric), **options
-            )
+            laws[value] = fit_of(form, lower, args)(*scales, part.numbers(args.metric), **options)
         except BadInput as e:
             _log.warning(f"{args.by}={value} has no law: {e}")
-        other = _law_of_other_marks(form, marks_of[(value,)], part, lower, args)
+        marks = whole.where_text(args.by, value)
+        other = _law_of_other_marks(form, marks, part, lower, args)
         if other is not None:
-            others[str(value)] = other
+            others[value] = other
     if not laws:
         raise BadInput(f"no value of {args.by} has a law; the messages above say why")
     p = equality(list(laws.values()))
@@ -205,7 +189,7 @@ def _run_by(
 
 
 def _law_of_other_marks(
-    form: str, whole: pl.DataFrame, table: pl.DataFrame, lower: bool, args: argparse.Namespace
+    form: str, whole: RunTable, table: RunTable, lower: bool, args: argparse.Namespace
 ) -> Law | None:
     """Return the line through the other marks (best or last) if its slope has the other sign."""
     other = other_mark(whole, lower, args) if form in IN_C else None
@@ -215,110 +199,36 @@ def _law_of_other_marks(
     scale = scale_columns("line", args)[0]
     try:
         ours, others = (
-            fit_line(column(t, scale), column(t, args.metric), **options) for t in (table, other)
+            fit_line(t.numbers(scale), t.numbers(args.metric), **options) for t in (table, other)
         )
     except BadInput:  # one budget, or a constant metric: there is no sign to compare
         return None
     return others if ours.params["slope"] * others.params["slope"] < 0 else None
 
 
-def _usable(found: Runs, scales: Sequence[str], args: argparse.Namespace) -> pl.DataFrame:
-    """Return the finished runs that meet the conditions of `--where`.
-
-    Runs without a finite metric and scales, and runs that beat the oracle, are left out. A warning
-    names each of them, and why.
-    """
-    metric = args.metric
-    found.require_numbers([metric, *scales])
-    left_out = [f"{name}: {why}" for name, why in found.failed]
-    left_out += [f"{name}: not finished, {reached}" for name, reached in found.unfinished]
-    table = select(found.table, args.where)
-    leaks = RunTable(table).leaks
-    if leaks.any():
-        names = table.filter(leaks)["run"]
-        left_out += [
-            f"{name}: it beats the oracle, so labels leak into its inputs" for name in names
-        ]
-        table = table.filter(~leaks)
-    if not table.is_empty():
-        for why, runs in runs_without_metric(RunTable(table), metric).items():
-            left_out += [f"{name}: {metric} is not a finite number, {why}" for name in runs]
-        table = table.filter(np.isfinite(column(table, metric)))
-        for scale in scales:
-            finite = np.isfinite(column(table, scale))
-            names = table.filter(~finite)["run"]
-            left_out += [f"{name}: {scale} is not a finite number" for name in names]
-            table = table.filter(finite)
-        table, copies = distinct(table)
-        if copies:
-            _log.warning(copies)
-    for line in left_out:
-        _log.warning(f"left out {line}")
-    if table.is_empty():
-        raise BadInput(
-            f"{args.path}: no finished runs with a finite {' and '.join([metric, *scales])}"
-        )
-    return table
-
-
 def _arguments(
-    form: str, lower: bool, table: pl.DataFrame, args: argparse.Namespace
+    form: str, lower: bool, table: RunTable, args: argparse.Namespace
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the scales of a form, one value per run, and the options of its fit."""
-    labels = shapes(table) if args.group is None else text_column(table, args.group)
+    labels = table.shapes() if args.group is None else text_column(table.frame, args.group)
     options: dict[str, Any] = {
-        "runs": table["run"].to_list(),
+        "runs": table.names,
         "groups": labels if 1 < len(set(labels)) < len(labels) else None,
         "resamples": args.bootstrap,
     }
     options |= options_of(form, lower, table, args)
     if form == "power" and not args.family:
         options["floor"] = _floor(args, table)
-    scales = [column(table, name) for name in scale_columns(form, args) if name != args.unique]
+    scales = [table.numbers(name) for name in scale_columns(form, args) if name != args.unique]
     return tuple(scales), options
 
 
-def _floor(args: argparse.Namespace, table: pl.DataFrame) -> float | None:
+def _floor(args: argparse.Namespace, table: RunTable) -> float | None:
     if args.floor == "free":
         return None
     if args.floor == "oracle":
-        return float(column(table, f"oracle/{args.metric}").mean())
+        return float(table.numbers(f"oracle/{args.metric}").mean())
     try:
         return float(args.floor)
     except ValueError:
         raise BadInput(f"--floor {args.floor}: give free, oracle or a number") from None
-
-
-def _predict(law: FittedLaw, args: argparse.Namespace) -> dict[str, Any]:
-    """Return the prediction at `--at`, and write it to the file of `--register`."""
-    try:
-        point = [float(v) for v in args.at.split(",")]
-    except ValueError:
-        point = []
-    if not point or not all(0 < value < math.inf for value in point):
-        raise BadInput(f"--at {args.at}: give C (or N,D for chinchilla) of the run to predict")
-    metric = args.metric
-    if args.family or isinstance(law, FactorLaw):
-        raise BadInput("--at: a law of families or factors has several predictions; use --where")
-    if isinstance(law, IsoFlop):
-        if args.register:
-            raise BadInput("--register: isoflop predicts a size, not a metric; use another form")
-        if len(point) > 1:
-            raise BadInput(f"--at {args.at}: an isoflop law takes one value, C")
-        metric, (predicted, low, high) = f"best {args.n}", map(float, law.predict(point[0]))
-    else:
-        made = (
-            preregister(args.register, law, point, metric)
-            if args.register
-            else predict_run(law, point)
-        )
-        predicted, low, high = made.predicted, made.low, made.high
-    return {
-        "metric": metric,
-        "at": args.at,
-        "point": point,
-        "predicted": predicted,
-        "low": low,
-        "high": high,
-        "confidence": law.confidence,
-    }

@@ -6,12 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import ArrayLike
 
 from ligr_jax.commands.arguments import count, positive_float
 from ligr_jax.data.schema import BadInput
-from ligr_jax.runs.table import column
+from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.fit import (
     FORMS,
     Form,
@@ -32,7 +31,7 @@ FORMULAS = {
     "line": "level + slope log10 C",
     "saturating": "ceiling - A C^-alpha",
     "chinchilla": "E + A N^-alpha + B D^-beta",
-    "isoflop": "a parabola in log N at each C, least at N = coefficient C^exponent",
+    "isoflop": "a parabola in log N at each C, best at N = coefficient C^exponent",
     "tied": "E + A N^-alpha + B D^-alpha",
     "repeated": "E + A N'^-alpha + B D'^-beta, with the worth of N and D at --unique data",
     "overfitted": "E + A N^-alpha + B D^-beta + C (N repeats / unique)^gamma",
@@ -123,6 +122,8 @@ def refuse_unused(form: str, args: argparse.Namespace) -> None:
         raise BadInput("--form factors needs --factors COL,COL, the columns of the factors")
     if args.family and (args.floor != "free" or args.frontier or args.unique):
         raise BadInput("--family goes with neither --floor nor --frontier nor --unique")
+    if form == "factors" and args.leave_out is not None:
+        raise BadInput("--leave-out leaves out the largest budgets, and --form factors has none")
     if args.window and args.minimum != "window":
         raise BadInput(f"--window {args.window:g} applies to --minimum window only")
     if args.confidence >= 1:
@@ -132,7 +133,10 @@ def refuse_unused(form: str, args: argparse.Namespace) -> None:
 def scale_columns(form: str, args: argparse.Namespace) -> list[str]:
     """Return the columns of the scales of a form."""
     if form == "factors":
-        return [name.strip() for name in args.factors.split(",")]
+        names = [name.strip() for name in args.factors.split(",")]
+        if len(set(names)) < len(names) or not all(names):
+            raise BadInput(f"--factors {args.factors}: give each column once, e.g. width,depth")
+        return names
     if form in IN_N_AND_D:
         return [name for name in (args.n, args.d, args.unique) if name]
     return [args.axis, args.n] if form == "isoflop" else [args.axis]
@@ -162,19 +166,17 @@ def fit_of(form: str, lower: bool, args: argparse.Namespace) -> Callable[..., An
     return fits[form]
 
 
-def options_of(
-    form: str, lower: bool, table: pl.DataFrame, args: argparse.Namespace
-) -> dict[str, Any]:
+def options_of(form: str, lower: bool, table: RunTable, args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of the fit of a form that are not common to all forms."""
     options: dict[str, Any] = {"confidence": args.confidence, "seed": args.seed}
-    if form == "line":
+    if form in ("line", "isoflop"):
         options["higher_is_better"] = not lower
     if args.family:
-        options["family"] = text_column(table, args.family)
+        options["family"] = text_column(table.frame, args.family)
     if args.unique:
-        options["unique"] = column(table, args.unique)
+        options["unique"] = table.numbers(args.unique)
     if args.weight:
-        options["weights"] = column(table, args.weight)
+        options["weights"] = table.numbers(args.weight)
     if args.frontier:
         options["frontier"] = True
     if args.budget_tolerance is not None:

@@ -3,6 +3,7 @@
 A column is numeric if every cell is a number or a word for a missing value. Separators of thousands
 (1,234,567 or 1 234 567) and the decimal comma (3,14) are read where their meaning is certain: the
 whole file decides what a comma means, and a column that could be read both ways remains text.
+Sizes (70B, 1.5M) are read with the suffixes of `SUFFIXES`, and 12.5% as .125 if all cells have %.
 """
 
 import re
@@ -13,6 +14,8 @@ from typing import Literal
 import polars as pl
 
 MISSING = ("n/a", "na", "#n/a", "nan", "null", "none", "-", "–")  # in lower case
+# A lower-case m or b may be another unit, so only k has both cases.
+SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 _SIGN, _EXPONENT = "[+-]?", r"([eE][+-]?\d+)?"
 _PLAIN = rf"^{_SIGN}(\d+\.?\d*|\.\d+){_EXPONENT}$"
 _GAPS = "[ _'’\u00a0\u2009\u202f]"  # separators of thousands that have no other meaning
@@ -21,6 +24,9 @@ _THOUSANDS = rf"^{_SIGN}[1-9]\d{{0,2}}(,\d{{3}})+(\.\d*)?{_EXPONENT}$"
 _DECIMAL = rf"^{_SIGN}(\d+|[1-9]\d{{0,2}}(\.\d{{3}})+),\d+{_EXPONENT}$"
 _DOTTED = rf"^{_SIGN}[1-9]\d{{0,2}}(\.\d{{3}})+$"  # thousands in a file with decimal commas
 _EITHER = rf"^{_SIGN}[1-9]\d{{0,2}}[.,]\d{{3}}$"
+
+_SUFFIXED = rf"^({_SIGN}(?:\d+\.?\d*|\.\d+)) ?([{''.join(SUFFIXES)}]?)$"
+_PERCENT = rf"^({_SIGN}(?:\d+\.?\d*|\.\d+)) ?%$"
 
 Comma = Literal["thousands", "decimal", "unknown"]
 
@@ -46,7 +52,8 @@ class NotNumber:
                 "without separators of thousands and with a decimal point"
             )
         return (
-            f"{self.value!r} is not a number; correct the cell, or leave it empty to leave the "
+            f"{self.value!r} is not a number; correct the cell (sizes may end in "
+            f"{', '.join(SUFFIXES)}; if one cell has %, all must), or leave it empty to leave the "
             "run out"
         )
 
@@ -73,6 +80,8 @@ def read_numbers(
         bad = numbers.is_null() & values.is_not_null()
         if not bad.any():
             read.append(_narrow(numbers, values).alias(name))
+        elif (scaled := _scaled(values, comma)) is not None:
+            read.append(scaled.alias(name))
         elif values.str.to_lowercase().is_in(["true", "false"]).all():
             read.append((values.str.to_lowercase() == "true").alias(name))
         else:
@@ -80,6 +89,29 @@ def read_numbers(
             value = values[row]
             refused[name] = NotNumber(row, value, either=bool(re.match(_EITHER, value)))
     return frame.with_columns(read), refused
+
+
+def number_of_cell(text: str) -> float | None:
+    """Return the number of one cell, or None if the text is no number or could be two."""
+    cell = pl.Series([text.strip()], dtype=pl.String)
+    numbers = _parse(cell, "unknown")
+    scaled = _scaled(cell, "unknown") if numbers.null_count() else numbers
+    return None if scaled is None else float(scaled[0])
+
+
+def _scaled(cells: pl.Series, comma: Comma) -> pl.Series | None:
+    """Return cells such as 70B, or 12.5% in all cells, as numbers; None if they are not such."""
+    if comma == "decimal" and cells.str.contains(".", literal=True).any():
+        return None  # 1.500M could be two numbers
+    if cells.str.contains(_PERCENT).all():
+        return cells.str.extract(_PERCENT, 1).cast(pl.Float64) / 100.0
+    suffixes = cells.str.extract(_SUFFIXED, 2)
+    if not cells.str.contains(_SUFFIXED).all() or not (suffixes != "").any():
+        return None
+    factor = suffixes.replace_strict({"": 1.0, **SUFFIXES})
+    numbers = cells.str.extract(_SUFFIXED, 1).cast(pl.Float64) * factor
+    exact = numbers.is_null() | ((numbers.round() == numbers) & (numbers.abs() < 2.0**53))
+    return numbers.cast(pl.Int64) if exact.all() else numbers
 
 
 def _present(values: pl.Series) -> pl.Series:

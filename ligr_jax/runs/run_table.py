@@ -139,6 +139,10 @@ class RunTable:
         """Return the runs for which `mask`, bool [runs], is true."""
         return RunTable(self.frame.filter(mask))
 
+    def where_text(self, name: str, text: str) -> "RunTable":
+        """Return the runs whose value of a column, as text, is `text`; null is ""."""
+        return RunTable(self.frame.filter(pl.col(name).cast(pl.String).fill_null("") == text))
+
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "RunTable":
         """Return the runs with these row numbers, in this order."""
         return RunTable(self.frame[rows])

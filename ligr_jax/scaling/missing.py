@@ -1,6 +1,7 @@
 """Why a run has no value of a metric: no labels, divergence, or an empty cell of a table."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ def why_missing(row: Mapping[str, Any], metric: str) -> str:
         row: row of the run in the table of runs.
         metric: column of the metric, e.g. "validation/ne".
     """
+    value = row.get(metric)
+    if isinstance(value, float) and math.isinf(value):
+        return f"but {value:g}"
     split, *parts = metric.removeprefix("oracle/").split("/")
     left_out = split_list(str(row.get(f"{split}/left_out") or ""))
     actions = row.get(config_column("model.actions"))

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.numbers import number_of_cell
 
 CONDITION = re.compile(r"([^=<>!]+)(!=|<=|>=|=|<|>)(.*)")
 OPERATORS: dict[str, Callable[[Any, Any], pl.Series]] = {
@@ -65,13 +66,18 @@ def select(table: pl.DataFrame, conditions: Sequence[str]) -> pl.DataFrame:
         name, relation, text = (part.strip() for part in parts.groups())
         text_column(table, name)  # refuses a column that the table lacks
         values = table[name]
+        number = number_of_cell(text)
         if values.dtype.is_numeric():
-            try:
-                kept = OPERATORS[relation](values, float(text))
-            except ValueError:
+            if number is None:
                 raise BadInput(
                     f"--where {condition}: {name} is numeric, and {text!r} is not a number"
-                ) from None
+                )
+            kept = OPERATORS[relation](values, number)
+        elif number is not None and relation not in ("=", "!="):
+            raise BadInput(
+                f"--where {condition}: {name} has text, e.g. {values.drop_nulls()[0]!r}, which has "
+                "no order among numbers; correct its cells"
+            )
         else:
             kept = OPERATORS[relation](values.cast(pl.String), text)
         remaining = table.filter(kept.fill_null(False))

@@ -36,6 +36,12 @@ FILES: dict[str, bytes] = {
     "gaps.csv": PLAIN.replace("15000000000000", "15 000 000\u202f000_000").encode(),
     # A German spreadsheet: 2,250 alone could be 2250, and 2,5 decides.
     "german.csv": b"name;flops;loss\na;1e12;2,5\nb;15.000.000.000.000;\nc;1e14;2,250\n",
+    # Sizes and percentages, in every cell of their columns.
+    "sizes.csv": PLAIN.replace("1e12", "1T")
+    .replace("15000000000000", "15 T")
+    .replace("1e14", "100000B")
+    .encode(),
+    "percent.csv": PLAIN.replace("2.5", "250%").replace("2.25", "225 %").encode(),
     "small.csv.gz": gzip.compress(PLAIN.encode()),
     "small.csv.BZ2": bz2.compress(PLAIN.encode()),
     "small.csv.zst": pa.compress(PLAIN.encode(), "zstd", asbytes=True),
@@ -73,6 +79,9 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     # Thousands or decimals: no cell of the file decides.
     "either.tsv": (b"flops\tloss\n1e6\t2,512\n1e7\t2,345\n", "row 1, column 'loss': '2,512' has a"),
     "both.csv": (b"flops;loss\n1,000,000;2,5\n1e7;2,345\n", "row 1, column 'flops': '1,000,000'"),
+    # A lower-case m or b may be another unit, and 12 among percentages may be 12 %.
+    "units.csv": (b"flops,loss\n7b,2.5\n70b,2.4\n", r"'7b' is not a number; .* may end in k, K, M"),
+    "shares.csv": (b"flops,loss\n1,12.5%\n2,12\n", r"'12.5%' .*; if one cell has %, all must"),
     "point.csv": (b"flops;loss\n1.000;2,5\n2.000;2,4\n", "row 1, column 'flops': '1.000' has a"),
 }
 

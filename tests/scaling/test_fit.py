@@ -1,17 +1,25 @@
 """Fits recover known laws, optima are global, intervals cover, bad input is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, differential_evolution
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import (
+    budgets,
+    fit_factors,
+    fit_isoflop,
     fit_line,
+    fit_loglog,
     fit_power,
     fit_saturating,
+    fit_surface,
     leave_out_largest,
     resample,
 )
+from ligr_jax.scaling.fit.bootstrap import scale_levels
 from ligr_jax.scaling.fit.descent import objective
 from ligr_jax.scaling.fit.intervals import estimates
 from ligr_jax.scaling.fit.powers import box, log_power
@@ -206,6 +214,42 @@ def test_an_interval_that_excludes_its_estimate_is_left_out_with_a_note():
     (note,) = notes
     assert "y has no interval" in note
     assert "excludes the estimate 0.5" in note
+
+
+def test_no_prediction_has_an_interval_that_excludes_it():
+    y = noisy(0, noise=2e-3)
+    sizes = {"n": C, "d": np.random.default_rng(0).permutation(C)}
+    surface = y + 0.4 * (sizes["d"] / C[0]) ** -0.3
+    budget, size = np.repeat(C[:3], 5), np.tile(10.0 ** np.arange(5), 3)
+    curve = 2 + (np.log10(size) - 2) ** 2 / 100 + np.random.default_rng(1).normal(0, 1e-3, 15)
+    for fitted, points in (
+        (fit_power(C, y, resamples=50), [C]),
+        (fit_line(C, y, resamples=50), [C]),
+        (fit_loglog(C, y, resamples=50), [C]),
+        (fit_factors({"C": C}, y, resamples=50), [C]),
+        (fit_surface(*sizes.values(), surface, resamples=50), list(sizes.values())),
+        (fit_isoflop(budget, size, curve, resamples=50), [C]),
+    ):
+        value, low, high = fitted.predict(*points)
+        assert np.all((low <= value) & (value <= high)), fitted.form
+        moved = replace(fitted, draws=fitted.draws + 1.0)  # the resamples have another optimum
+        assert moved.predict(*points)[0] == pytest.approx(value)
+        assert np.isnan(moved.predict(*points)[1:]).all(), fitted.form
+    optimum = replace(
+        fit_surface(*sizes.values(), surface, resamples=50), draws=np.ones((5, 5))
+    ).optimal(1e20)
+    assert np.isnan(optimum["loss"][1:]).all()
+
+
+def test_dense_values_of_a_scale_are_several_levels():
+    dense = np.random.default_rng(0).permutation(np.geomspace(1e12, 1e15, 2000))
+    assert budgets(dense).max() == 0  # each is within 2 % of the next one
+    level = scale_levels(dense)
+    assert 300 < level.max() < 350  # 6.9 in log compute, in steps of 2 %
+    assert np.all(np.diff(level[np.argsort(dense)]) >= 0)
+    grid = np.repeat(C, 3) * np.tile([0.995, 1, 1.005], len(C))
+    np.testing.assert_array_equal(scale_levels(grid), budgets(grid))
+    assert fit_line(dense, np.log(dense), resamples=0).params["slope"] == pytest.approx(np.log(10))
 
 
 @pytest.mark.parametrize("fit", [fit_power, fit_line])

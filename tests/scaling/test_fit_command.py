@@ -103,7 +103,7 @@ def test_rows_without_a_number_are_left_out_by_name(table, capsys, tmp_path):
     assert law["runs"] == [f"r{k}" for k in range(20) if k not in (3, 5, 7)]
     assert "left out r3: State is crashed" in messages
     assert "left out r5: loss is not a finite number, its cell is empty" in messages
-    assert "left out r7: C is not a finite number" in messages
+    assert "left out r7: C is empty, not a positive number" in messages
     # The text of a column that the fit does not use is no error; of one that it uses, it is.
     runs = runs.with_columns(N=pl.lit("large"))
     runs.write_csv(tmp_path / "named.csv")
@@ -191,13 +191,14 @@ def studies(tmp_path):
 
 def test_rows_are_chosen_by_conditions(studies, capsys):
     best = [*studies, "--mark", "best"]
-    law, _ = fitted(capsys, *best, "--where", "D=1e6", "--where", "N < 9e8")
+    law, _ = fitted(capsys, *best, "--where", "D=1M", "--where", "N < 900M")
     assert law["points"] == 9
     for condition, message in (
         ("D=5", "no row remains; D has 1000000.0, 10000000.0"),
         ("D=large", "'large' is not a number"),
         ("d=5", "no column 'd'; nearest: .*'D'"),
         ("D", "give COLUMN=VALUE"),
+        ("D=9M", "no row remains"),
     ):
         assert main(["fit", *studies, "--where", condition]) == 1
         assert re.search(message, capsys.readouterr().err), condition
@@ -254,13 +255,83 @@ def test_forms_of_n_and_d_predict_the_left_out_run(table, capsys, form):
     assert max(abs(row["error"]) for row in found["left_out"]) < 0.1
 
 
-def test_isoflop_takes_a_minimum_a_tolerance_and_weights(table, capsys):
+def test_isoflop_takes_a_minimum_a_tolerance_and_weights(table, capsys, tmp_path):
     words = [table, "--form", "isoflop", *COMMON, "--minimum", "window", "--weighted"]
     found, _ = fitted(capsys, *words, "--budget-tolerance", "0.05", "--weight", "N")
     assert len(found["budgets"]) == 4
     assert found["params"]["exponent"] == pytest.approx(0.51, abs=0.05)
     assert main(["fit", table, *COMMON, "--minimum", "akima"]) == 1
     assert "--minimum akima applies to --form isoflop only" in capsys.readouterr().err
+    # The best size of a metric that rises is that of its highest value.
+    rises = tmp_path / "rises.csv"
+    pl.read_csv(table).with_columns(auc=1 - pl.col("loss") / 10).write_csv(rises)
+    words = [str(rises), "--form", "isoflop", "--n", "N", "--axis", "C", "--metric", "auc"]
+    higher, _ = fitted(capsys, *words, "--at", "1T", "--leave-out", "1")
+    least, _ = fitted(capsys, table, "--form", "isoflop", *COMMON)
+    assert higher["params"] == pytest.approx(least["params"], rel=1e-6)
+    assert higher["budgets"][0]["metric"] == pytest.approx(1 - least["budgets"][0]["metric"] / 10)
+    assert higher["left_out"][0]["observed"] == pytest.approx(least["budgets"][-1]["optimum"])
+    assert higher["prediction"]["point"] == [1e12]
+
+
+def test_families_and_weights_predict_left_out_runs(studies, table, capsys):
+    best = [*studies, "--mark", "best", "--family", "D", "--leave-out", "2"]
+    found, _ = fitted(capsys, *best)
+    predicted = {row["run"]: row for row in found["left_out"]}
+    assert set(predicted) == {f"{data}-{i}" for data in ("1e+06", "1e+07") for i in (8, 9)}
+    assert max(abs(row["error"]) for row in predicted.values()) < 0.02
+    gap = predicted["1e+07-9"]["predicted"] - predicted["1e+06-9"]["predicted"]
+    assert gap == pytest.approx(0.2, abs=0.02)
+    line = [table, *COMMON, "--form", "line", "--leave-out", "1"]
+    equal, weighted = (fitted(capsys, *line, *w)[0] for w in ([], ["--weight", "N"]))
+    assert len(weighted["left_out"]) == 5
+    assert weighted["left_out"][0]["predicted"] != equal["left_out"][0]["predicted"]
+    # Above the depth of 4 only one family has runs, which the fit of the others does not know.
+    few = ["--where", "N>4e6", "--family", "depth", "--leave-out", "5"]
+    assert main(["fit", *studies, "--mark", "best", *few]) == 1
+    assert "has no run below the 5 largest budgets: leave out fewer" in capsys.readouterr().err
+
+
+GOOD = [(f"r{i}", f"{10.0 ** (16 + i / 2)}", f"{1.8 + 1.5 * 10 ** (-i / 8)}") for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "message"),
+    [
+        ([("x", "-1e18", "2"), ("y", "0", "2")], [], "left out x: C is -1e+18, not a positive"),
+        ([("x", "1e18", "inf")], [], "left out x: loss is not a finite number, but inf"),
+        ([], ["--at", "1e26"], "compute is 6.0 decades above the largest run's"),
+        ([], ["--at", "1e-300"], "compute is 316.0 decades below the smallest run's"),
+        ([("x", "", "2")] * 60, [], "left out 10 more rows"),
+        ([("x", "1e18", "0")], [], "!run x: metric 0 <= 0 has no logarithm; leave the run out"),
+        ([], ["--axis", "loss"], "!'loss' is both the metric and a scale"),
+        ([], ["--form", "factors", "--factors", "C,C"], "!give each column once"),
+        ([], ["--form", "factors", "--factors", "C", "--leave-out", "1"], "!factors has none"),
+        ([], ["--where", "run>3"], "!run has text, e.g. 'r0', which has no order among numbers"),
+        ([], ["--mark", "last", "--epoch", "run"], "!column 'run' is String, not numeric"),
+        ([("a", "1e18", "2")] * 3, ["--group", "none"], "!no column 'none'"),
+        ([(f"q{i}", f"{1e18 + i}", "2") for i in range(20_001)], [], "!20,010 rows: a fit takes"),
+    ],
+)
+def test_odd_rows_are_left_out_or_refused_in_words(tmp_path, capsys, rows, words, message):
+    path = tmp_path / "odd.csv"
+    path.write_text("\n".join(map(",".join, [("run", "C", "loss"), *GOOD, *rows])), "utf-8")
+    status = main(["fit", str(path), "--axis", "C", "--loss", "loss", "--bootstrap", "20", *words])
+    out, err = capsys.readouterr()
+    assert message.removeprefix("!") in err
+    assert (status, "9 runs" in out) == ((1, False) if message.startswith("!") else (0, True))
+
+
+def test_rows_without_a_label_or_a_weight_are_left_out(tmp_path, capsys):
+    rows = [("run", "C", "loss", "kind", "w"), *((*r, k, "1") for k in "ab" for r in GOOD)]
+    rows += [("x", "1e18", "2", "", "1"), ("y", "1e18", "2", "a", "")]
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join(map(",".join, rows)))
+    words = [str(path), "--axis", "C", "--loss", "loss", "--bootstrap", "0"]
+    law, messages = fitted(capsys, *words, "--group", "kind", "--form", "line", "--weight", "w")
+    assert law["points"] == 18
+    assert "left out x: kind is empty" in messages
+    assert "left out y: w is empty, not a positive number" in messages
 
 
 def test_given_optima_and_rising_surfaces(table, capsys, tmp_path):

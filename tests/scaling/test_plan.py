@@ -120,6 +120,12 @@ def test_foreign_table_without_configuration_gives_a_plan_without_training(tmp_p
     assert plan.predicted[0] == pytest.approx(2 + 1e4**-0.1, rel=1e-3)
     assert plan.trained is None
     assert any("do not record" in w for w in plan.warnings)
+    # A run without compute is left out by name, and a far plan says so.
+    (tmp_path / "t.csv").write_text("\n".join([*lines, ",1.9,1e9,20", "-1,1.9,1e9,20"]))
+    again = planned(tmp_path / "t.csv", 1e23, metric="loss", axis="flops", far=True)
+    assert again.rule.frontier == plan.rule.frontier
+    assert "left out (flops is not a positive number): #8 (nan), #9 (-1)" in again.warnings
+    assert any("extrapolates by 2.0 decades" in w for w in again.warnings)
 
 
 def test_the_command_makes_the_planned_configuration(prepared: Path) -> None:

@@ -35,6 +35,35 @@ def budgets(compute: ArrayLike, tolerance: float = SAME_BUDGET) -> Levels:
     return index
 
 
+def scale_levels(values: ArrayLike) -> Levels:
+    """Return the index of each run's level of a scale, 0 for the smallest.
+
+    The levels are the `budgets` of the values. Dense values, e.g. of marks every few steps, would
+    all be one budget: a budget wider than 25 % is divided into levels of 2 %.
+
+    Args:
+        values: positive values of the runs, (n,).
+
+    Returns:
+        Level indices, int64, shape (n,).
+    """
+    logs = np.log(np.asarray(values, np.float64))
+    order = np.argsort(logs, kind="stable")
+    x = logs[order]
+    starts: list[int] = []
+    ends = np.append(np.flatnonzero(np.diff(x) > SAME_BUDGET) + 1, len(x))
+    first = 0
+    for end in ends:
+        starts.append(first)
+        while x[end - 1] - x[first] > MOST_JITTER:
+            first += int(np.searchsorted(x[first:end], x[first] + SAME_BUDGET, side="right"))
+            starts.append(first)
+        first = int(end)
+    index = np.empty(len(x), np.int64)
+    index[order] = np.searchsorted(starts, np.arange(len(x)), side="right") - 1
+    return index
+
+
 def budget_tolerance(compute: ArrayLike) -> float:
     """Return the relative difference in compute within a budget, from the gaps between the runs.
 
@@ -70,7 +99,7 @@ def resample(
         Counts of each run in each resample, shape (R, n); the number of units drawn (groups or
         runs); warnings. Counts have shape (0, n) if there are too few units for intervals.
     """
-    return resample_levels([(budgets(compute), free)], groups, free, resamples, seed)
+    return resample_levels([(scale_levels(compute), free)], groups, free, resamples, seed)
 
 
 def resample_levels(
@@ -125,11 +154,13 @@ def resample_levels(
     return np.concatenate(kept)[:resamples][:, unit], units, notes
 
 
-def frontier_tolerance(compute: Array, frontier: bool, tolerance: float | None) -> float:
-    """Return the tolerance of the budgets of a fit, from the data for a frontier without one."""
-    if tolerance is not None:
-        return tolerance
-    return budget_tolerance(compute) if frontier else SAME_BUDGET
+def frontier_budgets(compute: Array, frontier: bool, tolerance: float | None) -> Levels:
+    """Return the budgets of a fit, with the tolerance from the data for a frontier without one."""
+    if tolerance is None and frontier:
+        tolerance = budget_tolerance(compute)
+    if tolerance is None or tolerance == SAME_BUDGET:
+        return scale_levels(compute)
+    return budgets(compute, tolerance)
 
 
 def best_of_budgets(budget: Levels, loss: Array, counts: Array) -> Array:

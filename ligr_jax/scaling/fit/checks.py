@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit.bootstrap import SAME_BUDGET, Array, budgets
+from ligr_jax.scaling.fit.bootstrap import SAME_BUDGET, Array, scale_levels
+
+MOST_RUNS = 20_000  # above, the resamples take gigabytes
 
 
 def names_of(runs: Sequence[str], values: ArrayLike) -> tuple[str, ...]:
@@ -58,6 +60,11 @@ def checked(names: tuple[str, ...], metric: ArrayLike, **scales: ArrayLike) -> l
         BadInput: a shape is wrong, a metric is not finite, or a scale is not positive. The message
             names the run.
     """
+    if len(names) > MOST_RUNS:
+        raise BadInput(
+            f"{len(names):,} rows: a fit takes at most {MOST_RUNS:,} runs; give one row of each "
+            "run (e.g. --mark last), or some of them (--where)"
+        )
     y = np.asarray(metric, np.float64)
     arrays = {name: np.asarray(values, np.float64) for name, values in scales.items()}
     if y.ndim != 1 or any(v.shape != (len(names),) for v in (y, *arrays.values())):
@@ -78,7 +85,8 @@ def checked(names: tuple[str, ...], metric: ArrayLike, **scales: ArrayLike) -> l
 def refuse_few(runs: int, needed: int) -> None:
     """Raise BadInput if there are fewer runs than parameters."""
     if runs < needed:
-        raise BadInput(f"{runs} runs cannot determine {needed} parameters; add runs")
+        count = f"{runs} run{'s' * (runs != 1)}"
+        raise BadInput(f"{count} cannot determine {needed} parameters; add runs")
 
 
 def refuse_constant(y: Array) -> None:
@@ -89,7 +97,7 @@ def refuse_constant(y: Array) -> None:
 
 def refuse_one_budget(c: Array, needed: int) -> None:
     """Raise BadInput if there are fewer distinct budgets than parameters."""
-    count = int(budgets(c).max()) + 1
+    count = int(scale_levels(c).max()) + 1
     if count == 1:
         raise BadInput(
             f"all {len(c)} runs have one compute budget ({c[0]:g}): a law needs several budgets"
@@ -101,13 +109,16 @@ def refuse_one_budget(c: Array, needed: int) -> None:
 def refuse_no_logarithm(names: tuple[str, ...], y: Array) -> None:
     """Raise BadInput if a metric is not positive."""
     if np.any(y <= 0):
-        raise BadInput(f"run {names[int(np.argmin(y))]}: metric {y.min():g} <= 0 has no logarithm")
+        raise BadInput(
+            f"run {names[int(np.argmin(y))]}: metric {y.min():g} <= 0 has no logarithm; "
+            "leave the run out, or fit a line"
+        )
 
 
 def refuse_unidentified(n: Array, d: Array, unique: Array | None) -> None:
     """Raise BadInput if the values of n, d and unique do not determine the surface."""
     for name, scale in (("n", n), ("d", d)):
-        distinct = int(budgets(scale).max()) + 1
+        distinct = int(scale_levels(scale).max()) + 1
         if distinct < 3:
             raise BadInput(
                 f"the runs have {distinct} distinct values of {name}; its two parameters and E "

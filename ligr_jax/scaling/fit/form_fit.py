@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array, budgets, resample_levels
+from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, Array, resample_levels, scale_levels
 from ligr_jax.scaling.fit.checks import (
     checked,
     families_of,
@@ -103,7 +103,7 @@ def fit_form(
 
     # A resample must have three levels of each scale, every family, and as many distinct runs as
     # parameters, or its minimum is arbitrary.
-    levels = [(budgets(values[k]), 3) for k in ("compute", "n", "d") if k in values]
+    levels = [(scale_levels(values[k]), 3) for k in ("compute", "n", "d") if k in values]
     levels += [(member, len(families)), (np.arange(len(y)), free)]
     counts, units, notes = resample_levels(levels, groups, free, resamples, seed)
     exponent = slice(len(form.powers), len(form.powers) + len(form.exponents))

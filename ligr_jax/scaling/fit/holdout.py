@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.scaling.fit.bootstrap import SAME_BUDGET, Array, budget_tolerance, budgets
-from ligr_jax.scaling.fit.checks import checked, names_of
+from ligr_jax.scaling.fit.bootstrap import budget_tolerance, budgets, scale_levels
+from ligr_jax.scaling.fit.checks import checked, families_of, names_of
 from ligr_jax.scaling.fit.isoflop import fit_isoflop
 
 FLOPS_PER = 6.0  # training FLOPs per parameter and datum, as in C = 6 N D
@@ -53,6 +53,8 @@ def leave_out_largest(
     k: int = 1,
     *,
     unique: ArrayLike | None = None,
+    family: Sequence[Any] | None = None,
+    weights: ArrayLike | None = None,
     runs: Sequence[str] = (),
     groups: Sequence[Any] | None = None,
     **options: Any,
@@ -60,11 +62,15 @@ def leave_out_largest(
     """Fit without the runs of the k largest budgets and predict those runs.
 
     Args:
-        fit: `fit_power`, `fit_saturating`, `fit_line` or `fit_surface`.
+        fit: `fit_power`, `fit_saturating`, `fit_line`, `fit_loglog`, `fit_surface`, or a function
+            with these arguments.
         compute: FLOPs of each run, (n,); for `fit_surface` the pair (n, d), whose compute is 6 n d.
         metric: metric of each run, (n,).
         k: number of budgets left out; runs that differ by at most 2 % in compute share one.
         unique: distinct data of each run, for `fit_surface`.
+        family: label of each run's family, if `fit` takes families. The largest budgets are those
+            of all families together.
+        weights: weight of each run, if `fit` takes weights.
         runs: names of the runs.
         groups: as in `fit`.
         **options: further arguments of `fit`.
@@ -74,24 +80,41 @@ def leave_out_largest(
         includes the uncertainty of the law and the noise of a run.
 
     Raises:
-        BadInput: k is not between 1 and the number of budgets - 1, or `fit` raises it.
+        BadInput: k is not between 1 and the number of budgets - 1, a left-out run is the only one
+            of its family, or `fit` raises it.
     """
     scales = compute if isinstance(compute, tuple) else (compute,)
     names = names_of(runs, scales[0])
-    named = dict(zip(("n", "d") if len(scales) == 2 else ("compute",), scales))
+    columns = dict(zip(("n", "d") if len(scales) == 2 else ("compute",), scales))
     if unique is not None:
-        named["unique"] = unique
-    y, *arrays = checked(names, metric, **named)
-    values = dict(zip(named, arrays))
+        columns["unique"] = unique
+    y, *arrays = checked(names, metric, **columns)
+    values = dict(zip(columns, arrays))
     c = values["compute"] if len(scales) == 1 else FLOPS_PER * values["n"] * values["d"]
-    keep = _all_but(k, c)
+    keep = _all_but(k, scale_levels(c))
     fitted = {name: v[keep] for name, v in values.items()}
     held_out = {name: v[~keep] for name, v in values.items()}
     if unique is not None:
         options["unique"] = fitted.pop("unique")
+    if weights is not None:
+        options["weights"] = np.asarray(weights, np.float64)[keep]
+    families, member = families_of(family, len(y))
+    if family is not None:
+        options["family"] = [families[i] for i in member[keep]]
+        alone = set(member[~keep]) - set(member[keep])
+        if alone:
+            label = families[min(alone)]
+            raise BadInput(
+                f"family {label!r} has no run below the {k} largest budgets: leave out fewer"
+            )
     law = fit(*fitted.values(), y[keep], **_labels(keep, names, groups), **options)
-    predict: Callable[..., tuple[Array, Array, Array]] = law.predict
-    value, low, high = predict(**held_out, run_noise=True)
+    value, low, high = np.empty((3, int((~keep).sum())))
+    for i in np.unique(member[~keep]):
+        rows = member[~keep] == i
+        named: dict[str, Any] = {name: v[rows] for name, v in held_out.items()}
+        if family is not None:
+            named["family"] = families[i]
+        value[rows], low[rows], high[rows] = law.predict(**named, run_noise=True)
     return [
         LeftOut(
             run=names[i],
@@ -111,21 +134,23 @@ def leave_out_budgets(
     metric: ArrayLike,
     k: int = 1,
     *,
+    weights: ArrayLike | None = None,
     runs: Sequence[str] = (),
     groups: Sequence[Any] | None = None,
     **options: Any,
 ) -> list[LeftOut]:
     """Fit the iso-FLOP law without the k largest budgets and predict their best sizes.
 
-    The observed value is the minimum of the left-out budget's parabola. The interval covers the
-    uncertainty of the law and of that minimum. Budgets whose minimum is at the edge of the sizes
-    are skipped.
+    The observed value is the minimum of the left-out budget's parabola (the maximum, if higher is
+    better). The interval covers the uncertainty of the law and of that minimum. Budgets whose
+    minimum is at the edge of the sizes are skipped.
 
     Args:
         budget: FLOPs of each run, (n,).
         size: size of each run, (n,).
-        metric: metric of each run, lower is better, (n,).
+        metric: metric of each run, (n,).
         k: number of budgets left out.
+        weights: weight of each run, (n,); None: equal.
         runs: names of the runs.
         groups: as in `fit_isoflop`.
         **options: further arguments of `fit_isoflop`.
@@ -140,9 +165,12 @@ def leave_out_budgets(
     y, c, s = checked(names, metric, budget=budget, size=size)
     if options.get("tolerance") is None:
         options["tolerance"] = budget_tolerance(c)
-    keep = _all_but(k, c, options["tolerance"])
-    full = fit_isoflop(c, s, y, runs=names, groups=groups, **options)
-    law = fit_isoflop(c[keep], s[keep], y[keep], **_labels(keep, names, groups), **options)
+    keep = _all_but(k, budgets(c, options["tolerance"]))
+    share = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    full = fit_isoflop(c, s, y, weights=share, runs=names, groups=groups, **options)
+    law = fit_isoflop(
+        c[keep], s[keep], y[keep], weights=share[keep], **_labels(keep, names, groups), **options
+    )
     rows = []
     for left_out in full.budgets[-k:]:
         if left_out.at_edge:
@@ -164,9 +192,8 @@ def leave_out_budgets(
     return rows
 
 
-def _all_but(k: int, compute: Array, tolerance: float = SAME_BUDGET) -> NDArray[np.bool_]:
-    """Return the mask of runs outside the k largest budgets."""
-    index = budgets(compute, tolerance)
+def _all_but(k: int, index: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return the mask of runs outside the k largest budgets, from the budget of each run."""
     if not 0 < k <= index.max():
         raise BadInput(
             f"cannot leave out {k} of {index.max() + 1} budgets: give 1 to {index.max()}"

@@ -113,7 +113,9 @@ def fit_isoflop(
         cells.append(cell)
         members.append(tuple(n for n, kept in zip(names, inside) if kept))
     if len(cells) < 2 and notes:
-        raise BadInput(f"{len(cells)} budgets remain, and a power law needs 2: {'; '.join(notes)}")
+        raise BadInput(
+            f"{len(cells)} budgets remain, and a power law needs 2: {'; '.join(notes[:3])}"
+        )
     compute = np.array(centres)
     find = MINIMA[minimum]
     solved = [_solve(cell, minimum, width) for cell in cells]

@@ -10,8 +10,7 @@ from ligr_jax.scaling.fit.bootstrap import (
     CONFIDENCE,
     Array,
     best_of_budgets,
-    budgets,
-    frontier_tolerance,
+    frontier_budgets,
     resample_levels,
 )
 from ligr_jax.scaling.fit.checks import (
@@ -83,7 +82,7 @@ def fit_line(
         return np.stack([mean_y - slope * mean_z, slope], -1)
 
     (trust,) = checked(names, y, weights=np.ones(len(y)) if weights is None else weights)[1:]
-    budget = budgets(c, frontier_tolerance(c, frontier, tolerance))
+    budget = frontier_budgets(c, frontier, tolerance)
     counts, units, notes = resample_levels([(budget, 2)], groups, 2, resamples, seed)
     chosen = np.ones(len(y))
     if frontier:

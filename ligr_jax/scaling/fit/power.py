@@ -17,8 +17,7 @@ from ligr_jax.scaling.fit.bootstrap import (
     CONFIDENCE,
     Array,
     best_of_budgets,
-    budgets,
-    frontier_tolerance,
+    frontier_budgets,
     resample_levels,
 )
 from ligr_jax.scaling.fit.checks import (
@@ -89,7 +88,7 @@ def fit_power(
     refuse_no_logarithm(names, y)
     if floor is not None and not 0 <= floor < y.min():
         raise BadInput(f"floor={floor:g} is outside [0, {y.min():g}), below the best run's metric")
-    budget = budgets(c, frontier_tolerance(c, frontier, tolerance))
+    budget = frontier_budgets(c, frontier, tolerance)
     weights = np.ones(len(c))
     if frontier:
         weights = best_of_budgets(budget, y, weights[None])[0]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ligr_jax.scaling.fit import budgets
+from ligr_jax.scaling.fit.bootstrap import scale_levels
 
 Array = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Frontier:
         order = np.argsort(log_compute)
         self._member = member[:, order]  # [runs, shapes]: 1 if the run has the shape
         self._x = log_compute[order]  # [shapes]
-        self._level = budgets(np.exp(self._x))  # [shapes]: index of the budget
+        self._level = scale_levels(np.exp(self._x))  # [shapes]: index of the budget
         self.best = np.flatnonzero(self._on_frontier(np.ones((1, len(loss))))[0])
         self.runs = np.concatenate([np.flatnonzero(self._member[:, s]) for s in self.best])
 

@@ -85,6 +85,11 @@ def make_plan(table: pl.DataFrame, request: PlanRequest) -> Plan:
     decades = _reach(rule, request)
     law = _law(runs, rule, request)
     value, low, high = (float(v) for v in law.predict(request.flops, run_noise=True))
+    if decades > REACH:
+        notes.append(
+            f"the plan is unreliable: it extrapolates by {decades:.1f} decades, and its intervals "
+            "hold only if the laws do"
+        )
     raw = rule.at(request.flops)
     shape = usable(raw, rule.varied)
 
@@ -137,16 +142,16 @@ def _sound(table: RunTable, request: PlanRequest) -> tuple[RunTable, list[str]]:
             notes.append(f"left out ({why}): {', '.join(names[mask])}")
     for why, runs in runs_without_metric(table.where(no_metric), request.metric).items():
         notes.append(f"left out (no {request.metric}, {why}): {', '.join(runs)}")
-    table = table.where(~(leaks | rivals | no_metric))
+    compute = table.numbers(request.axis)
+    no_compute = ~(np.isfinite(compute) & (compute > 0)) & ~(leaks | rivals | no_metric)
+    if no_compute.any():
+        without = ", ".join(
+            f"{name} ({c:g})" for name, c in zip(names[no_compute], compute[no_compute])
+        )
+        notes.append(f"left out ({request.axis} is not a positive number): {without}")
+    table = table.where(~(leaks | rivals | no_metric | no_compute))
     if not len(table):
         raise BadInput(f"no usable runs; {'; '.join(notes)}")
-    compute = table.numbers(request.axis)
-    for name, c in zip(table.names, compute):
-        if not np.isfinite(c) or c <= 0:
-            raise BadInput(
-                f"run {name}: {request.axis} is {c:g}, not a positive number; leave the run out or "
-                "choose another --axis"
-            )
     return table, notes
 
 

@@ -21,7 +21,9 @@ from scipy import stats
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.columns import config_column
 from ligr_jax.runs.run_table import RunTable
-from ligr_jax.scaling.fit import CONFIDENCE, IsoFlop, budgets, fit_isoflop
+from ligr_jax.scaling.fit import CONFIDENCE, IsoFlop, fit_isoflop
+from ligr_jax.scaling.fit.bootstrap import scale_levels
+from ligr_jax.scaling.fit.intervals import band
 from ligr_jax.scaling.plan.frontier import Array, Frontier
 
 Interval = tuple[float, float, float]  # value, low, high; low and high are NaN if unknown
@@ -119,7 +121,7 @@ def growth_rule(
     """
     compute = table.numbers(axis)
     loss = table.numbers(metric) * (1 if lower_is_better else -1)
-    budget = budgets(compute)
+    budget = scale_levels(compute)
     if budget.max() == 0:
         raise BadInput(
             f"all {len(table)} runs have one compute budget ({compute[0]:.3g} on {axis}): growth "
@@ -222,7 +224,7 @@ def _ladder(value: Array, draws: Array, points: int, runs: tuple[str, ...]) -> D
         if not freedom or not len(draws):
             return float(np.exp(middle)), np.nan, np.nan
         widened = middle + widening * (draws @ basis - middle)
-        low, high = np.exp(np.quantile(widened, [1 - tail, tail]))
+        low, high = np.exp(band(np.array(middle), widened, CONFIDENCE))
         return float(np.exp(middle)), float(low), float(high)
 
     return DimensionRule(how="ladder", exponent=float(value[1]), runs=runs, at=at)

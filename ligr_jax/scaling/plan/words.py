@@ -39,11 +39,13 @@ def text(plan: Plan) -> str:
         rows += _training_rows(plan, plan.trained)
     rows.append((request.metric, f"{plan.predicted[0]:.4f}", _span(plan.predicted, law)))
     width = [max(len(row[i]) for row in rows) for i in (0, 1)]
-    reach = (
-        f"{plan.decades:.1f} decades beyond the largest run"
-        if plan.decades > 0
-        else f"within the runs, {-plan.decades:.1f} decades below the largest"
-    )
+    reach = "as the largest run"
+    if abs(plan.decades) >= 0.05:
+        reach = (
+            f"{plan.decades:.1f} decades beyond the largest run"
+            if plan.decades > 0
+            else f"within the runs, {-plan.decades:.1f} decades below the largest"
+        )
     lines = [
         f"{request.flops:.3g} on {request.axis}, {reach}",
         *("  " + "  ".join((a.ljust(width[0]), b.ljust(width[1]), c)).rstrip() for a, b, c in rows),
@@ -157,7 +159,7 @@ def _how(growth: DimensionRule, span: Interval) -> str:
 
 def _span(span: Interval, law: Law) -> str:
     if not math.isfinite(span[1]):
-        return f"{law.form} law; too few runs for an interval"
+        return f"{law.form} law; these runs give no interval"
     return (
         f"{law.confidence:.0%} prediction interval of a run: {span[1]:.4f} to {span[2]:.4f} "
         f"({law.form} law of the frontier)"
