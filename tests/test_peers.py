@@ -1,9 +1,12 @@
 """Races against other libraries: both sides get the same work, and the scripts still run."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,25 +31,43 @@ def test_both_sides_mask_equally(kind: str, members: int, monkeypatch: pytest.Mo
     assert cases.allowed_pairs(case) == allowed_pairs(mask) == cases.dense(case).sum()
 
 
-@pytest.mark.parametrize(
-    ("script", "arguments"),
-    [
-        ("attention.py", [*TINY, "--dtypes", "float32"]),
-        ("attention_gpu.py", ["--smoke", "--parts", "step"]),
-    ],
-)
-def test_races_run(script: str, arguments: list[str], tmp_path: Path) -> None:
-    out, record = tmp_path / "out.json", tmp_path / "record.json"
+def run(script: str, arguments: list[str], folder: Path) -> tuple[dict[str, Any], set[str]]:
+    """Run a race without PyTorch; return its report, and the names of the recorded tables."""
+    out, record = folder / "out.json", folder / "record.json"
     command = [sys.executable, str(EXPERIMENTS / script), "--rounds", "1", "--out", str(out)]
     command += ["--record", str(record), *arguments]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
-    report = json.loads(out.read_text())
-    seconds = [x["seconds"] for part in ("cases", "step") for x in report.get(part, [])]
-    assert seconds
-    assert all(seconds)
-    # The tables of the races against PyTorch need another environment.
-    expected = {"attention.py": {"temporaries"}, "attention_gpu.py": {"step"}}
-    assert recorded_columns(record).keys() == expected[script]
+    return json.loads(out.read_text()), set(recorded_columns(record))
+
+
+def test_the_race_of_attention_runs(tmp_path: Path) -> None:
+    report, tables = run("attention.py", [*TINY, "--dtypes", "float32"], tmp_path)
+    assert report["cases"]
+    assert all(case["seconds"] for case in report["cases"])
+    assert tables == {"temporaries"}  # those of the race need PyTorch
+
+
+def test_the_measurements_of_an_accelerator_run_on_a_cpu(tmp_path: Path) -> None:
+    report, tables = run("accelerator.py", ["--smoke"], tmp_path)
+    assert tables == {"check", "tilings", "attention", "step", "tables"}
+    assert {case["form"] for case in report["check"]} == {"auto", "blocked"}
+    (step,) = report["step"]
+    assert step["flops"] > 0
+    assert step["failed"] == {}
+    stored = json.loads((tmp_path / "tilings.json").read_text())
+    assert stored == {"cpu": {case["name"]: case["sizes"] for case in report["tune"]}}
+
+
+def test_a_part_of_the_measurements_leaves_out_what_it_has_no_time_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    from peers.accelerator.parts import SMOKE, Run
+
+    over = Run(SMOKE, torch=None, rounds=1, env={}, until=time.monotonic() - 1)
+    assert list(over.in_time("abc")) == ["a"]
+    assert "out of time: 2 cases left out" in capsys.readouterr().out
+    assert list(dataclasses.replace(over, until=time.monotonic() + 60).in_time("abc")) == [*"abc"]
 
 
 def recorded_columns(path: Path) -> dict[str, list[str]]:

@@ -5,6 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+Arrays = dict[str, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Case:
@@ -45,6 +47,20 @@ def rows(case: Case) -> tuple[np.ndarray, np.ndarray]:
     member = np.repeat(np.arange(1, case.members + 1, dtype=np.int32), length)
     session = [_sessions(rng, length, mean) for _ in range(case.batch * case.members)]
     return np.tile(member, (case.batch, 1)), np.stack(session).reshape(case.batch, -1)
+
+
+def impressions(case: Case, actions: int, tables: tuple[str, ...], table_rows: int) -> Arrays:
+    """Return the arrays of a batch for a whole model: ids of every table, labels, and weights."""
+    rng = np.random.default_rng(0)
+    member, session = rows(case)
+    shape = member.shape
+    return {
+        "member": member,
+        "session": session,
+        **{f"ids/{name}": rng.integers(1, table_rows, shape, dtype=np.int32) for name in tables},
+        "labels": rng.integers(0, 2, (*shape, actions), dtype=np.int8),
+        "weight": np.ones(shape, np.float32),
+    }
 
 
 def _sessions(rng: np.random.Generator, length: int, mean: float) -> np.ndarray:

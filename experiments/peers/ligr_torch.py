@@ -1,4 +1,4 @@
-"""LiGR in PyTorch in its usual form: SDPA with a boolean mask, which is built once per batch.
+"""LiGR in PyTorch: SDPA with boolean masks, built once per batch, or FlexAttention.
 
 The same equations, parameters and names as `ligr_jax.nn`, for features with tables, softmax
 attention, sigmoid gates, GELU, learned positions and no dropout: `load` takes its parameters.
@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+Masks = tuple[Any, Any]  # of history and set-wise attention: boolean tensors, or block masks
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
+    def forward(self, x: Tensor, allowed: Any) -> Tensor:
         b, t, d = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        if isinstance(allowed, BlockMask):
+            out = flex_attention(q, k, v, block_mask=allowed)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
         return self.out(out.transpose(1, 2).reshape(b, t, d))
 
 
@@ -77,7 +83,7 @@ class Block(nn.Module):
         self.attention = Attention(shape.width, shape.heads)
         self.ffn = FeedForward(shape.width, shape.ffn_width)
 
-    def forward(self, h: Tensor, allowed: Tensor) -> Tensor:
+    def forward(self, h: Tensor, allowed: Any) -> Tensor:
         h = self.gated_attention(h, lambda x: self.attention(x, allowed))
         return self.gated_ffn(h, self.ffn)
 
@@ -115,26 +121,25 @@ class LiGR(nn.Module):
     def loss(self, features: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         member, session, labels = batch["member"], batch["session"], batch["labels"]
         weight = batch["weight"]
-        logits = self(features, member, session, labels)
+        masks = batch.get("masks") or dense_masks(member, session)
+        logits = self(features, session, labels, masks)
         bce = cross_entropy(logits, labels, weight)
         return bce + self.shape.rank_weight * rank_loss(logits, member, session, labels, weight)
 
-    def forward(self, features: Tensor, member: Tensor, session: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, features: Tensor, session: Tensor, labels: Tensor, masks: Masks) -> Tensor:
         """Return logits [B, N, A]."""
         unknown, nothing = labels < 0, (labels == 0).all(-1, keepdim=True)
         kinds = torch.cat([labels > 0, unknown, nothing], -1).to(features.dtype)
         h = torch.stack([self.items(features), self.actions(kinds)], 2)
         h = h + self.positions[session.clamp(max=self.shape.max_sessions - 1)][:, :, None]
         h = h.flatten(1, 2)
-        allowed = history_mask(member, session)
         for block in self.history:
-            h = block(h, allowed)
+            h = block(h, masks[0])
         h = h[:, 0::2]
         logits = self.heads(h)
         if self.shape.set_depth:
-            allowed = same(member, session)[:, None]
             for block in self.setwise:
-                h = block(h, allowed)
+                h = block(h, masks[1])
             logits = logits + self.setwise_heads(h)
         return logits
 
@@ -152,6 +157,27 @@ class LiGR(nn.Module):
                 turned = tensor.T if path.endswith("kernel") else tensor
                 state[name.replace(".layers.", f".{i}.")] = turned.contiguous()
         self.load_state_dict(state)
+
+
+def dense_masks(member: Tensor, session: Tensor) -> Masks:
+    return history_mask(member, session), same(member, session)[:, None]
+
+
+def block_masks(member: Tensor, session: Tensor) -> Masks:
+    """Return FlexAttention's masks of the same pairs."""
+
+    def history(b: Any, h: Any, t: Any, j: Any) -> Tensor:
+        q, k = t // 2, j // 2
+        earlier = (member[b, q] == member[b, k]) & (session[b, k] < session[b, q])
+        return earlier | (j == t) | (j == t - t % 2)
+
+    def in_session(b: Any, h: Any, t: Any, j: Any) -> Tensor:
+        return (member[b, t] == member[b, j]) & (session[b, t] == session[b, j])
+
+    b, n = member.shape
+    device = member.device.type
+    of_history = create_block_mask(history, b, None, 2 * n, 2 * n, device)
+    return of_history, create_block_mask(in_session, b, None, n, n, device)
 
 
 def same(*numbers: Tensor) -> Tensor:
@@ -188,9 +214,9 @@ def rank_loss(
     z, positive = logits.reshape(-1, a), known & (labels > 0).view(-1, a)
 
     def total(x: Tensor) -> Tensor:
-        return torch.zeros(b * n, a, dtype=x.dtype).scatter_add(0, segment, x)
+        return torch.zeros(b * n, a, dtype=x.dtype, device=x.device).scatter_add(0, segment, x)
 
-    lowest = torch.full((b * n, a), -torch.inf)
+    lowest = torch.full((b * n, a), -torch.inf, dtype=z.dtype, device=z.device)
     masked = torch.where(known, z.detach(), -torch.inf)
     top = lowest.scatter_reduce(0, segment, masked, "amax").gather(0, segment)
     shifted = torch.where(known, z - torch.where(torch.isfinite(top), top, 0.0), 0.0)

@@ -29,7 +29,7 @@ from ligr_jax.tables.table import embed
 from peers.attention_jax import hello
 from peers.cases import Case
 from peers.lookups import WIDTH, gradient, lookups
-from peers.step_gpu import steps
+from peers.step_device import steps
 from peers.workers import serve
 
 RATE = 0.01
@@ -56,10 +56,13 @@ def main() -> None:
         placed = MeshConfig(**mesh | {"placement": (mesh["placement"],)})
         calls["step"] = steps(Case(**case), layers, rows, placed)[0]
 
-    def sample(kind: str) -> float:
+    def sample(kind: str, steps: int = 1) -> float:
+        """Return the seconds of one of several consecutive steps."""
         began = time.perf_counter()
-        jax.block_until_ready(calls[kind]())
-        return time.perf_counter() - began
+        for _ in range(steps):
+            result = calls[kind]()
+        jax.block_until_ready(result)
+        return (time.perf_counter() - began) / steps
 
     serve(hello=hello, prepare=prepare, prepare_step=prepare_step, sample=sample)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peers.attention_torch import hello
+from peers.attention_torch import DEVICE, hello
 from peers.lookups import WIDTH, gradient, lookups
 from peers.workers import serve
 
@@ -19,7 +19,7 @@ class RowwiseAdagrad:
     """AdaGrad with the mean square of a row's gradient, on PyTorch's sparse gradients."""
 
     def __init__(self, weight: torch.nn.Parameter) -> None:
-        self.weight, self.total = weight, torch.zeros(weight.shape[0])
+        self.weight, self.total = weight, torch.zeros(weight.shape[0], device=weight.device)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -48,10 +48,14 @@ def main() -> None:
         calls.pop(kind, None)
         calls[kind] = steps(lookups(law, rows, count), rows, gradient(count), kind)
 
-    def sample(kind: str) -> float:
+    def sample(kind: str, steps: int = 1) -> float:
+        """Return the seconds of one of several consecutive steps."""
         began = time.perf_counter()
-        calls[kind]()
-        return time.perf_counter() - began
+        for _ in range(steps):
+            calls[kind]()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - began) / steps
 
     serve(hello=hello, prepare=prepare, sample=sample)
 
@@ -60,10 +64,11 @@ def steps(
     batches: list[np.ndarray], rows: int, upstream: np.ndarray, kind: str
 ) -> Callable[[], Any]:
     table = torch.nn.Embedding.from_pretrained(
-        torch.full((rows, WIDTH), 0.1), freeze=False, sparse=True
+        torch.full((rows, WIDTH), 0.1, device=DEVICE), freeze=False, sparse=True
     )
     optimizer = OPTIMIZERS[kind](table.weight)
-    turn, g = itertools.cycle(map(torch.from_numpy, batches)), torch.from_numpy(upstream)
+    turn = itertools.cycle([torch.from_numpy(ids).to(DEVICE) for ids in batches])
+    g = torch.from_numpy(upstream).to(DEVICE)
 
     def call() -> None:
         table(next(turn)).backward(g)
