@@ -8,7 +8,7 @@ which is the row of a run in a table, names of compute and throughput have no pr
 
 _PREFIX = "config/"
 _GROUPS = {
-    "throughput/": ("mfu", "tokens_per_s", "input_wait", "packing"),
+    "throughput/": ("mfu", "tokens_per_s", "input_wait", "input_wait_seconds", "packing"),
     "compute/": (
         "flops_model", "flops_paper", "flops_6nd", "flops_xla", "tokens", "impressions", "targets",
         "seconds", "start_seconds", "eval_seconds", "device_seconds",

@@ -7,6 +7,7 @@ ends with the same parameters, bit for bit, as a run that was never interrupted.
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from ligr_jax.train.data import open_verified
 from ligr_jax.train.evaluate import Evaluator
 from ligr_jax.train.incremental import warm_start
 from ligr_jax.train.length import steps_of
+from ligr_jax.train.prefetch import Prefetch
 from ligr_jax.train.preflight import require_trainable
 from ligr_jax.train.program import Program
 from ligr_jax.train.recorder import RunRecorder
@@ -235,9 +237,11 @@ class Trainer:
         config: configuration of the run.
         steps: number of steps of the run.
         stop: the stop request of the process, while the run trains.
+        inputs: batches on their devices, while the run trains.
     """
 
     stop: StopRequest
+    inputs: Prefetch
 
     def __init__(self, config: Config, records: Records, out: Path) -> None:
         """
@@ -271,18 +275,17 @@ class Trainer:
         """Train from the newest checkpoint to the end; return the summary."""
         began = time.perf_counter()
         state = self._start()
-        self.recorder.start_seconds = time.perf_counter() - began
         first_step = int(state.step)
         if first_step:
             _log.info(f"resuming at step {first_step} of {self.steps}")
         recording = self.recorder.open(first_step, state.params, self.mesh.size)
-        with stop_request() as stop, recording:
-            self.stop = stop
-            ready(stop)
-            state = advance(self, state, first_step)
-            summary = self._finish(state)
-        self.batches.close()
-        return summary
+        with Prefetch([self.batches], self._shard) as self.inputs, stop_request() as stop:
+            self.recorder.start_seconds = time.perf_counter() - began
+            with recording:
+                self.stop = stop
+                ready(stop)
+                state = advance(self, state, first_step)
+                return self._finish(state)
 
     def _start(self) -> TrainState:
         """Compile the step; return the restored state, or the initial one."""
@@ -303,10 +306,13 @@ class Trainer:
         device_flops = (self.step_fn.cost_analysis() or {}).get("flops")
         return device_flops * self.mesh.size if device_flops else None
 
+    def _shard(self, batches: Sequence[MappedBatch]) -> MappedBatch:
+        (batch,) = batches
+        return self.program.shard_batch(batch)
+
     def step(self, state: TrainState) -> tuple[TrainState, Any]:
-        began = time.perf_counter()
-        inputs = self.program.shard_batch(next(self.batches))
-        self.recorder.meter.waited(time.perf_counter() - began)
+        inputs, waited = self.inputs.next(in_flight=state)
+        self.recorder.meter.waited(waited)
         new_state, metrics = self.step_fn(state, inputs)
         return new_state, metrics
 
@@ -330,7 +336,7 @@ class Trainer:
         return self.evaluator(state, split, lambda *_: stop_between_batches(self.stop))
 
     def save(self, number: int, state: TrainState) -> None:
-        self.recorder.save(number, state, self.batches.get_state())
+        self.recorder.save(number, state, self.inputs.states[0])
 
     def wait(self) -> None:
         self.recorder.checkpoints.wait()

@@ -95,6 +95,7 @@ class Meter:
             "mfu": flops / seconds / self._peak,
             "packing": impressions / (len(self._steps) * self._positions),
             "input_wait": self._wait / seconds,
+            "input_wait_seconds": self._wait,
         }
         row = {
             **self._losses(),

@@ -198,6 +198,8 @@ class RunRecorder:
             "targets": self.totals.targets,
             "start_seconds": self.start_seconds / self.runs,
             "seconds": self.totals.seconds,
+            "input_wait": self.totals.wait_seconds / max(1e-9, self.totals.seconds),
+            "input_wait_seconds": self.totals.wait_seconds,
             "eval_seconds": eval_seconds / self.runs,
             "together": self.runs,
             "device": jax.devices()[0].device_kind,

@@ -31,6 +31,7 @@ from ligr_jax.train.loop import (
     stop_between_batches,
 )
 from ligr_jax.train.optimizer import ScaleParams
+from ligr_jax.train.prefetch import Prefetch
 from ligr_jax.train.program import Program, key_data
 from ligr_jax.train.recorder import RunRecorder, TrainingDiverged
 from ligr_jax.train.state import TrainState
@@ -68,12 +69,14 @@ class RunBatch:
         config: configuration of the first run, for the values that all runs share.
         steps: number of steps of each run.
         stop: the stop request of the process, while the runs train.
+        inputs: batches on their devices, while the runs train.
         slots: the runs, by index in the stack.
         active: runs that have not diverged, by index in the stack.
         failed: error of each run that has diverged, by directory.
     """
 
     stop: StopRequest
+    inputs: Prefetch
 
     def __init__(
         self, slots: Sequence[RunSlot], program: Program, records: Records, steps: int
@@ -123,10 +126,10 @@ class RunBatch:
         began = time.perf_counter()
         state = self.stack(slot.state for slot in self.slots)
         self.step_fn = self.lower_step(state).compile()
-        for slot in self.slots:
-            slot.recorder.start_seconds = time.perf_counter() - began
-        with stop_request() as stop, contextlib.ExitStack() as opened:
+        prefetch = Prefetch(list(self.batches.values()), self._to_devices)
+        with prefetch as self.inputs, stop_request() as stop, contextlib.ExitStack() as opened:
             for slot in self.slots:
+                slot.recorder.start_seconds = time.perf_counter() - began
                 recording = slot.recorder.open(
                     self.first_step, slot.state.params, self.mesh.size, runs=len(self.slots)
                 )
@@ -137,8 +140,6 @@ class RunBatch:
             with contextlib.suppress(TrainingDiverged):
                 state = advance(self, state, self.first_step)
                 self._finish(state)
-        for batches in self.batches.values():
-            batches.close()
         return self.failed
 
     def lower_step(self, state: TrainState) -> jax.stages.Lowered:
@@ -161,7 +162,7 @@ class RunBatch:
 
         input_spec = REPLICATED if len(self.batches) == 1 else RUNS
         vmapped = self._vmap_over_runs(step, (RUNS, RUNS, input_spec), donate_argnums=1)
-        example = self._to_devices({seed: peek(batches) for seed, batches in self.batches.items()})
+        example = self._to_devices([peek(batches) for batches in self.batches.values()])
         lowered: jax.stages.Lowered = vmapped.lower(self.by_run, state, example)
         return lowered
 
@@ -183,22 +184,21 @@ class RunBatch:
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
         return jax.device_put(stacked, NamedSharding(self.mesh, RUNS))
 
-    def _to_devices(self, batches: Mapping[int, MappedBatch]) -> Any:
+    def _to_devices(self, batches: Sequence[MappedBatch]) -> Any:
         """Return the input of the step: one batch for all runs, or one batch per run.
 
         Args:
-            batches: batches by seed.
+            batches: one batch of each seed, in the order of `self.batches`.
         """
         if len(batches) == 1:
-            (shared,) = batches.values()
-            return jax.device_put(shared, NamedSharding(self.mesh, REPLICATED))
-        return self.stack(batches[slot.config.train.seed] for slot in self.slots)
+            return jax.device_put(batches[0], NamedSharding(self.mesh, REPLICATED))
+        by_seed = dict(zip(self.batches, batches))
+        return self.stack(by_seed[slot.config.train.seed] for slot in self.slots)
 
     def step(self, state: TrainState) -> tuple[TrainState, Any]:
-        began = time.perf_counter()
-        inputs = self._to_devices({seed: next(batches) for seed, batches in self.batches.items()})
+        inputs, waited = self.inputs.next(in_flight=state)
         for slot in self.active.values():
-            slot.recorder.meter.waited(time.perf_counter() - began)
+            slot.recorder.meter.waited(waited)
         new_state, metrics = self.step_fn(self.by_run, state, inputs)
         return new_state, metrics
 
@@ -265,13 +265,13 @@ class RunBatch:
     def save(self, number: int, state: TrainState) -> None:
         """Save each run's state on one device, as a run that trains alone does."""
         host_state = jax.device_get(state)
+        states = dict(zip(self.batches, self.inputs.states))
         one_device = NamedSharding(self.program.mesh, REPLICATED)
         for index, slot in self.active.items():
             # A copy: a view could show memory that the next step overwrites.
             of_run = jax.tree.map(lambda x, k=index: np.array(x[k]), host_state)
             of_run = jax.device_put(of_run, one_device)
-            batches = self.batches[slot.config.train.seed]
-            slot.recorder.save(number, of_run, batches.get_state())
+            slot.recorder.save(number, of_run, states[slot.config.train.seed])
 
     def wait(self) -> None:
         for slot in self.active.values():
