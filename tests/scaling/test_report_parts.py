@@ -1,6 +1,7 @@
 """Parts of a report: architectures, the ladder, dimensions, budgets, predictions."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling.fit import fit_power, preregister
 from ligr_jax.scaling.report.arms import architectures, rungs
 from ligr_jax.scaling.report.budgets import frontier_rows, iso_flop_grid
+from ligr_jax.scaling.report.checks import input_notes
 from ligr_jax.scaling.report.dimensions import gains, lines
 from ligr_jax.scaling.report.forecasts import registered
 from ligr_jax.scaling.report.laws import ladder
@@ -145,3 +147,15 @@ def test_preregistered_prediction_is_scored_after_the_run(tmp_path: Path) -> Non
     (tmp_path / "prediction.json").write_text("[]")
     with pytest.raises(BadInput, match=r"prediction.json: not a registered prediction"):
         registered(read_runs(tmp_path), "validation/ne")
+
+
+def test_runs_that_waited_for_input_are_named(table: RunTable) -> None:
+    wait = np.zeros(len(table))
+    quiet = RunTable(table.frame.with_columns(input_wait=pl.Series(wait + 0.05)))
+    wait[[1, 3]] = 0.2, 0.061
+    slow = RunTable(table.frame.with_columns(input_wait=pl.Series(wait)))
+    found = [input_notes(SimpleNamespace(table=t)) for t in (table, quiet, slow)]  # type: ignore[arg-type]
+    assert found[:2] == [[], []]
+    (note,) = found[2]
+    assert f"2 of {len(table)} runs" in note
+    assert f"{table.names[1]} for 20%" in note

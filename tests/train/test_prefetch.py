@@ -1,4 +1,4 @@
-"""Laws of the prefetch: two batches ahead, states of the batches that were used, errors in order."""
+"""Laws of the prefetch: two batches ahead, states of the batches in use, errors in order."""
 
 import threading
 import time

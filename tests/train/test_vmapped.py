@@ -129,7 +129,7 @@ def assert_same_numbers(run: Path, reference: Path) -> None:
 def assert_same_bits(run: Path, reference: Path) -> None:
     for x, y in zip(*(jax.tree.leaves(state_of(r)) for r in (run, reference)), strict=True):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
-    timed = {"tokens_per_s", "mfu", "input_wait", "seconds", "device_seconds"}
+    timed = {"tokens_per_s", "mfu", "input_wait", "input_wait_seconds", "seconds", "device_seconds"}
     timed = {metric_name(name) for name in timed}
     rows = [
         [{k: v for k, v in row.items() if k not in timed} for row in read_rows(r / "metrics.jsonl")]

@@ -14,6 +14,8 @@ from ligr_jax.scaling.report.forecasts import left_out_words
 from ligr_jax.scaling.report.study import AXES, Study
 from ligr_jax.scaling.report.style import power_of_ten
 
+INPUT_WAIT = 0.05  # share of the training time above which the report warns
+
 
 def checks(study: Study) -> Iterator[Drawn]:
     """Yield every such figure for which the study has runs."""
@@ -21,6 +23,23 @@ def checks(study: Study) -> Iterator[Drawn]:
     yield from _comparisons(study)
     yield from _forecasts(study)
     yield from _time(study)
+
+
+def input_notes(study: Study) -> list[str]:
+    """Return a warning if steps of some runs waited for their batches."""
+    if not study.table.has("input_wait"):
+        return []
+    wait = np.nan_to_num(study.table.numbers("input_wait"))
+    slow = np.flatnonzero(wait > INPUT_WAIT)
+    if not len(slow):
+        return []
+    worst = int(slow[np.argmax(wait[slow])])
+    return [
+        f"{len(slow)} of {len(wait)} runs waited for input for more than {INPUT_WAIT:.0%} of their "
+        f"training time, {study.table.names[worst]} for {wait[worst]:.0%}: their seconds and MFU "
+        "measure the data pipeline, not the devices; raise data.workers, or give the host more "
+        "cores"
+    ]
 
 
 def _noise(study: Study) -> Iterator[Drawn]:

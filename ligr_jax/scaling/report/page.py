@@ -11,6 +11,7 @@ from typing import Any
 from ligr_jax.runs.columns import config_column, config_field
 from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.report import tables
+from ligr_jax.scaling.report.checks import input_notes
 from ligr_jax.scaling.report.drawn import Drawn, action_of, arm_words
 from ligr_jax.scaling.report.html import cell, engineering, names, sentence, table
 from ligr_jax.scaling.report.study import Study
@@ -153,7 +154,7 @@ def _notices(study: Study) -> Iterable[str]:
         f"{arm_words(arm)}: {why}" for arm, why in study.laws[study.axis].reasons.items() if arm
     ]
     warnings = study.law.warnings if study.law else ()
-    notes = dict.fromkeys((*warnings, *reasons, *study.notes))
+    notes = dict.fromkeys((*warnings, *reasons, *input_notes(study), *study.notes))
     if notes:
         items = "".join(f"<li>{sentence(note)}</li>" for note in notes)
         few = " open" if len(notes) < 4 else ""
