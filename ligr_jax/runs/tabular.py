@@ -34,6 +34,7 @@ FINISHED = ("finished", "completed", "complete", "success", "succeeded", "done")
 STOPPED = ("crashed", "failed", "killed", "preempted", "aborted", "error")
 GOING = ("running", "pending", "scheduled", "queued", "preempting")
 _CHART = re.compile(r"(.+) - (.+)")  # W&B writes `run - metric`
+_PROGRESS = re.compile(r"(^|[_ ])(step|epoch|time)\b", re.IGNORECASE)  # first column of a chart
 _NOT_FINITE = re.compile(rb'("\s*:\s*)(?:NaN|-?Infinity)(?=\s*[,}])')
 _RANGE = ("__MIN", "__MAX")  # of the steps that a chart draws as one point
 
@@ -106,7 +107,11 @@ def _read_rows(path: Path) -> tuple[pl.DataFrame, str]:
     except OSError as e:
         raise BadInput(f"{path}: not readable ({e})") from e
     file = DataFile(path, str(path), reading=TextOptions(encoding=encoding, has_flags=False))
-    delimiter = "" if file.parquet else read_header(path, file.reading)[1]
+    if file.parquet:
+        return read_whole(file).frame, ""
+    names, delimiter = read_header(path, file.reading)
+    if names[0].startswith("sep="):  # of Excel
+        raise BadInput(f"{path}: line 1 is {names[0]!r}, not column names; remove the line")
     return read_whole(file).frame, delimiter
 
 
@@ -155,8 +160,10 @@ def _is_chart(columns: list[str]) -> str:
     first, *rest = columns
     lines = [c for c in rest if not c.endswith(_RANGE)]
     ranges = {c for c in rest if c.endswith(_RANGE)}
-    is_chart = bool(lines) and ranges == {f"{c}{end}" for c in lines for end in _RANGE}
-    return first if is_chart and all(_CHART.fullmatch(c) for c in lines) else ""
+    complete = ranges == {f"{c}{end}" for c in lines for end in _RANGE}
+    plain = not ranges and _PROGRESS.search(first)
+    is_chart = bool(lines) and (complete or plain) and all(_CHART.fullmatch(c) for c in lines)
+    return first if is_chart else ""
 
 
 def _long(frame: pl.DataFrame, step: str) -> pl.DataFrame:
