@@ -92,6 +92,12 @@ def add_forms(parser: argparse.ArgumentParser) -> None:
         help="isoflop: weigh each minimum by its inverse variance",
     )
     parser.add_argument(
+        "--noise",
+        type=positive_float,
+        metavar="SD",
+        help="isoflop: standard deviation of the metric between seeds, if it is known",
+    )
+    parser.add_argument(
         "--confidence", type=positive_float, default=0.9, help="of the intervals (%(default)s)"
     )
     parser.add_argument("--seed", type=count, default=0, help="of the bootstrap (%(default)s)")
@@ -111,6 +117,7 @@ def refuse_unused(form: str, args: argparse.Namespace) -> None:
         ("--window", args.window, None, ("isoflop",)),
         ("--weight", args.weight, None, ("isoflop", "line", "loglog")),
         ("--weighted", args.weighted, False, ("isoflop",)),
+        ("--noise", args.noise, None, ("isoflop",)),
     ):
         if value != default and form not in forms:
             given = option if value is True else f"{option} {value}"
@@ -182,7 +189,8 @@ def options_of(form: str, lower: bool, table: RunTable, args: argparse.Namespace
     if args.budget_tolerance is not None:
         options["tolerance"] = args.budget_tolerance
     if form == "isoflop":
-        options |= {"minimum": args.minimum, "width": args.window, "weighted": args.weighted}
+        options |= {"minimum": args.minimum, "width": args.window}
+        options |= {"weighted": args.weighted, "noise": args.noise}
     return options
 
 

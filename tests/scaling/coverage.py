@@ -1,7 +1,7 @@
 """How often nominal 90 % intervals contain the truth, by simulation of every form.
 
-`python -m tests.scaling.coverage [TRIALS] [FORM ...]` prints the coverage that docstrings quote, for
-every form and kind of study of `KINDS`. A trial is one simulated study, with its own seed.
+`python -m tests.scaling.coverage [TRIALS] [FORM ...]` prints the coverage that docstrings quote,
+for every form and kind of study of `KINDS`. A trial is one simulated study, with its own seed.
 """
 
 import sys

@@ -257,8 +257,10 @@ def test_forms_of_n_and_d_predict_the_left_out_run(table, capsys, form):
 
 def test_isoflop_takes_a_minimum_a_tolerance_and_weights(table, capsys, tmp_path):
     words = [table, "--form", "isoflop", *COMMON, "--minimum", "window", "--weighted"]
-    found, _ = fitted(capsys, *words, "--budget-tolerance", "0.05", "--weight", "N")
+    found, _ = fitted(capsys, *words, "--budget-tolerance", "0.05", "--noise", "1e-3")
     assert len(found["budgets"]) == 4
+    heavy, _ = fitted(capsys, *words, "--weight", "N")
+    assert heavy["params"] != found["params"]
     assert found["params"]["exponent"] == pytest.approx(0.51, abs=0.05)
     assert main(["fit", table, *COMMON, "--minimum", "akima"]) == 1
     assert "--minimum akima applies to --form isoflop only" in capsys.readouterr().err

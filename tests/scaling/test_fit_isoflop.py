@@ -96,7 +96,13 @@ def test_degenerate_input_is_refused_with_the_reason(data, message):
         fit_isoflop(*data)
 
 
-def test_three_sizes_per_budget_give_no_intervals():
+def test_three_sizes_per_budget_give_no_intervals_unless_the_noise_is_known():
+    known = fit_isoflop(*grid(sizes=3), noise=1e-3, resamples=200)
+    low, high = known.intervals["exponent"]
+    assert low < EXPONENT < high
+    assert high - low < 0.1
+    with pytest.raises(BadInput, match="noise=-1: give the positive standard deviation"):
+        fit_isoflop(*grid(), noise=-1.0)
     law = fit_isoflop(*grid(sizes=3), resamples=50)
     assert law.intervals == {}
     assert np.isnan(law.predict(1e22)[1])
@@ -178,7 +184,7 @@ def test_weights_of_runs_and_of_minima():
 
 
 def test_exponent_of_a_real_looking_study_is_within_a_hundredth():
-    """Six budgets, 13 sizes with jitter and noise of .2 %, as of Porian et al. 2024."""
+    """Six budgets, 13 sizes, compute that jitters by 2 %, and noise of .05 %."""
     budgets_of = np.geomspace(1.6e16, 1e19, 6)
     for seed in range(3):
         rng = np.random.default_rng(seed)

@@ -22,8 +22,9 @@ from ligr_jax.scaling.fit.bootstrap import (
 )
 from ligr_jax.scaling.fit.checks import checked, names_of, refuse_constant, refuse_few
 from ligr_jax.scaling.fit.intervals import band, estimates
+from ligr_jax.scaling.fit.isoflop_draws import fit_parabola, parabola_residuals, resample_optima
 from ligr_jax.scaling.fit.isoflop_law import Budget, IsoFlop
-from ligr_jax.scaling.fit.minima import MINIMA, Cells, akima, cells_of, local_parabola
+from ligr_jax.scaling.fit.minima import MINIMA, Cells, akima, cells_of
 
 SIZES = {"parabola": 3, "window": 5, "akima": 5}  # fewest sizes of a budget
 
@@ -39,6 +40,7 @@ def fit_isoflop(
     tolerance: float | None = None,
     weights: ArrayLike | None = None,
     weighted: bool = False,
+    noise: float | None = None,
     runs: Sequence[str] = (),
     groups: Sequence[Any] | None = None,
     resamples: int = 1000,
@@ -67,6 +69,11 @@ def fit_isoflop(
             runs' compute (see `budget_tolerance`).
         weights: weight of each run in its budget's curve, (n,); None: equal.
         weighted: weigh each minimum in the power law by its inverse variance over the resamples.
+        noise: standard deviation of the metric between seeds, if it is known (see `noise_floor`).
+            Then the resamples have this noise instead of the residuals', a minimum is the median of
+            its resamples, and a budget that loses its minimum in half of them is left out, as in
+            Porian et al. 2024; the standard error of a weight is at least a third of the distance
+            between sizes. This reduces the noise that akima follows.
         runs: names of the runs.
         groups: a label per run; runs of a budget with equal labels (seeds) are averaged and
             resampled together.
@@ -84,6 +91,8 @@ def fit_isoflop(
     names = names_of(runs, budget)
     y, c, s = checked(names, metric, budget=budget, size=size)
     refuse_negative(resamples)
+    if noise is not None and not 0 < noise < np.inf:
+        raise BadInput(f"noise={noise:g}: give the positive standard deviation of a run's metric")
     refuse_few(len(y), 3)
     refuse_constant(y)
 
@@ -118,8 +127,12 @@ def fit_isoflop(
         )
     compute = np.array(centres)
     find = MINIMA[minimum]
-    solved = [_solve(cell, minimum, width) for cell in cells]
+    curves = [fit_parabola(cell, minimum, width) for cell in cells]
     optima = np.array([float(find(cell, cell.metric, width)) for cell in cells])
+    optima_draws = resample_optima(cells, curves, minimum, width, noise, resamples, seed)
+    kept = np.isfinite(optima_draws).mean(axis=0) if resamples else np.ones(len(cells))
+    if noise is not None and resamples:
+        optima = np.where((kept < 0.5) | np.isnan(optima), np.nan, _median(optima_draws))
     inner = np.isfinite(optima)
     if inner.sum() < 2:
         raise BadInput(
@@ -129,8 +142,9 @@ def fit_isoflop(
 
     # Residual bootstrap of the minima. With three sizes per budget every parabola interpolates its
     # points and the residuals, which are zero, carry no information on the noise.
-    freedom = sum(len(cell.z) for cell in cells) - 3 * len(cells)
-    optima_draws = _resample_optima(cells, solved, minimum, width, resamples, seed)
+    freedom: int | None = sum(len(cell.z) for cell in cells) - 3 * len(cells)
+    if noise is not None:
+        freedom = None  # the noise is not an estimate
     interpolated = np.array([float(akima(cell, cell.metric, None)) for cell in cells])
     if freedom == 0 and resamples:
         optima_draws = optima_draws[:0]
@@ -158,6 +172,9 @@ def fit_isoflop(
                 "weighted minima need resamples, which give the variance of each minimum"
             )
         trust = 1.0 / np.nanvar(usable, axis=0)
+        if noise is not None:
+            spacing = np.array([np.ptp(cell.z) / (len(cell.z) - 1) for cell in cells])[inner]
+            trust = kept[inner] ** 2 * np.minimum(trust, (3.0 / spacing) ** 2)
     theta = _line(x[inner], optima[None, inner], trust)[0]
     draws = _line(x[inner], usable, trust)
 
@@ -165,7 +182,7 @@ def fit_isoflop(
         return {"exponent": t[..., 1], "coefficient": 10 ** t[..., 0]}
 
     params, spans, without = estimates(named, theta, draws, confidence, freedom)
-    residuals = [_residuals(cell, *pair) for cell, pair in zip(cells, solved)]
+    residuals = [parabola_residuals(cell, curve) for cell, curve in zip(cells, curves)]
     return IsoFlop(
         params=params,
         intervals=spans,
@@ -177,7 +194,7 @@ def fit_isoflop(
             _budget(
                 compute=compute[k],
                 cells=cells[k],
-                c=solved[k][0],
+                c=curves[k][0],
                 sign=sign,
                 draws=optima_draws[:, k],
                 confidence=confidence,
@@ -195,47 +212,10 @@ def fit_isoflop(
     )
 
 
-def _solve(cell: Cells, minimum: str, width: float | None) -> tuple[Array, Array]:
-    """Return the parabola of a budget and the leverage of its cells, 0 outside its window."""
-    return (
-        cell.solve(cell.metric)
-        if minimum == "parabola"
-        else local_parabola(cell, cell.metric, width)
-    )
-
-
-def _residuals(cell: Cells, c: Array, leverage: Array) -> Array:
-    """Return the weighted residuals of the cells that the parabola describes."""
-    inside = leverage > 0
-    return (np.sqrt(cell.weight) * (cell.metric - cell.value(c)))[inside]
-
-
-def _resample_optima(
-    cells: Sequence[Cells],
-    solved: Sequence[tuple[Array, Array]],
-    minimum: str,
-    width: float | None,
-    resamples: int,
-    seed: int,
-) -> Array:
-    """Return log10 of the best size per resample and budget (R, budgets); NaN if at the edge.
-
-    Noise is added to the parabola. A local method does not know the curve outside its window, so
-    there noise is added to the points.
-    """
-    pairs = list(zip(cells, solved))
-    scaled_residuals = [
-        _residuals(q, c, leverage) / np.sqrt(np.maximum(1.0 - leverage[leverage > 0], 1e-9))
-        for q, (c, leverage) in pairs
-    ]
-    pool = np.concatenate(scaled_residuals)
-    rng = np.random.default_rng(seed)
-    optima = []
-    for q, (c, _) in pairs:
-        noise = rng.choice(pool, (resamples, len(q.z))) * rng.choice([-1, 1], (resamples, len(q.z)))
-        base = q.value(c) if minimum == "parabola" else q.metric
-        optima.append(MINIMA[minimum](q, base + noise / np.sqrt(q.weight), width))
-    return np.stack(optima, 1)
+def _median(draws: Array) -> Array:
+    """Return the median of the finite draws of each budget, (budgets,); NaN if there are none."""
+    columns = [column[np.isfinite(column)] for column in draws.T]
+    return np.array([np.median(column) if len(column) else np.nan for column in columns])
 
 
 def _missed(
@@ -271,7 +251,7 @@ def _budget(
     sign: float,
     draws: Array,
     confidence: float,
-    freedom: int,
+    freedom: int | None,
     vertex: float,
     interpolated: float,
     runs: tuple[str, ...],

@@ -57,7 +57,7 @@ class IsoFlop:
         warnings: what the data do not determine.
         version: version of the estimators.
         form: "isoflop".
-        freedom: residual degrees of freedom of all parabolas.
+        freedom: residual degrees of freedom of all parabolas; None if the noise is known.
         draws: (R, 2), log10 coefficient and exponent of each resample.
     """
 
@@ -72,7 +72,7 @@ class IsoFlop:
     warnings: tuple[str, ...]
     version: str = VERSION
     form: str = "isoflop"
-    freedom: int = field(repr=False)
+    freedom: int | None = field(repr=False)
     draws: Array = field(repr=False, compare=False)
 
     def predict(self, compute: ArrayLike) -> tuple[Array, Array, Array]:

@@ -85,16 +85,19 @@ def akima(cells: Cells, metric: Array, width: float | None) -> Array:
     mean = np.zeros((len(cells.z), len(z)))  # cells of one size are averaged
     mean[np.arange(len(index)), index] = cells.weight
     flat = metric.reshape(-1, len(index)) @ (mean / mean.sum(0))
-    best = np.full(len(flat), np.nan)
-    for i, values in enumerate(flat):
-        curve = Akima1DInterpolator(z, values)
-        turns = curve.derivative().roots(extrapolate=False)
-        turns = turns[np.isfinite(turns)]
-        if len(turns):
-            least = turns[np.argmin(curve(turns))]
-            if z[0] < least < z[-1] and curve(least) < min(values[0], values[-1]):
-                best[i] = least
-    return best.reshape(metric.shape[:-1])
+    # On each interval the curve is a cubic, which has at most one minimum: c1 + 3 c0 t = root.
+    c0, c1, c2, c3 = np.moveaxis(Akima1DInterpolator(z, flat.T).c, 2, 1)  # (curves, intervals)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        root = np.sqrt(c1 * c1 - 3.0 * c0 * c2)
+        t = np.where(c1 > 0, -c2 / (c1 + root), (root - c1) / (3.0 * c0))
+        valid = (t >= 0) & (t <= np.diff(z)) & (root > 0)
+        value = np.where(valid, ((c0 * t + c1) * t + c2) * t + c3, np.inf)
+    rows = np.arange(len(flat))
+    k = np.argmin(value, axis=1)
+    best = z[k] + t[rows, k]
+    least = value[rows, k]
+    inside = (least < flat[:, [0, -1]].min(axis=1)) & (best > z[0]) & (best < z[-1])
+    return np.where(inside, best, np.nan).reshape(metric.shape[:-1])
 
 
 MINIMA: dict[str, Callable[[Cells, Array, float | None], Array]] = {
