@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.data.schema import BadInput
 
     try:
-        from ligr_jax.scaling import dashboard
+        from ligr_jax.scaling import dashboard, dashboard_upload
     except ModuleNotFoundError as e:
         raise BadInput(f"no module {e.name}: pip install 'ligr-jax[dashboard]'") from e
     from ligr_jax.runs.table import read_runs
@@ -46,16 +46,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     url = server_url()
     if not has_key(url):
-        raise dashboard.ServerError(
+        raise dashboard_upload.ServerError(
             f"there is no key for the W&B server {url}: run `wandb login` or set WANDB_API_KEY, or "
             "write the workspace to a file with --out FILE"
         )
     if not is_reachable(url):
-        raise dashboard.ServerError(
+        raise dashboard_upload.ServerError(
             f"the W&B server {url} does not answer: check WANDB_BASE_URL and the network, or write "
             "the workspace to a file with --out FILE"
         )
     if args.runs:
-        print(f"report: {dashboard.upload_report(args.runs, args.entity, args.project)}")
-    print(f"workspace: {dashboard.save_workspace(workspace)}")
+        print(f"report: {dashboard_upload.upload_report(args.runs, args.entity, args.project)}")
+    print(f"workspace: {dashboard_upload.save_workspace(workspace)}")
     return 0

@@ -6,7 +6,9 @@ which is the row of a run in a table, names of compute and throughput have no pr
 (`ligr fit --axis flops_model`).
 """
 
+LARGEST_INPUT_WAIT = 0.05  # share of the time; above it, `throughput/*` measures the loader
 _PREFIX = "config/"
+ABOUT = "about"  # group of the W&B configuration with facts about a run, e.g. its commit
 _GROUPS = {
     "throughput/": ("mfu", "tokens_per_s", "input_wait", "input_wait_seconds", "packing"),
     "compute/": (

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ligr_jax.config import Config
 from ligr_jax.runs import wandb_client
+from ligr_jax.runs.columns import is_config_column, metric_name
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.rows import read_rows
 from ligr_jax.runs.wandb_env import WandbOptions
@@ -32,6 +33,11 @@ Row = Mapping[str, Any]
 
 class _Summary(NamedTuple):
     values: Row
+
+
+class _Alert(NamedTuple):
+    title: str
+    text: str
 
 
 class _End(NamedTuple):
@@ -57,7 +63,7 @@ class WandbMirror:
         self._summary: Row | None = None
         self._end: _End | None = None
         self._url = ""
-        self._queue: SimpleQueue[Row | _Summary | _End] = SimpleQueue()
+        self._queue: SimpleQueue[Row | _Summary | _Alert | _End] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True, name="wandb mirror")
         self._thread.start()
 
@@ -71,13 +77,22 @@ class WandbMirror:
             self._queue.put(dict(row))
 
     def summarize(self, summary: Row) -> None:
-        """Queue the final numbers, with `device_seconds` added because panels cannot multiply.
+        """Queue the final numbers under the names of W&B, without the configuration.
 
         Args:
-            summary: Numbers by name, with `seconds` and `devices`.
+            summary: Numbers by name.
         """
-        device_seconds = summary["seconds"] * summary["devices"]
-        self._queue.put(_Summary({**summary, "device_seconds": device_seconds}))
+        numbers = {metric_name(k): v for k, v in summary.items() if not is_config_column(k)}
+        self._queue.put(_Summary(numbers))
+
+    def alert(self, title: str, text: str) -> None:
+        """Queue a message to the users of the project.
+
+        Args:
+            title: What happened; W&B sends one message per title and minute.
+            text: Details and remedy.
+        """
+        self._queue.put(_Alert(title, text))
 
     def close(self, status: int) -> None:
         """Wait for the uploads, at most two minutes.
@@ -144,11 +159,13 @@ class WandbMirror:
             session.abandon()
             raise
 
-    def _process(self, session: WandbSession, item: "Row | _Summary | _End") -> None:
+    def _process(self, session: WandbSession, item: "Row | _Summary | _Alert | _End") -> None:
         if isinstance(item, _End):
             self._end = item
         elif isinstance(item, _Summary):
             self._summary = item.values
+        elif isinstance(item, _Alert):
+            session.alert(*item)
         else:
             self._taken += 1
             session.log(self._taken - 1, item)

@@ -24,7 +24,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.compression import plain_name
 from ligr_jax.digests import DamagedFile, read_json
 from ligr_jax.errors import LigrError
-from ligr_jax.runs.columns import config_column, is_config_column
+from ligr_jax.runs.columns import ABOUT, config_column, is_config_column
 from ligr_jax.runs.directory import load_summary, read_error
 from ligr_jax.runs.files import CONFIG, ERROR, METRICS, SUMMARY, SWEEP, RunFiles
 from ligr_jax.runs.rows import DamagedRows, read_rows
@@ -36,7 +36,7 @@ UNSHAPED |= {"implementation", "log_every", "eval_every", "checkpoint_every", "k
 UNSHAPED |= {"checkpoint_minutes"}
 WANDB = "wandb:"  # address of a project of W&B, before ENTITY/PROJECT
 SEPARATOR = ", "  # of the names in `sweeps`
-UNSHAPED_PARTS = (config_column("track."), config_column("mesh."))
+UNSHAPED_PARTS = tuple(map(config_column, ("track.", "mesh.", f"{ABOUT}.")))
 
 
 @dataclass(frozen=True)
@@ -171,10 +171,14 @@ def column(table: pl.DataFrame, name: str) -> NDArray[np.float64]:
 
 def varied(table: pl.DataFrame) -> list[str]:
     """Return the settings that differ between runs, without seeds, names and paths."""
-    config = [c for c in table.columns if is_config_column(c)]
-    leaf = {c: c.rsplit(".", 1)[-1].rsplit("/", 1)[-1] for c in config}
-    shaped = [c for c in config if leaf[c] not in UNSHAPED and not c.startswith(UNSHAPED_PARTS)]
-    return [c for c in shaped if table[c].n_unique() > 1]
+    return [c for c in table.columns if is_shape(c) and table[c].n_unique() > 1]
+
+
+def is_shape(column: str) -> bool:
+    """Return whether a column has a setting that is part of a run's shape."""
+    leaf = column.rsplit(".", 1)[-1].rsplit("/", 1)[-1]
+    is_setting = is_config_column(column) and not column.startswith(UNSHAPED_PARTS)
+    return is_setting and leaf not in UNSHAPED
 
 
 def shapes(table: pl.DataFrame) -> list[str]:

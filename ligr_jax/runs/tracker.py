@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config
 from ligr_jax.errors import file_errors
+from ligr_jax.exit_status import FAILED
 from ligr_jax.parallel.processes import is_first
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.rows import line_of, rescue_rows
@@ -51,6 +52,9 @@ class JsonLines:
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """Do nothing: `summary.json` of the run directory has the summary."""
 
+    def alert(self, title: str, text: str) -> None:
+        """Do nothing: the log has the message."""
+
     def close(self, status: int) -> None:
         """Close the file.
 
@@ -73,6 +77,7 @@ class Tracker:
         """
         self._sinks: list[JsonLines | WandbMirror] = []
         self._kept: list[dict[str, Any]] = []
+        self._failed = False
         if not is_first():
             return
         lines = JsonLines(directory, resume_step)
@@ -112,6 +117,28 @@ class Tracker:
         for sink in self._sinks:
             sink.summarize(nan_to_null(summary))
 
+    def alert(self, title: str, text: str) -> None:
+        """Send a message to the users of the W&B project.
+
+        Args:
+            title: What happened, in a few words.
+            text: Details and remedy.
+        """
+        for sink in self._sinks:
+            sink.alert(title, text)
+
+    def fail(self, error: str, status: str = "failed") -> None:
+        """Send why the run fails, once; it has no other summary.
+
+        Args:
+            error: Message of the error.
+            status: Status of the run: failed or diverged.
+        """
+        if not self._failed:
+            self._failed = True
+            self.summarize({"status": status, "error": error})
+            self.alert(f"Run {status}", error)
+
     def close(self, status: int = 0) -> None:
         """Close the file and finish the W&B run.
 
@@ -119,7 +146,7 @@ class Tracker:
             status: Exit status of the run.
         """
         for sink in self._sinks:
-            sink.close(status)
+            sink.close(FAILED if self._failed else status)
 
 
 @contextlib.contextmanager
@@ -138,6 +165,9 @@ def tracking(directory: Path, config: Config, resume_step: int) -> Iterator[Trac
         status = 0
     except SystemExit as e:
         status = e.code if isinstance(e.code, int) else 1
+        raise
+    except Exception as e:
+        tracker.fail(str(e) or type(e).__name__)
         raise
     finally:
         tracker.close(status)

@@ -14,8 +14,9 @@ from typing import Any
 
 import wandb
 
-from ligr_jax.config import Config, flatten
+from ligr_jax.config import Config
 from ligr_jax.runs.wandb_env import WandbOptions
+from ligr_jax.runs.wandb_identity import identify
 from ligr_jax.runs.wandb_server import has_key, is_reachable, server_url
 
 INIT_S = 15  # seconds for the server to accept a run
@@ -129,15 +130,18 @@ def error_text(error: BaseException) -> str:
 
 
 def _init(mode: Any, run: RunToOpen) -> Any:
+    identity = identify(run.directory, run.config, run.options)
     return wandb.init(
         mode=mode,
         project=run.options.project,
         entity=run.options.entity or None,
-        group=run.options.group or None,
+        group=identity.group,
+        job_type=identity.job_type,
+        tags=identity.tags,
         id=run.run_id,
-        name=run.options.name or run.directory.resolve().name,
+        name=identity.name,
         dir=str(run.directory),
-        config=flatten(run.config),
+        config=identity.config,
         resume="allow",
         settings=wandb.Settings(
             console="off",
@@ -146,7 +150,6 @@ def _init(mode: Any, run: RunToOpen) -> Any:
             init_timeout=INIT_S,
             finish_timeout=FINISH_S,
             finish_timeout_raises=True,
-            x_disable_stats=True,
             reinit="create_new",  # a process may have several runs
         ),
     )

@@ -1,19 +1,28 @@
 """Runs of a W&B project, read through the client's public API."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import wandb
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.runs.columns import config_column
+from ligr_jax.runs.columns import column_of, config_column
 from ligr_jax.runs.wandb_client import error_text
 from ligr_jax.runs.wandb_env import normalize_environment
 from ligr_jax.runs.wandb_server import has_key, is_reachable, server_url
 
 PAGE = 200  # runs per request
 TIMEOUT_S = 60
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield names, with a dot between their levels, and values of a nested configuration."""
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def wandb_rows(project: str, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -54,8 +63,9 @@ def wandb_rows(project: str, filters: Mapping[str, Any]) -> list[dict[str, Any]]
             "run": run.name if counts[run.name] == 1 else f"{run.name} ({run.id})",
             "id": run.id,
             "state": run.state,
-            **{config_column(key): value for key, value in run.config.items()},
+            **{config_column(key): value for key, value in _flat(run.config)},
             **dict(run.summary_metrics),
+            **{column_of(key): value for key, value in dict(run.summary_metrics).items()},
         }
         for run in runs
     ]

@@ -73,6 +73,10 @@ class WandbSession:
         if index >= self._mirrored:
             self._run.log(dict(row))
 
+    def alert(self, title: str, text: str) -> None:
+        """Notify the users of the project, by e-mail or Slack as they have chosen in W&B."""
+        self._run.alert(title=title, text=text, level="ERROR")
+
     def finish(self, summary: Mapping[str, Any] | None, status: int, rows: int) -> None:
         """End the run and wait for its uploads.
 

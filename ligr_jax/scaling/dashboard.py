@@ -1,47 +1,34 @@
-"""A W&B workspace with the report's panels, and the report's fits as a W&B run.
+"""A W&B workspace with the report's panels.
 
-Panels refer to the columns of metrics.jsonl and the keys of summary.json, which have the same names
-in W&B. The workspace can therefore be built from finished runs on disk, without a server.
-
-A server that refuses or does not answer is a `ServerError` after two minutes at most; with the
-client's own settings, a request would be repeated for several minutes.
+Panels refer to the names of rows, summaries and configurations in W&B (`ligr_jax.runs.columns`).
+The workspace can therefore be built from finished runs on disk, without a server. Runs that differ
+only in their seed are one group.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import wandb
+import wandb_workspaces.expr as expr
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
 from ligr_jax.config import unescape
-from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import read_plain_json
-from ligr_jax.errors import LigrError
-from ligr_jax.runs import wandb_client
-from ligr_jax.runs.columns import metric_name
+from ligr_jax.runs.columns import config_field, metric_name
 from ligr_jax.runs.table import Runs, varied
 
 AXES = ("flops_model", "flops_paper", "device_seconds")
 METRICS = ("ne", "auc")
 SLICES = ("cold_items", "cold_members")
-CURVES = (
-    "train/loss", "train/grad_norm", "lr/dense", "lr/tables",
-    *map(metric_name, ("mfu", "tokens_per_s", "input_wait", "packing")),
-)  # fmt: skip
+THROUGHPUT = tuple(map(metric_name, ("mfu", "input_wait", "tokens_per_s", "packing")))
+CURVES = ("train/loss", "train/grad_norm", "lr/dense", "lr/tables", *THROUGHPUT)
+SIZE = metric_name("params_dense")
+TOKENS = metric_name("tokens")
 LAWS = "laws"  # keys of the run that has the fits
+PREDICTIONS = "predictions"
 FIGURES = "figures"
-# How messages begin in the client's log where a part of a report was not sent.
-_UPLOADS = ("filestream", "runfiles", "file transfer", "put http")
-_RETRIES = 2  # of a request that the server answers with 5xx or not at all
-_RETRY_AFTER_S = 1.0
-
-
-class ServerError(LigrError):
-    """W&B's server does not answer, or it refuses the report or the workspace."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +39,9 @@ class Contents:
         split: evaluated split.
         actions: names of actions with metrics.
         slices: "action/slice" of the cold-start slices with metrics.
-        parameters: swept settings, as keys of summary.json such as `config/model.depth`.
+        parameters: swept settings, e.g. `model.depth`.
         figures: names of the report's PNG files.
+        laws: metrics of the report's laws.
     """
 
     split: str = "validation"
@@ -61,19 +49,28 @@ class Contents:
     slices: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
+    laws: tuple[str, ...] = ()
+
+
+def law_metric(architecture: str) -> str:
+    """Return the metric of the law of an architecture; "" is the only one of a study."""
+    return f"law/{architecture or 'ne'}"
 
 
 def contents(runs: Runs, directory: Path) -> Contents:
-    """Return what a sweep's finished runs, and the report's figures in `directory`, can show."""
+    """Return what a sweep's finished runs, and the report in `directory`, can show."""
     names = runs.table.columns
     split = "validation" if "validation/ne" in names else "test"
     parts = [n.split("/") for n in names if n.startswith(f"{split}/") and n.endswith("/auc")]
+    report = directory / "fit.json"
+    numbers = read_plain_json(report, "run `ligr report` again") if report.is_file() else {}
     return Contents(
         split=split,
         actions=tuple(p[1] for p in parts if len(p) == 3),
         slices=tuple("/".join(p[1:3]) for p in parts if len(p) == 4 and p[2] in SLICES),
-        parameters=tuple(varied(runs.table)),
+        parameters=tuple(map(config_field, varied(runs.table))),
         figures=tuple(sorted(p.stem for p in (directory / "figures").glob("*.png"))),
+        laws=tuple(map(law_metric, numbers.get("laws", {}).get(AXES[0], {}))),
     )
 
 
@@ -81,11 +78,13 @@ def workspace(entity: str, project: str, shown: Contents) -> ws.Workspace:
     """Return the workspace, not saved: `.save()` needs a server, `workspace_json` does not."""
     sections = {
         "Quality against compute": _quality(shown),
+        "Evaluations": _evaluations(shown),
         "Actions": _scatters([f"{shown.split}/{a}" for a in shown.actions]),
         "Cold start": _scatters([f"{shown.split}/{s}" for s in shown.slices]),
         "Training": _training(),
+        "Throughput against size": [_scatter(SIZE, name) for name in THROUGHPUT],
         "Sweep": _sweep(shown),
-        "Fits": _fits(shown),
+        "Fits and predictions": _fits(shown),
     }
     return ws.Workspace(
         entity=entity,
@@ -93,6 +92,7 @@ def workspace(entity: str, project: str, shown: Contents) -> ws.Workspace:
         name="LiGR scaling",
         sections=[ws.Section(name=n, panels=p, is_open=True) for n, p in sections.items() if p],
         settings=ws.WorkspaceSettings(x_axis="step"),
+        runset_settings=ws.RunsetSettings(groupby=[expr.Metric("group")]),
     )
 
 
@@ -101,150 +101,83 @@ def workspace_json(space: ws.Workspace) -> str:
     return str(space._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1)) + "\n"
 
 
-def upload_report(directory: Path, entity: str, project: str) -> str:
-    """Log fit.json as a table and figures/*.png as images, in a W&B run of type `report`.
-
-    The run is named after the directory, so another upload updates the same run.
-
-    Args:
-        directory: directory of a report.
-        entity: W&B entity.
-        project: W&B project.
-
-    Returns:
-        The URL of the run.
-
-    Raises:
-        BadInput: `directory` has no report.
-        ServerError: the server does not take the report.
-    """
-    path = directory / "fit.json"
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file; run `ligr report {directory}` first")
-    numbers = read_plain_json(path, "run `ligr report` again")
-    name = f"report-{directory.resolve().name}"
-    columns: list[str | int] = ["law", "form", "runs", "parameter", "value", "low", "high"]
-    table = wandb.Table(columns=columns, data=list(_parameters(numbers)))
-    images = {f"{FIGURES}/{p.stem}": wandb.Image(str(p)) for p in directory.glob("figures/*.png")}
-    settings = wandb.Settings(
-        console="off",
-        silent=True,
-        x_disable_stats=True,
-        init_timeout=wandb_client.INIT_S,
-        finish_timeout=wandb_client.FINISH_S,
-        finish_timeout_raises=True,
-    )
-    with _server_errors("report"):
-        run = wandb.init(
-            entity=entity,
-            project=project,
-            mode="online",
-            job_type="report",
-            id=name,
-            name=name,
-            dir=str(directory),
-            resume="allow",
-            notes="\n".join(numbers.get("lines", [])),
-            settings=settings,
-        )
-        run.log({LAWS: table, **images})
-        url, segment = str(run.url), Path(run.dir).parent
-        run.finish()
-        reason = wandb_client.upload_error(segment, _UPLOADS)
-        if reason:
-            raise RuntimeError(reason)
-    return url
-
-
-def save_workspace(space: ws.Workspace) -> str:
-    """Save the workspace as a new view of its project.
-
-    Returns:
-        The URL of the view.
-
-    Raises:
-        ServerError: the server does not take the workspace.
-    """
-    with _server_errors("workspace"):
-        space.save()
-    return str(space.url)
-
-
-@contextlib.contextmanager
-def _server_errors(what: str) -> Iterator[None]:
-    """Report every error of the client in the block as a `ServerError`; bound its retries."""
-    settings = wandb.setup(wandb.Settings(silent=True)).settings
-    settings.x_graphql_retry_max = _RETRIES
-    settings.x_file_stream_retry_max = _RETRIES
-    settings.x_file_transfer_retry_max = _RETRIES
-    settings.x_graphql_retry_wait_min_seconds = _RETRY_AFTER_S
-    settings.x_file_stream_retry_wait_min_seconds = _RETRY_AFTER_S
-    settings.x_file_transfer_retry_wait_min_seconds = _RETRY_AFTER_S
-    try:
-        yield
-    except Exception as e:  # the client has no common base class of its errors
-        reason = wandb_client.error_text(e)
-        raise ServerError(
-            f"W&B server {settings.base_url} did not take the {what}: {reason}; check "
-            "--entity, --project and the permissions of your key (`wandb login`), or write the "
-            "workspace to a file with --out FILE"
-        ) from e
-
-
-def _parameters(numbers: Any, path: tuple[str, ...] = ()) -> Iterator[list[Any]]:
-    """Yield a row per parameter of every law in fit.json, at any depth."""
-    if not isinstance(numbers, dict):
-        return
-    if "params" in numbers and "intervals" in numbers:
-        for name, value in numbers["params"].items():
-            low, high = numbers["intervals"].get(name, (None, None))
-            law = "/".join(path)
-            yield [law, numbers["form"], numbers["points"], name, value, low, high]
-        return
-    for key, value in numbers.items():
-        yield from _parameters(value, (*path, key))
-
-
 def _quality(shown: Contents) -> list[Any]:
-    return [_scatter(axis, f"{shown.split}/{m}") for m in METRICS for axis in AXES]
+    """Return scatters of final metrics; log-log for NE, whose law is a line above its floor."""
+    axes = [metric_name(axis) for axis in AXES]
+    ne, auc = (f"{shown.split}/{m}" for m in METRICS)
+    return [
+        *(_scatter(axis, ne, log_y=True, regression=True) for axis in axes),
+        *(_scatter(axis, auc, regression=True) for axis in axes),
+        _scatter(auc, ne, log_x=False),
+    ]
+
+
+def _evaluations(shown: Contents) -> list[Any]:
+    """Return curves of the evaluations within runs, against compute with the fitted laws."""
+    ne = f"{shown.split}/ne"
+    flops = metric_name(AXES[0])
+    law = wr.LinePlot(
+        title=f"{ne} and its law against {flops}",
+        x=flops,
+        y=[ne, *shown.laws],
+        log_x=True,
+        log_y=True,
+    )
+    return [law, *(wr.LinePlot(title=f"{ne} against {x}", x=x, y=[ne]) for x in (TOKENS, "step"))]
 
 
 def _scatters(prefixes: Sequence[str]) -> list[Any]:
-    return [_scatter(AXES[0], f"{prefix}/{m}") for prefix in prefixes for m in METRICS]
+    flops = metric_name(AXES[0])
+    return [
+        _scatter(flops, f"{prefix}/{m}", regression=True) for prefix in prefixes for m in METRICS
+    ]
 
 
-def _scatter(x: str, y: str, log_x: bool = True) -> wr.ScatterPlot:
+def _scatter(
+    x: str, y: str, log_x: bool = True, log_y: bool = False, regression: bool = False
+) -> wr.ScatterPlot:
     return wr.ScatterPlot(
         title=f"{unescape(y)} against {x}",
         x=wr.SummaryMetric(x),
         y=wr.SummaryMetric(y),
         log_x=log_x,
-        regression=log_x,  # on a logarithmic axis its slope is the gain per decade
+        log_y=log_y,
+        regression=regression,  # on a logarithmic axis its slope is the gain per decade
     )
 
 
 def _training() -> list[Any]:
     curves = [wr.LinePlot(title=key, x="step", y=[key]) for key in CURVES]
+    flops = metric_name(AXES[0])
     by_compute = wr.LinePlot(
-        title=f"{CURVES[0]} against {AXES[0]}", x=metric_name(AXES[0]), y=[CURVES[0]], log_x=True
+        title=f"{CURVES[0]} against {flops}", x=flops, y=[CURVES[0]], log_x=True
     )
     return [by_compute, *curves]
 
 
 def _sweep(shown: Contents) -> list[Any]:
+    compare = wr.RunComparer(diff_only="split")
     if not shown.parameters:
-        return []
+        return [compare]
     target = f"{shown.split}/ne"
-    names = [*shown.parameters, AXES[0], target]
-    columns = [wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(n)) for n in names]
+    metrics: list[Any] = [wr.Config(name) for name in shown.parameters]
+    metrics += [wr.SummaryMetric(metric_name(AXES[0])), wr.SummaryMetric(target)]
+    columns = [wr.ParallelCoordinatesPlotColumn(metric=metric) for metric in metrics]
     return [
+        compare,
         wr.ParallelCoordinatesPlot(title="parameters", columns=columns),
         wr.ParameterImportancePlot(with_respect_to=target),
-        *(_scatter(name, target, log_x=False) for name in shown.parameters),
+        *(
+            wr.ScatterPlot(
+                title=f"{target} against {name}", x=wr.Config(name), y=wr.SummaryMetric(target)
+            )
+            for name in shown.parameters
+        ),
     ]
 
 
 def _fits(shown: Contents) -> list[Any]:
     keys = [f"{FIGURES}/{name}" for name in shown.figures]
     images = [wr.MediaBrowser(title="figures", media_keys=keys)] if keys else []
-    return [*images, wr.WeavePanelSummaryTable(table_name=LAWS)]
+    tables = [wr.WeavePanelSummaryTable(table_name=name) for name in (LAWS, PREDICTIONS)]
+    return [*images, *tables]

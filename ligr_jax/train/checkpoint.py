@@ -53,7 +53,11 @@ _CHECKED_FIRST = 2**26
 
 
 class Checkpoints:
-    """The newest checkpoints of a run, in DIRECTORY/<step>."""
+    """The newest checkpoints of a run, in DIRECTORY/<step>.
+
+    Attributes:
+        damaged: a message for each step that `restore` has set aside.
+    """
 
     def __init__(self, directory: Path, keep: int, tables: Layout) -> None:
         """
@@ -65,6 +69,7 @@ class Checkpoints:
         self._directory = directory.absolute()
         self._keep = keep
         self._tables = tables
+        self.damaged: list[str] = []
         self._saving = 0  # the step whose files are being written
 
     @cached_property
@@ -137,10 +142,11 @@ class Checkpoints:
                 path = self._directory / str(step)
                 aside = set_aside(path) if is_first() else path
                 _wait_for_all(f"checkpoint {step} set aside")
-                _log.warning(
+                self.damaged.append(
                     f"checkpoint {step} is damaged ({e}); it was set aside as {aside}, and the one "
                     "before it is taken"
                 )
+                _log.warning(self.damaged[-1])
         if steps:
             _log.warning("checkpoint: none is intact; training starts at step 0")
         return None

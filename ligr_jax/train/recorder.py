@@ -16,7 +16,7 @@ from ligr_jax.config import Config, flatten
 from ligr_jax.cost.flops import compute_axes, parameter_counts
 from ligr_jax.errors import LigrError
 from ligr_jax.parallel.processes import is_first
-from ligr_jax.runs.columns import config_column
+from ligr_jax.runs.columns import LARGEST_INPUT_WAIT, config_column
 from ligr_jax.runs.directory import save_summary
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.tracker import tracking
@@ -27,6 +27,8 @@ from ligr_jax.train.schedules import rate_schedule
 from ligr_jax.train.state import TrainState
 
 _log = logging.getLogger(__name__)
+
+_ALERT_AFTER_S = 60.0  # the first batches of a run wait for the loader to start
 
 
 class TrainingDiverged(LigrError, RuntimeError):
@@ -62,6 +64,7 @@ class RunRecorder:
         self.totals = Totals()
         self.evaluation_due = False
         self.start_seconds = 0.0
+        self._has_waited = False
 
     def restore(self, abstract_state: TrainState) -> tuple[TrainState, dict[str, int]] | None:
         """Restore the newest intact checkpoint and its totals.
@@ -103,6 +106,8 @@ class RunRecorder:
             runs=runs,
         )
         with tracking(self.directory, self.config, first_step) as self._tracker:
+            for message in self.checkpoints.damaged:
+                self._tracker.alert("Checkpoint damaged", message)
             yield
         self.checkpoints.close()
 
@@ -130,15 +135,30 @@ class RunRecorder:
         """
         self.meter.add(values)
         if values["bad_in_row"] >= self.config.train.max_bad_steps:
-            raise TrainingDiverged(
+            error = (
                 f"step {number}: {int(values['bad_in_row'])} steps in a row had a non-finite loss "
                 "or gradient (none was applied); lower optim.dense_lr or optim.table_lr, or "
                 "raise optim.warmup"
             )
+            self._log_row(number)
+            self._tracker.fail(error, "diverged")
+            raise TrainingDiverged(error)
         if number % self.config.train.log_every and number != self.steps:
             return None
+        return self._log_row(number)
+
+    def _log_row(self, number: int) -> dict[str, Any]:
+        """Log the metrics of the steps since the last row; alert if training waits for data."""
         row = {"step": number, **self.meter.row(), **self.learning_rates(number)}
         self._tracker.log(row)
+        waited = self.totals.wait_seconds / max(self.totals.seconds, _ALERT_AFTER_S)
+        if waited > LARGEST_INPUT_WAIT and not self._has_waited:
+            self._has_waited = True
+            self._tracker.alert(
+                "Training waits for data",
+                f"{waited:.0%} of the time until step {number}; raise data.workers, or use a host "
+                "with more cores per device",
+            )
         return row
 
     def add_evaluation(self, number: int, metrics: Mapping[str, Any]) -> None:
@@ -204,6 +224,7 @@ class RunRecorder:
             "together": self.runs,
             "device": jax.devices()[0].device_kind,
             "devices": self.devices,
+            "device_seconds": self.totals.seconds * self.devices,
             "packing": packing,
             "bad_steps": bad_steps,
             **compute_axes(self.config.model, self.parameters["dense"], self.totals.work),
@@ -217,7 +238,7 @@ class RunRecorder:
             save_summary(self.directory, summary)
         self._tracker.summarize(summary)
         if leaks:
-            _log.warning(
-                "the model has a lower cross-entropy than the oracle, which shows a leak of labels"
-            )
+            leak = "the model has a lower cross-entropy than the oracle: labels leak into its input"
+            _log.warning(leak)
+            self._tracker.alert("Oracle beaten", leak)
         return summary

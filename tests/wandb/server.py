@@ -39,6 +39,7 @@ class StoredRun:
     files: dict[str, bytes] = field(default_factory=dict)
     exit_code: int | None = None
     preempting: bool = False
+    alerts: dict[str, str] = field(default_factory=dict)  # text by title
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -59,6 +60,16 @@ class StoredRun:
 
 
 @dataclass
+class StoredArtifact:
+    """Files that are kept together."""
+
+    name: str
+    type: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    is_committed: bool = False
+
+
+@dataclass
 class StoredSweep:
     """A registered grid."""
 
@@ -73,6 +84,7 @@ class WandbServer:
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
         self.sweeps: dict[str, StoredSweep] = {}
+        self.artifacts: dict[str, StoredArtifact] = {}
         self.views: list[dict[str, Any]] = []
         self.unknown: list[str] = []  # operations answered with `errors`
         self.errors: list[str] = []  # of this server itself
@@ -128,8 +140,10 @@ class WandbServer:
         return {"exitcode": None, "limits": {}}
 
     def store(self, name: str, file: str, content: bytes) -> None:
+        """Store a file of a run or of an artifact."""
         with self._lock:
-            self.runs[name].files[file] = content
+            owner = self.artifacts[name] if name in self.artifacts else self.runs[name]
+            owner.files[file] = content
 
     # Operations, with the client's names.
 
@@ -205,6 +219,41 @@ class WandbServer:
     def _UpsertView2(self, v: dict[str, Any]) -> dict[str, Any]:
         self.views.append(v)
         return {"upsertView": {"view": {"id": "Vmlldzox", "name": v["name"]}, "inserted": True}}
+
+    def _NotifyScriptableRunAlert(self, v: dict[str, Any]) -> dict[str, Any]:
+        self.runs[v["runName"]].alerts[v["title"]] = v["text"]
+        return {"notifyScriptableRunAlert": {"success": True}}
+
+    def _CreateArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
+        names = v["input"]
+        artifact = f"artifact{len(self.artifacts)}"
+        self.artifacts[artifact] = StoredArtifact(
+            names["artifactCollectionName"], names["artifactTypeName"]
+        )
+        sequence = {"latestArtifact": None}
+        created = {"id": artifact, "state": "PENDING", "artifactSequence": sequence}
+        return {"createArtifact": {"artifact": created}}
+
+    def _CreateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
+        file = self._artifact_file(v["artifactID"], v["name"])
+        manifest = {"id": v["artifactID"], "file": file}
+        return {"createArtifactManifest": {"artifactManifest": manifest}}
+
+    def _CreateArtifactFiles(self, v: dict[str, Any]) -> dict[str, Any]:
+        files = [
+            self._artifact_file(f["artifactID"], f["name"]) for f in v["input"]["artifactFiles"]
+        ]
+        edges = [{"node": file} for file in files]
+        return {"createArtifactFiles": {"files": {"edges": edges}}}
+
+    def _artifact_file(self, artifact: str, name: str) -> dict[str, Any]:
+        url = f"{self.url}/storage/{artifact}/{name}"
+        more = {"storagePath": name, "uploadMultipartUrls": None, "artifact": {"id": artifact}}
+        return {"id": name, "uploadUrl": url, "uploadHeaders": [], **more}
+
+    def _CommitArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
+        self.artifacts[v["artifactID"]].is_committed = True
+        return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": ""}}}
 
     def _Runs(self, v: dict[str, Any]) -> dict[str, Any]:
         """Return a page of a project's runs; filters are equalities of fields."""

@@ -16,7 +16,7 @@ def store(server: WandbServer) -> None:
     for k in range(8):
         compute = 10.0 ** (10 + k / 2)
         run = StoredRun(f"id{k}", exit_code=1 if k == 7 else 0)
-        config = {"width": {"value": 8 * 2**k}, "_wandb": {"value": {}}}
+        config = {"model": {"value": {"width": 8 * 2**k}}, "_wandb": {"value": {}}}
         run.fields = {"displayName": f"run{k}", "config": json.dumps(config)}
         summary = {"flops": compute, "val/loss": "NaN" if k == 6 else 0.8 + compute**-0.05}
         run.lines["wandb-summary.json"][0] = json.dumps(summary)
@@ -35,7 +35,7 @@ def test_runs_of_a_project_are_fitted(server: WandbServer, run: Run) -> None:
     read = (
         "import ligr_jax.runs.wandb_runs as w; w.PAGE = 3\n"
         "from ligr_jax.runs.table import read_runs\n"
-        f"print(read_runs('{ADDRESS}').table['config/width'].to_list())"
+        f"print(read_runs('{ADDRESS}').table['config/model.width'].to_list())"
     )
     assert json.loads(run("-c", read).stdout) == [8 * 2**k for k in range(7)]
 

@@ -60,7 +60,8 @@ def test_an_agent_runs_a_sweep_and_resumes_a_preempted_run(
     assert stored[1].preempting
     for metrics in runs.glob("*/metrics.jsonl"):
         rows = read_rows(metrics)
-        (mirror,) = (r for r in stored.values() if r.fields["displayName"] == metrics.parent.name)
+        digits = f"({metrics.parent.name[:4]})"
+        (mirror,) = (r for r in stored.values() if r.fields["displayName"].endswith(digits))
         assert mirror.exit_code == 0
         assert mirror.fields["sweep"] == registered[1].split("/")[-1]
         assert [r["step"] for r in mirror.history] == [r["step"] for r in rows]
