@@ -105,7 +105,7 @@ def test_every_figure_is_written_in_three_formats_with_a_caption(
     endings = sorted((p.stem, p.suffix) for p in (site / "figures").iterdir())
     assert endings == sorted((n, e) for n in names for e in (".csv", ".png", ".svg"))
     page = (site / "report.html").read_text()
-    captions = [part.split("<span")[0] for part in page.split("<figcaption>")[1:]]
+    captions = [part.split("</figcaption>")[0] for part in page.split("<figcaption>")[1:]]
     assert len(captions) == len(names)
     assert [c for c in captions if " runs, " not in c or " per shape" not in c] == []
     assert "pairs that the mask allows" in (site / "figures" / "ne_flops_model.svg").read_text()

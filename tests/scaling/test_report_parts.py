@@ -63,6 +63,12 @@ def test_lines_vary_one_dimension_only(table: RunTable) -> None:
     assert runs["T"] == {f"T{t}" for t in (64, 128, 256, 512, 1024)} | {"depth2"}
     assert runs["depth"] == {f"depth{d}" for d in (1, 2, 4, 8)} | {"T64"}
     assert "width" not in runs  # in the iso-FLOP grid, tokens change with width
+    # So they do where the number of steps follows from a budget of FLOPs.
+    budgeted = of_sweep(table, "isoflop").frame.with_columns(
+        pl.lit(0).alias("config/train.steps"), pl.col("flops_model").alias("config/train.flops")
+    )
+    assert lines(RunTable(budgeted)) == []
+    assert gains(RunTable(budgeted), "validation/ne", "flops_model", 20).reason
 
 
 def test_gain_per_decade_is_gain_over_cost_and_depends_on_the_axis(

@@ -114,6 +114,7 @@ def report_json(results: Study, lines: Sequence[str]) -> dict[str, Any]:
             for axis, laws in results.laws.items()
         },
         "no_law": {axis: laws.reasons for axis, laws in results.laws.items() if laws.reasons},
+        "forms": [choice.to_json() for choice in results.choices],
         "gains": {
             axis: {arm: asdict(gains) for arm, gains in arms.items()}
             for axis, arms in results.gains.items()

@@ -24,6 +24,7 @@ FOLLOWS = {
     config_column("data.seq_len"): (config_column("optim.batch"),),
     config_column("model.width"): (config_column("model.heads"),),
 }
+BUDGET = config_column("train.flops")  # a run that spends a budget sees less data if it is larger
 FEWEST_VALUES = 3  # values of a dimension that a line needs
 CHEAP = np.log10(1.15)  # decades of compute per doubling below which a dimension is nearly free
 Array = NDArray[np.float64]
@@ -104,14 +105,19 @@ class Gains:
 def lines(table: RunTable) -> list[Line]:
     """Return, per dimension, the largest set of runs that differ only in that dimension.
 
-    A set needs three values of the dimension.
+    A set needs three values of the dimension. Runs that spend a budget of FLOPs are left out:
+    their data shrinks as a dimension grows.
     """
     result = []
+    unbudgeted = set(_unbudgeted(table))
     for c in _used(table):
         fixed = [v for v in table.varied() if v not in (c, *FOLLOWS.get(c, ()))]
         groups: dict[str, list[int]] = {}
         for i, label in enumerate(table.labels(fixed)):
-            groups.setdefault(label, []).append(i)
+            if i in unbudgeted:
+                groups.setdefault(label, []).append(i)
+        if not groups:
+            continue
         values = {k: table.take(rows).distinct(c) for k, rows in groups.items()}
         best = max(groups, key=lambda k: (values[k], len(groups[k])))
         if values[best] >= FEWEST_VALUES:
@@ -153,7 +159,8 @@ def gains(table: RunTable, metric: str, axis: str, resamples: int = 1000, seed: 
         rows = [row for part, _ in parts for row in part]
         return _ranked(rows, np.concatenate([draws for _, draws in parts], 1), "apart")
 
-    used = _used(table)
+    table = table.take(_unbudgeted(table))
+    used = _used(table) if len(table) else []
     if not used:
         return Gains(reason="every run has the same shape")
     # Dimensions that are almost perfectly correlated are one bundle with one slope.
@@ -250,6 +257,13 @@ def _ranked(rows: Sequence[Gain], rate: Array, how: str) -> Gains:
     draws = score[1:][np.isfinite(score[1:, costly]).all(1)]
     share = float(np.mean(np.argmax(draws, axis=1) == best)) if len(draws) else float("nan")
     return Gains(rows=tuple(rows), how=how, best=rows[best].dimension, share=share)
+
+
+def _unbudgeted(table: RunTable) -> list[int]:
+    """Return the row numbers of the runs whose data does not follow from a budget of FLOPs."""
+    if not table.has(BUDGET):
+        return list(range(len(table)))
+    return [i for i, flops in enumerate(np.nan_to_num(table.numbers(BUDGET))) if not flops]
 
 
 def _used(table: RunTable) -> list[str]:

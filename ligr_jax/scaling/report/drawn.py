@@ -103,3 +103,14 @@ def points(study: Study, series: Sequence[Series]) -> pl.DataFrame:
         for i, x, y in zip(s.runs, s.x, s.y)
     ]
     return pl.DataFrame(rows)
+
+
+def split_caption(caption: str) -> tuple[str, str]:
+    """Return the first sentence of a caption, and the others."""
+    first, stop, rest = caption.partition(". ")
+    return first + stop.rstrip(), rest
+
+
+def slug(text: str) -> str:
+    """Return a text as a part of the name of a file and of an id."""
+    return "".join(c if c.isalnum() else "_" for c in text)

@@ -90,7 +90,7 @@ def against_compute(
         if reference:
             _reference(main, np.concatenate([s.y for s in series]), *reference)
         value_axis(main, label)
-        main.margins(y=0.12)
+        _limit(main, series, reference)
         if fitted:
             panels[1].axhline(0, color=INK, lw=0.8)
             panels[1].set_ylabel("residual, %", fontsize=10)
@@ -98,7 +98,7 @@ def against_compute(
             panels[1].margins(y=0.2)
             main.fill_between([], [], [], color=GREY, alpha=0.3, lw=0, label=band)
         compute_axis(panels[-1], np.concatenate([s.x for s in series]), axis)
-        _legend(figure)
+        draw_legend(figure)
         return figure
 
 
@@ -124,7 +124,7 @@ def iso_flop(series: Sequence[Series], curves: Sequence[Any], *, label: str) -> 
         main.plot([], [], "*", color=INK, ms=11, mec="none", label="minimum")
         value_axis(main, label)
         compute_axis(main, np.concatenate([s.x for s in series]), "dense parameters")
-        _legend(figure)
+        draw_legend(figure)
         return figure
 
 
@@ -148,7 +148,7 @@ def optima(budgets: Sequence[Any], predict: Predict, *, axis: str) -> Figure:
                 [b.compute for b in edge], [b.optimum for b in edge], "x", color=RED, ms=8,
                 label="minimum at the edge of the sizes tried, not fitted",
             )  # fmt: skip
-            _legend(figure)
+            draw_legend(figure)
         _log_value_axis(main, "dense parameters at the minimum")
         compute_axis(main, compute, axis)
         return figure
@@ -170,7 +170,14 @@ def frontier(
         main.plot([], [], "s-", color=BLUE, label="best so far")
         main.plot([], [], "o", color=GREY, ms=4.5, label="other runs")
         value_axis(main, label)
-        main.margins(y=0.15)
+        # Runs far above the frontier would flatten it: they are counted and not drawn.
+        low, high = float(best.y.min()), float(best.y.max())
+        height = (high - low) or abs(high)
+        top = min(float(everything.y.max()) + 0.15 * height, high + 0.6 * height)
+        main.set_ylim(low - 0.2 * height, top)
+        above = int((everything.y > top).sum())
+        if above:
+            main.plot([], [], " ", label=f"{above} above the panel")
         compute_axis(main, everything.x, axis)
         for i, ha, shift in ((0, "left", 6), (len(names) - 1, "right", -6)):
             point = (float(best.x[i]), float(best.y[i]))
@@ -179,7 +186,7 @@ def frontier(
                 names[i], point, (shift, 5 if i == 0 else -7), textcoords="offset points", ha=ha,
                 va=side, fontsize=10,
             )  # fmt: skip
-        _legend(figure)
+        draw_legend(figure)
         return figure
 
 
@@ -211,7 +218,7 @@ def training_curves(
         if len(names) > 1:
             for i, name in enumerate(names):
                 main.plot([], [], color=look(i).color, ls=look(i).stroke, label=name)
-            _legend(figure)
+            draw_legend(figure)
         value_axis(main, label)
         compute_axis(main, np.concatenate([x for _, x, _ in ordered]), axis)
         return figure
@@ -239,7 +246,7 @@ def seed_scatter(series: Series, detectable: Sequence[tuple[int, float]], *, axi
         value_axis(main, series.name)
         main.margins(y=0.1)
         compute_axis(main, series.x, axis)
-        _legend(figure)
+        draw_legend(figure)
         return figure
 
 
@@ -282,7 +289,7 @@ def spans(rows: Sequence[IntervalRow], *, label: str, zero: bool = False) -> Fig
             else:
                 main.plot(x, y, ls="none", **style)
             main.plot([], [], ls="none", **style, label="observed")
-            _legend(figure)
+            draw_legend(figure)
         if zero:
             main.axvline(0, color=INK, lw=0.8)
         main.set_yticks(heights, [r.name for r in rows])
@@ -308,8 +315,19 @@ def estimated_time(series: Sequence[Series]) -> Figure:
             main.plot([], [], style.mark, color=style.color, label=s.name)
         _log_value_axis(main, "actual, seconds")
         compute_axis(main, ends, "estimated, seconds")
-        _legend(figure)
+        draw_legend(figure)
         return figure
+
+
+def _limit(main: Axes, series: Sequence[Series], reference: tuple[str, float] | None) -> None:
+    """Fit the vertical axis to runs, laws and a reference that is drawn; bands may exceed it."""
+    y = np.concatenate([s.y for s in series])
+    shown = [y, *(s.predict(s.x)[0] for s in series if s.predict)]
+    if reference and not _is_off_scale(y, reference[1]):
+        shown.append(np.array([reference[1]]))
+    every = np.concatenate(shown)
+    margin = 0.12 * (float(np.ptp(every)) or abs(float(every[0])))
+    main.set_ylim(every.min() - margin, every.max() + margin)
 
 
 def _log_value_axis(main: Axes, label: str) -> None:
@@ -328,11 +346,13 @@ def _no_tick(value: float, _: int | None) -> str:
     return ""
 
 
-def _legend(figure: Figure) -> None:
-    """Draw the legend above the figure, in as many columns as its longest text allows."""
+def draw_legend(figure: Figure) -> None:
+    """Draw the legend above the figure, in one row if it fits, else in columns that do."""
     labels = figure.axes[0].get_legend_handles_labels()[1]
     wide = max(map(len, labels), default=0)
-    columns = max(1, min(4, int(46 / (wide + 6))))
+    columns = max(1, min(4, int(64 / (wide + 6))))
+    if sum(len(label) + 5 for label in labels) < 64:
+        columns = max(1, len(labels))
     figure.legend(
         loc="outside upper center", ncols=columns, frameon=False, columnspacing=1.3,
         handletextpad=0.5, numpoints=1,
@@ -341,10 +361,14 @@ def _legend(figure: Figure) -> None:
 
 def _reference(main: Axes, y: Array, name: str, height: float) -> None:
     """Draw a horizontal line, or only its legend if it is so far off that it flattens the runs."""
-    if abs(float(y.min()) - height) > 3.0 * float(np.ptp(y)) and len(y) > 1:
+    if _is_off_scale(y, height):
         main.plot([], [], " ", label=f"{name} {height:.4f} (off scale)")
     else:
         main.axhline(height, color=RED, lw=1.4, ls=(0, (5, 3)), label=f"{name} {height:.4f}")
+
+
+def _is_off_scale(y: Array, height: float) -> bool:
+    return abs(float(y.min()) - height) > 3.0 * float(np.ptp(y)) and len(y) > 1
 
 
 def _smooth(y: Array) -> Array:

@@ -76,7 +76,8 @@ def registered(runs: Runs, metric: str) -> list[Forecast]:
             continue
         written = read_registered(path)
         name = written["metric"] if written.get("metric") in runs.table.columns else metric
-        when = f"written {written.get('registered', 'before')}"
+        # Date and time to the minute; the whole time stamp is in the file.
+        when = f"written {written.get('registered', 'before')[:16].replace('T', ' ')}"
         for run, observed in _outcomes(RunTable(runs.table), written, name):
             outcome = replace(score(path, observed), run=run)
             forecasts.append(Forecast(arm="", how=when, outcome=outcome, beforehand=True))

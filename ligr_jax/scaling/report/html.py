@@ -37,6 +37,11 @@ def names(runs: Iterable[str]) -> str:
     return ", ".join(f"<code>{escape(n)}</code>" for n in runs)
 
 
+def folded(summary: str, body: str) -> str:
+    """Return HTML that the reader opens."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str, words: int = 1) -> str:
     """Return a table that scrolls sideways, with its caption above it.
 

@@ -12,8 +12,9 @@ from ligr_jax.runs.columns import config_column, config_field
 from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.report import tables
 from ligr_jax.scaling.report.checks import input_notes
-from ligr_jax.scaling.report.drawn import Drawn, action_of, arm_words
+from ligr_jax.scaling.report.drawn import Drawn, action_of, arm_words, split_caption
 from ligr_jax.scaling.report.html import cell, engineering, names, sentence, table
+from ligr_jax.scaling.report.preferred import forms_lead, forms_tables
 from ligr_jax.scaling.report.study import Study
 from ligr_jax.scaling.report.svg import svg
 
@@ -21,6 +22,11 @@ from ligr_jax.scaling.report.svg import svg
 SECTIONS = {
     "ne": ("Quality against compute", tables.laws_table, ""),
     "auc": ("AUC against compute", tables.auc_table, "no run has the AUC of an action."),
+    "forms": (
+        "Form of the law",
+        forms_tables,
+        "this section needs a ladder of six budgets or more.",
+    ),
     "dimensions": (
         "Gain per dimension",
         tables.gains_table,
@@ -60,6 +66,7 @@ SECTIONS = {
         "this section needs runs of `ligr sweep`, which estimates the time of each run.",
     ),
 }
+LEADS = {"forms": forms_lead}  # sentences above the figures of a section
 SHAPE = {
     config_column("data.seq_len"): "T",
     config_column("model.depth"): "depth",
@@ -92,7 +99,10 @@ def page(
     counts += [f"{len(runs.unfinished)} unfinished", f"{runs.not_started} not started"]
     resources = files("ligr_jax.scaling.report")
     reloads = reload_s is not None
-    sections = [_section(study, name, drawn) for name in SECTIONS]
+    sections = {name: section for name in SECTIONS if (section := _section(study, name, drawn))}
+    titles = {name: SECTIONS[name][0] for name in sections} | {"all": "Every run"}
+    missing = [name for name in SECTIONS if name not in sections]
+    titles |= {"missing": "Not shown"} if missing else {}
     return Template((resources / "page.html").read_text("utf-8")).substitute(
         title=escape(f"Scaling report: {runs.name}"),
         subtitle=escape("Runs: " + ", ".join(c for c in counts if not c.startswith("0 ")))
@@ -103,24 +113,32 @@ def page(
         reload=f' data-reload="{reload_s:g}"' if reloads else "",
         answer="".join(f"<li>{sentence(line)}</li>" for line in lines),
         contents="".join(
-            f'<li><a href="#{name}">{escape(title)}</a></li>'
-            for name, (title, _, _) in (SECTIONS | {"all": ("Every run", None, "")}).items()
+            f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in titles.items()
         ),
         notices="".join(_notices(study)),
-        sections="".join(sections),
+        sections="".join(sections.values()),
         runs=_runs(study),
-        rest=_rest(study),
+        rest=_rest(study) + _missing(missing),
     )
 
 
 def _section(study: Study, name: str, drawn: Sequence[Drawn]) -> str:
-    title, make_table, remedy = SECTIONS[name]
+    """Return a section; "" if there is nothing to show."""
+    title, make_table, _ = SECTIONS[name]
     pictures = [_figure(each) for each in drawn if each.section == name]
+    lead = LEADS[name](study) if name in LEADS else ""
     text = make_table(study) if make_table else ""
-    body = (f'<div class="figures">{"".join(pictures)}</div>' if pictures else "") + text
-    if not body:
-        body = f'<p class="soft">Nothing to show: {escape(remedy)}</p>'
-    return f'<section id="{name}"><h2>{escape(title)}</h2>{body}</section>'
+    body = lead + (f'<div class="figures">{"".join(pictures)}</div>' if pictures else "") + text
+    return f'<section id="{name}"><h2>{escape(title)}</h2>{body}</section>' if body else ""
+
+
+def _missing(names: Sequence[str]) -> str:
+    """Return the list of the sections that are not shown, with what each of them needs."""
+    items = "".join(
+        f"<li><strong>{escape(SECTIONS[name][0])}</strong>: {escape(SECTIONS[name][2])}</li>"
+        for name in names
+    )
+    return f'<h2 id="missing">Not shown</h2><ul class="soft">{items}</ul>' if names else ""
 
 
 def _figure(each: Drawn) -> str:
@@ -128,9 +146,11 @@ def _figure(each: Drawn) -> str:
         f'<a href="figures/{each.name}.{ending}">{ending.upper()}</a>'
         for ending in ("png", "svg", "csv")
     )
+    first, rest = split_caption(each.caption)
+    more = f"<details><summary>How to read it</summary>{escape(rest)}</details>" if rest else ""
     return (
         f"<figure>{svg(each.figure, each.name, each.caption)}"
-        f'<figcaption>{escape(each.caption)} <span class="files">{files_of}</span></figcaption>'
+        f'<figcaption>{escape(first)} <span class="files">{files_of}</span>{more}</figcaption>'
         "</figure>"
     )
 

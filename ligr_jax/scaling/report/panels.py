@@ -25,8 +25,10 @@ from ligr_jax.scaling.report.drawn import (
     points,
     runs_of,
     shape_words,
+    slug,
 )
 from ligr_jax.scaling.report.figures import Series
+from ligr_jax.scaling.report.preferred import forms_figures
 from ligr_jax.scaling.report.study import AXES, Study
 from ligr_jax.scaling.report.style import power_of_ten
 
@@ -40,6 +42,7 @@ def panels(study: Study) -> Iterator[Drawn]:
     for axis in study.axes:
         for action in study.aucs[: 3 if axis == study.axis else 1]:
             yield _metric(study, axis, action)
+    yield from forms_figures(study)
     yield from _dimensions(study)
     for arm, (grid, fit) in study.iso.items():
         yield from _iso_flop(study, arm, grid, fit)
@@ -145,7 +148,7 @@ def _iso_flop(study: Study, arm: str, grid: Any, fit: Any) -> Iterator[Drawn]:
         series.append(Series(name=name, x=grid.size[in_budget], y=y[rows], runs=rows.tolist()))
     label = metric_words(study.metric)
     ending = facts(study, runs_of(series), study.axis)
-    suffix = f"_{_slug(arm)}" if arm else ""
+    suffix = f"_{slug(arm)}" if arm else ""
     of_arm = f" of {arm}" if arm else ""
     yield Drawn(
         name=f"isoflop{suffix}",
@@ -242,7 +245,3 @@ def _training(study: Study) -> Iterator[Drawn]:
             caption=caption,
             points=pl.DataFrame(rows),
         )
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in text)

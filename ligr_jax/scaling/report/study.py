@@ -3,24 +3,24 @@
 Runs suspected of a leak (`beats_oracle`) and diverged runs are shown but never fitted.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.rows import DamagedRows, read_rows
 from ligr_jax.runs.run_table import RunTable
 from ligr_jax.runs.table import Runs
 from ligr_jax.scaling.fit import Comparison, IsoFlop, Law, Noise
-from ligr_jax.scaling.missing import DIVERGED, runs_without_metric
 from ligr_jax.scaling.report.arms import architectures, subset
 from ligr_jax.scaling.report.budgets import Grid, fit_iso_flop_grids
+from ligr_jax.scaling.report.choices import Choice, choose
 from ligr_jax.scaling.report.contrasts import comparisons, noise
 from ligr_jax.scaling.report.dimensions import Gains, gains
 from ligr_jax.scaling.report.forecasts import Forecast, left_out, registered
 from ligr_jax.scaling.report.laws import Laws, auc_columns, fit_laws, ladder
+from ligr_jax.scaling.report.usable import usable
 
 AXES = {  # not flops_6nd: it is six times flops_paper, so its figures would be the same
     "flops_model": "training FLOPs, counted (flops_model)",
@@ -47,6 +47,7 @@ class Study:
         notes: warnings.
         ladder: row numbers of the runs that laws in compute are fitted to.
         laws: laws by compute axis.
+        choices: form of the law that the runs prefer, by metric and architecture, on the main axis.
         gains: gains of the dimensions, by compute axis and architecture.
         forecasts: predictions of the largest runs, with outcomes.
         iso: iso-FLOP grid and law, by architecture.
@@ -66,6 +67,7 @@ class Study:
     notes: tuple[str, ...]
     ladder: tuple[int, ...]
     laws: dict[str, Laws]
+    choices: tuple[Choice, ...]
     gains: dict[str, dict[str, Gains]]
     forecasts: tuple[Forecast, ...]
     iso: dict[str, tuple[Grid, IsoFlop]]
@@ -109,32 +111,12 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
         The results; parts without enough runs are empty or None, with a reason in `notes`.
 
     Raises:
-        BadInput: there are no finished runs, or they have no column of NE or of compute.
+        BadInput: there are no finished runs, they have no column of NE or of compute, or a cell of
+            such a column is not a number.
     """
-    if runs.table.is_empty():
-        raise BadInput(
-            f"{runs.name}: no finished runs ({len(runs.unfinished)} unfinished, "
-            f"{len(runs.failed)} failed)"
-        )
-    table = RunTable(runs.table).with_device_seconds()
-    runs = replace(runs, table=table.frame)
-    metric = "validation/ne"
-    if not table.has(metric) and table.has("test/ne"):
-        metric = "test/ne"
-
-    # Runs that would spoil a fit: a run better than the oracle has seen the label, and a diverged
-    # run has no metric. The page still lists them.
-    leaks = table.leaks
-    lost = ~np.isfinite(table.numbers(metric)) & ~leaks
-    without = runs_without_metric(table.where(lost), metric)
-    diverged = without.pop(DIVERGED, ())
-    missing_notes = [f"No {metric}: {why}: {', '.join(runs)}" for why, runs in without.items()]
-    kept = table.where(~(leaks | lost))
-    suspect = table.where(leaks).names
+    found = usable(runs, tuple(AXES))
+    runs, kept, metric, axes = found.runs, found.table, found.metric, found.axes
     oracle, oracle_notes = _oracle(kept, metric)
-    axes = [a for a in AXES if table.has(a) and (np.nan_to_num(table.numbers(a)) > 0).any()]
-    if not axes:
-        raise BadInput(f"{runs.name}: the runs have none of the compute columns {', '.join(AXES)}")
     arms = architectures(kept)
     aucs = auc_columns(kept, metric.split("/")[0])
 
@@ -147,9 +129,23 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
 
     # Noise and iso-FLOP laws find their runs in all sweeps: equal shapes, and equal budgets.
     noise_floor, noise_notes = noise(kept, metric)
+    choices = [
+        choice
+        for name in (metric, *aucs)
+        for choice in choose(
+            rungs,
+            rung_arms,
+            name,
+            axes[0],
+            noise_floor if name == metric else noise(kept, name)[0],
+            lower=name == metric,
+            oracle=oracle,
+            resamples=resamples,
+        )
+    ]
     iso, iso_notes = fit_iso_flop_grids(kept, arms, metric, axes[0], resamples)
     notes = (
-        *missing_notes,
+        *found.notes,
         *oracle_notes,
         *_mixed_devices(kept),
         *_damaged_rows(runs),
@@ -162,14 +158,15 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
         table=kept,
         arms=tuple(arms),
         metric=metric,
-        axes=tuple(axes),
+        axes=axes,
         aucs=tuple(aucs),
         oracle=oracle,
-        suspect=suspect,
-        diverged=tuple(diverged),
+        suspect=found.suspect,
+        diverged=found.diverged,
         notes=tuple(dict.fromkeys(notes)),  # without duplicates, in order
         ladder=tuple(rows),
         laws={a: fit_laws(rungs, rung_arms, metric, a, aucs, oracle, resamples) for a in axes},
+        choices=tuple(choices),
         gains={
             a: {
                 arm: gains(subset(kept, arms, arm, a), metric, a, resamples)

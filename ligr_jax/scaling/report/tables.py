@@ -1,5 +1,6 @@
 """Tables of the page: laws, gains, frontier, noise, comparisons, predictions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def laws_table(study: Study) -> str:
         f"{metric_words(study.metric)} = E + A C^-alpha: estimates with percentile intervals; "
         "the objective is the sum over runs of the Huber loss (delta 0.001) of log residuals"
     )
-    return table(head, rows, caption, words=2) if rows else ""
+    return _table(study, head, rows, caption, words=2)
 
 
 def auc_table(study: Study) -> str:
@@ -57,7 +58,7 @@ def auc_table(study: Study) -> str:
         "AUC: slope of a straight line in log compute, and ceiling of the fit "
         "ceiling - A C^-alpha, with intervals"
     )
-    return table(head, rows, caption, words=3) if rows else ""
+    return _table(study, head, rows, caption, words=3)
 
 
 def gains_table(study: Study) -> str:
@@ -83,7 +84,7 @@ def gains_table(study: Study) -> str:
         f"{how}. Gain per decade: decrease of NE if tenfold compute is spent on this dimension "
         f"alone. Nearly free: doubling it adds less than {10**CHEAP - 1:.0%} compute"
     )
-    return table(head, rows, caption, words=3) if rows else ""
+    return _table(study, head, rows, caption, words=3)
 
 
 def frontier_table(study: Study) -> str:
@@ -98,7 +99,7 @@ def frontier_table(study: Study) -> str:
         for i in frontier_rows(c, y)
     ]
     caption = f"Best runs by {study.axis}, with their shapes"
-    return table(head, rows, caption, words=3) if rows else ""
+    return _table(study, head, rows, caption, words=3)
 
 
 def iso_flop_table(study: Study) -> str:
@@ -110,7 +111,7 @@ def iso_flop_table(study: Study) -> str:
         for arm, (_, fit) in study.iso.items()
         for b in fit.budgets
     ]  # fmt: skip
-    return table(head, rows, "Minima of the iso-FLOP curves, with intervals") if rows else ""
+    return _table(study, head, rows, "Minima of the iso-FLOP curves, with intervals", words=1)
 
 
 def noise_table(study: Study) -> str:
@@ -141,7 +142,7 @@ def comparisons_table(study: Study) -> str:
         "is better. Compute multiplier: factor on the baseline's compute at which its law reaches "
         "the same metric"
     )
-    return table(head, rows, caption, words=3) if rows else ""
+    return _table(study, head, rows, caption, words=3)
 
 
 def forecasts_table(study: Study) -> str:
@@ -156,7 +157,20 @@ def forecasts_table(study: Study) -> str:
     ]  # fmt: skip
     covered = sum(f.outcome.covered for f in study.forecasts)
     caption = f"{covered} of {len(rows)} prediction intervals contain the observed value"
-    return table(head, rows, caption, words=2) if rows else ""
+    return _table(study, head, rows, caption, words=2)
+
+
+def _table(
+    study: Study, head: Sequence[str], rows: Sequence[Sequence[str]], caption: str, words: int
+) -> str:
+    """Return a table, without the column of architectures if there is only one; "" without rows."""
+    if not rows:
+        return ""
+    if "architecture" not in head or any(study.arms):
+        return table(head, rows, caption, words=words)
+    k = head.index("architecture")
+    without = [[*row[:k], *row[k + 1 :]] for row in rows]
+    return table([*head[:k], *head[k + 1 :]], without, caption, words=max(1, words - 1))
 
 
 def _floor(law: Law) -> str:

@@ -4,19 +4,20 @@ import numpy as np
 
 from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report.dimensions import Gains
-from ligr_jax.scaling.report.drawn import arm_words, metric_words
+from ligr_jax.scaling.report.drawn import arm_words, metric_words, shape_words
 from ligr_jax.scaling.report.html import engineering
 from ligr_jax.scaling.report.laws import FEWEST
+from ligr_jax.scaling.report.preferred import form_line
 from ligr_jax.scaling.report.study import Study
 
 UNITS = {"device_seconds": "seconds"}  # of a compute axis; all others are FLOPs
 
 
 def summary_lines(study: Study) -> tuple[str, ...]:
-    """Return sentences on what to scale next, whether that depends on the compute axis, the law,
-    the best run, and the comparison of architectures."""
-    lines = [_next(study), _axes(study), _law(study), _best(study), _architectures(study)]
-    return tuple(line for line in lines if line)
+    """Return sentences on what to scale next, whether that depends on the compute axis, the law
+    and its form, the best run, and the comparison of architectures."""
+    parts = (_next, _axes, _law, form_line, _best, _architectures)
+    return tuple(line for part in parts if (line := part(study)))
 
 
 def chosen(study: Study, axis: str) -> tuple[str, Gains]:
@@ -121,7 +122,9 @@ def _best(study: Study) -> str:
     if not len(y):
         return "no usable run to compare with an oracle"
     best = int(np.argmin(y))
-    name = f"best run {study.table.names[best]} has {metric_words(study.metric)} {y[best]:.4f}"
+    shape = shape_words(study)[best]
+    name = f"best run {study.table.names[best]}" + (f" ({shape})" if shape else "")
+    name += f" has {metric_words(study.metric)} {y[best]:.4f}"
     if study.oracle is None:
         return f"{name}; the best possible value is unknown, as the data has no true probabilities"
     gap = y[best] - study.oracle
