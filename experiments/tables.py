@@ -58,7 +58,9 @@ def main() -> None:
     name, env = allocator(args.allocator)
     print(f"allocator: {name}; {args.rounds} rounds", flush=True)
     study = Study.of(__file__, __doc__)
-    report = {part: PARTS[part](study, args, env) for part in args.parts}
+    workers = Workers(env)
+    report = {part: PARTS[part](study, args, workers) for part in args.parts}
+    workers.close()
     print(f"other processes took {neighbours.share():.0%} of the cores meanwhile")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
@@ -69,12 +71,37 @@ def main() -> None:
         subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
 
 
+class Workers:
+    """The environment of the workers, and those with simulated devices, which two parts share."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.env = env
+        self._simulated: dict[str, Worker] = {}
+
+    def simulated(self) -> dict[str, Worker]:
+        """Return a process per mesh, with that number of simulated devices."""
+        # The last of two such flags applies.
+        flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count={}"
+        self._simulated = self._simulated or {
+            f"{d} x {m}": Worker(
+                sys.executable, "tables_jax", {**self.env, "XLA_FLAGS": flags.format(d * m)}
+            )
+            for d, m in MESHES
+        }
+        return self._simulated
+
+    def close(self) -> None:
+        """End the processes with simulated devices."""
+        for worker in self._simulated.values():
+            worker.close()
+
+
 def race(
-    study: Study, args: argparse.Namespace, env: dict[str, str]
+    study: Study, args: argparse.Namespace, workers: Workers
 ) -> dict[str, dict[str, list[float]]]:
     """Add one device against PyTorch."""
-    ours = Worker(sys.executable, "tables_jax", env)
-    theirs = Worker(args.torch, "tables_torch", env) if args.torch else None
+    ours = Worker(sys.executable, "tables_jax", workers.env)
+    theirs = Worker(args.torch, "tables_torch", workers.env) if args.torch else None
     sides = [side for side in (ours, theirs) if side]
     for side in sides:
         print(side.ask("hello"))
@@ -98,14 +125,14 @@ def race(
     return seconds
 
 
-def on_meshes(study: Study, args: argparse.Namespace, env: dict[str, str]) -> list[dict[str, Any]]:
+def on_meshes(study: Study, args: argparse.Namespace, workers: Workers) -> list[dict[str, Any]]:
     """Add the same global batch on 2, 4 and 8 simulated devices with every placement."""
-    workers = simulated(env)
+    simulated = workers.simulated()
     results = []
     rows: list[list[Cell]] = []
     for placement, v in itertools.product(PLACEMENTS, fewest_and_most(args.rows)):
         samples, sent = {}, {}
-        for (data, model), (key, worker) in zip(MESHES, workers.items()):
+        for (data, model), (key, worker) in zip(MESHES, simulated.items()):
             mesh = {"data": data, "model": model, "placement": placement}
             case = {"law": "zipf", "rows": v, "count": args.lookups, **mesh}
             sent[key] = worker.ask("prepare", kind="rowwise", **case)
@@ -116,8 +143,6 @@ def on_meshes(study: Study, args: argparse.Namespace, env: dict[str, str]) -> li
         for key, size in sent.items():
             mib = (size[kind] / 2**20 for kind in ("planned", "sent"))
             rows.append([placement, v, key, 1e3 * quartiles(times[key])[1], *mib])
-    for worker in workers.values():
-        worker.close()
     columns = [
         Column("placement"),
         Column("V", ",d"),
@@ -131,16 +156,14 @@ def on_meshes(study: Study, args: argparse.Namespace, env: dict[str, str]) -> li
     return results
 
 
-def whole_steps(
-    study: Study, args: argparse.Namespace, env: dict[str, str]
-) -> list[dict[str, Any]]:
+def whole_steps(study: Study, args: argparse.Namespace, workers: Workers) -> list[dict[str, Any]]:
     """Add a training step of a model with two tables sharded by columns over all devices."""
-    workers = simulated(env)
+    simulated = workers.simulated()
     results = []
     rows: list[list[Cell]] = []
     for v in fewest_and_most(args.rows):
         samples = {}
-        for (data, model), (key, worker) in zip(MESHES, workers.items()):
+        for (data, model), (key, worker) in zip(MESHES, simulated.items()):
             mesh = {"data": data, "model": model, "placement": "column_wise"}
             worker.ask(
                 "prepare_step",
@@ -153,24 +176,10 @@ def whole_steps(
         alternate(samples, 1)
         times = alternate(samples, args.rounds)
         results.append({"rows": v, "seconds": times})
-        rows.append([v, *(1e3 * quartiles(times[key])[1] for key in workers)])
-    for worker in workers.values():
-        worker.close()
-    columns = [Column("V", ",d"), *(Column(f"{key}, ms", ".0f") for key in workers)]
+        rows.append([v, *(1e3 * quartiles(times[key])[1] for key in simulated)])
+    columns = [Column("V", ",d"), *(Column(f"{key}, ms", ".0f") for key in simulated)]
     study.add("step", "A whole training step, tables by columns.", columns, rows)
     return results
-
-
-def simulated(env: dict[str, str]) -> dict[str, Worker]:
-    """Return a process per mesh, with that number of simulated devices."""
-    # The last of two such flags applies.
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count={}"
-    return {
-        f"{d} x {m}": Worker(
-            sys.executable, "tables_jax", {**env, "XLA_FLAGS": flags.format(d * m)}
-        )
-        for d, m in MESHES
-    }
 
 
 PARTS = {"race": race, "mesh": on_meshes, "step": whole_steps}

@@ -1,6 +1,7 @@
 """Laws of the layers: imports point down; reading data and results needs no JAX."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,7 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+@functools.cache
 def imports(name: str, everywhere: bool) -> set[str]:
     """Return the modules that `name` imports; imports for type checkers only do not count.
 
@@ -133,6 +135,7 @@ def test_no_modules_import_each_other_in_a_cycle() -> None:
     assert not graph
 
 
+@functools.cache
 def reached(name: str) -> set[str]:
     """Return the external packages that importing `name` imports, directly or through ours."""
     seen, pending, outside = set(), [name], set()

@@ -53,6 +53,7 @@ def main() -> None:
         case: dict[str, Any], layers: dict[str, Any], rows: int, mesh: dict[str, Any]
     ) -> None:
         """Make a whole training step with tables of `rows` rows."""
+        calls.clear()  # frees the tables of other steps
         placed = MeshConfig(**mesh | {"placement": (mesh["placement"],)})
         calls["step"] = steps(Case(**case), layers, rows, placed)[0]
 

@@ -146,16 +146,16 @@ def test_a_directory_is_bound_by_its_first_checkpoint_or_row(
     write_or_verify_config(tmp_path, second)
     assert load_config(tmp_path) == second
     assert "no checkpoint and no row" in said[0]
-    assert "model.depth 2 -> 3" in said[0]
+    assert "model.depth 1 -> 3" in said[0]
     (tmp_path / "config.json").write_text("")
     write_or_verify_config(tmp_path, second)
     assert "config.json: the file is empty" in said[1]
     (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n')
-    with pytest.raises(ConfigError, match=r"model\.depth: the run has 3, requested 2"):
+    with pytest.raises(ConfigError, match=r"model\.depth: the run has 3, requested 1"):
         write_or_verify_config(tmp_path, first)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"model\.depth: the run has 3, requested 2"):
+    with pytest.raises(ConfigError, match=r"model\.depth: the run has 3, requested 1"):
         write_or_verify_config(tmp_path, first)
     (tmp_path / "config.json").write_text("")
     with pytest.raises(DamagedFile, match="is empty"):

@@ -8,7 +8,7 @@ from ligr_jax.scaling.ladder import configure
 
 SMALL = (
     "model.width=8",
-    "model.depth=2",
+    "model.depth=1",
     "model.table_width=4",
     "data.seq_len=32",
     "optim.batch=8",

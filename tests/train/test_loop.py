@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(
 def test_a_directory_of_another_run_is_refused_with_the_difference(
     prepared: Path, finished: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"model\.depth: the run has 2, requested 3"):
+    with pytest.raises(ConfigError, match=r"model\.depth: the run has 1, requested 3"):
         train(small_config(prepared, "model.depth=3"), finished)
 
 

@@ -31,7 +31,7 @@ MIXED = (
 # Every mesh with every placement of a table.
 PLACED = [((8, 1), ("replicated",)), *product([(4, 2), (2, 4), (1, 8)], [MIXED])]
 # Neither these widths nor the rows of the tables divide by 4 or 8.
-UNEVEN = ("model.table_width=10", "model.features.item_id.width=7")
+UNEVEN = ("model.table_width=10", "model.features.item_id.width=7", "model.depth=2")
 Tree = dict[str, Any]
 
 

@@ -297,10 +297,10 @@ def test_rates_and_seeds_are_arguments_of_the_program(prepared: Path, tmp_path: 
 def test_groups_differ_in_nothing_but_seeds_and_rates(prepared: Path) -> None:
     runs = [
         ("train.seed=0",),
-        ("model.depth=1",),
+        ("model.depth=2",),
         ("train.seed=1", "optim.dense_lr=0.1"),
         ("mesh.model=2",),
-        ("model.depth=1", "optim.table_lr=0.5"),
+        ("model.depth=2", "optim.table_lr=0.5"),
         ("mesh.model=2", "train.seed=1"),
         ("optim.weight_decay=0.1",),
     ]
@@ -313,7 +313,7 @@ def test_groups_differ_in_nothing_but_seeds_and_rates(prepared: Path) -> None:
 @pytest.mark.parametrize(
     ("runs", "names", "words"),
     [
-        ([(), ("model.depth=1",)], "ab", r"model\.depth is 1, not 2; only train\.seed, "),
+        ([(), ("model.depth=2",)], "ab", r"model\.depth is 2, not 1; only train\.seed, "),
         ([(), ("optim.clip=2",)], "ab", r"optim\.clip is 2\.0, not 1\.0"),
         ([(), ("train.seed=1",)], "aa", "a directory of its own"),
         ([("mesh.model=2",)], "a", r"mesh\.model=2 shards tables .* set mesh\.model=1"),

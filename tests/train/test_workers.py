@@ -10,23 +10,18 @@ from pathlib import Path
 import pytest
 
 from ligr_jax.runs.rows import read_rows
-from tests.train.runs import SMALL
+from ligr_jax.train.loop import train
+from tests.train.runs import SMALL, small_config
 
 pytestmark = pytest.mark.slow
 
 
-def command(prepared: Path, out: Path, workers: int, steps: int) -> list[str]:
-    words = [*SMALL, f"train.steps={steps}", "train.log_every=1", f"data.workers={workers}"]
-    return [sys.executable, "-m", "ligr_jax", "train", "--data", prepared, "--out", out, *words]  # type: ignore[list-item]
-
-
-def test_any_number_of_loader_processes_gives_the_same_run(
-    prepared: Path, tmp_path: Path, child_env: dict[str, str]
-) -> None:
+def test_any_number_of_loader_processes_gives_the_same_run(prepared: Path, tmp_path: Path) -> None:
     losses = {}
     for workers in (0, 1, 4):
         out = tmp_path / str(workers)
-        subprocess.run(command(prepared, out, workers, 4), env=child_env, check=True)
+        short = ("train.steps=4", "train.log_every=1", "eval.splits=")
+        train(small_config(prepared, *short, f"data.workers={workers}"), out)
         rows = read_rows(out / "metrics.jsonl")
         losses[workers] = [row["train/loss"] for row in rows if "train/loss" in row]
     assert len(losses[0]) == 4
@@ -37,9 +32,9 @@ def test_any_number_of_loader_processes_gives_the_same_run(
 def test_a_killed_loader_process_ends_the_run_with_a_remedy(
     prepared: Path, tmp_path: Path, child_env: dict[str, str]
 ) -> None:
-    out = tmp_path / "run"
+    words = ["train", "--data", prepared, "--out", tmp_path / "run", *SMALL]
     run = subprocess.Popen(
-        command(prepared, out, 1, 10**6),
+        [sys.executable, "-m", "ligr_jax", *words, "train.steps=1000000", "data.workers=1"],
         env=child_env,
         stderr=subprocess.PIPE,
         text=True,

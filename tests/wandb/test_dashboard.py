@@ -37,7 +37,7 @@ def sweep(run: Run, prepared: Path, tmp_path: Path) -> Path:
     files = []
     for name, varied in (
         ("seeds", {"train.seed": {"values": [0, 1]}}),
-        ("deep", {"model.depth": {"value": 1}}),
+        ("deep", {"model.depth": {"value": 2}}),
     ):
         parameters = {k: {"value": yaml.safe_load(v)} for k, v in settings.items()} | varied
         content = {"program": "ligr", "method": "grid", "parameters": parameters}
