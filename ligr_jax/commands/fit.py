@@ -25,6 +25,8 @@ any table of runs: .csv, .tsv, .jsonl (also .gz, .zst), .parquet; exports of W&B
   ligr fit runs.csv --form tied --n N --d D --loss loss    alpha = beta: over-trained models
   ligr fit runs.csv --form overfitted --n N --d D --unique U --loss loss    loss that turns up
   ligr fit runs.csv --form isoflop --axis flops --n N --loss loss --minimum window --weighted
+  ligr fit runs.csv --form isoflop --axis flops --n N --loss loss --minimum akima --weighted \
+    --noise 0.002    the procedure of Porian et al. 2024; 0.002 is the deviation between seeds
   ligr fit optima.csv --form loglog --axis flops --metric n_best --weight w    given optima
   ligr fit runs.csv --form factors --factors width,depth --metric ndcg
 """

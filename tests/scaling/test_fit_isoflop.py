@@ -83,7 +83,7 @@ def test_largest_budget_is_predicted_from_the_others():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (grid(sizes=2), "6e[+]18: 2 distinct sizes; a parabola needs 3"),
+        (grid(sizes=2), "6e[+]18: 2 distinct sizes; minimum=parabola needs 3"),
         (grid(shift=1.5), "0 of 4 budgets have their minimum within"),
         (grid(budgets=BUDGETS[:1]), "1 of 1 budgets"),
         ((-grid()[0], *grid()[1:]), "run #0: budget -6e[+]18 is not a positive"),
@@ -107,6 +107,19 @@ def test_three_sizes_per_budget_give_no_intervals_unless_the_noise_is_known():
     assert law.intervals == {}
     assert np.isnan(law.predict(1e22)[1])
     assert any("no intervals" in w for w in law.warnings)
+
+
+@pytest.mark.parametrize("minimum", ["parabola", "window", "akima"])
+def test_many_runs_of_one_size_are_one_size(minimum):
+    compute, n, loss = grid(noise=1e-4, sizes=7)
+    times = np.tile([1, 1, 1, 9, 1, 1, 1], 4)  # the best size of each budget is run nine times
+    jitter = 1 + 1e-12 * np.arange(times.sum())
+    copies = [v.repeat(times) for v in (compute, n, loss)]
+    law = fit_isoflop(copies[0], copies[1] * jitter, copies[2], minimum=minimum, resamples=20)
+    assert law.params["exponent"] == pytest.approx(EXPONENT, abs=0.02)
+    few = np.isin(np.tile(np.arange(7), 4), (2, 3)).repeat(times)
+    with pytest.raises(BadInput, match="2 distinct sizes"):
+        fit_isoflop(*(v[few] for v in (copies[0], copies[1] * jitter, copies[2])), minimum=minimum)
 
 
 def joined(*grids):

@@ -24,9 +24,10 @@ from ligr_jax.scaling.fit.checks import checked, names_of, refuse_constant, refu
 from ligr_jax.scaling.fit.intervals import band, estimates
 from ligr_jax.scaling.fit.isoflop_draws import fit_parabola, parabola_residuals, resample_optima
 from ligr_jax.scaling.fit.isoflop_law import Budget, IsoFlop
-from ligr_jax.scaling.fit.minima import MINIMA, Cells, akima, cells_of
+from ligr_jax.scaling.fit.minima import MINIMA, Cells, akima, cells_of, distinct_sizes
 
 SIZES = {"parabola": 3, "window": 5, "akima": 5}  # fewest sizes of a budget
+NAMED = 3  # most budgets with too few sizes that are named
 
 
 def fit_isoflop(
@@ -105,26 +106,27 @@ def fit_isoflop(
     # One curve per budget. A budget with too few sizes is left out.
     index = budgets(c, budget_tolerance(c) if tolerance is None else tolerance)
     labels = np.arange(len(y)) if groups is None else np.array([str(g) for g in groups])
-    notes = []
+    few = []
     centres, cells, members = [], [], []
     for k in range(index.max() + 1):
         inside = index == k
         middle = float(np.exp(np.log(c[inside]).mean()))
         cell = cells_of(s[inside], y[inside], labels[inside], share[inside])
-        sizes = min(len(set(s[inside])), len(cell.z))
+        sizes = len(distinct_sizes(cell.z)[0])
         if sizes < SIZES[minimum]:
-            notes.append(
-                f"budget {middle:.4g}: {sizes} distinct sizes; a {minimum} needs "
+            few.append(
+                f"budget {middle:.4g}: {sizes} distinct sizes; minimum={minimum} needs "
                 f"{SIZES[minimum]}, so this budget is left out"
             )
             continue
         centres.append(middle)
         cells.append(cell)
         members.append(tuple(n for n, kept in zip(names, inside) if kept))
+    notes = few[:NAMED]
+    if len(few) > NAMED:
+        notes.append(f"{len(few) - NAMED} more budgets have too few sizes and are left out")
     if len(cells) < 2 and notes:
-        raise BadInput(
-            f"{len(cells)} budgets remain, and a power law needs 2: {'; '.join(notes[:3])}"
-        )
+        raise BadInput(f"{len(cells)} budgets remain, and a power law needs 2: {'; '.join(notes)}")
     compute = np.array(centres)
     find = MINIMA[minimum]
     curves = [fit_parabola(cell, minimum, width) for cell in cells]

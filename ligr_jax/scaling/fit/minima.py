@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import Akima1DInterpolator
 
 from ligr_jax.scaling.fit.bootstrap import Array
 
+STEP = 1e-9  # smallest difference of two sizes, in decades
 NEAREST = 6  # without a given width, a window reaches to the sixth size from the best one
 
 
@@ -63,6 +65,14 @@ def cells_of(size: Array, metric: Array, labels: Array, share: Array) -> Cells:
     )
 
 
+def distinct_sizes(z: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Return the distinct values of log10 size, and the index of each cell's; 1e-9 is no step."""
+    order = np.argsort(z, kind="stable")
+    index = np.empty(len(z), np.int64)
+    index[order] = np.concatenate([[0], np.cumsum(np.diff(z[order]) > STEP)])
+    return z[order][np.searchsorted(index[order], np.arange(index.max() + 1))], index
+
+
 def parabola(cells: Cells, metric: Array, width: float | None) -> Array:
     """Return log10 of the best size for metrics (..., cells), by a parabola over all sizes."""
     return cells.vertex(cells.solve(metric)[0])
@@ -81,7 +91,7 @@ def window(cells: Cells, metric: Array, width: float | None) -> Array:
 
 def akima(cells: Cells, metric: Array, width: float | None) -> Array:
     """Return log10 of the best size by Akima's interpolation; NaN at the ends of the sizes."""
-    z, index = np.unique(cells.z, return_inverse=True)
+    z, index = distinct_sizes(cells.z)
     mean = np.zeros((len(cells.z), len(z)))  # cells of one size are averaged
     mean[np.arange(len(index)), index] = cells.weight
     flat = metric.reshape(-1, len(index)) @ (mean / mean.sum(0))
@@ -116,11 +126,12 @@ def local_parabola(cells: Cells, metric: Array, width: float | None) -> tuple[Ar
     """
     t = cells.z - cells.z.mean()
     far = np.abs(t[:, None] - t)  # row: the best cell
-    reach = np.sort(far, axis=1)
+    sizes = distinct_sizes(t)[0]
+    reach = np.sort(np.abs(t[:, None] - sizes), axis=1)
     if width is None:
-        half = reach[:, NEAREST - 1] if len(t) >= NEAREST else 1.2 * reach[:, -1]
-    else:  # at least four cells have weight, so that the parabola is determined
-        half = np.maximum(width, 1.2 * reach[:, min(3, len(t) - 1)])
+        half = reach[:, NEAREST - 1] if len(sizes) >= NEAREST else 1.2 * reach[:, -1]
+    else:  # at least four sizes have weight, so that the parabola is determined
+        half = np.maximum(width, 1.2 * reach[:, min(3, len(sizes) - 1)])
     tricube = np.clip(1.0 - (far / half[:, None]) ** 3, 0.0, None) ** 3
     w = (tricube * cells.weight)[np.argmin(metric, axis=-1)]
     design = np.stack([np.ones_like(t), t, t * t], 1)
