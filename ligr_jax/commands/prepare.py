@@ -18,6 +18,8 @@ examples:
   ligr prepare events.csv --out events/ --label 'click=value>0' --label 'like=rating>=4'
   ligr prepare events.csv --out events/ --actions click --time-format '%d/%m/%Y %H:%M' \\
       --time-zone Europe/Berlin --null-values NA,-
+  ligr prepare log/ --out prepared/ --engine spark --master spark://host:7077
+  ligr prepare db.impressions --out prepared/ --engine spark --spark-format table --actions click
 
 The unit of the time column is inferred from the whole column (seconds to nanoseconds since 1970,
 ISO times, Parquet timestamps). The summary lists the role that each column was given; --json prints
@@ -30,6 +32,7 @@ import logging
 from pathlib import Path
 
 from ligr_jax.commands.arguments import positive_int
+from ligr_jax.data.manifest import Manifest
 from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import (
     PrepareOptions,
@@ -37,11 +40,15 @@ from ligr_jax.data.prepare.options import (
     parse_fractions,
     parse_time,
 )
+from ligr_jax.data.prepare.spark import prepare_on_spark
+from ligr_jax.data.prepare.spark_session import start_session
 from ligr_jax.data.prepare.splits import SplitTimes
 from ligr_jax.data.prepare.summary import format_summary, load_log_summary
 from ligr_jax.data.schema import WEIGHT, BadInput
 from ligr_jax.data.sources.formats import FORMATS, open_source
 from ligr_jax.data.sources.label_rules import parse_label
+from ligr_jax.data.sources.source import LogSource
+from ligr_jax.data.sources.spark_table import spark_table
 from ligr_jax.data.sources.table_columns import TableColumns, parse_map
 from ligr_jax.data.sources.text_options import TextOptions, parse_delimiter
 from ligr_jax.data.sources.times import PER_MS, TimeOptions
@@ -53,7 +60,7 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `ligr prepare`."""
     add = parser.add_argument
-    add("source", metavar="SOURCE", type=Path, help="directory or file of the log")
+    add("source", metavar="SOURCE", help="directory or file of the log")
     add("--out", metavar="DIR", type=Path, required=True, help="directory to write")
     add("--format", choices=("auto", *FORMATS), default="auto", help="format of SOURCE")
     add(
@@ -82,8 +89,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=positive_int,
         default=2_000_000,
-        help="rows in memory [%(default)s]",
+        help="rows of a shard, and rows in memory per thread [%(default)s]",
     )
+    add("--workers", metavar="N", type=positive_int, help="threads [cores, at most 4]")
+    _add_engine(parser.add_argument_group("engine (Spark: pip install 'ligr-jax[spark]', Java 17)"))
     add(
         "--overwrite", action="store_true", help="replace an output of other options or another log"
     )
@@ -152,30 +161,76 @@ def _add_reading(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_engine(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--engine", choices=("local", "spark"), default="local", help="[%(default)s]")
+    add("--master", metavar="URL", default="", help="Spark: cluster, e.g. local[4] or yarn")
+    add(
+        "--spark-conf",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="Spark: a setting, e.g. spark.jars.packages=...",
+    )
+    add(
+        "--spark-format",
+        metavar="F",
+        default="",
+        help="Spark reads SOURCE: iceberg, delta, orc, ..., or table for a name in the catalog",
+    )
+
+
 def run(args: argparse.Namespace) -> None:
     """Prepare a log and print the summary.
 
     Raises:
         BadInput: the log or the options are invalid.
     """
-    source = open_source(args.source, args.format, _columns(args))
     options = PrepareOptions(
         session_gap_ms=parse_duration(args.session_gap),
         splits=_split_times(args),
         fractions=parse_fractions(args.fractions or "0.8,0.1,0.1"),
         on_bad_row=args.on_bad_row,
         shard_rows=args.shard_rows,
+        workers=args.workers,
         overwrite=args.overwrite,
     )
-    if args.source.resolve() == args.out.resolve():
+    if Path(args.source).resolve() == args.out.resolve():
         raise BadInput(f"--out {args.out} is the source; choose another directory")
-    _log.info(f"{source.name}: about {source.rows:,} rows")
-    manifest = prepare(source, args.out, options)
+    manifest = ENGINES[args.engine](args, options)
     summary = load_log_summary(args.out)
     if args.json:
         print_json({"directory": str(args.out), "digest": manifest.digest, **summary})
     else:
         print(format_summary(manifest, summary, args.out))
+
+
+def _prepare_here(args: argparse.Namespace, options: PrepareOptions) -> Manifest:
+    if args.master or args.spark_conf or args.spark_format:
+        raise BadInput("--master, --spark-conf and --spark-format are for Spark: --engine spark")
+    return prepare(_opened(args), args.out, options)
+
+
+def _prepare_on_spark(args: argparse.Namespace, options: PrepareOptions) -> Manifest:
+    pairs = [text.partition("=") for text in args.spark_conf]
+    for name, _, value in pairs:
+        if not (name and value):
+            raise BadInput(f"--spark-conf {name}: write NAME=VALUE")
+    spark = start_session(args.master, {name: value for name, _, value in pairs})
+    if not args.spark_format:
+        return prepare_on_spark(_opened(args), args.out, options, spark)
+    staged = args.out.resolve().with_name(f"{args.out.resolve().name}.staged")
+    with spark_table(spark, args.spark_format, args.source, _columns(args), staged) as source:
+        return prepare_on_spark(source, args.out, options, spark)
+
+
+ENGINES = {"local": _prepare_here, "spark": _prepare_on_spark}
+
+
+def _opened(args: argparse.Namespace) -> LogSource:
+    source = open_source(args.source, args.format, _columns(args))
+    _log.info(f"{source.name}: about {source.rows:,} rows")
+    return source
 
 
 def _columns(args: argparse.Namespace) -> TableColumns:

@@ -41,6 +41,15 @@ def good_log() -> pl.DataFrame:
 
 
 def prepare_log(directory: Path, log: pl.DataFrame, csv: bool, **options: object) -> Manifest:
+    write_bad_log(directory, log, csv)
+    return prepare(
+        canonical_source(directory),
+        directory / "out",
+        PrepareOptions(batch_rows=2, **options),  # type: ignore[arg-type]
+    )
+
+
+def write_bad_log(directory: Path, log: pl.DataFrame, csv: bool) -> None:
     directory.mkdir(exist_ok=True)
     if csv:
         text = log.with_columns(
@@ -51,11 +60,6 @@ def prepare_log(directory: Path, log: pl.DataFrame, csv: bool, **options: object
     else:
         log.write_parquet(directory / "log.parquet")
     save_schema(LogSchema(("click",), COLUMNS), directory)
-    return prepare(
-        canonical_source(directory),
-        directory / "out",
-        PrepareOptions(batch_rows=2, **options),  # type: ignore[arg-type]
-    )
 
 
 def put(column: str, value: object, row: int = 3) -> Callable[[pl.DataFrame], pl.DataFrame]:

@@ -7,7 +7,8 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,10 +24,13 @@ from ligr_jax.data.manifest import MISSING, QUANTILES, Manifest, load_manifest
 from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions, parse_duration, parse_time
 from ligr_jax.data.prepare.sketches import DistinctIds, Quantiles
+from ligr_jax.data.prepare.sorting import sort_by_member_and_time, stable_argsort
 from ligr_jax.data.prepare.splits import SplitTimes
+from ligr_jax.data.prepare.threads import ordered_map
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.formats import open_source
+from ligr_jax.data.sources.ids import parse_ids
 from ligr_jax.data.sources.source import ItemSource, LogBatch, LogSource
 from ligr_jax.lock import Busy
 from tests.conftest import OnMessage
@@ -179,12 +183,12 @@ def hashed(text: str | None) -> int:
 def test_output_is_a_function_of_input_and_options_alone(tmp_path: Path) -> None:
     write_log(tmp_path / "log", rows=3000, vector=4, truth=True, files=3)
     outputs: list[dict[str, bytes]] = []
-    for batch_rows in (131_072, 131_072, 1000, 17):
+    for batch_rows, workers in ((131_072, 1), (131_072, 3), (1000, None), (17, 3)):
         out = tmp_path / f"out{len(outputs)}"
         prepare(
             canonical_source(tmp_path / "log"),
             out,
-            PrepareOptions(shard_rows=1000, batch_rows=batch_rows),
+            PrepareOptions(shard_rows=1000, batch_rows=batch_rows, workers=workers),
         )
         outputs.append({p.name: p.read_bytes() for p in sorted(out.iterdir())})
     assert outputs[1:] == outputs[:1] * 3
@@ -396,6 +400,58 @@ def test_peak_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
     grown = (peak["large"] - peak["small"]) * 1024
     held = 1_400_000 * 60  # bytes of seven times as many rows, each in memory once
     assert grown < held / 2, f"peak memory grew by {grown / 1e6:.0f} MB"
+
+
+def test_errors_of_threads_are_raised_in_order() -> None:
+    seen: list[int] = []
+
+    def check(k: int) -> int:
+        time.sleep(0.02 if k == 5 else 0)  # the first fault is found last
+        if k in (5, 6):
+            raise BadInput(f"row {k}")
+        return k
+
+    def rows() -> Iterator[int]:
+        yield from range(7)
+        raise BadInput("end of the file")
+
+    with pytest.raises(BadInput, match="row 5"):
+        for k in ordered_map(check, rows(), workers=3):
+            seen.append(k)
+    assert seen == [0, 1, 2, 3, 4]
+    with pytest.raises(BadInput, match="end of the file"):
+        list(ordered_map(int, rows(), workers=3))
+
+
+@pytest.mark.parametrize("span", [3, 2**40, 2**63])
+def test_packed_sorts_are_stable(span: int) -> None:
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 2, 4097):
+        values = rng.integers(-span, span, n)
+        values[n // 2 :] = values[: n - n // 2]
+        np.testing.assert_array_equal(stable_argsort(values), np.argsort(values, kind="stable"))
+        times = rng.integers(-1, 3, n)
+        order = sort_by_member_and_time(values, times)
+        np.testing.assert_array_equal(order, np.lexsort((times, values)))
+
+
+def test_ids_of_repetitive_text_equal_those_of_single_values() -> None:
+    spelled = ["17", "+17", "017", "-0", "0", "-17", "9", "10", "99", "100", "999999999999999999"]
+    spelled += [str(x) for x in (2**63 - 1, -(2**63) + 1, 2**63, 2**64 - 1, 2**64)]
+    spelled += ["58.0", "true", "", "x", "1e5", "- 1"]
+    values = pl.Series([*spelled, None], dtype=pl.String)
+    expected = []
+    for value in values:
+        ids, rules = parse_ids(pl.Series([value], dtype=pl.String))
+        assert not any(rows.any() for rows, _ in rules)
+        signed = value and value.removeprefix("-").isdigit() and str(int(value)) == value
+        if signed and -(2**63) <= int(value) < 2**64:
+            assert ids[0] == np.array(int(value) % 2**64, np.uint64).view(np.int64)
+        expected.append(ids[0])
+    assert len(set(expected)) == len(values)
+    many = values.sample(5000, with_replacement=True, seed=0)
+    by_value = dict(zip(values, expected))
+    np.testing.assert_array_equal(parse_ids(many)[0], [by_value[v] for v in many])
 
 
 def test_distinct_ids_are_exact_below_the_sketch_and_close_above() -> None:

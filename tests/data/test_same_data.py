@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+import fastavro
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -93,6 +94,44 @@ def test_a_log_of_traps_is_the_same_in_csv_and_parquet(
     assert measured["code"].distinct == (1 if null_values else 2)
     assert measured["zip"].distinct == 6
     assert made["log.csv"].counts["members"] == 7
+
+
+def test_avro_gives_the_data_of_parquet(tmp_path: Path) -> None:
+    said = columns()
+    frame = traps().with_columns(
+        pl.col("item_id").cast(pl.String),
+        pl.col("country", "kind").cast(pl.String),
+        pl.col("tags").str.split("|"),
+        timestamp_ms=pl.col("timestamp_ms").dt.replace_time_zone("UTC"),
+    )
+    frame.write_parquet(tmp_path / "log.parquet")
+    types: dict[str, object] = {
+        "nothing": "null",
+        "price": "double",
+        "code": "double",
+        "like": "float",
+        "flag": "boolean",
+        "click": "boolean",
+        "timestamp_ms": {"type": "long", "logicalType": "timestamp-micros"},
+        "day": {"type": "int", "logicalType": "date"},
+        "cents": {"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": 2},
+        "tags": {"type": "array", "items": ["null", "string"]},
+    }
+    fields = [
+        {"name": n, "type": "null" if n == "nothing" else ["null", types.get(n, "string")]}
+        for n in frame.columns
+    ]
+    schema = {"type": "record", "name": "impression", "fields": fields}
+    (tmp_path / "avro").mkdir()
+    for k, rows in enumerate((frame[:35], frame[35:])):
+        with (tmp_path / "avro" / f"part-{k}.avro").open("wb") as file:
+            fastavro.writer(file, schema, rows.to_dicts(), sync_interval=500)
+    made = [prepared(tmp_path / name, said) for name in ("log.parquet", "avro")]
+    assert made[0].shards == made[1].shards
+    part = tmp_path / "avro" / "part-0.avro"
+    part.write_bytes(part.read_bytes()[:-40])
+    with pytest.raises(BadInput, match=r"part-0.avro: not a complete Avro file"):
+        prepared(tmp_path / "avro", said)
 
 
 def test_ids_join_by_one_rule(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Parquet and text files of rows, read in batches and in file order."""
+"""Parquet, Avro and text files of rows, read in batches and in file order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.avro import avro_rows, avro_schema, read_avro_tables
 from ligr_jax.data.sources.cells import clean_cells
 from ligr_jax.data.sources.delimited import count_rows, read_header, read_text_tables
 from ligr_jax.data.sources.source import ROW_DIGEST, DeferredBatch, LogBatch, OnBadRow, Part
@@ -18,6 +19,7 @@ from ligr_jax.data.sources.text_options import TextOptions
 from ligr_jax.digests import digest_file
 
 PARQUET = (".parquet", ".pq", ".parq")
+AVRO = ".avro"
 PART_ROWS = 1 << 20  # least number of rows of a part of a file, except for the last part
 
 
@@ -50,6 +52,11 @@ class DataFile:
         with self.path.open("rb") as f:
             return f.read(4) == b"PAR1"
 
+    @property
+    def avro(self) -> bool:
+        """Whether the file is Avro, by its suffix."""
+        return self.path.suffix.lower() == AVRO
+
 
 def describe_file(file: Path | DataFile) -> dict[str, Any]:
     """Return name, size in bytes and xxh64 (hex) of a file, for the manifest."""
@@ -71,6 +78,8 @@ def column_names(file: Path | DataFile) -> list[str]:
         if len(set(names)) < len(names):
             repeated = sorted({n for n in names if names.count(n) > 1})
             raise BadInput(f"{file.path}: columns {repeated} appear twice; rename them")
+    elif file.avro:
+        names = list(avro_schema(file.path).names)
     else:
         names = [n.strip() for n in read_header(file.path, file.reading)[0]]
     return [*names, *(k for k in file.partition if k not in names)]
@@ -79,11 +88,14 @@ def column_names(file: Path | DataFile) -> list[str]:
 def column_type(file: Path | DataFile, name: str) -> pa.DataType:
     """Return the Arrow type of a column; columns of text files and paths are strings."""
     file = DataFile.of(file)
-    if not file.parquet:
+    if file.parquet:
+        with _open_parquet(file.path) as opened:
+            schema = opened.schema_arrow
+    elif file.avro:
+        schema = avro_schema(file.path)
+    else:
         return pa.string()
-    with _open_parquet(file.path) as opened:
-        schema = opened.schema_arrow
-        return schema.field(name).type if name in schema.names else pa.string()
+    return schema.field(name).type if name in schema.names else pa.string()
 
 
 def rows_in(file: Path | DataFile) -> int:
@@ -92,6 +104,8 @@ def rows_in(file: Path | DataFile) -> int:
     if file.parquet:
         with _open_parquet(file.path) as opened:
             return int(opened.metadata.num_rows)
+    if file.avro:
+        return avro_rows(file.path)
     return count_rows(file.path, file.reading)
 
 
@@ -210,6 +224,8 @@ def _tables(
 ) -> Iterator[tuple[pa.Table, int]]:
     if file.parquet:
         return _parquet_tables(file.path, batch_rows, only, row_groups)
+    if file.avro:
+        return ((table, 0) for table in read_avro_tables(file.path, batch_rows, only))
     return read_text_tables(file.path, file.name, file.reading, on_bad_row, only)
 
 

@@ -6,11 +6,11 @@ from urllib.parse import unquote
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.compression import plain_name
-from ligr_jax.data.sources.files import PARQUET, DataFile, column_names
+from ligr_jax.data.sources.files import AVRO, PARQUET, DataFile, column_names
 from ligr_jax.data.sources.text_options import TextOptions
 
 TEXT = (".csv", ".tsv", ".tab")
-SUFFIXES = (*PARQUET, *TEXT)
+SUFFIXES = (*PARQUET, AVRO, *TEXT)
 LOOSE = ".txt"  # read only if no other file has rows, because it is often a readme
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
@@ -33,7 +33,7 @@ def is_table_file(path: Path) -> bool:
     if path.name.startswith((".", "_")):
         return False
     suffix = Path(plain_name(path)).suffix.lower()
-    return path.suffix.lower() in PARQUET or suffix in TEXT
+    return path.suffix.lower() in (*PARQUET, AVRO) or suffix in TEXT
 
 
 def table_files(directory: Path, reading: TextOptions | None = None) -> list[DataFile]:

@@ -9,7 +9,7 @@ from ligr_jax.data.sources.validate import did_you_mean
 
 # Formats that would be read as a meaningless CSV file.
 _UNSUPPORTED = (
-    *(".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".orc", ".avro", ".arrow", ".feather"),
+    *(".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".orc", ".arrow", ".feather"),
     *(".zip", ".tar"),
 )
 

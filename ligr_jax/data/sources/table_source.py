@@ -181,7 +181,7 @@ def _remarks(
         yield f"ignored: {', '.join(columns.ignore)}"
     for name in [n for n in columns.ignore if n not in column_names(files[0])]:
         yield f"--ignore {name}: there is no such column"
-    if not files[0].parquet:
+    if not (files[0].parquet or files[0].avro):
         delimiter = read_header(files[0].path, files[0].reading)[1]
         if delimiter != ",":
             yield f"delimiter: {delimiter!r}"
