@@ -416,8 +416,7 @@ def test_errors_of_threads_are_raised_in_order() -> None:
         raise BadInput("end of the file")
 
     with pytest.raises(BadInput, match="row 5"):
-        for k in ordered_map(check, rows(), workers=3):
-            seen.append(k)
+        seen.extend(ordered_map(check, rows(), workers=3))
     assert seen == [0, 1, 2, 3, 4]
     with pytest.raises(BadInput, match="end of the file"):
         list(ordered_map(int, rows(), workers=3))
@@ -437,7 +436,7 @@ def test_packed_sorts_are_stable(span: int) -> None:
 
 def test_ids_of_repetitive_text_equal_those_of_single_values() -> None:
     spelled = ["17", "+17", "017", "-0", "0", "-17", "9", "10", "99", "100", "999999999999999999"]
-    spelled += [str(x) for x in (2**63 - 1, -(2**63) + 1, 2**63, 2**64 - 1, 2**64)]
+    spelled += [str(x) for x in (2**63 - 1, -(2**63) + 1, 2**63 + 5, 2**64 - 1, 2**64)]
     spelled += ["58.0", "true", "", "x", "1e5", "- 1"]
     values = pl.Series([*spelled, None], dtype=pl.String)
     expected = []
