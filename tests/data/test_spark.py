@@ -141,19 +141,21 @@ def failure(source: LogSource, directory: Path, spark: "SparkSession") -> str:
 
 def test_a_table_that_only_spark_reads(tmp_path: Path, spark: "SparkSession") -> None:
     """Iceberg and Delta are read by the same calls, but their jars are not part of Spark."""
-    rows = spark.createDataFrame(events().to_dicts())
-    rows.repartition(3).write.orc(str(tmp_path / "orc"))
-    spark.read.orc(str(tmp_path / "orc")).repartition(2).createOrReplaceTempView("impressions")
-    on_spark = [*FULL, "--engine", "spark", "--spark-format"]
-    run(tmp_path / "orc", "--out", tmp_path / "orc-out", *on_spark, "orc")
-    run("impressions", "--out", tmp_path / "view-out", *on_spark, "table")
-    # The times of these rows are distinct, so the table has one order.
     events().write_parquet(tmp_path / "events.parquet")
+    shuffled = spark.read.parquet(str(tmp_path / "events.parquet")).repartition(2)
+    shuffled.createOrReplaceTempView("impressions")
+    (tmp_path / "parts").mkdir()
+    for k, part in enumerate((events()[30:], events()[:30])):
+        part.write_parquet(tmp_path / "parts" / f"{k}.parquet")
+    on_spark = [*FULL, "--engine", "spark", "--spark-format"]
+    run("impressions", "--out", tmp_path / "view-out", *on_spark, "table")
+    run(tmp_path / "parts", "--out", tmp_path / "parts-out", *on_spark, "parquet")
+    # The times of these rows are distinct, so the table has one order.
     run(tmp_path / "events.parquet", "--out", tmp_path / "alone", *FULL)
-    made = [load_manifest(tmp_path / name) for name in ("orc-out", "view-out", "alone")]
+    made = [load_manifest(tmp_path / name) for name in ("view-out", "parts-out", "alone")]
     assert len({m.shards for m in made}) == 1
     names = [m.source["files"][0].get("name") for m in made]
-    assert names == [f"orc:{tmp_path / 'orc'}", "table:impressions", "events.parquet"]
+    assert names == ["table:impressions", f"parquet:{tmp_path / 'parts'}", "events.parquet"]
     assert made[0].source["files"][0]["xxhash64"] == made[1].source["files"][0]["xxhash64"]
     assert not list(tmp_path.glob("*.staged"))
     with pytest.raises(BadInput, match="nothing: Spark cannot read it as table"):
