@@ -208,7 +208,7 @@ def test_a_value_of_a_wrong_type_is_refused_with_the_expected_type(
         (["data.seq_len=2"], "data.seq_len=2 must be even and >= 4"),
         (["data.context=1"], r"data.context=1.0 must be in \[0, 1\)"),
         (["data.fraction=0"], r"data.fraction=0.0 must be in \(0, 1\]"),
-        (["data.workers=-1"], "data.workers=-1 must be >= 0"),
+        (["data.workers=-2"], "data.workers=-2 must be >= -1"),
         (["optim.batch=6", "optim.accumulate=4"], "batch=6 is not divisible by optim.accumulate=4"),
         (["optim.dense_lr=-1"], "optim.dense_lr=-1.0 must be >= 0"),
         (["optim.dense_lr=nan"], "optim.dense_lr=nan: expected a number .it must be finite"),

@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.scaling.sweep import (
         calibrate_seconds,
         format_points,
+        input_line,
         plan_points,
         read_sweep,
         select_points,
@@ -120,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
     points = calibrate_seconds(points, args.out)
     if args.dry_run:
         print(format_points(points))
+        if points:
+            print(input_line(points, args.data))
         return 0
     _log.info(format_points(points))
     for track in {point.config.track for point in points}:

@@ -56,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--together", metavar="FILE", help="JSON list of runs, or a file with one; see above"
     )
     where.add_argument("--show", action="store_true", help="print the configuration and stop")
-    where.add_argument("--plan", action="store_true", help="print the placement of tables and stop")
+    where.add_argument(
+        "--plan",
+        action="store_true",
+        help="print the placement of tables and the speed of the input, and stop",
+    )
     parser.add_argument("--preset", metavar="NAME", help="named set of values, e.g. demo-4")
     parser.add_argument(
         "--warm-start", type=Path, metavar="RUN", help="start from the weights of this run"
@@ -109,9 +113,7 @@ def _run(args: argparse.Namespace) -> int:
             print(f"{name}={value_text(value)}")
         return 0
     if args.plan:
-        from ligr_jax.train.program import Program
-
-        print("\n".join(Program(config).plan.lines()))
+        print("\n".join(_plan_lines(config)))
         return 0
     from ligr_jax.train.loop import train
 
@@ -119,6 +121,24 @@ def _run(args: argparse.Namespace) -> int:
     if is_first():
         _show(summary, config)
     return 0
+
+
+def _plan_lines(config: "Config") -> list[str]:
+    """Return the placement of the tables, and the speeds of devices and input."""
+    from ligr_jax.data.pipeline import plan_for
+    from ligr_jax.data.records import Records
+    from ligr_jax.parallel.processes import processes_of_host
+    from ligr_jax.train.feed import measure_feed
+    from ligr_jax.train.program import Program
+
+    program = Program(config)
+    records = Records(config.data.dir, config.data.edges)
+    plan = plan_for(records, config, "train")
+    if not len(plan):
+        return program.plan.lines()
+    devices = program.process.devices
+    feed = measure_feed(records, plan, config, devices, processes_of_host())
+    return [*program.plan.lines(), feed.line()]
 
 
 def _warm(args: argparse.Namespace) -> list[str]:

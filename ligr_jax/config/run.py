@@ -28,8 +28,9 @@ class DataConfig:
     edges: tuple[int, ...] = ()
     """Four times in milliseconds that replace the splits of `ligr prepare`: start and end of train,
     end of validation, end of test. Earlier impressions are history."""
-    workers: int = 0
-    """Number of loader processes; 0 loads in threads of this process."""
+    workers: int = -1
+    """Number of loader processes; 0 loads in threads of this process. -1 chooses from the tokens
+    per second that the devices want and that a core makes; on a CPU it stands for 0."""
 
     def __post_init__(self) -> None:
         require_local(self.dir)
@@ -39,7 +40,7 @@ class DataConfig:
         )
         require(0 <= self.context < 1, f"data.context={self.context} must be in [0, 1)")
         require(0 < self.fraction <= 1, f"data.fraction={self.fraction} must be in (0, 1]")
-        require(self.workers >= 0, f"data.workers={self.workers} must be >= 0")
+        require(self.workers >= -1, f"data.workers={self.workers} must be >= -1")
         require(
             not self.edges
             or (

@@ -20,6 +20,7 @@ from ligr_jax.data.plans import plan_of
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch, UniqueIdMapper
 
+THREADS = 2  # that assemble batches in a process
 _ENDLESS = 2**62  # rows; more than a run can read
 
 
@@ -84,7 +85,7 @@ class TrainBatches(Iterator[MappedBatch]):
         self._iterator = None
 
     def _open(self) -> grain.DatasetIterator:
-        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+        options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=8)
         dataset = self._batches[self._next :].to_iter_dataset(options)
         if self._workers:
             dataset = load_in_processes(dataset, self._workers)
@@ -118,10 +119,11 @@ def train_batches(
     rows = grain.MapDataset.range(len(plan)).seed(config.train.seed).shuffle().repeat(epochs)
     local_rows = rows[process.index :: process.count].batch(_share(config.optim.batch, process))
     batches = local_rows.map(Assembler(records, plan, config.model))
+    workers = max(0, config.data.workers)  # -1: the trainer chooses, and others need no processes
     if config.optim.table_optimizer == "adamw":
-        return TrainBatches(batches.map(_without_unique_ids), config.data.workers)
+        return TrainBatches(batches.map(_without_unique_ids), workers)
     unique = UniqueIdMapper(config.model, process.devices, whole_batch=process.count == 1)
-    return TrainBatches(batches.map(unique), config.data.workers)
+    return TrainBatches(batches.map(unique), workers)
 
 
 def _without_unique_ids(batch: Batch) -> MappedBatch:
@@ -157,7 +159,9 @@ def eval_batches(
     dataset = grain.MapDataset.source(padded.reshape(-1, size)).map(
         lambda r: (plan.gather(r)[0], map_ids(assemble(r)))
     )
-    yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    yield from dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=4)
+    )
 
 
 def _share(batch: int, process: Process) -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ligr_jax.parallel.processes import is_first_of_host as is_first_of_host
     from ligr_jax.parallel.processes import join_processes as join_processes
     from ligr_jax.parallel.processes import local_rows as local_rows
+    from ligr_jax.parallel.processes import processes_of_host as processes_of_host
     from ligr_jax.parallel.processes import ready as ready
     from ligr_jax.parallel.processes import stop_agreed as stop_agreed
     from ligr_jax.parallel.rendezvous import PeerMissing as PeerMissing
@@ -52,6 +53,7 @@ else:
             "expects_peers": "cluster",
             "is_first": "processes",
             "is_first_of_host": "processes",
+            "processes_of_host": "processes",
             "join_processes": "processes",
             "local_rows": "processes",
             "make_mesh": "mesh",

@@ -143,12 +143,27 @@ def is_first_of_host() -> bool:
 
     It is a collective operation: all processes call it.
     """
+    hosts = _hosts()
+    return hosts.index(hosts[jax.process_index()]) == jax.process_index()
+
+
+def processes_of_host() -> int:
+    """Return the number of processes of this run on this host.
+
+    It is a collective operation: all processes call it.
+    """
+    hosts = _hosts()
+    return hosts.count(hosts[jax.process_index()])
+
+
+def _hosts() -> list[int]:
+    """Return a number for the host of each process."""
     if jax.process_count() == 1:
-        return True
+        return [0]
     host = zlib.crc32(socket.gethostname().encode())
     (hosts,) = all_gather([np.array([host], np.uint32)])
-    result: bool = hosts.tolist().index(host) == jax.process_index()
-    return result
+    numbers: list[int] = hosts.tolist()
+    return numbers
 
 
 def local_rows(x: Any) -> np.ndarray:

@@ -22,6 +22,7 @@ from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
 from ligr_jax.parallel.probe import Devices, describe_devices
 from ligr_jax.tables.layout import layout
+from ligr_jax.train.feed import tokens_made, tokens_wanted
 from ligr_jax.train.length import number_of_steps, work_of_a_row
 from ligr_jax.train.optimizer import make_optimizer
 from ligr_jax.train.preflight import require_rows_for_ids, require_validation_rows
@@ -50,6 +51,7 @@ class Estimate:
         memory_bytes: peak bytes of a device: the state, gradients and activations. Tables are not
             sharded in this number.
         seconds: seconds from the start of the run to its summary, on this machine.
+        tokens_per_s: tokens per second that the devices want (`ligr_jax.train.feed`).
     """
 
     steps: int
@@ -60,6 +62,7 @@ class Estimate:
     state_bytes: int
     memory_bytes: int
     seconds: float
+    tokens_per_s: float
 
 
 class Estimator:
@@ -125,6 +128,7 @@ class Estimator:
             state_bytes=size,
             memory_bytes=size + 4 * counts["dense"] + kept,
             seconds=_START_S + _STEP_S * steps + flops / flops_per_s,
+            tokens_per_s=tokens_wanted(config.model, work, devices.peak * devices.count),
         )
 
     def _cached(self, kind: str, key: Any, make: Callable[[], T]) -> T:
@@ -134,6 +138,12 @@ class Estimator:
             self._cache[text] = make()
         value: T = self._cache[text]
         return value
+
+
+def host_speed(config: Config, data: Path) -> float:
+    """Measure the tokens per second that one core of this host makes for a run on its data."""
+    records = Records(data, config.data.edges)
+    return tokens_made(records, plan_for(records, config, "train"), config, devices=1)
 
 
 def _state(config: Config, records: Records, plan: PackingPlan) -> tuple[dict[str, int], int]:

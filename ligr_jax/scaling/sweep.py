@@ -24,9 +24,10 @@ from ligr_jax.errors import LigrError
 from ligr_jax.parallel.probe import Devices, ProbeError, describe_devices
 from ligr_jax.progress import clock
 from ligr_jax.runs.directory import summary_or_none
-from ligr_jax.scaling.estimate import Estimate, Estimator
+from ligr_jax.scaling.estimate import Estimate, Estimator, host_speed
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.scaling.shipped import shipped_sweeps, sweep_text
+from ligr_jax.train.feed import MFU, cores_of_host
 
 P = TypeVar("P", bound="ResolvedPoint")
 
@@ -268,9 +269,26 @@ def run_seconds(summary: dict[str, Any]) -> float:
     return float(sum(numbers)) if len(numbers) == len(parts) else 0.0
 
 
+def input_line(points: Sequence[Point], data: Path) -> str:
+    """Return the speed of this host's input, measured for the point that wants most tokens.
+
+    Args:
+        points: the points, not empty.
+        data: their data.
+    """
+    fastest = max(points, key=lambda point: point.cost.tokens_per_s)
+    return (
+        f"input: the devices want up to {fastest.cost.tokens_per_s:.1e} tokens/s at {MFU:.0%} MFU "
+        f"({fastest.name}); one core of this host makes {host_speed(fastest.config, data):.1e} "
+        f"(measured), and it has {cores_of_host()}"
+    )
+
+
 def format_points(points: Sequence[Point]) -> str:
     """Return a table of the points with their estimated costs, and a line with the total."""
-    rows = [("run", "what", "steps", "tokens", "dense", "tables", "FLOPs", "memory", "time")]
+    rows = [
+        ("run", "what", "steps", "tokens", "dense", "tables", "FLOPs", "memory", "time", "tokens/s")
+    ]
     for p in points:
         cost = p.cost
         rows.append(
@@ -284,6 +302,7 @@ def format_points(points: Sequence[Point]) -> str:
                 f"{cost.flops:.2e}",
                 f"{cost.memory_bytes / 2**20:.0f} MiB",
                 clock(cost.seconds),
+                f"{cost.tokens_per_s:.1e}",
             )
         )
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]

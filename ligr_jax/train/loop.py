@@ -8,6 +8,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,13 @@ from ligr_jax.data.pipeline import TrainBatches, plan_for, train_batches
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.exit_status import PREEMPTED
-from ligr_jax.parallel.processes import broadcast_from_first, is_first, ready, stop_agreed
+from ligr_jax.parallel.processes import (
+    broadcast_from_first,
+    is_first,
+    processes_of_host,
+    ready,
+    stop_agreed,
+)
 from ligr_jax.progress import Progress
 from ligr_jax.runs.columns import metric_name
 from ligr_jax.runs.directory import finished, lock, write_or_verify_config
@@ -28,6 +35,7 @@ from ligr_jax.runs.wandb_check import check_wandb
 from ligr_jax.stop import StopRequest, stop_request
 from ligr_jax.train.data import open_verified
 from ligr_jax.train.evaluate import Evaluator
+from ligr_jax.train.feed import measure_feed
 from ligr_jax.train.incremental import warm_start
 from ligr_jax.train.length import steps_of
 from ligr_jax.train.prefetch import Prefetch
@@ -267,9 +275,21 @@ class Trainer:
             for line in self.program.plan.lines():
                 _log.info(line)
         self.evaluator = Evaluator(self.program, records)
-        self.batches = train_batches(records, self.plan, config, self.program.process)
+        self.batches = train_batches(
+            records, self.plan, self._with_workers(config), self.program.process
+        )
         self.recorder = RunRecorder(config, out, self.steps, self.program.layout)
         self.progress = Progress(self.steps, _log)
+
+    def _with_workers(self, config: Config) -> Config:
+        """Return the configuration with a number of loader processes, chosen if it is -1."""
+        if config.data.workers >= 0 or jax.default_backend() == "cpu":
+            return config
+        feed = measure_feed(
+            self.records, self.plan, config, self.program.process.devices, processes_of_host()
+        )
+        _log.info(f"{feed.line()}; data.workers={feed.workers}")
+        return replace(config, data=replace(config.data, workers=feed.workers))
 
     def run(self) -> dict[str, Any]:
         """Train from the newest checkpoint to the end; return the summary."""

@@ -311,6 +311,7 @@ def test_the_runner_starts_no_accelerator(
     )
     assert ended.returncode == 0, ended.stderr
     assert "1 points" in ended.stdout
+    assert "input: the devices want up to " in ended.stdout
     (line,) = ended.stderr.splitlines()
     assert "cannot start JAX on this machine's devices" in line
     assert "check JAX_PLATFORMS=nonexistent" in line
