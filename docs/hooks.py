@@ -15,6 +15,11 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 FLAX = {"ligr_jax.nn"}
 MARK = re.compile(r"^\[exports\]: (\S+)((?: \S+)*)$", re.MULTILINE)
+CELL = re.compile(r"<td>([^<]*)</td>")
+FIGURE = re.compile(r'<img [^>]*?src="([^"]*images/[^"]+)"[^>]*>')
+_VALUE = r"[+\-−]?[\d.,]*\d(?:e[+-]?\d+)?"
+INTERVAL = re.compile(rf"\[{_VALUE}, {_VALUE}\]|{_VALUE} ± {_VALUE}")
+NUMBER = re.compile(rf"{_VALUE}(?: \[.*\]| ± .*)?")
 # Elements that a browser loads when it opens a page; `a` is not one of them.
 LOADED = {
     "script": "src",
@@ -33,6 +38,18 @@ NOT_LOADED = {"canonical", "alternate", "next", "prev"}
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace every `[exports]: PACKAGE` line by documentation directives."""
     return MARK.sub(lambda match: directives(match[1], match[2].split()), markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep numbers of a table cell on one line, and link figures to their full size."""
+    html = CELL.sub(lambda match: numeric_cell(match[1]), html)
+    return FIGURE.sub(lambda match: f'<a href="{match[1]}">{match[0]}</a>', html)
+
+
+def numeric_cell(text: str) -> str:
+    """Return a cell of a table: an interval is not broken, and a number has the class "n"."""
+    kept = INTERVAL.sub(lambda match: match[0].replace(" ", "\u00a0"), text)
+    return f'<td class="n">{kept}</td>' if NUMBER.fullmatch(text) else f"<td>{kept}</td>"
 
 
 def on_post_build(config: Any) -> None:

@@ -113,6 +113,16 @@ def test_the_reference_follows_the_exports(hooks: ModuleType) -> None:
     assert documented == set(ligr_jax.nn.__all__)
 
 
+def test_numbers_of_tables_stay_together_and_figures_open_in_full(hooks: ModuleType) -> None:
+    row = "<tr><td>a [b, c]</td><td>+0.1 [-0.2, 3.0]</td><td>1 ± 2</td><td>80,021</td></tr>"
+    page = hooks.on_page_content(f'{row}<code>[1, 2]</code><img alt="x" src="../images/a.png">')
+    assert page == (
+        '<tr><td>a [b, c]</td><td class="n">+0.1 [-0.2,\u00a03.0]</td>'
+        '<td class="n">1\u00a0±\u00a02</td><td class="n">80,021</td></tr><code>[1, 2]</code>'
+        '<a href="../images/a.png"><img alt="x" src="../images/a.png"></a>'
+    )
+
+
 def test_a_page_that_loads_from_another_host_is_found(hooks: ModuleType) -> None:
     """The build of the site fails on such a page (`on_post_build`)."""
     page = """<link rel="canonical" href="https://a.org/"><link rel="stylesheet" href="a.css">

@@ -55,14 +55,14 @@ def test_made_up_effects_give_the_expected_answers_and_the_recorded_tables(
     recorded = read_study(EXPERIMENTS / "results" / "public_points.json")["tables"]
     assert added == {name: [c.name for c in table.columns] for name, table in recorded.items()}
     repeats = next(table.rows for table in study.tables if table.name == "repeats")
-    rows = [row for row in repeats if row[7] is not None and row[:5:3] != ["loss", "all"]]
-    worth = [(row[4], value_of(row[7])) for row in rows]
+    rows = [row for row in repeats if row[6] is not None and row[:3:2] != ["loss", "all"]]
+    worth = [(row[3], value_of(row[6])) for row in rows]
     own = [value for floor, value in worth if floor == "per data size"]
     assert own == pytest.approx([WORTH] * 5, rel=0.02)  # loss up to its least, and NDCG
     one = [value for floor, value in worth if floor == "one"]
     assert one
     assert [value for value in one if 0.5 * WORTH < value < 2 * WORTH] == []
-    assert repeats[0][9].startswith("refused, the loss does not fall with")
+    assert repeats[0][7].startswith("refused, the loss does not fall with")
 
 
 def value_of(cell: Any) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from ligr_jax.scaling.report.style import STYLE
 
@@ -21,7 +21,7 @@ def figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height))
 
 
-def legend(drawing: Figure, axes: Axes, columns: int = 2) -> None:
+def legend(drawing: Figure | SubFigure, axes: Axes, columns: int = 2) -> None:
     """Draw the legend of one panel above the figure."""
     handles, labels = axes.get_legend_handles_labels()
     drawing.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)

@@ -13,7 +13,7 @@ from ligr_jax.scaling.fit import FORMS, fit_form, fit_surface, noise_floor
 from ligr_jax.scaling.report.style import INK, RED, compute_axis
 
 LOSSES = ("c4_loss", "pile_loss", "wikitext103_loss", "dolma_books_loss", "dolma_stack_loss")
-SURFACE, TIED = "E + A N^-alpha + B D^-beta", "alpha = beta"
+SURFACE, TIED = "surface", "one exponent"
 COLUMNS = [
     Column("loss"),
     Column("form"),
@@ -51,7 +51,8 @@ def answer(study: Study, tables: Tables, resamples: int) -> Answer:
                 ]
             )
     caption = (
-        f"OLMo: losses of two targets, predicted from the ladder's {len(ladder)} runs, with 90 % "
+        "OLMo: losses of two targets by the surface E + A N^-alpha + B D^-beta, and by the surface "
+        f"with one exponent (alpha = beta), from the ladder's {len(ladder)} runs, with 90 % "
         f"intervals of one run. Standard deviation of a rerun, C4: {noise_of(olmo)}."
     )
     study.add("ladder", caption, COLUMNS, rows)

@@ -74,7 +74,7 @@ def draw(tables: Tables) -> Figure:
         "validation loss": ("last_valid_loss", "best_valid_loss"),
         "NDCG@5": ("last_valid_ndcg5", "best_valid_ndcg5"),
     }
-    with figure(2.2 * len(parts), 4.8) as drawing:
+    with figure(2.0 * len(parts), 4.6) as drawing:
         panels = drawing.subplots(2, len(parts), sharex=True, sharey="row", squeeze=False)
         for row, (label, metrics) in zip(panels, rows.items()):
             for axes, part in zip(row, parts):

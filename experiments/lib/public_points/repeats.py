@@ -19,7 +19,7 @@ from lib.public_points.points import (
     note,
     parameter,
 )
-from lib.results import Column, Study
+from lib.results import Cell, Column, Study
 from ligr_jax.scaling.fit import FORMS, fit_form
 from ligr_jax.scaling.fit.forms import DECAY
 from ligr_jax.scaling.report.style import BLUE, GREY, ORANGE, compute_axis
@@ -30,22 +30,30 @@ LOSS, NDCG = "loss", "NDCG@5"
 METRICS = {LOSS: "valid_loss", NDCG: "valid_ndcg5"}
 ALL, LATE, FALLING = "all", f"from epoch {WARM_UP}", "to the least loss"
 WORTH = replace(FORMS["repeated"], decays=("R_D",))
-COLUMNS = [
+WORTHS = [
     Column("metric"),
     Column("negatives", "d"),
-    Column("training targets"),
     Column("marks"),
     Column("floor"),
     Column("alpha", ".3f"),
     Column("beta", ".3f"),
     Column("R_D", ".3g"),
+    Column("note of the fit"),
+]
+TURNS = [
+    Column("training targets", ",d"),
+    Column("alpha", ".3f"),
+    Column("beta", ".3f"),
     Column("gamma", ".3f"),
     Column("note of the fit"),
 ]
-CAPTION = (
+WORTHS_CAPTION = (
     "srt, marks of every 5 epochs; 90 % intervals from resampled runs. R_D: number of repeats over "
-    "which a repeat loses its worth, searched from 0.01 to 10,000. gamma: exponent of the term "
-    "that turns the loss up."
+    "which a repeat loses its worth, searched from 0.01 to 10,000."
+)
+TURNS_CAPTION = (
+    "srt, loss with 100 negatives, all marks of one data size: the form for a loss that turns up. "
+    "gamma: exponent of the term that turns it up."
 )
 
 
@@ -63,23 +71,20 @@ def answer(study: Study, tables: Tables, resamples: int) -> Answer:
     """Add R_D by metric and marks, and the form for a loss that turns up, at each data size."""
     resamples = min(resamples, RESAMPLES)
     fits = list(worths(tables["srt_marks"], resamples))
-    rows = [
-        [f.metric, f.negatives, "all", f.marks, f.floor]
-        + [parameter(f.law, k) for k in ("alpha", "beta", "R_D")]
-        + [None, note(f.law)]
+    rows: list[list[Cell]] = [
+        [*f[:4], *[parameter(f.law, k) for k in ("alpha", "beta", "R_D")], note(f.law)]
         for f in fits
     ]
+    study.add("repeats", WORTHS_CAPTION, WORTHS, rows)
     sizes = by_size(tables["srt_marks"])
     turned = 0
+    turns: list[list[Cell]] = []
     for part in sizes:
         law = fit_marks(FORMS["overfitted"], part, LOSS, resamples)
         turned += not isinstance(law, str) and law.params["C"] > 0
-        rows.append(
-            [LOSS, NEGATIVES, f"{part['D'][0]:,d}", ALL, "one"]
-            + [parameter(law, k) for k in ("alpha", "beta")]
-            + [None, parameter(law, "gamma"), note(law)]
-        )
-    study.add("repeats", CAPTION, COLUMNS, rows)
+        cells = [parameter(law, k) for k in ("alpha", "beta", "gamma")]
+        turns.append([part["D"][0], *cells, note(law)])
+    study.add("turns", TURNS_CAPTION, TURNS, turns)
 
     def law_of(metric: str, marks: str, floor: str) -> Any:
         return next(f.law for f in fits if f[:4] == (metric, NEGATIVES, marks, floor))
@@ -91,7 +96,7 @@ def answer(study: Study, tables: Tables, resamples: int) -> Answer:
         "What is a repeated interaction worth?",
         "it depends on the metric: nothing for the loss (R_D at its lower bound), as much as new "
         "data for NDCG (R_D at its upper bound)",
-        f"with one floor, as expected of it: loss {words(common[LOSS])}, NDCG@5 "
+        f"with one floor for all data sizes: loss {words(common[LOSS])}; NDCG@5 "
         f"{words(common[NDCG])}. With a floor per data size: NDCG@5 {own}; loss {falling} up to "
         f"the least loss of each run, after which it turns up on {turned} of {len(sizes)} data "
         "sizes",
@@ -163,8 +168,10 @@ def words(law: Any) -> str:
 def draw(tables: Tables, fits: list[Fit]) -> Figure:
     """Draw loss and NDCG against the epoch, with the warm-up, and R_D of all fits."""
     parts = by_size(tables["srt_marks"])
-    with figure(11.0, 3.9) as drawing:
-        panels = drawing.subplots(1, 3, width_ratios=(1, 1, 1.3))
+    with figure(8.6, 6.6) as drawing:
+        halves = drawing.subfigures(2, 1, squeeze=False, height_ratios=(1.3, 1))
+        top, bottom = halves[:, 0]
+        panels = top.subplots(1, 2)
         for axes, (title, metric) in zip(panels, METRICS.items()):
             for part, color in zip(parts, shades(len(parts))):
                 mean = part.group_by("epoch").agg(pl.col(metric).mean()).sort("epoch")
@@ -173,9 +180,9 @@ def draw(tables: Tables, fits: list[Fit]) -> Figure:
             axes.axvspan(0, WARM_UP, color=GREY, alpha=0.2, lw=0)
             axes.set_xlim(0, None)
             axes.set_xlabel("epoch (grey: warm-up of the rate)")
-            axes.set_ylabel(f"validation {title}, mean over runs")
-        _draw_worths(panels[2], [fit for fit in fits if not isinstance(fit.law, str)])
-        legend(drawing, panels[0], columns=len(parts))
+            axes.set_ylabel(f"{title}, mean over runs")
+        _draw_worths(bottom.subplots(), [fit for fit in fits if not isinstance(fit.law, str)])
+        legend(top, panels[0], columns=len(parts))
         return drawing
 
 
@@ -190,6 +197,9 @@ def _draw_worths(axes: Axes, fits: list[Fit]) -> None:
     for bound in DECAY:
         axes.axvline(bound, color=GREY, ls="--", lw=1)
     axes.set_ylim(-0.6, len(fits) - 0.4)
-    names = [f"{f.metric}, {f.negatives}\n{f.marks}, floor {f.floor}" for f in fits]
-    axes.set_yticks(heights, names, fontsize=8)
+    floors = {"one": "one floor", "per data size": "a floor per data size"}
+    names = [
+        f"{f.metric}, {f.negatives} negatives; marks: {f.marks}; {floors[f.floor]}" for f in fits
+    ]
+    axes.set_yticks(heights, names, fontsize=9)
     compute_axis(axes, np.array(DECAY), "R_D, repeats (dashed: bounds)")
