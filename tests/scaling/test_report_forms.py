@@ -98,6 +98,15 @@ def test_architectures_share_an_exponent_and_scales_may_be_n_and_d() -> None:
     assert surface.preferred.candidate.scales == ("params_dense", "tokens")
 
 
+def test_a_largest_budget_that_spoils_the_law_is_a_reason() -> None:
+    """The law without the largest budget exists, and that of all runs is refused."""
+    frame = ladder(power_law)
+    largest = pl.col("flops_model") == pl.col("flops_model").max()
+    (choice,) = chosen(frame.with_columns(pl.col(NE) + pl.when(largest).then(1).otherwise(0)))
+    assert choice.scores == ()
+    assert "does not fall with compute" in choice.reason
+
+
 def test_the_page_says_why_forms_are_not_compared_or_not_preferred() -> None:
     few = study(Runs(ladder(power_law, budgets=5), name="t"), resamples=20)
     assert "5 budgets; 6 are needed" in page(few, [], summary_lines(few))

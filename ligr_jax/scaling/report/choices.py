@@ -156,7 +156,6 @@ def choose(
         lower: lower is better.
         oracle: the oracle's metric; None if it is unknown.
         resamples: number of bootstrap resamples of the preferred law.
-
     """
     ladder = _Ladder.of(table, arms, metric, axis)
     forms = candidates(lower, oracle, several=len(set(arms)) > 1)
@@ -212,19 +211,26 @@ class _Ladder:
         if not np.isfinite(scores[0].error):
             return Choice(arm, metric, reason=f"no {forms[0].name}: {scores[0].reason}")
         found = Choice(arm, metric, scores, noise=sd)
+        try:
+            curves, law = self._curves(found, mine, resamples)
+        except BadInput as e:  # the largest budgets, which the scores leave out, spoil the law
+            return Choice(arm, metric, reason=f"no law of all budgets: {e}")
+        p, signs = _lack_of_fit(curves, forms[0].free, noise)
+        return replace(found, law=law, curves=curves, unexplained=p, signs=signs)
+
+    def _curves(self, found: Choice, mine: Rows, resamples: int) -> tuple[Curves, Any]:
+        """Return the default and the preferred law at the runs, and the preferred law."""
+        default, best = found.default.candidate, found.preferred.candidate
         rows = mine[np.argsort(self.compute[mine], kind="stable")]
-        default = self._predict(forms[0], self._fit(forms[0], mine, 0), arm, rows)[0]
-        best = found.preferred.candidate
         law = self._fit(best, np.arange(len(self.arms)) if best.families else mine, resamples)
         curves = Curves(
             runs=self.table.take(rows).names,
             compute=self.compute[rows],
             observed=self.metric[rows],
-            default=default,
-            preferred=self._predict(best, law, arm, rows),
+            default=self._predict(default, self._fit(default, mine, 0), found.arm, rows)[0],
+            preferred=self._predict(best, law, found.arm, rows),
         )
-        p, signs = self._lack_of_fit(curves, self.rank[rows], forms[0].free, noise)
-        return replace(found, law=law, curves=curves, unexplained=p, signs=signs)
+        return curves, law
 
     def _score(self, form: Candidate, arm: str, folds: int, sd: float | None) -> Score:
         """Return the errors of a form at the budgets that its fits leave out."""
@@ -268,17 +274,16 @@ class _Ladder:
             raise BadInput(f"the runs have no column {missing[0]}")
         return [self.table.numbers(name)[rows] for name in form.scales] or [self.compute[rows]]
 
-    def _lack_of_fit(
-        self, curves: Curves, rank: Rows, free: int, noise: Noise | None
-    ) -> tuple[float | None, str]:
-        """Return p of the F test of mean residuals against the noise of seeds, and their signs."""
-        off = curves.observed - curves.default
-        ranks = sorted(set(rank), reverse=True)
-        means = np.array([off[rank == r].mean() for r in ranks])
-        counts = np.array([(rank == r).sum() for r in ranks])
-        signs = " ".join("+" if mean > 0 else "−" for mean in means)
-        freedom = len(ranks) - free
-        if noise is None or freedom < 1:
-            return None, signs
-        f = float(counts @ means**2) / freedom / noise.pooled[0] ** 2
-        return float(stats.f.sf(f, freedom, noise.freedom)), signs
+
+def _lack_of_fit(curves: Curves, free: int, noise: Noise | None) -> tuple[float | None, str]:
+    """Return p of the F test of mean residuals against the noise of seeds, and their signs."""
+    off = curves.observed - curves.default
+    index = budgets(curves.compute)
+    counts = np.bincount(index)
+    means = np.bincount(index, off) / counts
+    signs = " ".join("+" if mean > 0 else "−" for mean in means)
+    freedom = len(means) - free
+    if noise is None or freedom < 1:
+        return None, signs
+    f = float(counts @ means**2) / freedom / noise.pooled[0] ** 2
+    return float(stats.f.sf(f, freedom, noise.freedom)), signs
