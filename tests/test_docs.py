@@ -48,14 +48,14 @@ def test_the_code_of_the_readme_and_the_guide_runs(
     (tmp_path / "data" / "prepared").symlink_to(prepared)
     export_table()
     results = {p.name: [run(code) for code in blocks(p)] for p in (README, *GUIDE) if blocks(p)}
-    assert results.keys() == {"README.md", "library.md", "sweeps.md", "tables.md"}
+    assert results.keys() == {"README.md", "library.md", "laws.md", "tables.md"}
     (readme,) = results["README.md"]
     first, layers, trained = results["library.md"]
     assert trained["model"].step == 20
     assert ((trained["click"] > 0) & (trained["click"] < 1)).tolist() == [True] * 3
     assert readme["logits"].shape == first["logits"].shape == (2, 6, 2)
     assert layers["shapes"]["HistoryEncoder"] == (2, 6, 144)
-    low, high = results["sweeps.md"][0]["law"].intervals["alpha"]
+    low, high = results["laws.md"][0]["law"].intervals["alpha"]
     assert low < 0.12 < high
     assert results["tables.md"][0]["rows"].shape == (2, 4)
 
