@@ -4,8 +4,12 @@ The shapes of all points are checked and their cost is shown before the first on
 directory of a point is named by the digest of its configuration: when the same command runs again,
 finished points are skipped and interrupted ones continue, and a point of several sweeps is trained
 once. Several runners may share one --out: no two train the same point, and a runner takes over what
-a killed one left. A failing point does not stop the others. Ctrl-C and other signals let the points
-that are being trained save; the exit status is then 85, and the same command continues.
+a killed one left. A failing point does not stop the others; it is tried again --retries times in
+all. Ctrl-C and other signals let the points that are being trained save; the exit status is then
+85, and the same command continues.
+
+On a machine with several accelerators, each of --jobs processes gets an equal part of them. A point
+that does not fit into their memory is marked by --dry-run, and refused before anything starts.
 
 examples:
   ligr sweep --list                                                      shipped sweeps
@@ -23,10 +27,14 @@ examples:
 import argparse
 import logging
 import math
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ligr_jax.commands.arguments import positive_int, whole_number
+
+if TYPE_CHECKING:
+    from ligr_jax.parallel.probe import Devices
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +89,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train up to K points that differ only in seed and rates as one program (default 1)",
     )
     parser.add_argument(
+        "--retries",
+        type=whole_number(0, 1000),
+        default=1,
+        metavar="N",
+        help="how often a point that failed is tried again, over all runners and calls (default 1)",
+    )
+    parser.add_argument(
+        "--compilation-cache",
+        metavar="DIR",
+        help="directory of compiled programs, or none (default JAX_COMPILATION_CACHE_DIR, else "
+        "OUT/.compiled)",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print the points with their cost and stop"
     )
     parser.add_argument(
@@ -100,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     jax.config.update("jax_platforms", "cpu")
 
     from ligr_jax.config import ConfigError
-    from ligr_jax.parallel.probe import probe
+    from ligr_jax.parallel.probe import Devices, probe
     from ligr_jax.runs.wandb_check import check_wandb
     from ligr_jax.scaling.runner import run_sweep
     from ligr_jax.scaling.sweep import (
@@ -117,7 +138,11 @@ def run(args: argparse.Namespace) -> int:
     if not files:
         raise ConfigError("name at least one sweep, e.g. tiny/depth; see `ligr sweep --list`")
     specs = [spec for file in files for spec in read_sweep(file)]
-    points = select_points(plan_points(specs, args.data, extra, probe), args.only)
+
+    def devices(dtype: str) -> Devices:
+        return probe(dtype).of_one_job(args.jobs)
+
+    points = select_points(plan_points(specs, args.data, extra, devices), args.only)
     points = calibrate_seconds(points, args.out)
     if args.dry_run:
         print(format_points(points))
@@ -127,4 +152,28 @@ def run(args: argparse.Namespace) -> int:
     _log.info(format_points(points))
     for track in {point.config.track for point in points}:
         check_wandb(track)
-    return run_sweep(points, args.data, args.out, args.jobs, args.together)
+    return run_sweep(
+        points,
+        args.data,
+        args.out,
+        args.jobs,
+        args.together,
+        retries=args.retries,
+        environments=_environments(args, probe(points[0].config.model.dtype)),
+    )
+
+
+def _environments(args: argparse.Namespace, devices: "Devices") -> list[dict[str, str]]:
+    """Return the environment variables of each job: its devices, and the compiled programs."""
+    from ligr_jax.parallel.job_devices import devices_of_jobs
+    from ligr_jax.runs.files import COMPILED
+
+    cache = {}
+    if args.compilation_cache == "none":
+        cache = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    elif args.compilation_cache or "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        # An absolute path: programs of other directories share the cache too.
+        directory = Path(args.compilation_cache or args.out / COMPILED).resolve()
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(directory)}
+    jobs = devices_of_jobs(devices.backend, devices.count, args.jobs, os.environ)
+    return [cache | job for job in jobs]

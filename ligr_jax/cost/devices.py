@@ -2,11 +2,12 @@
 
 import difflib
 import functools
-import os
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ligr_jax.cost.host_memory import host_memory
 from ligr_jax.data.schema import BadInput
 
 
@@ -88,6 +89,17 @@ def peak_flops(dtype: str) -> float:
     return _product_rate(dtype) / len(jax.local_devices())
 
 
+def device_memory() -> float:
+    """Return the bytes of one device of this process that JAX may use; infinity if unknown."""
+    import jax
+
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    if limit:
+        return float(limit)
+    # Simulated devices share the memory of the CPU.
+    return host_memory() / jax.local_device_count() if jax.default_backend() == "cpu" else math.inf
+
+
 def _product_rate(dtype: str) -> float:
     """Return the FLOP/s of a matrix product, the best of five."""
     import jax  # not at the top: the table above is used without JAX
@@ -107,8 +119,7 @@ def _this_machine() -> Device:
     source = np.ones(2**23)
     target = np.empty_like(source)
     seconds = _best_of_five(lambda: np.copyto(target, source))
-    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return Device("cpu", _product_rate("float32"), memory, 2 * source.nbytes / seconds)
+    return Device("cpu", _product_rate("float32"), host_memory(), 2 * source.nbytes / seconds)
 
 
 def _best_of_five(run: Callable[[], object]) -> float:

@@ -1,6 +1,7 @@
 """Environment variables of a job; docs/pods/settings.md has the reasons."""
 
 from ligr_jax.launch.options import LaunchOptions
+from ligr_jax.runs.files import COMPILED
 
 
 def job_environment(options: LaunchOptions) -> dict[str, str]:
@@ -10,7 +11,7 @@ def job_environment(options: LaunchOptions) -> dict[str, str]:
         options: what to launch.
     """
     # All jobs of a sweep and all restarts share the programs that one of them has compiled.
-    variables = {"JAX_COMPILATION_CACHE_DIR": f"{options.out}/.compiled"}
+    variables = {"JAX_COMPILATION_CACHE_DIR": f"{options.out}/{COMPILED}"}
     if options.target == "local":
         return variables
     if options.devices == 0:

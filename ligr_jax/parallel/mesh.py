@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ligr_jax.config import Config, ConfigError
+from ligr_jax.config import Config, ConfigError, MeshConfig, OptimConfig
 from ligr_jax.data.unique_ids import MappedBatch, UniqueIds
 from ligr_jax.tables.layout import AXES, PARTS, Layout
 
@@ -31,30 +31,48 @@ def make_mesh(config: Config) -> Mesh:
         ConfigError: The mesh needs more devices than there are, or does not divide the batch, or
             does not use all devices of several processes.
     """
-    requested = config.mesh
     devices = jax.devices()
-    rows = config.optim.batch // config.optim.accumulate
-    micro_batch = f"a micro-batch of {rows} rows (optim.batch / optim.accumulate)"
+    data, model = mesh_shape(config.mesh, config.optim, len(devices))
+    if jax.process_count() > 1 and data * model != len(devices):
+        raise ConfigError(
+            f"the mesh of {data} x {model} does not use all {len(devices)} devices of "
+            f"{jax.process_count()} processes; make {_micro_batch(config.optim)} a multiple of "
+            f"{len(devices)}"
+        )
+    return Mesh(np.array(devices[: data * model]).reshape(data, model), AXES)
+
+
+def mesh_shape(requested: MeshConfig, optim: OptimConfig, devices: int) -> tuple[int, int]:
+    """Return the devices of the axes `data` and `model`; no device is started.
+
+    Args:
+        requested: Mesh of the configuration.
+        optim: Batch of the configuration.
+        devices: Number of available devices.
+
+    Raises:
+        ConfigError: The mesh needs more devices than there are, or does not divide the batch.
+    """
+    rows = optim.batch // optim.accumulate
     least_data = max(requested.data, 1)
-    if least_data * requested.model > len(devices):
+    if least_data * requested.model > devices:
         raise ConfigError(
             f"mesh.data={requested.data} x mesh.model={requested.model} needs more than the "
-            f"{len(devices)} available devices; lower one of them, or simulate devices on a CPU "
+            f"{devices} available devices; lower one of them, or simulate devices on a CPU "
             "with XLA_FLAGS=--xla_force_host_platform_device_count=8"
         )
     if rows % (least_data * requested.model):
         raise ConfigError(
-            f"{micro_batch} is not divisible by mesh.data={least_data} x "
+            f"{_micro_batch(optim)} is not divisible by mesh.data={least_data} x "
             f"mesh.model={requested.model} devices; change optim.batch"
         )
-    data = requested.data or math.gcd(rows // requested.model, len(devices) // requested.model)
-    if jax.process_count() > 1 and data * requested.model != len(devices):
-        raise ConfigError(
-            f"the mesh of {data} x {requested.model} does not use all {len(devices)} devices of "
-            f"{jax.process_count()} processes; make {micro_batch} a multiple of {len(devices)}"
-        )
-    grid = np.array(devices[: data * requested.model]).reshape(data, requested.model)
-    return Mesh(grid, AXES)
+    data = requested.data or math.gcd(rows // requested.model, devices // requested.model)
+    return data, requested.model
+
+
+def _micro_batch(optim: OptimConfig) -> str:
+    rows = optim.batch // optim.accumulate
+    return f"a micro-batch of {rows} rows (optim.batch / optim.accumulate)"
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -27,12 +27,24 @@ class Devices:
         kind: JAX's name of a device, e.g. NVIDIA H200.
         count: Number of devices.
         peak: FLOP/s of one device for the requested type.
+        memory: Bytes of one device that JAX may use; infinity if unknown.
     """
 
     backend: str
     kind: str
     count: int
     peak: float
+    memory: float
+
+    def of_one_job(self, jobs: int) -> "Devices":
+        """Return the devices of one of several processes that train at the same time.
+
+        Args:
+            jobs: Number of processes. On a CPU they share the cores and the memory.
+        """
+        if self.backend == "cpu":
+            return dataclasses.replace(self, memory=self.memory / jobs)
+        return dataclasses.replace(self, count=max(1, self.count // jobs))
 
 
 class ProbeError(LigrError):
@@ -47,10 +59,15 @@ def describe_devices(dtype: str) -> Devices:
     """
     import jax
 
-    from ligr_jax.cost.devices import peak_flops
+    from ligr_jax.cost.devices import device_memory, peak_flops
 
-    kind = jax.local_devices()[0].device_kind
-    return Devices(jax.default_backend(), kind, jax.device_count(), peak_flops(dtype))
+    return Devices(
+        backend=jax.default_backend(),
+        kind=jax.local_devices()[0].device_kind,
+        count=jax.device_count(),
+        peak=peak_flops(dtype),
+        memory=device_memory(),
+    )
 
 
 @functools.cache

@@ -27,6 +27,7 @@ from ligr_jax.messages import silence
 from ligr_jax.parallel.cluster import expects_peers
 from ligr_jax.parallel.peers import peers
 from ligr_jax.parallel.rendezvous import wait_for_all
+from ligr_jax.parallel.task_devices import local_device_ids, visible_gpus
 from ligr_jax.stop import StopRequest, command_line_request
 
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -38,7 +39,8 @@ def join_processes() -> None:
 
     Raises:
         BadInput: The environment names a coordinator, but not the number of processes or the index
-            of this one; or a number is malformed.
+            of this one; a number is malformed; or the processes of this host cannot share its
+            GPUs evenly.
         PeerMissing: Another process did not start, or it ended.
         WrongCluster: The processes disagree about the cluster, or the address is wrong.
     """
@@ -73,6 +75,8 @@ def _initialize(
         address,
         count,
         index,
+        # Without this list JAX would show a task of SLURM one GPU of its node.
+        local_device_ids=local_device_ids(os.environ, len(visible_gpus())),
         initialization_timeout=timeout_s,
         heartbeat_timeout_seconds=peer_timeout_s,
     )

@@ -6,6 +6,8 @@
 import contextlib
 import dataclasses
 import logging
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -233,6 +235,32 @@ def read_error(directory: Path) -> str:
 def write_error(directory: Path, error: str) -> None:
     """Write why a run failed."""
     write_atomically(RunFiles(directory).error, error + "\n")
+
+
+def add_failure(directory: Path, error: str) -> int:
+    """Note a failed attempt of a sweep to train the run.
+
+    Args:
+        directory: Directory of the run.
+        error: Why the attempt failed.
+
+    Returns:
+        The number of failed attempts, this one included.
+    """
+    when = time.strftime("%Y-%m-%d %H:%M:%S%z")
+    line = f"{when} {socket.gethostname()}: {' '.join(error.split())}\n"
+    with RunFiles(directory).failures.open("a", encoding="utf-8") as file:
+        file.write(line)
+    return count_failures(directory)
+
+
+def count_failures(directory: Path) -> int:
+    """Return how often a sweep has failed to train the run."""
+    try:
+        text = RunFiles(directory).failures.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return 0
+    return len(text.splitlines())
 
 
 def clear_error(directory: Path) -> None:

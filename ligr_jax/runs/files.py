@@ -11,6 +11,7 @@ METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 ERROR = "error.txt"
 CHECKPOINTS = "checkpoints"
+COMPILED = ".compiled"  # JAX's cache of compiled programs, in a sweep's directory
 SWEEP = SWEEP_POINTS  # in a sweep's directory, next to its run directories
 
 
@@ -43,6 +44,11 @@ class RunFiles:
     def error(self) -> Path:
         """Why the run failed; removed when the run is started again or finishes."""
         return self.directory / ERROR
+
+    @property
+    def failures(self) -> Path:
+        """One line per failed attempt of a sweep to train the run."""
+        return self.directory / "failures.txt"
 
     @property
     def checkpoints(self) -> Path:

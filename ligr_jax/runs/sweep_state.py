@@ -90,7 +90,7 @@ def read_sweep_state(out: Path) -> SweepState:
     seconds = {name: e["seconds"] for name, e in estimates.items() if "seconds" in e}
     scale = _actual_per_estimated(states, seconds)
     processes = Counter((s.host, s.process) for s in states if s.state == "running")
-    left = [_seconds_left(s, seconds.get(s.run), scale) for s in states]
+    left = [seconds_left(s, seconds.get(s.run), scale) for s in states]
     points = tuple(
         PointState(
             run=state,
@@ -127,8 +127,14 @@ def _sweep_eta(
     return max(longest, sum(known) / max(1, runners))
 
 
-def _seconds_left(state: RunState, estimated: float | None, scale: float) -> float | None:
-    """Return the seconds of training left; None if neither its steps nor an estimate are known."""
+def seconds_left(state: RunState, estimated: float | None, scale: float) -> float | None:
+    """Return the seconds of training left; None if neither its steps nor an estimate are known.
+
+    Args:
+        state: State of the run.
+        estimated: Estimated seconds of the whole run; None if there is no estimate.
+        scale: Ratio of actual to estimated seconds.
+    """
     if state.step and state.steps and state.seconds:
         left = (state.steps - state.step) * state.seconds / state.step
     elif estimated is not None:

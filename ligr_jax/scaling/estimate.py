@@ -1,15 +1,14 @@
 """Estimate of a run's cost before it starts, from its configuration and a sample of its data."""
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from ligr_jax.config import Config
+from ligr_jax.config import Config, ConfigError
 from ligr_jax.cost.flops import parameter_counts, train_flops
 from ligr_jax.cost.memory import activation_bytes
 from ligr_jax.cost.traced import traced_activation_bytes
@@ -20,12 +19,14 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
+from ligr_jax.parallel.mesh import mesh_shape
 from ligr_jax.parallel.probe import Devices, describe_devices
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.feed import tokens_made, tokens_wanted
 from ligr_jax.train.length import number_of_steps, work_of_a_row
 from ligr_jax.train.optimizer import make_optimizer
 from ligr_jax.train.preflight import require_rows_for_ids, require_validation_rows
+from ligr_jax.train.program import place_tables
 from ligr_jax.train.state import abstract_state
 
 # Measured with the demo's runs on two cores. `calibrate_seconds` scales the resulting estimates by
@@ -88,11 +89,12 @@ class Estimator:
             BadInput: the train split is empty.
             ConfigError: the configuration does not fit the data.
         """
-        rows = (asdict(config.data), config.train.seed if config.data.fraction < 1 else 0)
+        rows = (config.data, config.train.seed if config.data.fraction < 1 else 0)
         edges = config.data.edges
         records = self._cached("records", edges, lambda: Records(self._data, edges))
-        features = asdict(config.model)["features"]
-        self._cached("ids", features, lambda: require_rows_for_ids(config.model, records))
+        self._cached(
+            "ids", config.model.features, lambda: require_rows_for_ids(config.model, records)
+        )
         require_validation_rows(config, records)
         plan: PackingPlan = self._cached("plan", rows, lambda: plan_for(records, config, "train"))
         if not len(plan):
@@ -106,7 +108,7 @@ class Estimator:
         work = Work(*(x * steps * config.optim.batch for x in astuple(row)))
         # Learning rates do not change shapes, and a sweep may have many of them.
         optim = replace(config.optim, dense_lr=1.0, table_lr=1.0)
-        shape = (asdict(config.model), asdict(optim), config.data.seq_len)
+        shape = (config.model, optim, config.data.seq_len)
         counts, size = self._cached("state", shape, lambda: _state(config, records, plan))
         flops = train_flops(config.model, work)
         devices = self._devices(config.model.dtype)
@@ -131,9 +133,39 @@ class Estimator:
             tokens_per_s=tokens_wanted(config.model, work, devices.peak * devices.count),
         )
 
+    def problem(self, config: Config, cost: Estimate) -> str:
+        """Return why a run cannot train on these devices, or "" if nothing speaks against it.
+
+        Only what is certain counts: the mesh, the tables, and the smallest memory of the state.
+
+        Args:
+            config: configuration of the run.
+            cost: its estimate.
+        """
+        devices = self._devices(config.model.dtype)
+        try:
+            mesh = mesh_shape(config.mesh, config.optim, devices.count)
+            rows = (config.optim.batch, config.data.seq_len, config.optim.table_optimizer)
+            warm = config.train.warm.fisher_weight
+            tables = self._cached(
+                "tables",
+                (config.model.features, config.model.table_width, config.mesh, mesh, rows, warm),
+                lambda: place_tables(config, mesh, devices.memory).stored,
+            )
+        except ConfigError as e:
+            return str(e)
+        dense = 3 * 4 * cost.dense // (mesh[0] if config.mesh.fsdp else 1)
+        if tables + dense > devices.memory:
+            return (
+                f"weights and optimizer need {(tables + dense) / 2**30:.1f} GiB per device, and "
+                f"there are {devices.memory / 2**30:.1f} GiB ({devices.kind}); use more devices "
+                "with mesh.model or mesh.fsdp=true, or a smaller model"
+            )
+        return ""
+
     def _cached(self, kind: str, key: Any, make: Callable[[], T]) -> T:
         """Return `make()`, which runs once for each `kind` and `key`."""
-        text = json.dumps([kind, key])
+        text = f"{kind} {key!r}"
         if text not in self._cache:
             self._cache[text] = make()
         value: T = self._cache[text]

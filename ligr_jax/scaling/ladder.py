@@ -29,7 +29,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ligr_jax.config import Config, ConfigError, DataConfig, ModelConfig, override, split_list
+from ligr_jax.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    join_list,
+    override,
+    split_list,
+)
 from ligr_jax.data.assemble import check_columns, default_features
 from ligr_jax.data.manifest import Manifest
 from ligr_jax.scaling.lirank import LIRANK
@@ -151,6 +159,10 @@ def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] =
         ),
         data=DataConfig(dir=str(Path(data).resolve()), digest=manifest.digest),
     )
+    chosen = [a.partition("=")[2] for a in plain if a.startswith("model.actions=")]
+    if chosen:  # the priors follow the actions, unless they are given too
+        priors = [str(_prior(rates.get(a, 0.5))) for a in split_list(chosen[-1])]
+        plain = [f"model.prior={join_list(priors)}", *plain]
     if derived:
         # The heads of the intermediate shape may not divide its width, so they are 1 until derived.
         shape = override(config, [*plain, "model.heads=1"] if "head_width" in derived else plain)

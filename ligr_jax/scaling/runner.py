@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from signal import SIGTERM
@@ -26,6 +26,7 @@ from typing import Any
 
 from ligr_jax import contents
 from ligr_jax.atomic import write_atomically
+from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.verify import require_undamaged
 from ligr_jax.digests import write_json
@@ -35,7 +36,9 @@ from ligr_jax.lock import LOCK
 from ligr_jax.parallel.cluster import without_cluster
 from ligr_jax.progress import clock
 from ligr_jax.runs.directory import (
+    add_failure,
     clear_error,
+    count_failures,
     is_locked,
     load_summary,
     read_error,
@@ -43,6 +46,8 @@ from ligr_jax.runs.directory import (
     write_error,
 )
 from ligr_jax.runs.files import SWEEP, RunFiles
+from ligr_jax.runs.state import read_state
+from ligr_jax.runs.sweep_state import seconds_left
 from ligr_jax.runs.table import read_listed
 from ligr_jax.runs.wandb_env import without_run_names
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
@@ -56,12 +61,23 @@ _POLL_S = 0.5  # interval at which the output of a child is read
 _WAIT_S = 2.0  # interval at which points of other runners are checked
 
 
-def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, together: int = 1) -> int:
+def run_sweep(
+    points: Sequence[Point],
+    data: Path,
+    out: Path,
+    jobs: int,
+    together: int = 1,
+    *,
+    retries: int = 1,
+    environments: Sequence[Mapping[str, str]] = (),
+) -> int:
     """Train all points that are not finished.
 
     A point that fails does not stop the others; its output is in `POINT/log.txt`, and the last line
-    of it in `POINT/error.txt`. After a signal the running points save, and no other point starts.
-    The NE of a ladder's largest run is predicted before that run starts.
+    of it in `POINT/error.txt`. It is tried again after the others. Failed attempts are counted in
+    `POINT/failures.txt`, so that other runners and later calls do not try it more often. After a
+    signal the running points save, and no other point starts. The NE of a ladder's largest run is
+    predicted before that run starts.
 
     Args:
         points: points in the order in which they start, the cheapest first.
@@ -69,6 +85,8 @@ def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, togethe
         out: directory of the runs.
         jobs: number of processes that train at the same time.
         together: largest number of points that are trained as one program.
+        retries: how often a point that failed is tried again.
+        environments: environment variables of the processes of each job, [jobs]; default: none.
 
     Returns:
         The exit status: DONE if all points are finished, PREEMPTED if some were saved and the same
@@ -76,18 +94,23 @@ def run_sweep(points: Sequence[Point], data: Path, out: Path, jobs: int, togethe
 
     Raises:
         LigrError: `out` has the output of another command, or the data are damaged.
+        ConfigError: a point that is not finished cannot train on the devices of this machine.
     """
     contents.require_no_other(out, contents.SWEEP)
+    _require_possible([p for p in points if summary_or_none(out / p.name) is None], len(points))
     out.mkdir(parents=True, exist_ok=True)
     record_points(points, out)
     if not all(summary_or_none(out / p.name) for p in points):
         require_undamaged(data, load_manifest(data))
-    scheduler = _Scheduler(points, data, out, together)
+    scheduler = _Scheduler(points, data, out, together, retries)
     with stop_request() as stop, ThreadPoolExecutor(jobs) as pool:
         stop.defer()
         stop.on_exit(scheduler.kill)
         stop.on_request(scheduler.stop)
-        workers = [pool.submit(scheduler.work) for _ in range(jobs)]
+        workers = [
+            pool.submit(scheduler.work, environment)
+            for environment in (environments or [{} for _ in range(jobs)])
+        ]
         try:
             # The wait has a timeout because signal handlers run in the main thread.
             while wait(workers, _POLL_S).not_done:
@@ -149,6 +172,24 @@ def _changed_entries(
     return entries
 
 
+def _require_possible(points: Sequence[Point], count: int) -> None:
+    """Refuse points that cannot train on the devices of this machine.
+
+    Args:
+        points: points that are not finished.
+        count: number of all points.
+    """
+    impossible = [p for p in points if p.problem]
+    if impossible:
+        lines = "\n".join(
+            f"  {p.name} ({' '.join(p.assignments)}): {p.problem}" for p in impossible
+        )
+        raise ConfigError(
+            f"{len(impossible)} of {count} points cannot train on this machine; nothing was "
+            f"started:\n{lines}\nchange them, or select the other points with --only"
+        )
+
+
 class _Scheduler:
     """Assigns points to the threads of a runner and starts their processes.
 
@@ -157,11 +198,14 @@ class _Scheduler:
         saved: names of the points that a signal stopped and that the same command continues.
     """
 
-    def __init__(self, points: Sequence[Point], data: Path, out: Path, together: int) -> None:
+    def __init__(
+        self, points: Sequence[Point], data: Path, out: Path, together: int, retries: int
+    ) -> None:
         self._points = points
         self._data = data
         self._out = out
         self._together = together
+        self._retries = retries
         self._lock = threading.Lock()
         self._number = {p.name: i + 1 for i, p in enumerate(points)}
         self._remaining = list(points)
@@ -187,13 +231,17 @@ class _Scheduler:
         for child in list(self._children):
             child.kill()
 
-    def work(self) -> None:
-        """Train one group of points after another until none remains; runs in each thread."""
+    def work(self, environment: Mapping[str, str]) -> None:
+        """Train one group of points after another until none remains; runs in each thread.
+
+        Args:
+            environment: environment variables of the processes that this thread starts.
+        """
         while not self._stopping.is_set():
             group, others = self._take()
             if group:
                 try:
-                    self._train(group)
+                    self._train(group, environment)
                 except OSError as e:  # a full disk fails this point, not the sweep
                     with self._lock:
                         self._running.pop(group[0].name, None)
@@ -243,9 +291,14 @@ class _Scheduler:
                 self._elsewhere.add(point.name)
                 self._log_point(point, "is being trained by another runner")
             return False
+        failures = count_failures(directory)
+        if failures > self._retries:
+            self._remaining.remove(point)
+            self._give_up(point, failures, read_error(directory))
+            return False
         return True
 
-    def _train(self, group: list[Point]) -> None:
+    def _train(self, group: list[Point], environment: Mapping[str, str]) -> None:
         """Train points as one program, in a child process, and record what became of them."""
         for point in group:
             (self._out / point.name).mkdir(exist_ok=True)
@@ -262,7 +315,7 @@ class _Scheduler:
             ]
             write_atomically(first / "together.json", json.dumps(entries, indent=1) + "\n")
             command += ["--together", str(first / "together.json")]
-        status, last = self._relay(group, command, RunFiles(first).log)
+        status, last = self._relay(group, command, RunFiles(first).log, environment)
         with self._lock:
             began, estimated = self._running.pop(group[0].name)
             if status == BUSY:  # another runner has locked a point since `_take`
@@ -285,24 +338,41 @@ class _Scheduler:
                     self._fail(point, f"exit status {status}: {last}")
 
     def _fail(self, point: Point, error: str) -> None:
-        """Record and log that a point failed."""
+        """Record and log that a point failed; it remains if it is to be tried again."""
         directory = self._out / point.name
+        failures = self._retries + 1  # if they cannot be counted, the point is not tried again
         try:
             # Runs that diverged in a program of several runs have written their own error.
             error = read_error(directory) or error
+            failures = add_failure(directory, error)
             write_error(directory, error)
         except OSError as e:
-            _log.warning(f"cannot write {RunFiles(directory).error}: {e.strerror}")
-        self.failed[point.name] = error
-        self._log_point(point, f"FAILED ({error})", level=logging.ERROR)
+            _log.warning(f"cannot write into {directory}: {e.strerror}")
+        if failures > self._retries:
+            self._give_up(point, failures, error)
+        else:
+            self._remaining.append(point)
+            text = f"FAILED ({error}); it is tried again after the other points"
+            self._log_point(point, text, level=logging.WARNING)
 
-    def _relay(self, group: list[Point], command: list[str], log: Path) -> tuple[int, str]:
+    def _give_up(self, point: Point, failures: int, error: str) -> None:
+        """Note that a point is not tried again."""
+        times = "once" if failures == 1 else f"{failures} times"
+        self.failed[point.name] = (
+            f"{error} (failed {times}; correct the cause, then --retries {failures} tries it again)"
+        )
+        self._log_point(point, f"FAILED {times} ({error})", level=logging.ERROR)
+
+    def _relay(
+        self, group: list[Point], command: list[str], log: Path, environment: Mapping[str, str]
+    ) -> tuple[int, str]:
         """Run a command and log its progress.
 
         Args:
             group: points that the command trains.
             command: program and arguments.
             log: file that the output is appended to.
+            environment: environment variables that the command gets in addition.
 
         Returns:
             The exit status and the last line of the output.
@@ -314,7 +384,7 @@ class _Scheduler:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=without_run_names(without_cluster(os.environ)),
+                env=without_run_names(without_cluster({**os.environ, **environment})),
                 start_new_session=True,
             )
         self._children.add(child)
@@ -348,10 +418,18 @@ class _Scheduler:
         _log.log(level, f"[{number}] {assignments}{others}: {text}")
 
     def _time_left(self) -> str:
-        """Return words on the time left; estimates are scaled by actual / estimated seconds."""
-        waiting = sum(p.cost.seconds for p in self._remaining)
+        """Return words on the time left with all runners of this directory.
+
+        Estimates are scaled by actual / estimated seconds of the points that this runner finished.
+        Points that other runners train, and their processes, are found in the run directories.
+        """
         scale = self._actual_s / self._estimated_s
         now = time.monotonic()
-        running = [max(0, seconds * scale - (now - t)) for t, seconds in self._running.values()]
-        total = (waiting * scale + sum(running)) / (len(running) + 1)
+        left = [max(0, seconds * scale - (now - t)) for t, seconds in self._running.values()]
+        states = [read_state(self._out / p.name, p.cost.steps) for p in self._remaining]
+        for point, state in zip(self._remaining, states):
+            if state.state != "finished":
+                left.append(seconds_left(state, point.cost.seconds, scale) or 0.0)
+        elsewhere = {(s.host, s.process) for s in states if s.state == "running"}
+        total = sum(left) / (len(self._running) + 1 + len(elsewhere))
         return f"; about {clock(total)} left for the sweep" if total else ""

@@ -79,9 +79,11 @@ class Point(ResolvedPoint):
 
     Attributes:
         cost: estimated cost.
+        problem: why the devices cannot train it; "" if nothing is known to speak against it.
     """
 
     cost: Estimate
+    problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of the point in sweep.json."""
@@ -172,9 +174,14 @@ def plan_points(
     for point in resolve_points(specs, data, extra):
         with _naming(point.assignments):
             cost = estimator(point.config)
+            problem = estimator.problem(point.config, cost)
         points.append(
             Point(
-                sweeps=point.sweeps, assignments=point.assignments, config=point.config, cost=cost
+                sweeps=point.sweeps,
+                assignments=point.assignments,
+                config=point.config,
+                cost=cost,
+                problem=problem,
             )
         )
     return sorted(points, key=lambda p: p.cost.flops)
@@ -307,6 +314,7 @@ def format_points(points: Sequence[Point]) -> str:
         )
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(v.ljust(w) for v, w in zip(r, widths)).rstrip() for r in rows]
+    lines += [f"{p.name} cannot run here: {p.problem}" for p in points if p.problem]
     flops = sum(p.cost.flops for p in points)
     time = clock(sum(p.cost.seconds for p in points))
     return "\n".join([*lines, f"{len(points)} points, {flops:.2e} FLOPs, about {time}"])

@@ -1,12 +1,12 @@
 """A configuration on a mesh: model, optimizer, tables, and the sharding of all arrays."""
 
-import os
 from typing import Any
 
 import jax
 import numpy as np
 
 from ligr_jax.config import Config
+from ligr_jax.cost.devices import device_memory
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.padding import padding_batch
 from ligr_jax.data.pipeline import Process
@@ -26,6 +26,7 @@ from ligr_jax.train.step import Step, make_step
 
 _LARGE = 2**22  # entries of tables
 _TABLE_SHARE = 0.6  # of a device's memory; activations and dense parameters need the rest
+_LARGEST_MEMORY = 2.0**50  # bytes, where the memory of a device is not known
 
 
 class Program:
@@ -57,15 +58,8 @@ class Program:
             count=jax.process_count(),
             devices=len(self.mesh.local_devices),
         )
-        self.plan: TablePlan = plan_tables(
-            config.model,
-            _ids_per_device(config, self.mesh.size),
-            self.mesh.shape["data"],
-            self.mesh.shape["model"],
-            make_sparse_optimizer(config.optim.table_optimizer, config.train.warm.fisher_weight),
-            int(config.mesh.table_gib * 2**30) or _table_memory(),
-            config.mesh.placement,
-        )
+        shape = (self.mesh.shape["data"], self.mesh.shape["model"])
+        self.plan: TablePlan = place_tables(config, shape, device_memory())
         self.layout: Layout = self.plan.layout
         self.model = make_model(config.model)
         self.tx = self.make_optimizer(steps)
@@ -152,6 +146,30 @@ def key_data(seed: int) -> np.ndarray:
     return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
+def place_tables(config: Config, mesh: tuple[int, int], memory: float) -> TablePlan:
+    """Return the placement of the tables of a configuration.
+
+    Args:
+        config: configuration of the run.
+        mesh: devices of the axes `data` and `model`.
+        memory: bytes of one device. Tables may take `mesh.table_gib`, or by default 60 % of it.
+
+    Raises:
+        ConfigError: the tables do not fit.
+    """
+    data, model = mesh
+    budget = config.mesh.table_gib * 2**30 or _TABLE_SHARE * min(memory, _LARGEST_MEMORY)
+    return plan_tables(
+        config.model,
+        _ids_per_device(config, data * model),
+        data,
+        model,
+        make_sparse_optimizer(config.optim.table_optimizer, config.train.warm.fisher_weight),
+        int(budget),
+        config.mesh.placement,
+    )
+
+
 def _ids_per_device(config: Config, devices: int) -> dict[str, int]:
     """Return how many ids of each table a device looks up in a step."""
     impressions = config.optim.batch * (config.data.seq_len // 2) // devices
@@ -160,12 +178,3 @@ def _ids_per_device(config: Config, devices: int) -> dict[str, int]:
         if feature.has_table:
             ids[config.model.table_of(name)] += impressions * feature.ids_each
     return ids
-
-
-def _table_memory() -> int:
-    """Return how many bytes of one device tables and their optimizer state may take."""
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    if not limit:  # a CPU, whose simulated devices share its memory
-        pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        limit = pages // jax.local_device_count()
-    return int(_TABLE_SHARE * limit)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -19,6 +20,8 @@ from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.exit_status import DONE, FAILED, PREEMPTED
 from ligr_jax.parallel.cluster import expects_peers, without_cluster
+from ligr_jax.parallel.probe import Devices
+from ligr_jax.progress import clock
 from ligr_jax.runs.directory import is_locked, load_summary, lock, save_summary
 from ligr_jax.runs.rows import read_rows
 from ligr_jax.runs.table import read_runs
@@ -26,10 +29,11 @@ from ligr_jax.scaling import shipped
 from ligr_jax.scaling.fit.registered import score
 from ligr_jax.scaling.ladder import PRESETS, configure
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
-from ligr_jax.scaling.runner import run_sweep
+from ligr_jax.scaling.runner import _Scheduler, run_sweep
 from ligr_jax.scaling.sweep import (
     PointSpec,
     calibrate_seconds,
+    format_points,
     plan_points,
     read_sweep,
     select_points,
@@ -101,6 +105,18 @@ def test_dials_follow_and_what_is_said_outright_wins(prepared: Path) -> None:
     assert all(configure(manifest, prepared, [f"preset={name}"]) for name in PRESETS)
 
 
+def test_priors_follow_the_actions(prepared: Path) -> None:
+    manifest = load_manifest(prepared)
+    both = configure(manifest, prepared).model
+    assert len(both.actions) == 2
+    one = configure(manifest, prepared, [f"model.actions={both.actions[1]}"]).model
+    assert one.prior == both.prior[1:]
+    given = configure(
+        manifest, prepared, ["model.prior=0.25", f"model.actions={both.actions[1]}"]
+    ).model
+    assert given.prior == (0.25,)
+
+
 def grid(*assignments: str) -> list[PointSpec]:
     return [PointSpec(("test",), (a,)) for a in assignments]
 
@@ -149,14 +165,22 @@ def test_a_sweep_from_points_to_page(
     capsys: pytest.CaptureFixture[str],
     said: list[str],
 ) -> None:
-    """Of two points one diverges: the other one finishes, is reported, and is not trained again."""
+    """Of two points one diverges: the other one finishes, is reported, and is not trained again.
+
+    The failed point is tried as often as requested, over all runners and calls.
+    """
     monkeypatch.setattr("os.environ", child_env)
     short = [*SMALL, "train.steps=10", "train.max_bad_steps=2"]
     points = plan_points(grid("optim.dense_lr=1e-3", "optim.dense_lr=1e30"), prepared, short)
-    assert run_sweep(points, prepared, tmp_path, 2, together) == FAILED
+    assert run_sweep(points, prepared, tmp_path, 2, together, retries=2 - together) == FAILED
     good, bad = (next(p for p in points if f"={lr}" in p.assignments[0]) for lr in ("1e-3", "1e30"))
     assert any(line.startswith(f"failed: {bad.name}: ") for line in said)
     assert "steps in a row" in (tmp_path / bad.name / "error.txt").read_text()
+    assert len((tmp_path / bad.name / "failures.txt").read_text().splitlines()) == 3 - together
+    before = modified(tmp_path / bad.name)
+    assert run_sweep([bad], prepared, tmp_path, 1, retries=2 - together) == FAILED
+    assert modified(tmp_path / bad.name) == before
+    assert f"correct the cause, then --retries {3 - together} tries it again" in said[-1]
     runs = read_runs(tmp_path)
     assert runs.table["run"].to_list() == [good.name]
     counted = json.loads((tmp_path / good.name / "summary.json").read_text())
@@ -182,9 +206,9 @@ def test_a_damaged_summary_stops_no_sweep_and_a_finished_one_is_only_read(
         (tmp_path / point.name).mkdir()
         save_summary(tmp_path / point.name, {"seconds": 1.0})
     assert run_sweep(points, prepared, tmp_path, 1) == DONE
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    before = modified(tmp_path)
     assert run_sweep(points, prepared, tmp_path, 1) == DONE  # nothing is written
-    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert before == modified(tmp_path)
     (tmp_path / points[0].name / "summary.json").write_text("")
     assert len(calibrate_seconds(points, tmp_path)) == 2
     assert run_sweep(points, prepared, tmp_path, 1) == FAILED
@@ -200,6 +224,7 @@ def test_a_runner_takes_over_what_a_killed_one_left(
     said: list[str],
 ) -> None:
     """No point is trained twice, and the interrupted run continues from its checkpoint."""
+    child_env = {k: v for k, v in child_env.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     monkeypatch.setattr("os.environ", child_env)
     file = tmp_path / "two.yaml"
     values = {"optim.dense_lr": {"values": [1e-3, 2e-3]}}
@@ -228,6 +253,15 @@ def test_a_runner_takes_over_what_a_killed_one_left(
         steps = [row["step"] for row in read_rows(directory / "metrics.jsonl")]
         assert len(set(steps[:-1])) == len(steps[:-1])  # the last row is the evaluation
         assert (directory / "log.txt").read_text().count("step 100/100") == 1
+
+    # Programs are compiled once for all runs; damaged files in the cache change no number.
+    programs = list((out / ".compiled").glob("*-cache"))
+    assert programs
+    for path in programs:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    again = ["--out", str(tmp_path / "again"), "--compilation-cache", str(out / ".compiled")]
+    assert main([*command[3:], *again, "--only", run.name]) == DONE
+    assert losses(tmp_path / "again" / run.name) == losses(run)
 
 
 def test_a_runner_waits_for_a_point_that_another_trains(
@@ -287,7 +321,7 @@ import os, sys
 from ligr_jax.cli import main
 from ligr_jax.commands import sweep
 from ligr_jax.parallel import probe
-command, fake = sys.argv[1:], probe.Devices("gpu", "NVIDIA H100 80GB HBM3", 8, 989e12)
+command, fake = sys.argv[1:], probe.Devices("gpu", "NVIDIA H100 80GB HBM3", 8, 989e12, 60e9)
 honest, probe.probe = probe.probe, lambda dtype: fake
 assert main([*command, "--dry-run"]) == 0
 assert os.environ["JAX_PLATFORMS"] == "nonexistent"
@@ -365,6 +399,52 @@ def test_a_signal_stops_a_sweep_whose_points_save(
     assert "FAILED" not in said
     assert not list(tmp_path.glob("*/error.txt"))
     assert len({path.parent for path in tmp_path.glob("*/checkpoints/[0-9]*")}) == 1
+
+
+def modified(directory: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+
+
+def losses(run: Path) -> list[float]:
+    return [row["train/loss"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row]
+
+
+def test_a_point_that_cannot_fit_is_marked_and_refused_before_any_starts(
+    prepared: Path, tmp_path: Path
+) -> None:
+    def devices(dtype: str) -> Devices:
+        return Devices("gpu", "NVIDIA A100", 4, 1e12, memory=2.0**26)  # 64 MiB each
+
+    table = "model.features.item_id.rows=4000000"  # 61 MiB, and 15 MiB of the optimizer
+    cases = {
+        "train.seed=0": (),
+        "train.seed=1": (table,),
+        "train.seed=2": (table, "mesh.model=4", "mesh.placement=row_wise"),
+        "train.seed=3": ("model.width=1024",),
+        "train.seed=4": ("mesh.model=8",),
+    }
+    specs = [PointSpec(("test",), (seed, *more)) for seed, more in cases.items()]
+    fixed = [a for a in SMALL if not a.startswith("model.width")]
+    points = plan_points(specs, prepared, fixed, devices)
+    problems = {p.assignments[0]: p.problem for p in points if p.problem}
+    assert sorted(problems) == ["train.seed=1", "train.seed=3", "train.seed=4"]
+    assert "item_id" in problems["train.seed=1"]
+    assert "weights and optimizer need" in problems["train.seed=3"]
+    assert "needs more than the 4 available devices" in problems["train.seed=4"]
+    assert all(f"{p.name} cannot run here: " in format_points(points) for p in points if p.problem)
+    with pytest.raises(ConfigError, match=r"3 of 5 points cannot train(.|\n)*train\.seed=3"):
+        run_sweep(points, prepared, tmp_path / "out", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_time_left_counts_the_processes_of_all_runners(prepared: Path, tmp_path: Path) -> None:
+    points = plan_points(grid("train.seed=0", "train.seed=1", "train.seed=2"), prepared, SMALL)
+    points = [replace(p, cost=replace(p.cost, seconds=3600.0)) for p in points]
+    scheduler = _Scheduler(points, prepared, tmp_path, together=1, retries=0)
+    scheduler._actual_s = scheduler._estimated_s = 3600.0  # of a point that has just finished
+    assert scheduler._time_left() == f"; about {clock(3 * 3600.0)} left for the sweep"
+    with lock(tmp_path / points[1].name):
+        assert scheduler._time_left() == f"; about {clock(1.5 * 3600.0)} left for the sweep"
 
 
 def _wait(ready, process: subprocess.Popen[str] | None = None) -> None:
