@@ -51,3 +51,17 @@ def is_config_column(column: str) -> bool:
 def config_field(column: str) -> str:
     """Return the configuration field of a column; other columns are returned unchanged."""
     return column.removeprefix(_PREFIX)
+
+
+# Settings that are not part of a run's shape: seeds, paths, and how it is computed or logged.
+UNSHAPED = {"seed", "out", "directory", "dir", "name", "workers", "remat", "unroll"}
+UNSHAPED |= {"implementation", "log_every", "eval_every", "checkpoint_every", "keep"}
+UNSHAPED |= {"checkpoint_minutes"}
+UNSHAPED_PARTS = tuple(map(config_column, ("track.", "mesh.", f"{ABOUT}.")))
+
+
+def is_shape(column: str) -> bool:
+    """Return whether a column has a setting that is part of a run's shape."""
+    leaf = column.rsplit(".", 1)[-1].rsplit("/", 1)[-1]
+    is_setting = is_config_column(column) and not column.startswith(UNSHAPED_PARTS)
+    return is_setting and leaf not in UNSHAPED

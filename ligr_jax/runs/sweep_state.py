@@ -8,8 +8,8 @@ from typing import Any
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.files import SWEEP, RunFiles
+from ligr_jax.runs.listed import read_listed
 from ligr_jax.runs.state import STATES, RunState, read_state
-from ligr_jax.runs.table import read_listed
 
 
 @dataclass(frozen=True)

@@ -22,21 +22,16 @@ from numpy.typing import NDArray
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.compression import plain_name
-from ligr_jax.digests import DamagedFile, read_json
 from ligr_jax.errors import LigrError
-from ligr_jax.runs.columns import ABOUT, config_column, is_config_column
+from ligr_jax.runs.columns import is_shape
 from ligr_jax.runs.directory import load_summary, read_error
 from ligr_jax.runs.files import CONFIG, ERROR, METRICS, SUMMARY, SWEEP, RunFiles
+from ligr_jax.runs.listed import read_listed
 from ligr_jax.runs.rows import DamagedRows, read_rows
 from ligr_jax.runs.tabular import ReadTable, interpret, read_table
 
-# Settings that are not part of a run's shape: seeds, paths, and how it is computed or logged.
-UNSHAPED = {"seed", "out", "directory", "dir", "name", "workers", "remat", "unroll"}
-UNSHAPED |= {"implementation", "log_every", "eval_every", "checkpoint_every", "keep"}
-UNSHAPED |= {"checkpoint_minutes"}
 WANDB = "wandb:"  # address of a project of W&B, before ENTITY/PROJECT
 SEPARATOR = ", "  # of the names in `sweeps`
-UNSHAPED_PARTS = tuple(map(config_column, ("track.", "mesh.", f"{ABOUT}.")))
 
 
 @dataclass(frozen=True)
@@ -174,13 +169,6 @@ def varied(table: pl.DataFrame) -> list[str]:
     return [c for c in table.columns if is_shape(c) and table[c].n_unique() > 1]
 
 
-def is_shape(column: str) -> bool:
-    """Return whether a column has a setting that is part of a run's shape."""
-    leaf = column.rsplit(".", 1)[-1].rsplit("/", 1)[-1]
-    is_setting = is_config_column(column) and not column.startswith(UNSHAPED_PARTS)
-    return is_setting and leaf not in UNSHAPED
-
-
 def shapes(table: pl.DataFrame) -> list[str]:
     """Return a label per run, which is equal for runs that differ only in their seed."""
     return labels(table, varied(table))
@@ -240,28 +228,6 @@ def _reached(run: Path) -> str:
     except (DamagedRows, OSError) as e:
         return str(e)
     return f"step {steps[-1]}" if steps else "no step yet"
-
-
-def read_listed(path: Path) -> dict[str, Any]:
-    """Read sweep.json.
-
-    Args:
-        path: Path of the file; it may be absent.
-
-    Returns:
-        An object with `points`, a list of objects.
-
-    Raises:
-        DamagedFile: The file is damaged.
-    """
-    remedy = "move it away: `ligr sweep` with the same files writes it again, and keeps all runs"
-    if not path.exists():
-        return {"points": []}
-    listed = read_json(path, remedy)
-    points = listed.get("points")
-    if not isinstance(points, list) or not all(isinstance(p, dict) for p in points):
-        raise DamagedFile(f"{path}: its `points` are not a list of objects; {remedy}")
-    return listed
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:

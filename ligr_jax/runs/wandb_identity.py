@@ -11,10 +11,10 @@ import jax
 
 from ligr_jax.config import Config, digest, flatten
 from ligr_jax.digests import DamagedFile
-from ligr_jax.runs.columns import ABOUT, config_column
+from ligr_jax.runs.columns import ABOUT, config_column, is_shape
 from ligr_jax.runs.files import SWEEP
+from ligr_jax.runs.listed import read_listed
 from ligr_jax.runs.provenance import provenance
-from ligr_jax.runs.table import is_shape, read_listed
 from ligr_jax.runs.wandb_env import WandbOptions, environment_variable
 
 _DIGITS = 4  # of a digest in a name

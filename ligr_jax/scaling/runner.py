@@ -46,9 +46,9 @@ from ligr_jax.runs.directory import (
     write_error,
 )
 from ligr_jax.runs.files import SWEEP, RunFiles
+from ligr_jax.runs.listed import read_listed
 from ligr_jax.runs.state import read_state
 from ligr_jax.runs.sweep_state import seconds_left
-from ligr_jax.runs.table import read_listed
 from ligr_jax.runs.wandb_env import without_run_names
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.sweep import Point, ResolvedPoint

@@ -14,8 +14,8 @@ from ligr_jax.errors import LigrError, file_errors
 from ligr_jax.runs.checkpoint_files import DIGESTS, is_sealed, require_intact, steps_in
 from ligr_jax.runs.directory import load_config, load_summary
 from ligr_jax.runs.files import SWEEP, RunFiles
+from ligr_jax.runs.listed import read_listed
 from ligr_jax.runs.rows import read_rows
-from ligr_jax.runs.table import read_listed
 from ligr_jax.scaling.fit.registered import read_registered
 from ligr_jax.tables.zarr import (
     INDEX,

@@ -12,7 +12,7 @@ from ligr_jax.runs.run_table import RunTable
 from ligr_jax.runs.table import Runs, read_runs
 from ligr_jax.scaling.fit import noise_floor
 from ligr_jax.scaling.report import figures, study, summary_lines
-from ligr_jax.scaling.report.choices import Choice, choose
+from ligr_jax.scaling.report.choices import Choice, compare_forms
 from ligr_jax.scaling.report.page import page
 from ligr_jax.scaling.report.panels import panels
 
@@ -51,7 +51,7 @@ def chosen(frame: pl.DataFrame, noise: bool = True) -> list[Choice]:
     floor = noise_floor(table.numbers(NE), table.shapes()) if noise else None
     arms = frame["architecture"].to_list()
     options = {"lower": True, "oracle": 0.7, "resamples": 20}
-    return choose(table, arms, NE, "flops_model", floor, **options)
+    return compare_forms(table, arms, NE, "flops_model", floor, **options)
 
 
 def test_a_power_law_is_kept_where_it_holds_and_not_where_it_does_not() -> None:

@@ -130,7 +130,7 @@ class Choice:
         }
 
 
-def choose(
+def compare_forms(
     table: RunTable,
     arms: Sequence[str],
     metric: str,

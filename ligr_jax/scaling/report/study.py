@@ -15,12 +15,12 @@ from ligr_jax.runs.table import Runs
 from ligr_jax.scaling.fit import Comparison, IsoFlop, Law, Noise
 from ligr_jax.scaling.report.arms import architectures, subset
 from ligr_jax.scaling.report.budgets import Grid, fit_iso_flop_grids
-from ligr_jax.scaling.report.choices import Choice, choose
+from ligr_jax.scaling.report.choices import Choice, compare_forms
 from ligr_jax.scaling.report.contrasts import comparisons, noise
 from ligr_jax.scaling.report.dimensions import Gains, gains
 from ligr_jax.scaling.report.forecasts import Forecast, left_out, registered
 from ligr_jax.scaling.report.laws import Laws, auc_columns, fit_laws, ladder
-from ligr_jax.scaling.report.usable import usable
+from ligr_jax.scaling.report.usable import usable_runs
 
 AXES = {  # not flops_6nd: it is six times flops_paper, so its figures would be the same
     "flops_model": "training FLOPs, counted (flops_model)",
@@ -114,7 +114,7 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
         BadInput: there are no finished runs, they have no column of NE or of compute, or a cell of
             such a column is not a number.
     """
-    found = usable(runs, tuple(AXES))
+    found = usable_runs(runs, tuple(AXES))
     runs, kept, metric, axes = found.runs, found.table, found.metric, found.axes
     oracle, oracle_notes = _oracle(kept, metric)
     arms = architectures(kept)
@@ -132,7 +132,7 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
     choices = [
         choice
         for name in (metric, *aucs)
-        for choice in choose(
+        for choice in compare_forms(
             rungs,
             rung_arms,
             name,

@@ -40,7 +40,7 @@ class Usable:
     notes: tuple[str, ...]
 
 
-def usable(runs: Runs, axes: Sequence[str]) -> Usable:
+def usable_runs(runs: Runs, axes: Sequence[str]) -> Usable:
     """Return the runs that can be fitted.
 
     Args:
