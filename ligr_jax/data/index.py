@@ -36,7 +36,7 @@ class MemberIndex(NamedTuple):
     sessions: np.ndarray
 
 
-def write_index(directory: Path, manifest: Manifest) -> Manifest:
+def write_data_index(directory: Path, manifest: Manifest) -> Manifest:
     """Write the index of shards; memory does not grow with their number.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ligr_jax.data.index import INDEX, write_index
+from ligr_jax.data.index import INDEX, write_data_index
 from ligr_jax.data.manifest import load_manifest, save_manifest
 from ligr_jax.data.packing import make_packing_plan
 from ligr_jax.data.records import Records
@@ -50,7 +50,7 @@ def test_data_without_an_index_are_equal_and_have_the_same_digest(
     a, b = (make_packing_plan(records, "train", 24) for records in (old, new))
     np.testing.assert_array_equal(a.start, b.start)
     # The index can be added in place.
-    save_manifest(write_index(tmp_path / "old", old.manifest), tmp_path / "old")
+    save_manifest(write_data_index(tmp_path / "old", old.manifest), tmp_path / "old")
     assert load_manifest(tmp_path / "old") == new.manifest
 
 

@@ -73,7 +73,7 @@ class CheckedBatch:
     tally: Tally
 
 
-def check_batch(
+def check_log_batch(
     deferred: DeferredBatch, source: LogSource, on_bad_row: OnBadRow, timed: bool = True
 ) -> CheckedBatch:
     """Read, check and count a batch.
@@ -187,7 +187,7 @@ def partition_log(
     """
     tally = Tally()
     first_file = ""
-    check = partial(check_batch, source=source, on_bad_row=on_bad_row)
+    check = partial(check_log_batch, source=source, on_bad_row=on_bad_row)
     batches = (b for part in log_parts(source) for b in part(batch_rows, on_bad_row))
     for checked in ordered_map(check, batches, workers):
         first_file = first_file or checked.file

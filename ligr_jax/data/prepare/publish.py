@@ -10,7 +10,7 @@ from typing import Any
 
 from ligr_jax.atomic import sync
 from ligr_jax.contents import DATA, require_no_other, require_only
-from ligr_jax.data.index import INDEX, write_index
+from ligr_jax.data.index import INDEX, write_data_index
 from ligr_jax.data.manifest import MANIFEST, Manifest, load_manifest, save_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.verify import files_of
@@ -61,7 +61,7 @@ def published(
                 shutil.rmtree(stale)
             work.mkdir()
             try:
-                manifest = write_index(work, build(work, made_by))
+                manifest = write_data_index(work, build(work, made_by))
                 _move(manifest, work, out)
             finally:
                 shutil.rmtree(work, ignore_errors=True)

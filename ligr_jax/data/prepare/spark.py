@@ -37,7 +37,7 @@ from ligr_jax.data.prepare.partition import (
     ROW,
     Tally,
     by_partition,
-    check_batch,
+    check_log_batch,
     context_parts,
     log_parts,
     number_of_partitions,
@@ -161,7 +161,7 @@ def _read_part(
         if not work.is_dir():
             raise BadInput(f"{work} is not there on {socket.gethostname()}; {_SHARED}")
         for n, batch in enumerate(part(options.batch_rows, options.on_bad_row)):
-            checked = check_batch(batch, source, options.on_bad_row, timed)
+            checked = check_log_batch(batch, source, options.on_bad_row, timed)
             totals.first_file = totals.first_file or checked.file
             rows = checked.frame.height
             row = np.arange(rows) + totals.tally.rows if timed else np.full(rows, -1)
