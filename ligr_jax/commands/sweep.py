@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     def devices(dtype: str) -> Devices:
         return probe(dtype).of_one_job(args.jobs)
 
-    points = select_points(plan_points(specs, args.data, extra, devices), args.only)
+    points = select_points(plan_points(specs, args.data, extra, devices, args.out), args.only)
     points = calibrate_seconds(points, args.out)
     if args.dry_run:
         print(format_points(points))
@@ -152,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
     _log.info(format_points(points))
     for track in {point.config.track for point in points}:
         check_wandb(track)
+    dtype = next((p.config.model.dtype for p in points), "float32")
     return run_sweep(
         points,
         args.data,
@@ -159,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
         args.jobs,
         args.together,
         retries=args.retries,
-        environments=_environments(args, probe(points[0].config.model.dtype)),
+        environments=_environments(args, probe(dtype)),
     )
 
 

@@ -1,6 +1,6 @@
 """Estimate of a run's cost before it starts, from its configuration and a sample of its data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from ligr_jax.config import Config, ConfigError
+from ligr_jax.config import Config, ConfigError, digest
 from ligr_jax.cost.flops import parameter_counts, train_flops
 from ligr_jax.cost.memory import activation_bytes
 from ligr_jax.cost.traced import traced_activation_bytes
@@ -69,12 +69,20 @@ class Estimate:
 class Estimator:
     """Estimates the points of a sweep; results that points have in common are cached."""
 
-    def __init__(self, data: Path, devices: Callable[[str], Devices] = describe_devices) -> None:
+    def __init__(
+        self,
+        data: Path,
+        devices: Callable[[str], Devices] = describe_devices,
+        listed: Mapping[str, Mapping[str, Any]] = {},
+    ) -> None:
         """
         Args:
             data: directory of prepared data.
             devices: function from the data type of activations to the devices that will train.
+            listed: estimates of an earlier call, by the digest of the configuration. Their sizes
+                are taken as they are, because tracing a model takes most of an estimate's time.
         """
+        self._listed = listed
         self._devices = devices
         self._data = data
         self._cache: dict[str, Any] = {}
@@ -109,7 +117,12 @@ class Estimator:
         # Learning rates do not change shapes, and a sweep may have many of them.
         optim = replace(config.optim, dense_lr=1.0, table_lr=1.0)
         shape = (config.model, optim, config.data.seq_len)
-        counts, size = self._cached("state", shape, lambda: _state(config, records, plan))
+        listed = self._listed.get(digest(config), {}) if self._listed else {}
+        if all(isinstance(listed.get(name), int) for name in ("dense", "tables", "state_bytes")):
+            counts = {name: listed[name] for name in ("dense", "tables")}
+            size = listed["state_bytes"]
+        else:
+            counts, size = self._cached("state", shape, lambda: _state(config, records, plan))
         flops = train_flops(config.model, work)
         devices = self._devices(config.model.dtype)
         on_cpu = devices.backend == "cpu"

@@ -24,6 +24,8 @@ from ligr_jax.errors import LigrError
 from ligr_jax.parallel.probe import Devices, ProbeError, describe_devices
 from ligr_jax.progress import clock
 from ligr_jax.runs.directory import summary_or_none
+from ligr_jax.runs.files import SWEEP
+from ligr_jax.runs.table import read_listed
 from ligr_jax.scaling.estimate import Estimate, Estimator, host_speed
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.scaling.shipped import shipped_sweeps, sweep_text
@@ -154,6 +156,7 @@ def plan_points(
     data: Path,
     extra: Sequence[str] = (),
     devices: Callable[[str], Devices] = describe_devices,
+    out: Path | None = None,
 ) -> list[Point]:
     """Configure and estimate all points; the shapes of every model are checked.
 
@@ -162,6 +165,8 @@ def plan_points(
         data: directory of prepared data.
         extra: assignments for every point.
         devices: function from the data type of activations to the devices that will train.
+        out: directory of the runs, whose sweep.json has the sizes of points that another runner or
+            an earlier call has estimated.
 
     Returns:
         The points in order of increasing FLOPs.
@@ -169,7 +174,9 @@ def plan_points(
     Raises:
         ConfigError: a point cannot run; the message has its assignments.
     """
-    estimator = Estimator(data, devices)
+    listed = read_listed(out / SWEEP)["points"] if out else []
+    estimates = {p["run"]: p["estimate"] for p in listed if "run" in p and "estimate" in p}
+    estimator = Estimator(data, devices, estimates)
     points = []
     for point in resolve_points(specs, data, extra):
         with _naming(point.assignments):

@@ -29,7 +29,7 @@ from ligr_jax.scaling import shipped
 from ligr_jax.scaling.fit.registered import score
 from ligr_jax.scaling.ladder import PRESETS, configure
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
-from ligr_jax.scaling.runner import _Scheduler, run_sweep
+from ligr_jax.scaling.runner import _Scheduler, record_points, run_sweep
 from ligr_jax.scaling.sweep import (
     PointSpec,
     calibrate_seconds,
@@ -435,6 +435,16 @@ def test_a_point_that_cannot_fit_is_marked_and_refused_before_any_starts(
     with pytest.raises(ConfigError, match=r"3 of 5 points cannot train(.|\n)*train\.seed=3"):
         run_sweep(points, prepared, tmp_path / "out", 1)
     assert not (tmp_path / "out").exists()
+
+
+def test_another_runner_reads_the_sizes_of_points_and_traces_no_model(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = grid("model.width=8", "model.width=16")
+    points = plan_points(specs, prepared, SMALL[1:], out=tmp_path)
+    record_points(points, tmp_path)
+    monkeypatch.setattr("ligr_jax.scaling.estimate.abstract_state", pytest.fail)
+    assert plan_points(specs, prepared, SMALL[1:], out=tmp_path) == points
 
 
 def test_the_time_left_counts_the_processes_of_all_runners(prepared: Path, tmp_path: Path) -> None:
