@@ -25,7 +25,7 @@ from ligr_jax.parallel.probe import Devices, ProbeError, describe_devices
 from ligr_jax.progress import clock
 from ligr_jax.runs.directory import summary_or_none
 from ligr_jax.runs.files import SWEEP
-from ligr_jax.runs.table import read_listed
+from ligr_jax.runs.listed import read_listed
 from ligr_jax.scaling.estimate import Estimate, Estimator, host_speed
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.scaling.shipped import shipped_sweeps, sweep_text
