@@ -72,7 +72,7 @@ def stored_plan(directory: Path, settings: object, make: Callable[[], PackingPla
         return read_plan(path)
     try:
         make_directory(directory)
-        with path.with_suffix(".lock").open("w") as lock:
+        with path.with_suffix(".lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with contextlib.suppress(OSError, ValueError):  # made while this process waited
                 return read_plan(path)

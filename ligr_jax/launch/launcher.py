@@ -159,7 +159,9 @@ def _write_files(
         for directory in (files / "points", files / "logs"):
             directory.mkdir(exist_ok=True)
         for point in points:
-            (files / "points" / f"{point.name}.json").write_text(config_to_json(point.config))
+            (files / "points" / f"{point.name}.json").write_text(
+                config_to_json(point.config), encoding="utf-8"
+            )
     entries = {entry["run"]: entry for entry in plan.points}
     described = {
         job.name: {**asdict(job), "arguments": job_arguments(plan, job, entries)}

@@ -132,7 +132,7 @@ def cores_of_host(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     else:
         cores = os.cpu_count() or 1
     try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
+        quota, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
         return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
     except (OSError, ValueError):  # no such limit
         return cores

@@ -55,4 +55,4 @@ def store_tilings(device_kind: str, tilings: dict[str, Any], path: Path) -> None
 
 @functools.cache
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
