@@ -26,12 +26,12 @@ from ligr_jax.data.prepare.options import PrepareOptions, parse_duration, parse_
 from ligr_jax.data.prepare.sketches import DistinctIds, Quantiles
 from ligr_jax.data.prepare.sorting import sort_by_member_and_time, stable_argsort
 from ligr_jax.data.prepare.splits import SplitTimes
-from ligr_jax.data.prepare.threads import ordered_map
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.ids import parse_ids
 from ligr_jax.data.sources.source import ItemSource, LogBatch, LogSource
+from ligr_jax.data.threads import ordered_map
 from ligr_jax.lock import Busy
 from tests.conftest import OnMessage
 from tests.data.logs import ACTIONS, START_MS, read_arrow, read_rows, write_log

@@ -9,6 +9,7 @@ import pytest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.times import (
     TimeOptions,
+    TimeScan,
     infer_time_rule,
     parse_times,
     requested_time_rule,
@@ -57,7 +58,9 @@ def test_the_unit_is_inferred_from_the_whole_column(name: str, parts: int) -> No
     options = TimeOptions()
     typed = name in ("dates", "timestamps")
     rule = (
-        requested_time_rule(options) if typed else infer_time_rule(cuts, options, "log, column 't'")
+        requested_time_rule(options)
+        if typed
+        else infer_time_rule(TimeScan.of(cuts), options, "log, column 't'")
     )
     ms, rules = parse_times(column, rule)
     assert ms.tolist() == expected
@@ -68,7 +71,7 @@ def test_offsets_and_zones() -> None:
     """--time-zone applies to times without an offset, also at a change of the clocks."""
     berlin = TimeOptions(zone="Europe/Berlin")
     texts = pl.Series(["2023-10-29T00:30:00", "2023-10-29 12:00", "2023-10-29T12:00:00+05:30"])
-    ms, _ = parse_times(texts, infer_time_rule([texts], berlin, ""))
+    ms, _ = parse_times(texts, infer_time_rule(TimeScan.of([texts]), berlin, ""))
     utc = [datetime.fromtimestamp(t / 1000, UTC).strftime("%d %H:%M") for t in ms]
     assert utc == ["28 22:30", "29 11:00", "29 06:30"]
     naive = pl.Series([datetime(2023, 3, 26, 2, 30), datetime(2023, 3, 26, 4)])
@@ -93,7 +96,7 @@ def test_offsets_and_zones() -> None:
 )
 def test_an_ambiguous_column_must_be_declared(values: list[object], message: str) -> None:
     with pytest.raises(BadInput, match=f"log, column 't': .*{message}"):
-        infer_time_rule([pl.Series(values)], TimeOptions(), "log, column 't'")
+        infer_time_rule(TimeScan.of([pl.Series(values)]), TimeOptions(), "log, column 't'")
 
 
 def log(path: Path, times: list[object]) -> Path:

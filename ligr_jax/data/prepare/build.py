@@ -22,10 +22,10 @@ from ligr_jax.data.prepare.shard_build import ShardBuilder, ShardStats, shard_pa
 from ligr_jax.data.prepare.shards import read_partition
 from ligr_jax.data.prepare.splits import split_edges
 from ligr_jax.data.prepare.summary import log_summary, save_log_summary
-from ligr_jax.data.prepare.threads import ordered_map
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.source import LogSource
 from ligr_jax.data.sources.validate import check_roles
+from ligr_jax.data.threads import ordered_map
 
 _log = logging.getLogger(__name__)
 

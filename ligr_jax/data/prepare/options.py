@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ligr_jax.data.prepare.splits import SplitTimes, check_fractions
-from ligr_jax.data.prepare.threads import available_cores
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.source import OnBadRow
+from ligr_jax.data.threads import available_cores
 
 MAX_WORKERS = 4  # limits memory
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

@@ -16,13 +16,13 @@ import polars as pl
 import pyarrow as pa
 
 from ligr_jax.data.prepare.sketches import MinuteHistogram
-from ligr_jax.data.prepare.threads import ordered_map
 from ligr_jax.data.schema import MEMBER, TIME, BadInput
 from ligr_jax.data.sources.parts import single_part
 from ligr_jax.data.sources.skipped import SkippedRows, refuse_codings
 from ligr_jax.data.sources.source import DeferredBatch, LogSource, OnBadRow, Part
 from ligr_jax.data.sources.times import refuse_other_unit
 from ligr_jax.data.sources.validate import canonical_frame
+from ligr_jax.data.threads import ordered_map
 from ligr_jax.ops.hashing import mix64
 
 MAX_PARTITIONS = 512  # limits open files; longer logs get larger shards

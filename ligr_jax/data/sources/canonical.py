@@ -7,10 +7,10 @@ from ligr_jax.data.schema import RANDOM, RESERVED, SESSION, WEIGHT, BadInput, lo
 from ligr_jax.data.sources.files import (
     DataFile,
     column_names,
-    describe_file,
+    count_all_rows,
+    describe_files,
     file_parts,
     read_items,
-    rows_in,
 )
 from ligr_jax.data.sources.listing import list_tables, not_read_remark
 from ligr_jax.data.sources.parts import chained
@@ -54,10 +54,10 @@ def canonical_source(directory: Path) -> LogSource:
         name="canonical",
         schema=schema,
         batches=chained(parts),
-        rows=sum(rows_in(f) for f in files),
+        rows=count_all_rows(files),
         description={
             "format": "canonical",
-            "files": [describe_file(f) for f in described],
+            "files": describe_files(described),
         },
         items=ItemSource(column_names(items), partial(read_items, items)) if items else None,
         sessions=SESSION in present,

@@ -22,7 +22,8 @@ import polars as pl
 from ligr_jax.data.schema import BadInput, Column, LogSchema
 from ligr_jax.data.sources.files import (
     column_names,
-    describe_file,
+    count_all_rows,
+    describe_files,
     file_parts,
     read_batches,
     read_whole,
@@ -151,9 +152,8 @@ def kuairand_source(directory: Path) -> LogSource:
         name="KuaiRand",
         schema=_schema(users is not None),
         batches=chained(parts),
-        rows=sum(rows_in(p) for p in logs)
-        + (EARLIER_PER_USER * rows_in(history) if history else 0),
-        description={"format": "kuairand", "files": [describe_file(p) for p in used]},
+        rows=count_all_rows(logs) + (EARLIER_PER_USER * rows_in(history) if history else 0),
+        description={"format": "kuairand", "files": describe_files(used)},
         items=ItemSource.from_batch(items),
         present=("is_random",),
         context=context if history else None,

@@ -14,7 +14,7 @@ from ligr_jax.data.schema import BadInput, Column, LogSchema
 from ligr_jax.data.sources.files import (
     DataFile,
     column_names,
-    describe_file,
+    describe_files,
     file_parts,
     read_whole,
     rows_in,
@@ -99,7 +99,7 @@ def movielens_source(directory: Path) -> LogSource:
         rows=rows_in(rating_file),
         description={
             "format": "movielens",
-            "files": [describe_file(p) for p in (ratings, movies)],
+            "files": describe_files([ratings, movies]),
         },
         items=ItemSource.from_batch(
             _movies(_read_dat_movies(movies) if dat else read_whole(movies))

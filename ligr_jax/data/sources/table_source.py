@@ -14,11 +14,11 @@ from ligr_jax.data.sources.files import (
     DataFile,
     column_names,
     column_type,
-    describe_file,
+    count_all_rows,
+    describe_files,
     file_parts,
     read_column,
     read_items,
-    rows_in,
 )
 from ligr_jax.data.sources.listing import SUFFIXES, list_tables, not_read_remark, same_columns
 from ligr_jax.data.sources.parts import chained, converted
@@ -32,7 +32,8 @@ from ligr_jax.data.sources.table_checks import (
 from ligr_jax.data.sources.table_columns import BY_NAME, ITEM, LOSS_WEIGHT, TableColumns
 from ligr_jax.data.sources.table_schema import describe_column, table_schema
 from ligr_jax.data.sources.text_options import TextOptions
-from ligr_jax.data.sources.times import TimeRule, infer_time_rule, requested_time_rule
+from ligr_jax.data.sources.times import TimeRule, TimeScan, infer_time_rule, requested_time_rule
+from ligr_jax.data.threads import available_cores, ordered_map
 
 SCAN_ROWS = 1 << 17  # rows read at a time to infer the unit of the time column
 
@@ -85,10 +86,10 @@ def table_source(path: Path, columns: TableColumns) -> LogSource:
         name="table",
         schema=replace(schema, notes=notes),
         batches=batches,
-        rows=sum(rows_in(f) for f in files),
+        rows=count_all_rows(files),
         description={
             "format": "table",
-            "files": [describe_file(p) for p in described],
+            "files": describe_files(described),
             "names": dict(columns.names),
             "actions": list(schema.actions),
             "columns": {k: describe_column(c) for k, c in schema.columns.items()},
@@ -149,10 +150,16 @@ def _time_rule(files: list[DataFile], columns: TableColumns) -> TimeRule:
         )
     if columns.time.unit or columns.time.format:
         return requested
-    scan = (values for file in files for values in read_column(file, name, SCAN_ROWS))
+    scan = TimeScan()
+    for of_file in ordered_map(partial(_scan_times, name=name), files, available_cores()):
+        scan.merge(of_file)
     shown = repr(TIME) if name == TIME else f"{TIME!r} ({name!r} in the file)"
     where = f"{files[0].name}{' and others' if len(files) > 1 else ''}, column {shown}"
     return infer_time_rule(scan, columns.time, where)
+
+
+def _scan_times(file: DataFile, name: str) -> TimeScan:
+    return TimeScan.of(read_column(file, name, SCAN_ROWS))
 
 
 def _open_items(path: Path, columns: TableColumns) -> ItemSource:

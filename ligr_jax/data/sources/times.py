@@ -128,6 +128,24 @@ class TimeScan:
     kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*PER_MS, *SPELLED), 0))
     odd: str = ""
 
+    @classmethod
+    def of(cls, parts: Iterable[pl.Series]) -> "TimeScan":
+        """Return the statistics of a column in parts."""
+        scan = cls()
+        for values in parts:
+            scan.add(values)
+        return scan
+
+    def merge(self, later: "TimeScan") -> None:
+        """Add the values of later rows."""
+        self.values += later.values
+        self.iso += later.iso
+        self.naive += later.naive
+        self.numbers += later.numbers
+        self.low, self.high = min(self.low, later.low), max(self.high, later.high)
+        self.kinds = {kind: n + later.kinds[kind] for kind, n in self.kinds.items()}
+        self.odd = self.odd or later.odd
+
     def add(self, values: pl.Series) -> None:
         """Add values of the column."""
         values = values.drop_nulls()
@@ -165,20 +183,17 @@ class TimeScan:
             self.kinds[name] += int(_spells(whole, pattern).sum())
 
 
-def infer_time_rule(columns: Iterable[pl.Series], options: TimeOptions, where: str) -> TimeRule:
+def infer_time_rule(scan: TimeScan, options: TimeOptions, where: str) -> TimeRule:
     """Infer how a time column is read.
 
     Args:
-        columns: the values of the whole column, in parts.
+        scan: statistics of the whole column.
         options: options of the user.
         where: file and column, for messages.
 
     Raises:
         BadInput: no unit or format fits, or several fit.
     """
-    scan = TimeScan()
-    for values in columns:
-        scan.add(values)
     requested = requested_time_rule(options)
     if not scan.values:
         return requested
