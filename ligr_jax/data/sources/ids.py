@@ -54,6 +54,9 @@ def parse_ids(values: pl.Series, text: bool = True) -> tuple[np.ndarray, Rules]:
         return _float_ids(values.cast(pl.Float64).fill_nan(None))
     if dtype == pl.UInt64:
         ids = values.fill_null(0).to_numpy().view(np.int64).copy()
+    elif dtype.is_integer() and not values.null_count():
+        ids = values.cast(pl.Int64).to_numpy()
+        return ids, [(ids == MISSING, RESERVED_ID)] if dtype == pl.Int64 else []
     elif dtype.is_integer() or dtype == pl.Boolean:
         ids = values.fill_null(0 if dtype.is_integer() else False).cast(pl.Int64).to_numpy().copy()
     elif dtype == pl.Null:

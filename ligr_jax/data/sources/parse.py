@@ -18,6 +18,7 @@ from ligr_jax.data.sources.rules import OR_SKIP, SKIP_HINT, Rules
 from ligr_jax.data.sources.source import Fault, LogBatch
 
 DAY_MS = 86_400_000
+LABEL_RULE = f"is not a label (0 or 1, null if unknown); {SKIP_HINT}"
 
 Parsed = tuple[np.ndarray, Rules]
 Parser = Callable[[pl.Series], Parsed | tuple[Bags, Rules]]
@@ -75,6 +76,9 @@ def parse_labels(values: pl.Series) -> Parsed:
     """Parse labels to int8: 0, 1, or `UNKNOWN` for null and NaN."""
     if not (values.dtype in (pl.String, pl.Boolean, pl.Null) or values.dtype.is_numeric()):
         raise TypeError(f"{values.dtype} values are not labels (0, 1, or null if unknown)")
+    if values.dtype.is_integer() and values.is_between(0, 1).all():  # nulls are ignored
+        labels = values.cast(pl.Int8).fill_null(UNKNOWN).to_numpy()
+        return labels, [(np.zeros(len(values), bool), LABEL_RULE)]
     numeric = _as_numbers(values)
     number = numeric.to_numpy()  # NaN where null
     known = ~np.isnan(number)
@@ -82,19 +86,22 @@ def parse_labels(values: pl.Series) -> Parsed:
     if numeric.null_count() > values.null_count():
         bad |= (numeric.is_null() & values.is_not_null()).to_numpy()
     out = np.where(known, number == 1, UNKNOWN).astype(np.int8)
-    return out, [(bad, f"is not a label (0 or 1, null if unknown); {SKIP_HINT}")]
+    return out, [(bad, LABEL_RULE)]
 
 
 def parse_numbers(values: pl.Series) -> Parsed:
     """Parse numbers to float32, NaN for null; true and false are 1 and 0."""
     if not (values.dtype in (pl.String, pl.Boolean, pl.Null) or values.dtype.is_numeric()):
         raise TypeError(f"{values.dtype} values are not numbers")
-    wide = _as_numbers(values)
     text = np.zeros(len(values), bool)
-    if wide.null_count() > values.null_count():
-        text = (wide.is_null() & values.is_not_null()).to_numpy()
-    with np.errstate(over="ignore"):
-        narrow = wide.to_numpy().astype(np.float32)  # NaN where null
+    if values.dtype == pl.Float32:
+        narrow = values.fill_null(np.nan).to_numpy()
+    else:
+        wide = _as_numbers(values)
+        if wide.null_count() > values.null_count():
+            text = (wide.is_null() & values.is_not_null()).to_numpy()
+        with np.errstate(over="ignore"):
+            narrow = wide.to_numpy().astype(np.float32)  # NaN where null
     return narrow, [
         (text, f"is not a number; {SKIP_HINT}, or list words for missing values in --null-values"),
         (np.isinf(narrow), f"is infinite in float32; write null if missing, or {SKIP_HINT}"),
@@ -103,8 +110,8 @@ def parse_numbers(values: pl.Series) -> Parsed:
 
 def parse_weights(values: pl.Series) -> Parsed:
     """Parse weights to float32 >= 0, 1 for null."""
-    out, rules = parse_numbers(values)
-    out[values.is_null().to_numpy()] = 1
+    numbers, rules = parse_numbers(values)
+    out = np.where(values.is_null().to_numpy(), np.float32(1), numbers)
     return out, [*rules, (~(out >= 0), f"is not a weight (>= 0); {SKIP_HINT}")]
 
 
