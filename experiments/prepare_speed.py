@@ -7,11 +7,11 @@ Prepares a synthetic world of about 3 M impressions, from Parquet (23 columns wi
 probabilities) and from CSV (17 columns as text), with an earlier version (`--against`), and with
 this version on one and on two threads. Every sample is a process of its own that opens the log and
 prepares it; starting Python is not counted. The versions take turns; numbers are medians over the
-rounds. Rows per second of wall time are fair only on idle cores, rows per second of CPU time are
-nearly so on busy ones.
+rounds. Rows per second of wall time are fair only on idle cores; those of CPU time suffer less on
+busy ones.
 
-Expected: every version writes the same digest; three times the rows of 25b7615 per second on two
-idle cores, by half the CPU time and two threads. Numbers: experiments/results/prepare_speed.json.
+Expected: every version writes the same digest; half of the CPU time of 25b7615 is left, and two
+threads need half of the wall time of one. Numbers: experiments/results/prepare_speed.json.
 Time: 6 minutes.
 """
 
@@ -71,9 +71,11 @@ def main() -> None:
         (digest,) = {d for trial in trials.values() for d in trial.digests}
         print(f"{name}: digest {digest}")
         for version, trial in trials.items():
-            rows.append([name, version, *(quartiles(trial.rates[m])[1] / 1e6 for m in trial.rates)])
-    caption = "Millions of rows per second, medians: of wall time on two cores, and of CPU time."
-    columns = [Column("log"), Column("version"), Column("wall", ".2f"), Column("CPU", ".2f")]
+            wall, cpu = (quartiles(trial.rates[clock])[1] / 1e6 for clock in ("wall", "cpu"))
+            rows.append([name, version, wall, max(trial.rates["wall"]) / 1e6, cpu])
+    caption = "Millions of rows per second of wall time (median and best sample) and of CPU time."
+    numbers = [Column(name, ".2f") for name in ("wall", "best wall", "CPU")]
+    columns = [Column("log"), Column("version"), *numbers]
     study.add("rows", caption, columns, rows)
     print(f"\nother processes took {neighbours.share():.0%} of the cores meanwhile")
     study.record(args.record)
