@@ -51,7 +51,15 @@ def request_bytes(model: ModelConfig, seq_len: int, candidates: int) -> float:
 def request_latency(
     model: ModelConfig, seq_len: int, candidates: int, device: Device, share: float
 ) -> float:
-    """Return the seconds of one request on a device that reaches `share` of its peak FLOP/s."""
+    """Return the seconds of one request.
+
+    Args:
+        model: the model.
+        seq_len: tokens of the member's history, two per impression.
+        candidates: impressions that are scored.
+        device: device with its peak FLOP/s and its bandwidth.
+        share: fraction of the peak FLOP/s that the device reaches.
+    """
     flops = request_flops(model, seq_len, candidates)
     moved = request_bytes(model, seq_len, candidates)
     return flops / (share * device.flops) + moved / device.bandwidth

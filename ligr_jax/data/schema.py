@@ -124,6 +124,9 @@ def save_schema(schema: LogSchema, directory: Path) -> None:
 def load_schema(directory: Path) -> LogSchema:
     """Read a schema from DIRECTORY/log.json.
 
+    Args:
+        directory: directory of a log.
+
     Raises:
         BadInput: the file is not a log schema.
     """

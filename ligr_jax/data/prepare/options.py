@@ -64,7 +64,10 @@ class PrepareOptions:
 
 
 def parse_duration(text: str) -> int:
-    """Return the milliseconds of a duration such as `30m`, `6h`, `1d`, `45s` or `500ms`.
+    """Return the milliseconds of a duration.
+
+    Args:
+        text: a number and its unit, e.g. `30m`, `6h`, `1d`, `45s` or `500ms`.
 
     Raises:
         BadInput: the text is not a duration.

@@ -50,7 +50,10 @@ def wave(x: Floats) -> Floats:
 
 
 def zipf(n: int) -> Floats:
-    """Return the weights rank^-3/4 of ranks 1..n, computed by square roots instead of pow."""
+    """Return the weights rank^-3/4 of ranks 1..n, float64 [n].
+
+    Square roots are rounded in the same way on every machine, and `pow` is not.
+    """
     root = np.sqrt(np.arange(1.0, n + 1.0))
     result: Floats = 1.0 / (root * np.sqrt(root))
     return result
@@ -92,7 +95,16 @@ def splitmix64(x: Hashes) -> Hashes:
 
 
 def spread(numbers: Ints, seed: int, purpose: str) -> Ints:
-    """Return non-negative int64 ids, by a bijection of 63 bits for each seed and purpose."""
+    """Replace numbers by ids that look random, with a bijection of 63 bits.
+
+    Args:
+        numbers: int64 [n], not negative.
+        seed: seed of the world.
+        purpose: what the ids are for; each purpose has a bijection of its own.
+
+    Returns:
+        Ids, int64 [n], not negative; equal numbers have equal ids.
+    """
     salt = seed * 0x9E3779B97F4A7C15 + int.from_bytes(purpose.encode()) * 0xD1342543DE82EF95
     x = numbers.astype(np.uint64) + np.uint64(salt % 2**ID_BITS)
     for odd in (0x9E3779B97F4A7C15, 0x2545F4914F6CDD1D):
