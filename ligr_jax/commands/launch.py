@@ -97,8 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--grace-s",
         type=positive_int,
         metavar="S",
-        help="seconds to save after the signal to stop (default: 60 plus twice the longest save "
-        "that finished runs of this sweep have recorded, else 120)",
+        help="seconds to save after the signal to stop (default 120)",
     )
     job.add_argument("--template", type=Path, metavar="FILE", help="render this file instead")
     particular = parser.add_argument_group("options of single targets")

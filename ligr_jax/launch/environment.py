@@ -1,4 +1,4 @@
-"""Environment variables of a job; docs/pods/settings.md has the reasons."""
+"""Environment variables of a job; docs/launch.md has the reasons."""
 
 from ligr_jax.launch.options import LaunchOptions
 from ligr_jax.runs.files import COMPILED

@@ -21,11 +21,15 @@ def expects_peers(environment: Mapping[str, str]) -> bool:
 
     Args:
         environment: Environment variables. A coordinator's address, a SLURM step of several tasks,
-            or several TPU hosts stand for several processes.
+            several TPU hosts or several TPU slices stand for several processes.
     """
     tasks = "SLURM_PROCID" in environment and environment.get("SLURM_STEP_NUM_TASKS")
-    return bool(environment.get("JAX_COORDINATOR_ADDRESS")) or (
-        (tasks or "1") != "1" or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    hosts = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
+    return (
+        bool(environment.get("JAX_COORDINATOR_ADDRESS"))
+        or (tasks or "1") != "1"
+        or any("," in environment.get(name, "") for name in hosts)
+        or environment.get("MEGASCALE_NUM_SLICES", "1") != "1"
     )
 
 

@@ -1,7 +1,8 @@
 """Several processes that train one run, each with its own devices and its own part of the data.
 
-JAX detects the cluster under SLURM and on Cloud TPU. Elsewhere the environment describes it. Only
-the last of these variables differs between the processes:
+JAX detects the cluster under SLURM and on Cloud TPU, also of several slices. Elsewhere the
+environment describes it (`ligr launch` and Kubeflow's runtime `jax-distributed` set it). Only the
+last of these variables differs between the processes:
 
     JAX_COORDINATOR_ADDRESS=host0:1234    process 0 listens there
     JAX_NUM_PROCESSES=2
@@ -58,8 +59,22 @@ def join_processes() -> None:
             None, None, None, None, None, timeout_s
         )
         _initialize(address, tasks, task)
-    elif expects_peers(os.environ):  # TPU hosts: only JAX can find the address of process 0
-        _initialize()
+    elif expects_peers(os.environ) or _is_in_tpu_slice():
+        _initialize()  # only JAX can find the address of process 0
+
+
+def _is_in_tpu_slice() -> bool:
+    """Return whether this TPU VM is one host of several, which only its metadata server tells.
+
+    A process that is restricted to some chips of its host, as a runner's children are, trains
+    alone.
+    """
+    from jax._src.clusters.cloud_tpu_cluster import GceTpuCluster
+
+    restricted = {"TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"} & os.environ.keys()
+    return (
+        not restricted and GceTpuCluster.is_env_present() and GceTpuCluster.get_process_count() > 1
+    )
 
 
 def _initialize(
