@@ -22,7 +22,9 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.unique_ids import UniqueIdMapper
 from ligr_jax.runs.directory import load_summary
+from ligr_jax.runs.staged import stage_run
 from ligr_jax.scaling.ladder import configure
+from ligr_jax.store.mirror import local_path
 from ligr_jax.train.evaluate import config_here, jit_logits, restore_state
 from ligr_jax.train.loop import train
 from ligr_jax.train.prediction_file import probabilities_of
@@ -105,7 +107,8 @@ def load_run(
         ConfigError: the directory holds no run, or the run has no checkpoint.
         CheckpointError: the checkpoint is damaged, cannot be read or does not fit config.json.
     """
-    run = Path(run)
+    run = local_path(run)
+    stage_run(run)
     config = config_here(run, assignments)
     program = Program(config)
     return TrainedModel(config, program, restore_state(run, program, step), load_summary(run) or {})
@@ -128,7 +131,7 @@ def fit_model(config: Config | Iterable[str], data: str | Path, out: str | Path)
         Busy: another process is training this run.
         TrainingDiverged: `train.max_bad_steps` steps in a row were not finite.
     """
-    data, out = Path(data), Path(out)
+    data, out = local_path(data), local_path(out)
     if not isinstance(config, Config):
         config = configure(load_manifest(data), data, list(config))
     train(config, out)

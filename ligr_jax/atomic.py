@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ligr_jax.errors import LigrError, file_errors
 from ligr_jax.places import require_local
+from ligr_jax.store.publish import publish
 
 
 @contextlib.contextmanager
@@ -19,13 +20,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Readers see the old file or the new one. The content is on disk before the rename, and the
     rename is on disk before the block ends, so that a crash of the host leaves no empty file. If
-    the block raises an error, the temporary file is removed.
+    the block raises an error, the temporary file is removed. A complete file in the working copy of
+    an object store is published (`ligr_jax.store.publish`).
 
     Args:
         path: Path of the complete file.
 
     Raises:
         FileError: The file cannot be written.
+        StoreError: The object store does not take the file.
     """
     # The temporary name is unique because two processes or threads may write the same file.
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
@@ -35,6 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             sync(part)
             os.replace(part, path)
             sync(path.parent)
+            publish(path)
         finally:
             with contextlib.suppress(OSError):  # the error of the block is the one to report
                 part.unlink()

@@ -127,7 +127,8 @@ def _dispatch(words: list[str]) -> int:
     import importlib
 
     from ligr_jax.commands.arguments import Parser
-    from ligr_jax.places import require_local_words
+    from ligr_jax.places import local_words
+    from ligr_jax.store.mirror import with_uris
 
     if not words or words[0] in ("-h", "--help", "help"):
         commands = "".join(f"  {name:11}{what}\n" for name, what in COMMANDS.items())
@@ -152,15 +153,14 @@ def _dispatch(words: list[str]) -> int:
     has_parts = getattr(command, "HAS_PARTS", False)
     parse = parser.parse_args if has_parts else parser.parse_intermixed_args
     try:
-        require_local_words(words[1:])
-        args = parse(words[1:])
+        args = parse(local_words(words[0], words[1:]))
         return int(command.run(args) or 0)
     except Exception as e:
         message = words_of(e)
         if message is None:  # a bug
             raise
         end_line()
-        print(f"ligr {words[0]}: {message[1]}", file=sys.stderr)
+        print(f"ligr {words[0]}: {with_uris(message[1])}", file=sys.stderr)
         return message[0]
 
 

@@ -15,6 +15,7 @@ from typing import IO
 from ligr_jax.atomic import make_directory
 from ligr_jax.errors import LigrError, file_errors
 from ligr_jax.exit_status import BUSY
+from ligr_jax.store.lease import acquire, is_leased
 
 LOCK = ".lock"
 
@@ -59,23 +60,40 @@ def exclusive(directory: Path, doing: str, keep: bool = False, name: str = LOCK)
         break
     with owned:
         try:
-            yield
+            with _leased(path, doing):
+                yield
         finally:
             if not keep:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
 
+@contextlib.contextmanager
+def _leased(path: Path, doing: str) -> Iterator[None]:
+    """Have the lease of a directory of an object store, which has one owner on all hosts."""
+    lease, other = acquire(path)
+    if other:
+        raise Busy(f"{path.parent}: another process {doing} ({other})")
+    try:
+        yield
+    finally:
+        if lease:
+            lease.release()
+
+
 def is_locked(directory: Path) -> bool:
-    """Return whether a process has locked the directory. Permission to read is enough."""
+    """Return whether a process has locked the directory. Permission to read is enough.
+
+    A directory of an object store may be locked by a process on another host.
+    """
     try:
         with (directory / LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
-        return False
+        pass
     except BlockingIOError:
         return True
-    return False
+    return is_leased(directory / LOCK)
 
 
 def lock_owner(directory: Path, name: str = LOCK) -> str:

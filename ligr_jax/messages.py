@@ -12,6 +12,8 @@ import logging
 import sys
 from collections.abc import Callable
 
+from ligr_jax.store.mirror import with_uris
+
 ROOT = "ligr_jax"
 # Attribute of a record: whether the next line of progress replaces this one on a terminal.
 REPLACEABLE = "replaceable"
@@ -27,7 +29,7 @@ class _StderrHandler(logging.Handler):
         if stream is None:
             return
         try:
-            text = self.format(record)
+            text = with_uris(self.format(record))
             replaceable = getattr(record, REPLACEABLE, None)
             if replaceable is not None and stream.isatty():
                 text = f"\r{text}\x1b[K" + ("" if replaceable else "\n")

@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     use_all_cores()
     from ligr_jax.config import digest
     from ligr_jax.runs.directory import load_config
+    from ligr_jax.store.mirror import with_uris
     from ligr_jax.tables.export import export
     from ligr_jax.tables.zarr import require_free
     from ligr_jax.train.evaluate import restore
@@ -58,10 +59,15 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.run)
     require_free(args.out, args.overwrite)  # refused before the checkpoint is read
     evaluator, state = restore(args.run, args.data, assignments=args.assignments, step=args.step)
-    about = {"directory": str(args.run), "digest": digest(config), "step": int(state.step)}
+    about = {
+        "directory": with_uris(str(args.run)),
+        "digest": digest(config),
+        "step": int(state.step),
+    }
     sources = tables(evaluator.layout, state)
     index = export(sources, args.out, args.bits, about, args.overwrite)
-    print(f"{args.out}: tables of step {about['step']:,} in {args.bits} bits\n{_table(index)}")
+    out = with_uris(str(args.out))
+    print(f"{out}: tables of step {about['step']:,} in {args.bits} bits\n{_table(index)}")
     return 0
 
 

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     use_all_cores()
     join_processes()
+    from ligr_jax.store.mirror import with_uris
     from ligr_jax.strict_json import print_json
     from ligr_jax.train.prediction_file import write_predictions
 
@@ -55,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
             args.overwrite,
         )
     if is_first() and args.json:
-        print_json({"file": str(args.out), **written})
+        print_json({"file": with_uris(str(args.out)), **written})
     elif is_first():
         print(
-            f"{args.out}: predictions of step {written['step']:,} for {written['rows']:,} "
-            f"impressions of the {args.split} split"
+            f"{with_uris(str(args.out))}: predictions of step {written['step']:,} for "
+            f"{written['rows']:,} impressions of the {args.split} split"
         )
     return 0

@@ -52,6 +52,8 @@ from ligr_jax.data.sources.spark_table import spark_table
 from ligr_jax.data.sources.table_columns import TableColumns, parse_map
 from ligr_jax.data.sources.text_options import TextOptions, parse_delimiter
 from ligr_jax.data.sources.times import PER_MS, TimeOptions
+from ligr_jax.store.mirror import with_uris
+from ligr_jax.store.stage import stage_place
 from ligr_jax.strict_json import print_json
 
 _log = logging.getLogger(__name__)
@@ -200,9 +202,9 @@ def run(args: argparse.Namespace) -> None:
     manifest = ENGINES[args.engine](args, options)
     summary = load_log_summary(args.out)
     if args.json:
-        print_json({"directory": str(args.out), "digest": manifest.digest, **summary})
+        print_json({"directory": with_uris(str(args.out)), "digest": manifest.digest, **summary})
     else:
-        print(format_summary(manifest, summary, args.out))
+        print(with_uris(format_summary(manifest, summary, args.out)))
 
 
 def _prepare_here(args: argparse.Namespace, options: PrepareOptions) -> Manifest:
@@ -228,6 +230,9 @@ ENGINES = {"local": _prepare_here, "spark": _prepare_on_spark}
 
 
 def _opened(args: argparse.Namespace) -> LogSource:
+    for path in (args.source, args.items):
+        if path is not None:
+            stage_place(Path(path))
     source = open_source(args.source, args.format, _columns(args))
     _log.info(f"{source.name}: about {source.rows:,} rows")
     return source

@@ -10,6 +10,7 @@ examples:
 import argparse
 
 from ligr_jax.commands.arguments import count, positive_float
+from ligr_jax.store.mirror import with_uris
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,5 +49,5 @@ def run(args: argparse.Namespace) -> int:
         numbers = watch_report(*args.sweeps, **options, every_s=args.every)
     else:
         numbers = write_report(*args.sweeps, **options)
-    print(*numbers["lines"], numbers["page"], sep="\n")
+    print(*numbers["lines"], with_uris(numbers["page"]), sep="\n")
     return 0

@@ -186,10 +186,14 @@ def _read_group(text: str) -> list[_Run]:
     """Return the runs of `--together`: a JSON list, or the path of a file that has one."""
     from ligr_jax.atomic import read_text
     from ligr_jax.config import ConfigError
-    from ligr_jax.places import require_local
+    from ligr_jax.places import require_supported
+    from ligr_jax.store.mirror import local_path
+    from ligr_jax.store.stage import stage_file
 
     is_list = text.lstrip().startswith("[")
     path = "--together" if is_list else text
+    if not is_list:
+        stage_file(Path(text))
     try:
         entries = json.loads(text if is_list else read_text(Path(text)))
     except json.JSONDecodeError as e:
@@ -205,6 +209,6 @@ def _read_group(text: str) -> list[_Run]:
                 f'{path}: entry {number} is {entry!r}; write {{"out": "DIR", '
                 '"assignments": ["name=value", ...]}'
             )
-        require_local(entry["out"])
-        runs.append(_Run(Path(entry["out"]), given, entry.get("digest")))
+        require_supported(entry["out"])
+        runs.append(_Run(local_path(entry["out"]), given, entry.get("digest")))
     return runs

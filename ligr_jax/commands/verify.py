@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the result for every path; return FAILED if something is damaged."""
     from ligr_jax.scaling.verify import CheckResult, verify
+    from ligr_jax.store.mirror import with_uris
     from ligr_jax.strict_json import print_json
 
     checked = []
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
                 if not args.json:
                     state = "DAMAGED" if each.problem else "ok"
                     words = each.problem or each.note
-                    print(f"{state:8}{each.kind:14}{each.path}{': ' if words else ''}{words}")
+                    line = f"{state:8}{each.kind:14}{each.path}{': ' if words else ''}{words}"
+                    print(with_uris(line))
         except (LigrError, OSError) as e:  # the other paths are still verified
             checked.append(CheckResult(str(path), "path", str(e)))
             _log.error(f"ligr verify: {e}")

@@ -6,7 +6,7 @@ from typing import Literal
 from ligr_jax.config.errors import require
 from ligr_jax.config.model import ModelConfig
 from ligr_jax.config.renamed import check_value
-from ligr_jax.places import require_local
+from ligr_jax.places import require_supported
 
 PLACEMENTS = ("auto", "replicated", "column_wise", "row_wise", "table_wise")
 
@@ -16,7 +16,7 @@ class DataConfig:
     """Prepared data, and how they are cut into rows."""
 
     dir: str = ""
-    """Directory written by `ligr prepare`."""
+    """Directory or URI written by `ligr prepare`."""
     digest: str = ""
     """Digest of the manifest, set automatically. Runs on equal data have equal digests."""
     seq_len: int = 256
@@ -33,7 +33,7 @@ class DataConfig:
     per second that the devices want and that a core makes; on a CPU it stands for 0."""
 
     def __post_init__(self) -> None:
-        require_local(self.dir)
+        require_supported(self.dir)
         require(
             self.seq_len >= 4 and self.seq_len % 2 == 0,
             f"data.seq_len={self.seq_len} must be even and >= 4: an impression is two tokens",
@@ -154,8 +154,8 @@ class WarmConfig:
     """Number of impressions from which the Fisher information is estimated."""
 
     def __post_init__(self) -> None:
-        require_local(self.run)
-        require_local(self.cold_run)
+        require_supported(self.run)
+        require_supported(self.cold_run)
         require(
             self.fisher_weight >= 0, f"train.warm.fisher_weight={self.fisher_weight} must be >= 0"
         )

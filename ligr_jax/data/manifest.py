@@ -42,6 +42,8 @@ from typing import Any
 from ligr_jax.data import columns as names
 from ligr_jax.data.schema import BadInput, Kind
 from ligr_jax.digests import DamagedFile, read_json, write_json
+from ligr_jax.store.mirror import local_path, uri_of
+from ligr_jax.store.stage import stage, stage_file
 
 MANIFEST = "manifest.json"  # file name in a prepared directory
 FORMAT_VERSION = 2
@@ -188,13 +190,30 @@ def save_manifest(manifest: Manifest, directory: Path) -> None:
     write_json(directory / MANIFEST, manifest.content())
 
 
+def stage_data(directory: Path) -> None:
+    """Fetch prepared data of an object store, compared with the digests of its manifest.
+
+    Args:
+        directory: prepared directory; nothing is done unless it is in a working copy.
+
+    Raises:
+        BadInput: the manifest is absent or damaged.
+        StoreError: an object is damaged or vanished, or the store does not answer.
+    """
+    if uri_of(directory) is not None:
+        manifest = load_manifest(directory)
+        files = [s for s in (*manifest.shards, manifest.items, *manifest.index) if s is not None]
+        stage(directory, digests={file.file: file.xxh64 for file in files})
+
+
 def load_manifest(directory: Path) -> Manifest:
     """Read DIRECTORY/manifest.json.
 
     Raises:
         BadInput: the manifest is absent, damaged, changed, or of another format version.
     """
-    path = Path(directory) / MANIFEST
+    path = local_path(directory) / MANIFEST
+    stage_file(path)
     if not path.is_file():
         raise BadInput(
             f"{directory} holds no manifest.json; make one: `ligr prepare SOURCE --out {directory}`"

@@ -16,9 +16,17 @@ from ligr_jax.atomic import version_of
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.columns import action_column, feature_column, stored_name, truth_column
 from ligr_jax.data.index import open_batch, open_index
-from ligr_jax.data.manifest import MANIFEST, MISSING, Manifest, SplitStats, load_manifest
+from ligr_jax.data.manifest import (
+    MANIFEST,
+    MISSING,
+    Manifest,
+    SplitStats,
+    load_manifest,
+    stage_data,
+)
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sharded import Located, ShardedColumn, locate
+from ligr_jax.store.mirror import local_path
 
 
 class Records:
@@ -47,7 +55,8 @@ class Records:
             BadInput: the manifest is absent, a file is missing or damaged, the data have another
                 digest, or another process replaced the data at the same time.
         """
-        self.directory, self.edges = Path(directory), edges
+        self.directory, self.edges = local_path(directory), edges
+        stage_data(self.directory)
         path = self.directory / MANIFEST
         version = version_of(path)
         try:

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ligr_jax.data.manifest import Manifest, Shard
+from ligr_jax.data.manifest import Manifest, Shard, stage_data
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import digest_file
 from ligr_jax.errors import file_errors
@@ -61,6 +61,7 @@ def require_undamaged(directory: Path, manifest: Manifest) -> None:
         DamagedData: files differ from their digests; the message has both digests.
         FileError: a file is missing or cannot be read.
     """
+    stage_data(directory)
     files = files_of(manifest)
     with file_errors("read", directory):
         stats = [(directory / f.file).stat() for f in files]

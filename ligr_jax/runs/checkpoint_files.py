@@ -17,6 +17,7 @@ from pathlib import Path
 from ligr_jax.atomic import sync
 from ligr_jax.digests import DamagedFile, digest_file, read_json, write_json
 from ligr_jax.errors import FileError, LigrError, file_error
+from ligr_jax.store.mirror import uri_of
 
 DIGESTS = "digests.json"
 _THREADS = 8
@@ -34,7 +35,10 @@ class DamagedCheckpoint(CheckpointError):
 def steps_in(directory: Path) -> list[int]:
     """Return the steps of the checkpoints in a directory, the newest first."""
     paths = directory.iterdir() if directory.is_dir() else []
-    return sorted((int(p.name) for p in paths if p.name.isdecimal() and p.is_dir()), reverse=True)
+    steps = [p for p in paths if p.name.isdecimal() and p.is_dir()]
+    if uri_of(directory) is not None:  # a step that is being fetched from a store has no digests
+        steps = [p for p in steps if is_sealed(p)]
+    return sorted((int(p.name) for p in steps), reverse=True)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,9 @@ from ligr_jax.lock import exclusive
 from ligr_jax.lock import is_locked as is_locked
 from ligr_jax.runs.checkpoint_files import steps_in
 from ligr_jax.runs.files import CONFIG, SUMMARY, RunFiles
+from ligr_jax.store.mirror import local_path
+from ligr_jax.store.publish import unpublish
+from ligr_jax.store.stage import stage_file
 from ligr_jax.strict_json import nan_to_null
 
 _log = logging.getLogger(__name__)
@@ -151,6 +154,7 @@ def load_config(directory: Path) -> Config:
         DamagedFile: config.json is damaged.
     """
     path = RunFiles(Path(directory)).config
+    stage_file(path)
     if not path.is_file():
         raise ConfigError(f"{directory} is not a run directory: it has no {CONFIG}")
     remedy = (
@@ -178,7 +182,8 @@ def data_directory(run: Path, config: Config, data: Path | None = None) -> Path:
     """
     if data is not None:
         return data
-    trained_on = Path(config.data.dir)
+    trained_on = local_path(config.data.dir)
+    stage_file(trained_on / "manifest.json")
     for directory in (trained_on, run / trained_on):  # earlier releases stored relative paths
         if (directory / "manifest.json").is_file():
             return directory
@@ -265,4 +270,7 @@ def count_failures(directory: Path) -> int:
 
 def clear_error(directory: Path) -> None:
     """Remove the error of an earlier start."""
-    RunFiles(directory).error.unlink(missing_ok=True)
+    path = RunFiles(directory).error
+    if path.exists():
+        path.unlink()
+        unpublish(path)

@@ -28,7 +28,9 @@ from ligr_jax.runs.directory import load_summary, read_error
 from ligr_jax.runs.files import CONFIG, ERROR, METRICS, SUMMARY, SWEEP, RunFiles
 from ligr_jax.runs.listed import read_listed
 from ligr_jax.runs.rows import DamagedRows, read_rows
+from ligr_jax.runs.staged import stage_runs
 from ligr_jax.runs.tabular import ReadTable, interpret, read_table
+from ligr_jax.store.mirror import local_path
 
 WANDB = "wandb:"  # address of a project of W&B, before ENTITY/PROJECT
 SEPARATOR = ", "  # of the names in `sweeps`
@@ -83,13 +85,16 @@ def read_runs(*paths: str | Path, filters: Mapping[str, Any] | None = None) -> R
     if not paths:
         raise BadInput("no runs to read: name a sweep's directory or a table of runs")
     sweeps = [
-        _read_wandb(str(path), filters or {}) if str(path).startswith(WANDB) else _read(Path(path))
+        _read_wandb(str(path), filters or {})
+        if str(path).startswith(WANDB)
+        else _read(local_path(path))
         for path in paths
     ]
     return sweeps[0] if len(sweeps) == 1 else _merge(sweeps)
 
 
 def _read(path: Path) -> Runs:
+    stage_runs(path)
     if path.is_dir():
         return _read_directory(path)
     if not path.exists():

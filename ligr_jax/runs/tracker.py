@@ -13,6 +13,8 @@ from ligr_jax.parallel.processes import is_first
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.rows import line_of, rescue_rows
 from ligr_jax.runs.wandb_env import wandb_options
+from ligr_jax.store.interval import PublishedLines
+from ligr_jax.store.lease import require_owned
 from ligr_jax.strict_json import nan_to_null
 
 if TYPE_CHECKING:
@@ -39,15 +41,22 @@ class JsonLines:
         self._path = path
         with file_errors("write", path):
             self._file = path.open("a", buffering=1, encoding="utf-8")
+        self._published = PublishedLines(path)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a row.
 
         Raises:
             FileError: The row cannot be written.
+            LostLease: Another process has taken over the run.
         """
+        require_owned(self._path)
         with file_errors("write", self._path):
             self._file.write(line_of(row))
+
+    def publish(self) -> None:
+        """Upload all rows if the run is in an object store; else they are on disk already."""
+        self._published.publish()
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """Do nothing: `summary.json` of the run directory has the summary."""
@@ -63,6 +72,7 @@ class JsonLines:
         """
         with file_errors("write", self._path):  # rows that a full disk refused are written again
             self._file.close()
+        self._published.close()
 
 
 class Tracker:
@@ -78,9 +88,10 @@ class Tracker:
         self._sinks: list[JsonLines | WandbMirror] = []
         self._kept: list[dict[str, Any]] = []
         self._failed = False
+        self._lines: JsonLines | None = None
         if not is_first():
             return
-        lines = JsonLines(directory, resume_step)
+        lines = self._lines = JsonLines(directory, resume_step)
         self._kept = lines.kept
         self._sinks.append(lines)
         options = wandb_options(config.track)
@@ -107,6 +118,11 @@ class Tracker:
         step, names = row["step"], row.keys()
         if not any(r["step"] == step and r.keys() == names for r in self._kept):
             self.log(row)
+
+    def publish(self) -> None:
+        """Upload all rows of metrics.jsonl if the run is in an object store."""
+        if self._lines is not None:
+            self._lines.publish()
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """Send the final numbers of a finished run.

@@ -41,6 +41,7 @@ from ligr_jax.config import (
 from ligr_jax.data.assemble import check_columns, default_features
 from ligr_jax.data.manifest import Manifest
 from ligr_jax.scaling.lirank import LIRANK
+from ligr_jax.store.mirror import address
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] =
             actions=manifest.actions,
             prior=tuple(_prior(rates.get(a, 0.5)) for a in manifest.actions),
         ),
-        data=DataConfig(dir=str(Path(data).resolve()), digest=manifest.digest),
+        data=DataConfig(dir=address(data), digest=manifest.digest),
     )
     chosen = [a.partition("=")[2] for a in plain if a.startswith("model.actions=")]
     if chosen:  # the priors follow the actions, unless they are given too
@@ -169,7 +170,7 @@ def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] =
         plain += [a for name, value in derived.items() for a in _derive(shape, name, value)]
     before = config.data
     config = override(config, plain)
-    if Path(config.data.dir).resolve() != Path(before.dir):
+    if address(config.data.dir) != before.dir:
         raise ConfigError(
             f"data.dir={config.data.dir}, but --data is {data}; name the data once, with --data"
         )

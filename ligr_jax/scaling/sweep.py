@@ -29,6 +29,7 @@ from ligr_jax.runs.listed import read_listed
 from ligr_jax.scaling.estimate import Estimate, Estimator, host_speed
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.scaling.shipped import shipped_sweeps, sweep_text
+from ligr_jax.store.stage import stage_file
 from ligr_jax.train.feed import MFU, cores_of_host
 
 P = TypeVar("P", bound="ResolvedPoint")
@@ -106,6 +107,7 @@ def read_sweep(path: Path) -> list[PointSpec]:
             method `grid` with `value` or `values` for each parameter.
     """
     try:
+        stage_file(path)
         raw = yaml.safe_load(_text_of_sweep(path))
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)

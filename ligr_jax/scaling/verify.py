@@ -16,6 +16,7 @@ from ligr_jax.runs.directory import load_config, load_summary
 from ligr_jax.runs.files import SWEEP, RunFiles
 from ligr_jax.runs.listed import read_listed
 from ligr_jax.runs.rows import read_rows
+from ligr_jax.runs.staged import stage_runs
 from ligr_jax.scaling.fit.registered import read_registered
 from ligr_jax.tables.zarr import (
     INDEX,
@@ -60,6 +61,7 @@ def verify(path: Path) -> Iterator[CheckResult]:
     Raises:
         LigrError: the directory has no content of these kinds.
     """
+    stage_runs(path, checkpoints=True)
     if (path / MANIFEST).exists():
         yield from _unless_replaced(path / MANIFEST, _data(path))
     elif (path / INDEX).exists():

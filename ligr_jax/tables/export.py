@@ -18,8 +18,10 @@ from jax.experimental import multihost_utils
 
 from ligr_jax.lock import exclusive
 from ligr_jax.ops.quantization import dequantize, quantize_between, require_finite
+from ligr_jax.store.publish import published_tree
 from ligr_jax.tables.pieces import Source, blocks_of, columns_of, pieces_of
 from ligr_jax.tables.zarr import (
+    INDEX,
     ExportError,
     arrays_of,
     bytes_of,
@@ -75,7 +77,8 @@ def _only_writer(directory: Path, overwrite: bool) -> Iterator[None]:
     require_free(directory, overwrite)  # before the lock makes the directory
     with exclusive(directory, "is exporting tables there"):
         start(directory, overwrite)
-        yield
+        with published_tree(directory, INDEX):
+            yield
 
 
 def _export(

@@ -26,6 +26,7 @@ from ligr_jax.digests import digest_file, read_json, read_plain_json
 from ligr_jax.digests import write_json as write_sealed
 from ligr_jax.errors import LigrError
 from ligr_jax.lock import LOCK
+from ligr_jax.store.stage import stage
 
 SHARD_ROWS, CHUNK_ROWS = 65_536, 512
 INDEX = "index.json"
@@ -99,6 +100,7 @@ def require_free(directory: Path, overwrite: bool) -> None:
 
     This is so if it has a finished export and `overwrite` is false, or if it has other files.
     """
+    stage(directory, [INDEX, "zarr.json"])
     if (directory / INDEX).exists() and not overwrite:
         raise ExportError(
             f"{directory} holds a finished export; choose another directory, or overwrite it"

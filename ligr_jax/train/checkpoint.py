@@ -31,6 +31,10 @@ from ligr_jax.runs.checkpoint_files import (
     steps_in,
 )
 from ligr_jax.runs.files import RunFiles
+from ligr_jax.runs.staged import publish_step, stage_checkpoint, stage_newest
+from ligr_jax.store.mirror import uri_of
+from ligr_jax.store.publish import as_tree
+from ligr_jax.store.stage import DamagedObject
 from ligr_jax.tables.layout import Layout
 from ligr_jax.train.checkpoint_description import (
     FORMAT_VERSION,
@@ -40,6 +44,7 @@ from ligr_jax.train.checkpoint_description import (
     require_same_leaves,
 )
 from ligr_jax.train.checkpoint_layout import convert_layout, with_layout
+from ligr_jax.train.checkpoint_parts import handler
 from ligr_jax.train.leaf_digests import differences, digests_of
 from ligr_jax.train.state import TrainState
 
@@ -59,17 +64,25 @@ class Checkpoints:
         damaged: a message for each step that `restore` has set aside.
     """
 
-    def __init__(self, directory: Path, keep: int, tables: Layout) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        keep: int,
+        tables: Layout,
+        publish_rows: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Args:
             directory: directory of the checkpoints.
             keep: number of checkpoints to keep.
             tables: layout of the tables on this mesh.
+            publish_rows: uploads the rows of metrics before a step is complete in a store.
         """
         self._directory = directory.absolute()
         self._keep = keep
         self._tables = tables
         self.damaged: list[str] = []
+        self._publish_rows = publish_rows
         self._saving = 0  # the step whose files are being written
 
     @cached_property
@@ -84,7 +97,7 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self._directory,
             options=options,
-            item_handlers={"state": _handler(), "meta": ocp.JsonCheckpointHandler()},
+            item_handlers={"state": handler(self._directory), "meta": ocp.JsonCheckpointHandler()},
         )
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
@@ -116,9 +129,13 @@ class Checkpoints:
             self._manager.save(step, args=args)
 
     def _seal(self) -> None:
-        """Add the digests of the files; process 0 calls it before orbax renames the step."""
+        """Add the digests of the files, and upload them; process 0 calls it before the rename."""
         parts = list(self._directory.glob(f"{self._saving}.*-tmp*"))
-        seal(max(parts, key=lambda part: part.stat().st_mtime_ns))
+        part = max(parts, key=lambda part: part.stat().st_mtime_ns)
+        with as_tree(self._directory):
+            seal(part)
+        self._publish_rows()
+        publish_step(part, self._directory / str(self._saving), self._keep)
 
     def restore(self, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """Restore the newest intact state, and set damaged steps aside.
@@ -134,6 +151,7 @@ class Checkpoints:
         Raises:
             CheckpointError: a step cannot be read, or belongs to another model; nothing is changed.
         """
+        self._stage_newest()
         steps = steps_in(self._directory)
         for step in steps:
             try:
@@ -151,6 +169,13 @@ class Checkpoints:
             _log.warning("checkpoint: none is intact; training starts at step 0")
         return None
 
+    def _stage_newest(self) -> None:
+        """Fetch the newest intact step of a run in an object store, in process 0 before others."""
+        if uri_of(self._directory) is not None:
+            run = self._directory.parent
+            _run_in_all(lambda: stage_newest(run, owned=True) if is_first() else None)
+            _run_in_all(lambda: stage_newest(run, owned=False) if not is_first() else None)
+
     def read(
         self, abstract_state: TrainState, step: int | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
@@ -167,6 +192,10 @@ class Checkpoints:
             CheckpointError: the step is missing, damaged or unreadable, or belongs to another
                 model. No other step is used in its place.
         """
+        try:
+            stage_checkpoint(self._directory.parent, step)
+        except DamagedObject as e:
+            raise CheckpointError(f"{e}. Nothing was changed") from e
         steps = steps_in(self._directory)
         if step is None and not steps:
             return None
@@ -246,7 +275,7 @@ class Checkpoints:
                 target,
             )
             restore = ocp.args.PyTreeRestore(target, restore_args=arguments)
-            return saved, saved_layout, _handler().restore(path / "state", args=restore)
+            return saved, saved_layout, handler(path).restore(path / "state", args=restore)
         except CheckpointError:
             raise
         except ChangedFile as e:
@@ -300,11 +329,6 @@ class Checkpoints:
     def close(self) -> None:
         """Release the threads of the manager."""
         self._manager.close()
-
-
-def _handler() -> ocp.PyTreeCheckpointHandler:
-    # Trained floats compress badly, and compression needs another copy of each table.
-    return ocp.PyTreeCheckpointHandler(use_compression=False)
 
 
 def _wait_for_all(name: str) -> None:

@@ -6,6 +6,7 @@ from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.records import Records
 from ligr_jax.data.verify import require_undamaged
 from ligr_jax.parallel.processes import is_first_of_host
+from ligr_jax.store.mirror import local_path
 
 
 def open_verified(
@@ -24,6 +25,7 @@ def open_verified(
         DamagedData: a file is not what `ligr prepare` wrote.
         BadInput: there are no prepared data, or they have another digest.
     """
+    directory = local_path(directory)
     if is_first_of_host():
-        require_undamaged(Path(directory), load_manifest(Path(directory)))
+        require_undamaged(directory, load_manifest(directory))
     return Records(directory, edges, digest)

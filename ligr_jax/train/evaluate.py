@@ -27,6 +27,7 @@ from ligr_jax.parallel.processes import all_gather, local_rows
 from ligr_jax.progress import log_progress
 from ligr_jax.runs.directory import data_directory, load_config
 from ligr_jax.runs.files import RunFiles
+from ligr_jax.runs.staged import stage_run
 from ligr_jax.tables.exchange import gather_rows
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
@@ -231,6 +232,7 @@ def config_here(run: Path, assignments: Sequence[str] = ()) -> Config:
         run: run directory.
         assignments: assignments of `mesh.*`; see `restore`.
     """
+    stage_run(run)
     config = load_config(run)
     if max(config.mesh.data, 1) * config.mesh.model > jax.device_count():
         config = dataclasses.replace(config, mesh=MeshConfig())

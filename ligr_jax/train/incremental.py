@@ -34,6 +34,7 @@ from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.unique_ids import UniqueIdMapper
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.runs.directory import load_config
+from ligr_jax.store.mirror import local_path, uri_of
 from ligr_jax.tables.exchange import gather_rows
 from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
@@ -91,9 +92,9 @@ def warm_assignments(run: Path, cold: Path | None = None) -> list[str]:
         Assignments with the directories and with the digests that identify the runs.
     """
     runs = [run] if cold is None else [run, cold]
-    assignments = [f"train.warm.run={run}"]
+    assignments = [f"train.warm.run={uri_of(run) or run}"]
     if cold is not None:
-        assignments.append(f"train.warm.cold_run={cold}")
+        assignments.append(f"train.warm.cold_run={uri_of(cold) or cold}")
     digests = "-".join(digest(load_config(r)) for r in runs)
     return [*assignments, f"train.warm.digest={digests}"]
 
@@ -132,9 +133,9 @@ def _combine(config: Config) -> WarmWeights:
 
     for run, share in shares.items():
         # The data of an earlier run may have moved since; equal data are where this run's are.
-        same_data = load_config(Path(run)).data.digest == config.data.digest
-        data = Path(config.data.dir) if same_data else None
-        evaluator, earlier = restore(Path(run), data, batch=1, assignments=_ONE_DEVICE)
+        same_data = load_config(local_path(run)).data.digest == config.data.digest
+        data = local_path(config.data.dir) if same_data else None
+        evaluator, earlier = restore(local_path(run), data, batch=1, assignments=_ONE_DEVICE)
         _require_same_model(config, evaluator.config, run)
         earlier_params = jax.device_get(earlier.params)
         params = _add_scaled(params, share, earlier_params)
@@ -273,7 +274,7 @@ def _require_possible(config: Config) -> None:
             "optim.table_optimizer=adamw moves all rows; choose another, e.g. rowwise_adagrad"
         )
     runs = [r for r in (warm.run, warm.cold_run) if r]
-    digests = "-".join(digest(load_config(Path(r))) for r in runs)
+    digests = "-".join(digest(load_config(local_path(r))) for r in runs)
     if digests != warm.digest:
         raise ConfigError(
             f"train.warm.digest={warm.digest!r}, but {' and '.join(runs)} have {digests}; start "

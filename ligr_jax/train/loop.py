@@ -31,6 +31,7 @@ from ligr_jax.parallel.processes import (
 from ligr_jax.progress import Progress
 from ligr_jax.runs.columns import metric_name
 from ligr_jax.runs.directory import finished, lock, write_or_verify_config
+from ligr_jax.runs.staged import stage_run
 from ligr_jax.runs.wandb_check import check_wandb
 from ligr_jax.stop import StopRequest, stop_request
 from ligr_jax.train.data import open_verified
@@ -75,10 +76,15 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         TrainingDiverged: `train.max_bad_steps` steps in a row were not finite.
         Preempted: a signal requested a stop; everything is saved.
     """
+    stage_run(out)
     summary = finished(out, config)
     if summary is None:
         with lock(out) if is_first() else contextlib.nullcontext():
+            if is_first():
+                stage_run(out, owned=True)
             _require_one_configuration(config, out)
+            if not is_first():
+                stage_run(out)
             # Another process may have finished the run before it was locked here.
             summary = finished(out, config)
             if summary is None:

@@ -43,6 +43,8 @@ from ligr_jax.errors import file_errors
 from ligr_jax.lock import exclusive
 from ligr_jax.parallel.processes import is_first
 from ligr_jax.progress import log_progress
+from ligr_jax.store.mirror import with_uris
+from ligr_jax.store.stage import stage_file
 from ligr_jax.train.evaluate import Evaluator, restore
 from ligr_jax.train.state import TrainState
 
@@ -83,7 +85,7 @@ def write_predictions(
         if not len(evaluator.plan(split)):
             raise BadInput(f"the {split} split holds no target; choose another --split")
         about = {
-            "run": str(run),
+            "run": with_uris(str(run)),
             "config": digest(evaluator.config),
             "step": int(state.step),
             "split": split,
@@ -107,6 +109,7 @@ def _only_writer(out: Path, overwrite: bool) -> Iterator[None]:
         _wait_for_all("started")
         yield
         return
+    stage_file(out)
     if out.is_dir() or (out.exists() and not overwrite):
         remedy = "name a file" if out.is_dir() else "choose another --out, or give --overwrite"
         raise BadInput(f"--out {out} exists; {remedy}")

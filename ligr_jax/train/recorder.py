@@ -60,11 +60,16 @@ class RunRecorder:
         self.config = config
         self.directory = directory
         self.steps = steps
-        self.checkpoints = Checkpoints(RunFiles(directory).checkpoints, config.train.keep, layout)
+        self.checkpoints = Checkpoints(
+            RunFiles(directory).checkpoints, config.train.keep, layout, self._publish_rows
+        )
         self.totals = Totals()
         self.evaluation_due = False
         self.start_seconds = 0.0
         self._has_waited = False
+
+    def _publish_rows(self) -> None:
+        self._tracker.publish()
 
     def restore(self, abstract_state: TrainState) -> tuple[TrainState, dict[str, int]] | None:
         """Restore the newest intact checkpoint and its totals.
@@ -209,6 +214,7 @@ class RunRecorder:
             evaluation["beats_oracle"] = leaks
         self._tracker.log_once({"step": self.steps, **evaluation, **self.meter.compute()})
         self.checkpoints.wait()
+        self._tracker.publish()  # all rows are in the store before the file that finishes the run
         summary = {
             "run": self.directory.name,
             "status": "leaks" if leaks else "finished",

@@ -25,6 +25,7 @@ from ligr_jax.data.assemble import Assembler, crowded_tables
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.runs.directory import finished, load_summary, lock, write_or_verify_config
+from ligr_jax.runs.staged import stage_run
 from ligr_jax.runs.wandb_check import check_wandb
 from ligr_jax.runs.wandb_env import several_runs
 from ligr_jax.train.data import open_verified
@@ -110,8 +111,10 @@ def train_vmapped(configs: Sequence[Config], outs: Sequence[Path]) -> list[dict[
     with contextlib.ExitStack() as locks:
         # Lock first: a run may finish in another process until it is locked here.
         for config, out in runs:
+            stage_run(out)
             if finished(out, config) is None:
                 locks.enter_context(lock(out))
+                stage_run(out, owned=True)
         unfinished = [(config, out) for config, out in runs if finished(out, config) is None]
         if unfinished:
             check_wandb(unfinished[0][0].track)  # equal for all runs

@@ -16,6 +16,8 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.data.verify import files_of
 from ligr_jax.errors import FileError, file_errors
 from ligr_jax.lock import exclusive
+from ligr_jax.store.publish import published_tree
+from ligr_jax.store.stage import stage
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ def published(
     Raises:
         BadInput: the output has another `made_by`, or the directory cannot be written.
     """
+    stage(out)
     require_no_other(out, DATA)
     require_only(out, DATA, _OUTPUT)
     made_by = json.loads(json.dumps(made_by))  # comparable with a manifest: tuples become lists
@@ -54,6 +57,7 @@ def published(
     try:
         with exclusive(out, "is preparing data there"), file_errors("write", out):
             # Another process may have finished the output before this one got the lock.
+            stage(out, owned=True)
             existing = None if overwrite else _existing(out, made_by)
             if existing:
                 return existing
@@ -61,8 +65,9 @@ def published(
                 shutil.rmtree(stale)
             work.mkdir()
             try:
-                manifest = write_data_index(work, build(work, made_by))
-                _move(manifest, work, out)
+                with published_tree(out, MANIFEST):
+                    manifest = write_data_index(work, build(work, made_by))
+                    _move(manifest, work, out)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except FileError as e:

@@ -28,6 +28,7 @@ from ligr_jax.scaling.plan.steps import (
     with_steps,
 )
 from ligr_jax.scaling.plan.work import AttentionPairs, measured_pairs
+from ligr_jax.store.mirror import local_path
 
 _SHORT_STEP = 1e-3  # seconds of a step below which kernel launches dominate
 
@@ -104,7 +105,7 @@ def train_plan(
         raise BadInput(_too_slow(config_at, request_seconds, rule, law, request))
 
     # Steps come before memory, because options that save memory do not change the FLOPs counted.
-    data = request.data or Path(record.best.data.dir)
+    data = request.data or local_path(record.best.data.dir)
     pairs = measured_pairs(record.runs)
     size = data_size(record.runs, data)
     steps = steps_for(config, request.axis, request.flops, pairs, size)

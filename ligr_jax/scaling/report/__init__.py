@@ -13,6 +13,7 @@ from typing import Any
 from ligr_jax.atomic import write_atomically
 from ligr_jax.data.schema import BadInput
 from ligr_jax.lock import exclusive
+from ligr_jax.runs.staged import stage_runs
 from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling.report.drawn import Drawn
 from ligr_jax.scaling.report.page import page
@@ -20,6 +21,7 @@ from ligr_jax.scaling.report.panels import panels
 from ligr_jax.scaling.report.study import Study, study
 from ligr_jax.scaling.report.style import save, write_caption
 from ligr_jax.scaling.report.words import summary_lines
+from ligr_jax.store.mirror import local_path
 from ligr_jax.strict_json import nan_to_null
 
 __all__ = ["Study", "report_json", "study", "summary_lines", "write_report"]
@@ -49,7 +51,10 @@ def write_report(
         BadInput: no run has finished, the runs have no compute column, or `out` is missing.
         Busy: another process is writing a report into `out`.
     """
-    absent = [str(path) for path in paths if not Path(path).exists()]
+    sources = [local_path(path) for path in paths]
+    for source in sources:
+        stage_runs(source)
+    absent = [str(source) for source in sources if not source.exists()]
     if absent:
         raise BadInput(
             f"{absent[0]}: no such sweep directory or table of runs; name the --out of a sweep "
@@ -60,7 +65,7 @@ def write_report(
             "give the report's output directory with --out; it is optional only for one directory "
             "of runs"
         )
-    out = Path(paths[0] if out is None else out)
+    out = local_path(paths[0] if out is None else out)
     results = study(read_runs(*paths), resamples=resamples)
     lines = summary_lines(results)
     drawings = list(panels(results))

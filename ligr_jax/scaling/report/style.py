@@ -125,8 +125,6 @@ def write_caption(figure: Figure, caption: str) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Write PNG (200 dpi) or SVG, by the suffix of the path, on white. The write is atomic."""
-    part = path.with_name(f".{path.name}.partial")
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    with styled():
+    with styled(), atomic_path(path) as part:
         figure.savefig(part, format=path.suffix[1:], dpi=200, facecolor="white", metadata=metadata)
-    part.replace(path)

@@ -1,0 +1,42 @@
+"""An S3 server for the tests of this folder, and hosts with caches of their own."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.store.s3 import S3
+
+OnHost = Callable[[str], None]
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """An empty server that the package finds by the environment."""
+    server = S3()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    for name, value in {
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "key",
+        "AWS_REGION": "us-east-1",
+        "LIGR_STORE_RETRY_S": "5",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def on_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnHost:
+    """`on_host(name)` gives this process the cache of a host, which is empty at first."""
+
+    def use(name: str) -> None:
+        monkeypatch.setenv("LIGR_CACHE", str(tmp_path / name))
+
+    use("host-0")
+    return use
