@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ligr_jax.errors import LigrError
+from ligr_jax.store.stage import stage
 
 DATA, LOG, RUN = "prepared data", "a log", "a run"
 SWEEP, EXPORT, SID = "the runs of a sweep", "exported tables", "a model of semantic ids"
@@ -28,6 +29,7 @@ def require_no_other(directory: Path, content: str) -> None:
     Raises:
         LigrError: The directory contains something else.
     """
+    stage(directory, [mark for marks in _MARKS.values() for mark in marks])
     for other, marks in _MARKS.items():
         mark = next((m for m in marks if (directory / m).exists()), "")
         if mark and other != content:

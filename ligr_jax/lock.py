@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -15,9 +16,10 @@ from typing import IO
 from ligr_jax.atomic import make_directory
 from ligr_jax.errors import LigrError, file_errors
 from ligr_jax.exit_status import BUSY
-from ligr_jax.store.lease import acquire, is_leased
+from ligr_jax.store.lease import acquire, is_leased, lease_owner
 
 LOCK = ".lock"
+_AGAIN_S = 0.5  # pause between two attempts to lock a directory of an object store
 
 
 class Busy(LigrError, RuntimeError):
@@ -69,6 +71,26 @@ def exclusive(directory: Path, doing: str, keep: bool = False, name: str = LOCK)
 
 
 @contextlib.contextmanager
+def when_free(directory: Path) -> Iterator[None]:
+    """Lock a directory during the block, after other processes have released it.
+
+    Raises:
+        FileError: The directory cannot be written.
+    """
+    path = directory / LOCK
+    with file_errors("lock", path):
+        lock = path.open("a", encoding="utf-8")
+    with lock, contextlib.ExitStack() as leased:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        while True:
+            with contextlib.suppress(Busy):
+                leased.enter_context(_leased(path, "is writing there"))
+                break
+            time.sleep(_AGAIN_S)
+        yield
+
+
+@contextlib.contextmanager
 def _leased(path: Path, doing: str) -> Iterator[None]:
     """Have the lease of a directory of an object store, which has one owner on all hosts."""
     lease, other = acquire(path)
@@ -98,6 +120,9 @@ def is_locked(directory: Path) -> bool:
 
 def lock_owner(directory: Path, name: str = LOCK) -> str:
     """Return host and process of the last owner of a lock, as the message of `Busy` has them."""
+    leased = lease_owner(directory / name)
+    if leased:
+        return leased
     try:
         text = (directory / name).read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:

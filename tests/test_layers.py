@@ -25,6 +25,7 @@ LEAVES = {
     "places",
     "progress",
     "stop",
+    "store",
     "strict_json",
 }
 # Lower layers first.

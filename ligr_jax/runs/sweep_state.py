@@ -9,7 +9,9 @@ from typing import Any
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.files import SWEEP, RunFiles
 from ligr_jax.runs.listed import read_listed
+from ligr_jax.runs.staged import stage_runs
 from ligr_jax.runs.state import STATES, RunState, read_state
+from ligr_jax.store.mirror import local_path
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def read_sweep_state(out: Path) -> SweepState:
         BadInput: The directory has neither runs nor a list of points.
         DamagedFile: sweep.json is damaged.
     """
+    out = local_path(out)
+    stage_runs(out)
     listed = {p["run"]: p for p in read_listed(out / SWEEP)["points"] if "run" in p}
     if RunFiles(out).exists:
         directories = [out]

@@ -10,7 +10,6 @@ own session, so it survives a runner that is killed, and the next runner waits f
 stops the runner is forwarded to its children; the runner waits until they have saved.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -32,7 +31,7 @@ from ligr_jax.data.verify import require_undamaged
 from ligr_jax.digests import write_json
 from ligr_jax.errors import LigrError
 from ligr_jax.exit_status import BUSY, DONE, FAILED, PREEMPTED
-from ligr_jax.lock import LOCK
+from ligr_jax.lock import when_free
 from ligr_jax.parallel.cluster import without_cluster
 from ligr_jax.progress import clock
 from ligr_jax.runs.directory import (
@@ -49,10 +48,15 @@ from ligr_jax.runs.files import SWEEP, RunFiles
 from ligr_jax.runs.listed import read_listed
 from ligr_jax.runs.state import read_state
 from ligr_jax.runs.sweep_state import seconds_left
+from ligr_jax.runs.staged import stage_runs
 from ligr_jax.runs.wandb_env import without_run_names
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.sweep import Point, ResolvedPoint
 from ligr_jax.stop import stop_request
+from ligr_jax.store.lease import lease_interval
+from ligr_jax.store.mirror import uri_of
+from ligr_jax.store.publish import publish
+from ligr_jax.store.stage import stage
 from ligr_jax.train.vmapped import plan_run_batches
 
 _log = logging.getLogger(__name__)
@@ -97,6 +101,7 @@ def run_sweep(
         ConfigError: a point that is not finished cannot train on the devices of this machine.
     """
     contents.require_no_other(out, contents.SWEEP)
+    stage_runs(out)
     _require_possible([p for p in points if summary_or_none(out / p.name) is None], len(points))
     out.mkdir(parents=True, exist_ok=True)
     record_points(points, out)
@@ -144,8 +149,8 @@ def record_points(points: Sequence[ResolvedPoint], out: Path) -> None:
     path = out / SWEEP
     if all(summary_or_none(out / p.name) for p in points) and not _changed_entries(points, path):
         return  # nothing to write, so the disk may be read-only
-    with (out / LOCK).open("a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with when_free(out):
+        stage(out, [SWEEP], owned=True)
         known = {p["run"]: p for p in read_listed(path)["points"] if "run" in p}
         known |= _changed_entries(points, path, with_costs=True)
         write_json(path, {"points": list(known.values())})
@@ -206,6 +211,8 @@ class _Scheduler:
         self._out = out
         self._together = together
         self._retries = retries
+        # An object store is asked less often than a file system, but before a lease gets stale.
+        self._wait_s = _WAIT_S if uri_of(out) is None else lease_interval() / 2
         self._lock = threading.Lock()
         self._number = {p.name: i + 1 for i, p in enumerate(points)}
         self._remaining = list(points)
@@ -248,7 +255,8 @@ class _Scheduler:
                         for point in group:
                             self._fail(point, str(e))
             elif others:
-                self._stopping.wait(_WAIT_S)
+                self._stopping.wait(self._wait_s)
+                stage_runs(self._out)
             else:
                 return
 
@@ -316,6 +324,8 @@ class _Scheduler:
             write_atomically(first / "together.json", json.dumps(entries, indent=1) + "\n")
             command += ["--together", str(first / "together.json")]
         status, last = self._relay(group, command, RunFiles(first).log, environment)
+        status, last = self._relay(group, command, RunFiles(first).log)
+        publish(RunFiles(first).log)
         with self._lock:
             began, estimated = self._running.pop(group[0].name)
             if status == BUSY:  # another runner has locked a point since `_take`

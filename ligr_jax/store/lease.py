@@ -151,7 +151,7 @@ def acquire(path: Path) -> tuple[Lease | None, str]:
     uri = uri_of(path)
     if uri is None:
         return None, ""
-    interval_s = seconds_of(INTERVAL, 30.0)
+    interval_s = lease_interval()
     stale_s = interval_s * seconds_of(BEATS, 5.0)
     found = read_object(uri)
     if found is not None and _is_live(uri, found, stale_s):
@@ -171,7 +171,19 @@ def is_leased(path: Path) -> bool:
     found = None if uri is None else read_object(uri)
     if uri is None or found is None:
         return False
-    return _is_live(uri, found, seconds_of(INTERVAL, 30.0) * seconds_of(BEATS, 5.0))
+    return _is_live(uri, found, lease_interval() * seconds_of(BEATS, 5.0))
+
+
+def lease_owner(path: Path) -> str:
+    """Return host and process of the newest lease of a lock file; "" if there was none."""
+    uri = uri_of(path)
+    found = None if uri is None else read_object(uri)
+    return "" if found is None else _owner_words(found[0])
+
+
+def lease_interval() -> float:
+    """Return the seconds between two renewals of a lease, LIGR_LEASE_S (30)."""
+    return seconds_of(INTERVAL, 30.0)
 
 
 def require_owned(path: Path) -> None:

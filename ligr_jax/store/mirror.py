@@ -14,9 +14,9 @@ _URI = re.compile(r"(s3|gs)://?([^/]+)/*(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def cache_root() -> Path:
-    """Return the directory of the cache, LIGR_CACHE or ~/.cache/ligr."""
+    """Return the directory of the cache, LIGR_CACHE or ~/.cache/ligr_jax."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.realpath(os.path.expanduser(os.environ.get(CACHE) or f"{base}/ligr")))
+    return Path(os.path.realpath(os.path.expanduser(os.environ.get(CACHE) or f"{base}/ligr_jax")))
 
 
 def is_uri(place: str | Path) -> bool:

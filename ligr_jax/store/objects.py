@@ -1,12 +1,13 @@
 """Requests to object stores. Each takes a URI; errors name it and say what to do."""
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from ligr_jax.errors import LigrError
@@ -28,6 +29,10 @@ class VersionChanged(StoreError):
     """The object exists already, or it was replaced since it was read."""
 
 
+class NoAnswer(StoreError):
+    """A request failed in a way that the next attempt may not: an interrupted connection."""
+
+
 class StoredObject(NamedTuple):
     """An object of a listing.
 
@@ -44,6 +49,32 @@ class StoredObject(NamedTuple):
     modified: datetime
 
 
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _repeated(request: Callable[P, T]) -> Callable[P, T]:
+    """Repeat a request whose connection is cut while the answer arrives.
+
+    The library repeats only requests that get no answer or an answer of 5xx.
+    """
+
+    @functools.wraps(request)
+    def repeat(*args: P.args, **kwargs: P.kwargs) -> T:
+        deadline, pause = time.monotonic() + retry_seconds(), 0.1
+        while True:
+            try:
+                return request(*args, **kwargs)
+            except NoAnswer:
+                if time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 10)
+
+    return repeat
+
+
+@_repeated
 def list_objects(uri: str) -> list[StoredObject]:
     """Return all objects below a URI, in order of their names."""
     store, key = _open(uri)
@@ -57,6 +88,7 @@ def list_objects(uri: str) -> list[StoredObject]:
     return sorted(objects)
 
 
+@_repeated
 def describe_object(uri: str) -> StoredObject | None:
     """Return the description of an object, or None if it does not exist."""
     store, key = _open(uri)
@@ -70,6 +102,7 @@ def describe_object(uri: str) -> StoredObject | None:
     return StoredObject(Path(key).name, o["size"], o["e_tag"], o["last_modified"])
 
 
+@_repeated
 def read_object(uri: str) -> tuple[bytes, StoredObject] | None:
     """Return the content and the description of a small object, or None if it does not exist."""
     store, key = _open(uri)
@@ -83,6 +116,7 @@ def read_object(uri: str) -> tuple[bytes, StoredObject] | None:
     return content, StoredObject(Path(key).name, o["size"], o["e_tag"], o["last_modified"])
 
 
+@_repeated
 def read_range(uri: str, start: int, end: int, version: str) -> bytes:
     """Return the bytes from `start` to `end` of one version of an object.
 
@@ -128,6 +162,7 @@ def write_object(uri: str, content: bytes | Path, version: str | None = None) ->
     return str(result["e_tag"])
 
 
+@_repeated
 def remove_object(uri: str) -> None:
     """Remove an object if it exists."""
     store, key = _open(uri)
@@ -173,7 +208,7 @@ def _open(uri: str) -> tuple[Any, str]:
     return _client(parts.scheme, parts.netloc, retry_seconds(), environment), key
 
 
-@lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16)
 def _client(
     scheme: str, bucket: str, retry_s: float, environment: tuple[tuple[str, str], ...]
 ) -> Any:
@@ -206,7 +241,7 @@ def _errors(operation: str, uri: str) -> Iterator[None]:
             "set them as in docs/pods.md, `Object stores`"
         ) from e
     except (library.BaseError, OSError, ValueError) as e:
-        raise StoreError(
+        raise NoAnswer(
             f"cannot {operation} {uri}: {_words(e)}; check the bucket, the endpoint and the "
             "network, then run the same command again"
         ) from e

@@ -26,7 +26,6 @@ from ligr_jax.store.objects import (
     describe_object,
     list_objects,
     read_range,
-    retry_seconds,
 )
 from ligr_jax.store.versions import forget_version, is_current, record_version
 
@@ -169,6 +168,8 @@ def _fetch(path: Path, uri: str, stored: StoredObject, digest: str | None) -> No
                     f"{uri}: xxh64 {actual} of {stored.size:,} bytes, but {digest} was written; "
                     "upload it again from a copy, or write it again"
                 )
+        when = stored.modified.timestamp()
+        os.utime(part, (when, when))  # readers of a run see when it was last written
         os.replace(part, path)
         record_version(path, stored.version)
 
@@ -185,36 +186,24 @@ def _fetch_blocks(part: Path, uri: str, stored: StoredObject) -> str:
         start = file.seek(0, os.SEEK_END)
         while start < stored.size:
             end = min(start + _BLOCK, stored.size)
-            block = _read_patiently(uri, start, end, stored.version)
+            block = _read_block(uri, start, end, stored.version)
             file.write(block)
             digest.update(block)
             start = end
     return digest.hexdigest()
 
 
-def _read_patiently(uri: str, start: int, end: int, version: str) -> bytes:
-    """Read a range; a connection that is cut while the bytes arrive is opened again."""
-    deadline, pause = time.monotonic() + retry_seconds(), 0.1
-    while True:
-        try:
-            block = read_range(uri, start, end, version)
-            if len(block) == end - start:
-                return block
-            reason: StoreError = StoreError(f"{uri}: {len(block)} of {end - start} bytes arrived")
-        except ObjectMissing as e:
-            raise ObjectMissing(
-                f"{uri} vanished while it was staged; restore it, or write it again"
-            ) from e
-        except VersionChanged as e:
-            raise StoreError(
-                f"{uri} was replaced while it was staged; run the same command again"
-            ) from e
-        except StoreError as e:
-            reason = e
-        if time.monotonic() + pause > deadline:
-            raise reason
-        time.sleep(pause)
-        pause = min(2 * pause, 10)
+def _read_block(uri: str, start: int, end: int, version: str) -> bytes:
+    try:
+        return read_range(uri, start, end, version)
+    except ObjectMissing as e:
+        raise ObjectMissing(
+            f"{uri} vanished while it was staged; restore it, or write it again"
+        ) from e
+    except VersionChanged as e:
+        raise StoreError(
+            f"{uri} was replaced while it was staged; run the same command again"
+        ) from e
 
 
 def _require_room(directory: Path, objects: Sequence[StoredObject]) -> None:

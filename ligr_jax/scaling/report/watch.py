@@ -9,6 +9,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.lock import Busy
 from ligr_jax.runs.sweep_state import SweepState, read_sweep_state
 from ligr_jax.scaling.report import write_report
+from ligr_jax.store.mirror import local_path
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def watch_report(
     Raises:
         BadInput: a path is a table of runs, or no run has finished at the end.
     """
-    for path in map(Path, paths):
+    for path in map(local_path, paths):
         if path.is_file():
             raise BadInput(f"--watch {path}: give directories of sweeps, a table does not change")
     drawn: list[str] = []
