@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     use_all_cores()
     from ligr_jax.config import digest
+    from ligr_jax.parallel.processes import require_common
     from ligr_jax.runs.directory import load_config
     from ligr_jax.store.mirror import with_uris
     from ligr_jax.tables.export import export
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.train.evaluate import restore
 
     config = load_config(args.run)
+    require_common(args.out)
     require_free(args.out, args.overwrite)  # refused before the checkpoint is read
     evaluator, state = restore(args.run, args.data, assignments=args.assignments, step=args.step)
     about = {

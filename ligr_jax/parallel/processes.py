@@ -17,6 +17,7 @@ import os
 import socket
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,6 +31,7 @@ from ligr_jax.parallel.peers import peers
 from ligr_jax.parallel.rendezvous import wait_for_all
 from ligr_jax.parallel.task_devices import local_device_ids, visible_gpus
 from ligr_jax.stop import StopRequest, command_line_request
+from ligr_jax.store.mirror import uri_of
 
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _JOIN_TIMEOUT, _PEER_TIMEOUT = "LIGR_JOIN_TIMEOUT_S", "LIGR_PEER_TIMEOUT_S"
@@ -120,6 +122,20 @@ def _seconds(name: str, default: int) -> int:
 def is_first() -> bool:
     """Return whether this is process 0, which writes metrics, summaries and messages."""
     return jax.process_index() == 0
+
+
+def require_common(out: Path) -> None:
+    """Refuse an output in an object store if several processes write it.
+
+    Raises:
+        BadInput: Each host would write to a working copy of its own.
+    """
+    uri = uri_of(out)
+    if uri is not None and jax.process_count() > 1:
+        raise BadInput(
+            f"{uri}: {jax.process_count()} processes write one output, which needs a file system "
+            "that all of them share: name a directory there with --out (--data may be a URI)"
+        )
 
 
 def stop_agreed(stop: StopRequest) -> bool:

@@ -92,32 +92,34 @@ def stage_checkpoint(run: Path, step: int | None = None) -> None:
         _stage_step(directory / str(number))
 
 
-def stage_newest(run: Path, owned: bool) -> None:
-    """Make the newest intact step the only one of the working copy; set damaged steps aside.
+def stage_newest(run: Path) -> list[str]:
+    """Make the newest intact step the only one of the working copy, for the owner of a run.
 
     Args:
         run: Directory of the run; nothing is done unless it is in a working copy.
-        owned: Whether this process has locked the run. Other processes of the same run call this
-            function after the one that has.
+
+    Returns:
+        A message for each damaged step, which is set aside in the store.
     """
     directory = RunFiles(run).checkpoints
-    if uri_of(directory) is None or (not owned and is_written(run)):
-        return
+    if uri_of(directory) is None:
+        return []
+    damaged = []
     newest = ""
     for step in stored_steps(directory):
         try:
             _stage_step(directory / str(step))
         except DamagedObject as e:
-            if not owned:
-                raise
             _set_aside(directory / str(step))
-            _log.warning(f"checkpoint {step} is damaged ({e}); it was set aside in the store")
+            damaged.append(f"checkpoint {step} is damaged ({e}); it was set aside in the store")
+            _log.warning(damaged[-1])
             continue
         newest = str(step)
         break
     for path in _directories(directory):
         if path.name != newest:
             shutil.rmtree(path)
+    return damaged
 
 
 def stored_steps(directory: Path) -> list[int]:

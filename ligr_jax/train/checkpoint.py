@@ -32,7 +32,6 @@ from ligr_jax.runs.checkpoint_files import (
 )
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.staged import publish_step, stage_checkpoint, stage_newest
-from ligr_jax.store.mirror import uri_of
 from ligr_jax.store.publish import as_tree
 from ligr_jax.store.stage import DamagedObject
 from ligr_jax.tables.layout import Layout
@@ -44,7 +43,6 @@ from ligr_jax.train.checkpoint_description import (
     require_same_leaves,
 )
 from ligr_jax.train.checkpoint_layout import convert_layout, with_layout
-from ligr_jax.train.checkpoint_parts import handler
 from ligr_jax.train.leaf_digests import differences, digests_of
 from ligr_jax.train.state import TrainState
 
@@ -97,7 +95,7 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self._directory,
             options=options,
-            item_handlers={"state": handler(self._directory), "meta": ocp.JsonCheckpointHandler()},
+            item_handlers={"state": _handler(), "meta": ocp.JsonCheckpointHandler()},
         )
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
@@ -151,7 +149,7 @@ class Checkpoints:
         Raises:
             CheckpointError: a step cannot be read, or belongs to another model; nothing is changed.
         """
-        self._stage_newest()
+        self.damaged += stage_newest(self._directory.parent)
         steps = steps_in(self._directory)
         for step in steps:
             try:
@@ -168,13 +166,6 @@ class Checkpoints:
         if steps:
             _log.warning("checkpoint: none is intact; training starts at step 0")
         return None
-
-    def _stage_newest(self) -> None:
-        """Fetch the newest intact step of a run in an object store, in process 0 before others."""
-        if uri_of(self._directory) is not None:
-            run = self._directory.parent
-            _run_in_all(lambda: stage_newest(run, owned=True) if is_first() else None)
-            _run_in_all(lambda: stage_newest(run, owned=False) if not is_first() else None)
 
     def read(
         self, abstract_state: TrainState, step: int | None = None
@@ -275,7 +266,7 @@ class Checkpoints:
                 target,
             )
             restore = ocp.args.PyTreeRestore(target, restore_args=arguments)
-            return saved, saved_layout, handler(path).restore(path / "state", args=restore)
+            return saved, saved_layout, _handler().restore(path / "state", args=restore)
         except CheckpointError:
             raise
         except ChangedFile as e:
@@ -329,6 +320,11 @@ class Checkpoints:
     def close(self) -> None:
         """Release the threads of the manager."""
         self._manager.close()
+
+
+def _handler() -> ocp.PyTreeCheckpointHandler:
+    # Trained floats compress badly, and compression needs another copy of each table.
+    return ocp.PyTreeCheckpointHandler(use_compression=False)
 
 
 def _wait_for_all(name: str) -> None:

@@ -26,6 +26,7 @@ from ligr_jax.parallel.processes import (
     is_first,
     processes_of_host,
     ready,
+    require_common,
     stop_agreed,
 )
 from ligr_jax.progress import Progress
@@ -76,15 +77,13 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         TrainingDiverged: `train.max_bad_steps` steps in a row were not finite.
         Preempted: a signal requested a stop; everything is saved.
     """
+    require_common(out)
     stage_run(out)
     summary = finished(out, config)
     if summary is None:
         with lock(out) if is_first() else contextlib.nullcontext():
-            if is_first():
-                stage_run(out, owned=True)
+            stage_run(out, owned=True)
             _require_one_configuration(config, out)
-            if not is_first():
-                stage_run(out)
             # Another process may have finished the run before it was locked here.
             summary = finished(out, config)
             if summary is None:

@@ -41,7 +41,7 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import file_errors
 from ligr_jax.lock import exclusive
-from ligr_jax.parallel.processes import is_first
+from ligr_jax.parallel.processes import is_first, require_common
 from ligr_jax.progress import log_progress
 from ligr_jax.store.mirror import with_uris
 from ligr_jax.store.stage import stage_file
@@ -80,6 +80,7 @@ def write_predictions(
         Busy: another process writes `out`.
         ConfigError, CheckpointError: as in `restore`.
     """
+    require_common(out)
     with _only_writer(out, overwrite):
         evaluator, state = restore(run, data, batch, assignments, step)
         if not len(evaluator.plan(split)):

@@ -11,6 +11,7 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import LigrError
 from ligr_jax.lock import Busy, exclusive
+from ligr_jax.parallel.processes import require_common
 from ligr_jax.store import stage as module
 from ligr_jax.store.mirror import local_path, uri_of, with_uris
 from ligr_jax.store.publish import publish_tree
@@ -48,6 +49,15 @@ def test_a_missing_library_is_named(on_host: OnHost, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(LigrError, match=r"pip install 'ligr-jax\[cloud\]'"):
         open_verified(DATA, ())
+
+
+def test_several_processes_write_to_a_common_file_system(
+    on_host: OnHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    require_common(tmp_path)
+    with pytest.raises(BadInput, match="s3://b/run: 2 processes write one output"):
+        require_common(local_path("s3://b/run"))
 
 
 def test_data_are_uploaded_with_the_manifest_last_and_fetched_once(data: str, s3: S3) -> None:
