@@ -46,9 +46,9 @@ from ligr_jax.runs.directory import (
 )
 from ligr_jax.runs.files import SWEEP, RunFiles
 from ligr_jax.runs.listed import read_listed
+from ligr_jax.runs.staged import stage_runs
 from ligr_jax.runs.state import read_state
 from ligr_jax.runs.sweep_state import seconds_left
-from ligr_jax.runs.staged import stage_runs
 from ligr_jax.runs.wandb_env import without_run_names
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.sweep import Point, ResolvedPoint
@@ -324,7 +324,6 @@ class _Scheduler:
             write_atomically(first / "together.json", json.dumps(entries, indent=1) + "\n")
             command += ["--together", str(first / "together.json")]
         status, last = self._relay(group, command, RunFiles(first).log, environment)
-        status, last = self._relay(group, command, RunFiles(first).log)
         publish(RunFiles(first).log)
         with self._lock:
             began, estimated = self._running.pop(group[0].name)
