@@ -68,7 +68,7 @@ def stage_runs(path: Path, checkpoints: bool = False) -> None:
         stage(path, None if checkpoints else _RUN)
         return
     wanted = None if checkpoints else _RUN
-    stage(path, _SWEEP, listing=own)
+    stage(path, _is_at_the_top if checkpoints else _SWEEP, listing=own)
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(lambda run: stage(path / run, wanted, listing=by_run[run]), by_run))
 
@@ -173,6 +173,10 @@ def _set_aside(step: Path) -> None:
     if found is not None:
         write_object(f"{uri}.damaged", found[0])
         remove_object(uri)
+
+
+def _is_at_the_top(name: str) -> bool:
+    return "/" not in name
 
 
 def _directories(directory: Path) -> Collection[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ligr_jax.cli import main
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import LigrError
@@ -70,6 +71,12 @@ def test_data_are_uploaded_with_the_manifest_last_and_fetched_once(data: str, s3
     again = Records(data)
     assert not [path for method, path in s3.requests if method == "GET" and "arrow" in path]
     assert (again.column("timestamp_ms") == records.column("timestamp_ms")).all()
+
+
+def test_data_that_this_host_has_not_read_are_verified(data: str, s3: S3) -> None:
+    assert main(["verify", data]) == 0
+    s3.damage("b/data/items.arrow")
+    assert main(["verify", data]) == 1
 
 
 def test_the_manifest_is_the_last_object_of_an_upload(prepared: Path, s3: S3, data: str) -> None:
