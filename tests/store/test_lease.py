@@ -1,14 +1,18 @@
 """Leases: one owner of a directory on all hosts, taken over exactly once, fenced when lost."""
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from ligr_jax.exit_status import BUSY
 from ligr_jax.lock import LOCK, Busy, exclusive, is_locked
+from ligr_jax.scaling.runner import record_points
+from ligr_jax.scaling.sweep import ResolvedPoint
 from ligr_jax.store.lease import Lease, LostLease, acquire
 from ligr_jax.store.mirror import local_path
 from ligr_jax.store.publish import publish
@@ -111,3 +115,23 @@ def test_an_answer_that_is_lost_does_not_lose_the_lease(s3: S3, on_host: OnHost)
         publish(file)
     assert s3.below("b/run/config") == {".json": b"{}"}
     assert len(seen) > 6
+
+
+class Listed(NamedTuple):
+    """What `record_points` reads of a point."""
+
+    name: str
+    sweeps: tuple[str, ...] = ("ladder",)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"run": self.name}
+
+
+def test_runners_on_two_hosts_keep_one_list_of_points(s3: S3, on_host: OnHost) -> None:
+    for host, name in (("first", "a"), ("second", "b"), ("first", "c")):
+        on_host(host)
+        out = local_path("s3://b/sweep")
+        out.mkdir(parents=True, exist_ok=True)
+        record_points([cast(ResolvedPoint, Listed(name))], out)
+    points = json.loads(s3.objects["b/sweep/sweep.json"].content)["points"]
+    assert [point["run"] for point in points] == ["a", "b", "c"]
