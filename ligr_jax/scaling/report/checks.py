@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
+from ligr_jax.runs.columns import LARGEST_INPUT_WAIT
 from ligr_jax.scaling.fit import CONFIDENCE
 from ligr_jax.scaling.report import figures
 from ligr_jax.scaling.report.contrasts import repeated
@@ -13,8 +14,6 @@ from ligr_jax.scaling.report.figures import IntervalRow, Series
 from ligr_jax.scaling.report.forecasts import left_out_words
 from ligr_jax.scaling.report.study import AXES, Study
 from ligr_jax.scaling.report.style import power_of_ten
-
-INPUT_WAIT = 0.05  # share of the training time above which the report warns
 
 
 def checks(study: Study) -> Iterator[Drawn]:
@@ -30,12 +29,13 @@ def input_notes(study: Study) -> list[str]:
     if not study.table.has("input_wait"):
         return []
     wait = np.nan_to_num(study.table.numbers("input_wait"))
-    slow = np.flatnonzero(wait > INPUT_WAIT)
+    slow = np.flatnonzero(wait > LARGEST_INPUT_WAIT)
     if not len(slow):
         return []
     worst = int(slow[np.argmax(wait[slow])])
     return [
-        f"{len(slow)} of {len(wait)} runs waited for input for more than {INPUT_WAIT:.0%} of their "
+        f"{len(slow)} of {len(wait)} runs waited for input for more than "
+        f"{LARGEST_INPUT_WAIT:.0%} of their "
         f"training time, {study.table.names[worst]} for {wait[worst]:.0%}: their seconds and MFU "
         "measure the data pipeline, not the devices; raise data.workers, or give the host more "
         "cores"
