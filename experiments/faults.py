@@ -134,7 +134,8 @@ def stopped(victims: Victims, whole: Path, devices: int, args: argparse.Namespac
         lost.append(last_step(run) - saved_steps(run)[-1])
     require_done(finish(victims.start(run, devices)))
     number = f"{devices} device{'s' if devices > 1 else ''}"
-    words = f"{equality(run, whole)}; exit status {statuses}, at most {max(lost)} steps lost"
+    ends = ", ".join(map(str, statuses))
+    words = f"{equality(run, whole)}; exit status {ends}, at most {max(lost)} steps lost"
     return [f"SIGTERM, resumed, {number}", args.stops, words]
 
 
@@ -263,7 +264,6 @@ def damaged(victims: Victims, whole: Path, out: Path) -> list[list[Any]]:
     export = ["export", str(whole), "--out", str(out / "export")]
     require(*export)
     train = ["train", "--data", str(out / "data"), "--out", str(out / "run"), *victims.settings]
-    report = ["report", str(out / "run"), "--bootstrap", "0"]
     evaluate = ["eval", str(out / "run"), "--data", str(out / "data")]
     verify = ["verify", str(out / "export")]
     last = f"run/checkpoints/{saved_steps(whole)[-1]}"
@@ -277,7 +277,7 @@ def damaged(victims: Victims, whole: Path, out: Path) -> list[list[Any]]:
         ("checkpoint, arrays", f"{last}/state", train),
         ("checkpoint, description", f"{last}/meta/metadata", train),
         ("checkpoint, read only", f"{last}/meta/metadata", evaluate),
-        ("summary", "run/summary.json", report),
+        ("summary", "run/summary.json", train),
         ("export", "export", verify),
     ]
     rows = []
@@ -285,16 +285,26 @@ def damaged(victims: Victims, whole: Path, out: Path) -> list[list[Any]]:
         for part, source in (("data", victims.data), ("run", whole)):
             shutil.rmtree(out / part, ignore_errors=True)
             shutil.copytree(source, out / part)
-        if words is train:  # an unfinished run
+        if words is train and name != "summary":  # of an unfinished run
             RunFiles(out / "run").summary.unlink()
         target = largest(out / file)
         flip(target)
         status, output = finish(start(words))
-        lines = [line for line in output.splitlines() if target.name in line or "damaged" in line]
-        message = lines[0].replace(f"{out}/", "") if lines else "NOT detected"
-        rows.append([name, f"ligr {words[0]}", status, message[:160].replace("|", "/")])
-        flip(target) if target.exists() else None
+        message = message_about(target.name, output).replace(f"{out}/", "")
+        rows.append([name, f"ligr {words[0]}", status, message.replace("|", "/")])
+        if target.exists():
+            flip(target)
     return rows
+
+
+def message_about(file: str, output: str) -> str:
+    """Return the beginning of the line that reports the damage of a file."""
+    for line in output.splitlines():
+        text = line.partition(": ")[2] if line.startswith("ligr ") else line
+        is_about = file in text or "damaged" in text
+        if is_about and not text.startswith("ok ") and "is updated" not in text:
+            return text if len(text) < 130 else f"{text[:127]}..."
+    return "NOT detected"
 
 
 def largest(path: Path) -> Path:
