@@ -78,7 +78,7 @@ def main() -> None:
         "damaged",
         "One flipped byte: which command detects it, and what happens then.",
         [Column("file"), Column("command"), Column("exit status", "d"), Column("message")],
-        damaged(victims, whole[1], args.out / "damaged"),
+        damaged(victims, whole[1], args.out / "flipped"),
     )
     study.record(args.record)
 
@@ -290,7 +290,7 @@ def damaged(victims: Victims, whole: Path, out: Path) -> list[list[Any]]:
         target = largest(out / file)
         flip(target)
         status, output = finish(start(words))
-        message = message_about(target.name, output).replace(f"{out}/", "")
+        message = message_about(target.name, output.replace(f"{out}/", ""))
         rows.append([name, f"ligr {words[0]}", status, message.replace("|", "/")])
         if target.exists():
             flip(target)
@@ -299,11 +299,11 @@ def damaged(victims: Victims, whole: Path, out: Path) -> list[list[Any]]:
 
 def message_about(file: str, output: str) -> str:
     """Return the beginning of the line that reports the damage of a file."""
-    for line in output.splitlines():
-        text = line.partition(": ")[2] if line.startswith("ligr ") else line
-        is_about = file in text or "damaged" in text
-        if is_about and not text.startswith("ok ") and "is updated" not in text:
-            return text if len(text) < 130 else f"{text[:127]}..."
+    for word in (file, "DAMAGED", "damaged"):
+        for line in output.splitlines():
+            text = line.partition(": ")[2] if line.startswith("ligr ") else line
+            if word in text and not text.startswith("ok ") and "is updated" not in text:
+                return text if len(text) < 130 else f"{text[:127]}..."
     return "NOT detected"
 
 
