@@ -21,6 +21,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,10 @@ def before_first_step(victims: Victims, whole: Path, run: Path) -> list[Any]:
     return ["SIGTERM before the first step", 1, words]
 
 
+def has_reached(run: Path, step: int) -> bool:
+    return last_step(run) >= step
+
+
 def killed(victims: Victims, whole: Path, args: argparse.Namespace) -> list[Any]:
     """Kill a run at random steps, and in two of five lives while it saves or evaluates."""
     run, rng = args.out / "killed", random.Random(args.seed)
@@ -164,7 +169,7 @@ def killed(victims: Victims, whole: Path, args: argparse.Namespace) -> list[Any]
     for k in range(args.kills):
         child, begin = victims.start(run), last_step(run)
         due = begin + rng.randint(1, max(1, (args.steps - begin) // (args.kills - k)))
-        wait_until(lambda due=due: last_step(run) >= due, child)
+        wait_until(partial(has_reached, run, due), child)
         wanted = [*moments.values()][k % 5 : k % 5 + 1]
         if wanted:
             wait_until(wanted[0], child)
