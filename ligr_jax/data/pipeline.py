@@ -69,6 +69,11 @@ class TrainBatches(Iterator[MappedBatch]):
             batch: MappedBatch = next(self._iterator)
         return batch
 
+    def peek(self) -> MappedBatch:
+        """Return the next batch without advancing, computed here and not by loader processes."""
+        batch: MappedBatch = self._batches[self._next]
+        return batch
+
     def get_state(self) -> dict[str, int]:
         """Return the number of the next batch."""
         return {"next_index": self._next}

@@ -17,7 +17,7 @@ import jax
 from ligr_jax.config import Config, ConfigError, config_from_json, config_to_json, difference
 from ligr_jax.data.assemble import crowded_tables
 from ligr_jax.data.packing import PackingPlan
-from ligr_jax.data.pipeline import TrainBatches, plan_for, train_batches
+from ligr_jax.data.pipeline import plan_for, train_batches
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.exit_status import PREEMPTED
@@ -112,14 +112,6 @@ def _require_one_configuration(config: Config, out: Path) -> None:
 def splits_to_measure(config: Config, records: Records) -> list[str]:
     """Return the splits of `eval.splits` that are not empty."""
     return [s for s in config.eval.splits if records.manifest.splits[s].impressions]
-
-
-def peek(batches: TrainBatches) -> MappedBatch:
-    """Return the next batch without advancing the iterator."""
-    position = batches.get_state()
-    batch = next(batches)
-    batches.set_state(position)
-    return batch
 
 
 class Training(Protocol):
@@ -314,7 +306,7 @@ class Trainer:
 
     def _start(self) -> TrainState:
         """Compile the step; return the restored state, or the initial one."""
-        example = self.program.shard_batch(peek(self.batches))
+        example = self.program.shard_batch(self.batches.peek())
         restored = self.recorder.restore(self.program.abstract_state(example.batch))
         if restored is None:
             state = self.program.init_state(example.batch)

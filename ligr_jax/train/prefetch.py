@@ -61,6 +61,7 @@ class Prefetch:
         self._stopped.set()
         self._room.release()
         self._thread.join()
+        self._ready = queue.Queue()  # unused batches free their shared memory now
         for source in self._sources:
             source.close()
 

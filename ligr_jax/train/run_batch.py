@@ -25,7 +25,6 @@ from ligr_jax.train.evaluate import Evaluator, gather_predictions, measure
 from ligr_jax.train.loop import (
     EvaluationStopped,
     advance,
-    peek,
     preempted,
     splits_to_measure,
     stop_between_batches,
@@ -162,7 +161,7 @@ class RunBatch:
 
         input_spec = REPLICATED if len(self.batches) == 1 else RUNS
         vmapped = self._vmap_over_runs(step, (RUNS, RUNS, input_spec), donate_argnums=1)
-        example = self._to_devices([peek(batches) for batches in self.batches.values()])
+        example = self._to_devices([batches.peek() for batches in self.batches.values()])
         lowered: jax.stages.Lowered = vmapped.lower(self.by_run, state, example)
         return lowered
 
