@@ -64,6 +64,11 @@ CASES: dict[str, tuple[str, int, Callable[[Any], bool]]] = {
         0,
         lambda said: said["predicted"]["value"] > 0 and said["predicted"]["low"] is None,
     ),
+    "status": (
+        "run",
+        0,
+        lambda said: said["counts"]["finished"] == 1 and said["eta_s"] == 0,
+    ),
     "predict": (
         "run --split validation --out predictions.parquet",
         0,

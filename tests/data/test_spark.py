@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("java") is None, reason="no Java for Spark"),
+    # A process that had JAX starts the JVM only in tests; `ligr prepare` has no JAX.
+    pytest.mark.filterwarnings(r"ignore:os\.fork:RuntimeWarning"),
     # Sockets of Python workers are closed by the JVM, at some time.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

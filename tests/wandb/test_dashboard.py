@@ -70,8 +70,8 @@ def test_runs_of_a_sweep_have_their_own_names_and_panels_name_what_they_log(
     shown = {
         (f["displayName"][:-7], f["groupName"][:-7]) for f in (r.fields for r in stored.values())
     }
-    seeds = {(f"seeds T32 L2 D8 s{seed}", "seeds T32 L2 D8") for seed in (0, 1)}
-    assert shown == {*seeds, ("deep T32 L1 D8 s0", "deep T32 L1 D8")}
+    seeds = {(f"seeds T32 L1 D8 s{seed}", "seeds T32 L1 D8") for seed in (0, 1)}
+    assert shown == {*seeds, ("deep T32 L2 D8 s0", "deep T32 L2 D8")}
     assert len({r.fields["groupName"] for r in stored.values()}) == 2
     for path in directories:
         run_of = stored[path.name]

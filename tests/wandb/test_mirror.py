@@ -200,8 +200,8 @@ def test_training_without_its_server_gives_the_same_numbers_and_syncs_whole(
     off, summary = load_summary(tmp_path / "off"), load_summary(tmp_path / "away")
     assert off is not None
     assert summary is not None
-    run_specific = ("run", "start_seconds", "seconds", "eval_seconds")
-    timed = ("device_seconds", "compute/seconds", "compute/device_seconds")
+    run_specific = ("run", "start_seconds", "seconds", "eval_seconds", "input_wait")
+    timed = ("device_seconds", "input_wait_seconds", "compute/seconds", "compute/device_seconds")
     run_specific += timed
     same = [k for k in off if k not in run_specific and not k.startswith("config/track.")]
     assert {k: off[k] for k in same} == {k: summary[k] for k in same}
