@@ -20,14 +20,14 @@ def record_version(path: Path, version: str, source: Path | None = None) -> None
     record = record_path(_KIND, path)
     record.parent.mkdir(parents=True, exist_ok=True)
     part = record.with_name(f"{record.name}.{os.getpid()}")
-    part.write_text(_line(source or path, version))
+    part.write_text(_line(source or path, version), encoding="utf-8")
     os.replace(part, record)
 
 
 def is_current(path: Path, stored: StoredObject) -> bool:
     """Return whether a file has the content of an object and was not changed since."""
     try:
-        recorded = record_path(_KIND, path).read_text()
+        recorded = record_path(_KIND, path).read_text(encoding="utf-8")
         return path.stat().st_size == stored.size and recorded == _line(path, stored.version)
     except OSError:
         return False
