@@ -56,7 +56,8 @@ P = ParamSpec("P")
 def _repeated(request: Callable[P, T]) -> Callable[P, T]:
     """Repeat a request whose connection is cut while the answer arrives.
 
-    The library repeats only requests that get no answer or an answer of 5xx.
+    The library repeats only requests that get no answer or an answer of 5xx, and no conditional
+    writes.
     """
 
     @functools.wraps(request)
@@ -130,8 +131,12 @@ def read_range(uri: str, start: int, end: int, version: str) -> bytes:
         return bytes(_obstore().get(store, key, options=options).bytes())
 
 
+@_repeated
 def write_object(uri: str, content: bytes | Path, version: str | None = None) -> str:
     """Write an object. Readers see the old content or the new one.
+
+    A repeated request finds another version if the answer to the first one was lost: callers that
+    give a version compare the content then.
 
     Args:
         uri: The object.

@@ -15,16 +15,15 @@ from ligr_jax.launch.manifest import read_launch
 from ligr_jax.launch.options import LaunchOptions
 from ligr_jax.launch.rendering import TEMPLATES
 from ligr_jax.runs.rows import read_rows
-from ligr_jax.train.loop import train
 from tests.launch.slurm import Cluster, require_slurm
 from tests.ports import free_port
-from tests.train.runs import SMALL, small_config
+from tests.train.runs import SMALL
 from tests.xla import flags
 
 pytestmark = pytest.mark.slow
 
 STEPS = (
-    "train.steps=600",
+    "train.steps=400",
     "train.log_every=1",
     "train.checkpoint_every=1000",
     "eval.splits=validation",
@@ -121,12 +120,11 @@ def test_preempted_jobs_are_requeued_resume_and_end_with_the_same_numbers(
     array = Sweep(prepared, tmp_path / "array", [1, 2, 3], jobs=2)
     assert "Submitted batch job" in array.launch()
     undisturbed = start_two_processes(prepared, tmp_path / "0")
+    undisturbed += [start(prepared, tmp_path / str(seed), seed) for seed in (1, 2, 3)]
     cluster.wait_until(lambda: array.has_begun(2), 200)
     cluster.preempt()
     assert "3 jobs wait or run, 0 to submit" in array.launch()
-    for seed in (1, 2, 3):
-        train(small_config(prepared, *STEPS, f"train.seed={seed}"), tmp_path / str(seed))
-    assert [process.wait(200) for process in undisturbed] == [DONE, DONE]
+    assert {process.wait(200) for process in undisturbed} == {DONE}
     cluster.wait_until(lambda: not cluster.queue(), 200)
 
     for seed, run in enumerate([*two.runs, *array.runs]):
@@ -141,18 +139,24 @@ def test_preempted_jobs_are_requeued_resume_and_end_with_the_same_numbers(
 
 def start_two_processes(prepared: Path, run: Path) -> list[subprocess.Popen[bytes]]:
     """Train seed 0 in two processes without SLURM."""
-    command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(prepared), "--out"]
-    command += [str(run), *SMALL, *STEPS, *SHORT, "train.seed=0"]
     cluster = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     return [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **cluster, "JAX_PROCESS_ID": str(index)},
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        for index in range(2)
+        start(prepared, run, 0, *SHORT, **cluster, JAX_PROCESS_ID=str(index)) for index in range(2)
     ]
+
+
+def start(
+    prepared: Path, run: Path, seed: int, *more: str, **environment: str
+) -> subprocess.Popen[bytes]:
+    """Train a seed in a process of its own without SLURM."""
+    command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(prepared), "--out"]
+    command += [str(run), *SMALL, *STEPS, *more, f"train.seed={seed}"]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 FAKE = """\
