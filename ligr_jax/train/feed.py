@@ -28,7 +28,7 @@ from ligr_jax.train.length import work_of_a_row
 
 MFU = 0.4  # a good share of the peak for these models on accelerators
 _HEADROOM = 1.5  # tokens made over tokens wanted
-_ASSEMBLING = 0.65  # share of its time that a loader process does not copy (experiments/feed.py)
+_ASSEMBLING = 0.65  # share of its time that a loader process does not copy; an estimate
 _RESERVED = 2  # cores of a process for dispatch and for the runtime of the accelerator
 _BATCHES = 3
 
