@@ -19,6 +19,7 @@ LEAVES = {
     "digests",
     "errors",
     "exit_status",
+    "host_limits",
     "lazy",
     "lock",
     "messages",

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ligr_jax.cost.host_memory import host_memory
 from ligr_jax.data.schema import BadInput
+from ligr_jax.host_limits import host_memory
 
 
 class Device(NamedTuple):

@@ -6,7 +6,6 @@ that trains, evaluates or runs a sweep therefore reads every byte once before it
 """
 
 import logging
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from ligr_jax.data.manifest import Manifest, Shard, stage_data
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import digest_file
 from ligr_jax.errors import file_errors
+from ligr_jax.host_limits import host_cores
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def require_undamaged(directory: Path, manifest: Manifest) -> None:
     if key in _verified:
         return
     size, began = sum(s.st_size for s in stats), time.monotonic()
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(min(8, 2 * host_cores())) as pool:
         descriptions = list(pool.map(lambda file: damage(directory / file.file, file), files))
     damaged = [description for description in descriptions if description]
     if damaged:

@@ -30,7 +30,7 @@ from ligr_jax.launch.slurm import Slurm
 from ligr_jax.launch.target import Target
 from ligr_jax.lock import exclusive
 from ligr_jax.runs.directory import summary_or_none
-from ligr_jax.scaling.runner import record_points
+from ligr_jax.scaling.record_points import record_points
 from ligr_jax.scaling.sweep import ResolvedPoint, read_sweep, resolve_points, select_points
 
 _log = logging.getLogger(__name__)

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 
+from ligr_jax.host_limits import host_cores
+
 _log = logging.getLogger(__name__)
 
 ALLOCATOR = "LIGR_ALLOCATOR"  # environment variable: auto (default), none, or a library's path
@@ -21,8 +23,8 @@ def use_all_cores() -> None:
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in flags:
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count}".strip()
+        count = f"--xla_force_host_platform_device_count={host_cores()}"
+        os.environ["XLA_FLAGS"] = f"{flags} {count}".strip()
 
 
 def use_fast_allocator() -> None:

@@ -21,17 +21,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any
 
 from ligr_jax import contents
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import ConfigError
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.verify import require_undamaged
-from ligr_jax.digests import write_json
 from ligr_jax.errors import LigrError
 from ligr_jax.exit_status import BUSY, DONE, FAILED, PREEMPTED
-from ligr_jax.lock import when_free
 from ligr_jax.parallel.cluster import without_cluster
 from ligr_jax.progress import clock
 from ligr_jax.runs.directory import (
@@ -44,19 +41,18 @@ from ligr_jax.runs.directory import (
     summary_or_none,
     write_error,
 )
-from ligr_jax.runs.files import SWEEP, RunFiles
-from ligr_jax.runs.listed import read_listed
+from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.staged import stage_runs
 from ligr_jax.runs.state import read_state
 from ligr_jax.runs.sweep_state import seconds_left
 from ligr_jax.runs.wandb_env import without_run_names
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
-from ligr_jax.scaling.sweep import Point, ResolvedPoint
+from ligr_jax.scaling.record_points import record_points
+from ligr_jax.scaling.sweep import Point
 from ligr_jax.stop import stop_request
 from ligr_jax.store.lease import lease_interval
 from ligr_jax.store.mirror import uri_of
 from ligr_jax.store.publish import publish
-from ligr_jax.store.stage import stage
 from ligr_jax.train.vmapped import plan_run_batches
 
 _log = logging.getLogger(__name__)
@@ -137,44 +133,6 @@ def run_sweep(
         )
         return PREEMPTED
     return FAILED if unfinished else DONE
-
-
-def record_points(points: Sequence[ResolvedPoint], out: Path) -> None:
-    """Add the points to OUT/sweep.json; the points of earlier calls and other runners remain.
-
-    Args:
-        points: points of this call.
-        out: directory of the runs.
-    """
-    path = out / SWEEP
-    if all(summary_or_none(out / p.name) for p in points) and not _changed_entries(points, path):
-        return  # nothing to write, so the disk may be read-only
-    with when_free(out):
-        stage(out, [SWEEP], owned=True)
-        known = {p["run"]: p for p in read_listed(path)["points"] if "run" in p}
-        known |= _changed_entries(points, path, with_costs=True)
-        write_json(path, {"points": list(known.values())})
-
-
-def _changed_entries(
-    points: Sequence[ResolvedPoint], path: Path, with_costs: bool = False
-) -> dict[str, dict[str, Any]]:
-    """Return the entries of sweep.json that are new or list another sweep, by run.
-
-    Args:
-        points: points of this call.
-        path: the file; it may be absent.
-        with_costs: return the entries of all points, because their estimates may have changed.
-    """
-    known = {p["run"]: p for p in read_listed(path)["points"] if "run" in p}
-    entries = {}
-    for point in points:
-        listed = known.get(point.name, {}).get("sweeps", ())
-        sweeps = list(dict.fromkeys((*listed, *point.sweeps)))
-        if with_costs or list(listed) != sweeps:
-            before = known.get(point.name, {})  # a point without an estimate keeps an earlier one
-            entries[point.name] = before | point.to_json() | {"sweeps": sweeps}
-    return entries
 
 
 def _require_possible(points: Sequence[Point], count: int) -> None:

@@ -21,6 +21,7 @@ from ligr_jax.atomic import read_text
 from ligr_jax.config import Config, ConfigError, digest, join_list
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.errors import LigrError
+from ligr_jax.host_limits import host_cores
 from ligr_jax.parallel.probe import Devices, ProbeError, describe_devices
 from ligr_jax.progress import clock
 from ligr_jax.runs.directory import summary_or_none
@@ -30,7 +31,7 @@ from ligr_jax.scaling.estimate import Estimate, Estimator, host_speed
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.scaling.shipped import shipped_sweeps, sweep_text
 from ligr_jax.store.stage import stage_file
-from ligr_jax.train.feed import MFU, cores_of_host
+from ligr_jax.train.feed import MFU
 
 P = TypeVar("P", bound="ResolvedPoint")
 
@@ -296,7 +297,7 @@ def input_line(points: Sequence[Point], data: Path) -> str:
     return (
         f"input: the devices want up to {fastest.cost.tokens_per_s:.1e} tokens/s at {MFU:.0%} MFU "
         f"({fastest.name}); one core of this host makes {host_speed(fastest.config, data):.1e} "
-        f"(measured), and it has {cores_of_host()}"
+        f"(measured), and it has {host_cores()}"
     )
 
 

@@ -8,10 +8,8 @@ not share the lock of the interpreter, but each batch is copied through shared m
 """
 
 import math
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.pipeline import THREADS
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import UniqueIdMapper
+from ligr_jax.host_limits import host_cores
 from ligr_jax.nn.work import Work
 from ligr_jax.train.length import work_of_a_row
 
@@ -117,22 +116,5 @@ def measure_feed(
     return Feed(
         wanted=tokens_wanted(config.model, work, flops_per_s),
         made=tokens_made(records, plan, config, devices),
-        cores=max(1, cores_of_host() // processes),
+        cores=max(1, host_cores() // processes),
     )
-
-
-def cores_of_host(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the number of cores that this process may use, limits of a container included.
-
-    Args:
-        cgroup: directory of the control group.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
-        return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # no such limit
-        return cores

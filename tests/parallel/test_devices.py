@@ -1,12 +1,9 @@
 """Which accelerators a process of a host uses, and how much memory it may take."""
 
-from pathlib import Path
-
 import jax
 import pytest
 
 from ligr_jax.config import ConfigError
-from ligr_jax.cost.host_memory import host_memory
 from ligr_jax.data.schema import BadInput
 from ligr_jax.parallel import processes
 from ligr_jax.parallel.job_devices import devices_of_jobs
@@ -93,23 +90,3 @@ def test_each_job_of_a_sweep_has_devices_of_its_own() -> None:
         variables("gpu", 4, 8)
     with pytest.raises(ConfigError, match="3 of 6 TPU chips form no block"):
         variables("tpu", 6, 2)
-
-
-def test_memory_is_limited_by_the_container(tmp_path: Path) -> None:
-    machine = host_memory(tmp_path)  # without control groups
-
-    def limited(name: str, groups: str, limits: dict[str, str]) -> int:
-        texts = {"proc/self/cgroup": groups} | {f"sys/fs/cgroup/{k}": v for k, v in limits.items()}
-        for path, text in texts.items():
-            file = tmp_path / name / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text + "\n")
-        return host_memory(tmp_path / name)
-
-    nested = {"pod/box/memory.max": "max", "pod/memory.max": "1000"}
-    assert limited("nested", "0::/pod/box", nested) == 1000
-    assert limited("none", "0::/", {"memory.max": "max"}) == machine
-    assert limited("large", "0::/", {"memory.max": str(2 * machine)}) == machine
-    # Version 1: in a container, the path of the group exists only on the host.
-    v1 = "5:cpu:/docker/a\n4:memory:/docker/a"
-    assert limited("v1", v1, {"memory/memory.limit_in_bytes": "500"}) == 500

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from ligr_jax.host_limits import host_cores
 from ligr_jax.parallel import host
 
 
@@ -60,8 +61,7 @@ def test_one_device_per_core_is_simulated_unless_the_number_is_set(
 ) -> None:
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
     host.use_all_cores()
-    cores = len(os.sched_getaffinity(0))
-    assert f"--xla_force_host_platform_device_count={cores}" in os.environ["XLA_FLAGS"]
+    assert f"--xla_force_host_platform_device_count={host_cores()}" in os.environ["XLA_FLAGS"]
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
     host.use_all_cores()
     assert os.environ["XLA_FLAGS"] == "--xla_force_host_platform_device_count=3"

@@ -17,6 +17,7 @@ from ligr_jax.scaling.report.checks import input_notes
 from ligr_jax.scaling.report.dimensions import gains, lines
 from ligr_jax.scaling.report.forecasts import registered
 from ligr_jax.scaling.report.laws import ladder
+from ligr_jax.scaling.report.tables import _floor
 from tests.scaling.simulated import ladder_ne, summary, write_run, write_sweeps
 
 
@@ -165,3 +166,12 @@ def test_runs_that_waited_for_input_are_named(table: RunTable) -> None:
     (note,) = found[2]
     assert f"2 of {len(table)} runs" in note
     assert f"{table.names[1]} for 20%" in note
+
+
+def test_a_floor_that_is_zero_in_all_resamples_is_not_shown_as_certain() -> None:
+    compute = np.geomspace(1e10, 1e12, 8)
+    straight = fit_power(compute, 1.5 - 0.02 * np.log(compute), resamples=50)  # bends downwards
+    assert straight.intervals["E"] == (0.0, 0.0)
+    assert _floor(straight) == "0 in all resamples, not identified"
+    curved = fit_power(compute, 0.5 + (compute / 1e10) ** -0.3, resamples=50)
+    assert _floor(curved).startswith("0.5000 [")

@@ -29,7 +29,8 @@ from ligr_jax.scaling import shipped
 from ligr_jax.scaling.fit.registered import score
 from ligr_jax.scaling.ladder import PRESETS, configure
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
-from ligr_jax.scaling.runner import _Scheduler, record_points, run_sweep
+from ligr_jax.scaling.record_points import record_points
+from ligr_jax.scaling.runner import _Scheduler, run_sweep
 from ligr_jax.scaling.sweep import (
     PointSpec,
     calibrate_seconds,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ligr_jax.cli import main
-from ligr_jax.scaling.runner import record_points
+from ligr_jax.scaling.record_points import record_points
 from ligr_jax.scaling.sweep import PointSpec, plan_points
 from ligr_jax.scaling.verify import verify
 from ligr_jax.sid.config import SidConfig

@@ -11,7 +11,7 @@ import pytest
 
 from ligr_jax.exit_status import BUSY
 from ligr_jax.lock import LOCK, Busy, exclusive, is_locked
-from ligr_jax.scaling.runner import record_points
+from ligr_jax.scaling.record_points import record_points
 from ligr_jax.scaling.sweep import ResolvedPoint
 from ligr_jax.store.lease import Lease, LostLease, acquire
 from ligr_jax.store.mirror import local_path

@@ -13,7 +13,7 @@ from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.nn.work import Work
 from ligr_jax.train import feed
-from ligr_jax.train.feed import MFU, Feed, cores_of_host, tokens_made, tokens_wanted
+from ligr_jax.train.feed import MFU, Feed, tokens_made, tokens_wanted
 from tests.train.runs import SMALL, small_config
 
 
@@ -45,18 +45,6 @@ def test_tokens_per_second_of_a_core_are_those_of_whole_batches(
     made = tokens_made(records, plan, config, devices=1)
     tokens = config.optim.batch * config.data.seq_len
     assert plan.packing / 2 < made / (tokens / 0.5) <= 1
-
-
-@pytest.mark.parametrize(
-    ("text", "limit"),
-    [("max 100000", None), ("150000 100000", 1), ("50000 100000", 1), (None, None), ("x", None)],
-)
-def test_a_container_limits_the_cores(tmp_path: Path, text: str | None, limit: int | None) -> None:
-    everything = cores_of_host(tmp_path)
-    assert everything >= 1
-    if text is not None:
-        (tmp_path / "cpu.max").write_text(text + "\n")
-    assert cores_of_host(tmp_path) == (limit or everything)
 
 
 def test_a_plan_says_what_devices_want_and_what_a_core_makes(

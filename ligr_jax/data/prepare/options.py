@@ -8,7 +8,7 @@ from typing import Any
 from ligr_jax.data.prepare.splits import SplitTimes, check_fractions
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.source import OnBadRow
-from ligr_jax.data.threads import available_cores
+from ligr_jax.host_limits import host_cores
 
 MAX_WORKERS = 4  # limits memory
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -53,7 +53,7 @@ class PrepareOptions:
     @property
     def threads(self) -> int:
         """Number of threads."""
-        return self.workers or min(available_cores(), MAX_WORKERS)
+        return self.workers or min(host_cores(), MAX_WORKERS)
 
     def description(self) -> dict[str, Any]:
         """Return the options that determine the output, for the manifest."""

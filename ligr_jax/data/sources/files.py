@@ -16,8 +16,9 @@ from ligr_jax.data.sources.cells import clean_cells
 from ligr_jax.data.sources.delimited import count_rows, read_header, read_text_tables
 from ligr_jax.data.sources.source import ROW_DIGEST, DeferredBatch, LogBatch, OnBadRow, Part
 from ligr_jax.data.sources.text_options import TextOptions
-from ligr_jax.data.threads import available_cores, ordered_map
+from ligr_jax.data.threads import ordered_map
 from ligr_jax.digests import digest_file
+from ligr_jax.host_limits import host_cores
 
 PARQUET = (".parquet", ".pq", ".parq")
 AVRO = ".avro"
@@ -68,12 +69,12 @@ def describe_file(file: Path | DataFile) -> dict[str, Any]:
 
 def describe_files(files: Sequence[Path | DataFile]) -> list[dict[str, Any]]:
     """Return the descriptions of files, which are read in threads."""
-    return list(ordered_map(describe_file, files, available_cores()))
+    return list(ordered_map(describe_file, files, host_cores()))
 
 
 def count_all_rows(files: Sequence[Path | DataFile]) -> int:
     """Return the number of rows of all files, which are read in threads."""
-    return sum(ordered_map(rows_in, files, available_cores()))
+    return sum(ordered_map(rows_in, files, host_cores()))
 
 
 def column_names(file: Path | DataFile) -> list[str]:

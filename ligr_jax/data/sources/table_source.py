@@ -33,7 +33,8 @@ from ligr_jax.data.sources.table_columns import BY_NAME, ITEM, LOSS_WEIGHT, Tabl
 from ligr_jax.data.sources.table_schema import describe_column, table_schema
 from ligr_jax.data.sources.text_options import TextOptions
 from ligr_jax.data.sources.times import TimeRule, TimeScan, infer_time_rule, requested_time_rule
-from ligr_jax.data.threads import available_cores, ordered_map
+from ligr_jax.data.threads import ordered_map
+from ligr_jax.host_limits import host_cores
 
 SCAN_ROWS = 1 << 17  # rows read at a time to infer the unit of the time column
 
@@ -151,7 +152,7 @@ def _time_rule(files: list[DataFile], columns: TableColumns) -> TimeRule:
     if columns.time.unit or columns.time.format:
         return requested
     scan = TimeScan()
-    for of_file in ordered_map(partial(_scan_times, name=name), files, available_cores()):
+    for of_file in ordered_map(partial(_scan_times, name=name), files, host_cores()):
         scan.merge(of_file)
     shown = repr(TIME) if name == TIME else f"{TIME!r} ({name!r} in the file)"
     where = f"{files[0].name}{' and others' if len(files) > 1 else ''}, column {shown}"

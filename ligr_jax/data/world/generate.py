@@ -22,7 +22,6 @@ bytes depend on the machine only through the version of pyarrow (see
 import dataclasses
 import itertools
 import json
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
@@ -40,6 +39,7 @@ from ligr_jax.data.world.block import block_table
 from ligr_jax.data.world.catalog import build_catalog, item_tables
 from ligr_jax.data.world.config import ACTIONS, LABELS, VERSION, Planted, WorldConfig
 from ligr_jax.digests import read_plain_json
+from ligr_jax.host_limits import host_cores
 from ligr_jax.lock import exclusive
 from ligr_jax.stop import end_silently, signals_blocked
 
@@ -97,7 +97,7 @@ def generate_world(
         BadInput: the directory has another world or log, or `workers` is below 1.
     """
     out = Path(out)
-    workers = (os.cpu_count() or 1) if workers is None else workers
+    workers = host_cores() if workers is None else workers
     if workers < 1:
         raise BadInput(f"workers={workers} must be at least 1, or None for all cores")
     schema = world_schema(config)

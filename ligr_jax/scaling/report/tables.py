@@ -174,7 +174,11 @@ def _table(
 
 
 def _floor(law: Law) -> str:
-    return f"{law.params['E']:.4f}, the oracle's" if law.free == 2 else _span(law, "E")
+    if law.free == 2:
+        return f"{law.params['E']:.4f}, the oracle's"
+    if law.intervals.get("E") == (0.0, 0.0):  # not certainty: no resample determines a floor
+        return "0 in all resamples, not identified"
+    return _span(law, "E")
 
 
 def _span(law: Law, name: str, digits: int = 4) -> str:
