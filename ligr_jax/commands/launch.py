@@ -63,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="write the files, submit nothing")
     parser.add_argument("--name", help="first part of all names (default: the first sweep)")
     parser.add_argument(
-        "--files", type=Path, metavar="DIR", help="directory to write (default OUT/launch/NAME)"
+        "--files",
+        type=Path,
+        metavar="DIR",
+        help="directory to write (default OUT/launch/NAME; ./launch/NAME if OUT is a URI)",
     )
     parser.add_argument(
         "--only",
@@ -126,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.launch.launcher import launch
     from ligr_jax.launch.manifest import DIRECTORY
     from ligr_jax.launch.options import LaunchOptions
+    from ligr_jax.store.mirror import address, is_uri
 
     sweeps = tuple(word for word in args.words if "=" not in word)
     if not sweeps:
@@ -137,14 +141,16 @@ def run(args: argparse.Namespace) -> int:
         for field in fields(LaunchOptions)
         if getattr(args, field.name, None) is not None
     }
-    out = str(Path(args.out).absolute())
+    # Jobs get the URIs of object stores. SLURM writes logs to `files`, which must be shared.
+    out = address(args.out)
+    files = args.files or (Path() if is_uri(out) else Path(out)) / DIRECTORY / name
     options = LaunchOptions(
         **{
             **given,
             "name": name,
-            "data": str(Path(args.data).absolute()),
+            "data": address(args.data),
             "out": out,
-            "files": (args.files or Path(out) / DIRECTORY / name).absolute(),
+            "files": files.absolute(),
             "sweeps": sweeps,
             "assignments": tuple(word for word in args.words if "=" in word),
             "only": tuple(args.only),

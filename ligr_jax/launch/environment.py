@@ -2,6 +2,7 @@
 
 from ligr_jax.launch.options import LaunchOptions
 from ligr_jax.runs.files import COMPILED
+from ligr_jax.store.mirror import is_uri
 
 
 def job_environment(options: LaunchOptions) -> dict[str, str]:
@@ -10,8 +11,11 @@ def job_environment(options: LaunchOptions) -> dict[str, str]:
     Args:
         options: what to launch.
     """
-    # All jobs of a sweep and all restarts share the programs that one of them has compiled.
-    variables = {"JAX_COMPILATION_CACHE_DIR": f"{options.out}/{COMPILED}"}
+    # All jobs of a sweep and all restarts share the programs that one of them has compiled, on a
+    # file system.
+    variables = {}
+    if not is_uri(options.out):
+        variables["JAX_COMPILATION_CACHE_DIR"] = f"{options.out}/{COMPILED}"
     if options.target == "local":
         return variables
     if options.devices == 0:

@@ -30,8 +30,10 @@ from ligr_jax.launch.slurm import Slurm
 from ligr_jax.launch.target import Target
 from ligr_jax.lock import exclusive
 from ligr_jax.runs.directory import summary_or_none
+from ligr_jax.runs.staged import stage_runs
 from ligr_jax.scaling.record_points import record_points
 from ligr_jax.scaling.sweep import ResolvedPoint, read_sweep, resolve_points, select_points
+from ligr_jax.store.mirror import is_uri, local_path
 
 _log = logging.getLogger(__name__)
 
@@ -69,11 +71,18 @@ def launch(options: LaunchOptions, dry_run: bool = False) -> list[str]:
         )
     if not dry_run:
         target.require_client()
+    if options.hosts > 1 and is_uri(options.out):
+        raise UsageError(
+            f"--hosts {options.hosts}: several processes write a run to a file system that they "
+            f"share, and --out {options.out} is an object store; give a shared path"
+        )
     specs = [spec for sweep in options.sweeps for spec in read_sweep(Path(sweep))]
     points = select_points(
-        resolve_points(specs, Path(options.data), options.assignments), options.only
+        resolve_points(specs, local_path(options.data), options.assignments), options.only
     )
-    contents.require_no_other(Path(options.out), contents.SWEEP)
+    out = local_path(options.out)
+    stage_runs(out)
+    contents.require_no_other(out, contents.SWEEP)
     make_directory(options.files)
     with exclusive(options.files, "is launching this sweep"):
         plan = _plan(options, points)
@@ -109,7 +118,7 @@ def _launch(
     dry_run: bool,
 ) -> list[str]:
     """Write the files of a launch and submit the jobs that are neither finished nor queued."""
-    out = Path(options.out)
+    out = local_path(options.out)
     unfinished = {p.name for p in points if summary_or_none(out / p.name) is None}
     states = _states(target, plan, dry_run)
     open_jobs = [job for job in plan.jobs if unfinished & set(job.points)]

@@ -1,11 +1,14 @@
 """An S3 server for the tests of this folder, and hosts with caches of their own."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ligr_jax.store.mirror import local_path
+from ligr_jax.store.publish import publish_tree
 from tests.store.s3 import S3
 
 OnHost = Callable[[str], None]
@@ -40,3 +43,12 @@ def on_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnHost:
 
     use("host-0")
     return use
+
+
+@pytest.fixture
+def data(prepared: Path, s3: S3, on_host: OnHost) -> str:
+    """The URI of prepared data, which another host has uploaded."""
+    on_host("publisher")
+    shutil.copytree(prepared, local_path("s3://b/data"))
+    publish_tree(local_path("s3://b/data"), "manifest.json")
+    return "s3://b/data"

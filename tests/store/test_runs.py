@@ -1,7 +1,6 @@
 """Runs in a store: trained, killed, continued on another host, read and exported there."""
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from ligr_jax.runs.directory import load_summary
 from ligr_jax.runs.rows import read_rows
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.store.mirror import local_path
-from ligr_jax.store.publish import publish_tree
 from ligr_jax.train.loop import Trainer, train
 from tests.store.conftest import OnHost
 from tests.store.s3 import S3
@@ -25,14 +23,6 @@ pytestmark = pytest.mark.slow
 RUN = "s3://b/runs/one"
 # Values of rows and summaries that are times.
 _TIMES = ("seconds", "per_s", "mfu", "wait", "start", "device_seconds", "data.dir", "run")
-
-
-@pytest.fixture
-def data(prepared: Path, s3: S3, on_host: OnHost) -> str:
-    on_host("publisher")
-    shutil.copytree(prepared, local_path("s3://b/data"))
-    publish_tree(local_path("s3://b/data"), "manifest.json")
-    return "s3://b/data"
 
 
 def numbers(row: dict[str, Any]) -> dict[str, Any]:
