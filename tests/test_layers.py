@@ -69,7 +69,7 @@ WITHOUT_JAX = (
     "scaling.fit",
     "scaling.report",
 )
-POLICIES = ("propensity", "offline_replay", "thompson")
+POLICIES = ("diversity", "offline_replay", "propensity", "rerank", "thompson")
 ACCELERATOR = {"jax", "flax", "optax", "orbax"}
 
 

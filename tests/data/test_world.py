@@ -1,6 +1,7 @@
 """Laws of the synthetic world: bytes, probabilities, planted effects and exposures."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from ligr_jax.data.schema import BadInput, load_schema
 from ligr_jax.data.world import arithmetic
+from ligr_jax.data.world.block import block_response, block_table
 from ligr_jax.data.world.catalog import item_tables
 from ligr_jax.data.world.config import LABELS, START_MS
 from ligr_jax.data.world.generate import Planted, WorldConfig, generate_world
@@ -20,6 +22,7 @@ SMALL = WorldConfig(
     members=96, items=400, days=8, sessions=8.0, parents=4, leaves=4, block_members=32
 )
 WORLD = WorldConfig(members=1_280, seed=3, items=4_000, block_members=512)
+GOLDEN = ["2fa8eb3eb7886e1a", "ee93a768e1e269f7", "a7e4683c999d7f39"]  # of the blocks of SMALL
 KEYS = ["member_id", "session_id", "timestamp_ms", "item_id"]
 SESSION = ["member_id", "session_id"]
 
@@ -34,6 +37,16 @@ def read(directory: Path) -> pl.DataFrame:
 
 def contents(directory: Path) -> dict[str, bytes]:
     return {f.name: f.read_bytes() for f in sorted(directory.iterdir())}
+
+
+def digest(table: pa.Table) -> str:
+    """Return the SHA-256 of the values of a table, whatever the version of pyarrow."""
+    result = hashlib.sha256()
+    for name in table.column_names:
+        values = table[name].to_numpy()
+        data = "|".join(values).encode() if values.dtype == object else values.tobytes()
+        result.update(name.encode() + data)
+    return result.hexdigest()
 
 
 def auc(label: np.ndarray, score: np.ndarray) -> float:
@@ -90,6 +103,14 @@ def test_bytes_depend_on_the_seed_and_not_on_the_workers(tmp_path):
     assert all((one[name] == other[name]) == (name == "log.json") for name in one)
     ids = [set(read(tmp_path / name)["item_id"]) for name in ("one", "other")]
     assert not ids[0] & ids[1]
+
+
+def test_worlds_keep_their_values(tmp_path):
+    """A change of the generator that changes any value needs another `VERSION`."""
+    assert [digest(block_table(SMALL, b))[:16] for b in range(3)] == GOLDEN
+    generate_world(SMALL, tmp_path, workers=1)
+    description = (tmp_path / "world.json").read_bytes()
+    assert hashlib.sha256(description).hexdigest()[:16] == "81fcde11fdda2abb"
 
 
 def test_item_table_does_not_depend_on_how_many_rows_are_made_at_a_time():
@@ -188,6 +209,52 @@ def test_session_satiates_with_others_of_the_same_kind(log, without, effect, key
     assert (np.diff(by_count) > 0.02).all()
     first = (log["position"] == 0).to_numpy()
     assert (loss[first] > 0.1).mean() > 0.05  # later items reduce the utility of the first item
+
+
+def test_true_responses_to_the_logged_slates_are_those_of_the_log():
+    for later in (1.0, 0.0, 0.5):
+        config = dataclasses.replace(SMALL, planted=Planted(satiation_later=later))
+        table = block_table(config, 1)
+        response = block_response(config, 1)
+        truth = response.probabilities(np.arange(table.num_rows), response.session)
+        for action in LABELS:
+            np.testing.assert_array_equal(truth[action], table[f"p_{action}"].to_numpy())
+
+
+@pytest.mark.parametrize("later", [1.0, 0.25, 0.0])
+def test_true_responses_to_other_slates_are_those_of_the_formula(later):
+    """Random subsets of sessions in random order, against a loop over items."""
+    planted = Planted(satiation_later=later)
+    response = block_response(dataclasses.replace(SMALL, planted=planted), 0)
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(len(response.session))[:400]
+    truth = response.probabilities(rows, response.session[rows])["click"]
+    assert truth.dtype == np.float32
+    for session in np.unique(response.session[rows]):
+        shown = np.flatnonzero(response.session[rows] == session)
+        for place, i in enumerate(shown):
+            u = response.alone[rows[i]] - planted.position * np.log1p(place)
+            for effect in ("topic", "actor"):
+                kind = getattr(response, effect)[rows]
+                same = [j for j in shown if j != i and kind[j] == kind[i]]
+                n = sum(1.0 if j < i else later for j in same)
+                u -= getattr(planted, f"{effect}_satiation") * n / (n + planted.satiation_half)
+            assert truth[i] == pytest.approx(1 / (1 + np.exp(1.88 - u)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "slate", "message"),
+    [
+        ([0, 0], [3, 3], "slate 3 shows row 0 twice"),
+        ([0, 10**6], [0, 1], "rows from 0 to 1000000"),
+        ([-1], [0], "rows from -1"),
+        ([0, 200], [5, 5], "slate 5 has rows 0 and 200 of different sessions"),
+        ([0, 1], [0], r"rows \(2,\) and slate \(1,\)"),
+    ],
+)
+def test_slates_that_the_world_cannot_show_are_refused(rows, slate, message):
+    with pytest.raises(ValueError, match=message):
+        block_response(SMALL, 0).probabilities(rows, slate)
 
 
 def test_position_bias_is_planted(log, without):

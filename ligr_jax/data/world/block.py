@@ -1,16 +1,11 @@
-"""One block of members of the synthetic world: impressions, their utilities, and the actions.
+"""One block of members of the synthetic world: the items that are shown, and the responses.
 
-Every impression has a utility u. Each action has logit(p) = intercept + slope u + other terms (see
-`Action`) and is drawn with probability p, independently given u. With main topic k, second topic
-k' and weight w of item i by actor a, shown to member m at time t at position s:
+Every impression has a utility u, and each action is drawn with its probability given u,
+independently of the other actions (`ligr_jax.data.world.response`). With main topic k, second topic
+k' and weight w of item i by actor a, shown to member m at time t, the utility of the item alone is
 
-    u =  w taste(m, k, t) + (1 - w) taste(m, k', t) + affinity(m, a) + type taste and appeal
-       + quality + freshness / (1 + age / freshness_hours) + surface appeal + bias(m)
-       - topic satiation n_k / (n_k + h) - actor satiation n_a / (n_a + h) - position log(1 + s)
-
-n_k and n_a are the numbers of other items of the session, earlier and later, with the same main
-topic and with the same actor; h is `satiation_half`. Only a model whose input is the whole session
-can use these terms.
+    w taste(m, k, t) + (1 - w) taste(m, k', t) + affinity(m, a) + type taste and appeal
+    + quality + freshness / (1 + age / freshness_hours) + surface appeal + bias(m)
 """
 
 from typing import Any
@@ -19,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ligr_jax.data.world.arithmetic import Floats, Ints, exp, sigmoid, stream
+from ligr_jax.data.world.arithmetic import Floats, Ints, exp, stream
 from ligr_jax.data.world.catalog import FIRST_BLOCK_STREAM, Catalog, build_catalog
 from ligr_jax.data.world.config import (
     ACTIONS,
@@ -32,18 +27,17 @@ from ligr_jax.data.world.config import (
     WorldConfig,
 )
 from ligr_jax.data.world.members import (
-    LENGTH_MAX,
     Members,
     Visits,
     draw_members,
     draw_visits,
     personal_topics,
 )
+from ligr_jax.data.world.response import BlockResponse
 
 FRESH_DAYS = (2, 10, 36_500)  # largest age of an item in a popular or personal choice, in days
 CANDIDATES = 5  # candidates of a personal choice
 AFFINITY_SHARE = 0.7  # share of personal choices by affinity; the others take the first candidate
-LOG_POSITION = np.round(np.log1p(np.arange(LENGTH_MAX)), 9)  # rounding makes machines agree
 DWELL_LOCATION, DWELL_UTILITY, DWELL_LONG, DWELL_SIGMA = 0.8, 0.35, 1.3, 0.7  # log seconds
 
 Flags = NDArray[np.bool_]
@@ -54,18 +48,10 @@ def block_table(config: WorldConfig, number: int) -> pa.Table:
 
     The block is a pure function of the arguments.
     """
-    rng = stream(config.seed, FIRST_BLOCK_STREAM + number)
     catalog = build_catalog(config)
-    first = number * config.block_members
-    members = draw_members(rng, config, first, catalog.topic_zipf)
-    visits = draw_visits(rng, config, members)
-    item, random = choose_items(rng, config, catalog, members, visits)
-    once = ~_repeated(visits.session * config.items + item)
-    visits, item, random = visits.keep(once), item[once], random[once]
+    rng, members, visits, item, random = _choices(config, catalog, number)
+    response = _response(config, catalog, members, visits, item)
     position = np.arange(len(item)) - np.searchsorted(visits.session, visits.session)
-    affinity = config.planted.affinity * members.affinity(visits.member, catalog.actor[item])
-    u = _appeal(config, catalog, members, visits, item) + affinity
-    u -= _depression(config, catalog, visits, item, position)
     columns = {
         "member_id": members.member_id[visits.member],
         "session_id": visits.ordinal[visits.session],
@@ -78,8 +64,51 @@ def block_table(config: WorldConfig, number: int) -> pa.Table:
         "position": position.astype(np.int16),
         "is_random": random,
     }
-    quality, kind = catalog.quality[item], catalog.kind[item]
-    return pa.table(columns | _outcomes(rng, u, affinity, quality, kind))
+    return pa.table(columns | _outcomes(rng, response))
+
+
+def block_response(config: WorldConfig, number: int) -> BlockResponse:
+    """Return the true responses to the items of block `number`, for slates that were not shown.
+
+    Row numbers are those of `block_table`.
+    """
+    catalog = build_catalog(config)
+    _, members, visits, item, _ = _choices(config, catalog, number)
+    return _response(config, catalog, members, visits, item)
+
+
+def _choices(
+    config: WorldConfig, catalog: Catalog, number: int
+) -> tuple[np.random.Generator, Members, Visits, Ints, Flags]:
+    """Draw what is shown in a block.
+
+    Returns:
+        The generator, which the responses are drawn from; members; visits; the item of each visit,
+        int64 [N]; and whether it was chosen uniformly at random, bool [N].
+    """
+    rng = stream(config.seed, FIRST_BLOCK_STREAM + number)
+    first = number * config.block_members
+    members = draw_members(rng, config, first, catalog.topic_zipf)
+    visits = draw_visits(rng, config, members)
+    item, random = choose_items(rng, config, catalog, members, visits)
+    once = ~_repeated(visits.session * config.items + item)
+    return rng, members, visits.keep(once), item[once], random[once]
+
+
+def _response(
+    config: WorldConfig, catalog: Catalog, members: Members, visits: Visits, item: Ints
+) -> BlockResponse:
+    affinity = config.planted.affinity * members.affinity(visits.member, catalog.actor[item])
+    return BlockResponse(
+        planted=config.planted,
+        session=visits.session,
+        topic=catalog.topic[item],
+        actor=catalog.actor[item],
+        kind=catalog.kind[item],
+        quality=catalog.quality[item],
+        affinity=affinity,
+        alone=_appeal(config, catalog, members, visits, item) + affinity,
+    )
 
 
 def choose_items(
@@ -142,41 +171,17 @@ def _appeal(
     return u + planted.freshness / (1.0 + age / planted.freshness_hours)
 
 
-def _depression(
-    config: WorldConfig, catalog: Catalog, visits: Visits, item: Ints, position: Ints
-) -> Floats:
-    """Return the reduction of the utility by the other items of the session and the position."""
-    planted = config.planted
-    topics = _others(visits.session * config.topics + catalog.topic[item])
-    actors = _others(visits.session * config.actors + catalog.actor[item])
-    loss = planted.position * LOG_POSITION[position]
-    loss += planted.topic_satiation * topics / (topics + planted.satiation_half)
-    return loss + planted.actor_satiation * actors / (actors + planted.satiation_half)
-
-
-def _outcomes(
-    rng: np.random.Generator, u: Floats, affinity: Floats, quality: Floats, kind: Ints
-) -> dict[str, NDArray[Any]]:
-    """Return labels, true probabilities and dwell times of all rows, by column name.
-
-    p_contribution = 1 - prod (1 - p_a) over like, comment and share, from their float32 values.
-    """
-    labels, truth = {}, {}
-    nothing, contribution = np.ones_like(u), np.zeros(len(u), np.int8)
-    for action in ACTIONS:
-        logit = action.intercept + action.slope * u + np.array(action.by_type)[kind]
-        logit += action.affinity * affinity + action.quality * quality
-        p = sigmoid(logit).astype(np.float32)
-        drawn = (rng.random(len(u)) < p).astype(np.int8)
-        labels[action.name], truth[f"p_{action.name}"] = drawn, p
-        if action.name in CONTRIBUTIONS:
-            nothing *= 1.0 - p.astype(np.float64)
-            contribution |= drawn
-    labels["contribution"] = contribution
-    truth["p_contribution"] = (1.0 - nothing).astype(np.float32)
+def _outcomes(rng: np.random.Generator, response: BlockResponse) -> dict[str, NDArray[Any]]:
+    """Return labels, dwell times and true probabilities of all rows, by column name."""
+    rows = np.arange(len(response.session))
+    u = response.utility(rows, response.session)
+    truth = response.given_utility(rows, u)
+    labels = {a.name: (rng.random(len(u)) < truth[a.name]).astype(np.int8) for a in ACTIONS}
+    labels["contribution"] = np.bitwise_or.reduce([labels[name] for name in CONTRIBUTIONS])
     location = DWELL_LOCATION + DWELL_UTILITY * u + DWELL_LONG * labels["long_dwell"]
     dwell = exp(location + DWELL_SIGMA * rng.standard_normal(len(u)))
-    return labels | {"dwell_s": np.round(dwell, 2).astype(np.float32)} | truth
+    probabilities = {f"p_{name}": p for name, p in truth.items()}
+    return labels | {"dwell_s": np.round(dwell, 2).astype(np.float32)} | probabilities
 
 
 def _repeated(keys: Ints) -> Flags:
@@ -185,12 +190,6 @@ def _repeated(keys: Ints) -> Flags:
     repeated = np.zeros(len(keys), bool)
     repeated[order[1:]] = keys[order[1:]] == keys[order[:-1]]
     return repeated
-
-
-def _others(keys: Ints) -> Floats:
-    """Return the number of other rows with the same key, [N]."""
-    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    return (counts[inverse] - 1).astype(np.float64)
 
 
 def _names(names: tuple[str, ...], codes: Ints) -> pa.Array:

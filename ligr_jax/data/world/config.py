@@ -65,6 +65,7 @@ class Planted:
     topic_satiation: float = 1.5  # limit for many items of the same leaf topic in the session
     actor_satiation: float = 1.2  # limit for many items of the same actor in the session
     satiation_half: float = 2.0  # number of other items at which half of the limit is reached
+    satiation_later: float = 1.0  # weight of later items in that number; 0: only earlier ones count
     position: float = 0.15  # times log(1 + position in the session)
 
 

@@ -47,6 +47,9 @@ __all__ = ["Planted", "WorldConfig", "generate_world", "world_schema"]
 
 DICTIONARY_COLUMNS = ["member_id", "session_id", "item_id", "actor_id", "item_type", "surface"]
 ITEMS = "items.parquet"
+# Effects that earlier releases did not have, with the values that leave their worlds unchanged.
+# With these values world.json omits them, so that it keeps its bytes.
+ADDED = {"satiation_later": 1.0}
 ROW_GROUP = 2**20  # rows of a Parquet file that are written at a time
 
 
@@ -202,6 +205,10 @@ def _description(config: WorldConfig) -> dict[str, Any]:
         "actions": [dataclasses.asdict(a) for a in ACTIONS],
     }
     result: dict[str, Any] = json.loads(json.dumps(description))  # tuples become lists
+    planted = result["config"]["planted"]
+    for name, default in ADDED.items():
+        if planted[name] == default:
+            del planted[name]
     return result
 
 
