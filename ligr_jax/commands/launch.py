@@ -5,6 +5,10 @@ scheduler owns the jobs. When the same command runs again, it submits only jobs 
 finished nor in the queue, so it also repeats failed ones. Jobs that are preempted are started again
 by the scheduler and continue from their checkpoints.
 
+The largest run of a ladder is held back until the other runs of the ladder have finished: the same
+command then predicts its result (OUT/prediction.json) and submits it. --submit-largest does both at
+once, with the runs that have finished by then.
+
 The files are written to OUT/launch/NAME: manifest.json (which job trains which points), the
 configuration of every point, and what the scheduler gets. --dry-run stops there and prints the
 commands. --print TARGET prints a template (Jinja2) to edit; --template renders the edited file.
@@ -74,6 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="WORD",
         help="launch only points that match every word: name=value, sweep or run",
+    )
+    parser.add_argument(
+        "--submit-largest",
+        action="store_true",
+        default=None,
+        help="do not wait for the other runs of a ladder before the largest one is submitted",
     )
     job = parser.add_argument_group("jobs")
     job.add_argument(

@@ -15,6 +15,7 @@ from ligr_jax.launch.client import SchedulerError
 from ligr_jax.launch.environment import job_environment
 from ligr_jax.launch.jobs import assign_jobs, job_arguments
 from ligr_jax.launch.kubernetes import JobSet, TrainJob
+from ligr_jax.launch.largest import Unpredicted, find_unpredicted
 from ligr_jax.launch.local import Local
 from ligr_jax.launch.manifest import (
     Job,
@@ -50,6 +51,9 @@ _RESTARTS = 10  # after a lost process; restarts after a signal are not counted
 def launch(options: LaunchOptions, dry_run: bool = False) -> list[str]:
     """Launch a sweep, or the points of it that are missing or have failed.
 
+    The largest run of a ladder is submitted once the other runs of the ladder have finished and its
+    result has been predicted from theirs.
+
     Args:
         options: what to launch, and where.
         dry_run: write the files and submit nothing.
@@ -77,16 +81,16 @@ def launch(options: LaunchOptions, dry_run: bool = False) -> list[str]:
             f"share, and --out {options.out} is an object store; give a shared path"
         )
     specs = [spec for sweep in options.sweeps for spec in read_sweep(Path(sweep))]
-    points = select_points(
-        resolve_points(specs, local_path(options.data), options.assignments), options.only
-    )
-    out = local_path(options.out)
+    data, out = local_path(options.data), local_path(options.out)
+    all_points = resolve_points(specs, data, options.assignments)
+    points = select_points(all_points, options.only)
     stage_runs(out)
     contents.require_no_other(out, contents.SWEEP)
     make_directory(options.files)
     with exclusive(options.files, "is launching this sweep"):
         plan = _plan(options, points)
-        return _launch(options, target, plan, points, dry_run)
+        largest = None if target.predicts else find_unpredicted(all_points, data, out)
+        return _launch(options, target, plan, points, largest, dry_run)
 
 
 def _plan(options: LaunchOptions, points: Sequence[ResolvedPoint]) -> Launch:
@@ -115,21 +119,31 @@ def _launch(
     target: Target,
     plan: Launch,
     points: Sequence[ResolvedPoint],
+    largest: Unpredicted | None,
     dry_run: bool,
 ) -> list[str]:
     """Write the files of a launch and submit the jobs that are neither finished nor queued."""
-    out = local_path(options.out)
+    data, out = local_path(options.data), local_path(options.out)
     unfinished = {p.name for p in points if summary_or_none(out / p.name) is None}
     states = _states(target, plan, dry_run)
     open_jobs = [job for job in plan.jobs if unfinished & set(job.points)]
-    jobs = [job for job in open_jobs if job.name not in states]
+    missing = [job for job in open_jobs if job.name not in states]
+    of_largest = [job for job in missing if largest and largest.point.name in job.points]
+    held_back = of_largest if largest and largest.missing and not options.submit_largest else []
+    jobs = [job for job in missing if job not in held_back]
     write_launch(plan, options.files)
     _write_files(options, target, plan, points, jobs)
-    queued = len(open_jobs) - len(jobs)
     lines = [
         f"{options.name}: {len(points)} points, {len(points) - len(unfinished)} finished; "
-        f"{queued} jobs wait or run, {len(jobs)} to submit (files in {options.files})"
+        f"{len(open_jobs) - len(missing)} jobs wait or run, {len(jobs)} to submit "
+        f"(files in {options.files})"
     ]
+    if largest and held_back:
+        lines.append(
+            f"held back: {held_back[0].name}, the largest of its ladder, whose result is predicted "
+            f"first; {len(largest.missing)} of the runs that predict it have not finished. Launch "
+            "again when they have, or give --submit-largest"
+        )
     commands = target.commands(plan, jobs) if jobs else []
     if dry_run:
         return [*lines, *(shlex.join(command) for command in commands)]
@@ -137,6 +151,8 @@ def _launch(
         make_directory(out)
         record_points(points, out)
         target.require_capacity(plan)
+    if largest and of_largest and not held_back:
+        largest.predict(data, out)
     for command in commands:
         _log.info(shlex.join(command))
         lines += target.submit(command).splitlines()

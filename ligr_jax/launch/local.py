@@ -19,6 +19,7 @@ class Local(Target):
     client = "sh"
     remedy = "install a POSIX shell"
     accepts = ("jobs",)
+    predicts = True
 
     def __init__(self, options: LaunchOptions) -> None:
         super().__init__(options)

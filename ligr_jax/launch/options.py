@@ -18,6 +18,8 @@ class LaunchOptions:
         assignments: assignments for every point.
         only: words that a point must match.
         group: largest number of points that a job trains as one program.
+        submit_largest: whether the largest run of a ladder is submitted before the other runs of
+            the ladder have finished.
         hosts: hosts of each job; one process runs on each.
         devices: accelerators of each host; 0 trains on the CPU.
         cpus: CPU cores of each host; 0 for the scheduler's default.
@@ -43,6 +45,7 @@ class LaunchOptions:
     assignments: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     group: int = 1
+    submit_largest: bool = False
     hosts: int = 1
     devices: int = 1
     cpus: int = 0

@@ -23,6 +23,7 @@ class Target(ABC):
         remedy: where to find the client.
         accepts: options of `LaunchOptions` that only some targets understand, and this one does.
         needs: options that must be given.
+        predicts: whether a runner of `ligr sweep` trains the points, which predicts the largest.
     """
 
     template: ClassVar[str]
@@ -32,6 +33,7 @@ class Target(ABC):
     remedy: ClassVar[str]
     accepts: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
+    predicts: ClassVar[bool] = False
 
     def __init__(self, options: LaunchOptions) -> None:
         """

@@ -13,6 +13,7 @@ from ligr_jax.cost.flops import parameter_counts, train_flops
 from ligr_jax.cost.memory import activation_bytes
 from ligr_jax.cost.traced import traced_activation_bytes
 from ligr_jax.data.assemble import Assembler
+from ligr_jax.data.manifest import Manifest
 from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
@@ -97,23 +98,7 @@ class Estimator:
             BadInput: the train split is empty.
             ConfigError: the configuration does not fit the data.
         """
-        rows = (config.data, config.train.seed if config.data.fraction < 1 else 0)
-        edges = config.data.edges
-        records = self._cached("records", edges, lambda: Records(self._data, edges))
-        self._cached(
-            "ids", config.model.features, lambda: require_rows_for_ids(config.model, records)
-        )
-        require_validation_rows(config, records)
-        plan: PackingPlan = self._cached("plan", rows, lambda: plan_for(records, config, "train"))
-        if not len(plan):
-            raise BadInput(f"{self._data}: the train split has no impressions")
-        row: Work = self._cached(
-            "work",
-            (rows, config.model.mask),
-            lambda: work_of_a_row(config.model.mask, records, plan),
-        )
-        steps = number_of_steps(config.train, config.model, config.optim.batch, len(plan), row)
-        work = Work(*(x * steps * config.optim.batch for x in astuple(row)))
+        records, plan, steps, work = self._work(config)
         # Learning rates do not change shapes, and a sweep may have many of them.
         optim = replace(config.optim, dense_lr=1.0, table_lr=1.0)
         shape = (config.model, optim, config.data.seq_len)
@@ -145,6 +130,39 @@ class Estimator:
             seconds=_START_S + _STEP_S * steps + flops / flops_per_s,
             tokens_per_s=tokens_wanted(config.model, work, devices.peak * devices.count),
         )
+
+    def flops(self, config: Config) -> float:
+        """Return the FLOPs of a run; the model is not traced.
+
+        Args:
+            config: configuration of the run.
+
+        Raises:
+            BadInput: the train split is empty.
+            ConfigError: the configuration does not fit the data.
+        """
+        return train_flops(config.model, self._work(config)[-1])
+
+    def _work(self, config: Config) -> tuple[Records, PackingPlan, int, Work]:
+        """Return the data of a run, the plan of its train split, its steps, and their work."""
+        rows = (config.data, config.train.seed if config.data.fraction < 1 else 0)
+        edges = config.data.edges
+        records = self._cached("records", edges, lambda: Records(self._data, edges))
+        self._cached(
+            "ids", config.model.features, lambda: require_rows_for_ids(config.model, records)
+        )
+        require_validation_rows(config, records)
+        plan: PackingPlan = self._cached("plan", rows, lambda: plan_for(records, config, "train"))
+        if not len(plan):
+            raise BadInput(f"{self._data}: the train split has no impressions")
+        row: Work = self._cached(
+            "work",
+            (rows, config.model.mask),
+            lambda: work_of_a_row(config.model.mask, records, plan),
+        )
+        steps = number_of_steps(config.train, config.model, config.optim.batch, len(plan), row)
+        work = Work(*(x * steps * config.optim.batch for x in astuple(row)))
+        return records, plan, steps, work
 
     def problem(self, config: Config, cost: Estimate) -> str:
         """Return why a run cannot train on these devices, or "" if nothing speaks against it.
@@ -183,6 +201,24 @@ class Estimator:
             self._cache[text] = make()
         value: T = self._cache[text]
         return value
+
+
+def rough_flops(config: Config, manifest: Manifest) -> float:
+    """Return the FLOPs of a run from the manifest of its data alone, as if no row had padding.
+
+    The numbers order the points of a sweep by size, on a machine that does not have the data.
+
+    Args:
+        config: configuration of the run.
+        manifest: manifest of its data.
+    """
+    impressions = config.data.seq_len // 2
+    rows = -(-manifest.splits["train"].impressions // impressions)
+    pairs = config.data.seq_len**2 / 2
+    row = Work(impressions=impressions, history_pairs=pairs, set_pairs=pairs)
+    batch = config.optim.batch
+    steps = number_of_steps(config.train, config.model, batch, rows, row)
+    return train_flops(config.model, row) * steps * batch
 
 
 def host_speed(config: Config, data: Path) -> float:

@@ -1,9 +1,10 @@
 """Prediction of a sweep's largest run, written to a file before that run starts."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from ligr_jax.config import digest
 from ligr_jax.data.schema import BadInput
@@ -11,15 +12,17 @@ from ligr_jax.runs.directory import summary_or_none
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.scaling.fit import budgets, fit_power
 from ligr_jax.scaling.fit.registered import preregister
-from ligr_jax.scaling.sweep import Point
+from ligr_jax.scaling.sweep import ResolvedPoint
 
 _log = logging.getLogger(__name__)
 
 PREDICTION = "prediction.json"
+P = TypeVar("P", bound=ResolvedPoint)
+
 _FEWEST = 4  # budgets a ladder needs in addition to the largest one
 
 
-def largest_of_ladder(points: Sequence[Point]) -> Point | None:
+def largest_of_ladder(points: Sequence[P], flops_of: Callable[[P], float]) -> P | None:
     """Return the largest run of the ladder that spans the largest range of compute.
 
     A ladder is a sweep in which at least two of seq_len, depth and width vary, with at least five
@@ -27,40 +30,58 @@ def largest_of_ladder(points: Sequence[Point]) -> Point | None:
 
     Args:
         points: points of one or more sweeps.
+        flops_of: function from a point to its FLOPs, called for points of ladders only.
 
     Returns:
         The run to predict; None if no sweep is a ladder.
     """
-    by_span: dict[float, Point] = {}  # ratio of the largest to the smallest compute
+    by_span: dict[float, P] = {}  # ratio of the largest to the smallest compute
     for sweep in dict.fromkeys(name for p in points for name in p.sweeps):
-        rungs = sorted((p for p in points if sweep in p.sweeps), key=_flops)
-        index = budgets([_flops(p) for p in rungs])
+        of_sweep = [p for p in points if sweep in p.sweeps]
+        if sum(len(set(sizes)) > 1 for sizes in zip(*map(_sizes, of_sweep))) < 2:
+            continue
+        rungs = sorted(of_sweep, key=flops_of)
+        flops = [flops_of(p) for p in rungs]
+        index = budgets(flops)
         largest_shapes = {_shape(p) for p, budget in zip(rungs, index) if budget == index.max()}
-        growing = sum(len(set(sizes)) > 1 for sizes in zip(*map(_sizes, rungs)))
-        if growing > 1 and len(largest_shapes) == 1 and index.max() >= _FEWEST:
-            by_span[_flops(rungs[-1]) / _flops(rungs[0])] = rungs[-1]
+        if len(largest_shapes) == 1 and index.max() >= _FEWEST:
+            by_span[flops[-1] / flops[0]] = rungs[-1]
     return by_span[max(by_span)] if by_span else None
 
 
-def predict_largest(largest: Point, points: Sequence[Point], out: Path) -> None:
+def other_rungs(largest: P, points: Sequence[P]) -> list[P]:
+    """Return the points that predict the largest run of a ladder.
+
+    These are the points of the ladder's other shapes, also those that another sweep repeats with
+    other seeds. Other seeds of the largest shape would reveal the result.
+
+    Args:
+        largest: the run to predict, from `largest_of_ladder`.
+        points: all points of the sweeps.
+    """
+    ladder = {_shape(p) for p in points if set(p.sweeps) & set(largest.sweeps)} - {_shape(largest)}
+    return [p for p in points if _shape(p) in ladder]
+
+
+def predict_largest(largest: P, points: Sequence[P], out: Path, flops: float) -> None:
     """Fit the finished rungs of a ladder and write `prediction.json` for its largest run.
 
-    Other seeds of the rungs are used too. No file is written if one exists, if the largest run has
-    started, or if the finished runs do not determine a law; the reason is logged.
+    No file is written if one exists, if the largest run has started, or if the finished runs do not
+    determine a law; the reason is logged.
 
     Args:
         largest: the run to predict, from `largest_of_ladder`.
         points: all points of the sweeps.
         out: directory of the sweeps' runs, where the file is written.
+        flops: FLOPs of the largest run.
     """
     if (out / PREDICTION).exists():
         return
     if RunFiles(out / largest.name).metrics.exists():
         _log.info("no prediction of the largest run: it has started")
         return
-    # Shapes of the ladder, without the largest: its other seeds would reveal the result.
-    ladder = {_shape(p) for p in points if set(p.sweeps) & set(largest.sweeps)} - {_shape(largest)}
-    summaries = [(p, summary_or_none(out / p.name) or {}) for p in points if _shape(p) in ladder]
+    rungs = other_rungs(largest, points)
+    summaries = [(p, summary_or_none(out / p.name) or {}) for p in rungs]
     # A run that beats the oracle has a leak; a run without NE has not finished.
     sound = [(p, s) for p, s in summaries if not s.get("beats_oracle")]
     used = [(p, s) for p, s in sound if s.get("validation/ne") and s.get("flops_model")]
@@ -71,9 +92,7 @@ def predict_largest(largest: Point, points: Sequence[Point], out: Path) -> None:
             runs=[p.name for p, _ in used],
             groups=[_shape(p) for p, _ in used],
         )
-        prediction = preregister(
-            out / PREDICTION, law, _flops(largest), "validation/ne", run=largest.name
-        )
+        prediction = preregister(out / PREDICTION, law, flops, "validation/ne", run=largest.name)
     except BadInput as e:
         _log.info(f"no prediction of the largest run: {e}")
         return
@@ -84,17 +103,13 @@ def predict_largest(largest: Point, points: Sequence[Point], out: Path) -> None:
     )
 
 
-def _flops(point: Point) -> float:
-    return point.cost.flops
-
-
-def _sizes(point: Point) -> tuple[int, ...]:
+def _sizes(point: ResolvedPoint) -> tuple[int, ...]:
     """Return the sizes that a ladder varies."""
     model = point.config.model
     return point.config.data.seq_len, model.depth, model.width
 
 
-def _shape(point: Point) -> str:
+def _shape(point: ResolvedPoint) -> str:
     """Return a digest of the configuration that is equal for points that differ only in seed."""
     config = point.config
     return digest(replace(config, train=replace(config.train, seed=0)))

@@ -153,6 +153,10 @@ def _require_possible(points: Sequence[Point], count: int) -> None:
         )
 
 
+def _flops_of(point: Point) -> float:
+    return point.cost.flops
+
+
 class _Scheduler:
     """Assigns points to the threads of a runner and starts their processes.
 
@@ -174,7 +178,7 @@ class _Scheduler:
         self._lock = threading.Lock()
         self._number = {p.name: i + 1 for i, p in enumerate(points)}
         self._remaining = list(points)
-        self._largest = largest_of_ladder(points)
+        self._largest = largest_of_ladder(points, _flops_of)
         self._running: dict[str, tuple[float, float]] = {}  # start time, estimated seconds
         self._children: set[subprocess.Popen[bytes]] = set()
         self._elsewhere: set[str] = set()  # points that another runner has trained or is training
@@ -271,7 +275,7 @@ class _Scheduler:
             clear_error(self._out / point.name)
         first = self._out / group[0].name
         if self._largest in group:
-            predict_largest(self._largest, self._points, self._out)
+            predict_largest(self._largest, self._points, self._out, _flops_of(self._largest))
         command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(self._data)]
         if len(group) == 1:
             command += ["--out", str(first), *group[0].assignments]

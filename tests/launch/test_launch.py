@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import numpy as np
 import pytest
 import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
@@ -16,12 +17,16 @@ from kubeflow_trainer_api.models.trainer_v1alpha1_train_job import TrainerV1alph
 
 from ligr_jax.cli import main
 from ligr_jax.config import ConfigError, config_from_json, digest
+from ligr_jax.data.manifest import load_manifest
 from ligr_jax.launch.client import SchedulerError
 from ligr_jax.launch.jobs import default_name, require_name
+from ligr_jax.launch.kubernetes import JobSet
 from ligr_jax.launch.launcher import launch
 from ligr_jax.launch.manifest import LaunchConflict, read_launch, read_launches
 from ligr_jax.launch.options import LaunchOptions
 from ligr_jax.runs.directory import save_summary
+from ligr_jax.scaling.estimate import Estimator, rough_flops
+from ligr_jax.scaling.fit.registered import read_registered
 from ligr_jax.scaling.sweep import read_sweep, resolve_points
 
 IMAGE = "registry.example/ligr:1"
@@ -185,7 +190,7 @@ def test_a_tpu_slice_is_selected_by_type_and_topology(prepared: Path, tmp_path: 
 def test_only_jobs_that_are_neither_finished_nor_queued_are_submitted(
     prepared: Path, tmp_path: Path, client: Client
 ) -> None:
-    given = options(prepared, tmp_path, "jobset", image=IMAGE, sweeps=("tiny/ladder",))
+    given = options(prepared, tmp_path, "jobset", image=IMAGE, sweeps=("tiny/seq_len",))
     client.install("kubectl", '{"items": []}')
     launch(given)
     plan = read_launch(given.files)
@@ -217,6 +222,64 @@ def test_only_jobs_that_are_neither_finished_nor_queued_are_submitted(
     client.install("kubectl", json.dumps({"items": [item(names[3], "Suspended", "/other")]}))
     with pytest.raises(LaunchConflict, match="of another sweep \\(/other\\); choose another"):
         launch(given)
+
+
+def test_the_largest_run_of_a_ladder_is_predicted_before_it_is_submitted(
+    prepared: Path, tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = options(prepared, tmp_path, "jobset", image=IMAGE, sweeps=("tiny/ladder",))
+    specs = read_sweep(Path("tiny/ladder"))
+    estimator = Estimator(prepared)
+    flops = {p.name: estimator.flops(p.config) for p in resolve_points(specs, prepared)}
+    *others, largest = sorted(flops, key=lambda run: flops[run])
+    client.install("kubectl", '{"items": []}')
+    first, held_back = launch(given)
+    assert f"0 jobs wait or run, {len(others)} to submit" in first
+    assert held_back.startswith(f"held back: tiny-depth-{largest}, the largest of its ladder")
+    assert f"first; {len(others)} of the runs that predict it have not finished" in held_back
+    assert largest not in "".join(client.calls("kubectl"))
+    for run in others:
+        (tmp_path / run).mkdir()
+        numbers = {"validation/ne": 0.7 + (flops[run] / 1e6) ** -0.2, "flops_model": flops[run]}
+        save_summary(tmp_path / run, numbers)
+    submitted: list[Sequence[str]] = []
+
+    def submit(_: JobSet, command: Sequence[str]) -> str:
+        assert (tmp_path / "prediction.json").exists()
+        submitted.append(command)
+        return ""
+
+    monkeypatch.setattr(JobSet, "submit", submit)
+    launch(given, dry_run=True)
+    assert not (tmp_path / "prediction.json").exists()
+    assert "1 to submit" in launch(given)[0]
+    assert submitted[-1][-1].endswith(f"{largest}.yaml")
+    written = read_registered(tmp_path / "prediction.json")
+    assert written["run"] == largest
+    assert written["predicted"] == pytest.approx(0.7 + (flops[largest] / 1e6) ** -0.2, abs=1e-3)
+
+
+def test_the_largest_run_is_submitted_at_once_if_asked(
+    prepared: Path, tmp_path: Path, said: list[str], client: Client
+) -> None:
+    """Then the runs that have finished predict it; here there are none."""
+    sweeps = ("tiny/ladder",)
+    given = options(prepared, tmp_path, "slurm", sweeps=sweeps, submit_largest=True)
+    for program in ("squeue", "scontrol", "sbatch"):
+        client.install(program, "")
+    (line,) = launch(given)
+    assert "8 to submit" in line
+    assert any("no prediction of the largest run" in text for text in said)
+    assert not (tmp_path / "prediction.json").exists()
+
+
+def test_the_manifest_of_the_data_orders_a_ladder(prepared: Path) -> None:
+    estimator, manifest = Estimator(prepared), load_manifest(prepared)
+    for name in ("tiny/ladder", "paper/ladder"):
+        configs = [p.config for p in resolve_points(read_sweep(Path(name)), prepared)]
+        by_manifest = [rough_flops(config, manifest) for config in configs]
+        counted = [estimator.flops(config) for config in configs]
+        assert np.array_equal(np.argsort(by_manifest), np.argsort(counted))
 
 
 def test_jobs_of_skypilot_are_found_by_name_and_owner(
@@ -312,8 +375,9 @@ def test_a_point_that_cannot_run_is_named(prepared: Path, tmp_path: Path) -> Non
 
 
 def test_this_machine_gets_one_sweep_command(prepared: Path, tmp_path: Path) -> None:
-    given = options(prepared, tmp_path, "local", jobs=2, group=3)
+    """The runner of the sweep itself predicts the largest run, so none is held back."""
+    given = options(prepared, tmp_path, "local", sweeps=("tiny/ladder",), jobs=2, group=3)
     (_, command) = launch(given, dry_run=True)
     assert command == f"sh {given.files / 'tiny-depth.sh'}"
     script = (given.files / "tiny-depth.sh").read_text()
-    assert f"sweep tiny/depth --data {prepared} --out {tmp_path} --jobs 2 --together 3" in script
+    assert f"sweep tiny/ladder --data {prepared} --out {tmp_path} --jobs 2 --together 3" in script

@@ -295,7 +295,7 @@ def test_largest_rung_is_predicted_once_from_the_others(
     specs += [PointSpec(("width",), ("model.width=64",))]  # the largest, but of no ladder
     fixed = [a for a in SMALL if not a.startswith(("model.width", "model.depth"))]
     points = plan_points(specs, prepared, fixed)
-    largest = largest_of_ladder(points)
+    largest = largest_of_ladder(points, lambda p: p.cost.flops)
     assert largest is not None
     assert largest.config.model.width == 32
     for p in points:
@@ -303,18 +303,19 @@ def test_largest_rung_is_predicted_once_from_the_others(
         ne = 0.7 + (p.cost.flops / 1e6) ** -0.2 if p.sweeps != ("width",) else 5.0
         numbers = {"validation/ne": 0.1 if p is largest else ne, "flops_model": p.cost.flops}
         (tmp_path / p.name / "summary.json").write_text(json.dumps(numbers))
-    predict_largest(largest, points, tmp_path)
+    predict_largest(largest, points, tmp_path, largest.cost.flops)
     written = (tmp_path / "prediction.json").read_text()
     assert score(tmp_path / "prediction.json", 0.0).predicted == pytest.approx(
         0.7 + (largest.cost.flops / 1e6) ** -0.2, abs=1e-3
     )
     assert len(json.loads(written)["law"]["runs"]) == 8
-    predict_largest(largest, points, tmp_path)
+    predict_largest(largest, points, tmp_path, largest.cost.flops)
     assert (tmp_path / "prediction.json").read_text() == written
-    predict_largest(largest, points, tmp_path / "other")
+    predict_largest(largest, points, tmp_path / "other", largest.cost.flops)
     assert "no prediction" in said[-1]
     assert not (tmp_path / "other").exists()
-    assert largest_of_ladder(plan_points(specs[-1:], prepared, SMALL[1:])) is None
+    width = [p for p in points if p.sweeps == ("width",)]
+    assert largest_of_ladder(width, lambda p: p.cost.flops) is None
 
 
 RUNNER = """

@@ -1,0 +1,63 @@
+"""The largest run of a ladder, which is predicted from the other runs before it is submitted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ligr_jax.data.manifest import load_manifest
+from ligr_jax.runs.directory import summary_or_none
+from ligr_jax.runs.files import RunFiles
+from ligr_jax.scaling.estimate import Estimator, rough_flops
+from ligr_jax.scaling.predict import PREDICTION, largest_of_ladder, other_rungs, predict_largest
+from ligr_jax.scaling.sweep import ResolvedPoint
+
+
+@dataclass(frozen=True)
+class Unpredicted:
+    """The largest run of a ladder, before it is predicted.
+
+    Attributes:
+        point: the largest run.
+        points: all points of the sweeps.
+        missing: runs that have not finished, of those that predict it.
+    """
+
+    point: ResolvedPoint
+    points: Sequence[ResolvedPoint]
+    missing: tuple[str, ...]
+
+    def predict(self, data: Path, out: Path) -> None:
+        """Write the prediction from the finished runs; see `predict_largest`.
+
+        Args:
+            data: directory of prepared data, from which the FLOPs of the run are counted.
+            out: directory of the runs.
+        """
+        flops = Estimator(data).flops(self.point.config)
+        predict_largest(self.point, self.points, out, flops)
+
+
+def find_unpredicted(points: Sequence[ResolvedPoint], data: Path, out: Path) -> Unpredicted | None:
+    """Return the largest run of the sweeps' ladder, if a prediction of it would mean something.
+
+    Args:
+        points: all points of the sweeps.
+        data: directory of prepared data; only its manifest is read.
+        out: directory of the runs.
+
+    Returns:
+        None if no sweep is a ladder, if the directory has a prediction, or if the run has started.
+    """
+    if (out / PREDICTION).exists():
+        return None
+    manifest = load_manifest(data)
+
+    def flops_of(point: ResolvedPoint) -> float:
+        return rough_flops(point.config, manifest)
+
+    point = largest_of_ladder(points, flops_of)
+    if point is None or RunFiles(out / point.name).metrics.exists():
+        return None
+    others = (p.name for p in other_rungs(point, points))
+    missing = tuple(name for name in others if summary_or_none(out / name) is None)
+    return Unpredicted(point=point, points=points, missing=missing)
