@@ -8,7 +8,13 @@ from ligr_jax.data.manifest import load_manifest
 from ligr_jax.runs.directory import summary_or_none
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.scaling.estimate import Estimator, rough_flops
-from ligr_jax.scaling.predict import PREDICTION, largest_of_ladder, other_rungs, predict_largest
+from ligr_jax.scaling.predict import (
+    PREDICTION,
+    largest_of_ladder,
+    other_rungs,
+    predict_largest,
+    with_its_seeds,
+)
 from ligr_jax.scaling.sweep import ResolvedPoint
 
 
@@ -18,11 +24,13 @@ class Unpredicted:
 
     Attributes:
         point: the largest run.
+        runs: names of this run and of its other seeds, which would reveal its result.
         points: all points of the sweeps.
         missing: runs that have not finished, of those that predict it.
     """
 
     point: ResolvedPoint
+    runs: frozenset[str]
     points: Sequence[ResolvedPoint]
     missing: tuple[str, ...]
 
@@ -60,4 +68,5 @@ def find_unpredicted(points: Sequence[ResolvedPoint], data: Path, out: Path) -> 
         return None
     others = (p.name for p in other_rungs(point, points))
     missing = tuple(name for name in others if summary_or_none(out / name) is None)
-    return Unpredicted(point=point, points=points, missing=missing)
+    runs = frozenset(p.name for p in with_its_seeds(point, points))
+    return Unpredicted(point=point, runs=runs, points=points, missing=missing)

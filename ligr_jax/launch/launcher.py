@@ -128,7 +128,7 @@ def _launch(
     states = _states(target, plan, dry_run)
     open_jobs = [job for job in plan.jobs if unfinished & set(job.points)]
     missing = [job for job in open_jobs if job.name not in states]
-    of_largest = [job for job in missing if largest and largest.point.name in job.points]
+    of_largest = [job for job in missing if largest and largest.runs & set(job.points)]
     held_back = of_largest if largest and largest.missing and not options.submit_largest else []
     jobs = [job for job in missing if job not in held_back]
     write_launch(plan, options.files)
@@ -140,9 +140,9 @@ def _launch(
     ]
     if largest and held_back:
         lines.append(
-            f"held back: {held_back[0].name}, the largest of its ladder, whose result is predicted "
-            f"first; {len(largest.missing)} of the runs that predict it have not finished. Launch "
-            "again when they have, or give --submit-largest"
+            f"held back: {', '.join(job.name for job in held_back)} (the largest of its ladder), "
+            f"because its result is predicted first, and {len(largest.missing)} of the runs that "
+            "predict it have not finished. Launch again when they have, or give --submit-largest"
         )
     commands = target.commands(plan, jobs) if jobs else []
     if dry_run:

@@ -63,6 +63,16 @@ def other_rungs(largest: P, points: Sequence[P]) -> list[P]:
     return [p for p in points if _shape(p) in ladder]
 
 
+def with_its_seeds(largest: P, points: Sequence[P]) -> list[P]:
+    """Return the points that differ from the largest run only in seed, itself included.
+
+    Args:
+        largest: the run to predict, from `largest_of_ladder`.
+        points: all points of the sweeps.
+    """
+    return [p for p in points if _shape(p) == _shape(largest)]
+
+
 def predict_largest(largest: P, points: Sequence[P], out: Path, flops: float) -> None:
     """Fit the finished rungs of a ladder and write `prediction.json` for its largest run.
 

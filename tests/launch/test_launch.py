@@ -227,16 +227,22 @@ def test_only_jobs_that_are_neither_finished_nor_queued_are_submitted(
 def test_the_largest_run_of_a_ladder_is_predicted_before_it_is_submitted(
     prepared: Path, tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = options(prepared, tmp_path, "jobset", image=IMAGE, sweeps=("tiny/ladder",))
+    """Another seed of its shape would reveal the result, so it waits too."""
     specs = read_sweep(Path("tiny/ladder"))
+    sweep = tmp_path / "one more seed.yaml"
+    sweep.write_text(
+        "method: grid\nparameters: {preset: {value: demo-7}, train.seed: {value: 5}}\n"
+    )
+    sweeps = ("tiny/ladder", str(sweep))
+    given = options(prepared, tmp_path, "jobset", image=IMAGE, sweeps=sweeps)
     estimator = Estimator(prepared)
     flops = {p.name: estimator.flops(p.config) for p in resolve_points(specs, prepared)}
     *others, largest = sorted(flops, key=lambda run: flops[run])
     client.install("kubectl", '{"items": []}')
     first, held_back = launch(given)
     assert f"0 jobs wait or run, {len(others)} to submit" in first
-    assert held_back.startswith(f"held back: tiny-depth-{largest}, the largest of its ladder")
-    assert f"first; {len(others)} of the runs that predict it have not finished" in held_back
+    assert held_back.startswith(f"held back: tiny-depth-{largest}, tiny-depth-")
+    assert f"first, and {len(others)} of the runs that predict it have not finished" in held_back
     assert largest not in "".join(client.calls("kubectl"))
     for run in others:
         (tmp_path / run).mkdir()
@@ -252,8 +258,8 @@ def test_the_largest_run_of_a_ladder_is_predicted_before_it_is_submitted(
     monkeypatch.setattr(JobSet, "submit", submit)
     launch(given, dry_run=True)
     assert not (tmp_path / "prediction.json").exists()
-    assert "1 to submit" in launch(given)[0]
-    assert submitted[-1][-1].endswith(f"{largest}.yaml")
+    assert "2 to submit" in launch(given)[0]
+    assert submitted[-1][-2].endswith(f"{largest}.yaml")
     written = read_registered(tmp_path / "prediction.json")
     assert written["run"] == largest
     assert written["predicted"] == pytest.approx(0.7 + (flops[largest] / 1e6) ** -0.2, abs=1e-3)
