@@ -42,6 +42,7 @@ from lib.sweeps import (
     write_sweep,
 )
 
+from ligr_jax.data.columns import feature_column
 from ligr_jax.data.records import Records
 from ligr_jax.runs.table import column, read_runs
 
@@ -110,8 +111,9 @@ def train_items(records: Records) -> pl.DataFrame:
     items = records.items
     if items is None:
         raise SystemExit(f"{records.directory} has no item table; choose another --data")
-    table = pl.DataFrame([pl.Series(n, items[n]) for n in ("item_id", "content")])
-    return table.filter(records.train_counts("item_id", items["item_id"].to_numpy()) > 0)
+    content = items.numbers[feature_column("content")]
+    table = pl.DataFrame({"item_id": items.ids, "content": content})
+    return table.filter(records.train_counts("item_id", items.ids) > 0)
 
 
 def mean(part: str, metric: str) -> pl.Expr:

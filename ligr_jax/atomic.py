@@ -5,6 +5,7 @@ Errors of the operating system name the file and the operation (`ligr_jax.errors
 
 import contextlib
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +87,18 @@ def read_text(path: Path) -> str:
         return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as e:
         raise LigrError(f"{path}: not UTF-8 at byte {e.start}; convert it to UTF-8") from e
+
+
+def link_or_copy(file: Path, to: Path) -> None:
+    """Hard-link a file that no process changes, or copy it if the file system has no hard links.
+
+    Raises:
+        OSError: The file cannot be read, or `to` cannot be written.
+    """
+    try:
+        os.link(file, to)
+    except OSError:
+        shutil.copyfile(file, to)
 
 
 def version_of(path: Path) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ Ids are mapped to table rows, numbers are normalized by the quantiles of the tra
 windows get member and session numbers. All of this runs on the host and not in the training step.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, Protocol
 
@@ -71,6 +72,19 @@ class Assembler:
             name: (feature, NumericScale(records.manifest.columns[name]))
             for name, feature in model.features.items()
         }
+
+    def over(self, records: ImpressionColumns, plan: PackingPlan) -> "Assembler":
+        """Return an assembler of other impressions with the same manifest.
+
+        The scales of numbers are shared, so that a small batch does not pay for them.
+
+        Args:
+            records: the impressions.
+            plan: plan of the rows.
+        """
+        other = copy.copy(self)
+        other.records, other.plan = records, plan
+        return other
 
     def __call__(self, rows: np.ndarray) -> Batch:
         """Return the batch of some rows.

@@ -50,6 +50,19 @@ class Bags:
         return cls(offsets - first if first else offsets, values[first:])
 
     @classmethod
+    def from_slices(cls, ids: np.ndarray, begin: np.ndarray, lengths: np.ndarray) -> "Bags":
+        """Build bags from slices of an array, in any order.
+
+        Args:
+            ids: int64, none of them `MISSING`.
+            begin: int64 [rows], index of the first id of each bag.
+            lengths: int64 [rows], number of ids of each bag.
+        """
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        index = np.repeat(begin - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return cls(offsets, ids[index])
+
+    @classmethod
     def concatenate(cls, parts: Sequence["Bags"]) -> "Bags":
         """Return the bags of all parts in order."""
         lengths = np.concatenate([p.lengths for p in parts])
@@ -73,10 +86,7 @@ class Bags:
 
     def __getitem__(self, rows: np.ndarray) -> "Bags":
         """Return the bags of some rows, which are indices or a mask."""
-        begin, lengths = self.offsets[:-1][rows], self.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        index = np.repeat(begin - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Bags(offsets, self.values[index])
+        return Bags.from_slices(self.values, self.offsets[:-1][rows], self.lengths[rows])
 
     def padded(self, rows: np.ndarray, size: int) -> np.ndarray:
         """Return the first `size` ids of each bag, padded with `MISSING`.

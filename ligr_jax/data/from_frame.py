@@ -20,14 +20,11 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.columns import action_column, feature_column
+from ligr_jax.data.frames import frame_from_arrow, frame_from_dicts, parse_frame
 from ligr_jax.data.manifest import ColumnStats, Manifest
 from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.prepare.sessions import number_sessions, starts_by_gap, starts_by_id
 from ligr_jax.data.schema import MEMBER, SESSION, TIME, WEIGHT, BadInput, Column, Kind, LogSchema
-from ligr_jax.data.sources.cells import clean_cells
-from ligr_jax.data.sources.rules import OR_SKIP
-from ligr_jax.data.sources.source import LogBatch, LogSource
-from ligr_jax.data.sources.validate import canonical_frame
 
 _GAP_MS = 30 * 60_000  # default gap between sessions, as in `PrepareOptions`
 
@@ -89,7 +86,7 @@ def batch_from_frame(
             the row of the frame (from 0), the column, the value and the remedy.
     """
     # Parse the frame as a log. Absent actions become columns of unknown labels.
-    table = _to_polars(frame)
+    table = frame_from_arrow(frame)
     for name in [a for a in model.actions if a not in table.columns]:
         table = table.with_columns(pl.Series(name, [None] * table.height, dtype=pl.Int8))
     schema = LogSchema(model.actions, {n: _column(f) for n, f in model.features.items()})
@@ -100,7 +97,7 @@ def batch_from_frame(
         shards=(),
         counts={},
     )
-    parsed = _parse(table, schema)
+    parsed = parse_frame(table, schema, sessions=SESSION in table.columns)
     if not parsed.height:
         raise BadInput("the frame has no rows; give at least one impression")
 
@@ -147,13 +144,7 @@ def batch_from_dicts(
     Raises:
         BadInput: as `batch_from_frame`, or a column has values of several types.
     """
-    try:
-        frame = pl.DataFrame(list(rows), infer_schema_length=None)
-    except (pl.exceptions.PolarsError, TypeError) as e:
-        reason = str(e).splitlines()[0]
-        raise BadInput(
-            f"the dictionaries do not form a table ({reason}); give each key values of one type"
-        ) from e
+    frame = frame_from_dicts(rows)
     return batch_from_frame(frame, model, columns, impressions, session_gap_ms)
 
 
@@ -203,16 +194,6 @@ class _FrameColumns:
         return result
 
 
-def _to_polars(frame: Any) -> pl.DataFrame:
-    """Return a frame with normalized cells."""
-    if not hasattr(frame, "__arrow_c_stream__"):
-        raise BadInput(
-            f"{type(frame).__name__} is not a data frame; give a polars or pandas DataFrame, or "
-            "use batch_from_dicts"
-        )
-    return clean_cells(pl.DataFrame(frame).to_arrow())
-
-
 def _column(feature: Feature) -> Column:
     """Return the log column of a feature."""
     return Column(_kind(feature), feature.outcome, width=feature.width if feature.width else 1)
@@ -237,20 +218,3 @@ def _statistics(model: ModelConfig, columns: Mapping[str, ColumnStats]) -> dict[
             )
         out[name] = columns.get(name) or ColumnStats(kind, feature.outcome, width=feature.width)
     return out
-
-
-def _parse(table: pl.DataFrame, schema: LogSchema) -> pl.DataFrame:
-    """Parse a frame as `prepare` does; rows are counted from 0 in messages."""
-    batch = LogBatch(file="frame", first_row=0, frame=table)
-    source = LogSource(
-        name="frame",
-        schema=schema,
-        batches=lambda batch_rows, on_bad_row: iter([batch]),
-        rows=table.height,
-        description={},
-        sessions=SESSION in table.columns,
-    )
-    try:
-        return canonical_frame(batch, source, "error")[0]
-    except BadInput as e:
-        raise BadInput(str(e).replace(OR_SKIP, "")) from e  # an option of `ligr prepare`

@@ -6,7 +6,7 @@ not read into memory.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from ligr_jax.atomic import version_of
 from ligr_jax.data.bags import Bags
-from ligr_jax.data.columns import action_column, feature_column, stored_name, truth_column
+from ligr_jax.data.columns import action_column, feature_column, truth_column
 from ligr_jax.data.index import open_batch, open_index
+from ligr_jax.data.item_features import ITEM_ROW, ItemFeatures, named_columns, split_columns
 from ligr_jax.data.manifest import (
     MANIFEST,
-    MISSING,
     Manifest,
     SplitStats,
     load_manifest,
@@ -38,7 +38,7 @@ class Records:
         offsets: int64 [members + 1]; member m has impressions offsets[m] .. offsets[m + 1].
         counts: int32 [members, 4]: numbers of context, train, validation and test impressions.
         member_ids: int64 [members].
-        items: the item table, one row per item in order of `item_id`, or None.
+        items: the features that are stored once per item, or None.
     """
 
     def __init__(
@@ -82,21 +82,16 @@ class Records:
                 "were prepared again since; run the command again, or restore the data"
             )
         batches = [self._open(s.file) for s in self.manifest.shards]
-        lists = [self._named(_list_columns(b)) for b in batches]
-        self._columns = [_numbers(columns) for columns in lists]
-        self._bags = [_bags(columns) for columns in lists]
+        lists = [split_columns(named_columns(_list_columns(b), self.manifest)) for b in batches]
+        self._columns = [numbers for numbers, _ in lists]
+        self._bags = [bags for _, bags in lists]
         sizes = np.array([s.impressions for s in self.manifest.shards], np.int64)
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
         self._sharded: dict[str, ShardedColumn] = {}
         index = open_index(self.directory, self.manifest)
         self.offsets, self.counts, self.member_ids, self._session_ends = index
-        self._items: dict[str, np.ndarray] = {}
-        self._item_bags: dict[str, Bags] = {}
-        self.items = self._open(self.manifest.items.file) if self.manifest.items else None
-        if self.items is not None:
-            names = [n for n in self.items.schema.names if n != "item_id"]
-            columns = self._named({n: self.items[n] for n in names})
-            self._items, self._item_bags = _numbers(columns), _bags(columns)
+        file = self.manifest.items
+        self.items = ItemFeatures(self.directory / file.file, self.manifest) if file else None
 
     def __len__(self) -> int:
         """Number of impressions, untimed context included."""
@@ -171,10 +166,10 @@ class Records:
     def ids(self, name: str) -> Iterator[np.ndarray]:
         """Yield all stored ids of a categorical feature or a bag, in parts and in any order."""
         column = feature_column(name)
-        if column in self._items:
-            yield self._items[column]
-        elif column in self._item_bags:
-            yield self._item_bags[column].values
+        if self.items is not None and column in self.items.numbers:
+            yield self.items.numbers[column]
+        elif self.items is not None and column in self.items.bags:
+            yield self.items.bags[column].values
         else:
             for numbers, bags in zip(self._columns, self._bags):
                 yield bags[column].values if column in bags else numbers[column]
@@ -190,9 +185,9 @@ class Records:
             KeyError: the feature does not have the id.
         """
         column = feature_column(name)
-        if column in self._items and self.manifest.items is not None:
-            row = np.flatnonzero(self._items[column] == value)[0]
-            item = self.items["item_id"][int(row)].as_py() if self.items is not None else ""
+        if self.items is not None and column in self.items.numbers:
+            assert self.manifest.items is not None
+            item = self.items.ids[self.items.numbers[column] == value][0]
             return f"{self.directory / self.manifest.items.file}, column {name!r}, item {item},"
         for s, shard in enumerate(self.manifest.shards):
             matches = np.flatnonzero(self._columns[s][column] == value)
@@ -218,7 +213,7 @@ class Records:
         return self._at(truth_column(action), index)
 
     def _at(self, column: str, index: np.ndarray | Located | None) -> np.ndarray:
-        if index is None and column not in self._items:
+        if index is None and (self.items is None or column not in self.items):
             return self.column(column)
         return self.take(column, np.arange(len(self)) if index is None else index)
 
@@ -230,8 +225,8 @@ class Records:
             index: int array of any shape, impression numbers, or the result of `locate`.
         """
         located = index if isinstance(index, Located) else self.locate(index)
-        if column in self._items:
-            return _of_items(self._items[column], self.take("item_row", located))
+        if self.items is not None and column in self.items:
+            return self.items.take(column, self.take(ITEM_ROW, located))
         first = self._columns[0][column]
         if first.ndim == 1:
             return self._numbers(column).take(located)
@@ -261,16 +256,25 @@ class Records:
         """
         located = index if isinstance(index, Located) else self.locate(index)
         column = feature_column(name)
-        if column in self._item_bags:
-            row = self.take("item_row", located)
-            out = np.full((*row.shape, size), MISSING)
-            out[row >= 0] = self._item_bags[column].padded(row[row >= 0], size)
-            return out
+        if self.items is not None and column in self.items:
+            return self.items.padded(column, self.take(ITEM_ROW, located), size)
         out = np.empty((*located.index.shape, size), np.int64)
         for s, in_shard in located.by_shard():
             rows = located.index[in_shard] - self._starts[s]
             out[in_shard] = self._bags[s][column].padded(rows, size)
         return out
+
+    def bags(self, name: str, first: int, stop: int) -> Bags:
+        """Return the whole bags of consecutive impressions of one shard.
+
+        Args:
+            name: name of a feature that is not in the item table.
+            first: number of the first impression.
+            stop: impression number after the last one.
+        """
+        shard = int(np.searchsorted(self._starts, first, side="right")) - 1
+        rows = np.arange(first, stop) - self._starts[shard]
+        return self._bags[shard][feature_column(name)][rows]
 
     def column(self, name: str) -> np.ndarray:
         """Return all values of a stored column; this copies if there are several shards."""
@@ -306,9 +310,9 @@ class Records:
         Returns:
             int64 [items + 1]; the last element counts impressions without a row.
         """
-        rows = self.items.num_rows if self.items is not None else 0
+        rows = len(self.items) if self.items is not None else 0
         counts = np.zeros(rows + 1, np.int64)
-        for row in self._train_values("item_row"):
+        for row in self._train_values(ITEM_ROW):
             counts += np.bincount(np.where(row < 0, rows, row), minlength=rows + 1)
         return counts
 
@@ -323,16 +327,10 @@ class Records:
             length = np.diff(self.offsets)[members]
             runs = np.stack([context, train, length - context - train], 1)
             in_train = np.repeat(np.tile([False, True, False], shard.members), runs.ravel())
-            if column in self._items:
-                yield _of_items(self._items[column], columns["item_row"][in_train])
+            if self.items is not None and column in self.items:
+                yield self.items.take(column, columns[ITEM_ROW][in_train])
             else:
                 yield columns[column][in_train]
-
-    def _named(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
-        """Return columns under their names in the current format version."""
-        version = self.manifest.version
-        renamed = {stored_name(column, version): column for column in self.manifest.user_columns}
-        return {renamed.get(name, name): array for name, array in columns.items()}
 
     def _open(self, file: str) -> pa.RecordBatch:
         """Map a file of one record batch."""
@@ -342,31 +340,3 @@ class Records:
 def _list_columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
     """Return the values of all list columns, concatenated over members."""
     return {f.name: batch[f.name].values for f in batch.schema if pa.types.is_list(f.type)}
-
-
-def _numbers(columns: Mapping[str, pa.Array]) -> dict[str, np.ndarray]:
-    """Return the columns of numbers and vectors, as views of the mapped file."""
-    return {n: _values(a) for n, a in columns.items() if not pa.types.is_large_list(a.type)}
-
-
-def _bags(columns: Mapping[str, pa.Array]) -> dict[str, Bags]:
-    """Return the columns of bags, as views of the mapped file."""
-    return {n: Bags.from_arrow(a) for n, a in columns.items() if pa.types.is_large_list(a.type)}
-
-
-def _values(array: pa.Array) -> np.ndarray:
-    if pa.types.is_fixed_size_list(array.type):
-        vectors: np.ndarray = array.values.to_numpy().reshape(-1, array.type.list_size)
-        return vectors
-    numbers: np.ndarray = array.to_numpy()
-    return numbers
-
-
-def _of_items(values: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Return vectors or ids by item row; zeros or `MISSING` for row -1."""
-    out = values.take(np.maximum(row, 0), axis=0)
-    missing = row < 0
-    if missing.any():
-        out[missing] = MISSING if values.dtype == np.int64 else 0
-    result: np.ndarray = out
-    return result

@@ -6,8 +6,6 @@ change, so their files are hard-linked. They are read only to compute statistics
 """
 
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ligr_jax.atomic import link_or_copy
 from ligr_jax.data.columns import feature_column, stored_name
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest, Shard
 from ligr_jax.data.prepare.publish import published
@@ -75,7 +74,7 @@ def attach_semantic_ids(
         without = float((prefixes[0] == MISSING).mean())
         _log.info(f"{without:.1%} of {prefixes.shape[1]:,} items have no semantic id")
         for shard in records.manifest.shards:
-            _link(prepared / shard.file, work / shard.file)
+            link_or_copy(prepared / shard.file, work / shard.file)
         columns = dict(zip(names, prefixes))
         return replace(
             records.manifest,
@@ -104,7 +103,7 @@ def _by_item(table: SemanticIds, records: Records) -> np.ndarray:
             f"{records.directory} has no item table; prepare the data with an item table that has "
             "content vectors or bags (`ligr prepare --items`)"
         )
-    item_ids = records.items["item_id"].to_numpy()
+    item_ids = records.items.ids
     out = np.full((table.levels, len(item_ids)), MISSING)
     for batch, prefixes in table.batches():
         row = find_sorted(item_ids, to_ids(batch.frame["item_id"]))
@@ -129,25 +128,17 @@ def _by_item(table: SemanticIds, records: Records) -> np.ndarray:
     return out
 
 
-def _link(file: Path, to: Path) -> None:
-    """Hard-link a file, or copy it if the file system has no hard links."""
-    try:
-        os.link(file, to)
-    except OSError:
-        shutil.copyfile(file, to)
-
-
 def _write_items(columns: Mapping[str, np.ndarray], records: Records, path: Path) -> Shard:
     """Write the item table with additional columns."""
     assert records.items is not None
-    arrays = [*records.items.columns, *(pa.array(c) for c in columns.values())]
+    arrays = [*records.items.table.columns, *(pa.array(c) for c in columns.values())]
     version = records.manifest.version
     names = [
-        *records.items.schema.names,
+        *records.items.table.schema.names,
         *(stored_name(feature_column(n), version) for n in columns),
     ]
     write_batch(pa.RecordBatch.from_arrays(arrays, names), path)
-    return Shard(path.name, records.items.num_rows, 0, digest_file(path))
+    return Shard(path.name, len(records.items), 0, digest_file(path))
 
 
 def _statistics(
