@@ -110,7 +110,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--grace-s",
         type=positive_int,
         metavar="S",
-        help="seconds to save after the signal to stop (default 120)",
+        help="seconds to save after the signal to stop (default: from the save times of finished "
+        "runs, else 120)",
     )
     job.add_argument("--template", type=Path, metavar="FILE", help="render this file instead")
     particular = parser.add_argument_group("options of single targets")

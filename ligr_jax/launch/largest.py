@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ligr_jax.data.manifest import load_manifest
+from ligr_jax.launch.manifest import Job
 from ligr_jax.runs.directory import summary_or_none
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.scaling.estimate import Estimator, rough_flops
@@ -33,6 +34,14 @@ class Unpredicted:
     runs: frozenset[str]
     points: Sequence[ResolvedPoint]
     missing: tuple[str, ...]
+
+    def waits(self, jobs: Sequence[Job]) -> str:
+        """Return the line that says why the jobs of the largest run are not submitted."""
+        return (
+            f"held back: {', '.join(job.name for job in jobs)} (the largest of its ladder), "
+            f"because its result is predicted first, and {len(self.missing)} of the runs that "
+            "predict it have not finished. Launch again when they have, or give --submit-largest"
+        )
 
     def predict(self, data: Path, out: Path) -> None:
         """Write the prediction from the finished runs; see `predict_largest`.

@@ -13,6 +13,7 @@ from ligr_jax.config import config_to_json
 from ligr_jax.errors import UsageError, file_errors
 from ligr_jax.launch.client import SchedulerError
 from ligr_jax.launch.environment import job_environment
+from ligr_jax.launch.grace import choose_grace
 from ligr_jax.launch.jobs import assign_jobs, job_arguments
 from ligr_jax.launch.kubernetes import JobSet, TrainJob
 from ligr_jax.launch.largest import Unpredicted, find_unpredicted
@@ -88,16 +89,26 @@ def launch(options: LaunchOptions, dry_run: bool = False) -> list[str]:
     contents.require_no_other(out, contents.SWEEP)
     make_directory(options.files)
     with exclusive(options.files, "is launching this sweep"):
-        plan = _plan(options, points)
+        plan = _plan(options, points, all_points)
         largest = None if target.predicts else find_unpredicted(all_points, data, out)
         return _launch(options, target, plan, points, largest, dry_run)
 
 
-def _plan(options: LaunchOptions, points: Sequence[ResolvedPoint]) -> Launch:
+def _plan(
+    options: LaunchOptions, points: Sequence[ResolvedPoint], all_points: Sequence[ResolvedPoint]
+) -> Launch:
     """Return the launch: earlier jobs unchanged, and new jobs for points without a job."""
     before = read_launch(options.files)
     known = before.jobs if before else ()
     entries = {entry["run"]: entry for entry in (before.points if before else ())}
+    jobs = assign_jobs(points, options.group, options.name, known)
+    selected = {p.name for p in points}
+    grace = choose_grace(
+        options.grace_s,
+        [job.points for job in jobs if selected & set(job.points)],
+        {p.name: p.config for p in all_points},
+        local_path(options.out),
+    )
     plan = Launch(
         name=options.name,
         target=options.target,
@@ -106,8 +117,10 @@ def _plan(options: LaunchOptions, points: Sequence[ResolvedPoint]) -> Launch:
         hosts=options.hosts,
         devices=options.devices,
         group=options.group,
-        jobs=assign_jobs(points, options.group, options.name, known),
+        jobs=jobs,
         points=tuple((entries | {p.name: p.to_json() for p in points}).values()),
+        grace_s=grace.seconds,
+        grace_source=grace.source,
     )
     if before:
         require_same(before, plan, options.files)
@@ -139,11 +152,7 @@ def _launch(
         f"(files in {options.files})"
     ]
     if largest and held_back:
-        lines.append(
-            f"held back: {', '.join(job.name for job in held_back)} (the largest of its ladder), "
-            f"because its result is predicted first, and {len(largest.missing)} of the runs that "
-            "predict it have not finished. Launch again when they have, or give --submit-largest"
-        )
+        lines.append(largest.waits(held_back))
     commands = target.commands(plan, jobs) if jobs else []
     if dry_run:
         return [*lines, *(shlex.join(command) for command in commands)]
@@ -195,6 +204,8 @@ def _write_files(
     common = {
         **asdict(options),
         **target.values(),
+        "grace_s": plan.grace_s,
+        "grace_source": plan.grace_source,
         "environment": job_environment(options),
         "ligr": [sys.executable, "-m", "ligr_jax"],
         "restarts": _RESTARTS,

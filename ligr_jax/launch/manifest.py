@@ -8,6 +8,7 @@ its points when the sweep is launched again, also with more points. DIR is OUT/l
      "name": "tiny-ladder", "target": "slurm",
      "data": "/shared/prepared", "out": "/shared/runs",
      "hosts": 1, "devices": 8, "group": 1,
+     "grace_s": 182, "grace_source": "2 x 61.0 s + 60 s: run 1f0c... saved in 61.0 s",
      "jobs": [{"index": 0, "name": "tiny-ladder-1f0c...", "points": ["1f0c..."]}, ...],
      "points": [{"run": "1f0c...", "sweeps": [...], "assignments": [...]}, ...]}
 
@@ -60,6 +61,8 @@ class Launch:
         group: largest number of points of a job.
         jobs: the jobs in the order of their indices.
         points: entries of the points, as in sweep.json.
+        grace_s: seconds between the signal to stop and the kill, in the files of the last call.
+        grace_source: where this time comes from.
     """
 
     name: str
@@ -71,6 +74,8 @@ class Launch:
     group: int
     jobs: tuple[Job, ...]
     points: tuple[dict[str, Any], ...]
+    grace_s: int = 0
+    grace_source: str = ""
 
 
 def read_launch(directory: Path) -> Launch | None:

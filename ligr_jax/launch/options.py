@@ -24,7 +24,8 @@ class LaunchOptions:
         devices: accelerators of each host; 0 trains on the CPU.
         cpus: CPU cores of each host; 0 for the scheduler's default.
         jobs: largest number of jobs that run at the same time; 0 for no limit.
-        grace_s: seconds between the signal to stop and the kill.
+        grace_s: seconds between the signal to stop and the kill; 0 to choose them by the save times
+            of finished runs.
         template: file to render instead of the target's own template.
         partition: partition of SLURM.
         account: account of SLURM.
@@ -50,7 +51,7 @@ class LaunchOptions:
     devices: int = 1
     cpus: int = 0
     jobs: int = 0
-    grace_s: int = 120
+    grace_s: int = 0
     template: Path | None = None
     partition: str = ""
     account: str = ""

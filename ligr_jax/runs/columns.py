@@ -13,7 +13,8 @@ _GROUPS = {
     "throughput/": ("mfu", "tokens_per_s", "input_wait", "input_wait_seconds", "packing"),
     "compute/": (
         "flops_model", "flops_paper", "flops_6nd", "flops_xla", "tokens", "impressions", "targets",
-        "seconds", "start_seconds", "eval_seconds", "device_seconds",
+        "seconds", "start_seconds", "eval_seconds", "save_seconds",
+        "device_seconds",
     ),
     "params/": ("params_dense", "params_tables"),
 }  # fmt: skip

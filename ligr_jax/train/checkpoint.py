@@ -7,6 +7,7 @@ A state that was saved on one mesh can be restored on any other mesh.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +61,8 @@ class Checkpoints:
 
     Attributes:
         damaged: a message for each step that `restore` has set aside.
+        save_seconds: longest time from a call of `save` until everything is on disk, or in the
+            store; 0 if this process has saved nothing. Process 0 has it.
     """
 
     def __init__(
@@ -82,6 +85,8 @@ class Checkpoints:
         self.damaged: list[str] = []
         self._publish_rows = publish_rows
         self._saving = 0  # the step whose files are being written
+        self._began = 0.0  # when its save was requested
+        self.save_seconds = 0.0
 
     @cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -111,6 +116,7 @@ class Checkpoints:
         """
         if step in steps_in(self._directory):
             return
+        began = time.monotonic()
         description = {
             "version": FORMAT_VERSION,
             "meta": meta,
@@ -123,6 +129,7 @@ class Checkpoints:
         )
         self.wait()
         self._saving = step
+        self._began = began
         with save_errors(self._directory / str(step)):
             self._manager.save(step, args=args)
 
@@ -134,6 +141,7 @@ class Checkpoints:
             seal(part)
         self._publish_rows()
         publish_step(part, self._directory / str(self._saving), self._keep)
+        self.save_seconds = max(self.save_seconds, time.monotonic() - self._began)
 
     def restore(self, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """Restore the newest intact state, and set damaged steps aside.

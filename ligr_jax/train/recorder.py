@@ -227,6 +227,7 @@ class RunRecorder:
             "input_wait": self.totals.wait_seconds / max(1e-9, self.totals.seconds),
             "input_wait_seconds": self.totals.wait_seconds,
             "eval_seconds": eval_seconds / self.runs,
+            "save_seconds": self.checkpoints.save_seconds,
             "together": self.runs,
             "device": jax.devices()[0].device_kind,
             "devices": self.devices,

@@ -288,6 +288,36 @@ def test_the_manifest_of_the_data_orders_a_ladder(prepared: Path) -> None:
         assert np.array_equal(np.argsort(by_manifest), np.argsort(counted))
 
 
+def test_the_time_to_save_is_that_of_finished_runs_scaled_to_the_largest_job(
+    prepared: Path, tmp_path: Path
+) -> None:
+    def grace(**values: Any) -> tuple[int, str]:
+        given = options(prepared, tmp_path, "slurm", sweeps=("tiny/ladder",), **values)
+        launch(given, dry_run=True)
+        plan = read_launch(given.files)
+        assert plan is not None
+        script = (given.files / "tiny-depth.sbatch").read_text()
+        assert f"# ({plan.grace_source}).\n#SBATCH --signal=B:TERM@{plan.grace_s}\n" in script
+        return plan.grace_s, plan.grace_source
+
+    assert grace() == (120, "default: no finished run has saved")
+    points = resolve_points(read_sweep(Path("tiny/ladder")), prepared)
+    small, middle = points[0].name, points[4].name
+    for run, seconds in ((small, 50.0), (middle, 40.0)):
+        (tmp_path / run).mkdir()
+        save_summary(tmp_path / run, {"save_seconds": seconds})
+    seconds, source = grace()
+    ratio = (seconds - 60) / 2 / 40
+    assert f"run {middle} saved in 40.0 s, times {ratio:.1f} for the largest job" in source
+    assert 2 < ratio < 8  # the last rung is twice as wide, and its tables too
+    # A job that is smaller than the largest finished run.
+    assert grace(only=("preset=demo-1",)) == (
+        160,
+        f"2 x 50.0 s + 60 s: run {small} saved in 50.0 s",
+    )
+    assert grace(grace_s=7) == (7, "--grace-s")
+
+
 def test_jobs_of_skypilot_are_found_by_name_and_owner(
     prepared: Path, tmp_path: Path, client: Client
 ) -> None:

@@ -211,6 +211,7 @@ def test_training_learns_and_logs_what_it_promises(prepared: Path, finished: Pat
     summary = load_summary(finished)
     assert summary is not None
     assert summary["params_dense"] > 0
+    assert summary["save_seconds"] > 0
     assert summary["flops_xla"] > summary["flops_model"]  # dense attention and padding cost more
     assert summary["beats_oracle"] is False
     json.dumps(summary, allow_nan=False)
