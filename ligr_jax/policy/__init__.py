@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ligr_jax.policy.offline_replay import Replay as Replay
     from ligr_jax.policy.offline_replay import random_slates as random_slates
     from ligr_jax.policy.offline_replay import replay as replay
+    from ligr_jax.policy.offline_replay import replay_slates as replay_slates
     from ligr_jax.policy.offline_replay import wilson as wilson
     from ligr_jax.policy.propensity import ResponseWeights as ResponseWeights
     from ligr_jax.policy.propensity import response_weights as response_weights
@@ -41,6 +42,7 @@ else:
             "laplace": "thompson",
             "random_slates": "offline_replay",
             "replay": "offline_replay",
+            "replay_slates": "offline_replay",
             "rerank_by_rules": "rerank",
             "response_weights": "propensity",
             "wilson": "offline_replay",

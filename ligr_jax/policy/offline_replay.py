@@ -9,6 +9,9 @@ al. 2011):
 A slate of k items matches by chance with probability 1 / k, so a match has weight k; if all slates
 have the same length, this is the ratio above. With an order that is not random, the estimate favors
 models that rank like the model that produced the log.
+
+Where items of a slate change the response to each other, the first item alone does not determine
+the reward. `replay_slates` then matches all items that were shown, in their order.
 """
 
 from typing import Any, NamedTuple
@@ -109,12 +112,7 @@ def replay(
     """
     score = np.asarray(score, np.float64)
     reward = np.asarray(reward, np.float64)
-    wrong = np.flatnonzero((reward != 0) & (reward != 1))
-    if len(wrong):
-        raise ValueError(
-            f"reward[{wrong[0]}]={reward[wrong[0]]} is neither 0 nor 1; leave out rows without a "
-            "recorded label"
-        )
+    _require_binary(reward)
     wrong = np.flatnonzero(np.isnan(score))
     if len(wrong):
         raise ValueError(f"score[{wrong[0]}]=nan cannot be ranked; score every item")
@@ -137,17 +135,56 @@ def replay(
 
     # The probability of a match is 1 / size; a selection among ties matches in part.
     weight = size[group[matched]] / tied[group[matched]]
-    earned = reward[matched]
-    rate = float(np.average(earned, weights=weight))
-    effective = _effective(weight, earned - rate, np.asarray(member)[matched], rate)
-    low, high = wilson(rate, effective, confidence)
-    return Replay(
-        rate=rate,
-        low=low,
-        high=high,
-        matched=len(matched),
-        slates=len(size),
-        effective=effective,
+    return _estimate(reward[matched], weight, np.asarray(member)[matched], len(size), confidence)
+
+
+def replay_slates(
+    shown: ArrayLike,
+    selected: ArrayLike,
+    candidates: ArrayLike,
+    reward: ArrayLike,
+    member: ArrayLike,
+    confidence: float = 0.95,
+) -> Replay:
+    """Estimate the reward of whole slates of M items, if a policy selected and ordered them.
+
+    Every slate shows M of its n candidates, and all n! / (n - M)! orders were equally likely, so
+    this is the weight of a match.
+
+    Args:
+        shown: int [S, M], items of each slate in the order shown.
+        selected: int [S, M], items that the policy would show, in order.
+        candidates: int [S], n.
+        reward: [S]; 0 or 1, of the slate.
+        member: [S], the member that saw the slate.
+        confidence: coverage of the interval.
+
+    Raises:
+        ValueError: no slate matches, a reward is neither 0 nor 1, a slate shows more items than it
+            has candidates, or the shapes of `shown` and `selected` differ.
+    """
+    shown_SM, selected_SM = np.asarray(shown), np.asarray(selected)
+    if shown_SM.ndim != 2 or shown_SM.shape != selected_SM.shape:
+        raise ValueError(
+            f"shown has shape {shown_SM.shape}, selected {selected_SM.shape}; give [slates, items]"
+        )
+    reward_S, count_S = np.asarray(reward, np.float64), np.asarray(candidates, np.float64)
+    _require_binary(reward_S)
+    length = shown_SM.shape[1]
+    few = np.flatnonzero(count_S < length)
+    if len(few):
+        raise ValueError(
+            f"candidates[{few[0]}]={count_S[few[0]]:.0f}, but a slate shows {length} items"
+        )
+    matched = np.flatnonzero((shown_SM == selected_SM).all(1))
+    if not len(matched):
+        raise ValueError(
+            f"none of {len(shown_SM)} slates shows what the policy selects; use a log with more "
+            "random traffic, or shorter slates"
+        )
+    weight = np.prod([count_S[matched] - m for m in range(length)], axis=0)
+    return _estimate(
+        reward_S[matched], weight, np.asarray(member)[matched], len(shown_SM), confidence
     )
 
 
@@ -166,6 +203,33 @@ def wilson(rate: float, trials: float, confidence: float = 0.95) -> tuple[float,
     half = z * np.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
     scale = 1 + z**2 / trials
     return max(0.0, float((center - half) / scale)), min(1.0, float((center + half) / scale))
+
+
+def _require_binary(reward: Floats) -> None:
+    """Raise `ValueError` for a reward that is neither 0 nor 1."""
+    wrong = np.flatnonzero((reward != 0) & (reward != 1))
+    if len(wrong):
+        raise ValueError(
+            f"reward[{wrong[0]}]={reward[wrong[0]]} is neither 0 nor 1; leave out rows without a "
+            "recorded label"
+        )
+
+
+def _estimate(
+    earned: Floats, weight: Floats, member: NDArray[Any], slates: int, confidence: float
+) -> Replay:
+    """Return the weighted mean of the rewards of matched slates, with its interval."""
+    rate = float(np.average(earned, weights=weight))
+    effective = _effective(weight, earned - rate, member, rate)
+    low, high = wilson(rate, effective, confidence)
+    return Replay(
+        rate=rate,
+        low=low,
+        high=high,
+        matched=len(earned),
+        slates=slates,
+        effective=effective,
+    )
 
 
 def _effective(weight: Floats, residual: Floats, member: NDArray[Any], rate: float) -> float:

@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 
 from ligr_jax.data.world.block import block_table
 from ligr_jax.data.world.config import Planted, WorldConfig
-from ligr_jax.policy.offline_replay import random_slates, replay, wilson
+from ligr_jax.policy.offline_replay import random_slates, replay, replay_slates, wilson
 
 Log = tuple[np.ndarray, ...]
 
@@ -106,6 +106,47 @@ def test_a_single_member_does_not_make_a_rate_certain() -> None:
     assert 0 < result.rate < 1
     assert result.effective <= result.matched
     assert result.high - result.low > 0.1
+
+
+def test_replay_of_whole_slates_covers_rewards_that_depend_on_the_items_before() -> None:
+    """Slates of 2 of 3 to 5 candidates; an item has no reward after a neighbour of equal parity."""
+    rng, count, covered = np.random.default_rng(5), 3000, 0
+    for _ in range(100):
+        candidates = rng.integers(3, 6, count)
+        order = np.argsort(rng.random((count, 5)) + 9 * (np.arange(5) >= candidates[:, None]))
+        member, shown = rng.integers(0, 500, count), order[:, :2]
+        selected = np.stack([member % 3, (member % 3 + 1 + member % 2) % 3], axis=1)
+
+        def rate(slate: np.ndarray) -> np.ndarray:
+            return np.where(slate.sum(1) % 2 == 0, 0.1, 0.4) + 0.1 * slate[:, 0]
+
+        reward = rng.random(count) < rate(shown)
+        result = replay_slates(shown, selected, candidates, reward, member)
+        covered += result.low <= rate(selected).mean() <= result.high
+    assert binomtest(covered, 100, 0.95).pvalue > 0.001, covered
+
+
+def test_replay_of_slates_of_one_item_is_replay() -> None:
+    slate, position, _, score, reward, member = simulated(np.random.default_rng(6), 200)
+    order = np.lexsort((position, slate))
+    first = order[np.append(True, np.diff(slate[order]) > 0)]
+    best = np.lexsort((-score, slate))
+    best = best[np.append(True, np.diff(slate[best]) > 0)]
+    whole = replay_slates(
+        first[:, None], best[:, None], np.bincount(slate), reward[first], member[first]
+    )
+    assert whole == pytest.approx(replay(score, slate, position, reward, member))
+
+
+def test_bad_slates_are_refused() -> None:
+    with pytest.raises(ValueError, match="none of 1 slates shows what"):
+        replay_slates([[1, 2]], [[2, 1]], [3], [1], [0])
+    with pytest.raises(ValueError, match=r"candidates\[0\]=1, but a slate shows 2"):
+        replay_slates([[1, 2]], [[1, 2]], [1], [1], [0])
+    with pytest.raises(ValueError, match=r"selected \(1, 1\)"):
+        replay_slates([[1, 2]], [[1]], [2], [1], [0])
+    with pytest.raises(ValueError, match=r"reward\[0\]=2"):
+        replay_slates([[1]], [[1]], [2], [2], [0])
 
 
 def test_random_slates_are_the_random_rows_of_sessions() -> None:
