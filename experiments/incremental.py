@@ -37,9 +37,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from lib.comparison import t_interval
 from lib.options import make_parser
-from lib.results import Cell, Column, Study, interval
-from scipy.stats import t as student
+from lib.results import Cell, Column, Study
 
 from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config
@@ -212,15 +212,6 @@ def gains(results: list[dict[str, Any]], arm: str, base: str) -> list[Cell]:
         t_interval(1e4 * sign * (by_seed(results, arm, key) - by_seed(results, base, key)))
         for key, sign in (("ne", -1), ("auc", 1))
     ]
-
-
-def t_interval(x: np.ndarray) -> Cell:
-    """Return the mean over seeds with its 90 % interval by Student's t."""
-    mean = float(x.mean())
-    if len(x) < 2:
-        return mean
-    half = float(student.ppf(0.95, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
-    return interval(mean, mean - half, mean + half)
 
 
 def add_methods(study: Study, results: list[dict[str, Any]]) -> None:

@@ -75,7 +75,7 @@ def test_heads_have_the_question_and_the_command() -> None:
 def test_every_study_has_a_result_that_states_its_origin() -> None:
     recorded = {path.stem for path in RESULTS.iterdir()}
     # accelerator has not been measured; the demo is a study without a script.
-    assert recorded == {*STUDIES, "demo"} - {"accelerator"}
+    assert recorded == {*STUDIES, "demo"} - {"accelerator", "diversity"}
     for name in recorded:
         study = read(RESULTS / f"{name}.json")
         assert study["study"] == name
@@ -246,3 +246,35 @@ def test_perfect_hashing_runs(tmp_path: Path) -> None:
     shown = read(RESULTS / "perfect_hash.json")["tables"]["1e+06"]
     assert recorded.columns == shown.columns
     assert [row[0] for row in recorded.rows] == [row[0] for row in shown.rows]
+
+
+# ---- Diversity ----
+
+
+def test_diversity_measures_policies_on_a_small_world(tmp_path: Path) -> None:
+    """The truth is best, the rule separates actors, and replay agrees with the exact rate."""
+    import diversity
+    from lib.slates import TOP, random_traffic, replayed, requests_of
+
+    from ligr_jax.data.prepare.build import prepare
+    from ligr_jax.data.prepare.options import PrepareOptions
+    from ligr_jax.data.sources.canonical import canonical_source
+    from ligr_jax.data.world.generate import generate_world
+
+    config = diversity.world_config(members=60, later=1.0)
+    generate_world(config, tmp_path / "log", workers=1)
+    prepare(canonical_source(tmp_path / "log"), tmp_path / "prepared", PrepareOptions())
+    requests = requests_of(config, tmp_path, least=10)
+    rows = {row["policy"]: row for row in diversity.measured_references(requests)}
+    clicks = [rows[name]["clicks"] for name in ("random", "true utility alone")]
+    assert clicks[0] < clicks[1] < rows["largest true gain"]["clicks"]
+    score = np.random.default_rng(0).random(requests.row_RC.shape)
+    order = requests.ranked(score, rules=True)
+    row_RK = np.take_along_axis(requests.row_RC, order[:, :TOP], 1)
+    actor_RK = requests.response.actor[row_RK]
+    separate = (actor_RK[:, 1:] != actor_RK[:, :-1]).all(1)
+    assert separate.mean() > 0.9
+    assert np.take_along_axis(requests.valid_RC, order[:, :TOP], 1).all()
+    assert (requests.response.session[row_RK] == requests.response.session[row_RK[:, :1]]).all()
+    replay = replayed(requests, order, random_traffic(requests, 2000))
+    assert replay["low"] <= replay["exact"] <= replay["high"]

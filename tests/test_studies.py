@@ -157,3 +157,23 @@ def test_incremental() -> None:
     incremental.add_differences(study, results)
     assert cells(study, "differences").count(NO_CHANGE) == 4
     require_recorded(study)
+
+
+def test_diversity() -> None:
+    import diversity
+
+    study = study_of("diversity")
+    measures = dict.fromkeys(diversity.COLUMNS, 1.0)
+    replay = {"exact": 0.5, "replay": 0.4, "low": 0.3, "high": 0.6, "matched": 10}
+    results = [
+        {"world": world, "policy": policy, "seed": seed, "auc": 0.7, **measures, **replay}
+        for world in diversity.LATER
+        for policy in diversity.POLICIES
+        for seed in SEEDS
+    ]
+    diversity.add_references(study, [r for r in results if r["seed"] == 0])
+    diversity.add_policies(study, results)
+    diversity.add_differences(study, results)
+    diversity.add_replay(study, results)
+    assert cells(study, "differences").count(NO_CHANGE) == 2 * 4 * len(diversity.COLUMNS)
+    assert cells(study, "replay").count("3 of 3") == 8

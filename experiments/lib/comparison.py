@@ -4,6 +4,8 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from lib.results import Cell, interval
+
 TASKS = ("click", "long_dwell", "contribution")
 
 
@@ -50,3 +52,12 @@ def verdict(sign: float, low: float, high: float) -> str:
     if low <= 0 <= high:
         return "open" if sign else "agrees"
     return "agrees" if sign * low > 0 else "differs"
+
+
+def t_interval(x: np.ndarray) -> Cell:
+    """Return the mean over seeds with its 90 % interval by Student's t; one seed has none."""
+    mean = float(x.mean())
+    if len(x) < 2:
+        return mean
+    half = float(stats.t.ppf(0.95, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return interval(mean, mean - half, mean + half)

@@ -1,0 +1,247 @@
+"""Do set-wise layers replace diversity rules where the items of a session satiate?
+
+    python experiments/diversity.py                 two worlds, five seeds; finished runs are kept
+    python experiments/diversity.py --seeds 2 --members 300
+
+LiGR 3.2 and 6.1 replace rules (two other items between items of an actor) by set-wise layers. Two
+synthetic worlds have strong satiation by topic and actor: in `earlier` an item is satiated by the
+items before it, in `whole session` by all others. LiGR is trained on clicks without set-wise layers
+(point-wise) and with one, otherwise equal. The candidates of a request are the items of a logged
+test session of ten or more; one forward pass scores them, they are sorted, re-ranked by the rule or
+not, and the first five are shown. The worlds have no network, so the rule for out-of-network items
+does not apply.
+
+Utility is exact: the expected clicks on the five items by the world's true probabilities for this
+slate at positions 0 to 4, satiation and position effect included. References know the truth: the
+utility of each item alone, with and without the rule, and a greedy choice of the largest true gain.
+Diversity of the five: distinct actors and topics, mean cosine of content vectors, alpha-NDCG (alpha
+0.5; the judgment is the true click probability of the item alone, for its main topic). Intervals
+are 90 %, Student's t over seeds; differences are paired by seed.
+
+Replay: random traffic shows two of the candidates; slates that equal a policy's first two give the
+rate of a click, which is compared with the exact rate. Intervals are 95 %.
+
+Expected: set-wise layers gain where all items of a session satiate. Sorting by their scores gains
+less where order matters, because equal items are demoted together. Numbers:
+experiments/results/diversity.json. Time: 15 minutes.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from lib.comparison import t_interval
+from lib.options import make_parser
+from lib.results import Cell, Column, Study
+from lib.slates import Requests, greedy, random_traffic, replayed, requests_of
+
+from ligr_jax import TrainedModel, fit_model
+from ligr_jax.data.assemble import Assembler
+from ligr_jax.data.pipeline import plan_for
+from ligr_jax.data.prepare.build import prepare
+from ligr_jax.data.prepare.options import PrepareOptions
+from ligr_jax.data.records import Records
+from ligr_jax.data.sources.canonical import canonical_source
+from ligr_jax.data.world.config import Planted, WorldConfig
+from ligr_jax.data.world.generate import generate_world
+
+LATER = {"earlier": 0.0, "whole session": 1.0}  # weight of later items in the satiation
+SET_DEPTH = {"point-wise": 0, "set-wise": 1}
+WITH_RULES = " with rules"
+POLICIES = tuple(f"{model}{rules}" for model in SET_DEPTH for rules in ("", WITH_RULES))
+COMPARED = (
+    ("point-wise with rules", "point-wise"),
+    ("set-wise", "point-wise"),
+    ("set-wise", "point-wise with rules"),
+    ("set-wise with rules", "set-wise"),
+)
+LEAST = 10  # candidates of a request
+ROWS = 64  # of a batch that is scored
+MODEL = (
+    "model.actions=click,long_dwell",
+    "model.width=32",
+    "model.depth=1",
+    "model.table_width=16",
+    "model.action_token=actions_and_item",
+    "model.position=relative_session",
+    "model.table_init=0.02",
+    "data.seq_len=128",
+    "data.workers=0",
+    "batch_tokens=1024",
+    "optim.dense_lr=4e-3",
+    "train.epochs=2",
+    "train.log_every=100000",
+    "train.checkpoint_every=100000",
+    "eval.splits=validation",
+    "mesh.data=1",
+    "track.wandb=off",
+)
+COLUMNS = {
+    "clicks": Column("clicks", ".3f"),
+    "actors": Column("actors", ".2f"),
+    "topics": Column("topics", ".2f"),
+    "similarity": Column("cosine", ".3f"),
+    "alpha_ndcg": Column("alpha-NDCG", ".3f"),
+}
+
+
+def main() -> None:
+    args = arguments()
+    logging.getLogger("ligr_jax").setLevel(logging.WARNING)
+    args.out.mkdir(parents=True, exist_ok=True)
+    # The program of a model is compiled once for all seeds.
+    jax.config.update("jax_compilation_cache_dir", str(args.out / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    study = Study.of(__file__, __doc__, range(args.seeds))
+    results, references = list[dict[str, Any]](), list[dict[str, Any]]()
+    for world, later in LATER.items():
+        config = world_config(args.members, later)
+        directory = args.out / world.replace(" ", "-")
+        generate_world(config, directory / "log")
+        prepare(canonical_source(directory / "log"), directory / "prepared", PrepareOptions())
+        requests = requests_of(config, directory, LEAST)
+        traffic = random_traffic(requests, args.random)
+        references += [{"world": world, **row} for row in measured_references(requests)]
+        for seed in range(args.seeds):
+            for name, depth in SET_DEPTH.items():
+                settings = [*MODEL, f"model.set_depth={depth}", f"train.seed={seed}"]
+                run = directory / f"{name}-{seed}"
+                model = fit_model(settings, directory / "prepared", run)
+                score_RC = split_logits(model, directory / "prepared")[requests.row_RC]
+                for rules in ("", WITH_RULES):
+                    order_RC = requests.ranked(score_RC, bool(rules))
+                    row = {"world": world, "policy": f"{name}{rules}", "seed": seed}
+                    row |= requests.measure(order_RC) | replayed(requests, order_RC, traffic)
+                    row["auc"] = model.summary["validation/click/auc"]
+                    print(f"{world}, {row['policy']}, seed {seed}: {row['clicks']:.3f}", flush=True)
+                    results.append(row)
+    add_references(study, references)
+    add_policies(study, results)
+    add_differences(study, results)
+    add_replay(study, results)
+    study.record(args.record)
+
+
+def world_config(members: int, later: float) -> WorldConfig:
+    """Return a world with few topics and actors and strong satiation, in one block."""
+    planted = Planted(
+        topic_satiation=3.0, actor_satiation=2.4, satiation_half=1.0, satiation_later=later
+    )
+    return WorldConfig(
+        members=members, items=2000, parents=6, leaves=4, block_members=members, planted=planted
+    )
+
+
+def split_logits(model: TrainedModel, data: Path) -> np.ndarray:
+    """Return the click logits of all impressions, float32 [N]; NaN outside of the test split."""
+    records = Records(data, model.config.data.edges)
+    plan = plan_for(records, model.config, "test")
+    assemble = Assembler(records, plan, model.config.model)
+    logits = np.full(records.offsets[-1], np.nan, np.float32)
+    for first in range(0, len(plan), ROWS):
+        number = np.arange(first, first + ROWS)
+        batch_rows = np.where(number < len(plan), number, -1)  # batches of one shape
+        index_BN, _, target_BN = plan.gather(batch_rows)
+        predicted_BN = model.predict(assemble(batch_rows)).logits["click"]
+        logits[index_BN[target_BN]] = predicted_BN[target_BN]
+    return logits
+
+
+def measured_references(requests: Requests) -> list[dict[str, Any]]:
+    """Return the measures of policies that know the truth, and of a random order."""
+    alone_RC = requests.response.alone[requests.row_RC]
+    random_RC = np.random.default_rng(0).random(alone_RC.shape)
+    orders = {
+        "random": requests.ranked(random_RC, rules=False),
+        "true utility alone": requests.ranked(alone_RC, rules=False),
+        "true utility alone with rules": requests.ranked(alone_RC, rules=True),
+        "largest true gain": greedy(requests),
+    }
+    return [{"policy": name, **requests.measure(order)} for name, order in orders.items()]
+
+
+def by_seed(results: Sequence[dict[str, Any]], world: str, policy: str, key: str) -> np.ndarray:
+    """Return a measure of a policy for each seed."""
+    found = {r["seed"]: r[key] for r in results if (r["world"], r["policy"]) == (world, policy)}
+    return np.array([found[seed] for seed in sorted(found)])
+
+
+def add_references(study: Study, references: Sequence[dict[str, Any]]) -> None:
+    rows = [[r["world"], r["policy"], *(r[key] for key in COLUMNS)] for r in references]
+    columns = [Column("satiation by"), Column("policy"), *COLUMNS.values()]
+    study.add("references", "Policies that know the truth, and a random order.", columns, rows)
+
+
+def add_policies(study: Study, results: Sequence[dict[str, Any]]) -> None:
+    rows: list[list[Cell]] = []
+    for world in LATER:
+        for policy in POLICIES:
+            keys = ("auc", *COLUMNS)
+            rows.append(
+                [world, policy, *(t_interval(by_seed(results, world, policy, k)) for k in keys)]
+            )
+    columns = [Column("satiation by"), Column("policy"), Column("AUC", ".3f"), *COLUMNS.values()]
+    caption = (
+        "Expected clicks and diversity of the five items shown, and the click AUC of the model on "
+        "the validation split; means and 90 % intervals over the seeds."
+    )
+    study.add("policies", caption, columns, rows)
+
+
+def add_differences(study: Study, results: Sequence[dict[str, Any]]) -> None:
+    rows: list[list[Cell]] = []
+    for world in LATER:
+        for policy, base in COMPARED:
+            pairs = {
+                key: (by_seed(results, world, policy, key), by_seed(results, world, base, key))
+                for key in COLUMNS
+            }
+            clicks, base_clicks = pairs.pop("clicks")
+            cells = [t_interval(100 * (clicks / base_clicks - 1))]
+            cells += [t_interval(x - y) for x, y in pairs.values()]
+            rows.append([world, f"{policy} against {base}", *cells])
+    signed = [Column(c.name, f"+{c.format}") for c in list(COLUMNS.values())[1:]]
+    columns = [Column("satiation by"), Column("policies"), Column("clicks, %", "+.1f"), *signed]
+    study.add("differences", "Differences, paired by seed, 90 % intervals.", columns, rows)
+
+
+def add_replay(study: Study, results: Sequence[dict[str, Any]]) -> None:
+    rows: list[list[Cell]] = []
+    for world in LATER:
+        for policy in POLICIES:
+            exact, rate, low, high, matched = (
+                by_seed(results, world, policy, key)
+                for key in ("exact", "replay", "low", "high", "matched")
+            )
+            inside = int(((low <= exact) & (exact <= high)).sum())
+            means = [float(x.mean()) for x in (exact, rate, (high - low) / 2, matched)]
+            rows.append([world, policy, *means, f"{inside} of {len(exact)}"])
+    columns = [
+        Column("satiation by"),
+        Column("policy"),
+        Column("exact", ".3f"),
+        Column("replay", ".3f"),
+        Column("half interval", ".3f"),
+        Column("matched slates", ",.0f"),
+        Column("intervals with the exact rate"),
+    ]
+    caption = "Rate of a click in the first two items, means over the seeds; 95 % intervals."
+    study.add("replay", caption, columns, rows)
+
+
+def arguments() -> argparse.Namespace:
+    parser = make_parser(__file__, __doc__)
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/diversity"), help="where all goes [%(default)s]")
+    add("--members", type=int, default=1500, help="of each world [%(default)s]")
+    add("--seeds", type=int, default=5, help="[%(default)s]")
+    add("--random", type=int, default=200, help="random slates of a request [%(default)s]")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
