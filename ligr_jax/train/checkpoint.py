@@ -55,6 +55,10 @@ T = TypeVar("T")
 # damage in larger files.
 _CHECKED_FIRST = 2**26
 
+# Replicas share the writing of an array if each then writes at least so many bytes. Of a smaller
+# array one replica writes all, because orbax compiles a program for each slice of each shape.
+_LEAST_SLICE = 2**20
+
 
 class Checkpoints:
     """The newest checkpoints of a run, in DIRECTORY/<step>.
@@ -332,7 +336,11 @@ class Checkpoints:
 
 def _handler() -> ocp.PyTreeCheckpointHandler:
     # Trained floats compress badly, and compression needs another copy of each table.
-    return ocp.PyTreeCheckpointHandler(use_compression=False)
+    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_LEAST_SLICE)
+    return ocp.PyTreeCheckpointHandler(
+        use_compression=False,
+        type_handler_registry=ocp.type_handlers.create_type_handler_registry((jax.Array, arrays)),
+    )
 
 
 def _wait_for_all(name: str) -> None:

@@ -307,7 +307,7 @@ class Trainer:
     def _start(self) -> TrainState:
         """Compile the step; return the restored state, or the initial one."""
         example = self.program.shard_batch(self.batches.peek())
-        restored = self.recorder.restore(self.program.abstract_state(example.batch))
+        restored = self.recorder.restore(self.program.abstract_state())
         if restored is None:
             state = self.program.init_state(example.batch)
             if self.config.train.warm.run:

@@ -1,5 +1,6 @@
 """A configuration on a mesh: model, optimizer, tables, and the sharding of all arrays."""
 
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -79,14 +80,14 @@ class Program:
         """Move a batch from the host to the mesh; each process passes its part."""
         return shard_batch(inputs, self.mesh)
 
-    def abstract_state(self, batch: Batch | None = None) -> TrainState:
-        """Return shapes, types and shardings of a training state, allocating nothing.
+    def abstract_state(self) -> TrainState:
+        """Return shapes, types and shardings of a training state, allocating nothing."""
+        return self._abstract_state
 
-        Args:
-            batch: a batch of the shapes that the model will see; default: one row of padding.
-        """
-        if batch is None:
-            batch = padding_batch(self.config.model, 1, self.config.data.seq_len // 2)
+    @cached_property
+    def _abstract_state(self) -> TrainState:
+        """No shape of the state depends on the batch, so one trace of the model serves all uses."""
+        batch = padding_batch(self.config.model, 1, self.config.data.seq_len // 2)
         with jax.set_mesh(self.mesh):
             shapes = abstract_state(self.model, self.tx, batch)
         placed = shardings(shapes, self.mesh, self.layout, self.config.mesh.fsdp)
@@ -113,7 +114,7 @@ class Program:
         large = sum(rows * width for rows, width in self.config.model.tables.values()) > _LARGE
         init = jax.jit(
             lambda key, b: init_state(self.model, self.tx, b, jax.random.wrap_key_data(key)),
-            out_shardings=jax.tree.map(lambda x: x.sharding, self.abstract_state(batch)),
+            out_shardings=jax.tree.map(lambda x: x.sharding, self.abstract_state()),
             compiler_options={} if large else {"xla_backend_optimization_level": 0},
         )
         with jax.set_mesh(self.mesh):
@@ -130,7 +131,7 @@ class Program:
         Args:
             inputs: result of `shard_batch`.
         """
-        abstract = self.abstract_state(inputs.batch)
+        abstract = self.abstract_state()
         state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
         step = jax.jit(
             self.make_step(),

@@ -184,7 +184,7 @@ def _train_steps(
     program = Program(dataclasses.replace(first_config, mesh=MeshConfig(data=1)), steps)
     plan = plan_for(records, first_config, "train")
     example = Assembler(records, plan, first_config.model)(np.array([-1]))
-    abstract = program.abstract_state(example)
+    abstract = program.abstract_state()
     init = program.compile_init(example)
     by_step: dict[int, list[RunSlot]] = {}
     for config, out in runs:

@@ -251,3 +251,22 @@ def test_an_older_step_is_measured_where_it_is_asked_for(run: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint 35; it has \[30, 40\]"):
         evaluate_run(run, "test", step=35)
     assert content(run) == before
+
+
+def test_a_save_of_small_replicated_arrays_compiles_nothing(
+    like: tuple[TrainState, Layout], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Replicas would share the writing by slices, and each slice would be a program."""
+    mesh = jax.make_mesh((8,), ("data",))
+    everywhere = jax.NamedSharding(mesh, jax.P())
+    state = {str(n): jax.device_put(np.zeros((n, 8)), everywhere) for n in (1016, 1024)}
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2, like[1])
+    jax.config.update("jax_log_compiles", True)
+    try:
+        checkpoints.save(1, state, {})
+        checkpoints.wait()
+    finally:
+        jax.config.update("jax_log_compiles", False)
+        checkpoints.close()
+    assert steps_in(tmp_path / "checkpoints") == [1]
+    assert "Compiling" not in caplog.text

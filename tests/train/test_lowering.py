@@ -33,7 +33,7 @@ def lowered(platform: str, changes: list[str], monkeypatch: pytest.MonkeyPatch) 
     program = Program(config, steps=10)
     batch = random_batch([[[2, 3], [4]]] * ROWS, 16)
     inputs = program.shard_batch(UniqueIdMapper(config.model, program.process.devices)(batch))
-    state = program.abstract_state(inputs.batch)
+    state = program.abstract_state()
     step = jax.jit(program.make_step(), donate_argnums=0)
     monkeypatch.setattr(jax, "default_backend", lambda: {"cuda": "gpu"}.get(platform, platform))
     with jax.set_mesh(program.mesh):

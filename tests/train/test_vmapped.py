@@ -101,10 +101,9 @@ def alone(
 
 def state_of(run: Path) -> TrainState:
     config = load_config(run)
-    records, program = Records(config.data.dir), Program(config)
-    example = Assembler(records, plan_for(records, config, "test"), config.model)(np.array([-1]))
+    program = Program(config)
     checkpoints = Checkpoints(run / "checkpoints", 2, program.layout)
-    restored = checkpoints.restore(program.abstract_state(example))
+    restored = checkpoints.restore(program.abstract_state())
     assert restored is not None
     return restored[0]
 
