@@ -12,9 +12,9 @@ import numpy as np
 
 from ligr_jax.config import ConfigError, Feature, ModelConfig
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.lookup import bag_rows, table_rows
+from ligr_jax.data.lookup import bag_rows, missing_row, table_rows
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing import PackingPlan, PlacedRows
 from ligr_jax.data.schema import UNKNOWN
 
 _HOUR_MS = 3_600_000
@@ -92,16 +92,15 @@ class Assembler:
         Args:
             rows: int [B], row numbers of the plan; -1 stands for a row of padding.
         """
-        index, window, is_target = self.plan.gather(rows)
-        shape = index.shape
-        padding = np.flatnonzero(window == 0)
-        # Reads of padding are valid, and their values are replaced.
-        index.ravel()[padding] = 0
+        placed = self.plan.place(rows)
+        index = placed.impression
+        # Padding reads impression 0, and the values are replaced.
+        index.ravel()[placed.padding] = 0
         located = self.records.locate(index)
 
         def padded(values: np.ndarray, value: Any) -> np.ndarray:
             """Set the values of padding, in place."""
-            values.reshape(index.size, *values.shape[2:])[padding] = value
+            values.reshape(index.size, *values.shape[2:])[placed.padding] = value
             return values
 
         ids, numeric, vectors = {}, {}, {}
@@ -118,16 +117,18 @@ class Assembler:
             elif feature.kind == "bucket":
                 ids[name] = padded(scale.bucket(raw, feature.rows), 0)
             else:
-                ids[name] = table_rows(padded(raw, MISSING), name, feature)
-        labels = np.empty((*shape, len(self.actions)), np.int8)
+                # Id 0 has a row in every table, so that padding is never an invalid id.
+                table_row = table_rows(padded(raw, 0), name, feature)
+                ids[name] = padded(table_row, missing_row(feature))
+        labels = np.empty((*index.shape, len(self.actions)), np.int8)
         for a, action in enumerate(self.actions):
             labels[..., a] = self.records.label(action, located)
         weight = self.records.take("weight", located)
-        weight[~is_target] = 0
+        weight[~placed.is_target] = 0
         return Batch(
-            member=window,
-            session=count_sessions(self.records.take("session", located), window),
-            time=hours_since_first(self.records.take("timestamp_ms", located), window),
+            member=placed.window,
+            session=count_sessions(self.records.take("session", located), placed),
+            time=hours_since_first(self.records.take("timestamp_ms", located), placed),
             ids=ids,
             numeric=numeric,
             vectors=vectors,
@@ -136,53 +137,41 @@ class Assembler:
         )
 
 
-def count_sessions(session: np.ndarray, window: np.ndarray) -> np.ndarray:
+def count_sessions(session: np.ndarray, placed: PlacedRows) -> np.ndarray:
     """Return sessions counted from the oldest session of each window.
 
     Args:
-        session: int [B, N], session numbers that do not fall within a window.
-        window: int [B, N], number of the window in its row, 0 in padding.
+        session: int [B, N], session numbers that do not fall within a window, and are equal in
+            padding.
+        placed: segments of the positions.
 
     Returns:
         int32 [B, N], 0 in padding.
     """
-    return np.where(window > 0, session - _first_of_window(session, window), 0).astype(np.int32)
+    first = np.repeat(session.ravel()[placed.begin], placed.size).reshape(session.shape)
+    counted: np.ndarray = np.subtract(session, first, out=first).astype(np.int32, copy=False)
+    return counted
 
 
-def hours_since_first(time_ms: np.ndarray, window: np.ndarray) -> np.ndarray:
+def hours_since_first(time_ms: np.ndarray, placed: PlacedRows) -> np.ndarray:
     """Return the hours since the first timed impression of each window.
 
     Args:
-        time_ms: int64 [B, N], milliseconds; negative in untimed context, which precedes the timed
-            impressions of a window.
-        window: int [B, N], number of the window in its row, 0 in padding.
+        time_ms: int64 [B, N], milliseconds, equal in padding; negative in untimed context, which
+            precedes the timed impressions of a window.
+        placed: segments of the positions.
 
     Returns:
         float32 [B, N], 0 in untimed context and in padding.
     """
-    valid = (window > 0) & (time_ms >= 0)
-    timed = np.where(valid, time_ms, np.iinfo(np.int64).max)
-    oldest = np.minimum.reduceat(timed.ravel(), _window_starts(window))
-    hours = (timed - np.repeat(oldest, _window_lengths(window)).reshape(time_ms.shape)) / _HOUR_MS
-    return np.where(valid, hours, 0).astype(np.float32)
-
-
-def _window_starts(window: np.ndarray) -> np.ndarray:
-    """Return the flat positions where a window or a run of padding begins, row by row."""
-    change = np.ones(window.shape, bool)
-    change[:, 1:] = window[:, 1:] != window[:, :-1]
-    return np.flatnonzero(change)
-
-
-def _window_lengths(window: np.ndarray) -> np.ndarray:
-    """Return the lengths of the windows and runs of padding of `_window_starts`."""
-    return np.diff(_window_starts(window), append=window.size)
-
-
-def _first_of_window(values: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Return the value at the first position of each window, for every position [B, N]."""
-    first = values.ravel()[_window_starts(window)]
-    return np.repeat(first, _window_lengths(window)).reshape(values.shape)
+    untimed = time_ms < 0 if time_ms.min() < 0 else None
+    timed = time_ms if untimed is None else np.where(untimed, np.iinfo(np.int64).max, time_ms)
+    oldest = np.minimum.reduceat(timed.ravel(), placed.begin)
+    since = np.repeat(oldest, placed.size).reshape(timed.shape)
+    hours: np.ndarray = (np.subtract(timed, since, out=since) / _HOUR_MS).astype(np.float32)
+    if untimed is not None:
+        hours[untimed] = 0
+    return hours
 
 
 class NumericScale:

@@ -25,8 +25,7 @@ def table_rows(ids: np.ndarray, name: str, feature: Feature) -> np.ndarray:
     """
     missing = ids == MISSING
     if feature.lookup == "qr":
-        missing_rows = np.array([0, -1], np.int32)
-        return np.where(missing[..., None], missing_rows, qr_rows(ids, feature.rows))
+        return np.where(missing[..., None], missing_row(feature), qr_rows(ids, feature.rows))
     if feature.lookup == "hash":
         rows = hash_rows(ids, feature.rows)
     else:
@@ -39,6 +38,11 @@ def table_rows(ids: np.ndarray, name: str, feature: Feature) -> np.ndarray:
         rows = (ids + 1).astype(np.int32)
     rows[missing] = 0
     return rows
+
+
+def missing_row(feature: Feature) -> np.ndarray:
+    """Return the table row, or with `lookup=qr` the two rows, of a missing id; int32."""
+    return np.array([0, -1] if feature.lookup == "qr" else 0, np.int32)
 
 
 def bag_rows(ids: np.ndarray, name: str, feature: Feature) -> np.ndarray:

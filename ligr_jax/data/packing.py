@@ -16,7 +16,7 @@ import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,29 @@ class MemberWindows:
 
     def __len__(self) -> int:
         return len(self.start)
+
+
+class PlacedRows(NamedTuple):
+    """The source of every position of some rows, and the segments of their positions.
+
+    A segment is a window, or the padding of a row. Segments are not empty, and are in the order of
+    the flat positions.
+
+    Attributes:
+        impression: int64 [B, N], number of the impression, -1 in padding.
+        window: int32 [B, N], number of the window within its row, from 1; 0 in padding.
+        is_target: bool [B, N], whether the position is a target.
+        padding: int64 [padding], flat positions without an impression.
+        begin: int64 [segments], first flat position of each segment.
+        size: int64 [segments], number of positions of each segment.
+    """
+
+    impression: np.ndarray
+    window: np.ndarray
+    is_target: np.ndarray
+    padding: np.ndarray
+    begin: np.ndarray
+    size: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -88,15 +111,19 @@ class PackingPlan:
         return self.impressions / max(1, len(self) * self.capacity)
 
     def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return `impression`, `window` and `is_target` of `place`.
+
+        Args:
+            rows: int [B], row numbers; -1 stands for a row of padding.
+        """
+        placed = self.place(rows)
+        return placed.impression, placed.window, placed.is_target
+
+    def place(self, rows: np.ndarray) -> PlacedRows:
         """Return the source of every position of some rows.
 
         Args:
             rows: int [B], row numbers; -1 stands for a row of padding.
-
-        Returns:
-            Three arrays [B, N]: the impression number (int64, -1 in padding); the number of the
-            window within its row, from 1 (int32, 0 in padding); whether the position is a target
-            (bool).
         """
         # One entry per window of the batch: its row in the batch and its ordinal in that row.
         first_window = self.bounds[rows]
@@ -128,8 +155,17 @@ class PackingPlan:
         index = np.repeat(offset, size)
         index += np.arange(index.size)
         is_target = index >= np.repeat(first_target, size)
-        index[np.flatnonzero(window == 0)] = -1
-        return index.reshape(shape), window.reshape(shape), is_target.reshape(shape)
+        padding = np.flatnonzero(window == 0)
+        index[padding] = -1
+        filled = size > 0
+        return PlacedRows(
+            impression=index.reshape(shape),
+            window=window.reshape(shape),
+            is_target=is_target.reshape(shape),
+            padding=padding,
+            begin=begin[filled],
+            size=size[filled],
+        )
 
 
 def write_plan(path: Path, plan: PackingPlan) -> None:

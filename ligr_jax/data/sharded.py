@@ -137,7 +137,8 @@ class ShardedColumn:
             return rest.reshape(shape)
         values = self._blocks[self._shifted(located.first, located.first_shard)].ravel()
         values[located.rest] = rest
-        return values[: located.index.size].reshape(shape)
+        taken: np.ndarray = values[: located.index.size].reshape(shape)
+        return taken
 
     def _shifted(self, index: np.ndarray, shard: np.ndarray) -> np.ndarray:
         return index if self._shift is None else index + self._shift[shard]

@@ -98,17 +98,27 @@ def find_unique_ids(
         -1 for no id.
     """
     found = [_unique(part, v) for part in ids]
-    indices = np.stack([index for _, index in found])
     parts = [values for values, _ in found]
-    local = np.stack([_padded(values, min(v, ids.shape[1]), v) for values in parts])
+    local = _stacked([_padded(values, min(v, ids.shape[1]), v) for values in parts])
+    indices = _stacked([index for _, index in found])
     if not whole_batch:
         return UniqueIds(local=local, unique=None, inverse=None), indices
-    values = parts[0] if len(parts) == 1 else _unique(np.concatenate(parts), v)[0]
+    if len(parts) == 1:
+        unique = local[0]
+        inverse = np.full(local.shape, len(unique), np.int32)
+        inverse[0, : len(parts[0])] = np.arange(len(parts[0]))
+        return UniqueIds(local=local, unique=unique, inverse=inverse), indices
+    values, _ = _unique(np.concatenate(parts), v)
     unique = _padded(values, min(v, ids.size), v)
     inverse = np.full(local.shape, len(unique), np.int32)
     for row, part in zip(inverse, parts):
         row[: len(part)] = np.searchsorted(values, part)
     return UniqueIds(local=local, unique=unique, inverse=inverse), indices
+
+
+def _stacked(parts: list[np.ndarray]) -> np.ndarray:
+    """Return `np.stack(parts)`, without a copy of a single part."""
+    return parts[0][None] if len(parts) == 1 else np.stack(parts)
 
 
 def _unique(ids: np.ndarray, v: int) -> tuple[np.ndarray, np.ndarray]:
@@ -126,13 +136,17 @@ def _unique(ids: np.ndarray, v: int) -> tuple[np.ndarray, np.ndarray]:
         index = np.empty(len(ids), np.int32)
         index[order] = np.cumsum(first, dtype=np.int32) - 1
         return values[first], index
+    wide = ids.astype(np.intp)  # NumPy converts other indices in every use
     marked = np.zeros(v + 1, bool)
-    marked[ids] = True  # -1 marks the last element
+    marked[wide] = True  # -1 marks the last element
     values = np.flatnonzero(marked[:v])
+    # Without a gap between the rows that occur, as in most small tables, no array is needed.
+    if len(values) and not marked[v] and values[-1] - values[0] == len(values) - 1:
+        return values, np.subtract(ids, values[0], dtype=np.int32)
     position = np.empty(v + 1, np.int32)
     position[values] = np.arange(len(values), dtype=np.int32)
     position[v] = -1
-    return values, position.take(ids, mode="wrap")
+    return values, position.take(wide, mode="wrap")
 
 
 def _padded(values: np.ndarray, length: int, v: int) -> np.ndarray:
