@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ligr_jax.config.run import TrackConfig as TrackConfig
     from ligr_jax.config.run import TrainConfig as TrainConfig
     from ligr_jax.config.run import WarmConfig as WarmConfig
+    from ligr_jax.config.serving import ScoringConfig as ScoringConfig
     from ligr_jax.config.wukong import WukongConfig as WukongConfig
 else:
     __all__, __getattr__, __dir__ = lazy_exports(
@@ -63,6 +64,7 @@ else:
             "RENAMED_FIELDS": "renamed",
             "RENAMED_VALUES": "renamed",
             "RenamedField": "renamed",
+            "ScoringConfig": "serving",
             "TableShape": "features",
             "TrackConfig": "run",
             "TrainConfig": "run",

@@ -221,7 +221,7 @@ def cut_windows(
     """
     before = 1 + list(records.manifest.splits).index(split)
     session_ends = records.session_ends()
-    fresh = max(1, int(capacity * (1 - context)))  # targets of a window behind the first
+    fresh = fresh_targets(capacity, context)
     passes: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = []
     for first_member in range(0, len(keep), _MEMBERS_AT_A_TIME):
         members = slice(first_member, first_member + _MEMBERS_AT_A_TIME)
@@ -254,6 +254,14 @@ def cut_windows(
     parts = [part for of_pass in passes for part in of_pass]
     start, target, stop = (np.concatenate(arrays) for arrays in zip(*parts))
     return MemberWindows(start=start, target=target, stop=stop)
+
+
+def fresh_targets(capacity: int, context: float) -> int:
+    """Return the largest number of targets of a window that is not a member's first.
+
+    Arguments are those of `cut_windows`.
+    """
+    return max(1, int(capacity * (1 - context)))
 
 
 def pack_windows(windows: MemberWindows, capacity: int, rng: np.random.Generator) -> PackingPlan:

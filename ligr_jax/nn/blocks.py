@@ -8,6 +8,7 @@ learning rates are to transfer between sizes (`ligr_jax.nn.mup`).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,14 @@ from flax import linen as nn
 from ligr_jax.config import ModelConfig
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.mup import mup_scale
-from ligr_jax.ops.attention import RelativeBias, attend
+from ligr_jax.ops.attention import (
+    Activation,
+    KeyValues,
+    Past,
+    RelativeBias,
+    attend,
+    attend_cached,
+)
 from ligr_jax.ops.masks import Mask
 
 RELATIVE_BUCKETS = 32
@@ -50,13 +58,20 @@ class Attention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, mask: Mask, position: jax.Array | None) -> jax.Array:
-        """Return [B, T, D].
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        mask: Mask | None,
+        position: jax.Array | None,
+        past: Past | None = None,
+    ) -> tuple[jax.Array, KeyValues]:
+        """Return [B, T, D], and the keys and values of the tokens.
 
         Args:
             x_BTD: [B, T, D].
-            mask: the allowed pairs of T tokens.
+            mask: the allowed pairs of T tokens; None, with a past only: each sees itself.
             position: [B, T], coordinates of the relative bias; None for attention without one.
+            past: a history that the tokens see as well.
         """
         c = self.config
         dtype = jnp.dtype(c.dtype)
@@ -64,17 +79,43 @@ class Attention(nn.Module):
         qkv = qkv.reshape(*x_BTD.shape[:-1], 3, c.heads, -1)
         q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(qkv, -3, 0)
         q_BTHK /= mup_scale(c).head_width ** 0.5
+        new = KeyValues(k_BTHK, v_BTHK)
         bias = relative_bias(self, c, position)
-        out_BTHK = attend(
-            q_BTHK,
-            k_BTHK,
-            v_BTHK,
-            mask,
-            activation=c.attention,
-            bias=bias,
-            implementation=c.implementation,
-        )
-        return Linear(c.width, dtype=dtype, name="out")(out_BTHK.reshape(x_BTD.shape))
+        out_BTHK = attend_new(c, q_BTHK, new, mask, past, activation=c.attention, bias=bias)
+        return Linear(c.width, dtype=dtype, name="out")(out_BTHK.reshape(x_BTD.shape)), new
+
+
+def attend_new(
+    config: ModelConfig,
+    q_BTHK: jax.Array,
+    new: KeyValues,
+    mask: Mask | None,
+    past: Past | None,
+    *,
+    activation: Activation,
+    bias: RelativeBias | None,
+) -> jax.Array:
+    """Attend within a row, or from new tokens to a past and to each other; [B, T, H, K].
+
+    Args:
+        config: gives the implementation of attention within a row.
+        q_BTHK: [B, T, H, K], queries.
+        new: keys and values of the same tokens.
+        mask, past: as in `Attention`.
+        activation, bias: as in `attend`.
+    """
+    if past is not None:
+        return attend_cached(q_BTHK, *new, past, mask, activation=activation, bias=bias)
+    if mask is None:
+        raise ValueError("mask=None needs a past; give the mask of the tokens")
+    return attend(
+        q_BTHK,
+        *new,
+        mask,
+        activation=activation,
+        bias=bias,
+        implementation=config.implementation,
+    )
 
 
 def relative_bias(
@@ -124,18 +165,41 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h_BTD: jax.Array, mask: Mask, position: jax.Array | None, deterministic: bool
-    ) -> tuple[jax.Array, None]:
-        """Return the new residual stream [B, T, D], and None; arguments as of `Attention`."""
+        self,
+        h_BTD: jax.Array,
+        mask: Mask | None,
+        position: jax.Array | None,
+        deterministic: bool,
+        past: Past | None = None,
+        keep: bool = False,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """Return the carry and the output of a scan over layers.
+
+        Args:
+            h_BTD: [B, T, D], the residual stream.
+            mask, position, past: as in `Attention`.
+            deterministic: if False, dropout is applied, which needs a `dropout` key.
+            keep: whether to return keys and values.
+
+        Returns:
+            The new residual stream [B, T, D]; and the keys and values of the tokens, or None.
+        """
         c = self.config
         attention = Attention(c, name="attention")
+        kept: list[KeyValues] = []
+
+        def attended(x_BTD: jax.Array) -> jax.Array:
+            out_BTD, new = attention(x_BTD, mask, position, past)
+            kept.append(new)
+            return out_BTD
+
         gated = Gated(c, scale=self.scale, name="gated_attention")
-        h_BTD = gated(h_BTD, lambda x: attention(x, mask, position), deterministic)
+        h_BTD = gated(h_BTD, attended, deterministic)
         if c.ffn != "none":
             ffn = FeedForward(c, name="ffn")
             gated = Gated(c, scale=self.scale, name="gated_ffn")
             h_BTD = gated(h_BTD, ffn, deterministic)
-        return h_BTD, None  # the carry and the (empty) output of a scan
+        return h_BTD, kept[0] if keep else None
 
 
 class Stack(nn.Module):
@@ -154,21 +218,35 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h_BTD: jax.Array, mask: Mask, position: jax.Array | None, deterministic: bool
-    ) -> jax.Array:
-        """Return [B, T, D]; arguments as of `Block`."""
+        self,
+        h_BTD: jax.Array,
+        mask: Mask | None,
+        position: jax.Array | None,
+        deterministic: bool,
+        past: Past | None = None,
+        keep: bool = False,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """Return [B, T, D], and the keys and values of all layers, [depth, B, T, H, K] each.
+
+        Arguments as of `Block`; `past.kept` has the axis `depth` as well.
+        """
         c = self.config
         unrolled = c.unroll == "yes" or (c.unroll == "auto" and jax.default_backend() == "cpu")
         block = self.block
         if c.remat:
-            block = nn.remat(block, prevent_cse=unrolled, static_argnums=(4,))
+            block = nn.remat(block, prevent_cse=unrolled, static_argnums=(4, 6))
+        of_past: Any = nn.broadcast
+        if past is not None:  # each layer has its own keys and values
+            of_past = Past(kept=0, length=nn.broadcast, position=nn.broadcast)  # type: ignore[arg-type]
         layers = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, of_past, nn.broadcast),
             length=self.depth,
             unroll=self.depth if unrolled else 1,
         )(c, scale=self.scale, name="layers")
-        result: jax.Array = layers(h_BTD, mask, position, deterministic)[0]
+        result: tuple[jax.Array, KeyValues | None] = layers(
+            h_BTD, mask, position, deterministic, past, keep
+        )
         return result

@@ -96,9 +96,17 @@ def calibrated(config: ModelConfig, logits: jax.Array, parts: Mapping[str, jax.A
     head = config.head
     if not head.calibration:
         return logits
-    selected = [parts[name] for name in head.calibration_features]
-    features = jnp.concatenate(selected, axis=-1) if selected else None
-    return IsotonicCalibration(head.calibration_step, name="calibration")(logits, features)
+    calibration = IsotonicCalibration(head.calibration_step, name="calibration")
+    return calibration(logits, calibration_input(config, parts))
+
+
+def calibration_input(config: ModelConfig, parts: Mapping[str, jax.Array]) -> jax.Array | None:
+    """Return the features of the isotonic layer, [B, N, W]; None if it has none.
+
+    Arguments are those of `calibrated`.
+    """
+    selected = [parts[name] for name in config.head.calibration_features]
+    return jnp.concatenate(selected, axis=-1) if selected else None
 
 
 def heads_flops(config: ModelConfig, width: int) -> int:

@@ -9,6 +9,8 @@ them. The pooled tokens of a set are
 Running sums make this linear in N. With a session mask, all impressions of a session share them.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -18,31 +20,35 @@ from ligr_jax.ops.masks import MaskKind, history_mask, session_mask
 SPANS = 2  # all visible impressions, and their newest session
 
 
+class PooledInput(NamedTuple):
+    """What is pooled of every impression.
+
+    items_BND: item tokens [B, N, D].
+    actions_BND: action tokens [B, N, D].
+    labels_BNA: int8 [B, N, A], as in a batch.
+    """
+
+    items_BND: jax.Array
+    actions_BND: jax.Array
+    labels_BNA: jax.Array
+
+
 def pooled_history(
-    batch: Batch, items_BND: jax.Array, actions_BND: jax.Array, kind: MaskKind
+    batch: Batch, inputs: PooledInput, kind: MaskKind
 ) -> tuple[jax.Array, jax.Array]:
     """Pool the tokens that each impression may see.
 
     Args:
         batch: the impressions.
-        items_BND: item tokens [B, N, D].
-        actions_BND: action tokens [B, N, D].
+        inputs: their tokens.
         kind: the mask; see `ligr_jax.ops.masks.history_mask`.
 
     Returns:
         Means [B, N, 2 (2 + A), D] in the dtype of the tokens, zero for an empty set; and float32
         [B, N, 2 (1 + A)], ln(1 + count) of the impressions and of those with each action.
     """
-    b, n, d = items_BND.shape
-
-    # Each of the 2 + A means is a weighted sum of tokens over a sum of weights. Both are summed
-    # together, as one array of W = (2 + A) (1 + D) columns.
-    taken_BNA = (batch.labels > 0).astype(jnp.float32)
-    ones_BN2 = jnp.ones((b, n, 2), jnp.float32)
-    weight = jnp.concatenate([ones_BN2, taken_BNA], axis=-1)[..., None]  # [B, N, 2 + A, 1]
-    tokens = [items_BND, actions_BND] + [items_BND] * taken_BNA.shape[-1]
-    token = jnp.stack(tokens, axis=2).astype(jnp.float32)  # [B, N, 2 + A, D]
-    summand_BNW = jnp.concatenate([weight, weight * token], axis=-1).reshape(b, n, -1)
+    b, n, d = inputs.items_BND.shape
+    summand_BNW = _summands(inputs)
 
     # Impression i sees the impressions start[i] .. end[i] - 1.
     position = jnp.arange(n)
@@ -57,11 +63,60 @@ def pooled_history(
     means, counts = [], []
     for restarts in (start == position, session_start == position):
         sums = jnp.take_along_axis(running_sums(summand_BNW, restarts), last, axis=1)
-        sums = jnp.where(empty, 0.0, sums).reshape(b, n, -1, 1 + d)
-        count = sums[..., :1]
-        means.append(sums[..., 1:] / jnp.maximum(count, 1.0))
-        counts.append(jnp.log1p(count[:, :, 1:, 0]))
-    return jnp.concatenate(means, axis=2).astype(items_BND.dtype), jnp.concatenate(counts, axis=-1)
+        mean, count = _mean(jnp.where(empty, 0.0, sums).reshape(b, n, -1, 1 + d))
+        means.append(mean)
+        counts.append(count)
+    dtype = inputs.items_BND.dtype
+    return jnp.concatenate(means, axis=2).astype(dtype), jnp.concatenate(counts, axis=-1)
+
+
+def pooled_past(
+    kept: PooledInput, session: jax.Array, end: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Pool the first `end` of S kept impressions of one member per row.
+
+    Args:
+        kept: the tokens of the kept impressions.
+        session: int32 [B, S], their sessions.
+        end: int32 [B, 1], the number of impressions that are pooled.
+
+    Returns:
+        As `pooled_history`, with one impression in the place of N.
+    """
+    b, s, d = kept.items_BND.shape
+    summand_BSW = _summands(kept)
+    seen_BS = jnp.arange(s) < end
+    newest = jnp.take_along_axis(session, jnp.maximum(end - 1, 0), axis=1)
+    means, counts = [], []
+    for span_BS in (seen_BS, seen_BS & (session == newest)):
+        sums = jnp.where(span_BS[..., None], summand_BSW, 0.0).sum(1)
+        mean, count = _mean(sums.reshape(b, 1, -1, 1 + d))
+        means.append(mean)
+        counts.append(count)
+    dtype = kept.items_BND.dtype
+    return jnp.concatenate(means, axis=2).astype(dtype), jnp.concatenate(counts, axis=-1)
+
+
+def _summands(inputs: PooledInput) -> jax.Array:
+    """Return what is summed, float32 [B, N, W].
+
+    Each of the 2 + A means is a weighted sum of tokens over a sum of weights. Both are summed
+    together, as one array of W = (2 + A) (1 + D) columns.
+    """
+    items_BND = inputs.items_BND
+    b, n, _ = items_BND.shape
+    taken_BNA = (inputs.labels_BNA > 0).astype(jnp.float32)
+    ones_BN2 = jnp.ones((b, n, 2), jnp.float32)
+    weight = jnp.concatenate([ones_BN2, taken_BNA], axis=-1)[..., None]  # [B, N, 2 + A, 1]
+    tokens = [items_BND, inputs.actions_BND] + [items_BND] * taken_BNA.shape[-1]
+    token = jnp.stack(tokens, axis=2).astype(jnp.float32)  # [B, N, 2 + A, D]
+    return jnp.concatenate([weight, weight * token], axis=-1).reshape(b, n, -1)
+
+
+def _mean(sums: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return means [B, N, 2 + A, D] and ln(1 + count) [B, N, 1 + A] of sums [.., 1 + D]."""
+    count = sums[..., :1]
+    return sums[..., 1:] / jnp.maximum(count, 1.0), jnp.log1p(count[:, :, 1:, 0])
 
 
 def running_sums(x_BNW: jax.Array, restarts: jax.Array) -> jax.Array:

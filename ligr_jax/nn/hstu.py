@@ -24,11 +24,11 @@ from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.nn import ligr
-from ligr_jax.nn.blocks import relative_bias
+from ligr_jax.nn.blocks import attend_new, relative_bias
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.mup import mup_scale
 from ligr_jax.nn.work import Work
-from ligr_jax.ops.attention import attend
+from ligr_jax.ops.attention import KeyValues, Past
 from ligr_jax.ops.masks import Mask
 
 
@@ -40,15 +40,22 @@ class TransductionUnit(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTD: jax.Array, mask: Mask, position: jax.Array | None, deterministic: bool
-    ) -> tuple[jax.Array, None]:
-        """Return the new residual stream [B, T, D], and None.
+        self,
+        x_BTD: jax.Array,
+        mask: Mask | None,
+        position: jax.Array | None,
+        deterministic: bool,
+        past: Past | None = None,
+        keep: bool = False,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """Return the carry and the output of a scan over layers.
 
         Args:
-            x_BTD: [B, T, D].
-            mask: the allowed pairs of T tokens.
-            position: [B, T], coordinates of the relative bias; None for units without one.
-            deterministic: if False, dropout is applied, which needs a `dropout` key.
+            x_BTD: [B, T, D], the residual stream.
+            mask, position, deterministic, past, keep: as in `Block`.
+
+        Returns:
+            The new residual stream [B, T, D]; and the keys and values of the tokens, or None.
         """
         c = self.config
         dtype = jnp.dtype(c.dtype)
@@ -58,20 +65,14 @@ class TransductionUnit(nn.Module):
         v_BTHK, q_BTHK, k_BTHK = (part.reshape(*x_BTD.shape[:-1], c.heads, -1) for part in vqk)
         # `attend` divides scores by K^1/2; undo this.
         q_BTHK *= q_BTHK.shape[-1] ** 0.5 / mup_scale(c).head_width
-        mixed_BTHK = attend(
-            q_BTHK,
-            k_BTHK,
-            v_BTHK,
-            mask,
-            activation="silu",
-            bias=relative_bias(self, c, position),
-            implementation=c.implementation,
-        )
+        new = KeyValues(k_BTHK, v_BTHK)
+        bias = relative_bias(self, c, position)
+        mixed_BTHK = attend_new(c, q_BTHK, new, mask, past, activation="silu", bias=bias)
         mixed_norm = nn.LayerNorm(dtype=dtype, name="mixed_norm")
         normed_BTD = mixed_norm(mixed_BTHK.reshape(x_BTD.shape))
         out_BTD = Linear(c.width, use_bias=True, dtype=dtype, name="out")(normed_BTD * u_BTD)
         out_BTD = nn.Dropout(c.dropout)(out_BTD, deterministic=deterministic)
-        return x_BTD + self.scale * out_BTD, None  # the carry and the (empty) output of a scan
+        return x_BTD + self.scale * out_BTD, new if keep else None
 
 
 class HSTU(ligr.LiGR):

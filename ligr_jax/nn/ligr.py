@@ -7,11 +7,20 @@ from flax import linen as nn
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.blocks import Block, Stack
-from ligr_jax.nn.features import ActionTokens, ItemTokens, feature_parts, feature_widths
-from ligr_jax.nn.heads import Heads, calibrated, calibration_flops, heads_flops
+from ligr_jax.nn.calibration import IsotonicCalibration
+from ligr_jax.nn.features import (
+    ActionTokens,
+    Embedded,
+    ItemTokens,
+    feature_parts,
+    feature_widths,
+)
+from ligr_jax.nn.heads import Heads, calibration_flops, calibration_input, heads_flops
 from ligr_jax.nn.mup import HISTORY, SETWISE, mup_scale
+from ligr_jax.nn.serving import History, Scores, SetInput
 from ligr_jax.nn.work import Work
-from ligr_jax.ops.masks import history_mask, session_mask
+from ligr_jax.ops.attention import KeyValues, Past
+from ligr_jax.ops.masks import Mask, history_mask, session_mask
 from ligr_jax.tables.table import TABLES, Tables
 
 
@@ -30,7 +39,29 @@ class LiGR(nn.Module):
     config: ModelConfig
     block: type[nn.Module] = Block
 
-    @nn.compact
+    def setup(self) -> None:
+        c = self.config
+        scale = mup_scale(c)
+        self.tables = Tables(c, name=TABLES)
+        self.item_tokens = ItemTokens(c, name="items")
+        self.action_tokens = ActionTokens(c, name="actions")
+        if c.position == "learned":
+            init = nn.initializers.normal(stddev=0.02)
+            self.positions = self.param("positions", init, (c.max_sessions, c.width), jnp.float32)
+        self.dropout = nn.Dropout(c.dropout, name="Dropout_0")  # the name decides its random key
+        if c.depth:
+            self.history_layers = Stack(
+                c, depth=c.depth, scale=1 / scale.depth, block=self.block, name=HISTORY
+            )
+        self.heads = Heads(c, name="heads")
+        if c.set_depth:
+            self.setwise_layers = Stack(
+                c, depth=c.set_depth, scale=1 / scale.set_depth, block=self.block, name=SETWISE
+            )
+            self.setwise_heads = Heads(c, adds=True, name="setwise_heads")
+        if c.head.calibration:
+            self.calibration = IsotonicCalibration(c.head.calibration_step, name="calibration")
+
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """Return logits, float32 [B, N, A].
 
@@ -38,54 +69,155 @@ class LiGR(nn.Module):
             batch: B rows of N impressions.
             deterministic: if False, dropout is applied, which needs a `dropout` key.
         """
-        c = self.config
-        scale = mup_scale(c)
-
-        # Tokens: an item token and an action token per impression.
-        embedded = Tables(c, name=TABLES)(batch.ids)
-        items_BND = ItemTokens(c, name="items")(batch, embedded)
-        actions_BND = ActionTokens(c, name="actions")(batch, embedded)
-        if c.action_token == "actions_and_item":
-            actions_BND += items_BND
-        h_BN2D = jnp.stack([items_BND, actions_BND], axis=2)
-        if c.position == "learned":
-            # Positions count sessions from the oldest one, so a target after p sessions has
-            # position p in training and in serving. Positions of impressions would reveal the
-            # display rank.
-            position = jnp.minimum(batch.session, c.max_sessions - 1)
-            init = nn.initializers.normal(stddev=0.02)
-            table = self.param("positions", init, (c.max_sessions, c.width), jnp.float32)
-            h_BN2D += table[position][:, :, None].astype(h_BN2D.dtype)
-        b, n = batch.member.shape
-        dropout = nn.Dropout(c.dropout)
-        h_BTD = dropout(h_BN2D.reshape(b, 2 * n, c.width), deterministic=deterministic)
-
         # Historical layers over T = 2N tokens, then the point-wise logits of item tokens.
-        if c.depth:
-            mask = history_mask(batch.member, batch.session, c.mask)
-            history = Stack(c, depth=c.depth, scale=1 / scale.depth, block=self.block, name=HISTORY)
-            h_BTD = history(h_BTD, mask, _coordinates(c, batch), deterministic)
+        embedded = self.tables(batch.ids)
+        h_BTD = self._tokens(batch, embedded, deterministic)
+        if self.config.depth:
+            mask = history_mask(batch.member, batch.session, self.config.mask)
+            h_BTD, _ = self.history_layers(
+                h_BTD, mask, _coordinates(self.config, batch, tokens=2), deterministic
+            )
         h_BND = h_BTD[:, 0::2]
-        logits_BNA = Heads(c, name="heads")(h_BND, deterministic)
+        logits_BNA = self.heads(h_BND, deterministic)
 
         # Set-wise layers over N item tokens.
-        if c.set_depth:
+        if self.config.set_depth:
             mask = session_mask(batch.member, batch.session)
-            setwise = Stack(
-                c, depth=c.set_depth, scale=1 / scale.set_depth, block=self.block, name=SETWISE
-            )
-            h_BND = setwise(h_BND, mask, None, deterministic)
-            logits_BNA += Heads(c, adds=True, name="setwise_heads")(h_BND, deterministic)
-        return calibrated(c, logits_BNA, feature_parts(c, batch, embedded, outcome=False))
+            logits_BNA += self._setwise_logits(h_BND, mask, deterministic)
+        return self._calibrated(logits_BNA, self._calibration_features(batch, embedded))
+
+    def encode(self, batch: Batch) -> KeyValues | None:
+        """Return the keys and values of a batch with one member per row, [L, B, N, 2, H, K] each.
+
+        This is the training program, with its kernels; without historical layers the result is
+        None.
+        """
+        if not self.config.depth:
+            return None
+        h_BTD = self._tokens(batch, self.tables(batch.ids), deterministic=True)
+        mask = history_mask(batch.member, batch.session, self.config.mask)
+        coordinates = _coordinates(self.config, batch, tokens=2)
+        kept = self.history_layers(h_BTD, mask, coordinates, True, keep=True)[1]
+        return _by_impression(kept)
+
+    def extend(self, batch: Batch, history: History) -> KeyValues | None:
+        """Return the keys and values of N new impressions, which also see their part of a history.
+
+        Args:
+            batch: new impressions of one member per row.
+            history: what the model keeps of the member's earlier impressions.
+        """
+        if not self.config.depth:
+            return None
+        h_BTD = self._tokens(batch, self.tables(batch.ids), deterministic=True)
+        mask = history_mask(batch.member, batch.session, self.config.mask)
+        coordinates = _coordinates(self.config, batch, tokens=2)
+        past = self._past(history, tokens=2)
+        kept = self.history_layers(h_BTD, mask, coordinates, True, past, keep=True)[1]
+        return _by_impression(kept)
+
+    def score(self, candidates: Batch, history: History) -> Scores:
+        """Return the point-wise scores of candidates, each as a new session of its own.
+
+        Args:
+            candidates: C candidates of a request in each row; their labels are not used.
+            history: what the model keeps of the member's earlier impressions.
+        """
+        c = self.config
+        embedded = self.tables(candidates.ids)
+        h_BCD = self._positioned(self.item_tokens(candidates, embedded), candidates)
+        if c.depth:
+            past = self._past(history, tokens=1)
+            coordinates = _coordinates(c, candidates, tokens=1)
+            h_BCD, _ = self.history_layers(h_BCD, None, coordinates, True, past)
+        logits_BCA = self.heads(h_BCD)
+        features_BCW = self._calibration_features(candidates, embedded)
+        setwise = SetInput(h_BCD, logits_BCA, features_BCW) if c.set_depth else None
+        return Scores(
+            logits_BCA=self._calibrated(logits_BCA, features_BCW),
+            valid_BC=candidates.member > 0,
+            setwise=setwise,
+        )
+
+    def score_set(self, inputs: SetInput, valid: jax.Array) -> jax.Array:
+        """Return calibrated logits of candidates that see each other, float32 [B, C, A].
+
+        Args:
+            inputs: from the scores of the candidates.
+            valid: bool [B, C]; padding is at the end of a row.
+        """
+        member = valid.astype(jnp.int32)
+        mask = session_mask(member, jnp.zeros_like(member))
+        added_BCA = self._setwise_logits(inputs.hidden_BCD, mask, deterministic=True)
+        return self._calibrated(inputs.logits_BCA + added_BCA, inputs.features_BCW)
+
+    def _tokens(self, batch: Batch, embedded: Embedded, deterministic: bool) -> jax.Array:
+        """Return the item and action tokens of a batch, interleaved, [B, 2N, D]."""
+        items_BND = self.item_tokens(batch, embedded)
+        actions_BND = self.action_tokens(batch, embedded)
+        if self.config.action_token == "actions_and_item":
+            actions_BND += items_BND
+        h_BN2D = self._positioned(jnp.stack([items_BND, actions_BND], axis=2), batch)
+        b, n = batch.member.shape
+        h_BTD: jax.Array = self.dropout(
+            h_BN2D.reshape(b, 2 * n, self.config.width), deterministic=deterministic
+        )
+        return h_BTD
+
+    def _positioned(self, h: jax.Array, batch: Batch) -> jax.Array:
+        """Add learned positions, if the model has them, to tokens [B, N, D] or [B, N, 2, D]."""
+        if self.config.position != "learned":
+            return h
+        # Positions count sessions from the oldest one, so a target after p sessions has position p
+        # in training and in serving. Positions of impressions would reveal the display rank.
+        position = jnp.minimum(batch.session, self.config.max_sessions - 1)
+        rows_BND = self.positions[position]
+        return h + (rows_BND if h.ndim == 3 else rows_BND[:, :, None]).astype(h.dtype)
+
+    def _past(self, history: History, tokens: int) -> Past:
+        """Return the history in tokens, as seen by the `tokens` tokens of each new impression."""
+        end = 2 * history.end
+        return Past(
+            kept=KeyValues(*(x.reshape(*x.shape[:2], -1, *x.shape[4:]) for x in history.kept)),
+            length=jnp.repeat(end, tokens, axis=1) if tokens > 1 else end,
+            position=_coordinates(self.config, history, tokens=2),
+        )
+
+    def _setwise_logits(self, h_BND: jax.Array, mask: Mask, deterministic: bool) -> jax.Array:
+        """Return what set-wise layers add to the point-wise logits, float32 [B, N, A]."""
+        h_BND, _ = self.setwise_layers(h_BND, mask, None, deterministic)
+        logits_BNA: jax.Array = self.setwise_heads(h_BND, deterministic)
+        return logits_BNA
+
+    def _calibration_features(self, batch: Batch, embedded: Embedded) -> jax.Array | None:
+        parts = feature_parts(self.config, batch, embedded, outcome=False)
+        return calibration_input(self.config, parts)
+
+    def _calibrated(self, logits: jax.Array, features: jax.Array | None) -> jax.Array:
+        """Apply the calibration, if the model has one."""
+        if not self.config.head.calibration:
+            return logits
+        result: jax.Array = self.calibration(logits, features)
+        return result
 
 
-def _coordinates(config: ModelConfig, batch: Batch) -> jax.Array | None:
-    """Return the coordinates of the 2N tokens for the relative bias, [B, 2N], or None."""
+def _by_impression(kept: KeyValues | None) -> KeyValues:
+    """Reshape keys and values [L, B, 2N, H, K] to [L, B, N, 2, H, K]."""
+    assert kept is not None
+    return KeyValues(*(x.reshape(*x.shape[:2], -1, 2, *x.shape[3:]) for x in kept))
+
+
+def _coordinates(
+    config: ModelConfig, impressions: Batch | History, tokens: int
+) -> jax.Array | None:
+    """Return the coordinates of impressions for the relative bias, [B, tokens x N], or None."""
     if config.position == "relative_session":
-        return jnp.repeat(batch.session, 2, axis=1)
-    if config.position == "relative_time":
-        return jnp.repeat(batch.time, 2, axis=1)
-    return None
+        coordinates = impressions.session
+    elif config.position == "relative_time":
+        coordinates = impressions.time
+    else:
+        return None
+    return jnp.repeat(coordinates, tokens, axis=1) if tokens > 1 else coordinates
 
 
 def ligr_flops(config: ModelConfig, work: Work) -> dict[str, float]:

@@ -34,10 +34,11 @@ from ligr_jax.nn.heads import (
 )
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.mlp import MLP, mlp_flops
+from ligr_jax.nn.serving import History, Scores
 from ligr_jax.nn.towers import Towers
 from ligr_jax.nn.transact import HistoryEncoder
 from ligr_jax.nn.work import Work
-from ligr_jax.ops.windows import history_windows
+from ligr_jax.ops.windows import history_windows, newest_windows
 from ligr_jax.tables.table import TABLES, Tables
 
 
@@ -46,7 +47,6 @@ class LiRank(nn.Module):
 
     config: ModelConfig
 
-    @nn.compact
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """Return logits, float32 [B, N, A].
 
@@ -58,6 +58,33 @@ class LiRank(nn.Module):
         Raises:
             ValueError: the configuration declares no item feature.
         """
+        logits_BNA: jax.Array = self._ranked(batch, deterministic)[0]
+        return logits_BNA
+
+    def encode(self, batch: Batch) -> jax.Array | None:
+        """Return the steps of the history encoder, [1, B, N, W]; None without an encoder."""
+        steps_BNW: jax.Array | None = self._ranked(batch, deterministic=True)[1]
+        return None if steps_BNW is None else steps_BNW[None]
+
+    def extend(self, batch: Batch, history: History) -> jax.Array | None:
+        """Return the steps of new impressions, which do not depend on the history."""
+        return self.encode(batch)
+
+    def score(self, candidates: Batch, history: History) -> Scores:
+        """Return the scores of candidates, each with the newest steps of the history.
+
+        Args:
+            candidates: C candidates of a request in each row; their labels are not used.
+            history: what the model keeps of the member's earlier impressions.
+        """
+        logits_BCA = self._ranked(candidates, True, history)[0]
+        return Scores(logits_BCA=logits_BCA, valid_BC=candidates.member > 0)
+
+    @nn.compact
+    def _ranked(
+        self, batch: Batch, deterministic: bool, history: History | None = None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Return logits [B, N, A], and the steps of the impressions; windows are of `history`."""
         c = self.config
         r = c.lirank
         dtype = jnp.dtype(c.dtype)
@@ -74,8 +101,9 @@ class LiRank(nn.Module):
         if r.batch_norm:
             parts = _normalized(c, batch, parts, deterministic)
         x0_BND = jnp.concatenate(list(parts.values()), axis=-1).astype(dtype)
+        steps_BNW = None
         if r.history:
-            history_BND = self._history(batch, embedded, x0_BND, deterministic)
+            history_BND, steps_BNW = self._history(batch, embedded, x0_BND, deterministic, history)
             x0_BND = jnp.concatenate([x0_BND, history_BND], axis=-1)
 
         # Interactions and towers: shared by all actions in Feed, separate per group otherwise.
@@ -112,7 +140,7 @@ class LiRank(nn.Module):
         # p = sigmoid(logit(model) + random effect), 3.9: a wide part that depends on the item only.
         if r.wide:
             logits_BNA += rows_BNE[..., -effects:]
-        return calibrated(c, logits_BNA, parts)
+        return calibrated(c, logits_BNA, parts), steps_BNW
 
     def _group_input(self, group: int, x0_BND: jax.Array, deterministic: bool) -> jax.Array:
         """Apply the interaction layers of a group of actions; the result is its tower's input."""
@@ -131,16 +159,31 @@ class LiRank(nn.Module):
         return jnp.concatenate([x_BND, mlp(x0_BND, deterministic)], axis=-1)
 
     def _history(
-        self, batch: Batch, embedded: Embedded, x_BND: jax.Array, deterministic: bool
-    ) -> jax.Array:
-        """Encode each impression's window of earlier sessions; x_BND: its item features."""
+        self,
+        batch: Batch,
+        embedded: Embedded,
+        x_BND: jax.Array,
+        deterministic: bool,
+        history: History | None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Encode each impression's window of earlier sessions; x_BND: its item features.
+
+        Returns:
+            The encodings of the windows, and the steps of the impressions [B, N, W].
+        """
         c = self.config
         r = c.lirank
         dtype = jnp.dtype(c.dtype)
         narrow = dataclasses.replace(c, width=r.history_width, heads=1)
         items_BND = Linear(r.history_width, use_bias=True, dtype=dtype, name="items")(x_BND)
         actions_BND = ActionTokens(narrow, name="actions")(batch, embedded)
-        windows = history_windows(batch.member, batch.session, r.history, c.mask)
+        if history is None:
+            windows = history_windows(batch.member, batch.session, r.history, c.mask)
+        else:
+            end = jnp.broadcast_to(history.end, batch.member.shape)
+            windows = newest_windows(end, r.history)
+        new_BNW = jnp.concatenate([items_BND, actions_BND], axis=-1)
+        steps_BSW = new_BNW if history is None else history.kept[0]
         encoder = HistoryEncoder(
             heads=r.history_heads,
             layers=r.history_layers,
@@ -149,7 +192,7 @@ class LiRank(nn.Module):
             dtype=dtype,
             name="history",
         )
-        return encoder(items_BND, actions_BND, windows, deterministic)
+        return encoder(items_BND, steps_BSW, windows, deterministic), new_BNW
 
 
 def _normalized(

@@ -4,7 +4,7 @@ step = item ++ action ++ candidate      early fusion: every step includes the ca
 h <- LN(h + MHA(h));  h <- LN(h + FFN(h)),  F = D / 2      the encoder of Vaswani et al. 2017
 features = max over steps ++ the last steps, flattened
 
-Letters: L steps of a window; M = B N windows of a batch; I and J widths of item and action tokens.
+Letters: L steps of a window; M = B N windows of a batch; I and W widths of a candidate and a step.
 """
 
 import jax
@@ -66,15 +66,16 @@ class HistoryEncoder(nn.Module):
     def __call__(
         self,
         items_BNI: jax.Array,
-        actions_BNJ: jax.Array,
+        steps_BSW: jax.Array,
         windows: Windows,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Return [B, N, (1 + last) D] with D = 2 I + J; zeros in the place of empty steps.
+        """Return [B, N, (1 + last) D] with D = I + W; zeros in the place of empty steps.
 
         Args:
-            items_BNI: [B, N, I], item tokens, for steps and candidates.
-            actions_BNJ: [B, N, J], action tokens.
+            items_BNI: [B, N, I], item tokens of the candidates.
+            steps_BSW: [B, S, W], item ++ action token of the impressions that windows refer to; in
+                training these are the candidates themselves.
             windows: windows of L >= `last` steps.
             deterministic: if False, dropout is applied, which needs a `dropout` key.
 
@@ -82,10 +83,10 @@ class HistoryEncoder(nn.Module):
             ValueError: L is less than `last`, or D is not divisible by `heads`.
         """
         b, n, length = windows.valid_BNL.shape
-        width = 2 * items_BNI.shape[-1] + actions_BNJ.shape[-1]
+        width = items_BNI.shape[-1] + steps_BSW.shape[-1]
         if width % self.heads:
             raise ValueError(
-                f"2 x width of items + width of actions = {width} is not divisible by "
+                f"width of candidates + width of steps = {width} is not divisible by "
                 f"heads={self.heads}; change one of them"
             )
         if length < self.last:
@@ -95,11 +96,11 @@ class HistoryEncoder(nn.Module):
             )
 
         # Early fusion: each step holds the item, the action and the candidate.
-        steps_BNLD = gather_windows(jnp.concatenate([items_BNI, actions_BNJ], axis=-1), windows)
+        steps_BNLW = gather_windows(steps_BSW, windows)
         candidate_BNLI = jnp.broadcast_to(
             items_BNI[:, :, None], (b, n, length, items_BNI.shape[-1])
         )
-        h_BNLD = jnp.concatenate([steps_BNLD, candidate_BNLI], axis=-1)
+        h_BNLD = jnp.concatenate([steps_BNLW, candidate_BNLI], axis=-1)
         h_MLD = h_BNLD.reshape(b * n, length, width)
 
         # Valid steps come first in a window, so all of them have the range 0 .. number of steps.

@@ -41,9 +41,10 @@ from ligr_jax.nn.features import (
     feature_widths,
 )
 from ligr_jax.nn.heads import Heads, calibrated, calibration_flops, heads_flops
-from ligr_jax.nn.history import SPANS, pooled_history
+from ligr_jax.nn.history import SPANS, PooledInput, pooled_history, pooled_past
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.mlp import MLP
+from ligr_jax.nn.serving import History, Scores
 from ligr_jax.nn.work import Work
 from ligr_jax.tables.table import TABLES, Tables
 
@@ -56,7 +57,6 @@ class Wukong(nn.Module):
 
     config: ModelConfig
 
-    @nn.compact
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """Return logits, float32 [B, N, A].
 
@@ -64,6 +64,33 @@ class Wukong(nn.Module):
             batch: B rows of N impressions.
             deterministic: if False, dropout is applied, which needs a `dropout` key.
         """
+        logits_BNA: jax.Array = self._ranked(batch, deterministic)[0]
+        return logits_BNA
+
+    def encode(self, batch: Batch) -> PooledInput:
+        """Return what the pooled history sums, for every impression of a batch, [1, B, N, ..]."""
+        pooled_input = self._ranked(batch, deterministic=True)[1]
+        return PooledInput(*(x[None] for x in pooled_input))
+
+    def extend(self, batch: Batch, history: History) -> PooledInput:
+        """Return what the pooled history sums, which does not depend on earlier impressions."""
+        return self.encode(batch)
+
+    def score(self, candidates: Batch, history: History) -> Scores:
+        """Return the scores of candidates, which share the pooled history of their member.
+
+        Args:
+            candidates: C candidates of a request in each row; their labels are not used.
+            history: what the model keeps of the member's earlier impressions.
+        """
+        logits_BCA = self._ranked(candidates, True, history)[0]
+        return Scores(logits_BCA=logits_BCA, valid_BC=candidates.member > 0)
+
+    @nn.compact
+    def _ranked(
+        self, batch: Batch, deterministic: bool, history: History | None = None
+    ) -> tuple[jax.Array, PooledInput]:
+        """Return logits [B, N, A], and the input of pooling; what is pooled is in `history`."""
         c = self.config
         dtype = jnp.dtype(c.dtype)
 
@@ -71,7 +98,16 @@ class Wukong(nn.Module):
         embedded = Tables(c, name=TABLES)(batch.ids)
         items_BND = ItemTokens(c, name="items")(batch, embedded)
         actions_BND = ActionTokens(c, name="actions")(batch, embedded)
-        pooled_BNnD, counts = pooled_history(batch, items_BND, actions_BND, c.mask)
+        new = PooledInput(items_BND, actions_BND, batch.labels)
+        if history is None:
+            pooled_BNnD, counts = pooled_history(batch, new, c.mask)
+        else:
+            pooled_BNnD, counts = (
+                jnp.broadcast_to(x, (*batch.member.shape, *x.shape[2:]))
+                for x in pooled_past(
+                    PooledInput(*(x[0] for x in history.kept)), history.session, history.end
+                )
+            )
         parts = feature_parts(c, batch, embedded, outcome=False) | {_COUNTS: counts}
         embedded_parts, elements = _paths(c)
         projections = Projections(c, name="tokens")
@@ -90,7 +126,7 @@ class Wukong(nn.Module):
                 crossed = Cross(dtype=dtype, name=f"cross_{i}")(numbers, crossed)
             x = jnp.concatenate([x, crossed], axis=-1)
         x = MLP([c.width * w for w in c.wukong.head], dtype=dtype, name="mlp")(x)
-        return calibrated(c, Heads(c, name="heads")(x, deterministic), parts)
+        return calibrated(c, Heads(c, name="heads")(x, deterministic), parts), new
 
 
 class Projections(nn.Module):

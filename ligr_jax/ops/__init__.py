@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from ligr_jax.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ligr_jax.ops.attention.cached import KeyValues as KeyValues
+    from ligr_jax.ops.attention.cached import Past as Past
     from ligr_jax.ops.attention.cached import attend_cached as attend_cached
     from ligr_jax.ops.attention.dispatch import Implementation as Implementation
     from ligr_jax.ops.attention.dispatch import attend as attend
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ligr_jax.ops.masks import allowed_pairs as allowed_pairs
     from ligr_jax.ops.masks import dense_mask as dense_mask
     from ligr_jax.ops.masks import history_mask as history_mask
+    from ligr_jax.ops.masks import past_ends as past_ends
     from ligr_jax.ops.masks import session_mask as session_mask
     from ligr_jax.ops.metrics import auc as auc
     from ligr_jax.ops.metrics import calibration as calibration
@@ -44,6 +47,8 @@ else:
         {
             "Activation": "attention.scores",
             "Implementation": "attention.dispatch",
+            "KeyValues": "attention.cached",
+            "Past": "attention.cached",
             "Mask": "masks",
             "MaskKind": "masks",
             "QuantizedTable": "quantization",
@@ -71,6 +76,7 @@ else:
             "mix64": "hashing",
             "ndcg": "metrics",
             "normalized_entropy": "metrics",
+            "past_ends": "masks",
             "qr_rows": "hashing",
             "quantize": "quantization",
             "session_mask": "masks",

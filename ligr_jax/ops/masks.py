@@ -69,6 +69,32 @@ def history_mask(member: jax.Array, session: jax.Array, kind: MaskKind = "sessio
     return Mask(*(jnp.repeat(x, 2, axis=-1) for x in (lo, hi, valid, 2 * position)))
 
 
+def past_ends(
+    session: jax.Array, length: jax.Array, new_session: jax.Array, kind: MaskKind = "session"
+) -> jax.Array:
+    """Return how much of a kept history each new impression may see: the first `end` impressions.
+
+    The rule is that of `history_mask`, for a row of the history followed by the new impressions.
+
+    Args:
+        session: int32 [B, S], sessions of the kept impressions.
+        length: int32 [B], number of kept impressions; the rest of S is padding.
+        new_session: int32 [B, N], sessions of the new impressions, not below those of the history.
+            Padding, at the end of a row, does not matter.
+        kind: as in `history_mask`.
+
+    Returns:
+        int32 [B, N].
+    """
+    b, n = new_session.shape
+    index = length[:, None] + jnp.arange(n, dtype=jnp.int32)
+    row = jnp.concatenate([session, jnp.zeros_like(new_session)], axis=1)
+    row = row.at[jnp.arange(b)[:, None], index].set(new_session)
+    member = (jnp.arange(row.shape[1]) < length[:, None] + n).astype(jnp.int32)
+    ends = history_mask(member, row, kind).hi[:, 0::2] // 2  # item tokens are even
+    return jnp.minimum(jnp.take_along_axis(ends, index, axis=1), length[:, None])
+
+
 def session_mask(member: jax.Array, session: jax.Array) -> Mask:
     """Return the mask of the set-wise layers over N item tokens: all items of the same session.
 

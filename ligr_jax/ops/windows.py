@@ -40,11 +40,23 @@ def history_windows(
     return Windows(jnp.where(valid_BNL, position_BNL, 0), valid_BNL)
 
 
-def gather_windows(x_BND: jax.Array, windows: Windows) -> jax.Array:
+def newest_windows(end: jax.Array, length: int) -> Windows:
+    """Return windows of the newest `length` impressions before `end`, in a row of one member.
+
+    Args:
+        end: int32 [B, N], the number of impressions that each window may hold.
+        length: L.
+    """
+    position_BNL = end[..., None] - 1 - jnp.arange(length, dtype=jnp.int32)
+    valid_BNL = position_BNL >= 0
+    return Windows(jnp.where(valid_BNL, position_BNL, 0), valid_BNL)
+
+
+def gather_windows(x_BSD: jax.Array, windows: Windows) -> jax.Array:
     """Gather the values of each window.
 
     Args:
-        x_BND: [B, N, D], one value per impression.
+        x_BSD: [B, S, D], one value per impression that the windows refer to.
         windows: windows of L impressions.
 
     Returns:
@@ -52,5 +64,5 @@ def gather_windows(x_BND: jax.Array, windows: Windows) -> jax.Array:
     """
     b, n, length = windows.position_BNL.shape
     index = windows.position_BNL.reshape(b, n * length, 1)
-    rows = jnp.take_along_axis(x_BND, index, axis=1)
+    rows = jnp.take_along_axis(x_BSD, index, axis=1)
     return jnp.where(windows.valid_BNL[..., None], rows.reshape(b, n, length, -1), 0)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -17,12 +18,13 @@ BATCH = random_batch([[[2, 3, 1, 2], [1, 2]], [[3, 1, 2, 2, 4]], []], N)
 RNG = np.random.default_rng(0)
 ITEMS, ACTIONS = (RNG.normal(size=(3, N, w)).astype(np.float32) for w in (I, J))
 MODULE = HistoryEncoder(heads=2)
+STEPS = np.concatenate([ITEMS, ACTIONS], -1)
 WINDOWS = history_windows(BATCH.member, BATCH.session, L)
 
 
 @pytest.fixture(scope="module")
 def params() -> Any:
-    fresh = MODULE.init(jax.random.key(0), ITEMS, ACTIONS, WINDOWS)["params"]
+    fresh = MODULE.init(jax.random.key(0), ITEMS, STEPS, WINDOWS)["params"]
     return jax.tree.map(lambda p: p + 0.2 * RNG.normal(size=p.shape).astype(np.float32), fresh)
 
 
@@ -47,7 +49,7 @@ def encoded(params: Any, h: np.ndarray) -> np.ndarray:
 def test_it_encodes_each_window_and_returns_the_maximum_and_the_last_five_steps(
     params: Any,
 ) -> None:
-    features = np.asarray(MODULE.apply({"params": params}, ITEMS, ACTIONS, WINDOWS))
+    features = np.asarray(MODULE.apply({"params": params}, ITEMS, STEPS, WINDOWS))
     assert params["layer_0"]["up"]["kernel"].shape == (D, D // 2)
     for r, i in np.ndindex(3, N):
         positions = np.asarray(WINDOWS.position_BNL[r, i])[np.asarray(WINDOWS.valid_BNL[r, i])]
@@ -66,7 +68,8 @@ def test_an_impression_depends_only_on_its_window_and_the_candidate(params: Any)
     """The Jacobian is zero for actions of the same session, other members and padding."""
 
     def features(items: jax.Array, actions: jax.Array) -> jax.Array:
-        return MODULE.apply({"params": params}, items, actions, WINDOWS).sum(-1)
+        steps = jnp.concatenate([items, actions], -1)
+        return MODULE.apply({"params": params}, items, steps, WINDOWS).sum(-1)
 
     jacobian = jax.jit(jax.jacrev(features, argnums=(0, 1)))(ITEMS, ACTIONS)
     items, actions = (np.abs(np.asarray(j)).sum(-1) > 0 for j in jacobian)
@@ -82,11 +85,11 @@ def test_an_impression_depends_only_on_its_window_and_the_candidate(params: Any)
 
 def test_gradients_are_finite_without_any_history(params: Any) -> None:
     empty = Windows(WINDOWS.position_BNL * 0, WINDOWS.valid_BNL & False)
-    gradient = jax.grad(lambda p: MODULE.apply({"params": p}, ITEMS, ACTIONS, empty).sum())(params)
+    gradient = jax.grad(lambda p: MODULE.apply({"params": p}, ITEMS, STEPS, empty).sum())(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
 def test_windows_shorter_than_the_flattened_steps_are_refused() -> None:
     short = history_windows(BATCH.member, BATCH.session, 4)
     with pytest.raises(ValueError, match="no last=5"):
-        MODULE.init(jax.random.key(0), ITEMS, ACTIONS, short)
+        MODULE.init(jax.random.key(0), ITEMS, STEPS, short)

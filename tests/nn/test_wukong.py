@@ -9,7 +9,7 @@ import pytest
 
 from ligr_jax.config import ConfigError, ModelConfig, WukongConfig
 from ligr_jax.data.batch import Batch
-from ligr_jax.nn.history import pooled_history
+from ligr_jax.nn.history import PooledInput, pooled_history
 from tests.batches import FEATURES, model_config, random_batch
 from tests.nn.models import logits, random_params
 from tests.nn.test_blocks import norm
@@ -50,7 +50,8 @@ def pooled(
 def test_history_is_pooled_over_the_impressions_that_the_mask_allows(kind: Any) -> None:
     rng = np.random.default_rng(0)
     items, actions = rng.normal(size=(2, *BATCH.member.shape, 4)).astype(np.float32)
-    result = jax.jit(pooled_history, static_argnums=3)(BATCH, items, actions, kind)
+    inputs = PooledInput(items, actions, BATCH.labels)
+    result = jax.jit(pooled_history, static_argnums=2)(BATCH, inputs, kind)
     for ours, wanted in zip(result, pooled(BATCH, items, actions, kind)):
         np.testing.assert_allclose(ours, wanted, atol=1e-5)
         assert np.abs(wanted).max() > 0.5
@@ -144,7 +145,7 @@ def test_pooled_history_has_no_rounding_error_from_other_members() -> None:
     batch = random_batch([[[1], [1, 1, 1]]], 4)._replace(
         member=member, session=np.array([[0, 0, 1, 2]], np.int32)
     )
-    means, _ = pooled_history(batch, items, items, "session")
+    means, _ = pooled_history(batch, PooledInput(items, items, batch.labels), "session")
     np.testing.assert_allclose(means[0, 2:, 0, 0], 1e-3)
 
 

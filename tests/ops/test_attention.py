@@ -9,6 +9,8 @@ import pytest
 
 from ligr_jax.ops.attention import (
     Activation,
+    KeyValues,
+    Past,
     RelativeBias,
     attend,
     attend_cached,
@@ -123,8 +125,7 @@ def test_candidates_see_a_cached_history_as_a_new_session_sees_it(
     row, token = jnp.arange(2)[:, None], length[:, None] + jnp.arange(0, 6, 2)
     candidates = [x[row, token] for x in (q, k, v)]
     if bias is not None:
-        bias = RelativeBias(table, position[row, token], position[:, :14])
-    cached = attend_cached(
-        *candidates, k[:, :14], v[:, :14], length, activation=activation, bias=bias
-    )
+        bias = RelativeBias(table, position[row, token])
+    past = Past(KeyValues(k[:, :14], v[:, :14]), length[:, None], position[:, :14])
+    cached = attend_cached(*candidates, past, activation=activation, bias=bias)
     np.testing.assert_allclose(cached, whole[row, token], atol=1e-6)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from ligr_jax.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ligr_jax.ops.attention.cached import KeyValues as KeyValues
+    from ligr_jax.ops.attention.cached import Past as Past
     from ligr_jax.ops.attention.cached import attend_cached as attend_cached
     from ligr_jax.ops.attention.dispatch import Implementation as Implementation
     from ligr_jax.ops.attention.dispatch import attend as attend
@@ -24,6 +26,8 @@ else:
         {
             "Activation": "scores",
             "Implementation": "dispatch",
+            "KeyValues": "cached",
+            "Past": "cached",
             "RelativeBias": "scores",
             "attend": "dispatch",
             "attend_cached": "cached",

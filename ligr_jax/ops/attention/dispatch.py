@@ -150,6 +150,6 @@ def _by_rows(
     if not axes or rows % math.prod(mesh.shape[a] for a in axes):
         return function
     by_rows = P(axes)
-    bias_spec = bias and RelativeBias(table=P(), position=by_rows, key_position=None)  # type: ignore[arg-type]
+    bias_spec = bias and RelativeBias(table=P(), position=by_rows)  # type: ignore[arg-type]
     in_specs = (by_rows, by_rows, by_rows, by_rows, bias_spec)
     return jax.shard_map(function, in_specs=in_specs, out_specs=by_rows, check_vma=False)

@@ -12,13 +12,11 @@ class RelativeBias(NamedTuple):
     """A learned bias added to scores by bucketed distance, e.g. in sessions or hours.
 
     table: float32 [H, buckets].
-    position: [B, T], the coordinate of each query on the axis of distance.
-    key_position: [B, S], the coordinate of each key; None if keys and queries are the same tokens.
+    position: [B, T], the coordinate of each token on the axis of distance.
     """
 
     table: jax.Array
     position: jax.Array
-    key_position: jax.Array | None = None
 
 
 def bias_scores(table: jax.Array, position: jax.Array, key_position: jax.Array) -> jax.Array:

@@ -1,0 +1,202 @@
+"""Serving gives the logits of training: one pass, one candidate at a time, cached in any cuts."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ligr_jax.config import HeadConfig, LiRankConfig, WukongConfig
+from ligr_jax.data.batch import Batch
+from ligr_jax.nn.batch_norm import STATISTICS
+from ligr_jax.nn.models import make_model
+from ligr_jax.serve import Cache, append_history, encode_history, rank_candidates, score_candidates
+from tests.batches import model_config, random_batch
+from tests.nn.models import random_params
+
+SIZE, SET, NEW = 16, 4, 5  # impressions of a cache; candidates of a request; appended at once
+# Histories by sessions: a long one, one session, none, and one whose last session is long.
+HISTORIES = [[2, 3, 1, 4, 1], [2], [], [1, 1, 6]]
+WINDOWED = {"rank": 3, "history": 6, "history_width": 4, "history_last": 3}
+CALIBRATED = {"calibration": True, "calibration_step": 1.0, "calibration_features": ("tag",)}
+CASES: dict[str, dict[str, Any]] = {
+    "ligr": {"head": HeadConfig(**CALIBRATED)},
+    "ligr, session lag, ple": {
+        "mask": "session_lag",
+        "position": "relative_session",
+        "head": HeadConfig("ple", widths=(5,), experts=2, expert_widths=(5,)),
+        "action_token": "actions_and_item",
+    },
+    "ligr, mup, blocked, scanned": {
+        "parametrization": "mup",
+        "base_width": 8,
+        "base_depth": 1,
+        "implementation": "blocked",
+        "unroll": "no",
+        "remat": True,
+    },
+    "ligr, set-wise only": {"depth": 0, "position": "none"},
+    "hstu": {"kind": "hstu", "position": "relative_time"},
+    "hstu, causal": {"kind": "hstu", "mask": "causal", "set_depth": 0},
+    "wukong": {
+        "kind": "wukong",
+        "set_depth": 0,
+        "wukong": WukongConfig(dual_path=True),
+        "head": HeadConfig("mmoe", widths=(6,), experts=3, expert_widths=(5,), **CALIBRATED),
+    },
+    "lirank feed": {"kind": "lirank", "lirank": LiRankConfig(wide="item_id", **WINDOWED)},
+    "lirank ads": {"kind": "lirank", "lirank": LiRankConfig("ads", mlp=(8,), **WINDOWED)},
+    "lirank jobs": {"kind": "lirank", "lirank": LiRankConfig("jobs", history=0, rank=3)},
+}
+BFLOAT16 = {
+    f"{name}, bfloat16": CASES[name] | {"dtype": "bfloat16"} for name in ("ligr", "hstu", "wukong")
+}
+
+
+class Served(NamedTuple):
+    """A model with random parameters, compiled functions, and a training row per member.
+
+    variables: of the model.
+    rows: B rows of a history followed by a session of `SET` impressions.
+    logits: of training, [B, N, A].
+    """
+
+    variables: Any
+    rows: Batch
+    logits: np.ndarray
+    apply: Any
+    encode: Any
+    append: Any
+    score: Any
+    rank: Any
+
+
+_served: dict[str, Served] = {}
+
+
+def served(name: str) -> Served:
+    if name not in _served:
+        config = model_config(**(CASES | BFLOAT16)[name])
+        model = make_model(config)
+        rows = random_batch([[[*h, SET]] for h in HISTORIES], SIZE + SET, unknown=0.2)
+        variables = {"params": random_params(config, rows, 0.1), **statistics(model, rows)}
+        apply = jax.jit(model.apply)
+        _served[name] = Served(
+            variables=variables,
+            rows=rows,
+            logits=np.asarray(apply(variables, rows)),
+            apply=apply,
+            encode=jax.jit(partial(encode_history, model)),
+            append=jax.jit(partial(append_history, model)),
+            score=jax.jit(partial(score_candidates, model)),
+            rank=jax.jit(partial(rank_candidates, model), static_argnames="top"),
+        )
+    return _served[name]
+
+
+def statistics(model: Any, rows: Batch) -> dict[str, Any]:
+    """Return batch statistics that are not the initial ones."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), rows).get(STATISTICS, {})
+    filled = jax.tree.map(lambda s: jnp.full(s.shape, 0.4, s.dtype), shapes)
+    return {STATISTICS: filled} if filled else {}
+
+
+def cut(rows: Batch, start: list[int], stop: list[int], size: int) -> Batch:
+    """Return impressions start .. stop of each row, padded to `size`."""
+    index = np.asarray(start)[:, None] + np.arange(size)
+    valid = index < np.asarray(stop)[:, None]
+    index = np.where(valid, index, rows.member.shape[1] - 1)  # the last impression is padding
+    row = np.arange(len(index))[:, None]
+    taken: Batch = jax.tree.map(lambda x: x[row, index], rows)
+    return taken._replace(member=valid.astype(np.int32))
+
+
+LENGTHS = [sum(h) for h in HISTORIES]
+ZERO = [0] * len(LENGTHS)
+
+
+def histories(rows: Batch) -> Batch:
+    return cut(rows, ZERO, LENGTHS, SIZE)
+
+
+def candidates(rows: Batch) -> Batch:
+    """Return the last session of each row without its labels."""
+    asked = cut(rows, LENGTHS, [n + SET for n in LENGTHS], SET)
+    return asked._replace(labels=np.full_like(asked.labels, -1))
+
+
+def expected(s: Served) -> np.ndarray:
+    return np.stack([z[n : n + SET] for z, n in zip(s.logits, LENGTHS)])
+
+
+def pointwise(s: Served, cache: Cache, asked: Batch) -> np.ndarray:
+    return np.asarray(s.score(s.variables, cache, asked).logits_BCA)
+
+
+def rounding(s: Served, name: str) -> float:
+    """Return the bound of differences: what rounding of every parameter does to the logits.
+
+    Sums in another order have errors of a few units in the last place of their terms, as if each
+    parameter were multiplied by 1 + 4 eps at random.
+    """
+    eps = 2.0**-8 if "bfloat16" in name else 2.0**-23
+    worst = 0.0
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        params = jax.tree.map(
+            lambda p, rng=rng: p * (1 + 4 * eps * rng.choice([-1, 1], p.shape)).astype(p.dtype),
+            s.variables["params"],
+        )
+        changed = s.apply(s.variables | {"params": params}, s.rows)
+        worst = max(worst, float(np.abs(np.asarray(changed) - s.logits).max()))
+    return worst + 4 * eps * float(np.abs(s.logits).max())
+
+
+def close(name: str, ours: np.ndarray, wanted: np.ndarray) -> None:
+    bound = rounding(served(name), name)
+    worst = float(np.abs(ours - wanted).max(initial=0))
+    assert worst <= bound, f"{name}: largest difference {worst:.2g}, bound {bound:.2g}"
+
+
+@pytest.mark.parametrize("name", CASES | BFLOAT16)
+def test_training_on_the_last_session_equals_one_pass(name: str) -> None:
+    s = served(name)
+    cache = s.encode(s.variables, histories(s.rows))
+    ranking = s.rank(s.variables, cache, candidates(s.rows), top=SET, weights=jnp.ones(3))
+    seen = slice(0, 1 if "causal" in name else SET)  # the causal mask shows the first its history
+    close(name, np.asarray(ranking.logits_BCA)[:, seen], expected(s)[:, seen])
+
+
+@pytest.mark.parametrize("name", CASES | BFLOAT16)
+def test_a_history_in_any_cuts_equals_a_whole_one(name: str) -> None:
+    """Cuts are inside sessions as well; some appends are empty for some rows."""
+    s = served(name)
+    whole = pointwise(s, s.encode(s.variables, histories(s.rows)), candidates(s.rows))
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        stop = [int(rng.integers(0, n + 1)) for n in LENGTHS]
+        cache = s.encode(s.variables, cut(s.rows, ZERO, stop, SIZE))
+        while stop != LENGTHS:
+            start = stop
+            stop = [min(n, i + int(rng.integers(0, NEW + 1))) for i, n in zip(start, LENGTHS)]
+            cache = s.append(s.variables, cache, cut(s.rows, start, stop, NEW))
+        assert cache.length.tolist() == LENGTHS
+        close(name, pointwise(s, cache, candidates(s.rows)), whole)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_candidate_does_not_depend_on_the_others(name: str) -> None:
+    """Alone, in another order, among padding, and with other candidates: bit for bit."""
+    s = served(name)
+    cache = s.encode(s.variables, histories(s.rows))
+    asked = candidates(s.rows)
+    whole = pointwise(s, cache, asked)
+    order = [2, 0, 3, 1]
+    shuffled = jax.tree.map(lambda x: x[:, order], asked)
+    np.testing.assert_array_equal(pointwise(s, cache, shuffled), whole[:, order])
+    for i in range(SET):
+        first = jax.tree.map(lambda x, i=i: x[:, [i, 1, 1, 1]], asked)
+        alone = first._replace(member=np.array([[1, 0, 0, 0]] * len(LENGTHS), np.int32))
+        np.testing.assert_array_equal(pointwise(s, cache, alone)[:, 0], whole[:, i])
