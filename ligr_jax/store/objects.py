@@ -14,6 +14,7 @@ from ligr_jax.errors import LigrError
 
 RETRY_S = "LIGR_STORE_RETRY_S"  # environment variable: seconds in which a request is repeated
 _TIMEOUT = timedelta(seconds=60)  # of one request
+_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}
 _PART = 8 * 2**20  # bytes of a part of a large upload; a store takes at most 10,000 parts
 
 
@@ -152,8 +153,10 @@ def write_object(uri: str, content: bytes | Path, version: str | None = None) ->
     """
     store, key = _open(uri)
     mode: Any = "overwrite"
-    if version is not None:
-        mode = {"e_tag": version} if version else "create"
+    if version == "":
+        mode = "create"
+    elif version is not None:
+        mode = _replaced(uri, version)
     size = content.stat().st_size if isinstance(content, Path) else len(content)
     with _errors("write", uri):
         result = _obstore().put(
@@ -165,6 +168,21 @@ def write_object(uri: str, content: bytes | Path, version: str | None = None) ->
             chunk_size=max(_PART, size // 9000),
         )
     return str(result["e_tag"])
+
+
+def _replaced(uri: str, version: str) -> dict[str, str]:
+    """Return the condition that the store still has a version.
+
+    S3 compares entity tags. GCS compares generations, which listings do not have.
+    """
+    if not uri.startswith("gs://"):
+        return {"e_tag": version}
+    store, key = _open(uri)
+    with _errors("read", uri):
+        stored = _obstore().head(store, key)
+    if stored["e_tag"] != version:
+        raise VersionChanged(f"{uri}: another process has written it meanwhile")
+    return {"e_tag": version, "version": stored["version"]}
 
 
 @_repeated
@@ -180,18 +198,20 @@ def retry_seconds() -> float:
     return seconds_of(RETRY_S, 180.0)
 
 
-def seconds_of(name: str, default: float) -> float:
-    """Return the value of an environment variable that is a positive number of seconds.
+def seconds_of(name: str, default: float, unit: str = "seconds") -> float:
+    """Return the value of an environment variable that is a positive number, e.g. of seconds.
 
     Raises:
         StoreError: It is not.
     """
     text = os.environ.get(name, "")
+    if not text:
+        return default
     with contextlib.suppress(ValueError):
-        value = float(text) if text else default
+        value = float(text)
         if 0 < value < float("inf"):
             return value
-    raise StoreError(f"{name}={text!r} is not a number of seconds above 0; correct it or unset it")
+    raise StoreError(f"{name}={text!r} is not a number of {unit} above 0; correct it or unset it")
 
 
 def _obstore() -> Any:
@@ -221,8 +241,8 @@ def _client(
     _obstore()
     from obstore.store import GCSStore, S3Store
 
-    endpoint = dict(environment).get("AWS_ENDPOINT_URL", "")
     create: Any = {"s3": S3Store, "gs": GCSStore}[scheme]
+    endpoint = dict(environment).get(_ENDPOINTS[scheme], "")
     return create(
         bucket,
         client_options={"timeout": _TIMEOUT, "allow_http": endpoint.startswith("http://")},

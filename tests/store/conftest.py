@@ -1,5 +1,6 @@
 """An S3 server for the tests of this folder, and hosts with caches of their own."""
 
+import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +26,11 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
         "AWS_ACCESS_KEY_ID": "id",
         "AWS_SECRET_ACCESS_KEY": "key",
         "AWS_REGION": "us-east-1",
+        "GOOGLE_BASE_URL": server.url,
+        "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(
+            {"gcs_base_url": server.url, "disable_oauth": True, "client_email": ""}
+            | {"private_key": "", "private_key_id": ""}
+        ),
         "LIGR_STORE_RETRY_S": "5",
     }.items():
         monkeypatch.setenv(name, value)

@@ -1,6 +1,7 @@
 """A small S3 server on loopback with faults: objects in memory, lists in pages, conditional writes.
 
-It checks no signatures. `faults` maps a request to what goes wrong with it; see `Fault`.
+It also serves the XML interface of GCS, whose conditions are generations and not entity tags. It
+checks no signatures. `faults` maps a request to what goes wrong with it; see `Fault`.
 """
 
 import hashlib
@@ -25,6 +26,11 @@ class Stored(NamedTuple):
     content: bytes
     tag: str
     time: float
+    generation: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"ETag": self.tag, "x-goog-generation": self.generation}
 
 
 class S3(ThreadingHTTPServer):
@@ -50,9 +56,12 @@ class S3(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: tests kill clients."""
+
     def write(self, path: str, content: bytes) -> Stored:
         tag = f'"{hashlib.md5(content).hexdigest()}-{len(self.requests)}"'
-        self.objects[path] = Stored(content, tag, time.time())
+        self.objects[path] = Stored(content, tag, time.time(), str(time.time_ns()))
         return self.objects[path]
 
     def damage(self, path: str) -> None:
@@ -160,9 +169,11 @@ class _Handler(BaseHTTPRequestHandler):
             if method == "PUT":
                 if wrong:
                     return 412, b"<Error><Code>PreconditionFailed</Code></Error>", {}
-                return 200, b"", {"ETag": self.server.write(path, body).tag}
-            if method == "DELETE":  # of an upload in parts
-                self.server.parts.pop(query["uploadId"], None)
+                return 200, b"", self.server.write(path, body).headers
+            if method == "DELETE":  # S3: of an upload in parts; GCS: of an object too
+                self.server.parts.pop(query.get("uploadId", ""), None)
+                if "uploadId" not in query:
+                    self.server.objects.pop(path, None)
                 return 204, b"", {}
             if stored is None:
                 return 404, b"<Error><Code>NoSuchKey</Code></Error>", {}
@@ -172,12 +183,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _precondition(self, stored: Stored | None) -> bool:
         match, none = self.headers.get("If-Match"), self.headers.get("If-None-Match")
-        return (match is not None and (stored is None or stored.tag != match)) or (
-            none == "*" and stored is not None
+        generation = self.headers.get("x-goog-if-generation-match")
+        return (
+            (match is not None and (stored is None or stored.tag != match))
+            or (none == "*" and stored is not None)
+            or generation not in (None, stored.generation if stored else "0")
         )
 
     def _read(self, method: str, stored: Stored) -> tuple[int, bytes, dict[str, str]]:
-        headers = {"ETag": stored.tag, "Last-Modified": formatdate(stored.time, usegmt=True)}
+        headers = {**stored.headers, "Last-Modified": formatdate(stored.time, usegmt=True)}
         wanted = self.headers.get("Range")
         if wanted:
             first, _, last = wanted.removeprefix("bytes=").partition("-")
