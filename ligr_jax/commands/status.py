@@ -2,9 +2,9 @@
 
 Each point is waiting, running (on which host), stopped (the same command continues it), failed
 (with the last line of its error) or finished (with its normalized entropy). MFU and input wait are
-those since the last logged row. The time left assumes as many processes as train now. A run of
-another host counts as running while its files change; after five minutes without a change it is
-stopped.
+those since the last logged row; failures are the failed attempts that `ligr sweep --retries`
+limits. The time left assumes as many processes as train now. A run of another host counts as
+running while its files change; after five minutes without a change it is stopped.
 
 exit status: 0 all points are finished; 1 a point failed; 85 points are not finished
 

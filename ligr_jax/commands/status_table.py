@@ -14,6 +14,7 @@ _HEAD = (
     "input wait",
     "left",
     "NE",
+    "failures",
     "where, or what failed",
     "point",
 )
@@ -69,6 +70,7 @@ def _cells(point: PointState, common: set[str]) -> tuple[str, ...]:
         "" if run.input_wait is None else f"{run.input_wait:.1%}",
         "" if point.eta_s is None else clock(point.eta_s),
         "" if run.quality is None else f"{run.quality:.4f}",
+        f"{run.failures}" if run.failures else "",
         run.words or run.host,
         " ".join(a for a in point.assignments if a not in common),
     )

@@ -171,6 +171,8 @@ class WandbMirror:
             session.log(self._taken - 1, item)
 
     def _rows_on_disk(self) -> list[dict[str, Any]]:
+        if not self._taken:  # the file may be absent
+            return []
         return read_rows(RunFiles(self._directory).metrics)[: self._taken]
 
     def _remedy(self, option: str = "") -> str:

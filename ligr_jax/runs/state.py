@@ -15,7 +15,7 @@ from typing import Any
 from ligr_jax.errors import LigrError
 from ligr_jax.lock import is_locked, lock_owner
 from ligr_jax.runs.columns import metric_name
-from ligr_jax.runs.directory import load_summary, read_error
+from ligr_jax.runs.directory import count_failures, load_summary, read_error
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.rows import tail_rows
 
@@ -49,6 +49,7 @@ class RunState:
         devices: Number of devices of a finished run.
         idle_s: Seconds since a file of the run has changed; None if it has no files.
         words: Last line of the error of a failed run.
+        failures: Number of failed attempts of a sweep to train the run.
     """
 
     run: str
@@ -66,6 +67,7 @@ class RunState:
     devices: int = 1
     idle_s: float | None = None
     words: str = ""
+    failures: int = 0
 
 
 def read_state(directory: Path, steps: int | None = None) -> RunState:
@@ -79,13 +81,14 @@ def read_state(directory: Path, steps: int | None = None) -> RunState:
     try:
         summary = load_summary(directory)
         error = read_error(directory)
+        failures = count_failures(directory)
     except (LigrError, OSError) as e:
         return RunState(run, "failed", steps=steps, words=str(e))
     if summary is not None:
-        return _finished(run, summary)
+        return _finished(run, summary, failures)
     idle_s = _idle_seconds(files)
     if idle_s is None:
-        return RunState(run, steps=steps)
+        return RunState(run, steps=steps, failures=failures)
     host, process = _owner(directory)
     rows = tail_rows(files.metrics)
     if _is_running(directory, host, process, idle_s):
@@ -111,10 +114,11 @@ def read_state(directory: Path, steps: int | None = None) -> RunState:
         device_seconds=_newest(rows, metric_name("device_seconds")) or 0.0,
         idle_s=idle_s,
         words=error.splitlines()[-1] if error else "",
+        failures=failures,
     )
 
 
-def _finished(run: str, summary: dict[str, Any]) -> RunState:
+def _finished(run: str, summary: dict[str, Any], failures: int) -> RunState:
     seconds = _number(summary, "seconds") or 0.0
     spent = seconds + sum(_number(summary, k) or 0.0 for k in ("start_seconds", "eval_seconds"))
     steps, devices = summary.get("steps"), summary.get("devices") or 1
@@ -128,6 +132,7 @@ def _finished(run: str, summary: dict[str, Any]) -> RunState:
         seconds=seconds,
         device_seconds=spent * devices,
         devices=devices,
+        failures=failures,
     )
 
 

@@ -45,6 +45,7 @@ from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.staged import stage_runs
 from ligr_jax.runs.state import read_state
 from ligr_jax.runs.sweep_state import seconds_left
+from ligr_jax.runs.wandb_alert import send_alert
 from ligr_jax.runs.wandb_env import without_run_names
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
 from ligr_jax.scaling.record_points import record_points
@@ -182,6 +183,7 @@ class _Scheduler:
         self._running: dict[str, tuple[float, float]] = {}  # start time, estimated seconds
         self._children: set[subprocess.Popen[bytes]] = set()
         self._elsewhere: set[str] = set()  # points that another runner has trained or is training
+        self._alerts: list[tuple[Point, str]] = []  # points given up, whose users are not informed
         self._stopping = threading.Event()
         # Seconds of the points that this runner finished.
         self._estimated_s = 0.0
@@ -216,6 +218,7 @@ class _Scheduler:
                         self._running.pop(group[0].name, None)
                         for point in group:
                             self._fail(point, str(e))
+                self._send_alerts()
             elif others:
                 self._stopping.wait(self._wait_s)
                 stage_runs(self._out)
@@ -321,6 +324,7 @@ class _Scheduler:
             _log.warning(f"cannot write into {directory}: {e.strerror}")
         if failures > self._retries:
             self._give_up(point, failures, error)
+            self._alerts.append((point, self.failed[point.name]))
         else:
             self._remaining.append(point)
             text = f"FAILED ({error}); it is tried again after the other points"
@@ -333,6 +337,14 @@ class _Scheduler:
             f"{error} (failed {times}; correct the cause, then --retries {failures} tries it again)"
         )
         self._log_point(point, f"FAILED {times} ({error})", level=logging.ERROR)
+
+    def _send_alerts(self) -> None:
+        """Inform the users of W&B of points that this runner has given up; it may take a minute."""
+        with self._lock:
+            alerts, self._alerts = self._alerts, []
+        for point, error in alerts:
+            text = f"{' '.join(point.assignments)}: {error}"
+            send_alert(self._out / point.name, point.config, "Retries exhausted", text)
 
     def _relay(
         self, group: list[Point], command: list[str], log: Path, environment: Mapping[str, str]

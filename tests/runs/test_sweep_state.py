@@ -15,7 +15,7 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import write_json
 from ligr_jax.exit_status import DONE, FAILED, PREEMPTED
 from ligr_jax.lock import exclusive
-from ligr_jax.runs.directory import save_summary, write_error
+from ligr_jax.runs.directory import add_failure, save_summary, write_error
 from ligr_jax.runs.rows import line_of
 from ligr_jax.runs.state import FRESH_S
 from ligr_jax.runs.sweep_state import read_sweep_state
@@ -68,6 +68,8 @@ def sweep(tmp_path: Path) -> Path:
     write_run(out / "killed", [row(25)], here.format(DEAD))
     write_run(out / "broken", [row(1)], here.format(DEAD))
     write_error(out / "broken", "Traceback\nTrainingDiverged: step 2")
+    for _ in range(2):
+        add_failure(out / "broken", "TrainingDiverged: step 2")
     return out
 
 
@@ -119,7 +121,8 @@ def test_the_command_prints_a_table_and_returns_what_is_left(
         "afar",
         "preset=far",
     ]
-    assert "TrainingDiverged: step 2" in next(line for line in lines if line.startswith("broken"))
+    broken = next(line for line in lines if line.startswith("broken"))
+    assert "  2         TrainingDiverged: step 2" in broken
     assert "model.depth=2" not in "".join(lines)  # all points have it
     assert "9 points: 1 waiting, 3 running, 3 stopped, 1 failed, 1 finished" in lines[-2]
     assert lines[-1].endswith("left with 2 processes")
@@ -128,6 +131,7 @@ def test_the_command_prints_a_table_and_returns_what_is_left(
     printed = json.loads(capsys.readouterr().out)
     assert printed["points"][0]["run"] == "done"
     assert printed["counts"]["running"] == 3
+    assert {p["run"]: p["failures"] for p in printed["points"] if p["failures"]} == {"broken": 2}
 
     assert main(["status", str(sweep / "killed")]) == PREEMPTED  # one run
     assert main(["status", str(sweep / "done"), "--watch"]) == DONE

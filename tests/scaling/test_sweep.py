@@ -24,8 +24,9 @@ from ligr_jax.parallel.probe import Devices
 from ligr_jax.progress import clock
 from ligr_jax.runs.directory import is_locked, load_summary, lock, save_summary
 from ligr_jax.runs.rows import read_rows
+from ligr_jax.runs.state import read_state
 from ligr_jax.runs.table import read_runs
-from ligr_jax.scaling import shipped
+from ligr_jax.scaling import runner, shipped
 from ligr_jax.scaling.fit.registered import score
 from ligr_jax.scaling.ladder import PRESETS, configure
 from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
@@ -171,6 +172,10 @@ def test_a_sweep_from_points_to_page(
     The failed point is tried as often as requested, over all runners and calls.
     """
     monkeypatch.setattr("os.environ", child_env)
+    alerts: list[tuple[Path, str]] = []
+    monkeypatch.setattr(
+        runner, "send_alert", lambda run, _, *message: alerts.append((run, message[0]))
+    )
     short = [*SMALL, "train.steps=10", "train.max_bad_steps=2"]
     points = plan_points(grid("optim.dense_lr=1e-3", "optim.dense_lr=1e30"), prepared, short)
     assert run_sweep(points, prepared, tmp_path, 2, together, retries=2 - together) == FAILED
@@ -182,6 +187,8 @@ def test_a_sweep_from_points_to_page(
     assert run_sweep([bad], prepared, tmp_path, 1, retries=2 - together) == FAILED
     assert modified(tmp_path / bad.name) == before
     assert f"correct the cause, then --retries {3 - together} tries it again" in said[-1]
+    assert alerts == [(tmp_path / bad.name, "Retries exhausted")]
+    assert read_state(tmp_path / bad.name).failures == 3 - together
     runs = read_runs(tmp_path)
     assert runs.table["run"].to_list() == [good.name]
     counted = json.loads((tmp_path / good.name / "summary.json").read_text())

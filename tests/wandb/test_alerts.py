@@ -16,6 +16,20 @@ from tests.wandb.server import Run, WandbServer
 
 pytestmark = pytest.mark.slow
 
+# A run whose process was killed after its first row, and the message of the runner.
+GIVEN_UP = """
+import os, sys
+from pathlib import Path
+from ligr_jax.config import Config
+from ligr_jax.runs.rows import line_of
+from ligr_jax.runs.wandb_alert import send_alert
+out = Path(sys.argv[1])
+out.mkdir()
+if sys.argv[2:]:
+    (out / "metrics.jsonl").write_text(line_of({"step": 1, "train/loss": 2.0}))
+send_alert(out, Config(), "Retries exhausted", "exit status -9 (failed twice)")
+"""
+
 
 def test_a_diverged_run_has_its_last_row_and_the_reason(
     server: WandbServer, run: Run, prepared: Path, tmp_path: Path
@@ -54,3 +68,19 @@ def test_damage_and_waiting_for_data_are_alerts(
     train(small_config(prepared), out)
     assert [title for title, _ in alerts] == ["Checkpoint damaged", "Training waits for data"]
     assert f"checkpoint {newest.name} is damaged" in alerts[0][1]
+
+
+@pytest.mark.parametrize("rows", [(), ("one",)])
+def test_a_point_that_is_given_up_is_an_alert_of_its_run(
+    rows: tuple[str, ...], server: WandbServer, run: Run, tmp_path: Path
+) -> None:
+    """The rows that its killed processes have not sent arrive too."""
+    run("-c", GIVEN_UP, tmp_path / "point", *rows, WANDB_RUN_ID="of-another-run")
+    (stored,) = server.runs.values()
+    assert stored.name != "of-another-run"
+    assert stored.alerts == {"Retries exhausted": "exit status -9 (failed twice)"}
+    assert [row["step"] for row in stored.history] == [1] * len(rows)
+    assert stored.exit_code == FAILED
+    run("-c", GIVEN_UP, tmp_path / "without a key", *rows, WANDB_API_KEY="", WANDB_MODE="")
+    assert len(server.runs) == 1
+    assert not (tmp_path / "without a key" / "wandb").exists()

@@ -104,6 +104,21 @@ def test_every_row_arrives_once_and_in_order(
     assert stored.summary["compute/device_seconds"] == 6.0
 
 
+@pytest.mark.parametrize("is_disabled", [False, True])
+def test_system_metrics_are_sent_unless_they_are_disabled(
+    is_disabled: bool, server: WandbServer, run: Run, tmp_path: Path
+) -> None:
+    changes = {"WANDB_X_STATS_SAMPLING_INTERVAL": "0.1"}
+    changes |= {"WANDB_X_DISABLE_STATS": "true"} if is_disabled else {}
+    waiting = SESSION.replace("tracker.summarize", "import time; time.sleep(3)\ntracker.summarize")
+    run("-c", waiting, tmp_path / "point", 0, 2, "ended", **changes)
+    (stored,) = server.runs.values()
+    assert [row["step"] for row in stored.history] == [1, 2]
+    samples = [json.loads(text) for text in stored.lines["wandb-events.jsonl"].values()]
+    sent = {name for sample in samples for name in sample if name.startswith("system.")}
+    assert any(name.startswith("system.cpu") for name in sent) == (not is_disabled)
+
+
 @pytest.mark.parametrize("fault", ["killed once", "killed in every session", "refused"])
 def test_rows_that_a_broken_client_did_not_send_are_sent_on_the_next_start(
     fault: str, server: WandbServer, run: Run, tmp_path: Path
