@@ -18,6 +18,8 @@ examples:
   ligr prepare events.csv --out events/ --label 'click=value>0' --label 'like=rating>=4'
   ligr prepare events.csv --out events/ --actions click --time-format '%d/%m/%Y %H:%M' \\
       --time-zone Europe/Berlin --null-values NA,-
+  ligr prepare shown/ --out prepared/ --actions click --labels clicks.parquet \\
+      --labels-on request_id,item_id
   ligr prepare log/ --out prepared/ --engine spark --master spark://host:7077
   ligr prepare db.impressions --out prepared/ --engine spark --spark-format table --actions click
 
@@ -137,6 +139,17 @@ def _add_columns(table: argparse._ArgumentGroup) -> None:
     table.add_argument(
         "--items", metavar="FILE", type=Path, help="table of items, with a column item_id"
     )
+    table.add_argument(
+        "--labels", metavar="FILE", type=Path, help="table of label columns (--actions)"
+    )
+    table.add_argument(
+        "--labels-on",
+        metavar="A,B",
+        type=_names,
+        action="extend",
+        default=[],
+        help="columns of both tables that identify an impression; one without a row has label 0",
+    )
 
 
 def _add_reading(group: argparse._ArgumentGroup) -> None:
@@ -230,7 +243,7 @@ ENGINES = {"local": _prepare_here, "spark": _prepare_on_spark}
 
 
 def _opened(args: argparse.Namespace) -> LogSource:
-    for path in (args.source, args.items):
+    for path in (args.source, args.items, args.labels):
         if path is not None:
             stage_place(Path(path))
     source = open_source(args.source, args.format, _columns(args))
@@ -257,6 +270,8 @@ def _columns(args: argparse.Namespace) -> TableColumns:
         separator=args.separator,
         ignore=tuple(args.ignore),
         labels=tuple(parse_label(text) for text in args.label),
+        label_table=args.labels,
+        labels_on=tuple(args.labels_on),
         time=TimeOptions(args.time_unit, args.time_format, args.time_zone, origin),
         reading=TextOptions(args.delimiter, args.encoding, tuple(args.null_values)),
     )

@@ -79,6 +79,25 @@ def messy_table(directory: Path) -> LogSource:
     return open_source(directory, columns=TableColumns(labels=labels, **kinds))  # type: ignore[arg-type]
 
 
+def two_tables(directory: Path) -> LogSource:
+    """Impressions in two files, and their clicks in another table."""
+    directory.mkdir()
+    shown = events().rename({"user": "member_id", "post": "item_id", "ts": "timestamp_ms"})
+    clicks = shown.filter(pl.col("click") == 1).select("request", "item_id", "click")
+    clicks.write_csv(directory / "clicks.csv")
+    for k, part in enumerate((shown[:25], shown[25:])):
+        part.drop("click").write_parquet(directory / f"{k}.parquet")
+    return open_source(
+        directory,
+        columns=TableColumns(
+            actions=("click",),
+            numeric=("age",),
+            label_table=directory / "clicks.csv",
+            labels_on=("request", "item_id"),
+        ),
+    )
+
+
 def kuairand(directory: Path) -> LogSource:
     """The public slice with context rows where it is at hand, else the layout of its files."""
     if SLICE.is_dir():
@@ -90,6 +109,7 @@ def kuairand(directory: Path) -> LogSource:
 LOGS: dict[str, tuple[Callable[[Path], LogSource], dict[str, object]]] = {
     "world": (world, {"shard_rows": 2_000}),
     "messy table": (messy_table, {"shard_rows": 100, "on_bad_row": "skip", "batch_rows": 64}),
+    "two tables": (two_tables, {"shard_rows": 15}),
     "KuaiRand": (kuairand, {"shard_rows": 100_000, "fractions": (1, 0, 0)}),
 }
 

@@ -37,6 +37,7 @@ class Tally:
         rows: number of timed rows.
         context: number of untimed rows.
         skipped: number of invalid rows that were dropped.
+        labelled: number of rows that have a row in the table of labels.
         first_ms, last_ms: earliest and latest time, milliseconds since 1970 (UTC).
         earliest: file and row of the earliest time, for messages.
         minutes: timed rows by minute.
@@ -46,6 +47,7 @@ class Tally:
     rows: int = 0
     context: int = 0
     skipped: int = 0
+    labelled: int = 0
     first_ms: int = 2**63 - 1
     last_ms: int = -1
     earliest: str = ""
@@ -57,6 +59,7 @@ class Tally:
         self.rows += later.rows
         self.context += later.context
         self.skipped += later.skipped
+        self.labelled += later.labelled
         self.minutes.merge(later.minutes)
         self.last_ms = max(self.last_ms, later.last_ms)
         if later.first_ms < self.first_ms:
@@ -90,6 +93,7 @@ def check_log_batch(
     batch, tally = deferred(), Tally()
     frame, skipped = canonical_frame(batch, source, on_bad_row, timed, tally.bad)
     tally.skipped = skipped + batch.malformed
+    tally.labelled = batch.labelled
     if not timed:
         tally.context = frame.height
     elif frame.height:
@@ -222,11 +226,16 @@ def refuse_log(tally: Tally, source: LogSource, first_file: str) -> None:
         first_file: its first file, for messages.
 
     Raises:
-        BadInput: the log is empty, its skipped rows are a coding of labels, or its times look like
-            another unit.
+        BadInput: the log is empty, its skipped rows are a coding of labels, no row has its labels,
+            or its times look like another unit.
     """
     refuse_codings(tally.bad, source, first_file)
     _refuse_empty(tally)
+    if source.label_table and not tally.labelled:
+        raise BadInput(
+            f"{source.label_table[0]}: none of the {tally.rows:,} impressions has its key there; "
+            "compare the key columns (--labels-on) of both tables"
+        )
     _refuse_unit(tally, source)
 
 

@@ -54,12 +54,14 @@ def log_summary(
         "columns": [*_roles(source, manifest)],
         "not_used": list(source.unused),
         "items_matched": matched if source.items else None,
+        "labelled": tally.labelled if source.label_table else None,
         "skipped": tally.bad.description(),
         "notes": list(manifest.notes),
     }
     sessions = SESSION in source.present
     times = _time_warnings(histories, tally, gap, sessions)
-    return {**out, "warnings": [*times, *_warnings(out, manifest)]}
+    labels = _label_warnings(source, tally)
+    return {**out, "warnings": [*times, *labels, *_warnings(out, manifest)]}
 
 
 def save_log_summary(content: Mapping[str, Any], directory: Path) -> None:
@@ -100,6 +102,9 @@ def format_summary(manifest: Manifest, summary: Mapping[str, Any], out: Path) ->
     lines += [f"  {line}" for line in _column_lines(summary.get("columns", []))]
     if summary.get("items_matched") is not None:
         lines.append(f"  {summary['items_matched']:.1%} of rows have their item in the item table")
+    if summary.get("labelled") is not None:
+        share = summary["labelled"] / summary["rows"]
+        lines.append(f"  {share:.1%} of rows have a row in the table of labels")
     for skip in summary.get("skipped", []):
         column = f"column {skip['column']!r} " if skip["column"] else ""
         example = f"; e.g. {skip['example']}" if skip["example"] else ""
@@ -172,6 +177,16 @@ def _column_lines(columns: list[dict[str, Any]]) -> Iterator[str]:
         if c["by"] == "name":
             text += f" (by its name; --ignore {c['column']} leaves it out)"
         yield text
+
+
+def _label_warnings(source: LogSource, tally: Tally) -> Iterator[str]:
+    """Yield a warning if impressions share rows of the table of labels."""
+    name, rows = source.label_table or ("", 0)
+    if tally.labelled > rows:
+        yield (
+            f"{name}: {tally.labelled:,} impressions share {rows:,} rows of labels; a click would "
+            "count for each of them: does --labels-on identify an impression?"
+        )
 
 
 def _time_warnings(

@@ -91,6 +91,7 @@ def _refuse_table_options(path: Path, name: str, columns: TableColumns) -> None:
         "--time-unit, --time-format or --time-zone": columns.time != TableColumns().time,
         "--delimiter, --encoding or --null-values": columns.reading != TableColumns().reading,
         "--items": columns.items,
+        "--labels": columns.label_table,
     }
     for option, value in requested.items():
         if value:

@@ -49,6 +49,7 @@ class LogBatch:
             adapter set the types of the columns.
         faults: invalid rows that the adapter detected.
         malformed: number of rows before this batch that could not be parsed and were skipped.
+        labelled: number of rows that have a row in the table of labels.
     """
 
     file: str
@@ -57,6 +58,7 @@ class LogBatch:
     text: bool = True
     faults: tuple[Fault, ...] = ()
     malformed: int = 0
+    labelled: int = 0
 
 
 ROW_DIGEST = "\x1fdigest"  # control characters are not allowed in names of users
@@ -107,6 +109,8 @@ class LogSource:
         present: optional columns of the schema (`weight`, ...) that the log has.
         rules: rules of the actions that are computed from a column.
         time_rule: how the time column is read, if the source inferred it.
+        label_table: what the table of labels is called in messages, and its number of rows; None
+            without one.
         parts: the rows of `batches` in independent parts (`ligr_jax.data.sources.parts`); () stands
             for one part.
     """
@@ -127,6 +131,7 @@ class LogSource:
     present: tuple[str, ...] = ()
     rules: Mapping[str, LabelRule] = field(default_factory=dict)
     time_rule: TimeRule | None = None
+    label_table: tuple[str, int] | None = None
     parts: tuple[Part, ...] = ()
 
     def display_name(self, name: str) -> str:

@@ -6,6 +6,7 @@ import polars as pl
 
 from ligr_jax.data.schema import MEMBER, TIME, BadInput
 from ligr_jax.data.sources.cells import drop_null_words
+from ligr_jax.data.sources.label_table import LabelTable
 from ligr_jax.data.sources.source import ROW_DIGEST, Fault, LogBatch
 from ligr_jax.data.sources.table_columns import BY_NAME, ITEM, LOSS_WEIGHT, TableColumns
 from ligr_jax.data.sources.times import TimeRule, parse_times
@@ -18,7 +19,11 @@ def used_columns(present: list[str], columns: TableColumns) -> list[str]:
 
 
 def canonical_batch(
-    batch: LogBatch, columns: TableColumns, time: TimeRule, used: list[str]
+    batch: LogBatch,
+    columns: TableColumns,
+    time: TimeRule,
+    used: list[str],
+    labels: LabelTable | None = None,
 ) -> LogBatch:
     """Convert a batch of the log.
 
@@ -27,6 +32,7 @@ def canonical_batch(
         columns: the declared columns.
         time: how the time column is read.
         used: result of `used_columns`.
+        labels: the table of labels.
 
     Returns:
         The rows with canonical names, times in milliseconds and labels computed by rules, without
@@ -36,6 +42,12 @@ def canonical_batch(
         BadInput: the time column or the column of a rule has a type that cannot be converted.
     """
     frame = _rename_columns(batch.frame, columns)
+    labelled = 0
+    if labels is not None:
+        try:
+            frame, labelled = labels.attach(frame, time)
+        except TypeError as e:
+            raise BadInput(f"{batch.file}, --labels-on {','.join(labels.on)}: {e}") from e
     faults: list[Fault] = []
     # Columns that are derived: second uses, weights, times, labels of rules, bags without null ids.
     made = {c: frame[ours].alias(c) for c, ours in columns.copies.items() if ours in frame.columns}
@@ -66,6 +78,7 @@ def canonical_batch(
         batch,
         frame=pl.DataFrame([*kept, *made.values()]),
         faults=(*batch.faults, *faults),
+        labelled=labelled,
     )
 
 

@@ -33,6 +33,8 @@ class TableColumns:
         separator: text between the ids of a bag that is stored as text.
         ignore: columns that are dropped, whatever their names are.
         labels: actions computed from columns.
+        label_table: table of labels (`ligr_jax.data.sources.label_table`).
+        labels_on: key columns that it shares with the log.
         time: how the time column is read.
         reading: how text files are read.
 
@@ -52,6 +54,8 @@ class TableColumns:
     separator: str = "|"
     ignore: tuple[str, ...] = ()
     labels: tuple[LabelRule, ...] = ()
+    label_table: Path | None = None
+    labels_on: tuple[str, ...] = ()
     time: TimeOptions = field(default_factory=TimeOptions)
     reading: TextOptions = field(default_factory=TextOptions)
 
@@ -59,6 +63,11 @@ class TableColumns:
         for name in [n for n in self.ignore if n in self.names.values()]:
             raise BadInput(
                 f"--ignore {name}: --map uses this column; remove one of the two options"
+            )
+        if (self.label_table is None) != (not self.labels_on):
+            raise BadInput(
+                "give both --labels FILE and --labels-on KEY,KEY, e.g. --labels clicks.parquet "
+                "--labels-on request_id,item_id"
             )
         self._refuse_two_kinds()
         ruled = [r.action for r in self.labels]

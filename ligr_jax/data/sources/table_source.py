@@ -20,6 +20,7 @@ from ligr_jax.data.sources.files import (
     read_column,
     read_items,
 )
+from ligr_jax.data.sources.label_table import open_label_file
 from ligr_jax.data.sources.listing import SUFFIXES, list_tables, not_read_remark, same_columns
 from ligr_jax.data.sources.parts import chained, converted
 from ligr_jax.data.sources.source import ItemSource, LogSource
@@ -54,8 +55,9 @@ def table_source(path: Path, columns: TableColumns) -> LogSource:
     """
     # Files, and the canonical names of their columns.
     listing = list_tables(path, columns.reading)
-    item_path = columns.items.resolve() if columns.items else None
-    files = [f for f in listing.files if f.path.resolve() != item_path]
+    tables = [path for path in (columns.items, columns.label_table) if path is not None]
+    others = [path.resolve() for path in tables]
+    files = [f for f in listing.files if f.path.resolve() not in others]
     if not files:
         raise BadInput(f"{path} contains no file of impressions ({', '.join(SUFFIXES)})")
     for file in files:
@@ -63,15 +65,21 @@ def table_source(path: Path, columns: TableColumns) -> LogSource:
     same_columns(files)
     items = _open_items(columns.items, columns) if columns.items else None
     item_columns = items.columns if items else ()
-    names = canonical_names(files[0], columns, item_columns)
+    label_file = open_label_file(columns, columns.label_table) if columns.label_table else None
+    elsewhere = [*item_columns, *(label_file.names if label_file else ())]
+    names = canonical_names(files[0], columns, elsewhere)
     names = [*names, *(c for c, ours in columns.copies.items() if ours in names)]
+    if label_file:
+        label_file.require_keys(files[0].path, names)
+        names += label_file.actions
     require_columns(files[0], names, columns, item_columns)
 
     # Reading: the time rule follows from all files, batches are then converted one by one.
     time = _time_rule(files, columns)
     used = used_columns(names, columns)
+    labels = label_file.read(columns, time) if label_file else None
 
-    convert = partial(canonical_batch, columns=columns, time=time, used=used)
+    convert = partial(canonical_batch, columns=columns, time=time, used=used, labels=labels)
     parts = tuple(converted(part, convert) for file in files for part in file_parts(file))
     batches = chained(parts)
 
@@ -79,10 +87,11 @@ def table_source(path: Path, columns: TableColumns) -> LogSource:
     head = next(batches(1024, "skip"), None) if columns.vector else None
     schema = table_schema(columns, names, items, head)
     unused = [n for n in names if n not in used and n not in schema.columns]
-    read = {columns.canonical(n) for n in (columns.weight, *(r.column for r in columns.labels))}
+    ruled = (r.column for r in columns.labels)
+    read = {columns.canonical(n) for n in (columns.weight, *ruled, *columns.labels_on)}
     unused = [n for n in unused if n not in read]
     notes = (f"columns of the table that are not used: {', '.join(unused)}",) if unused else ()
-    described: list[Path | DataFile] = [*files, *([columns.items] if columns.items else [])]
+    described: list[Path | DataFile] = [*files, *tables]
     return LogSource(
         name="table",
         schema=replace(schema, notes=notes),
@@ -109,6 +118,7 @@ def table_source(path: Path, columns: TableColumns) -> LogSource:
         ),
         rules={r.action: r for r in columns.labels},
         time_rule=time,
+        label_table=(f"--labels {columns.label_table}", len(labels)) if labels else None,
         parts=parts,
     )
 
@@ -121,6 +131,7 @@ def _describe_options(columns: TableColumns) -> dict[str, Any]:
         "ignore": list(columns.ignore),
         "weight": columns.weight,
         "labels": [r.text for r in columns.labels],
+        "labels_on": list(columns.labels_on),
         "reading": {k: v for k, v in reading.items() if v and v != defaults[k]},
         "time": {k: v for k, v in time.items() if v},
     }
