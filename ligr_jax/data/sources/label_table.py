@@ -2,7 +2,7 @@
 
 Impressions find their row by key columns, e.g. a request and an item. An impression without a row
 has the label 0 for every action of the table; one without a key has unknown labels. The table is
-held in memory, 9 bytes and more per row, and it is sent to every executor of Spark.
+held in memory, and Spark sends it to every executor.
 """
 
 from collections.abc import Sequence

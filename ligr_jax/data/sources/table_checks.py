@@ -25,15 +25,15 @@ def refuse_unsupported_format(file: DataFile) -> None:
 
 
 def canonical_names(
-    file: DataFile, columns: TableColumns, item_columns: Sequence[str] | None
+    file: DataFile, columns: TableColumns, elsewhere: Sequence[str] | None
 ) -> list[str]:
     """Return the columns of a file under their canonical names.
 
     Args:
-        file: a file of the log or the item table.
+        file: a file of the log, or another table.
         columns: the declared columns.
-        item_columns: canonical columns of the item table, in which a mapped column may be instead;
-            None if `file` is the item table, which does not need the columns of the log.
+        elsewhere: canonical columns of the other tables, in which a mapped column may be instead;
+            None if `file` is such a table, which does not need the columns of the log.
 
     Raises:
         BadInput: a mapped column is absent, or two columns have one canonical name.
@@ -41,7 +41,7 @@ def canonical_names(
     present = [n for n in column_names(file) if n not in columns.ignore]
     renamed = columns.renamed
     for ours, name in columns.names.items():
-        if name not in present and item_columns is not None and ours not in item_columns:
+        if name not in present and elsewhere is not None and ours not in elsewhere:
             raise BadInput(
                 f"{file.path}: --map {ours}={name}: no column {name!r}"
                 f"{did_you_mean(name, present)}; its columns are {present}"
