@@ -12,8 +12,9 @@ not, and the first five are shown. The worlds have no network, so the rule for o
 does not apply.
 
 Utility is exact: the expected clicks on the five items by the world's true probabilities for this
-slate at positions 0 to 4, satiation and position effect included. References know the truth: the
-utility of each item alone, with and without the rule, and a greedy choice of the largest true gain.
+slate at positions 0 to 4, satiation and position effect included. References know the truth: ideal
+point-wise scores are the click probabilities of items alone, ideal set-wise scores those among all
+candidates in random order, and a greedy choice takes the largest true gain of the expected clicks.
 Diversity of the five: distinct actors and topics, mean cosine of content vectors, alpha-NDCG (alpha
 0.5; the judgment is the true click probability of the item alone, for its main topic). Intervals
 are 90 %, Student's t over seeds; differences are paired by seed.
@@ -37,7 +38,7 @@ import numpy as np
 from lib.comparison import t_interval
 from lib.options import make_parser
 from lib.results import Cell, Column, Study
-from lib.slates import Requests, greedy, random_traffic, replayed, requests_of
+from lib.slates import Requests, greedy, random_traffic, replayed, requests_of, set_wise_truth
 
 from ligr_jax import TrainedModel, fit_model
 from ligr_jax.data.assemble import Assembler
@@ -153,14 +154,16 @@ def split_logits(model: TrainedModel, data: Path) -> np.ndarray:
 
 def measured_references(requests: Requests) -> list[dict[str, Any]]:
     """Return the measures of policies that know the truth, and of a random order."""
-    alone_RC = requests.response.alone[requests.row_RC]
-    random_RC = np.random.default_rng(0).random(alone_RC.shape)
-    orders = {
-        "random": requests.ranked(random_RC, rules=False),
-        "true utility alone": requests.ranked(alone_RC, rules=False),
-        "true utility alone with rules": requests.ranked(alone_RC, rules=True),
-        "largest true gain": greedy(requests),
+    scores = {
+        "random": np.random.default_rng(0).random(requests.row_RC.shape),
+        "ideal point-wise": requests.alone[requests.row_RC],
+        "ideal set-wise": set_wise_truth(requests),
     }
+    orders = {}
+    for name, score_RC in scores.items():
+        for rules in ("", WITH_RULES):
+            orders[f"{name}{rules}"] = requests.ranked(score_RC, bool(rules))
+    orders["largest true gain"] = greedy(requests)
     return [{"policy": name, **requests.measure(order)} for name, order in orders.items()]
 
 

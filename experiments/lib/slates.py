@@ -99,6 +99,23 @@ def requests_of(config: WorldConfig, directory: Path, least: int) -> Requests:
     )
 
 
+def set_wise_truth(requests: Requests, orders: int = 16) -> np.ndarray:
+    """Return the click probability of every candidate if all are shown, mean over random orders.
+
+    These are the best scores of a model that sees the set of candidates but not their order.
+    """
+    rng = np.random.default_rng(0)
+    request, _ = np.nonzero(requests.valid_RC)
+    rows = requests.row_RC[requests.valid_RC]
+    total = np.zeros(len(rows))
+    for _ in range(orders):
+        order = rng.permutation(len(rows))
+        total[order] += requests.response.probabilities(rows[order], request[order])["click"]
+    score_RC = np.zeros(requests.row_RC.shape)
+    score_RC[requests.valid_RC] = total / orders
+    return score_RC
+
+
 def greedy(requests: Requests) -> np.ndarray:
     """Return the order whose every item adds most to the expected clicks of the items so far."""
     requests_count, candidates = requests.row_RC.shape
