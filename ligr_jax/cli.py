@@ -16,7 +16,8 @@ COMMANDS = {
     "train": "train one model, or continue an interrupted run",
     "eval": "measure a trained run on a split",
     "predict": "write the predictions of a run for a split to a Parquet file",
-    "export": "write the tables of a run for serving, in 32, 8 or 4 bits",
+    "export": "write a run as an artifact that scores requests without its model's code",
+    "check": "test an artifact: files, expiry, scores of golden requests, metrics of a split",
     "sweep": "train every point of a sweep",
     "launch": "train every point of a sweep on SLURM, Kubernetes or SkyPilot",
     "status": "show which points of a sweep wait, run, failed or finished",
@@ -29,9 +30,9 @@ COMMANDS = {
 }
 
 # Commands that run a model: they restart with a fast memory allocator.
-STEPPING = ("train", "eval", "predict", "sid")
+STEPPING = ("train", "eval", "predict", "check", "sid")
 # Commands whose only result is their output: a full disk is an error.
-PRINTING = ("eval", "fit", "plan", "status", "verify")
+PRINTING = ("check", "eval", "fit", "plan", "status", "verify")
 # Commands that save their work when a signal stops them.
 SAVING = (("train",), ("sweep",), ("sid", "train"))
 # Seconds until a signal ends this process if the processes of its run have not joined.
@@ -51,6 +52,7 @@ an example, from a synthetic log to a law and the next run:
   ligr eval    runs/first --split test
   ligr predict runs/first --split test --out predictions.parquet
   ligr export  runs/first --out exports/first --bits 8
+  ligr check   exports/first
   ligr sweep   tiny/ladder --data data/world/prepared --out runs/demo
   ligr report  runs/demo
   ligr plan    --runs runs/demo --flops 1e13

@@ -7,14 +7,14 @@ from ligr_jax.errors import LigrError
 from ligr_jax.store.stage import stage
 
 DATA, LOG, RUN = "prepared data", "a log", "a run"
-SWEEP, EXPORT, SID = "the runs of a sweep", "exported tables", "a model of semantic ids"
+SWEEP, EXPORT, SID = "the runs of a sweep", "an artifact", "a model of semantic ids"
 RUN_CONFIG, SWEEP_POINTS = "config.json", "sweep.json"
 _MARKS = {
     DATA: ("manifest.json",),
     LOG: ("log.json",),
     RUN: (RUN_CONFIG,),
     SWEEP: (SWEEP_POINTS,),
-    EXPORT: ("index.json",),
+    EXPORT: ("current.json", "index.json"),
     SID: ("model.json", "training.json"),
 }
 

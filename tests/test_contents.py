@@ -11,7 +11,7 @@ FOREIGN = {
     "a log": "log.json",
     "a run": "config.json",
     "the runs of a sweep": "sweep.json",
-    "exported tables": "index.json",
+    "an artifact": "current.json",
     "a model of semantic ids": "model.json",
 }
 COMMANDS = {

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json and is_first():
         print_json(numbers)
     elif is_first():
-        print(_table(numbers, args.split))
+        print(metrics_table(numbers, args.split))
     if numbers[f"{args.split}/ne"] is None or not math.isfinite(numbers[f"{args.split}/ne"]):
         _log.error(
             f"ligr eval: no action has labels of both kinds in the {args.split} split, so NE and "
@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if numbers.get("beats_oracle") else DONE
 
 
-def _table(numbers: dict[str, Any], split: str) -> str:
+def metrics_table(numbers: Mapping[str, Any], split: str) -> str:
+    """Return the metrics of a split as a table, with a line for each action left out."""
     from ligr_jax.config import unescape
 
     lines = [f"{split}: {numbers[f'{split}/impressions']:,} impressions"]

@@ -1,41 +1,76 @@
-"""Write the embedding tables of a trained run for serving.
+"""Write a trained run as an artifact that scores requests without the code of its model.
 
-The tables of the newest checkpoint are written as sharded zarr3 arrays with checksums, from which
-single rows can be read without loading a table. 8 and 4 bits are row-wise middle-max codes with a
-scale and a middle value per row (LiRank 3.13). DIR/index.json lists the tables and is written last:
-a directory without it was interrupted, and the same command writes it again.
+An artifact has the embedding tables (in 32, 8 or 4 bits, from which single rows can be read), the
+dense parameters, the functions of the model (StableHLO for CPU, CUDA and TPU), the schema of the
+data, and golden requests with their scores. Each export adds DIR/versions/NAME and then names it in
+DIR/current.json, which is replaced atomically: a service switches to the new version, and after a
+crash the former version is still the current one. The newest --keep versions are kept.
+
+With 8 or 4 bits, the output has the largest movement of a logit of the golden requests, and its
+bound, which follows from the quantization step and the gradients of the logit.
+
+The functions run with versions of JAX up to six months newer than that of the export. Later,
+loading the artifact is refused: export the run again. `ligr check DIR` tests an artifact.
 
 examples:
   ligr export runs/first --out exports/first                    float32
-  ligr export runs/first --out exports/first-int8 --bits 8
-  ligr export runs/first --out exports/first --bits 4 --overwrite
+  ligr export runs/first --out exports/first --bits 8           the next version, row-wise 8 bits
+  ligr export runs/first --out exports/first --set-top 20 --weights click=1,like=5 --candidates 2048
   ligr export runs/first --out exports/first --data /elsewhere/prepared
 
-reading rows:
+scoring:
+  from ligr_jax.serve import load_artifact
+  artifact = load_artifact("exports/first")
+  artifact.rank(artifact.encode(histories), candidates)
+
+rows of a table of the current version:
   from ligr_jax.tables.exported import ExportedTable
   ExportedTable.open("exports/first", "item_id").rows([3, 14159])      float32 [2, E]
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ligr_jax.commands.arguments import count, whole_number
+from ligr_jax.commands.arguments import count, number, positive_int, whole_number
+from ligr_jax.errors import UsageError
+from ligr_jax.exit_status import DONE
 
 if TYPE_CHECKING:
-    from ligr_jax.tables.layout import Layout
-    from ligr_jax.tables.pieces import Source
-    from ligr_jax.train.state import TrainState
+    from ligr_jax.serve.manifest import ArtifactManifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="directory to write")
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, type=Path, help="directory of the artifact"
+    )
     parser.add_argument(
         "--bits", type=whole_number(4, 32), default=32, choices=(32, 8, 4), help="of a value [32]"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a finished export")
+    parser.add_argument(
+        "--keep", type=whole_number(3), default=3, help="number of versions to keep [3]"
+    )
+    parser.add_argument(
+        "--candidates",
+        type=positive_int,
+        default=512,
+        help="largest number of candidates of a request [512]",
+    )
+    parser.add_argument(
+        "--set-top",
+        type=count,
+        default=10,
+        metavar="K",
+        help="candidates that the set-wise layers see, the best by point-wise score [10]",
+    )
+    parser.add_argument(
+        "--weights",
+        type=action_weights,
+        default={},
+        metavar="ACTION=W,...",
+        help="weight of each action's probability in the score that ranks (default: all 1)",
+    )
     parser.add_argument(
         "--data", type=Path, help="prepared data (default: the directory of the training)"
     )
@@ -45,51 +80,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def action_weights(text: str) -> dict[str, float]:
+    """Parse `click=1,like=5`."""
+    weights = {}
+    for part in text.split(","):
+        action, separator, value = part.rpartition("=")
+        if not separator or not action or action in weights:
+            raise argparse.ArgumentTypeError(f"{text}: give ACTION=WEIGHT,ACTION=WEIGHT")
+        weights[action] = number(value)
+    return weights
+
+
 def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.host import use_all_cores
+    from ligr_jax.parallel.processes import is_first, join_processes
 
     use_all_cores()
-    from ligr_jax.config import digest
-    from ligr_jax.parallel.processes import require_common
+    join_processes()
+    from ligr_jax.config import ScoringConfig
     from ligr_jax.runs.directory import load_config
+    from ligr_jax.serve.manifest import read_manifest
+    from ligr_jax.serve.write import ExportOptions, export_artifact
     from ligr_jax.store.mirror import with_uris
-    from ligr_jax.tables.export import export
-    from ligr_jax.tables.zarr import require_free
-    from ligr_jax.train.evaluate import restore
+    from ligr_jax.tables.versions import version_directory
 
-    config = load_config(args.run)
-    require_common(args.out)
-    require_free(args.out, args.overwrite)  # refused before the checkpoint is read
-    evaluator, state = restore(args.run, args.data, assignments=args.assignments, step=args.step)
-    about = {
-        "directory": with_uris(str(args.run)),
-        "digest": digest(config),
-        "step": int(state.step),
-    }
-    sources = tables(evaluator.layout, state)
-    index = export(sources, args.out, args.bits, about, args.overwrite)
-    out = with_uris(str(args.out))
-    print(f"{out}: tables of step {about['step']:,} in {args.bits} bits\n{_table(index)}")
-    return 0
+    actions = load_config(args.run).model.actions
+    options = ExportOptions(
+        bits=args.bits,
+        keep=args.keep,
+        candidates=args.candidates,
+        scoring=ScoringConfig(set_top=args.set_top, weights=_ordered(args.weights, actions)),
+    )
+    name = export_artifact(args.run, args.out, options, args.data, args.assignments, args.step)
+    if not is_first():
+        return DONE
+    version = version_directory(args.out, name)
+    print(with_uris(f"{version}: step {int(name.split('-')[0]):,}, {args.bits} bits"))
+    print(_words(read_manifest(version)))
+    return DONE
 
 
-def tables(layout: "Layout", state: "TrainState") -> Iterator["Source"]:
-    """Yield every table of a run without its padding rows."""
-    from ligr_jax.tables.pieces import Source
-    from ligr_jax.train.optimizer import split_tables
-
-    arrays = split_tables(state.params)[1]
-    for name, span in layout.spans.items():
-        array = arrays[span.stored]
-        if layout.arrays[span.stored].placement == "table_wise":
-            array = array[span.first : span.first + span.rows]
-        yield Source(name, array, span.rows, span.width)
+def _ordered(weights: dict[str, float], actions: tuple[str, ...]) -> tuple[float, ...]:
+    """Return the weights in the order of the actions; () if there are none."""
+    unknown = sorted(weights.keys() - set(actions))
+    if unknown:
+        raise UsageError(
+            f"--weights: the run has no action {unknown[0]!r}; it has {', '.join(actions)}"
+        )
+    return tuple(weights.get(action, 0.0) for action in actions) if weights else ()
 
 
-def _table(index: dict[str, Any]) -> str:
+def _words(manifest: "ArtifactManifest") -> str:
+    golden = manifest.golden
+    from_model = max(golden["difference_from_model"].values())
+    lines = [
+        _table(manifest.tables),
+        f"{sum(map(len, manifest.functions.values()))} functions for "
+        f"{', '.join(manifest.platforms)}; expires {manifest.expires[:10]}",
+        f"{golden['requests']} golden requests: largest difference from the model {from_model:.3g}",
+    ]
+    if "quantization" in golden:
+        q = golden["quantization"]
+        lines.append(
+            f"{manifest.bits} bits move a logit of these requests by up to {q['measured']:.3g}; "
+            f"the bound of this logit is {q['bound']:.3g}"
+        )
+    return "\n".join(lines)
+
+
+def _table(tables: Any) -> str:
     columns = ("rows", "width", "bytes before", "bytes after", "saved", "RMSE")
     lines = [f"{'table':20}" + "".join(f"{c:>14}" for c in columns)]
-    for name, about in index["tables"].items():
+    for name, about in tables.items():
         before, after = 4 * about["rows"] * about["width"], about["bytes"]
         lines.append(
             f"{name:20}{about['rows']:14,}{about['width']:14,}{before:14,}{after:14,}"

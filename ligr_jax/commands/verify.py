@@ -1,6 +1,6 @@
 """Compare files with the digests that were written with them; no file is changed.
 
-PATH is prepared data, a run, the directory of a sweep, exported tables, or a model of semantic ids.
+PATH is prepared data, a run, the directory of a sweep, an artifact, or a model of semantic ids.
 The output is one line per file or directory; the exit status is 1 if something is damaged or
 missing. `ligr train`, `eval` and `sweep` verify their prepared data when they start.
 

@@ -245,7 +245,7 @@ def load_manifest(directory: Path) -> Manifest:
 def _manifest(raw: dict[str, Any]) -> Manifest:
     raw["actions"] = tuple(raw["actions"])
     raw["notes"] = tuple(raw["notes"])
-    raw["columns"] = {k: _column_stats(v) for k, v in raw["columns"].items()}
+    raw["columns"] = {k: column_stats(v) for k, v in raw["columns"].items()}
     raw["splits"] = {k: SplitStats(**v) for k, v in raw["splits"].items()}
     raw["shards"] = tuple(Shard(**s) for s in raw["shards"])
     raw["items"] = Shard(**raw["items"]) if raw["items"] else None
@@ -253,6 +253,7 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
     return Manifest(**raw)
 
 
-def _column_stats(raw: dict[str, Any]) -> ColumnStats:
+def column_stats(raw: dict[str, Any]) -> ColumnStats:
+    """Return the statistics of a column from JSON."""
     lists = {k: tuple(v) for k, v in raw.items() if isinstance(v, list)}
     return ColumnStats(**{**raw, **lists})

@@ -1,4 +1,4 @@
-"""Verification of everything with digests: data, runs, sweeps, exported tables, semantic ids."""
+"""Verification of everything with digests: data, runs, sweeps, artifacts, tables, semantic ids."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +18,8 @@ from ligr_jax.runs.listed import read_listed
 from ligr_jax.runs.rows import read_rows
 from ligr_jax.runs.staged import stage_runs
 from ligr_jax.scaling.fit.registered import read_registered
+from ligr_jax.serve.manifest import ARTIFACT_MANIFEST, read_manifest, require_intact_version
+from ligr_jax.tables.versions import CURRENT, listed_versions, version_directory
 from ligr_jax.tables.zarr import (
     INDEX,
     arrays_of,
@@ -52,8 +54,8 @@ def verify(path: Path) -> Iterator[CheckResult]:
     """Check the content of a directory, without changing anything.
 
     Args:
-        path: prepared data, a run, the directory of a sweep, exported tables, or a model of
-            semantic ids.
+        path: prepared data, a run, the directory of a sweep, an artifact, exported tables, or a
+            model of semantic ids.
 
     Yields:
         A result for each file or directory with a digest.
@@ -64,6 +66,8 @@ def verify(path: Path) -> Iterator[CheckResult]:
     stage_runs(path, checkpoints=True)
     if (path / MANIFEST).exists():
         yield from _unless_replaced(path / MANIFEST, _data(path))
+    elif (path / CURRENT).exists():
+        yield from _unless_replaced(path / CURRENT, _artifact(path))
     elif (path / INDEX).exists():
         yield from _unless_replaced(path / INDEX, _export(path))
     elif (path / "model.json").exists():
@@ -74,8 +78,8 @@ def verify(path: Path) -> Iterator[CheckResult]:
         yield from _sweep(path)
     else:
         raise LigrError(
-            f"{path}: nothing to verify; name prepared data, a run, a sweep's directory, exported "
-            "tables or a model of semantic ids"
+            f"{path}: nothing to verify; name prepared data, a run, a sweep's directory, an "
+            "artifact, exported tables or a model of semantic ids"
         )
 
 
@@ -148,6 +152,20 @@ def _sweep(path: Path) -> Iterator[CheckResult]:
         yield _check(path / PREDICTION, "prediction", lambda: read_registered(path / PREDICTION))
     for run in sorted(p for p in path.iterdir() if p.is_dir() and _is_run(p)):
         yield from _run(run)
+
+
+def _artifact(path: Path) -> Iterator[CheckResult]:
+    current = _check(path / CURRENT, "current", lambda: listed_versions(path))
+    yield current
+    if current.problem:
+        return
+    for name in listed_versions(path):
+        version = version_directory(path, name)
+        manifest = _check(version / ARTIFACT_MANIFEST, "manifest", partial(read_manifest, version))
+        yield manifest
+        if not manifest.problem:
+            check = partial(require_intact_version, version, read_manifest(version))
+            yield _check(version, "version", check)
 
 
 def _export(path: Path) -> Iterator[CheckResult]:

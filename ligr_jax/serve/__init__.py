@@ -1,12 +1,14 @@
 """Serving: encoded histories, one-pass scores of candidates, and split scoring (LiGR 4.0.2).
 
-With NumPy batches, from a run directory:
+With NumPy batches, from a run directory, or from an artifact without the code of its model:
 
     Scorer.from_run(run, step=None, scoring=None)
+    load_artifact(directory, version="", allow_expired=False) -> Artifact    the same methods
     scorer.encode(histories: Batch [B, n]) -> Cache
     scorer.append(cache, impressions: Batch [B, n]) -> Cache        consumes its argument
     scorer.score(cache, candidates: Batch [B, c]) -> logits [B, c, A], point-wise
     scorer.rank(cache, candidates: Batch [B, c]) -> Ranking         set-wise for the top K
+    scorer.score_session(cache, candidates: Batch [B, c]) -> logits [B, c, A], as in training
     scorer.room(cache) -> int [B];  scorer.capacity;  scorer.restart
 
 As pure functions, to be compiled or exported (`functions`), with model = make_model(config.model):
@@ -28,6 +30,8 @@ from typing import TYPE_CHECKING
 from ligr_jax.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ligr_jax.serve.artifact import Artifact as Artifact
+    from ligr_jax.serve.artifact import load_artifact as load_artifact
     from ligr_jax.serve.cache import Cache as Cache
     from ligr_jax.serve.cache import cache_rows as cache_rows
     from ligr_jax.serve.cache import grow_cache as grow_cache
@@ -39,19 +43,25 @@ if TYPE_CHECKING:
     from ligr_jax.serve.functions import rank_candidates as rank_candidates
     from ligr_jax.serve.functions import score_candidates as score_candidates
     from ligr_jax.serve.functions import serving_variables as serving_variables
+    from ligr_jax.serve.request_scorer import RequestScorer as RequestScorer
     from ligr_jax.serve.scorer import Scorer as Scorer
     from ligr_jax.serve.split import Ranking as Ranking
+    from ligr_jax.serve.write import export_artifact as export_artifact
 else:
     __all__, __getattr__, __dir__ = lazy_exports(
         __name__,
         {
+            "Artifact": "artifact",
             "Cache": "cache",
             "CacheFull": "checks",
             "Ranking": "split",
+            "RequestScorer": "request_scorer",
             "Scorer": "scorer",
             "append_history": "functions",
             "encode_history": "functions",
+            "export_artifact": "write",
             "grow_cache": "cache",
+            "load_artifact": "artifact",
             "rank_candidates": "functions",
             "score_candidates": "functions",
             "serving_variables": "functions",

@@ -52,7 +52,7 @@ def ranked(
 
     # The best K, in the order of candidates, so that padding stays at the end.
     best_BK = jnp.sort(jax.lax.top_k(score_BC, k)[1], axis=1)
-    rows = jnp.arange(len(best_BK))[:, None]
+    rows = jnp.arange(best_BK.shape[0])[:, None]
     inputs = jax.tree.map(lambda x: x[rows, best_BK], scores.setwise)
     logits_BKA = score_set(inputs, valid_BC[rows, best_BK])
 

@@ -65,7 +65,7 @@ def export(
     if bits not in (32, 8, 4):
         raise ExportError(f"bits={bits}: tables are exported with 32, 8 or 4 bits; give one")
     with _only_writer(directory, overwrite):
-        return _export(sources, directory, bits, run)
+        return write_tables(sources, directory, bits, run)
 
 
 @contextlib.contextmanager
@@ -81,10 +81,13 @@ def _only_writer(directory: Path, overwrite: bool) -> Iterator[None]:
             yield
 
 
-def _export(
-    sources: Iterable[Source], directory: Path, bits: int, run: Mapping[str, Any] | None
+def write_tables(
+    sources: Iterable[Source], directory: Path, bits: int, run: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Write the tables and the index; see `export`."""
+    """Write the tables and the index into a directory that process 0 has locked and started.
+
+    Arguments and result are those of `export`.
+    """
     _wait_for_all("started")
     tables: dict[str, dict[str, Any]] = {}
     for source in sources:

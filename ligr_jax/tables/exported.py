@@ -8,6 +8,7 @@ import tensorstore as ts
 
 from ligr_jax.atomic import version_of
 from ligr_jax.ops.quantization import QuantizedTable, dequantize
+from ligr_jax.tables.versions import tables_directory
 from ligr_jax.tables.zarr import (
     CHUNK_ROWS,
     INDEX,
@@ -47,7 +48,11 @@ class ExportedTable:
 
     @classmethod
     def open(cls, directory: Path, name: str) -> "ExportedTable":
-        """Open the table `name` of a finished export.
+        """Open a table of a finished export.
+
+        Args:
+            directory: artifact, of which the current version is opened, or exported tables.
+            name: name of the table.
 
         Raises:
             ExportError: the export is unfinished or has no such table.
@@ -55,7 +60,7 @@ class ExportedTable:
                 detected when it is read.
             ReplacedExport: another process replaced the export at the same time.
         """
-        directory = Path(directory)
+        directory = tables_directory(Path(directory))
         version = version_of(directory / INDEX)
         try:
             return cls._open(directory, name, version)
@@ -106,6 +111,47 @@ class ExportedTable:
             raise IndexError(
                 f"{self.path}: id {outside[0]} is outside 0..{self.shape[0] - 1}, the table's rows"
             )
+        blocks = self._read(index)
+        if self.bits == 32:
+            return blocks["values"]
+        result: np.ndarray = dequantize(
+            QuantizedTable(**blocks, width=self.shape[1], bits=self.bits)
+        )
+        return result
+
+    def load(self) -> QuantizedTable | np.ndarray:
+        """Read the whole table into memory, in the bits that it is stored in.
+
+        Returns:
+            float32 [V, E], or the quantized table.
+
+        Raises:
+            DamagedTable: bytes on disk are not those that were written.
+            ReplacedExport: the export has been replaced since `open`.
+        """
+        blocks = self._read(np.arange(self.shape[0]))
+        if self.bits == 32:
+            return blocks["values"]
+        return QuantizedTable(**blocks, width=self.shape[1], bits=self.bits)
+
+    def steps(self, ids: np.ndarray) -> np.ndarray:
+        """Return the quantization step of each row, float32 [n]; zeros at 32 bits.
+
+        Args:
+            ids: int [n], in 0..V-1.
+
+        Raises:
+            DamagedTable: bytes on disk are not those that were written.
+        """
+        if self.bits == 32:
+            return np.zeros(len(ids), np.float32)
+        try:
+            return self._arrays["scale"][ids].read().result()
+        except ValueError as e:
+            raise self._damage(ids, e) from e
+
+    def _read(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Read rows of all arrays; errors as in `rows`."""
         reads = {name: array[index].read() for name, array in self._arrays.items()}
         try:
             blocks = {name: read.result() for name, read in reads.items()}
@@ -114,12 +160,7 @@ class ExportedTable:
             raise self._damage(index, e) from e
         # After the read: the rows may be those of another export, or fill values of absent files.
         _require_version(self.path.parent, self._version)
-        if self.bits == 32:
-            return blocks["values"]
-        result: np.ndarray = dequantize(
-            QuantizedTable(**blocks, width=self.shape[1], bits=self.bits)
-        )
-        return result
+        return blocks
 
     def _damage(self, index: np.ndarray, error: ValueError) -> DamagedTable:
         """Return the error that names the array and rows that cannot be read."""

@@ -27,6 +27,7 @@ from ligr_jax.digests import write_json as write_sealed
 from ligr_jax.errors import LigrError
 from ligr_jax.lock import LOCK
 from ligr_jax.store.stage import stage
+from ligr_jax.tables.versions import tables_directory
 
 SHARD_ROWS, CHUNK_ROWS = 65_536, 512
 INDEX = "index.json"
@@ -144,10 +145,13 @@ def write_metadata(path: Path, content: dict[str, Any]) -> None:
 def load_index(directory: Path) -> dict[str, Any]:
     """Return the index of a finished export; see `export`.
 
+    Args:
+        directory: artifact, of which the current version is taken, or exported tables.
+
     Raises:
         ExportError: the directory has no index.
     """
-    path = Path(directory) / INDEX
+    path = tables_directory(Path(directory)) / INDEX
     if not path.is_file():
         raise ExportError(
             f"{directory} is not a finished export: it has no {INDEX}; run `ligr export` again"

@@ -109,6 +109,11 @@ class Evaluator:
         """Layout of the tables."""
         return self._program.layout
 
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        """Devices of the state."""
+        return self._program.mesh
+
     def __call__(
         self, state: TrainState, split: str, progress: Callable[[int, int], None] | None = None
     ) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def test_a_run_that_lost_its_host_continues_on_another_to_the_same_numbers(
     before = {k: v for k, v in s3.objects.items() if ".lock" not in k}
     for words in (
         "report s3://b/runs --bootstrap 0 --out s3://b/page",
-        f"export {RUN} --out s3://b/tables",
+        f"export {RUN} --out s3://b/tables --candidates 16",
         f"predict {RUN} --out s3://b/predictions.parquet",
         f"status {RUN}",
         f"verify {RUN} s3://b/tables s3://b/data",
@@ -113,5 +113,9 @@ def test_a_run_that_lost_its_host_continues_on_another_to_the_same_numbers(
     output = capsys.readouterr()
     assert str(local_path("s3://b")) not in output.out + output.err
     assert before.items() <= s3.objects.items()
-    written = ("page/report.html", "page/figures/training.png", "tables/index.json")
+    # A service on a fourth host fetches the artifact and gives the scores of the export.
+    on_host("service")
+    assert main(["check", "s3://b/tables"]) == 0, capsys.readouterr()
+    assert "golden requests are equal bit by bit" in capsys.readouterr().out
+    written = ("page/report.html", "page/figures/training.png", "tables/current.json")
     assert {f"b/{name}" for name in (*written, "predictions.parquet")} <= s3.objects.keys()

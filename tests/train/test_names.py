@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ligr_jax import cli
-from ligr_jax.commands.eval import _table
+from ligr_jax.commands.eval import metrics_table
 from ligr_jax.tables.exported import ExportedTable
 from ligr_jax.train.evaluate import restore
 from ligr_jax.train.optimizer import split_tables
@@ -38,14 +38,14 @@ def test_a_run_of_odd_names(tmp_path: Path) -> None:
     assert summary["config/model.features.c.d.rows"] == 20
     evaluator, state = restore(Path(run), assignments=["mesh.data=1", "mesh.model=1"])
     numbers = evaluator(state, "test")
-    said = _table(numbers, "test").splitlines()
+    said = metrics_table(numbers, "test").splitlines()
     for action, key in (("x/y", "x%2Fy"), ("click", "click"), ("a$b$", "a$b$")):
         ne = summary[f"test/{key}/ne"]
         assert numbers[f"test/{key}/ne"] == pytest.approx(ne, rel=1e-5)
         (line,) = (line for line in said if line.startswith(f"{action} "))
         assert line.split()[1] == f"{numbers[f'test/{key}/ne']:.4f}"
 
-    assert cli.main(["export", run, "--out", out]) == 0
+    assert cli.main(["export", run, "--out", out, "--candidates", "16"]) == 0
     tables = evaluator.layout.unpack(split_tables(state.params)[1])
     assert {"a/b", "..", "g,h", "c.d", "i=j", 'k: "l"'} <= tables.keys()
     for name, table in tables.items():
