@@ -43,7 +43,7 @@ ROWS = (100_000, 1_000_000, 10_000_000)
 TORCH = ("Adagrad", "SparseAdam", "row-wise")
 # data x model: the whole batch on 2, 4 and 8 devices.
 MESHES = ((1, 2), (1, 4), (1, 8), (2, 4))
-MESH_ROWS = 1_000_000  # eight simulated devices have a copy each
+MESH_ROWS = 1_000_000  # at most, on meshes: eight simulated devices have a copy each
 CASE = {"kind": "history", "tokens": 512, "session": 8, "members": 1, "dtype": "float32"}
 MODEL = {"width": 128, "depth": 4, "set_depth": 0, "heads": 4}
 PLACEMENTS = ("replicated", "column_wise", "row_wise", "table_wise")
@@ -130,7 +130,7 @@ def on_meshes(study: Study, args: argparse.Namespace, workers: Workers) -> list[
     simulated = workers.simulated()
     results = []
     rows: list[list[Cell]] = []
-    for placement, v in itertools.product(PLACEMENTS, fewest_and_most(args.rows)):
+    for placement, v in itertools.product(PLACEMENTS, fewest_and_most(args.rows, args.mesh_rows)):
         samples, sent = {}, {}
         for (data, model), (key, worker) in zip(MESHES, simulated.items()):
             mesh = {"data": data, "model": model, "placement": placement}
@@ -161,7 +161,7 @@ def whole_steps(study: Study, args: argparse.Namespace, workers: Workers) -> lis
     simulated = workers.simulated()
     results = []
     rows: list[list[Cell]] = []
-    for v in fewest_and_most(args.rows):
+    for v in fewest_and_most(args.rows, args.mesh_rows):
         samples = {}
         for (data, model), (key, worker) in zip(MESHES, simulated.items()):
             mesh = {"data": data, "model": model, "placement": "column_wise"}
@@ -191,9 +191,9 @@ def contestant(side: Worker, kind: str, law: str, rows: int, count: int) -> Call
     return lambda: side.ask("sample", kind=kind)
 
 
-def fewest_and_most(rows: list[int]) -> list[int]:
-    """Return the numbers of rows that are measured on meshes: fewest, and most up to MESH_ROWS."""
-    return sorted({min(rows), min(max(rows), MESH_ROWS)})
+def fewest_and_most(rows: list[int], most: int) -> list[int]:
+    """Return the numbers of rows that are measured on meshes: the fewest, and at most `most`."""
+    return sorted({min(rows), min(max(rows), most)})
 
 
 def add_ratios(study: Study, seconds: dict[str, dict[str, list[float]]]) -> None:
@@ -229,6 +229,7 @@ def arguments() -> argparse.Namespace:
     )
     add("--rounds", type=int, default=11, help="[%(default)s]")
     add("--rows", type=int, nargs="+", default=ROWS, metavar="V")
+    add("--mesh-rows", type=int, default=MESH_ROWS, metavar="V", help="at most [%(default)s]")
     add("--lookups", type=int, default=100_000, help="a step [%(default)s]")
     add("--tokens", type=int, default=CASE["tokens"], help="of the whole step [%(default)s]")
     add("--depth", type=int, default=MODEL["depth"], help="of the whole step [%(default)s]")
