@@ -1,6 +1,6 @@
 """Do set-wise layers replace diversity rules where the items of a session satiate?
 
-    python experiments/diversity.py                 two worlds, five seeds; finished runs are kept
+    python experiments/diversity.py                 finished runs are kept
     python experiments/diversity.py --seeds 2 --members 300
 
 LiGR 3.2 and 6.1 replace rules (two other items between items of an actor) by set-wise layers. Two
@@ -22,14 +22,15 @@ are 90 %, Student's t over seeds; differences are paired by seed.
 Replay: random traffic shows two of the candidates; slates that equal a policy's first two give the
 rate of a click, which is compared with the exact rate. Intervals are 95 %.
 
-Expected: set-wise layers gain where all items of a session satiate. Sorting by their scores gains
-less where order matters, because equal items are demoted together. Numbers:
-experiments/results/diversity.json. Time: 15 minutes.
+Expected: ideal set-wise scores gain more than the rule and leave little to it. The rule gains for
+all models; the set-wise layer of so small a model gains only with longer training. Numbers:
+experiments/results/diversity.json. Time: 30 minutes, with other processes on the machine.
 """
 
 import argparse
+import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,15 @@ import numpy as np
 from lib.comparison import t_interval
 from lib.options import make_parser
 from lib.results import Cell, Column, Study
-from lib.slates import Requests, greedy, random_traffic, replayed, requests_of, set_wise_truth
+from lib.slates import (
+    Requests,
+    Traffic,
+    greedy,
+    random_traffic,
+    replayed,
+    requests_of,
+    set_wise_truth,
+)
 
 from ligr_jax import TrainedModel, fit_model
 from ligr_jax.data.assemble import Assembler
@@ -51,6 +60,7 @@ from ligr_jax.data.world.config import Planted, WorldConfig
 from ligr_jax.data.world.generate import generate_world
 
 LATER = {"earlier": 0.0, "whole session": 1.0}  # weight of later items in the satiation
+CASES = (("earlier", 2, 5), ("whole session", 2, 5), ("whole session", 8, 3))  # epochs, seeds
 SET_DEPTH = {"point-wise": 0, "set-wise": 1}
 WITH_RULES = " with rules"
 POLICIES = tuple(f"{model}{rules}" for model in SET_DEPTH for rules in ("", WITH_RULES))
@@ -74,7 +84,6 @@ MODEL = (
     "data.workers=0",
     "batch_tokens=1024",
     "optim.dense_lr=4e-3",
-    "train.epochs=2",
     "train.log_every=100000",
     "train.checkpoint_every=100000",
     "eval.splits=validation",
@@ -88,6 +97,9 @@ COLUMNS = {
     "similarity": Column("cosine", ".3f"),
     "alpha_ndcg": Column("alpha-NDCG", ".3f"),
 }
+CASE_COLUMNS = (Column("satiation by"), Column("epochs", "d"))
+
+Result = dict[str, Any]
 
 
 def main() -> None:
@@ -98,33 +110,46 @@ def main() -> None:
     jax.config.update("jax_compilation_cache_dir", str(args.out / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     study = Study.of(__file__, __doc__, range(args.seeds))
-    results, references = list[dict[str, Any]](), list[dict[str, Any]]()
+    results, references = list[Result](), list[Result]()
     for world, later in LATER.items():
         config = world_config(args.members, later)
         directory = args.out / world.replace(" ", "-")
         generate_world(config, directory / "log")
         prepare(canonical_source(directory / "log"), directory / "prepared", PrepareOptions())
         requests = requests_of(config, directory, LEAST)
-        traffic = random_traffic(requests, args.random)
         references += [{"world": world, **row} for row in measured_references(requests)]
-        for seed in range(args.seeds):
-            for name, depth in SET_DEPTH.items():
-                settings = [*MODEL, f"model.set_depth={depth}", f"train.seed={seed}"]
-                run = directory / f"{name}-{seed}"
-                model = fit_model(settings, directory / "prepared", run)
-                score_RC = split_logits(model, directory / "prepared")[requests.row_RC]
-                for rules in ("", WITH_RULES):
-                    order_RC = requests.ranked(score_RC, bool(rules))
-                    row = {"world": world, "policy": f"{name}{rules}", "seed": seed}
-                    row |= requests.measure(order_RC) | replayed(requests, order_RC, traffic)
-                    row["auc"] = model.summary["validation/click/auc"]
-                    print(f"{world}, {row['policy']}, seed {seed}: {row['clicks']:.3f}", flush=True)
-                    results.append(row)
+        traffic = random_traffic(requests, args.random)
+        for _, epochs, seeds in (case for case in CASES if case[0] == world):
+            for seed in range(min(seeds, args.seeds)):
+                case = {"world": world, "epochs": epochs, "seed": seed}
+                rows = measured_models(directory, requests, traffic, epochs, seed)
+                results += [case | row for row in rows]
     add_references(study, references)
     add_policies(study, results)
     add_differences(study, results)
     add_replay(study, results)
     study.record(args.record)
+
+
+def measured_models(
+    directory: Path, requests: Requests, traffic: Traffic, epochs: int, seed: int
+) -> Iterator[Result]:
+    """Train both models and yield the measures of each, without and with the rule."""
+    for name, depth in SET_DEPTH.items():
+        settings = [f"model.set_depth={depth}", f"train.seed={seed}", f"train.epochs={epochs}"]
+        run = directory / f"{name}-{epochs}-{seed}"
+        model = fit_model([*MODEL, *settings], directory / "prepared", run)
+        score_RC = split_logits(model, directory / "prepared")[requests.row_RC]
+        for rules in ("", WITH_RULES):
+            order_RC = requests.ranked(score_RC, bool(rules))
+            measures = requests.measure(order_RC)
+            print(f"{run}{rules}: {measures['clicks']:.3f} clicks", flush=True)
+            yield {
+                "policy": f"{name}{rules}",
+                "auc": model.summary["validation/click/auc"],
+                **measures,
+                **replayed(requests, order_RC, traffic),
+            }
 
 
 def world_config(members: int, later: float) -> WorldConfig:
@@ -152,7 +177,7 @@ def split_logits(model: TrainedModel, data: Path) -> np.ndarray:
     return logits
 
 
-def measured_references(requests: Requests) -> list[dict[str, Any]]:
+def measured_references(requests: Requests) -> list[Result]:
     """Return the measures of policies that know the truth, and of a random order."""
     scores = {
         "random": np.random.default_rng(0).random(requests.row_RC.shape),
@@ -167,27 +192,28 @@ def measured_references(requests: Requests) -> list[dict[str, Any]]:
     return [{"policy": name, **requests.measure(order)} for name, order in orders.items()]
 
 
-def by_seed(results: Sequence[dict[str, Any]], world: str, policy: str, key: str) -> np.ndarray:
-    """Return a measure of a policy for each seed."""
-    found = {r["seed"]: r[key] for r in results if (r["world"], r["policy"]) == (world, policy)}
+def by_seed(results: Sequence[Result], case: tuple[str, int, int], policy: str, key: str) -> Any:
+    """Return a measure of a policy for each seed of a case, float64 [seeds]."""
+    found = {
+        r["seed"]: r[key]
+        for r in results
+        if (r["world"], r["epochs"], r["policy"]) == (*case[:2], policy)
+    }
     return np.array([found[seed] for seed in sorted(found)])
 
 
-def add_references(study: Study, references: Sequence[dict[str, Any]]) -> None:
+def add_references(study: Study, references: Sequence[Result]) -> None:
     rows = [[r["world"], r["policy"], *(r[key] for key in COLUMNS)] for r in references]
     columns = [Column("satiation by"), Column("policy"), *COLUMNS.values()]
     study.add("references", "Policies that know the truth, and a random order.", columns, rows)
 
 
-def add_policies(study: Study, results: Sequence[dict[str, Any]]) -> None:
+def add_policies(study: Study, results: Sequence[Result]) -> None:
     rows: list[list[Cell]] = []
-    for world in LATER:
-        for policy in POLICIES:
-            keys = ("auc", *COLUMNS)
-            rows.append(
-                [world, policy, *(t_interval(by_seed(results, world, policy, k)) for k in keys)]
-            )
-    columns = [Column("satiation by"), Column("policy"), Column("AUC", ".3f"), *COLUMNS.values()]
+    for case, policy in itertools.product(CASES, POLICIES):
+        values = (by_seed(results, case, policy, key) for key in ("auc", *COLUMNS))
+        rows.append([*case[:2], policy, *(t_interval(x) for x in values)])
+    columns = [*CASE_COLUMNS, Column("policy"), Column("AUC", ".3f"), *COLUMNS.values()]
     caption = (
         "Expected clicks and diversity of the five items shown, and the click AUC of the model on "
         "the validation split; means and 90 % intervals over the seeds."
@@ -195,36 +221,31 @@ def add_policies(study: Study, results: Sequence[dict[str, Any]]) -> None:
     study.add("policies", caption, columns, rows)
 
 
-def add_differences(study: Study, results: Sequence[dict[str, Any]]) -> None:
+def add_differences(study: Study, results: Sequence[Result]) -> None:
     rows: list[list[Cell]] = []
-    for world in LATER:
-        for policy, base in COMPARED:
-            pairs = {
-                key: (by_seed(results, world, policy, key), by_seed(results, world, base, key))
-                for key in COLUMNS
-            }
-            clicks, base_clicks = pairs.pop("clicks")
-            cells = [t_interval(100 * (clicks / base_clicks - 1))]
-            cells += [t_interval(x - y) for x, y in pairs.values()]
-            rows.append([world, f"{policy} against {base}", *cells])
+    for case, (policy, base) in itertools.product(CASES, COMPARED):
+        pairs = {key: [by_seed(results, case, p, key) for p in (policy, base)] for key in COLUMNS}
+        clicks, base_clicks = pairs.pop("clicks")
+        cells = [t_interval(100 * (clicks / base_clicks - 1))]
+        cells += [t_interval(x - y) for x, y in pairs.values()]
+        rows.append([*case[:2], f"{policy} against {base}", *cells])
     signed = [Column(c.name, f"+{c.format}") for c in list(COLUMNS.values())[1:]]
-    columns = [Column("satiation by"), Column("policies"), Column("clicks, %", "+.1f"), *signed]
+    columns = [*CASE_COLUMNS, Column("policies"), Column("clicks, %", "+.1f"), *signed]
     study.add("differences", "Differences, paired by seed, 90 % intervals.", columns, rows)
 
 
-def add_replay(study: Study, results: Sequence[dict[str, Any]]) -> None:
+def add_replay(study: Study, results: Sequence[Result]) -> None:
     rows: list[list[Cell]] = []
-    for world in LATER:
-        for policy in POLICIES:
-            exact, rate, low, high, matched = (
-                by_seed(results, world, policy, key)
-                for key in ("exact", "replay", "low", "high", "matched")
-            )
-            inside = int(((low <= exact) & (exact <= high)).sum())
-            means = [float(x.mean()) for x in (exact, rate, (high - low) / 2, matched)]
-            rows.append([world, policy, *means, f"{inside} of {len(exact)}"])
+    for case, policy in itertools.product(CASES, POLICIES):
+        exact, rate, low, high, matched = (
+            by_seed(results, case, policy, key)
+            for key in ("exact", "replay", "low", "high", "matched")
+        )
+        inside = int(((low <= exact) & (exact <= high)).sum())
+        means = [float(x.mean()) for x in (exact, rate, (high - low) / 2, matched)]
+        rows.append([*case[:2], policy, *means, f"{inside} of {len(exact)}"])
     columns = [
-        Column("satiation by"),
+        *CASE_COLUMNS,
         Column("policy"),
         Column("exact", ".3f"),
         Column("replay", ".3f"),
@@ -241,7 +262,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/diversity"), help="where all goes [%(default)s]")
     add("--members", type=int, default=1500, help="of each world [%(default)s]")
-    add("--seeds", type=int, default=5, help="[%(default)s]")
+    add("--seeds", type=int, default=5, help="at most, of each case [%(default)s]")
     add("--random", type=int, default=200, help="random slates of a request [%(default)s]")
     return parser.parse_args()
 

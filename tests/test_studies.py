@@ -166,8 +166,10 @@ def test_diversity() -> None:
     measures = dict.fromkeys(diversity.COLUMNS, 1.0)
     replay = {"exact": 0.5, "replay": 0.4, "low": 0.3, "high": 0.6, "matched": 10}
     results = [
-        {"world": world, "policy": policy, "seed": seed, "auc": 0.7, **measures, **replay}
-        for world in diversity.LATER
+        {"world": world, "epochs": epochs, "policy": policy, "seed": seed, "auc": 0.7}
+        | measures
+        | replay
+        for world, epochs, _ in diversity.CASES
         for policy in diversity.POLICIES
         for seed in SEEDS
     ]
@@ -175,5 +177,5 @@ def test_diversity() -> None:
     diversity.add_policies(study, results)
     diversity.add_differences(study, results)
     diversity.add_replay(study, results)
-    assert cells(study, "differences").count(NO_CHANGE) == 2 * 4 * len(diversity.COLUMNS)
-    assert cells(study, "replay").count("3 of 3") == 8
+    assert cells(study, "differences").count(NO_CHANGE) == 3 * 4 * len(diversity.COLUMNS)
+    assert cells(study, "replay").count("3 of 3") == 3 * 4
