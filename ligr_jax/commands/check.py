@@ -14,7 +14,7 @@ examples:
   ligr check exports/first
   ligr check exports/first --json
   ligr check exports/first --data data/world/prepared --split test
-  ligr check exports/first --version 00000500-1f0a9c3b --allow-expired
+  ligr check exports/first --version 00000500-1f0a9c3b --make-current     back to an older version
 """
 
 import argparse
@@ -28,6 +28,11 @@ from ligr_jax.exit_status import DONE
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", type=Path, metavar="DIR", help="directory of the artifact")
     parser.add_argument("--version", default="", metavar="NAME", help="default: the current one")
+    parser.add_argument(
+        "--make-current",
+        action="store_true",
+        help="make the version the current one, if it passes the check",
+    )
     parser.add_argument(
         "--allow-expired", action="store_true", help="score although the artifact has expired"
     )
@@ -48,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from ligr_jax.serve.golden_check import check_artifact
     from ligr_jax.store.mirror import with_uris
     from ligr_jax.strict_json import print_json
+    from ligr_jax.tables.versions import make_current
 
     artifact = load_artifact(args.artifact, args.version, allow_expired=args.allow_expired)
     result = check_artifact(artifact)
@@ -59,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         config = artifact.manifest.run_config
         records = open_verified(args.data, config.data.edges, config.data.digest)
         numbers = replay_metrics(artifact, records, config, args.split, args.batch)
+    if args.make_current:
+        make_current(args.artifact, artifact.directory.name)
     if args.json:
         print_json({**result._asdict(), "metrics": numbers})
         return DONE

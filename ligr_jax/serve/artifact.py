@@ -83,6 +83,12 @@ class Artifact(RequestScorer):
             ),
         )
 
+    @property
+    def most_candidates(self) -> int:
+        """Largest number of candidates of a request."""
+        result: int = max(self.manifest.functions["rank"])
+        return result
+
     def _encode(self, inputs: Any, histories: Batch) -> Cache:
         return Cache(**self._function("encode", histories)(inputs, histories._asdict()))
 

@@ -158,6 +158,23 @@ def publish_version(directory: Path, name: str, index: str, keep: int = LEAST_KE
     return kept
 
 
+def make_current(directory: Path, name: str) -> None:
+    """Make an older version the current one again; all versions are kept.
+
+    Args:
+        directory: directory of the artifact.
+        name: name of a version that is listed.
+
+    Raises:
+        VersionError: there is no such version.
+        Busy: another process is exporting to the directory.
+    """
+    with exclusive(directory, "is exporting there"):
+        version_directory(directory, name)
+        others = [other for other in listed_versions(directory) if other != name]
+        write_json(directory / CURRENT, {"version": name, "versions": [name, *others]})
+
+
 def _sync_tree(directory: Path) -> None:
     """Return when all files and names below a directory are on disk."""
     for folder, _, files in os.walk(directory):

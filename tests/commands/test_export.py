@@ -111,6 +111,11 @@ def test_exports_are_versions_that_check_accepts(
     said = capsys.readouterr().out
     assert said.count("ok      version") == 2
 
+    # Back to the first version, and again to the second.
+    for version in (first, second):
+        assert main(["check", str(out), "--version", version, "--make-current"]) == 0
+        assert listed_versions(out)[0] == version
+
     # Damage in the current version: both commands name it.
     params = out / "versions" / second / "params.npz"
     os.truncate(params, params.stat().st_size - 1)

@@ -38,7 +38,7 @@ from tests.xla import flags
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = ExportOptions(candidates=32)
+OPTIONS = ExportOptions(candidates=16)  # one size of arrays, as the runs have 16 impressions
 KINDS = {
     "ligr": (),
     "hstu": ("model.kind=hstu", "model.set_depth=0", "model.position=relative_time"),
@@ -145,18 +145,17 @@ def test_a_fresh_process_without_the_models_code_gives_the_same_bits(
     assert "4 golden requests are equal bit by bit" in done.stdout
 
 
-@pytest.mark.parametrize("bits", [8, 4])
 def test_quantized_tables_move_logits_within_their_bound(
-    exported: Callable[[str], Any], tmp_path: Path, bits: int
+    exported: Callable[[str], Any], tmp_path: Path
 ) -> None:
     run, _ = exported("ligr")
-    export_artifact(run, tmp_path, dataclasses.replace(OPTIONS, bits=bits))
+    export_artifact(run, tmp_path, dataclasses.replace(OPTIONS, bits=8))
     golden = load_artifact(tmp_path).manifest.golden
     moved = golden["quantization"]
     assert 0 < moved["measured"] <= moved["bound"]
     assert moved["share"] <= 1
     # Half a step of 8 bits is small against the logits, which are near 1.
-    assert moved["bound"] < {8: 0.05, 4: 1.0}[bits]
+    assert moved["bound"] < 0.05
     assert 0 < golden["difference_from_run"]["session"] <= moved["bound"]
     assert set(golden["difference_from_model"].values()) == {0.0}
 
@@ -234,8 +233,8 @@ def test_too_many_candidates_are_refused(artifact: Artifact) -> None:
     golden = read_golden(artifact.directory / "golden.npz")
     cache = artifact.encode(golden.history)
     many = jax.tree.map(lambda x: np.repeat(x, 40, axis=1), golden.candidates)
-    assert many.member.shape[1] > 32
-    with pytest.raises(BadInput, match=r"at most 32; send fewer, or export with --candidates"):
+    assert many.member.shape[1] > 16
+    with pytest.raises(BadInput, match=r"at most 16; send fewer, or export with --candidates"):
         artifact.rank(cache, many)
 
 

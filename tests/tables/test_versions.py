@@ -16,6 +16,7 @@ from ligr_jax.tables import versions
 from ligr_jax.tables.versions import (
     VersionError,
     listed_versions,
+    make_current,
     publish_version,
     version_directory,
     writing_version,
@@ -51,7 +52,13 @@ def test_the_newest_versions_are_kept_and_the_newest_is_current(tmp_path: Path) 
     with pytest.raises(VersionError, match="keep=2"):
         add(tmp_path, "v5", keep=2)
     assert content(tmp_path) == "v4"
-    assert add(tmp_path, "v6", keep=4) == ["v6", "v4", "v3", "v2"]
+    # An older version becomes the current one again, and no version is lost.
+    make_current(tmp_path, "v3")
+    assert content(tmp_path) == "v3"
+    assert listed_versions(tmp_path) == ["v3", "v4", "v2"]
+    with pytest.raises(VersionError, match="no version 'v1'"):
+        make_current(tmp_path, "v1")
+    assert add(tmp_path, "v6", keep=4) == ["v6", "v3", "v4", "v2"]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
