@@ -49,7 +49,10 @@ def choose_grace(
     if not measured:
         return Grace(seconds=_DEFAULT_S, source="default: no finished run has saved")
     sizes = {run: _state_size(config) for run, config in configs.items()}
-    unfinished = ([sizes[run] for run in job if summaries.get(run) is None] for job in jobs)
+    # A job of an earlier launch may have points of sweeps that are not launched again.
+    unfinished = (
+        [sizes[run] for run in job if run in sizes and summaries[run] is None] for job in jobs
+    )
     largest = max(measured, key=lambda run: sizes[run])
     ratio = max(1.0, max(map(sum, unfinished)) / sizes[largest])
     longest = max(measured, key=lambda run: measured[run])

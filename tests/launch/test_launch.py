@@ -19,6 +19,7 @@ from ligr_jax.cli import main
 from ligr_jax.config import ConfigError, config_from_json, digest
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.launch.client import SchedulerError
+from ligr_jax.launch.grace import choose_grace
 from ligr_jax.launch.jobs import default_name, require_name
 from ligr_jax.launch.kubernetes import JobSet
 from ligr_jax.launch.launcher import launch
@@ -316,6 +317,9 @@ def test_the_time_to_save_is_that_of_finished_runs_scaled_to_the_largest_job(
         f"2 x 50.0 s + 60 s: run {small} saved in 50.0 s",
     )
     assert grace(grace_s=7) == (7, "--grace-s")
+    # A job of an earlier launch, with a point of a sweep that is not launched again.
+    configs = {points[0].name: points[0].config}
+    assert choose_grace(0, [(small, "another")], configs, tmp_path).seconds == 160
 
 
 def test_jobs_of_skypilot_are_found_by_name_and_owner(
