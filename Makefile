@@ -25,7 +25,8 @@ demo: .venv/installed
 	kill $$watch 2>/dev/null; wait $$watch; exit $$status
 	$(BIN)/ligr report $(DEMO)
 
-test: lint docs
+test: .venv/installed
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # compiling keeps one core busy
 
 quick: lint  # no run longer than a few seconds; `make test` is the whole suite

@@ -26,9 +26,31 @@ OnMessage = Callable[[Callable[[str], None]], None]
 gc.set_threshold(100_000, 20, 100)
 
 
+# Files that take longest, by processor time; each is the work of one process.
+_LONGEST = (
+    "nn/test_ligr.py",
+    "train/test_mup.py",
+    "scaling/test_sweep.py",
+    "train/test_mesh.py",
+    "train/test_vmapped.py",
+    "wandb/test_mirror.py",
+    "commands/test_options.py",
+    "train/test_lirank.py",
+    "wandb/test_dashboard.py",
+    "train/test_incremental.py",
+    "train/test_processes.py",
+    "test_peers.py",
+    "nn/test_lirank.py",
+    "nn/test_variants.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs and their children first, small things last: two processes end together."""
+    """The longest files first, and small ones last: the two processes of a suite end together."""
+    tests = Path(__file__).parent
+    rank = {str(tests / name): -k for k, name in enumerate(reversed(_LONGEST), 1)}
     items.sort(key=lambda item: str(item.path), reverse=True)
+    items.sort(key=lambda item: rank.get(str(item.path), 0))
 
 
 # Reasons that hold in CI too: real data that are not in the repository, and accelerators.

@@ -1,8 +1,9 @@
 """Number of steps of a run: from `train.steps`, from a budget in FLOPs, or from epochs."""
 
+import functools
 from dataclasses import astuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from ligr_jax.config import Config, ModelConfig, TrainConfig
@@ -31,12 +32,16 @@ def work_of_a_row(mask: MaskKind, records: Records, plan: PackingPlan) -> Work:
     index, member, _ = plan.gather(rows)
     # Masks only compare session numbers of neighbors, so the numbers need not start from 0.
     session = np.where(member > 0, records.take("session", np.maximum(index, 0)), 0)
-    member_BN = jnp.asarray(member)
-    session_BN = jnp.asarray(session, jnp.int32)
-    history_pairs = allowed_pairs(history_mask(member_BN, session_BN, mask))
-    set_pairs = allowed_pairs(session_mask(member_BN, session_BN))
+    history_pairs, set_pairs = _pairs(member, session.astype(np.int32), mask)
     total = Work(float((member > 0).sum()), float(history_pairs), float(set_pairs))
     return Work(*(x / len(rows) for x in astuple(total)))
+
+
+@functools.partial(jax.jit, static_argnames="mask")
+def _pairs(member_BN: jax.Array, session_BN: jax.Array, mask: MaskKind) -> list[jax.Array]:
+    """Return the (query, key) pairs of the historical and of the set-wise layers, float32 []."""
+    masks = (history_mask(member_BN, session_BN, mask), session_mask(member_BN, session_BN))
+    return [allowed_pairs(m) for m in masks]
 
 
 def number_of_steps(

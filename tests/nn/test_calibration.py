@@ -22,28 +22,31 @@ def true_rate(z: np.ndarray) -> np.ndarray:
 
 def trained(module: IsotonicCalibration, z: np.ndarray, y: np.ndarray, *features: Any) -> Any:
     """Return the parameters after 1,500 full-batch steps of Adam on the cross-entropy."""
-    params = module.init(jax.random.key(0), z[:, None], *features)
+    params = jax.jit(module.init)(jax.random.key(0), z[:, None], *features)
     tx = optax.adam(optax.cosine_decay_schedule(0.05, 1500))
 
     def loss(p: Any) -> jax.Array:
         f = jnp.asarray(module.apply(p, z[:, None], *features))[:, 0]
         return jnp.mean(jax.nn.softplus(f) - f * y)
 
-    @jax.jit
     def step(_: Any, carry: Any) -> Any:
         p, state = carry
         updates, state = tx.update(jax.grad(loss)(p), state)
         return optax.apply_updates(p, updates), state
 
-    return jax.lax.fori_loop(0, 1500, step, (params, tx.init(params)))[0]
+    return jax.jit(lambda p: jax.lax.fori_loop(0, 1500, step, (p, tx.init(p)))[0])(params)
+
+
+def calibrated(module: IsotonicCalibration, params: Any, z: np.ndarray, *features: Any) -> Any:
+    return np.asarray(jax.jit(module.apply)(params, z, *features))
 
 
 def test_it_is_initially_the_identity_with_or_without_features() -> None:
     logits = np.random.default_rng(0).uniform(-17, 8, (6, 5, 3)).astype(np.float32)
     for features in ((), (np.ones((6, 5, 4), np.float32),)):
         module = IsotonicCalibration()
-        params = module.init(jax.random.key(0), logits, *features)
-        np.testing.assert_allclose(module.apply(params, logits, *features), logits, atol=1e-5)
+        params = jax.jit(module.init)(jax.random.key(0), logits, *features)
+        np.testing.assert_allclose(calibrated(module, params, logits, *features), logits, atol=1e-5)
 
 
 def test_without_features_it_becomes_isotonic_regression() -> None:
@@ -53,7 +56,7 @@ def test_without_features_it_becomes_isotonic_regression() -> None:
     """
     y = true_rate(Z)
     module = IsotonicCalibration(step=0.25)
-    logits = np.asarray(module.apply(trained(module, Z, y), Z[:, None]))[:, 0]
+    logits = calibrated(module, trained(module, Z, y), Z[:, None])[:, 0]
     reference = IsotonicRegression(out_of_bounds="clip").fit(Z, y).predict(Z)
     gap = np.abs(1 / (1 + np.exp(-logits)) - reference)
     away = np.abs(Z + 1) > 0.5
@@ -66,7 +69,7 @@ def test_it_calibrates_and_keeps_the_order() -> None:
     z = rng.normal(0, 1.5, 10000).astype(np.float32)
     y = (rng.random(len(z)) < true_rate(z)).astype(np.float32)
     module = IsotonicCalibration()
-    logits = np.asarray(module.apply(trained(module, z[::2], y[::2]), z[:, None]))[:, 0]
+    logits = calibrated(module, trained(module, z[::2], y[::2]), z[:, None])[:, 0]
     # Evaluated on the half that is not used for training.
     before, after = (metrics.expected_calibration_error(s[1::2], y[1::2]) for s in (z, logits))
     assert before > 0.1
@@ -84,7 +87,7 @@ def test_groups_of_features_get_curves_of_their_own() -> None:
     one_hot = np.eye(2, dtype=np.float32)[device]
     module = IsotonicCalibration()
     params = trained(module, Z, rate, one_hot)
-    logits = np.asarray(module.apply(params, Z[:, None], one_hot))[:, 0]
+    logits = calibrated(module, params, Z[:, None], one_hot)[:, 0]
     gap = np.abs(1 / (1 + np.exp(-logits)) - rate)
     assert gap[np.abs(Z + 1) > 0.5].max() < 0.03
     for d in (0, 1):

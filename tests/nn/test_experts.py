@@ -26,15 +26,19 @@ VALID = np.arange(5) < np.array([5, 3, 0])[:, None]
 
 
 def disturbed(variables: Any, seed: int = 0) -> Any:
-    """Return variables plus noise."""
+    """Return variables plus noise, as NumPy arrays."""
     noise = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda p: p + 0.3 * noise.normal(size=p.shape).astype(np.float32), variables
+        lambda p: np.asarray(p) + 0.3 * noise.normal(size=p.shape).astype(np.float32), variables
     )
 
 
 def params_of(module: nn.Module, *args: Any) -> Any:
-    return disturbed(module.init(jax.random.key(0), *args)["params"])
+    return disturbed(jax.jit(module.init)(jax.random.key(0), *args)["params"])
+
+
+def outputs_of(module: nn.Module, params: Any, *args: Any) -> np.ndarray:
+    return np.asarray(jax.jit(module.apply)({"params": params}, *args))
 
 
 def network(p: Any, x: np.ndarray, gated: bool = False) -> np.ndarray:
@@ -56,7 +60,7 @@ def experts(p: Any, x: np.ndarray) -> np.ndarray:
 def test_mlp_is_relu_layers_each_through_its_gate(gated: bool) -> None:
     module = MLP((8, F), gated)
     p = params_of(module, X)
-    np.testing.assert_allclose(module.apply({"params": p}, X), network(p, X, gated), atol=1e-5)
+    np.testing.assert_allclose(outputs_of(module, p, X), network(p, X, gated), atol=1e-5)
 
 
 def test_sparse_experts_mix_the_k_best_by_their_softmax() -> None:
@@ -68,7 +72,7 @@ def test_sparse_experts_mix_the_k_best_by_their_softmax() -> None:
     for i in np.ndindex(X.shape[:-1]):
         best = np.argsort(-scores[i])[:2]
         expected[i] = softmax(scores[i][best]) @ outputs[i][best]
-    np.testing.assert_allclose(module.apply({"params": p}, X, VALID), expected, atol=1e-5)
+    np.testing.assert_allclose(outputs_of(module, p, X, VALID), expected, atol=1e-5)
 
 
 def test_balancing_losses_measure_gates_and_choices_without_padding() -> None:
@@ -79,8 +83,9 @@ def test_balancing_losses_measure_gates_and_choices_without_padding() -> None:
     module = SparseExperts(count=4, chosen=2, widths=(F,), balance=0.3)
     p, x = params_of(module, X, VALID), np.abs(X) + 0.5
     p["gate"]["kernel"] *= 100
-    p["noise"]["kernel"] = jnp.full_like(p["noise"]["kernel"], -100.0)
+    p["noise"]["kernel"] = np.full_like(p["noise"]["kernel"], -100.0)
 
+    @jax.jit
     def losses(p: Any, x: np.ndarray) -> jax.Array:
         rngs = {"dropout": jax.random.key(1)}
         _, sown = module.apply({"params": p}, x, VALID, False, rngs=rngs, mutable=[LOSSES])
@@ -102,13 +107,13 @@ def test_balancing_losses_measure_gates_and_choices_without_padding() -> None:
 def test_the_chance_of_a_choice_is_its_frequency() -> None:
     """It equals eq. 8 of the paper's appendix, and the frequency over many draws of the noise."""
     clean, noise, drawn = RNG.normal(size=5), RNG.uniform(0.3, 1.5, 5), RNG.normal(size=5)
-    chance = np.asarray(chance_of_choice(*(jnp.asarray(a) for a in (clean, noise, drawn)), 2))
+    chance = np.asarray(jax.jit(chance_of_choice, static_argnums=3)(clean, noise, drawn, 2))
     for i in range(5):
         others = np.sort(np.delete(drawn, i))[::-1]
         assert chance[i] == pytest.approx(norm.cdf((clean[i] - others[1]) / noise[i]), abs=1e-5)
         redrawn = np.tile(drawn, (20000, 1))
         redrawn[:, i] = clean[i] + noise[i] * RNG.normal(size=20000)
-        chosen = np.asarray(top_softmax(jnp.asarray(redrawn), 2))[:, i] > 0
+        chosen = np.asarray(jax.jit(top_softmax, static_argnums=1)(redrawn, 2))[:, i] > 0
         assert chosen.mean() == pytest.approx(chance[i], abs=0.02)
 
 
@@ -117,9 +122,10 @@ def test_the_losses_spread_the_load() -> None:
     module = SparseExperts(count=4, chosen=1, widths=(F,), balance=1.0)
     x = np.abs(np.random.default_rng(2).normal(size=(1, 256, D))).astype(np.float32)
     real = np.ones((1, 256), bool)
-    p = module.init(jax.random.key(0), x, real)["params"]
+    p = jax.jit(module.init)(jax.random.key(0), x, real)["params"]
     p["gate"]["kernel"] = p["gate"]["kernel"].at[:, 0].set(1.0)
 
+    @jax.jit
     def loss(p: Any, key: jax.Array) -> jax.Array:
         _, sown = module.apply(
             {"params": p}, x, real, False, rngs={"dropout": key}, mutable=[LOSSES]
@@ -140,7 +146,7 @@ def test_mmoe_gives_each_task_its_mixture() -> None:
     p = params_of(module, X)
     weights = softmax((X @ p["gates"]["kernel"]).reshape(3, 5, 3, 4), axis=-1)
     expected = np.einsum("...TE,...EF->...TF", weights, experts(p["experts"], X))
-    np.testing.assert_allclose(module.apply({"params": p}, X), expected, atol=1e-5)
+    np.testing.assert_allclose(outputs_of(module, p, X), expected, atol=1e-5)
 
 
 def test_ple_mixes_own_and_shared_experts_level_by_level() -> None:
@@ -159,5 +165,5 @@ def test_ple_mixes_own_and_shared_experts_level_by_level() -> None:
 
     first = level(0, [X] * 3, ["task_0", "task_1", "shared"])
     expected = np.stack(level(1, first, ["task_0", "task_1"]), axis=-2)
-    np.testing.assert_allclose(module.apply({"params": p}, X), expected, atol=1e-5)
+    np.testing.assert_allclose(outputs_of(module, p, X), expected, atol=1e-5)
     assert "level_1_shared_gate" not in p

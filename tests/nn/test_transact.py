@@ -24,8 +24,10 @@ WINDOWS = history_windows(BATCH.member, BATCH.session, L)
 
 @pytest.fixture(scope="module")
 def params() -> Any:
-    fresh = MODULE.init(jax.random.key(0), ITEMS, STEPS, WINDOWS)["params"]
-    return jax.tree.map(lambda p: p + 0.2 * RNG.normal(size=p.shape).astype(np.float32), fresh)
+    fresh = jax.jit(MODULE.init)(jax.random.key(0), ITEMS, STEPS, WINDOWS)["params"]
+    return jax.tree.map(
+        lambda p: np.asarray(p) + 0.2 * RNG.normal(size=p.shape).astype(np.float32), fresh
+    )
 
 
 def norm(p: Any, x: np.ndarray) -> np.ndarray:
@@ -49,7 +51,7 @@ def encoded(params: Any, h: np.ndarray) -> np.ndarray:
 def test_it_encodes_each_window_and_returns_the_maximum_and_the_last_five_steps(
     params: Any,
 ) -> None:
-    features = np.asarray(MODULE.apply({"params": params}, ITEMS, STEPS, WINDOWS))
+    features = np.asarray(jax.jit(MODULE.apply)({"params": params}, ITEMS, STEPS, WINDOWS))
     assert params["layer_0"]["up"]["kernel"].shape == (D, D // 2)
     for r, i in np.ndindex(3, N):
         positions = np.asarray(WINDOWS.position_BNL[r, i])[np.asarray(WINDOWS.valid_BNL[r, i])]
@@ -85,7 +87,12 @@ def test_an_impression_depends_only_on_its_window_and_the_candidate(params: Any)
 
 def test_gradients_are_finite_without_any_history(params: Any) -> None:
     empty = Windows(WINDOWS.position_BNL * 0, WINDOWS.valid_BNL & False)
-    gradient = jax.grad(lambda p: MODULE.apply({"params": p}, ITEMS, STEPS, empty).sum())(params)
+
+    @jax.jit
+    def total(p: Any) -> jax.Array:
+        return MODULE.apply({"params": p}, ITEMS, STEPS, empty).sum()
+
+    gradient = jax.grad(total)(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
