@@ -8,20 +8,24 @@ baseline is the pipeline of commit 25b7615, which a Git worktree provides; it ru
 its own. Baseline and current version take turns, batch by batch of the same rows, and both report
 a digest of each batch: they must be equal bit for bit. Times are CPU seconds of the process.
 
-Then the CPU time of each stage, and start-up: opening the data and making
-the plan for 10 M members, whose made-up index has 200 impressions in 20 sessions per member. Its
-memory includes the pages of the index that were read, which the processes of a host share.
+Then the CPU time of each stage, the page faults of a batch (memory that the allocator did not
+reuse), and start-up: mapping the index and making the plan for 10 M and 100 M members, whose
+made-up index has 200 impressions in 20 sessions per member and is removed again. Each plan is made
+in a process of its own. The peak of a process includes the pages of the index that it has read,
+which the processes of a host share.
 
-Expected: 4 to 6 times the baseline, and less than 10 s and 4 GB to open and plan 10 M members.
-Numbers: experiments/results/feed.json. Time: 5 minutes; 3 GB on disk.
+Expected: 5 to 7 times the baseline, and at most 4 GB for each plan. Numbers:
+experiments/results/feed.json. Time: 12 minutes; 22 GB on disk, 8 GB of memory.
 """
 
 import argparse
 import hashlib
 import json
 import resource
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +40,8 @@ from peers.workers import Neighbours, quartiles
 BASELINE = "25b7615"
 ROOT = Path(__file__).parents[1]
 SHARD_ROWS = {2: 2_000_000, 16: 200_000}  # by number of shards
-MEMBERS, IMPRESSIONS, SESSIONS = 10_000_000, 200, 20
+IMPRESSIONS, SESSIONS = 200, 20  # per member of a made-up index
+LENGTHS = {10_000_000: (2048, 512, 128), 100_000_000: (2048, 512)}  # T of the plans, by members
 
 
 def main() -> None:
@@ -45,12 +50,12 @@ def main() -> None:
         serve(args.side)
         return
     if args.start_up:
-        print(json.dumps(start_up(args.start_up, args.members)))
+        print(json.dumps(start_up(args.start_up, args.seq_len)))
         return
     neighbours = Neighbours()
     study = Study.of(__file__, __doc__, (0,))
     add_speed(study, args)
-    add_start_up(study, args.out, args.members)
+    add_start_up(study, args.out.resolve(), args.members)
     print(f"\nother processes took {neighbours.share():.0%} of the cores meanwhile")
     study.record(args.record)
 
@@ -61,9 +66,10 @@ def arguments() -> argparse.Namespace:
     add("--out", type=Path, default=Path("runs/feed"), help="where all goes [%(default)s]")
     add("--presets", nargs="+", default=["paper-1", "paper-5"], metavar="NAME")
     add("--rounds", type=int, default=40, help="batches of each [%(default)s]")
-    add("--members", type=int, default=MEMBERS, help="of the start-up [%(default)s]")
+    add("--members", type=int, nargs="*", default=list(LENGTHS), help="of plans [%(default)s]")
     add("--side", type=Path, help=argparse.SUPPRESS)  # a child: code to import
     add("--start-up", type=Path, help=argparse.SUPPRESS)  # a child: directory of the index
+    add("--seq-len", type=int, help=argparse.SUPPRESS)  # of the child's plan
     return parser.parse_args()
 
 
@@ -80,12 +86,14 @@ def add_speed(study: Study, args: argparse.Namespace) -> None:
         data = prepared(baseline, out, shards, shard_rows)
         for preset in args.presets:
             sides = [Side(baseline, data, preset), Side(ROOT, data, preset)]
-            times = race(sides, args.rounds)
+            answers = race(sides, args.rounds)
+            times = [[answer["seconds"] for answer in side] for side in answers]
+            faults = np.median([answer["faults"] for answer in answers[1]])
             tokens = sides[0].tokens
             rates = [[tokens / t / 1e6 for t in side] for side in times]
             ratios = [old / new for old, new in zip(*times)]
             cells = (interval(m, low, high) for low, m, high in map(quartiles, (*rates, ratios)))
-            rows.append([preset, shards, *cells])
+            rows.append([preset, shards, *cells, float(faults)])
             if shards == 2:
                 stages += [[preset, *stage] for stage in stage_times(sides)]
             for side in sides:
@@ -96,6 +104,7 @@ def add_speed(study: Study, args: argparse.Namespace) -> None:
         Column("before, M tokens/s", ".1f"),
         Column("now, M tokens/s", ".1f"),
         Column("ratio", ".1f"),
+        Column("page faults of a batch now", ".0f"),
     ]
     caption = "Tokens per CPU second of one core: medians and quartiles of batches of 2^17 tokens."
     study.add("speed", caption, columns, rows)
@@ -108,17 +117,17 @@ def add_speed(study: Study, args: argparse.Namespace) -> None:
     study.add("stages", "CPU time of the stages of a batch, medians.", columns, stages)
 
 
-def race(sides: "list[Side]", rounds: int) -> list[list[float]]:
-    """Return the CPU seconds of every batch by side; the sides take turns on the same rows."""
-    times: list[list[float]] = [[] for _ in sides]
+def race(sides: "list[Side]", rounds: int) -> list[list[dict[str, Any]]]:
+    """Return CPU seconds and page faults of every batch by side; sides take turns on the rows."""
+    kept: list[list[dict[str, Any]]] = [[] for _ in sides]
     for number in range(-3, rounds):  # the first batches warm up
         answers = [side.ask("batch", number + 3) for side in sides]
         if len({answer["digest"] for answer in answers}) > 1:
             raise SystemExit("the batches differ")
         if number >= 0:
-            for side_times, answer in zip(times, answers):
-                side_times.append(answer["seconds"])
-    return times
+            for of_side, answer in zip(kept, answers):
+                of_side.append(answer)
+    return kept
 
 
 def stage_times(sides: "list[Side]") -> list[tuple[str, float, float]]:
@@ -183,8 +192,11 @@ def serve(code: Path) -> None:
         elif what == "batch":
             rows = made["rows"][value]
             began = time.process_time()
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             batch = made["map"](made["assemble"](rows))
-            answer = {"seconds": time.process_time() - began, "digest": digest(batch)}
+            seconds = time.process_time() - began
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+            answer = {"seconds": seconds, "faults": faults, "digest": digest(batch)}
         else:
             answer = stage_seconds(made)
         print(json.dumps(answer), flush=True)
@@ -242,35 +254,45 @@ def prepared(baseline: Path, out: Path, shards: int, shard_rows: int) -> Path:
     return data
 
 
-def add_start_up(study: Study, out: Path, members: int) -> None:
+def add_start_up(study: Study, out: Path, members: list[int]) -> None:
     """Add time and memory of plans for many members, each made in a process of its own."""
-    directory = out / "index"
-    write_made_up_index(directory, members)
-    command = [sys.executable, __file__, "--start-up", str(directory), "--members", str(members)]
-    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    rows = [[members, name, values["seconds"], values["GB"]] for name, values in result.items()]
+    rows: list[list[Cell]] = []
+    for count in members:
+        directory = out / f"index-{count}"
+        write_made_up_index(directory, count)
+        for length in LENGTHS.get(count, LENGTHS[10_000_000]):
+            words = ["--start-up", str(directory), "--seq-len", str(length)]
+            command = [sys.executable, __file__, *words]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            rows.append([count, length, *json.loads(done.stdout)])
+            print(rows[-1], flush=True)
+        shutil.rmtree(directory)
     columns = [
         Column("members", ",d"),
-        Column("stage"),
-        Column("CPU seconds", ".1f"),
-        Column("peak of the process, GB", ".1f"),
+        Column("T", "d"),
+        Column("windows", ",d"),
+        Column("mapping the index, CPU s", ".2f"),
+        Column("plan, CPU s", ".1f"),
+        Column("peak, GB", ".1f"),
+        Column("peak without mapped files, GB", ".1f"),
     ]
-    caption = f"Start-up, {IMPRESSIONS} impressions in {SESSIONS} sessions per member."
+    caption = f"Plans, {IMPRESSIONS} impressions in {SESSIONS} sessions per member."
     study.add("start", caption, columns, rows)
 
 
-def start_up(directory: Path, members: int) -> dict[str, dict[str, float]]:
-    """Return the cost of mapping the index, and of the plans at T = 2048 and T = 128."""
+def start_up(directory: Path, length: int) -> list[float]:
+    """Return windows, CPU seconds to map the index and to make a plan, and peaks of memory."""
     from ligr_jax.data.index import open_index
     from ligr_jax.data.manifest import SPLITS, Manifest, Shard
     from ligr_jax.data.packing import make_packing_plan
 
-    impressions = int(np.load(directory / "index-offsets.npy", mmap_mode="r")[-1])
-    files = (Shard("", members, impressions, ""),)
+    offsets = np.load(directory / "index-offsets.npy", mmap_mode="r")
+    files = (Shard("", len(offsets) - 1, int(offsets[-1]), ""),)
     manifest = Manifest((), {}, {}, shards=files, counts={}, index=files)
+    memory = PeakOfOwnMemory()
     began = time.process_time()
     index = open_index(directory, manifest)
-    result = {"mapping the index": {"seconds": time.process_time() - began, "GB": peak_gb()}}
+    mapped = time.process_time()
     records: Any = SimpleNamespace(
         offsets=index.offsets,
         counts=index.counts,
@@ -278,12 +300,25 @@ def start_up(directory: Path, members: int) -> dict[str, dict[str, float]]:
         manifest=SimpleNamespace(splits=SPLITS),
         session_ends=lambda: index.sessions,
     )
-    for name, capacity in (("plan, T = 2048", 1024), ("plan, T = 128", 64)):
-        began = time.process_time()
-        plan = make_packing_plan(records, "train", capacity)
-        result[name] = {"seconds": time.process_time() - began, "GB": peak_gb()}
-        del plan
-    return result
+    plan = make_packing_plan(records, "train", length // 2)
+    seconds = [mapped - began, time.process_time() - mapped]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return [len(plan.start), *seconds, peak, memory.peak / 1e6]
+
+
+class PeakOfOwnMemory:
+    """The peak of this process's memory without mapped files, in KiB, sampled every 10 ms."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        threading.Thread(target=self._sample, daemon=True).start()
+
+    def _sample(self) -> None:
+        while True:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            own = next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+            self.peak = max(self.peak, own)
+            time.sleep(0.01)
 
 
 def write_made_up_index(directory: Path, members: int) -> None:
@@ -312,10 +347,6 @@ def write_made_up_index(directory: Path, members: int) -> None:
         made += per_session * np.arange(begin + 1, int(stop[-1]) + 1)
         made[stop - begin - 1] = offsets[1:][part]
         ends[begin + 1 : int(stop[-1]) + 1] = made
-
-
-def peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def git(*words: str) -> None:

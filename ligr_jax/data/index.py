@@ -12,9 +12,10 @@ therefore not part of the digest of the data.
 """
 
 import dataclasses
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -91,6 +92,19 @@ def open_batch(path: Path) -> pa.RecordBatch:
         return reader.get_batch(0)
     except (OSError, pa.ArrowInvalid) as e:
         raise BadInput(f"{path}: cannot be read ({e}); prepare the data again") from e
+
+
+def release_pages(array: np.ndarray) -> None:
+    """Release the pages of a mapped file from the memory of this process; a read maps them again.
+
+    Args:
+        array: a view of the file; an array in memory is left alone.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -14,6 +14,7 @@ number of workers or hosts, and a sweep over N makes new plans from data prepare
 
 import itertools
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ligr_jax.atomic import atomic_path
+from ligr_jax.data.index import release_pages
 from ligr_jax.data.records import Records
 
-_MEMBERS_AT_A_TIME = 2**20  # limits the memory of `cut_windows`; windows do not depend on it
+_AT_A_TIME = 2**20  # members or windows; it limits memory, and plans do not depend on it
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,26 @@ class MemberWindows:
 
     Attributes:
         start: int64 [windows], impression number at which the window begins.
-        target: int64 [windows], impression number of the first target.
-        stop: int64 [windows], impression number after the last target.
+        context: [windows], number of impressions before the first target, in a small integer type.
+        length: [windows], number of impressions, in a small integer type.
     """
 
     start: np.ndarray
-    target: np.ndarray
-    stop: np.ndarray
+    context: np.ndarray
+    length: np.ndarray
 
     def __len__(self) -> int:
         return len(self.start)
+
+    @property
+    def target(self) -> np.ndarray:
+        """int64 [windows], impression number of the first target."""
+        return self.start + self.context.astype(np.int64)
+
+    @property
+    def stop(self) -> np.ndarray:
+        """int64 [windows], impression number after the last target."""
+        return self.start + self.length.astype(np.int64)
 
 
 class PlacedRows(NamedTuple):
@@ -222,9 +234,9 @@ def cut_windows(
     before = 1 + list(records.manifest.splits).index(split)
     session_ends = records.session_ends()
     fresh = fresh_targets(capacity, context)
+    small = np.uint16 if capacity < 2**16 else np.int64
     passes: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = []
-    for first_member in range(0, len(keep), _MEMBERS_AT_A_TIME):
-        members = slice(first_member, first_member + _MEMBERS_AT_A_TIME)
+    for members in _parts(len(keep)):
         member_start = records.offsets[:-1][members]
         counts = records.counts[members]
         split_start = member_start + counts[:, :before].sum(1, dtype=np.int64)
@@ -245,15 +257,19 @@ def cut_windows(
             stop = np.where(reach < end, np.minimum(stop, end), end)
             if number == len(passes):
                 passes.append([])
-            passes[number].append((np.maximum(first, stop - capacity), target, stop))
+            start = np.maximum(first, stop - capacity)
+            sizes = ((target - start).astype(small), (stop - start).astype(small))
+            passes[number].append((start, *sizes))
             unfinished = stop < end
             active, target = active[unfinished], stop[unfinished]
+        for array in (records.offsets, records.counts, session_ends):
+            release_pages(array)  # the next members have others
     if not passes:
-        empty = np.zeros(0, np.int64)
-        return MemberWindows(empty, empty, empty)
+        nothing = np.zeros(0, small)
+        return MemberWindows(np.zeros(0, np.int64), nothing, nothing)
     parts = [part for of_pass in passes for part in of_pass]
-    start, target, stop = (np.concatenate(arrays) for arrays in zip(*parts))
-    return MemberWindows(start=start, target=target, stop=stop)
+    start, before_target, length = (np.concatenate(arrays) for arrays in zip(*parts))
+    return MemberWindows(start=start, context=before_target, length=length)
 
 
 def fresh_targets(capacity: int, context: float) -> int:
@@ -279,39 +295,98 @@ def pack_windows(windows: MemberWindows, capacity: int, rng: np.random.Generator
     Returns:
         The rows; every window is in exactly one of them.
     """
-    # Small integers take less memory, and NumPy sorts them by radix.
-    length = (windows.stop - windows.start).astype(np.uint16 if capacity < 2**16 else np.int64)
+    order, bounds = _row_order(windows.length, capacity, rng)
+    start = _gathered(windows.start, order)
+    context, length = windows.context, windows.length
+    del windows  # frees `windows.start`, the largest array
+    target = _gathered(context, order)
+    target += start
+    stop = _gathered(length, order)
+    stop += start
+    return PackingPlan(capacity=capacity, start=start, target=target, stop=stop, bounds=bounds)
+
+
+def _row_order(
+    length: np.ndarray, capacity: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the windows in row order, and the bounds of the rows.
+
+    Args:
+        length: [windows], lengths of the windows.
+        capacity, rng: see `pack_windows`.
+    """
     # Windows sorted by length, in random order within a length: the windows of a length are a
     # slice, of which `taken` is the first unused index and `left` the number of unused windows.
-    shuffled = _permutation(rng, len(windows))
-    by_length = shuffled[np.argsort(length[shuffled], kind="stable")]
     left = np.bincount(length, minlength=capacity + 1)
     taken = np.cumsum(left) - left
-    order: list[np.ndarray] = []  # windows in row order, one array per pattern
-    sizes: list[np.ndarray] = []  # windows of each row, one array per pattern
+    by_length = _sorted_by_length(_permutation(rng, len(length)), length, taken)
+    order = np.empty_like(by_length)
+    patterns: list[tuple[int, int]] = []  # rows, and windows of each of them
+    placed = 0
     while left.any():
         pattern = _greedy_pattern(left, capacity)
         lengths, multiple = np.unique(pattern, return_counts=True)
         # The scarcest length limits the repetitions; afterwards at least one length is used up.
         repeats = int((left[lengths] // multiple).min())
         # Rows of the pattern as a matrix [repeats, windows of a row], filled length by length.
-        columns = []
+        rows = order[placed : placed + repeats * len(pattern)].reshape(repeats, len(pattern))
+        column = 0
         for size, times in zip(lengths[::-1], multiple[::-1]):
             n = repeats * times
-            columns.append(by_length[taken[size] : taken[size] + n].reshape(repeats, times))
+            rows[:, column : column + times] = by_length[taken[size] : taken[size] + n].reshape(
+                repeats, times
+            )
+            column += times
             taken[size] += n
             left[size] -= n
-        order.append(np.concatenate(columns, 1).ravel())
-        sizes.append(np.full(repeats, len(pattern), np.int64))
-    chosen = np.concatenate(order) if order else np.zeros(0, np.int64)
-    bounds = np.concatenate([[0], np.cumsum(np.concatenate(sizes))]) if sizes else np.zeros(1, int)
-    return PackingPlan(
-        capacity=capacity,
-        start=windows.start[chosen],
-        target=windows.target[chosen],
-        stop=windows.stop[chosen],
-        bounds=bounds.astype(np.int64),
-    )
+        patterns.append(rows.shape)
+        placed += rows.size
+    return order, _bounds(patterns)
+
+
+def _sorted_by_length(order: np.ndarray, length: np.ndarray, begin: np.ndarray) -> np.ndarray:
+    """Return windows sorted by length, a stable sort in parts that needs little memory.
+
+    Args:
+        order: [windows], numbers of windows.
+        length: [windows], their lengths by number.
+        begin: int64 [capacity + 1], number of shorter windows, by length.
+    """
+    by_length = np.empty_like(order)
+    begin = begin.copy()
+    for part in _parts(len(order)):
+        window = order[part]
+        of_window = length[window]
+        count = np.bincount(of_window, minlength=len(begin))
+        index = np.repeat(begin - (np.cumsum(count) - count), count)
+        index += np.arange(len(window))
+        by_length[index] = window[np.argsort(of_window, kind="stable")]
+        begin += count
+    return by_length
+
+
+def _gathered(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return `values[index]` as int64; in parts, because NumPy widens the index."""
+    out = np.empty(len(index), np.int64)
+    for part in _parts(len(index)):
+        out[part] = values[index[part]]
+    return out
+
+
+def _parts(n: int) -> Iterator[slice]:
+    """Yield slices that cover 0..n."""
+    return (slice(first, min(n, first + _AT_A_TIME)) for first in range(0, n, _AT_A_TIME))
+
+
+def _bounds(patterns: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return the bounds of the rows of patterns, given as (rows, windows of a row)."""
+    bounds = np.zeros(1 + sum(rows for rows, _ in patterns), np.int64)
+    row = window = 0
+    for rows, windows in patterns:
+        bounds[row + 1 : row + rows + 1] = window + windows * np.arange(1, rows + 1)
+        row += rows
+        window += rows * windows
+    return bounds
 
 
 def make_packing_plan(
@@ -338,10 +413,9 @@ def make_packing_plan(
     """
     rng = np.random.default_rng([seed, capacity])
     # One permutation for all fractions makes them nested.
-    rank = _permutation(np.random.default_rng(0), len(records.member_ids))
-    keep = rank < fraction * len(rank)
-    windows = cut_windows(records, split, capacity, context, keep)
-    return pack_windows(windows, capacity, rng)
+    members = len(records.member_ids)
+    keep = _permutation(np.random.default_rng(0), members) < fraction * members
+    return pack_windows(cut_windows(records, split, capacity, context, keep), capacity, rng)
 
 
 def _permutation(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -224,7 +224,8 @@ def rough_flops(config: Config, manifest: Manifest) -> float:
 def host_speed(config: Config, data: Path) -> float:
     """Measure the tokens per second that one core of this host makes for a run on its data."""
     records = Records(data, config.data.edges)
-    return tokens_made(records, plan_for(records, config, "train"), config, devices=1)
+    made, _ = tokens_made(records, plan_for(records, config, "train"), config, devices=1)
+    return made
 
 
 def _state(config: Config, records: Records, plan: PackingPlan) -> tuple[dict[str, int], int]:

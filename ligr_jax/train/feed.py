@@ -4,13 +4,15 @@
     made   = tokens that one core assembles per second, measured with a few batches
 
 Threads of the training process suffice for most models. Loader processes are for the rest: they do
-not share the lock of the interpreter, but each batch is copied through shared memory.
+not share the lock of the interpreter, but copy each batch to shared memory, which is measured too.
 """
 
 import math
+import mmap
 import time
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 from ligr_jax.config import Config, ModelConfig
@@ -20,14 +22,13 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.pipeline import THREADS
 from ligr_jax.data.records import Records
-from ligr_jax.data.unique_ids import UniqueIdMapper
+from ligr_jax.data.unique_ids import MappedBatch, UniqueIdMapper
 from ligr_jax.host_limits import host_cores
 from ligr_jax.nn.work import Work
 from ligr_jax.train.length import work_of_a_row
 
 MFU = 0.4  # a good share of the peak for these models on accelerators
 _HEADROOM = 1.5  # tokens made over tokens wanted
-_ASSEMBLING = 0.65  # share of its time that a loader process does not copy; an estimate
 _RESERVED = 2  # cores of a process for dispatch and for the runtime of the accelerator
 _BATCHES = 3
 
@@ -39,11 +40,13 @@ class Feed:
     Attributes:
         wanted: tokens per second that its devices train on at an MFU of `MFU`.
         made: tokens per second that one core makes.
+        made_by_loader: tokens per second that the core of a loader process makes and copies.
         cores: number of cores of the process.
     """
 
     wanted: float
     made: float
+    made_by_loader: float
     cores: int
 
     @property
@@ -55,7 +58,7 @@ class Feed:
         needed = _HEADROOM * self.wanted
         if needed <= min(THREADS, self.cores) * self.made:
             return 0
-        processes = math.ceil(needed / (_ASSEMBLING * self.made))
+        processes = math.ceil(needed / self.made_by_loader)
         return max(0, min(processes, self.cores - _RESERVED))
 
     def line(self) -> str:
@@ -78,7 +81,9 @@ def tokens_wanted(model: ModelConfig, work: Work, flops_per_s: float) -> float:
     return MFU * flops_per_s * 2 * work.impressions / train_flops(model, work)
 
 
-def tokens_made(records: Records, plan: PackingPlan, config: Config, devices: int) -> float:
+def tokens_made(
+    records: Records, plan: PackingPlan, config: Config, devices: int
+) -> tuple[float, float]:
     """Measure the tokens per second that one core makes.
 
     Args:
@@ -86,17 +91,32 @@ def tokens_made(records: Records, plan: PackingPlan, config: Config, devices: in
         plan: plan of the train split.
         config: configuration of the run.
         devices: number of devices that the rows of a batch are sharded over.
+
+    Returns:
+        The speed in the training process, and in a loader process, which copies its batches.
     """
     assemble = Assembler(records, plan, config.model)
     map_ids = UniqueIdMapper(config.model, devices)
     rows = np.random.default_rng(0).integers(0, len(plan), (1 + _BATCHES, config.optim.batch))
-    seconds = []
+    making, copying = [], []
     for batch_rows in rows:  # the first batch opens files and is not counted
         began = time.thread_time()
-        batch = map_ids(assemble(batch_rows)).batch
-        seconds.append(time.thread_time() - began)
-    tokens = 2 * int((batch.member > 0).sum())
-    return tokens / max(1e-6, float(np.median(seconds[1:])))
+        mapped = map_ids(assemble(batch_rows))
+        made = time.thread_time()
+        _copy_to_shared_memory(mapped)
+        making.append(made - began)
+        copying.append(time.thread_time() - made)
+    tokens = 2 * int((mapped.batch.member > 0).sum())
+    making_s, copying_s = (float(np.median(seconds[1:])) for seconds in (making, copying))
+    return tokens / max(1e-6, making_s), tokens / max(1e-6, making_s + copying_s)
+
+
+def _copy_to_shared_memory(batch: MappedBatch) -> None:
+    """Copy the arrays of a batch to new shared memory, each to its own, like a loader process."""
+    for array in jax.tree.leaves(batch):
+        if array.nbytes:
+            memory = np.frombuffer(mmap.mmap(-1, array.nbytes), array.dtype)
+            np.copyto(memory.reshape(array.shape), array)
 
 
 def measure_feed(
@@ -113,8 +133,10 @@ def measure_feed(
     """
     flops_per_s = devices * peak_flops(config.model.dtype)
     work = work_of_a_row(config.model.mask, records, plan)
+    made, made_by_loader = tokens_made(records, plan, config, devices)
     return Feed(
         wanted=tokens_wanted(config.model, work, flops_per_s),
-        made=tokens_made(records, plan, config, devices),
+        made=made,
+        made_by_loader=made_by_loader,
         cores=max(1, host_cores() // processes),
     )

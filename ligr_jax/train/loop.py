@@ -154,8 +154,9 @@ class Training(Protocol):
 def advance(training: Training, state: TrainState, first_step: int) -> TrainState:
     """Train from a step to the end.
 
-    The metrics of a step are read after the next step is dispatched, so that the devices never
-    wait for the host.
+    The host is at most two steps ahead of the devices, and the devices never wait for the host:
+    metrics are read after the next step is dispatched, and only for a row of the log, a checkpoint
+    or an evaluation.
 
     Args:
         training: the run or runs.
@@ -170,7 +171,12 @@ def advance(training: Training, state: TrainState, first_step: int) -> TrainStat
     """
     intervals = training.config.train
     clock = SaveClock(intervals.checkpoint_minutes, first_step)
-    unread_metrics: Any = None
+    unread: list[tuple[int, Any]] = []  # steps and their metrics
+
+    def read_all() -> None:
+        for step, metrics in unread:
+            training.read(step, metrics)
+        unread.clear()
 
     # A stop request may precede the first step, and a resumed run may owe an evaluation.
     if stop_agreed(training.stop):
@@ -180,9 +186,11 @@ def advance(training: Training, state: TrainState, first_step: int) -> TrainStat
 
     for number in range(first_step + 1, training.steps + 1):
         state, metrics = training.step(state)
-        if unread_metrics:
-            training.read(number - 1, unread_metrics)
-        unread_metrics = metrics
+        if unread:
+            jax.block_until_ready(unread[-1])
+        if (number - 1) % intervals.log_every == 0:
+            read_all()
+        unread.append((number, metrics))
 
         # All processes decide the same, because they agree on the stop and on the clock.
         is_last = number == training.steps
@@ -194,8 +202,7 @@ def advance(training: Training, state: TrainState, first_step: int) -> TrainStat
 
         # The counts in the checkpoint and the rows on disk include this step.
         if save or evaluate:
-            training.read(number, unread_metrics)
-            unread_metrics = None
+            read_all()
 
         # Evaluate before saving, so that a run killed between the two evaluates again.
         if evaluate:

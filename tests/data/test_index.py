@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ligr_jax.data.index import INDEX, write_data_index
+from ligr_jax.data.index import INDEX, release_pages, write_data_index
 from ligr_jax.data.manifest import load_manifest, save_manifest
 from ligr_jax.data.packing import make_packing_plan
 from ligr_jax.data.records import Records
@@ -52,6 +52,13 @@ def test_data_without_an_index_are_equal_and_have_the_same_digest(
     # The index can be added in place.
     save_manifest(write_data_index(tmp_path / "old", old.manifest), tmp_path / "old")
     assert load_manifest(tmp_path / "old") == new.manifest
+
+
+def test_released_pages_are_read_again(prepared: Path) -> None:
+    for array in (Records(prepared).session_ends(), np.arange(5)):
+        before = array.copy()
+        release_pages(array)
+        np.testing.assert_array_equal(array, before)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "of other data"])

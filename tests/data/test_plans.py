@@ -94,7 +94,7 @@ def test_windows_do_not_depend_on_the_members_read_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wanted = make_packing_plan(histories(1), "train", 7)
-    monkeypatch.setattr(packing, "_MEMBERS_AT_A_TIME", 13)
+    monkeypatch.setattr(packing, "_AT_A_TIME", 13)
     assert_equal(make_packing_plan(histories(1), "train", 7), wanted)
 
 

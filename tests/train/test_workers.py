@@ -1,4 +1,4 @@
-"""`data.workers`: loader processes change no number, and a killed one gives an error."""
+"""`data.workers`: loader processes change no number and leave nothing; a killed one is an error."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.runs.rows import read_rows
 from ligr_jax.train.loop import train
 from tests.train.runs import SMALL, small_config
@@ -48,6 +49,40 @@ def test_a_killed_loader_process_ends_the_run_with_a_remedy(
     assert run.returncode == 1
     assert "data.workers=1: a loader process ended with status -9" in said
     assert "run the same command again to continue, or set data.workers=0" in said
+
+
+@pytest.mark.skipif(not Path("/dev/shm").exists(), reason="shared memory has no directory")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_no_loader_process_and_no_shared_memory(
+    prepared: Path, tmp_path: Path, child_env: dict[str, str], number: int
+) -> None:
+    before = set(os.listdir("/dev/shm"))
+    words = ["train", "--data", prepared, "--out", tmp_path / "run", *SMALL]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "ligr_jax", *words, "train.steps=1000000", "data.workers=2"],
+        env=child_env,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert run.stderr is not None
+    for line in run.stderr:
+        if line.startswith("step"):
+            break
+    os.killpg(run.pid, number)  # as a terminal or a scheduler does
+    _, said = run.communicate(timeout=300)  # children have ended too: they hold stderr
+    assert run.returncode == PREEMPTED
+    assert "stopped by" in said.splitlines()[-1]
+    for word in ("resource_tracker", "leaked", "Traceback", "Warning"):
+        assert word not in said
+    # Loaders of tests that run at the same time have segments too, but remove them.
+    created = set(os.listdir("/dev/shm")) - before
+    for _ in range(1200):
+        created &= set(os.listdir("/dev/shm"))
+        if not created:
+            break
+        time.sleep(0.1)
+    assert not created
 
 
 def loader_of(pid: int) -> int:
