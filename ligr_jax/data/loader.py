@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 from absl import flags
@@ -28,6 +29,25 @@ def load_in_processes(dataset: grain.IterDataset, workers: int) -> grain.IterDat
         flags.FLAGS.mark_as_parsed()
     options = grain.MultiprocessingOptions(num_workers=workers)
     return dataset.mp_prefetch(options, worker_init_fn=_start)
+
+
+def unlink_shared_memory(batch: Any) -> None:
+    """Remove the names of a batch's shared memory, which lasts as long as its arrays.
+
+    grain removes a name in a thread, when the array is deleted. A process that ends before that
+    thread has run leaves the name behind, and the resource tracker of Python warns.
+
+    Args:
+        batch: arrays in tuples and dictionaries.
+    """
+    if isinstance(batch, tuple):
+        for part in batch:
+            unlink_shared_memory(part)
+    elif isinstance(batch, dict):
+        unlink_shared_memory(tuple(batch.values()))
+    elif getattr(batch, "shm", None) is not None:
+        batch.shm.unlink()
+        batch._unlink_on_del = False
 
 
 @contextlib.contextmanager

@@ -14,7 +14,12 @@ import numpy as np
 from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.loader import load_in_processes, loader_errors, signals_held_during_start
+from ligr_jax.data.loader import (
+    load_in_processes,
+    loader_errors,
+    signals_held_during_start,
+    unlink_shared_memory,
+)
 from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.plans import plan_of
 from ligr_jax.data.records import Records
@@ -59,6 +64,8 @@ class TrainBatches(Iterator[MappedBatch]):
     def __next__(self) -> MappedBatch:
         with loader_errors(self._workers):
             batch = next(self._iterator) if self._iterator else self._first()
+        if self._workers:
+            unlink_shared_memory(batch)
         self._next += 1
         return batch
 
