@@ -52,29 +52,32 @@ def test_a_killed_loader_process_ends_the_run_with_a_remedy(
 
 
 @pytest.mark.skipif(not Path("/dev/shm").exists(), reason="shared memory has no directory")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_leaves_no_loader_process_and_no_shared_memory(
-    prepared: Path, tmp_path: Path, child_env: dict[str, str], number: int
+    prepared: Path, tmp_path: Path, child_env: dict[str, str]
 ) -> None:
     before = set(os.listdir("/dev/shm"))
-    words = ["train", "--data", prepared, "--out", tmp_path / "run", *SMALL]
-    run = subprocess.Popen(
-        [sys.executable, "-m", "ligr_jax", *words, "train.steps=1000000", "data.workers=2"],
-        env=child_env,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert run.stderr is not None
-    for line in run.stderr:
-        if line.startswith("step"):
-            break
-    os.killpg(run.pid, number)  # as a terminal or a scheduler does
-    _, said = run.communicate(timeout=300)  # children have ended too: they hold stderr
-    assert run.returncode == PREEMPTED
-    assert "stopped by" in said.splitlines()[-1]
-    for word in ("resource_tracker", "leaked", "Traceback", "Warning"):
-        assert word not in said
+    runs = {
+        number: subprocess.Popen(
+            [sys.executable, "-m", "ligr_jax", "train", "--data", prepared]
+            + ["--out", tmp_path / number.name, *SMALL, "train.steps=1000000", "data.workers=1"],
+            env=child_env,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    for number, run in runs.items():
+        assert run.stderr is not None
+        for line in run.stderr:
+            if line.startswith("step"):
+                break
+        os.killpg(run.pid, number)  # as a terminal or a scheduler does
+        _, said = run.communicate(timeout=300)  # children have ended too: they hold stderr
+        assert run.returncode == PREEMPTED
+        assert f"stopped by {number.name}" in said.splitlines()[-1]
+        for word in ("resource_tracker", "leaked", "Traceback", "Warning"):
+            assert word not in said
     # Loaders of tests that run at the same time have segments too, but remove them.
     created = set(os.listdir("/dev/shm")) - before
     for _ in range(1200):
