@@ -56,10 +56,10 @@ def test_a_stopped_run_leaves_no_loader_process_and_no_shared_memory(
     prepared: Path, tmp_path: Path, child_env: dict[str, str]
 ) -> None:
     before = set(os.listdir("/dev/shm"))
+    words = ["train", "--data", prepared, *SMALL, "train.steps=1000000", "data.workers=1"]
     runs = {
         number: subprocess.Popen(
-            [sys.executable, "-m", "ligr_jax", "train", "--data", prepared]
-            + ["--out", tmp_path / number.name, *SMALL, "train.steps=1000000", "data.workers=1"],
+            [sys.executable, "-m", "ligr_jax", *words, "--out", tmp_path / number.name],
             env=child_env,
             stderr=subprocess.PIPE,
             text=True,
