@@ -10,6 +10,7 @@ the positions into blocks of equal length, a gather copies for each block the ru
 its first impression, and then replaces the positions that belong to another run.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -44,9 +45,12 @@ class Located:
 
     def by_shard(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield each shard with impressions, and a mask of these impressions like `index`."""
-        of_impression = _shard_of(self.index, self.starts)
-        for shard in np.unique(of_impression):
-            yield int(shard), of_impression == shard
+        for shard in np.unique(self._shard):
+            yield int(shard), self._shard == shard
+
+    @functools.cached_property
+    def _shard(self) -> np.ndarray:
+        return _shard_of(self.index, self.starts)
 
 
 def locate(index: np.ndarray, starts: np.ndarray) -> Located:
