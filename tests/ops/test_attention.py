@@ -16,7 +16,8 @@ from ligr_jax.ops.attention import (
     attend_cached,
     bucket_distance,
 )
-from ligr_jax.ops.masks import Mask, dense_mask, history_mask
+from ligr_jax.ops.attention import cached as cached_module
+from ligr_jax.ops.masks import Mask, dense_mask, history_mask, past_ends
 from tests.batches import random_batch
 
 HEADS, K, BUCKETS = 2, 4, 8
@@ -129,3 +130,34 @@ def test_candidates_see_a_cached_history_as_a_new_session_sees_it(
     past = Past(KeyValues(k[:, :14], v[:, :14]), length[:, None], position[:, :14])
     cached = attend_cached(*candidates, past, activation=activation, bias=bias)
     np.testing.assert_allclose(cached, whole[row, token], atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [5, 256])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_new_tokens_see_a_cached_history_and_each_other_as_in_one_row(
+    activation: Activation, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row, cut inside a session; the history is visited in one window or in several."""
+    monkeypatch.setattr(cached_module, "_WINDOW", window)
+    rng = np.random.default_rng(0)
+    batch = random_batch([[[2, 3, 1, 3]]], 9)
+    session = jnp.asarray(batch.session)
+    q, k, v = (jnp.asarray(rng.normal(size=(1, 18, HEADS, K)), jnp.float32) for _ in range(3))
+    k, v = k[:, :, :1], v[:, :, :1]  # shared by the heads
+    position = jnp.repeat(session, 2, axis=1)
+    bias = RelativeBias(jnp.asarray(rng.normal(size=(HEADS, BUCKETS)), jnp.float32), position)
+    mask = history_mask(jnp.asarray(batch.member), session)
+    whole = attend(q, k, v, mask, activation=activation, bias=bias)
+
+    cut = 4  # of 9 impressions, inside the second session
+    ends = past_ends(session, jnp.array([cut]), session[:, cut:])
+    kept = KeyValues(*(x.at[:, 2 * cut :].set(1e3) for x in (k, v)))  # padding
+    new = [x[:, 2 * cut :] for x in (q, k, v)]
+    out = attend_cached(
+        *new,
+        Past(kept, jnp.repeat(2 * ends, 2, axis=1), position),
+        history_mask(jnp.ones_like(session[:, cut:]), session[:, cut:]),
+        activation=activation,
+        bias=bias._replace(position=position[:, 2 * cut :]),
+    )
+    np.testing.assert_allclose(out, whole[:, 2 * cut :], atol=1e-6)

@@ -1,10 +1,13 @@
 """Laws of the masks: ranges of keys equal the specification, pair by pair."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ligr_jax.ops.masks import allowed_pairs, dense_mask, history_mask, session_mask
+from ligr_jax.ops.masks import allowed_pairs, dense_mask, history_mask, past_ends, session_mask
 from tests.batches import random_batch, random_layout
 
 N, ROWS = 13, 24
@@ -45,6 +48,19 @@ def test_history_mask_equals_the_specification(
     np.testing.assert_array_equal(mask.valid, real)
     np.testing.assert_array_equal(np.asarray(dense_mask(mask))[real], wanted[real])
     assert allowed_pairs(mask) == wanted[real].sum()
+
+
+@pytest.mark.parametrize("kind", ["session", "causal", "session_lag"])
+def test_new_impressions_see_of_a_kept_history_what_one_row_shows_them(kind: Any) -> None:
+    """Every cut of a member's row, inside sessions too; new ones are padded."""
+    session = np.repeat(np.arange(5), [2, 1, 3, 1, 4]).astype(np.int32)[None]
+    n = session.shape[1]
+    whole = np.asarray(history_mask(np.ones_like(session), session, kind).hi)[0, ::2] // 2
+    for cut in range(n + 1):
+        kept, new = np.zeros((1, n + 2), np.int32), np.zeros((1, n + 1), np.int32)
+        kept[0, :cut], new[0, : n - cut] = session[0, :cut], session[0, cut:]
+        ends = past_ends(*map(jnp.asarray, (kept, [cut], new)), kind)
+        np.testing.assert_array_equal(ends[0, : n - cut], np.minimum(whole, cut)[cut:])
 
 
 def test_session_mask_connects_all_items_of_a_session(

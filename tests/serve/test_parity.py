@@ -12,6 +12,7 @@ from ligr_jax.config import HeadConfig, LiRankConfig, WukongConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.nn.models import make_model
+from ligr_jax.ops.masks import past_ends
 from ligr_jax.serve import Cache, append_history, encode_history, rank_candidates, score_candidates
 from tests.batches import model_config, random_batch
 from tests.nn.models import random_params
@@ -24,6 +25,7 @@ CALIBRATED = {"calibration": True, "calibration_step": 1.0, "calibration_feature
 CASES: dict[str, dict[str, Any]] = {
     "ligr": {"head": HeadConfig(**CALIBRATED)},
     "ligr, session lag, ple": {
+        "set_depth": 0,
         "mask": "session_lag",
         "position": "relative_session",
         "head": HeadConfig("ple", widths=(5,), experts=2, expert_widths=(5,)),
@@ -58,11 +60,12 @@ BFLOAT16 = {
 class Served(NamedTuple):
     """A model with random parameters, compiled functions, and a training row per member.
 
-    variables: of the model.
+    mask, variables: of the model.
     rows: B rows of a history followed by a session of `SET` impressions.
     logits: of training, [B, N, A].
     """
 
+    mask: Any
     variables: Any
     rows: Batch
     logits: np.ndarray
@@ -84,6 +87,7 @@ def served(name: str) -> Served:
         variables = {"params": random_params(config, rows, 0.1), **statistics(model, rows)}
         apply = jax.jit(model.apply)
         _served[name] = Served(
+            mask=config.mask,
             variables=variables,
             rows=rows,
             logits=np.asarray(apply(variables, rows)),
@@ -115,6 +119,9 @@ def cut(rows: Batch, start: list[int], stop: list[int], size: int) -> Batch:
 
 LENGTHS = [sum(h) for h in HISTORIES]
 ZERO = [0] * len(LENGTHS)
+
+
+LAST_SESSION = np.array([max(len(h) - 1, 0) for h in HISTORIES], np.int32)  # of a history
 
 
 def histories(rows: Batch) -> Batch:
@@ -186,6 +193,61 @@ def test_a_history_in_any_cuts_equals_a_whole_one(name: str) -> None:
         close(name, pointwise(s, cache, candidates(s.rows)), whole)
 
 
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.get("set_depth") == 0])
+def test_a_request_within_a_session_does_not_see_that_session(name: str) -> None:
+    """Two impressions of the session are known, and two are scored."""
+    s = served(name)
+    known = [n + 2 for n in LENGTHS]
+    cache = s.encode(s.variables, cut(s.rows, ZERO, known, SIZE))
+    asked = cut(s.rows, known, [n + SET for n in LENGTHS], SET)
+    seen = slice(0, 1 if "causal" in name else 2)
+    close(name, pointwise(s, cache, asked)[:, seen], expected(s)[:, 2:][:, seen])
+
+
+@pytest.mark.parametrize("name", ["ligr", "lirank feed"])
+def test_the_jacobian_of_a_candidate_by_another_is_zero(name: str) -> None:
+    s = served(name)
+    model = make_model(model_config(**CASES[name]))
+    cache = s.encode(s.variables, histories(s.rows))
+    asked = candidates(s.rows)
+
+    def function(content: jax.Array) -> jax.Array:
+        changed = asked._replace(vectors={"content": content})
+        logits_BCA = score_candidates(model, s.variables, cache, changed).logits_BCA
+        return logits_BCA @ jnp.array([1.0, -0.7, 0.3])
+
+    jacobian = jax.jit(jax.jacfwd(function))(jnp.asarray(asked.vectors["content"]))
+    affects = (np.asarray(jacobian) != 0).any(-1)  # [B, C, B, C]
+    own = np.eye(len(LENGTHS) * SET, dtype=bool).reshape(affects.shape)
+    assert not affects[~own].any()
+    assert affects[own].mean() > 0.8  # a calibration curve may be flat
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if "only" not in n and "jobs" not in n])
+def test_only_visible_impressions_of_the_cache_have_an_effect(name: str) -> None:
+    """The request continues the newest session, whose impressions are hidden; so is padding."""
+    s = served(name)
+    cache = s.encode(s.variables, histories(s.rows))
+    asked = candidates(s.rows)._replace(
+        session=np.broadcast_to(np.maximum(LAST_SESSION, 0)[:, None], (len(LENGTHS), SET))
+    )
+    end = np.asarray(past_ends(cache.session, cache.length, asked.session[:, :1], s.mask))
+    visible = np.arange(SIZE) < end
+    unchanged = pointwise(s, cache, asked)
+    for where in (visible, ~visible):
+        kept = jax.tree.map(
+            lambda x, w=where: x + np.where(w.reshape(1, *w.shape, *[1] * (x.ndim - 3)), 1, 0),
+            cache.kept,
+        )
+        changed = pointwise(s, cache._replace(kept=jax.tree.map(_typed, kept, cache.kept)), asked)
+        differs = (changed != unchanged).any((1, 2))
+        np.testing.assert_array_equal(differs, end[:, 0] > 0 if where is visible else False)
+
+
+def _typed(x: jax.Array, like: jax.Array) -> jax.Array:
+    return x.astype(like.dtype)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_candidate_does_not_depend_on_the_others(name: str) -> None:
     """Alone, in another order, among padding, and with other candidates: bit for bit."""
@@ -200,3 +262,18 @@ def test_a_candidate_does_not_depend_on_the_others(name: str) -> None:
         first = jax.tree.map(lambda x, i=i: x[:, [i, 1, 1, 1]], asked)
         alone = first._replace(member=np.array([[1, 0, 0, 0]] * len(LENGTHS), np.int32))
         np.testing.assert_array_equal(pointwise(s, cache, alone)[:, 0], whole[:, i])
+
+
+def test_a_cache_with_too_many_impressions_scores_nan() -> None:
+    """A pure function cannot raise an error; other rows are not affected."""
+    s = served("ligr")
+    cache = s.encode(s.variables, histories(s.rows))
+    new = cut(s.rows, ZERO, [NEW] * len(LENGTHS), NEW)
+    new = new._replace(session=np.broadcast_to(LAST_SESSION[:, None], new.session.shape))
+    for _ in range(2):
+        cache = s.append(s.variables, cache, new)
+    full = np.array(LENGTHS) + 2 * NEW > SIZE
+    assert set(full.tolist()) == {True, False}
+    ranking = s.rank(s.variables, cache, candidates(s.rows), top=SET, weights=jnp.ones(3))
+    np.testing.assert_array_equal(np.isnan(ranking.logits_BCA).all((1, 2)), full)
+    np.testing.assert_array_equal(np.isnan(ranking.logits_BCA).any((1, 2)), full)

@@ -1,12 +1,20 @@
-"""Attention for serving: the history is encoded once, and new tokens attend to it."""
+"""Attention for serving: the history is encoded once, and new tokens attend to it.
+
+The history is visited window by window with an online softmax (Milakov & Gimelshein 2018), in plain
+XLA for every device. No derivative in reverse mode is defined.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ligr_jax.ops.attention.scores import Activation, RelativeBias, bias_scores
 from ligr_jax.ops.masks import Mask, allowed_keys, dense_mask
+
+# Keys of the history that are attended to at a time: their scores stay in the cache of a CPU.
+_WINDOW = 256
 
 
 class KeyValues(NamedTuple):
@@ -48,6 +56,7 @@ def attend_cached(
 
     Without a mask, the new tokens are the candidates of a request: each sees its part of the
     history and itself, but no other candidate. Then nothing of size T x T is computed.
+    Memory is linear in T, and in S.
 
     Args:
         q_BTHK: [B, T, H, K], queries of the new tokens.
@@ -66,58 +75,83 @@ def attend_cached(
         ValueError: there is a bias but no `past.position`.
     """
     shared = q_BTHK.shape[2] // k_BTGK.shape[2]
-    k_BTHK, v_BTHK, keys_BSHK, values_BSHK = (
-        jnp.repeat(x, shared, axis=2) if shared > 1 else x for x in (k_BTGK, v_BTGK, *past.kept)
-    )
-
-    # Scores of the history, followed by those of the new tokens: T columns, or the own column.
-    f32 = {"preferred_element_type": jnp.float32}
-    history_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, keys_BSHK, **f32)
-    if mask is None:
-        own_BHT1 = jnp.einsum("BTHK,BTHK->BHT", q_BTHK, k_BTHK, **f32)[..., None]
-        scores = jnp.concatenate([history_BHTS, own_BHT1], -1)
-    else:
-        new_BHTT = jnp.einsum("BTHK,BUHK->BHTU", q_BTHK, k_BTHK, **f32)
-        scores = jnp.concatenate([history_BHTS, new_BHTT], -1)
-    scores *= q_BTHK.shape[-1] ** -0.5
-    if bias is not None:
-        scores += _bias(bias, past.position, mask)
-
-    # Which of these columns each token sees.
-    s = keys_BSHK.shape[1]
-    seen_BTS = jnp.arange(s) < past.length[..., None]
-    if mask is None:
-        allowed = jnp.pad(seen_BTS, ((0, 0), (0, 0), (0, 1)), constant_values=True)
-        keys = past.length + 1
-    else:
-        allowed = jnp.concatenate([seen_BTS, dense_mask(mask)], -1)
-        keys = past.length + jnp.maximum(allowed_keys(mask), 1)
-    allowed = allowed[:, None]
-    if activation == "softmax":
-        weights = jax.nn.softmax(jnp.where(allowed, scores, -jnp.inf), axis=-1)
-    else:
-        activated = jax.nn.silu(scores) if activation == "silu" else jax.nn.sigmoid(scores)
-        weights = jnp.where(allowed, activated, 0.0) / keys[:, None, :, None]
-
-    weights = weights.astype(v_BTHK.dtype)
-    out_BTHK = jnp.einsum("BHTS,BSHK->BTHK", weights[..., :s], values_BSHK, **f32)
-    if mask is None:
-        out_BTHK += jnp.moveaxis(weights[..., s:], 1, 2) * v_BTHK
-    else:
-        out_BTHK += jnp.einsum("BHTU,BUHK->BTHK", weights[..., s:], v_BTHK, **f32)
-    return out_BTHK.astype(q_BTHK.dtype)
-
-
-def _bias(bias: RelativeBias, position: jax.Array | None, mask: Mask | None) -> jax.Array:
-    """Return the bias of every score of `attend_cached`."""
-    if position is None:
+    if bias is not None and past.position is None:
         raise ValueError(
             "the bias of cached attention has no past.position; give the history's coordinates"
         )
-    history = bias_scores(bias.table, bias.position, position)
-    if mask is not None:
-        new = bias_scores(bias.table, bias.position, bias.position)
-        return jnp.concatenate([history, new], -1)
-    # A candidate is at distance 0 from itself, in bucket 0.
-    own = jnp.broadcast_to(bias.table[:, :1, None], (*history.shape[:-1], 1))
-    return jnp.concatenate([history, own], -1)
+
+    def weigh(scores: jax.Array, allowed: jax.Array | None, highest: jax.Array) -> jax.Array:
+        """Return the weights of scores [B, H, T, columns]; of softmax, relative to `highest`."""
+        if activation == "softmax":
+            weights = jnp.exp(scores - highest)
+        else:
+            weights = jax.nn.silu(scores) if activation == "silu" else jax.nn.sigmoid(scores)
+        return weights if allowed is None else jnp.where(allowed, weights, 0.0)
+
+    def visit_window(number: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        # The last window is moved back inside the row; its keys of the window before are masked.
+        highest, total, mixed_BHTK = state
+        first = number * width
+        start = jnp.minimum(first, keys - width)
+        k_BWHK, v_BWHK = (
+            _shared_by(lax.dynamic_slice_in_dim(x, start, width, axis=1), shared) for x in past.kept
+        )
+        scores = _scores("BTHK,BWHK->BHTW", q_BTHK, k_BWHK)
+        if bias is not None and past.position is not None:
+            position = lax.dynamic_slice_in_dim(past.position, start, width, axis=1)
+            scores += bias_scores(bias.table, bias.position, position)
+        index = start + jnp.arange(width)
+        allowed = ((index >= first) & (index < past.length[..., None]))[:, None]
+        masked = jnp.where(allowed, scores, -jnp.inf)
+        new_highest = jnp.maximum(highest, masked.max(-1, keepdims=True))
+        weights = weigh(scores, allowed, new_highest)
+        # Softmax online: a higher score shrinks the sums so far.
+        shrink = jnp.exp(highest - new_highest) if activation == "softmax" else 1.0
+        total = total * shrink + weights.sum(-1, keepdims=True)
+        mixed_BHTK = mixed_BHTK * shrink + _mix("BHTW,BWHK->BHTK", weights, v_BWHK)
+        return new_highest, total, mixed_BHTK
+
+    # The new tokens among themselves, then the history, window by window.
+    k_BTHK, v_BTHK = _shared_by(k_BTGK, shared), _shared_by(v_BTGK, shared)
+    allowed = None
+    if mask is None:
+        scores = _scores("BTHK,BTHK->BHT", q_BTHK, k_BTHK)[..., None]
+        if bias is not None:
+            scores += bias.table[:, :1, None]  # distance 0 is in bucket 0
+        highest = scores
+        weights = weigh(scores, None, highest)
+        mixed_BHTK = weights * jnp.moveaxis(v_BTHK, 1, 2)
+        allowed_new: jax.Array | int = 1
+    else:
+        scores = _scores("BTHK,BUHK->BHTU", q_BTHK, k_BTHK)
+        if bias is not None:
+            scores += bias_scores(bias.table, bias.position, bias.position)
+        allowed = dense_mask(mask)[:, None]
+        highest = jnp.where(allowed, scores, -jnp.inf).max(-1, keepdims=True)
+        weights = weigh(scores, allowed, highest)
+        mixed_BHTK = _mix("BHTU,BUHK->BHTK", weights, v_BTHK)
+        allowed_new = jnp.maximum(allowed_keys(mask), 1)
+    keys = past.kept.keys_BSGK.shape[1]
+    width = min(_WINDOW, keys)
+    windows = -(-jnp.max(past.length, initial=0) // width)  # padding is not visited
+    state = (highest, weights.sum(-1, keepdims=True), mixed_BHTK.astype(jnp.float32))
+    _, total, mixed_BHTK = lax.fori_loop(0, windows, visit_window, state)
+    if activation != "softmax":
+        total = (past.length + allowed_new)[:, None, :, None]
+    return jnp.moveaxis(mixed_BHTK / total, 1, 2).astype(q_BTHK.dtype)
+
+
+def _shared_by(x_BSGK: jax.Array, queries: int) -> jax.Array:
+    """Repeat keys or values for the query heads that share them."""
+    return jnp.repeat(x_BSGK, queries, axis=2) if queries > 1 else x_BSGK
+
+
+def _scores(axes: str, q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
+    products = jnp.einsum(axes, q_BTHK, k_BSHK, preferred_element_type=jnp.float32)
+    scores: jax.Array = products * (q_BTHK.shape[-1] ** -0.5)
+    return scores
+
+
+def _mix(axes: str, weights: jax.Array, v_BSHK: jax.Array) -> jax.Array:
+    weights = weights.astype(v_BSHK.dtype)
+    return jnp.einsum(axes, weights, v_BSHK, preferred_element_type=jnp.float32)
