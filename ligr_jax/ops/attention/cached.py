@@ -132,7 +132,7 @@ def attend_cached(
         mixed_BHTK = _mix("BHTU,BUHK->BHTK", weights, v_BTHK)
         allowed_new = jnp.maximum(allowed_keys(mask), 1)
     keys = past.kept.keys_BSGK.shape[1]
-    width = min(_WINDOW, keys)
+    width = jax.core.min_dim(_WINDOW, keys)  # `keys` may be symbolic, for `jax.export`
     windows = -(-jnp.max(past.length, initial=0) // width)  # padding is not visited
     state = (highest, weights.sum(-1, keepdims=True), mixed_BHTK.astype(jnp.float32))
     _, total, mixed_BHTK = lax.fori_loop(0, windows, visit_window, state)
