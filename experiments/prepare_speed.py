@@ -8,7 +8,7 @@ probabilities) and from CSV (17 columns as text), with an earlier version (`--ag
 this version on one and on two threads. Every sample is a process of its own that opens the log and
 prepares it; starting Python is not counted. The versions take turns; numbers are medians over the
 rounds. Rows per second of wall time are fair only on idle cores; those of CPU time suffer less on
-busy ones.
+busy ones. `--profile` prints the share of each stage in the CPU time of this version instead.
 
 Expected: every version writes the same digest; this version needs two thirds of the CPU time of
 25b7615. Numbers: experiments/results/prepare_speed.json.
@@ -47,12 +47,38 @@ if not (log / "log.json").exists():
         numeric=("age_h", "position"),
         outcome=("dwell_s",),
     )
+"""
+MEASURE = """
 options = PrepareOptions(**({"workers": workers} if workers else {}))
 wall, cpu = time.perf_counter(), time.process_time()
 manifest = prepare(open_source(log, columns=columns), out, options)
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 rows = manifest.counts["rows"]
 print(json.dumps({"wall": rows / wall, "cpu": rows / cpu, "digest": manifest.digest}))
+"""
+# In one thread, because the clock counts the CPU time of the whole process. The functions of the
+# stages do not call each other.
+PROFILE = """
+import cProfile, pstats
+from ligr_jax.data.prepare import build, partition
+STAGES = {
+    "unit of times": ("table_source.py", "_time_rule"),
+    "read and decode": ("files.py", "_deferred"),
+    "normalize and check": ("partition.py", "check_log_batch"),
+    "write to partitions": ("partition.py", "write"),
+    "add up totals": ("partition.py", "merge"),
+    "sort histories": ("shards.py", "sort_histories"),
+    "gather and measure columns": ("shard_build.py", "_list_columns"),
+    "write shards": ("shards.py", "write_batch"),
+}
+build.ordered_map = partition.ordered_map = lambda function, values, workers: map(function, values)
+profile, begun = cProfile.Profile(time.process_time), time.process_time()
+manifest = profile.runcall(lambda: prepare(open_source(log, columns=columns), out))
+total = time.process_time() - begun
+stats = {(Path(f).name, name): row[3] for (f, _, name), row in pstats.Stats(profile).stats.items()}
+print(f"{manifest.counts['rows']:,} rows, {total:.1f} s of CPU time")
+for stage, function in STAGES.items():
+    print(f"  {stage:28}{stats.get(function, 0) / total:6.1%}")
 """
 
 
@@ -61,6 +87,10 @@ def main() -> None:
     logs = {"Parquet": args.out / "log", "CSV": args.out / "csv"}
     write_logs(logs["Parquet"], logs["CSV"], args.members)
     versions = {"this version, 1 thread": (ROOT, 1), "this version, 2 threads": (ROOT, 2)}
+    if args.profile:
+        for name, log in logs.items():
+            print(f"{name}: {profile(log, args.out / 'prepared')}")
+        return
     if args.against:
         versions = {"before": (args.against, 0), **versions}
     study = Study.of(__file__, __doc__)
@@ -88,7 +118,15 @@ def arguments() -> argparse.Namespace:
     add("--against", type=Path, metavar="DIR", help="a checkout of an earlier version")
     add("--members", type=int, default=20_000, help="of the world [%(default)s]")
     add("--rounds", type=int, default=5, help="[%(default)s]")
+    add("--profile", action="store_true", help="print the shares of the stages and stop")
     return parser.parse_args()
+
+
+def profile(log: Path, out: Path) -> str:
+    """Prepare a log, and return the shares of the stages."""
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-c", PROGRAM + PROFILE, str(log.resolve()), str(out.resolve()), "1"]
+    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def write_logs(world: Path, text: Path, members: int) -> None:
@@ -115,7 +153,7 @@ class Trial:
     def __init__(self, log: Path, out: Path, version: Path, workers: int) -> None:
         self.out, self.version = out, version.resolve()
         arguments = [str(log.resolve()), str(out.resolve()), str(workers)]
-        self.command = [sys.executable, "-c", PROGRAM, *arguments]
+        self.command = [sys.executable, "-c", PROGRAM + MEASURE, *arguments]
         self.env = {**os.environ, "PYTHONPATH": str(self.version)}
         self.rates: dict[str, list[float]] = {"wall": [], "cpu": []}
         self.digests: set[str] = set()
