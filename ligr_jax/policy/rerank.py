@@ -63,7 +63,8 @@ def rerank_by_rules(
         int64 [B, C]; [b, s] is the candidate at position s of request b.
 
     Raises:
-        ValueError: a shape differs from that of `score`, a score is NaN, or `top` is negative.
+        ValueError: a shape differs from that of `score`, a score is NaN, a key is not a signed
+            integer, or `top` is negative.
     """
     score_BC, valid_BC = _checked(score, valid)
     top = score_BC.shape[1] if top is None else top
@@ -79,7 +80,7 @@ def rerank_by_rules(
     padding_BC = ~np.take_along_axis(valid_BC, by_score_BC, 1)
     chosen = []
     for position in range(min(top, candidates)):
-        # The cost has one bit per rule, the first rule's being the highest, then one for padding.
+        # Bits of the cost, from the highest: taken, padding, and each rule from the first.
         cost_BC = taken_BC * 2.0 + padding_BC
         for rule, last_BC in zip(rules, last, strict=True):
             cost_BC = 2.0 * cost_BC + (position - last_BC <= rule.between)
@@ -119,4 +120,6 @@ def _key(rule: GapRule, score_BC: NDArray[np.float64]) -> Ints:
         raise ValueError(
             f"a rule's key has shape {key_BC.shape}, score {score_BC.shape}; make them equal"
         )
+    if key_BC.dtype.kind != "i":
+        raise ValueError(f"a rule's key has type {key_BC.dtype}; give signed integers")
     return key_BC.astype(np.int64)

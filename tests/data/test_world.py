@@ -111,6 +111,11 @@ def test_worlds_keep_their_values(tmp_path):
     generate_world(SMALL, tmp_path, workers=1)
     description = (tmp_path / "world.json").read_bytes()
     assert hashlib.sha256(description).hexdigest()[:16] == "81fcde11fdda2abb"
+    other = dataclasses.replace(SMALL, planted=Planted(satiation_later=0.0))
+    with pytest.raises(
+        BadInput, match=r"config\.planted\.satiation_later is None in the directory"
+    ):
+        generate_world(other, tmp_path)
 
 
 def test_item_table_does_not_depend_on_how_many_rows_are_made_at_a_time():

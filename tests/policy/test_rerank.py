@@ -84,7 +84,7 @@ def test_two_other_items_are_between_items_of_an_actor() -> None:
     actor = np.array([[7, 7, 7, 1, 2, 3, 4]])
     order = rerank_by_rules([[9, 8, 7, 6, 5, 4, 3]], [GapRule(actor)])
     assert actor[0, order[0]].tolist() == [7, 1, 2, 7, 3, 4, 7]
-    assert rerank_by_rules(np.zeros((0, 3)), [GapRule(np.zeros((0, 3)))]).shape == (0, 3)
+    assert rerank_by_rules(np.zeros((0, 3)), [GapRule(np.zeros((0, 3), int))]).shape == (0, 3)
     assert rerank_by_rules(np.zeros((2, 0)), []).shape == (2, 0)
 
 
@@ -94,6 +94,7 @@ def test_two_other_items_are_between_items_of_an_actor() -> None:
         (([1.0, 2.0], []), r"score has shape \(2,\)"),
         (([[1.0, np.nan]], []), r"score\[0, 1\]=nan"),
         (([[1.0, 2.0]], [GapRule([[1]])]), r"a rule's key has shape \(1, 1\)"),
+        (([[1.0, 2.0]], [GapRule([[0.5, 1.5]])]), "a rule's key has type float64"),
         (([[1.0, 2.0]], [], [[True]]), r"valid has shape \(1, 1\)"),
         (([[1.0, 2.0]], [], None, -1), "top=-1"),
     ],
