@@ -179,3 +179,4 @@ def test_diversity() -> None:
     diversity.add_replay(study, results)
     assert cells(study, "differences").count(NO_CHANGE) == 3 * 4 * len(diversity.COLUMNS)
     assert cells(study, "replay").count("3 of 3") == 3 * 4
+    require_recorded(study)
