@@ -8,6 +8,7 @@ from ligr_jax.store.stage import stage
 
 DATA, LOG, RUN = "prepared data", "a log", "a run"
 SWEEP, EXPORT, SID = "the runs of a sweep", "an artifact", "a model of semantic ids"
+STORE = "an activity store"
 RUN_CONFIG, SWEEP_POINTS = "config.json", "sweep.json"
 _MARKS = {
     DATA: ("manifest.json",),
@@ -16,6 +17,7 @@ _MARKS = {
     SWEEP: (SWEEP_POINTS,),
     EXPORT: ("current.json", "index.json"),
     SID: ("model.json", "training.json"),
+    STORE: ("activity.sqlite",),
 }
 
 

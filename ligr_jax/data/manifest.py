@@ -222,6 +222,19 @@ def load_manifest(directory: Path) -> Manifest:
         raw = read_json(path, "prepare the data again")
     except DamagedFile as e:
         raise BadInput(str(e)) from e
+    return parse_manifest(raw, path)
+
+
+def parse_manifest(raw: dict[str, Any], path: Path) -> Manifest:
+    """Return the manifest of a JSON object (`Manifest.content`).
+
+    Args:
+        raw: the object; it is changed.
+        path: its file, for messages.
+
+    Raises:
+        BadInput: it is not a manifest, not complete, or of another format version.
+    """
     if raw.pop("format", None) != "ligr-prepared":
         raise BadInput(f"{path}: not a manifest of prepared data; make one with `ligr prepare`")
     if raw.get("version") not in READABLE:

@@ -264,17 +264,15 @@ class Records:
             out[in_shard] = self._bags[s][column].padded(rows, size)
         return out
 
-    def bags(self, name: str, first: int, stop: int) -> Bags:
-        """Return the whole bags of consecutive impressions of one shard.
+    def bags(self, name: str, index: np.ndarray) -> Bags:
+        """Return the whole bags of impressions of one shard.
 
         Args:
             name: name of a feature that is not in the item table.
-            first: number of the first impression.
-            stop: impression number after the last one.
+            index: int64 [n], impression numbers, at least one.
         """
-        shard = int(np.searchsorted(self._starts, first, side="right")) - 1
-        rows = np.arange(first, stop) - self._starts[shard]
-        return self._bags[shard][feature_column(name)][rows]
+        shard = int(np.searchsorted(self._starts, index[0], side="right")) - 1
+        return self._bags[shard][feature_column(name)][index - self._starts[shard]]
 
     def column(self, name: str) -> np.ndarray:
         """Return all values of a stored column; this copies if there are several shards."""
