@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "write the predictions of a run for a split to a Parquet file",
     "export": "write a run as an artifact that scores requests without its model's code",
     "check": "test an artifact: files, expiry, scores of golden requests, metrics of a split",
+    "store": "build and compact activity stores, the histories that serving reads",
     "sweep": "train every point of a sweep",
     "launch": "train every point of a sweep on SLURM, Kubernetes or SkyPilot",
     "status": "show which points of a sweep wait, run, failed or finished",

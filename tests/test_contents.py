@@ -13,6 +13,7 @@ FOREIGN = {
     "the runs of a sweep": "sweep.json",
     "an artifact": "current.json",
     "a model of semantic ids": "model.json",
+    "an activity store": "activity.sqlite",
 }
 COMMANDS = {
     "a log": "world --members 10 --out {out}",
@@ -20,6 +21,7 @@ COMMANDS = {
     "a run": "train --data {data} --out {out} train.steps=1 track.wandb=off",
     "the runs of a sweep": "sweep {sweep} --data {data} --out {out}",
     "a model of semantic ids": "sid train {data} --out {out}",
+    "an activity store": "store build {data} --out {out} --overwrite",
 }
 
 

@@ -68,6 +68,15 @@ WITHOUT_JAX = (
     "runs.table",
     "scaling.fit",
     "scaling.report",
+    "serve.activity",
+    "serve.activity_about",
+    "serve.activity_append",
+    "serve.activity_build",
+    "serve.activity_columns",
+    "serve.activity_compact",
+    "serve.activity_file",
+    "serve.activity_layout",
+    "serve.activity_rows",
 )
 POLICIES = ("diversity", "offline_replay", "propensity", "rerank", "thompson")
 ACCELERATOR = {"jax", "flax", "optax", "orbax"}

@@ -1,8 +1,8 @@
 """Compare files with the digests that were written with them; no file is changed.
 
-PATH is prepared data, a run, the directory of a sweep, an artifact, or a model of semantic ids.
-The output is one line per file or directory; the exit status is 1 if something is damaged or
-missing. `ligr train`, `eval` and `sweep` verify their prepared data when they start.
+PATH is prepared data, a run, the directory of a sweep, an artifact, a model of semantic ids, or an
+activity store. The output is one line per file or directory; the exit status is 1 if something is
+damaged or missing. `ligr train`, `eval` and `sweep` verify their prepared data when they start.
 
 examples:
   ligr verify data/world/prepared

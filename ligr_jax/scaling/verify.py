@@ -1,4 +1,4 @@
-"""Verification of everything with digests: data, runs, sweeps, artifacts, tables, semantic ids."""
+"""Verification of everything with digests: data, runs, sweeps, artifacts, stores, semantic ids."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +18,8 @@ from ligr_jax.runs.listed import read_listed
 from ligr_jax.runs.rows import read_rows
 from ligr_jax.runs.staged import stage_runs
 from ligr_jax.scaling.fit.registered import read_registered
+from ligr_jax.serve.activity import ActivityStore
+from ligr_jax.serve.activity_file import ACTIVITY
 from ligr_jax.serve.manifest import ARTIFACT_MANIFEST, read_manifest, require_intact_version
 from ligr_jax.tables.versions import CURRENT, listed_versions, version_directory
 from ligr_jax.tables.zarr import (
@@ -54,8 +56,8 @@ def verify(path: Path) -> Iterator[CheckResult]:
     """Check the content of a directory, without changing anything.
 
     Args:
-        path: prepared data, a run, the directory of a sweep, an artifact, exported tables, or a
-            model of semantic ids.
+        path: prepared data, a run, the directory of a sweep, an artifact, exported tables, a model
+            of semantic ids, or an activity store.
 
     Yields:
         A result for each file or directory with a digest.
@@ -72,6 +74,8 @@ def verify(path: Path) -> Iterator[CheckResult]:
         yield from _unless_replaced(path / INDEX, _export(path))
     elif (path / "model.json").exists():
         yield _check(path, "semantic ids", lambda: _load_model(path))
+    elif (path / ACTIVITY).exists():
+        yield _check(path, "store", lambda: _read_store(path))
     elif _is_run(path):
         yield from _run(path)
     elif path.is_dir() and ((path / SWEEP).exists() or any(map(_is_run, path.iterdir()))):
@@ -79,7 +83,7 @@ def verify(path: Path) -> Iterator[CheckResult]:
     else:
         raise LigrError(
             f"{path}: nothing to verify; name prepared data, a run, a sweep's directory, an "
-            "artifact, exported tables or a model of semantic ids"
+            "artifact, exported tables, a model of semantic ids or an activity store"
         )
 
 
@@ -213,6 +217,11 @@ def _read_table(path: Path, about: dict[str, int]) -> None:
         except ValueError as e:
             text = str(e).split(" [")[0]
             raise LigrError(f"{path / array}: damaged ({text}); export the table again") from e
+
+
+def _read_store(path: Path) -> None:
+    with ActivityStore(path) as store:
+        store.require_intact()
 
 
 def _load_model(path: Path) -> None:

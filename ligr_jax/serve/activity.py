@@ -25,15 +25,12 @@ from ligr_jax.config import ModelConfig
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.columns import action_column, feature_column
-from ligr_jax.data.frames import frame_from_arrow, frame_from_dicts, parse_frame
-from ligr_jax.data.item_features import ITEM_ROW, ItemFeatures, item_columns
-from ligr_jax.data.manifest import Manifest
+from ligr_jax.data.item_features import ItemFeatures
 from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.prepare.sorting import sort_by_member_and_time
-from ligr_jax.data.schema import MEMBER, SESSION, TIME, WEIGHT, BadInput, Column, LogSchema
-from ligr_jax.data.sources.cells import clean_cells
+from ligr_jax.data.schema import SESSION, TIME, BadInput
 from ligr_jax.data.sources.ids import to_ids
+from ligr_jax.data.verify import damage
 from ligr_jax.digests import DamagedFile
 from ligr_jax.ops.segments import segments
 from ligr_jax.serve.activity_about import ActivityAbout
@@ -41,7 +38,8 @@ from ligr_jax.serve.activity_append import merge
 from ligr_jax.serve.activity_columns import StoredColumns
 from ligr_jax.serve.activity_compact import compact_file
 from ligr_jax.serve.activity_file import ACTIVITY, EARLIEST, ActivityFile
-from ligr_jax.serve.activity_layout import Impressions, decoded, record_type
+from ligr_jax.serve.activity_layout import Impressions, decoded
+from ligr_jax.serve.activity_rows import RowParser
 
 
 class Appended(NamedTuple):
@@ -98,30 +96,26 @@ class ActivityStore:
             raise
 
     def _open(self, data_digest: str) -> None:
-        self.manifest: Manifest = self.about.manifest
+        self.manifest = self.about.manifest
         if data_digest and self.about.data_digest != data_digest:
             raise BadInput(
                 f"{self.directory} was built from data with digest {self.about.data_digest}, but "
                 f"{data_digest} is expected; build a store from the data of the run"
             )
-        self.items = None
+        self.items: ItemFeatures | None = None
         if self.manifest.items:
             file = self.directory / self.about.items_file
-            self.items = ItemFeatures(file, self.manifest)
-            if len(self.items) != self.manifest.items.members:
+            try:
+                self.items = ItemFeatures(file, self.manifest)
+                found = f"{len(self.items):,} items"
+            except BadInput:
+                found = "no item table"
+            if self.items is None or len(self.items) != self.manifest.items.members:
                 raise DamagedFile(
-                    f"{file} has {len(self.items):,} items, but {self.manifest.items.members:,} "
-                    "were written; restore it from the prepared data, or build the store again"
+                    f"{file} has {found}, but {self.manifest.items.members:,} items were written; "
+                    f"restore it from {self.about.data}, or build the store again"
                 )
-        self._item_features = tuple(item_columns(self.items, self.manifest))
-        self._record = record_type(self.manifest, self._item_features)
-        self._schema = LogSchema(
-            self.manifest.actions,
-            {
-                name: Column(stats.kind, stats.outcome, width=stats.width or 1)
-                for name, stats in self.manifest.columns.items()
-            },
-        )
+        self._rows = RowParser(self.about, self.items)
         self._assembler: tuple[ModelConfig, Assembler] | None = None
 
     def append(self, rows: Any) -> Appended:
@@ -145,45 +139,20 @@ class ActivityStore:
             Busy: other processes write for a long time.
             FileError: the file cannot be written.
         """
-        if hasattr(rows, "__arrow_c_stream__"):
-            table = frame_from_arrow(rows)
-        else:
-            table = clean_cells(frame_from_dicts(rows).to_arrow())
-        if not table.height:
-            return Appended(0, 0, 0)
-        sessions = self.about.sessions == SESSION
-        parsed = parse_frame(table, self._schema, sessions, self._item_features)
-        member = parsed[MEMBER].to_numpy()
-        order = sort_by_member_and_time(member, parsed[TIME].to_numpy())
-        member, impressions = member[order], self._impressions(parsed)[order]
+        member, impressions = self._rows.impressions(rows)
+        order = sort_by_member_and_time(member, impressions.records[TIME])
+        member, impressions = member[order], impressions[order]
         total = np.zeros(3, np.int64)
         with self._file.writing() as connection:
             for first, length in zip(*segments(member)):
+                key = int(member[first])
                 new = impressions[np.arange(first, first + length)]
-                since_ms = EARLIEST if sessions else int(new.records[TIME][0])
-                old = self._file.since(int(member[first]), since_ms)
-                merged = merge(old, new, self.about)
-                self._file.replace(connection, int(member[first]), merged.chunks)
+                by_id = self.about.sessions == SESSION
+                since_ms = EARLIEST if by_id else int(new.records[TIME][0])
+                merged = merge(self._file.since(key, since_ms), new, self.about)
+                self._file.replace(connection, key, merged.chunks)
                 total += (merged.added, merged.repeated, merged.late)
         return Appended(*total.tolist())
-
-    def _impressions(self, parsed: pl.DataFrame) -> Impressions:
-        """Return the impressions of a parsed frame."""
-        names = [TIME, WEIGHT, *map(action_column, self.manifest.actions)]
-        names += [SESSION] if SESSION in parsed.columns else []
-        bags = {}
-        for name, stats in self.manifest.columns.items():
-            if name in self._item_features:
-                continue
-            column = feature_column(name)
-            if stats.kind == "bag":
-                bags[column] = Bags.from_arrow(parsed[column].to_arrow())
-            else:
-                names.append(column)
-        columns = {name: parsed[name].to_numpy() for name in names}
-        if self.items is not None:
-            columns[ITEM_ROW] = self.items.find(parsed[feature_column("item_id")].to_numpy())
-        return Impressions.from_columns(self._record, columns, bags)
 
     def read(self, member: int | str, newest: int) -> Impressions:
         """Return the newest impressions of a member, oldest first; none of an unknown member.
@@ -200,7 +169,7 @@ class ActivityStore:
 
     def _read(self, key: int, newest: int) -> Impressions:
         chunks = self._file.newest(key, newest)
-        return decoded(self._record, chunks).newest(newest)
+        return decoded(self._rows.record, chunks).newest(newest)
 
     def batch(
         self,
@@ -233,30 +202,93 @@ class ActivityStore:
                 f"newest={newest}, capacity={capacity}: give 1 <= newest <= capacity, so that the "
                 "histories fit into the rows"
             )
-        histories = [self._read(key, newest) for key in _member_ids(members).tolist()]
-        lengths = np.array([len(h) for h in histories], np.int64)
-        stop = np.cumsum(lengths)
-        plan = PackingPlan(
-            capacity=capacity,
-            start=stop - lengths,
-            target=stop - lengths,
-            stop=stop,
-            bounds=np.arange(len(histories) + 1),
-        )
-        # Padding reads impression 0, which an empty batch does not have.
-        padding = Impressions(np.zeros(1, self._record), Bags.empty(1))
-        impressions = Impressions.concatenate([*histories, padding])
-        records = StoredColumns(self.manifest, impressions, self.items)
-        return self._assembled(model, records, plan)(np.arange(len(plan)))
+        histories = self._histories(members, newest)
+        return self._assembled(model, histories, np.zeros(len(histories), np.int64), capacity)
+
+    def windows(
+        self,
+        members: Sequence[int] | Sequence[str] | np.ndarray,
+        candidates: Sequence[Any],
+        model: ModelConfig,
+        newest: int,
+        capacity: int | None = None,
+    ) -> Batch:
+        """Return histories with the candidates of a request as the newest session of each row.
+
+        This is the batch that the data pipeline makes if the candidates are shown and nothing is
+        known of the actions: the candidates are the targets, with unknown labels.
+
+        Args:
+            members: ids of the members in the log, one per request.
+            candidates: rows of the canonical log for each request, in any form of `append`. They
+                have `timestamp_ms`, the time of the request, and the features, except outcomes and
+                those that are stored once per item.
+            model: configuration of the model, `config.model` of the run.
+            newest: the most impressions per history.
+            capacity: N, impressions of a row. Default: `newest` and the most candidates.
+
+        Raises:
+            BadInput: a candidate is not valid, the numbers of members and requests differ, or
+                histories and candidates do not fit into the rows.
+            ConfigError: the store lacks a feature or an action of the model.
+            DamagedFile: impressions are damaged.
+        """
+        histories = self._histories(members, newest)
+        if len(candidates) != len(histories):
+            raise BadInput(
+                f"{len(histories)} members and candidates of {len(candidates)} requests: give one "
+                "list of candidates per member"
+            )
+        shown = self._rows.candidates(candidates)
+        most = max(map(len, shown), default=0)
+        capacity = newest + most if capacity is None else capacity
+        if newest + most > capacity:
+            raise BadInput(
+                f"newest={newest} and {most} candidates do not fit into capacity={capacity}; give "
+                "fewer, or a larger capacity"
+            )
+        rows = []
+        for history, own in zip(histories, shown):
+            own.records["session"] = 1 + history.records["session"][-1] if len(history) else 0
+            rows.append(Impressions.concatenate([history, own]))
+        lengths = np.array([len(history) for history in histories], np.int64)
+        return self._assembled(model, rows, lengths, capacity)
+
+    def _histories(
+        self, members: Sequence[int] | Sequence[str] | np.ndarray, newest: int
+    ) -> list[Impressions]:
+        return [self._read(key, newest) for key in _member_ids(members).tolist()]
 
     def _assembled(
-        self, model: ModelConfig, records: StoredColumns, plan: PackingPlan
-    ) -> Assembler:
-        """Return an assembler; that of the last model is kept, because its scales take time."""
+        self, model: ModelConfig, rows: Sequence[Impressions], targets: np.ndarray, capacity: int
+    ) -> Batch:
+        """Return a batch with one window per row.
+
+        Args:
+            model: configuration of the model.
+            rows: the impressions of each row.
+            targets: int64 [B], position of the first target of each row.
+            capacity: N, impressions of a row.
+        """
+        lengths = np.array([len(row) for row in rows], np.int64)
+        stop = np.cumsum(lengths)
+        start = stop - lengths
+        plan = PackingPlan(
+            capacity=capacity,
+            start=start,
+            target=start + targets,
+            stop=stop,
+            bounds=np.arange(len(rows) + 1),
+        )
+        # Padding reads impression 0, which an empty batch does not have.
+        padding = Impressions(np.zeros(1, self._rows.record), Bags.empty(1))
+        impressions = Impressions.concatenate([*rows, padding])
+        records = StoredColumns(self.manifest, impressions, self.items)
+        # The scales of numbers take longer than a batch, so those of the last model are kept.
         last = self._assembler
         if last is None or last[0] is not model:
             last = self._assembler = (model, Assembler(records, plan, model))
-        return last[1].over(records, plan)
+        return last[1].over(records, plan)(np.arange(len(plan)))
 
     def compact(self, newest: int | None = None, before_ms: int | None = None) -> int:
         """Drop old impressions of all members, and give their space back to the file system.
@@ -279,7 +311,22 @@ class ActivityStore:
                 f"newest={newest}, before_ms={before_ms}: give a positive number of impressions to "
                 "keep per member, or a time"
             )
-        return compact_file(self._file, self._record, newest, before_ms)
+        return compact_file(self._file, self._rows.record, newest, before_ms)
+
+    def require_intact(self) -> None:
+        """Read all files, and compare them with their digests.
+
+        Raises:
+            DamagedFile: a file is damaged.
+        """
+        self._file.require_intact()
+        if self.manifest.items:
+            file = self.directory / self.about.items_file
+            problem = damage(file, self.manifest.items)
+            if problem:
+                raise DamagedFile(
+                    f"{problem}; restore it from {self.about.data}, or build the store again"
+                )
 
     def size(self) -> tuple[int, int]:
         """Return the numbers of members and of impressions."""

@@ -45,13 +45,13 @@ def merge(old: Sequence[Chunk], new: Impressions, about: ActivityAbout) -> Merge
         new: impressions of the member, sorted by time.
         about: description of the store.
     """
-    # Without impressions that compaction would have dropped, and without repetitions.
-    after_ms = old[0].after_ms if old else KEPT
-    timely = new.records[TIME] > after_ms
-    late = int((~timely).sum())
+    # Without repetitions, and without impressions that compaction would have dropped.
     history = decoded(new.records.dtype, old)
-    kept = np.flatnonzero(timely)[~_is_repeated(history, new[timely])]
-    repeated = len(new) - late - len(kept)
+    is_repeated = _is_repeated(history, new)
+    after_ms = old[0].after_ms if old else KEPT
+    is_late = ~is_repeated & (new.records[TIME] <= after_ms)
+    kept = np.flatnonzero(~is_repeated & ~is_late)
+    repeated, late = int(is_repeated.sum()), int(is_late.sum())
     if not len(kept):
         return Merged([], 0, repeated, late)
 

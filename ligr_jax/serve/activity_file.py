@@ -92,7 +92,7 @@ class ActivityFile:
         """
         self.path = path
         self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._opened: list[tuple[int, sqlite3.Connection]] = []  # with the process that opened it
         self._file = os.stat(path)
         try:
             self._require_own_format()
@@ -111,23 +111,25 @@ class ActivityFile:
                 f"{self.path} has format version {version}, but this release reads version "
                 f"{_VERSION}; build the store again: `ligr store build PREPARED --out DIR`"
             )
+        with self.errors():  # a build that was interrupted may have changed it (`release_file`)
+            self.connection().execute("PRAGMA journal_mode=WAL")
 
     def connection(self) -> sqlite3.Connection:
         """Return the connection of this thread; a forked process gets one of its own."""
         local = self._local
         if getattr(local, "process", None) != os.getpid():
             local.connection = connect(self.path)
-            local.connection.execute("PRAGMA journal_mode=WAL")
             local.connection.execute("PRAGMA synchronous=FULL")
             local.process = os.getpid()
-            self._opened.append(local.connection)
+            self._opened.append((local.process, local.connection))
         connection: sqlite3.Connection = local.connection
         return connection
 
     def close(self) -> None:
-        """Close the connections of all threads."""
-        for connection in self._opened:
-            connection.close()
+        """Close the connections of all threads of this process."""
+        for process, connection in self._opened:
+            if process == os.getpid():
+                connection.close()
         self._opened.clear()
         self._local = threading.local()
 
@@ -214,6 +216,20 @@ class ActivityFile:
             rows = self.connection().execute(query, (after, most, earliest, limit)).fetchall()
         return [member for (member,) in rows]
 
+    def require_intact(self) -> None:
+        """Read everything, and compare it with its digests.
+
+        Raises:
+            DamagedFile: a chunk or the structure of the file is damaged.
+        """
+        with self.errors():
+            problem = self.connection().execute("PRAGMA quick_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise DamagedFile(_damaged(self.path, problem))
+            rows = self.connection().execute(f"SELECT member, {_COLUMNS}, digest FROM chunks")
+            for member, *chunk, digest in rows:
+                self._intact(member, Chunk(*chunk), digest)
+
     def _chunks(self, which: str, member: int, value: int) -> list[Chunk]:
         with self.errors():
             query = self.connection().execute(
@@ -224,10 +240,8 @@ class ActivityFile:
 
     def _intact(self, member: int, chunk: Chunk, digest: int) -> Chunk:
         if _digest(member, chunk) != digest:
-            raise DamagedFile(
-                f"{self.path}: the impressions of member {member} are damaged (chunk "
-                f"{chunk.number}); restore the file from a copy, or build the store again"
-            )
+            problem = f"chunk {chunk.number} of member {member} differs from its digest"
+            raise DamagedFile(_damaged(self.path, problem))
         return chunk
 
     @contextlib.contextmanager
@@ -338,6 +352,10 @@ def _digest(member: int, chunk: Chunk) -> int:
     return int.from_bytes(digest.digest(), "big", signed=True)
 
 
+def _damaged(path: Path, problem: str) -> str:
+    return f"{path}: damaged ({problem}); restore the file from a copy, or build the store again"
+
+
 def _foreign(path: Path) -> str:
     return (
         f"{path}: not an activity store but a file of another program; name another directory, or "
@@ -355,7 +373,5 @@ def _error(path: Path, error: sqlite3.DatabaseError) -> Exception:
     if name.startswith("SQLITE_NOTADB"):
         return DamagedFile(_foreign(path))
     if name.startswith("SQLITE_CORRUPT"):
-        return DamagedFile(
-            f"{path}: damaged ({error}); restore the file from a copy, or build the store again"
-        )
+        return DamagedFile(_damaged(path, str(error)))
     return error

@@ -44,27 +44,32 @@ def assert_same_batch(made: Batch, expected: Batch) -> None:
         assert array.tobytes() == theirs[name].tobytes(), name
 
 
-def pipeline_batch(
+def pipeline_plan(
     records: Records, members: list[int], newest: int, capacity: int, until_ms: int = 2**62
-) -> Batch:
-    """Return the newest impressions of members, assembled from prepared data."""
+) -> PackingPlan:
+    """Return the newest impressions of members before a time, one window per row."""
     start, stop = [], []
     for member in members:
-        rows = np.flatnonzero(records.member_ids == member)
-        first, last = (
-            (records.offsets[rows[0]], records.offsets[rows[0] + 1]) if len(rows) else (0, 0)
-        )
+        (rows,) = np.nonzero(records.member_ids == member)
+        first, last = (records.offsets[rows[0] : rows[0] + 2]).tolist() if len(rows) else (0, 0)
         times = records.take("timestamp_ms", np.arange(first, last))
         end = first + int((times < until_ms).sum())
         start.append(max(first, end - newest))
         stop.append(end)
-    plan = PackingPlan(
+    return PackingPlan(
         capacity=capacity,
         start=np.array(start),
         target=np.array(start),
         stop=np.array(stop),
         bounds=np.arange(len(members) + 1),
     )
+
+
+def pipeline_batch(
+    records: Records, members: list[int], newest: int, capacity: int, until_ms: int = 2**62
+) -> Batch:
+    """Return the newest impressions of members, assembled from prepared data."""
+    plan = pipeline_plan(records, members, newest, capacity, until_ms)
     return Assembler(records, plan, model_of(records.manifest))(np.arange(len(members)))
 
 
