@@ -347,5 +347,5 @@ def _member_ids(members: Sequence[int] | Sequence[str] | np.ndarray) -> np.ndarr
     """Return ids of the log as `prepare` stores them."""
     try:
         return to_ids(pl.Series(members))
-    except TypeError as e:
+    except (TypeError, pl.exceptions.PolarsError) as e:
         raise BadInput(f"members: {e}; give integers or strings as in the log") from e

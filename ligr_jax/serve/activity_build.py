@@ -85,7 +85,8 @@ def build_store(
             stale.unlink()
         copy = _Copy(records, until_ms, newest)
         items = out / copy.about().items_file
-        if records.manifest.items and not items.exists():
+        if records.manifest.items:
+            items.unlink(missing_ok=True)  # it may be damaged
             with atomic_path(items) as part:
                 link_or_copy(records.directory / records.manifest.items.file, part)
         with atomic_path(path) as part:

@@ -327,11 +327,15 @@ def release_file(path: Path) -> None:
         connection.execute("PRAGMA busy_timeout=0")
         try:
             connection.execute("PRAGMA journal_mode=DELETE")
-        except sqlite3.OperationalError as e:
-            raise Busy(
-                f"{path} is open in another process; stop the process that serves from it"
-            ) from e
-        except sqlite3.DatabaseError:  # a damaged file; its log must not be read with a new file
+        except sqlite3.DatabaseError as e:
+            error = _error(path, e)
+            if isinstance(error, Busy):
+                raise Busy(
+                    f"{path} is open in another process; stop the process that serves from it"
+                ) from e
+            if not isinstance(error, DamagedFile):
+                raise error from e
+            # The log of a damaged file must not be read with the file that replaces it.
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
 
