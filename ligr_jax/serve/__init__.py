@@ -22,6 +22,11 @@ As pure functions, to be compiled or exported (`functions`), with model = make_m
 
 Rows of caches: `stack_caches(caches)`, `cache_rows(cache, rows)`, `grow_cache(cache, size)`.
 
+Histories of members, without JAX (`ligr_jax.serve.activity`):
+
+    build_store(prepared, directory)
+    ActivityStore(directory).batch(members, model, newest) -> Batch [B, newest]
+
 The scores equal those of a training forward pass in which the candidates are the last session.
 """
 
