@@ -33,6 +33,7 @@ EARLIEST = -(2**63)  # before every time and every member
 _COLUMNS = "number, first_ms, impressions, after_ms, records, ids"
 _APPLICATION = 0x4C494752  # "LIGR"; `file` and SQLite show it
 _VERSION = 1  # of the file's format
+_MAPPED = 2**31  # bytes of the file that are read without a call of the system per page
 _WAIT_S = 60.0  # for another writer
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -120,6 +121,7 @@ class ActivityFile:
         if getattr(local, "process", None) != os.getpid():
             local.connection = connect(self.path)
             local.connection.execute("PRAGMA synchronous=FULL")
+            local.connection.execute(f"PRAGMA mmap_size={_MAPPED}")
             local.process = os.getpid()
             self._opened.append((local.process, local.connection))
         connection: sqlite3.Connection = local.connection
