@@ -10,8 +10,9 @@ kill of the process and a crash of the host, and an append that was interrupted 
 
 **Why SQLite and not LMDB.** SQLite is in Python's standard library, so a store needs no package;
 its file grows and shrinks with its content, where LMDB needs a map of a size chosen in advance and
-never shrinks; and several writers are safe. LMDB reads faster, because it maps the file. The
-difference is small beside the assembly of a batch; `experiments/activity_store.py` measures both.
+never shrinks. `experiments/activity_store.py` measured 35 microseconds for the bytes of 512
+impressions, digests compared, against 11 by LMDB, without digests. A batch of them takes 552, and a
+commit waits for the disk in both.
 """
 
 from collections.abc import Sequence
