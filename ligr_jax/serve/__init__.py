@@ -35,12 +35,12 @@ from typing import TYPE_CHECKING
 from ligr_jax.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ligr_jax.serve.artifact import Artifact as Artifact
-    from ligr_jax.serve.artifact import load_artifact as load_artifact
     from ligr_jax.serve.activity import ActivityStore as ActivityStore
     from ligr_jax.serve.activity import Appended as Appended
     from ligr_jax.serve.activity_about import ActivityAbout as ActivityAbout
     from ligr_jax.serve.activity_build import build_store as build_store
+    from ligr_jax.serve.artifact import Artifact as Artifact
+    from ligr_jax.serve.artifact import load_artifact as load_artifact
     from ligr_jax.serve.cache import Cache as Cache
     from ligr_jax.serve.cache import cache_rows as cache_rows
     from ligr_jax.serve.cache import grow_cache as grow_cache
@@ -60,10 +60,10 @@ else:
     __all__, __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "Artifact": "artifact",
             "ActivityAbout": "activity_about",
             "ActivityStore": "activity",
             "Appended": "activity",
+            "Artifact": "artifact",
             "build_store": "activity_build",
             "Cache": "cache",
             "CacheFull": "checks",
