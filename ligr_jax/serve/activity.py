@@ -163,12 +163,15 @@ class ActivityStore:
             newest: the most impressions that are returned.
 
         Raises:
+            BadInput: `newest` is not positive.
             DamagedFile: the impressions are damaged.
         """
         (key,) = _member_ids(np.array([member])).tolist()
         return self._read(key, newest)
 
     def _read(self, key: int, newest: int) -> Impressions:
+        if newest < 1:
+            raise BadInput(f"newest={newest}: give a positive number of impressions")
         chunks = self._file.newest(key, newest)
         return decoded(self._rows.record, chunks).newest(newest)
 
@@ -193,15 +196,16 @@ class ActivityStore:
             A batch with one row per member; the row of an unknown member has only padding.
 
         Raises:
-            BadInput: `capacity` is below `newest`.
+            BadInput: there are no members, `capacity` is below `newest`, or `newest` is not
+                positive.
             ConfigError: the store lacks a feature or an action of the model.
             DamagedFile: impressions are damaged.
         """
         capacity = newest if capacity is None else capacity
-        if not 1 <= newest <= capacity:
+        if newest > capacity:
             raise BadInput(
-                f"newest={newest}, capacity={capacity}: give 1 <= newest <= capacity, so that the "
-                "histories fit into the rows"
+                f"newest={newest} impressions do not fit into capacity={capacity}; give fewer, or "
+                "a larger capacity"
             )
         histories = self._histories(members, newest)
         return self._assembled(model, histories, np.zeros(len(histories), np.int64), capacity)
@@ -258,7 +262,10 @@ class ActivityStore:
     def _histories(
         self, members: Sequence[int] | Sequence[str] | np.ndarray, newest: int
     ) -> list[Impressions]:
-        return [self._read(key, newest) for key in _member_ids(members).tolist()]
+        keys = _member_ids(members).tolist()
+        if not keys:
+            raise BadInput("members is empty; give at least one id")
+        return [self._read(key, newest) for key in keys]
 
     def _assembled(
         self, model: ModelConfig, rows: Sequence[Impressions], targets: np.ndarray, capacity: int

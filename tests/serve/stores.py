@@ -1,7 +1,7 @@
 """Logs, stores and batches for tests of the activity store."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -97,14 +97,14 @@ def write_rich_log(directory: Path, sessions: bool) -> pl.DataFrame:
     topics = pl.Series([[f"p{j}" for j in range(k % 3)] for k in range(len(items))])
     items.with_columns(topics=topics)[3:].write_parquet(directory / "items.parquet")
     schema = load_schema(directory)
-    columns: dict[str, Any] = {
+    columns = {
+        **schema.columns,
         "tags": Column("bag"),
         "others": Column("bag"),
         "place": Column("vector", width=2),
         "topics": Column("bag"),
     }
-    schema.columns.update(columns)  # type: ignore[attr-defined]
-    save_schema(schema, directory)
+    save_schema(replace(schema, columns=columns), directory)
     return log
 
 

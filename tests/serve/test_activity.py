@@ -232,7 +232,11 @@ def test_invalid_rows_have_the_messages_of_prepare_and_change_nothing(
                 store.append(rows[:2].drop(name))
         with pytest.raises(BadInput, match="the dictionaries do not form a table"):
             store.append([{**good[0], "item_id": [1]}, good[1]])
-        with pytest.raises(BadInput, match="newest=9, capacity=8: give 1 <= newest <= capacity"):
+        with pytest.raises(BadInput, match="newest=9 impressions do not fit into capacity=8; give"):
             store.batch([0], model_of(store.manifest), 9, 8)
+        with pytest.raises(BadInput, match="newest=0: give a positive number of impressions"):
+            store.read(0, 0)
+        with pytest.raises(BadInput, match="members is empty"):
+            store.windows([], [], model_of(store.manifest), 9)
         assert store.append([]) == Appended(0, 0, 0)
         assert store.size() == (0, 0)
