@@ -61,11 +61,22 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         DamagedFile: The file is empty, not UTF-8, not JSON or not an object.
         FileError: The file cannot be read.
     """
-    content = read_plain_json(path, remedy)
+    return parse_json(_read(path), path, remedy)
+
+
+def parse_json(raw: bytes, source: Path | str, remedy: str) -> dict[str, Any]:
+    """Parse a JSON object and check its digest; see `read_json`.
+
+    Args:
+        raw: Content of a file.
+        source: Path or URI of the file, for messages.
+        remedy: See `read_json`.
+    """
+    content = _parse(raw, source, remedy)
     saved = content.pop(DIGEST, None)
     if saved is not None and saved != digest_json(content):
         raise ChangedFile(
-            f'{path}: values have changed since the file was written ("{DIGEST}" is {saved!r}, '
+            f'{source}: values have changed since the file was written ("{DIGEST}" is {saved!r}, '
             f"the values give {digest_json(content)!r}); {remedy}"
         )
     return content
@@ -82,25 +93,32 @@ def read_plain_json(path: Path, remedy: str) -> dict[str, Any]:
         DamagedFile: The file is empty, not UTF-8, not JSON or not an object.
         FileError: The file cannot be read.
     """
-    with file_errors("read", path):
-        raw = path.read_bytes()
-    if not raw.strip(b"\0 \t\r\n"):
-        raise DamagedFile(f"{path}: the file is empty, as a crash leaves it; {remedy}")
-    try:
-        content = json.loads(raw.decode())
-    except UnicodeDecodeError as e:
-        raise DamagedFile(f"{path}: not UTF-8 at byte {e.start}; {remedy}") from e
-    except (ValueError, RecursionError) as e:
-        raise DamagedFile(f"{path}: not JSON ({e}); {remedy}") from e
-    if not isinstance(content, dict):
-        raise DamagedFile(f"{path}: a JSON {_kind(content)}, not an object; {remedy}")
-    return content
+    return _parse(_read(path), path, remedy)
 
 
 def digest_json(content: Mapping[str, Any]) -> str:
     """Return 16 hex digits over the content as JSON; the order of keys does not matter."""
     plain = json.loads(json.dumps(content))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> bytes:
+    with file_errors("read", path):
+        return path.read_bytes()
+
+
+def _parse(raw: bytes, source: Path | str, remedy: str) -> dict[str, Any]:
+    if not raw.strip(b"\0 \t\r\n"):
+        raise DamagedFile(f"{source}: the file is empty, as a crash leaves it; {remedy}")
+    try:
+        content = json.loads(raw.decode())
+    except UnicodeDecodeError as e:
+        raise DamagedFile(f"{source}: not UTF-8 at byte {e.start}; {remedy}") from e
+    except (ValueError, RecursionError) as e:
+        raise DamagedFile(f"{source}: not JSON ({e}); {remedy}") from e
+    if not isinstance(content, dict):
+        raise DamagedFile(f"{source}: a JSON {_kind(content)}, not an object; {remedy}")
+    return content
 
 
 def _kind(value: Any) -> str:

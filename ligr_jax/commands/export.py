@@ -93,11 +93,18 @@ def action_weights(text: str) -> dict[str, float]:
 
 def run(args: argparse.Namespace) -> int:
     from ligr_jax.parallel.host import use_all_cores
-    from ligr_jax.parallel.processes import is_first, join_processes
+    from ligr_jax.parallel.peers import ending_together
+    from ligr_jax.parallel.processes import join_processes
 
     use_all_cores()
     join_processes()
+    with ending_together():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from ligr_jax.config import ScoringConfig
+    from ligr_jax.parallel.processes import is_first
     from ligr_jax.runs.directory import load_config
     from ligr_jax.serve.manifest import read_manifest
     from ligr_jax.serve.write import ExportOptions, export_artifact

@@ -43,6 +43,7 @@ from ligr_jax.data import columns as names
 from ligr_jax.data.schema import BadInput, Kind
 from ligr_jax.digests import DamagedFile, read_json, write_json
 from ligr_jax.store.mirror import local_path, uri_of
+from ligr_jax.store.room import hold
 from ligr_jax.store.stage import stage, stage_file
 
 MANIFEST = "manifest.json"  # file name in a prepared directory
@@ -204,6 +205,7 @@ def stage_data(directory: Path) -> None:
         manifest = load_manifest(directory)
         files = [s for s in (*manifest.shards, manifest.items, *manifest.index) if s is not None]
         stage(directory, digests={file.file: file.xxh64 for file in files})
+        hold(directory)
 
 
 def load_manifest(directory: Path) -> Manifest:

@@ -35,7 +35,7 @@ from ligr_jax.runs.directory import summary_or_none
 from ligr_jax.runs.staged import stage_runs
 from ligr_jax.scaling.record_points import record_points
 from ligr_jax.scaling.sweep import ResolvedPoint, read_sweep, resolve_points, select_points
-from ligr_jax.store.mirror import is_uri, local_path
+from ligr_jax.store.mirror import local_path
 
 _log = logging.getLogger(__name__)
 
@@ -76,11 +76,6 @@ def launch(options: LaunchOptions, dry_run: bool = False) -> list[str]:
         )
     if not dry_run:
         target.require_client()
-    if options.hosts > 1 and is_uri(options.out):
-        raise UsageError(
-            f"--hosts {options.hosts}: several processes write a run to a file system that they "
-            f"share, and --out {options.out} is an object store; give a shared path"
-        )
     specs = [spec for sweep in options.sweeps for spec in read_sweep(Path(sweep))]
     data, out = local_path(options.data), local_path(options.out)
     all_points = resolve_points(specs, data, options.assignments)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ligr_jax.parallel.probe import describe_devices as describe_devices
     from ligr_jax.parallel.processes import all_gather as all_gather
     from ligr_jax.parallel.processes import broadcast_from_first as broadcast_from_first
+    from ligr_jax.parallel.processes import gather_texts as gather_texts
     from ligr_jax.parallel.processes import is_first as is_first
     from ligr_jax.parallel.processes import is_first_of_host as is_first_of_host
     from ligr_jax.parallel.processes import join_processes as join_processes
@@ -51,6 +52,7 @@ else:
             "describe_devices": "probe",
             "ending_together": "peers",
             "expects_peers": "cluster",
+            "gather_texts": "processes",
             "is_first": "processes",
             "is_first_of_host": "processes",
             "processes_of_host": "processes",

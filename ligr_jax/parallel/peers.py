@@ -54,6 +54,7 @@ class Peers:
         self._calls = 0  # of `stop_agreed`
         self._stop_at: int | None = None
         self._barriers = 0
+        self._gathered: dict[str, int] = {}  # calls of `gather` by name
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="peers", daemon=True).start()
 
@@ -82,6 +83,14 @@ class Peers:
             return text
         value: str = self._client.blocking_key_value_get(key, _READY_MS)
         return value
+
+    def gather(self, name: str, text: str) -> list[str]:
+        """Return the texts of all processes; see `processes.gather_texts`."""
+        call = self._gathered[name] = self._gathered.get(name, 0) + 1
+        key = f"ligr/gathered/{name}/{call}"
+        self._client.key_value_set(f"{key}/{self.index}", text, allow_overwrite=True)
+        get = self._client.blocking_key_value_get
+        return [str(get(f"{key}/{process}", _READY_MS)) for process in range(self.count)]
 
     def stop_agreed(self) -> bool:
         """Return whether to stop now; see `processes.stop_agreed`."""

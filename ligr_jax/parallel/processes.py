@@ -17,7 +17,6 @@ import os
 import socket
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,7 +30,7 @@ from ligr_jax.parallel.peers import peers
 from ligr_jax.parallel.rendezvous import wait_for_all
 from ligr_jax.parallel.task_devices import local_device_ids, visible_gpus
 from ligr_jax.stop import StopRequest, command_line_request
-from ligr_jax.store.mirror import uri_of
+from ligr_jax.store.mirror import cache_root
 
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _JOIN_TIMEOUT, _PEER_TIMEOUT = "LIGR_JOIN_TIMEOUT_S", "LIGR_PEER_TIMEOUT_S"
@@ -124,20 +123,6 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def require_common(out: Path) -> None:
-    """Refuse an output in an object store if several processes write it.
-
-    Raises:
-        BadInput: Each host would write to a working copy of its own.
-    """
-    uri = uri_of(out)
-    if uri is not None and jax.process_count() > 1:
-        raise BadInput(
-            f"{uri}: {jax.process_count()} processes write one output, which needs a file system "
-            "that all of them share: name a directory there with --out (--data may be a URI)"
-        )
-
-
 def stop_agreed(stop: StopRequest) -> bool:
     """Return whether to stop now; True at the same call in all processes of this run.
 
@@ -161,6 +146,18 @@ def broadcast_from_first(name: str, text: str) -> str:
     return peers().broadcast_from_first(name, text) if jax.process_count() > 1 else text
 
 
+def gather_texts(name: str, text: str) -> list[str]:
+    """Return the texts of all processes, in each of them; any thread may call it.
+
+    It is not a collective of the devices, so steps may run meanwhile.
+
+    Args:
+        name: Key of the texts, the same in all processes.
+        text: Text of this process.
+    """
+    return peers().gather(name, text) if jax.process_count() > 1 else [text]
+
+
 def ready(stop: StopRequest) -> None:
     """Return when all processes of this run are ready for the first step.
 
@@ -174,12 +171,13 @@ def ready(stop: StopRequest) -> None:
 
 
 def is_first_of_host() -> bool:
-    """Return whether this is the process with the lowest index on its host.
+    """Return whether this is the process with the lowest index of those that share a cache.
 
-    It is a collective operation: all processes call it.
+    The processes of a host do, unless each of them has a LIGR_CACHE of its own. It is a collective
+    operation: all processes call it.
     """
-    hosts = _hosts()
-    return hosts.index(hosts[jax.process_index()]) == jax.process_index()
+    caches = _numbers(f"{socket.gethostname()}:{cache_root()}")
+    return caches.index(caches[jax.process_index()]) == jax.process_index()
 
 
 def processes_of_host() -> int:
@@ -187,18 +185,17 @@ def processes_of_host() -> int:
 
     It is a collective operation: all processes call it.
     """
-    hosts = _hosts()
+    hosts = _numbers(socket.gethostname())
     return hosts.count(hosts[jax.process_index()])
 
 
-def _hosts() -> list[int]:
-    """Return a number for the host of each process."""
+def _numbers(name: str) -> list[int]:
+    """Return a number for the name that each process gives."""
     if jax.process_count() == 1:
         return [0]
-    host = zlib.crc32(socket.gethostname().encode())
-    (hosts,) = all_gather([np.array([host], np.uint32)])
-    numbers: list[int] = hosts.tolist()
-    return numbers
+    (numbers,) = all_gather([np.array([zlib.crc32(name.encode())], np.uint32)])
+    result: list[int] = numbers.tolist()
+    return result
 
 
 def local_rows(x: Any) -> np.ndarray:

@@ -67,13 +67,17 @@ def save_errors(step: Path) -> Iterator[None]:
 
 def seal(step: Path) -> None:
     """Write the digests of all files of a step, and return when everything is on disk."""
-    files = list(_files(step))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        digests = list(pool.map(_describe, files))
+    content = digests_of_files(step)
     for folder, _, _ in os.walk(step):
         sync(Path(folder))
-    content = {str(f.relative_to(step)): d for f, d in zip(files, digests)}
-    write_json(step / DIGESTS, {"files": dict(sorted(content.items()))})
+    write_json(step / DIGESTS, {"files": content})
+
+
+def digests_of_files(step: Path) -> dict[str, tuple[int, str]]:
+    """Return size and xxh64 of the files of a step by name, when they are on disk."""
+    files = sorted(_files(step))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return {str(f.relative_to(step)): d for f, d in zip(files, pool.map(_describe, files))}
 
 
 def is_sealed(step: Path) -> bool:

@@ -29,7 +29,7 @@ from ligr_jax.lock import is_locked as is_locked
 from ligr_jax.runs.checkpoint_files import steps_in
 from ligr_jax.runs.files import CONFIG, SUMMARY, RunFiles
 from ligr_jax.store.mirror import local_path
-from ligr_jax.store.publish import unpublish
+from ligr_jax.store.publish import publish, unpublish
 from ligr_jax.store.stage import stage_file
 from ligr_jax.strict_json import nan_to_null
 
@@ -254,8 +254,11 @@ def add_failure(directory: Path, error: str) -> int:
     """
     when = time.strftime("%Y-%m-%d %H:%M:%S%z")
     line = f"{when} {socket.gethostname()}: {' '.join(error.split())}\n"
-    with RunFiles(directory).failures.open("a", encoding="utf-8") as file:
+    path = RunFiles(directory).failures
+    stage_file(path)  # another host may have added a line
+    with path.open("a", encoding="utf-8") as file:
         file.write(line)
+    publish(path)
     return count_failures(directory)
 
 

@@ -10,6 +10,7 @@ CONFIG = RUN_CONFIG
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 ERROR = "error.txt"
+FAILURES = "failures.txt"
 CHECKPOINTS = "checkpoints"
 COMPILED = ".compiled"  # JAX's cache of compiled programs, in a sweep's directory
 SWEEP = SWEEP_POINTS  # in a sweep's directory, next to its run directories
@@ -48,7 +49,7 @@ class RunFiles:
     @property
     def failures(self) -> Path:
         """One line per failed attempt of a sweep to train the run."""
-        return self.directory / "failures.txt"
+        return self.directory / FAILURES
 
     @property
     def checkpoints(self) -> Path:

@@ -35,14 +35,13 @@ from ligr_jax.runs.directory import (
     add_failure,
     clear_error,
     count_failures,
-    is_locked,
     load_summary,
     read_error,
     summary_or_none,
     write_error,
 )
 from ligr_jax.runs.files import RunFiles
-from ligr_jax.runs.staged import stage_runs
+from ligr_jax.runs.staged import stage_runs, trained_runs
 from ligr_jax.runs.state import read_state
 from ligr_jax.runs.sweep_state import seconds_left
 from ligr_jax.runs.wandb_alert import send_alert
@@ -221,7 +220,6 @@ class _Scheduler:
                 self._send_alerts()
             elif others:
                 self._stopping.wait(self._wait_s)
-                stage_runs(self._out)
             else:
                 return
 
@@ -233,7 +231,8 @@ class _Scheduler:
             remain, here or in other runners.
         """
         with self._lock:
-            free = [point for point in list(self._remaining) if self._is_free(point)]
+            trained = trained_runs(self._out, [point.name for point in self._remaining])
+            free = [p for p in list(self._remaining) if self._is_free(p, p.name in trained)]
             if not free:
                 return [], bool(self._remaining)
             first = plan_run_batches([p.config for p in free], self._together)[0]
@@ -244,8 +243,13 @@ class _Scheduler:
             self._running[group[0].name] = (time.monotonic(), estimated)
             return group, True
 
-    def _is_free(self, point: Point) -> bool:
-        """Return whether a point is to be trained now; a finished one no longer remains."""
+    def _is_free(self, point: Point, is_trained: bool) -> bool:
+        """Return whether a point is to be trained now; a finished one no longer remains.
+
+        Args:
+            point: a point that remains.
+            is_trained: whether a process trains it.
+        """
         directory = self._out / point.name
         try:
             finished = load_summary(directory) is not None
@@ -259,7 +263,7 @@ class _Scheduler:
             by_other = point.name in self._elsewhere
             self._log_point(point, "finished by another runner" if by_other else "finished before")
             return False
-        if is_locked(directory):
+        if is_trained:
             if point.name not in self._elsewhere:
                 self._elsewhere.add(point.name)
                 self._log_point(point, "is being trained by another runner")
@@ -320,8 +324,8 @@ class _Scheduler:
             error = read_error(directory) or error
             failures = add_failure(directory, error)
             write_error(directory, error)
-        except OSError as e:
-            _log.warning(f"cannot write into {directory}: {e.strerror}")
+        except (OSError, LigrError) as e:
+            _log.warning(f"cannot write into {directory}: {e}")
         if failures > self._retries:
             self._give_up(point, failures, error)
             self._alerts.append((point, self.failed[point.name]))

@@ -22,7 +22,7 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.digests import digest_json
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.nn.models import make_model
-from ligr_jax.parallel.processes import is_first, require_common
+from ligr_jax.parallel.processes import is_first
 from ligr_jax.runs.provenance import provenance
 from ligr_jax.serve.artifact import FUNCTIONS, Artifact, function_file
 from ligr_jax.serve.golden import (
@@ -112,7 +112,6 @@ def export_artifact(
         ArtifactError: a function of the model cannot be exported.
     """
     options = options or ExportOptions()
-    require_common(directory)
     evaluator, state = restore(run, data, assignments=assignments, step=step)
     config = evaluator.config
     about = {

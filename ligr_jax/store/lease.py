@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 INTERVAL, BEATS = "LIGR_LEASE_S", "LIGR_LEASE_BEATS"
 _held: dict[Path, "Lease"] = {}  # by lock file
 _RELEASED = "released"
+_LOCK, _CLOCK = ".lock", ".clock"
+_LOOK_S = 2.0  # longest pause between two looks at the lease of another process
 
 
 class LostLease(LigrError, RuntimeError):
@@ -141,6 +144,9 @@ class Lease:
 def acquire(path: Path) -> tuple[Lease | None, str]:
     """Take the lease of a directory.
 
+    A process that was killed has left its lease, and may be started again at once. So this waits
+    for the next beat of an owner that seems alive, or until the lease is stale.
+
     Args:
         path: Path of the lock file in the working copy.
 
@@ -154,8 +160,19 @@ def acquire(path: Path) -> tuple[Lease | None, str]:
     interval_s = lease_interval()
     stale_s = interval_s * seconds_of(BEATS, 5.0)
     found = read_object(uri)
-    if found is not None and _is_live(uri, found, stale_s):
-        return None, _owner_words(found[0])
+    seen = ""
+    while found is not None and _is_live(uri, found, stale_s):
+        owner, version = _owner_words(found[0]), found[1].version
+        if seen and version != seen:
+            return None, owner
+        if not seen:
+            _log.info(
+                f"{uri.rpartition('/')[0]} belongs to {owner}: waiting for its next sign of life; "
+                f"after {stale_s:g} s without one it is taken over"
+            )
+        seen = version
+        time.sleep(min(interval_s / 4, _LOOK_S))
+        found = read_object(uri)
     lease = Lease(path, uri, interval_s, stale_s)
     if lease.take(found[1].version if found else ""):
         if found is not None and not _is_released(found[0]):
@@ -172,6 +189,34 @@ def is_leased(path: Path) -> bool:
     if uri is None or found is None:
         return False
     return _is_live(uri, found, lease_interval() * seconds_of(BEATS, 5.0))
+
+
+def mark_time(directory: Path) -> None:
+    """Write the object that gives the time of the store to `leased_in`."""
+    write_object(f"{uri_of(directory)}/{_CLOCK}", b"")
+
+
+def leased_in(directory: Path, listing: Iterable[StoredObject]) -> set[str]:
+    """Return the names of the directories below a directory that have a live lease.
+
+    Only leases that are not stale by the listing are read.
+
+    Args:
+        directory: Directory of a working copy.
+        listing: Its objects, listed after `mark_time`.
+    """
+    modified = {stored.name: stored.modified for stored in listing}
+    stale_s = lease_interval() * seconds_of(BEATS, 5.0)
+    now = modified.get(_CLOCK)
+    live = set()
+    for name, then in modified.items():
+        folder, _, file = name.rpartition("/")
+        if file != _LOCK or not folder or (now and (now - then).total_seconds() >= stale_s):
+            continue
+        found = read_object(f"{uri_of(directory)}/{name}")
+        if found is not None and not _is_released(found[0]):
+            live.add(folder)
+    return live
 
 
 def lease_owner(path: Path) -> str:

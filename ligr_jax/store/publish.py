@@ -6,7 +6,7 @@ first and uploaded last, so that readers of the store see a complete directory o
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -93,13 +93,31 @@ def publish_tree(directory: Path, index: str, target: Path | None = None) -> Non
     if index in stored:
         unpublish(target / index)
 
+    publish_files(directory, [n for n in changed if n != index], target)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(lambda n: unpublish(target / n), stored.keys() - {index, *names}))
+    publish_files(directory, [index], target)
+
+
+def publish_files(directory: Path, names: Iterable[str], target: Path) -> None:
+    """Upload files of a directory.
+
+    Args:
+        directory: Directory that has the files.
+        names: Names of the files in it.
+        target: Directory of a working copy, which gives the URI.
+
+    Raises:
+        LostLease: Another process has taken over the directory.
+        StoreError: The store does not take an object.
+    """
+    uri = uri_of(target)
+
     def upload(name: str) -> None:
         _upload(directory / name, f"{uri}/{name}", target / name)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(upload, [n for n in changed if n != index]))
-        list(pool.map(lambda n: unpublish(target / n), stored.keys() - {index, *names}))
-    upload(index)
+        list(pool.map(upload, names))
 
 
 def _upload(path: Path, uri: str, target: Path | None = None) -> None:

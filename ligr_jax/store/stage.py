@@ -5,8 +5,6 @@ equal to their objects are not fetched again. A large object is fetched in block
 was killed leaves the blocks it has, and the next one continues with the others.
 """
 
-import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -27,6 +25,7 @@ from ligr_jax.store.objects import (
     list_objects,
     read_range,
 )
+from ligr_jax.store.room import SPARE, is_written, make_room, staging
 from ligr_jax.store.versions import forget_version, is_current, record_version
 
 _log = logging.getLogger(__name__)
@@ -34,9 +33,6 @@ _log = logging.getLogger(__name__)
 _THREADS = 8  # objects fetched at the same time
 _BLOCK = 16 * 2**20  # bytes of a request
 _MENTIONED = 64 * 2**20  # bytes above which staging is logged
-_SPARE = 2**28  # bytes that staging leaves free on the disk
-
-LOCK = ".lock"  # the file that a process locks while it writes to a directory
 
 
 class DamagedObject(StoreError):
@@ -58,7 +54,7 @@ def stage(
     Args:
         directory: Directory of a working copy.
         wanted: Names relative to the directory, or a function that selects them; None for all.
-            Hidden files are never staged.
+            Hidden files are staged only if they are named.
         digests: xxh64 by name, compared while the files are fetched.
         owned: Whether this process has locked the directory.
         listing: Objects of the directory, if the caller has listed them.
@@ -70,13 +66,15 @@ def stage(
     uri = uri_of(directory)
     if uri is None:
         return
-    with _one_process_per_host(directory):
+    with staging(directory):
         if not owned and is_written(directory):
             return
         found = _objects(uri, wanted, listing)
-        objects = {o.name: o for o in found if not _is_hidden(o.name)}
+        objects = {o.name: o for o in found}
         _remove_vanished(directory, objects, wanted)
         missing = [o for o in objects.values() if not is_current(directory / o.name, o)]
+        if missing or owned:  # an owner is about to write
+            make_room(sum(stored.size for stored in missing))
         _require_room(directory, missing)
         _fetch_all(directory, uri, missing, digests or {})
 
@@ -103,7 +101,8 @@ def _objects(
 ) -> Iterator[StoredObject]:
     if wanted is None or callable(wanted):
         objects = list_objects(uri) if listing is None else listing
-        yield from (o for o in objects if wanted is None or wanted(o.name))
+        visible = (o for o in objects if not _is_hidden(o.name))
+        yield from (o for o in visible if wanted is None or wanted(o.name))
     elif listing is not None:
         yield from (o for o in listing if o.name in wanted)
     else:
@@ -211,37 +210,12 @@ def _require_room(directory: Path, objects: Sequence[StoredObject]) -> None:
     if not size:
         return
     root = cache_root()
-    root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free
-    if size + _SPARE > free:
+    if size + SPARE > free:
         raise StoreError(
             f"{uri_of(directory)}: staging needs {size / 1e9:.1f} GB and {root} has "
             f"{free / 1e9:.1f} GB free; make room, or name a larger disk in LIGR_CACHE"
         )
-
-
-@contextlib.contextmanager
-def _one_process_per_host(directory: Path) -> Iterator[None]:
-    """Wait until no other process of this host stages the directory."""
-    record = record_path("locks", directory / ".staging")
-    with file_errors("lock", record):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        lock = record.open("ab")
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def is_written(directory: Path) -> bool:
-    """Return whether a process of this host has locked the directory to write to it."""
-    try:
-        with (directory / LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _is_hidden(name: str) -> bool:

@@ -33,6 +33,15 @@ def is_current(path: Path, stored: StoredObject) -> bool:
         return False
 
 
+def is_published(path: Path) -> bool:
+    """Return whether a file was not changed since it was equal to its object."""
+    try:
+        recorded = record_path(_KIND, path).read_text(encoding="utf-8")
+        return recorded == _line(path, recorded.rpartition(" ")[0])
+    except OSError:
+        return False
+
+
 def forget_version(path: Path) -> None:
     """Remove the record of a file."""
     record_path(_KIND, path).unlink(missing_ok=True)

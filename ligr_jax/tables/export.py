@@ -4,6 +4,10 @@ Each process writes the parts of a table that its devices store, without replica
 wide as a device's columns, so that no two devices write to one chunk. At most 65,536 rows of a
 device's columns are on the host at once. The values written do not depend on the placement of the
 table: for rows sharded over devices, only the range is computed on the devices.
+
+Several processes that export to an object store have no common files, and the rows of a shard may
+lie on several hosts. There process 0 writes all tables, and the devices send it 65,536 rows at a
+time.
 """
 
 import contextlib
@@ -18,8 +22,16 @@ from jax.experimental import multihost_utils
 
 from ligr_jax.lock import exclusive
 from ligr_jax.ops.quantization import dequantize, quantize_between, require_finite
+from ligr_jax.store.mirror import uri_of
 from ligr_jax.store.publish import published_tree
-from ligr_jax.tables.pieces import Source, blocks_of, columns_of, pieces_of
+from ligr_jax.tables.pieces import (
+    Piece,
+    Source,
+    blocks_of,
+    columns_of,
+    gathered_piece,
+    pieces_of,
+)
 from ligr_jax.tables.zarr import (
     INDEX,
     ExportError,
@@ -54,8 +66,9 @@ def export(
         overwrite: whether a finished export may be replaced.
 
     Returns:
-        The index: `run`; `tables` by name: rows, width, bits, bytes (of all files), rmse (of the
-        values read back); `files`: xxh64 of the files that describe the arrays.
+        The index, complete in process 0: `run`; `tables` by name: rows, width, bits, bytes (of all
+        files), rmse (of the values read back); `files`: xxh64 of the files that describe the
+        arrays.
 
     Raises:
         ExportError: `directory` has a finished export or other files; the shape, name or sharding
@@ -125,9 +138,26 @@ def _check(source: Source, bits: int) -> None:
 
 
 def _write_table(source: Source, directory: Path, bits: int) -> float:
-    """Write the pieces of this process; return the sum of squared errors of the full table."""
+    """Write a table; return the sum of squared errors of all its values."""
+    is_sent = uri_of(directory) is not None and jax.process_count() > 1
+    pieces = [gathered_piece(source)] if is_sent else pieces_of(source, bits)
+    error = 0.0
+    if not is_sent or jax.process_index() == 0:
+        columns = source.width if is_sent else columns_of(source)
+        error = _write_pieces(source, pieces, columns, directory, bits)
+    else:  # take part in sending the rows
+        for piece, begin, end in blocks_of(pieces):
+            piece.read(begin, end)
+    if jax.process_count() > 1:
+        error = float(np.sum(multihost_utils.process_allgather(np.float32(error))))
+    return error
+
+
+def _write_pieces(
+    source: Source, pieces: Iterable[Piece], columns: int, directory: Path, bits: int
+) -> float:
+    """Write pieces in chunks of `columns` columns; return the sum of their squared errors."""
     path = table_directory(directory, source.name)
-    columns = columns_of(source)
     per_byte = 2 if bits == 4 else 1
     arrays = {
         name: open_array(path / name, dtype, shape, -(-columns // per_byte))
@@ -135,7 +165,7 @@ def _write_table(source: Source, directory: Path, bits: int) -> float:
     }
     error = 0.0
     pending = deque[list[Any]]()
-    for piece, begin, end in blocks_of(pieces_of(source, bits)):
+    for piece, begin, end in blocks_of(pieces):
         x = piece.read(begin, end)
         # Per-row bounds cost more than the two extremes, and float32 needs them only for the error.
         if bits != 32 or not np.isfinite([x.min(), x.max()]).all():
@@ -158,8 +188,6 @@ def _write_table(source: Source, directory: Path, bits: int) -> float:
             _finish(pending.popleft())
     while pending:
         _finish(pending.popleft())
-    if jax.process_count() > 1:
-        error = float(np.sum(multihost_utils.process_allgather(np.float32(error))))
     return error
 
 

@@ -101,6 +101,33 @@ def pieces_of(source: Source, bits: int) -> Iterator[Piece]:
         )
 
 
+def gathered_piece(source: Source) -> Piece:
+    """Return a whole table as one piece, whose blocks are sent to all processes.
+
+    All processes call `Piece.read` with the same rows.
+    """
+    array, width = source.array, source.width
+    if isinstance(array, jax.Array):
+        if not isinstance(array.sharding, NamedSharding):
+            raise ExportError(f"the table's sharding is {array.sharding}; use a NamedSharding")
+        everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
+        take = jax.jit(_take_rows, static_argnums=2, out_shardings=everywhere)
+
+    def read(begin: int, end: int) -> np.ndarray:
+        if not isinstance(array, jax.Array):
+            return np.asarray(array[begin:end, :width], np.float32)
+        # The same number of rows in each call, so that it is compiled once.
+        rows_VE = take(array, begin, min(SHARD_ROWS, array.shape[0])).addressable_data(0)
+        return np.asarray(rows_VE)[: end - begin, :width].astype(np.float32, copy=False)
+
+    return Piece(row=0, column=0, rows=source.rows, columns=width, read=read, bounds=None)
+
+
+def _take_rows(array: jax.Array, begin: Any, count: int) -> jax.Array:
+    # Not a slice: XLA would send the whole table to cut it.
+    return jnp.take(array, begin + jnp.arange(count), axis=0, mode="clip")
+
+
 def _reader(data: jax.Array, row: int, columns: int) -> Callable[[int, int], np.ndarray]:
     """Return `Piece.read` of a shard that begins at `row`."""
 

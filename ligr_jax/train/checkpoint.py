@@ -32,7 +32,8 @@ from ligr_jax.runs.checkpoint_files import (
     steps_in,
 )
 from ligr_jax.runs.files import RunFiles
-from ligr_jax.runs.staged import publish_step, stage_checkpoint, stage_newest
+from ligr_jax.runs.stored_steps import publish_part, publish_step, stage_checkpoint, stage_newest
+from ligr_jax.store.mirror import uri_of
 from ligr_jax.store.publish import as_tree
 from ligr_jax.store.stage import DamagedObject
 from ligr_jax.tables.layout import Layout
@@ -54,6 +55,7 @@ T = TypeVar("T")
 # Files up to this size (bytes) are checked before a step is read. The digests of the leaves detect
 # damage in larger files.
 _CHECKED_FIRST = 2**26
+_LONGEST_SAVE_S = 6 * 3600  # orbax waits so long for all processes, which may upload their files
 
 # Replicas share the writing of an array if each then writes at least so many bytes. Of a smaller
 # array one replica writes all, because orbax compiles a program for each slice of each shape.
@@ -91,21 +93,39 @@ class Checkpoints:
         self._saving = 0  # the step whose files are being written
         self._began = 0.0  # when its save was requested
         self.save_seconds = 0.0
+        # Each process of a run in a store writes its shards to a directory of its own, from which
+        # it uploads them; hosts have no common file system.
+        self._in_parts = uri_of(directory) is not None and jax.process_count() > 1
 
     @cached_property
     def _manager(self) -> ocp.CheckpointManager:
         """Create the manager at the first save: it creates the directory, and a reader must not."""
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep,
+            max_to_keep=1 if self._in_parts else self._keep,
             create=True,
             lightweight_initialize=True,  # a damaged step does not stop the manager
-            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=None if self._in_parts else 0
+            ),
+            async_options=ocp.options.AsyncOptions(
+                post_finalization_callback=self._seal, timeout_secs=_LONGEST_SAVE_S
+            ),
         )
         return ocp.CheckpointManager(
-            self._directory,
+            self._written,
             options=options,
-            item_handlers={"state": _handler(), "meta": ocp.JsonCheckpointHandler()},
+            item_handlers={
+                "state": _handler(self._in_parts),
+                "meta": ocp.JsonCheckpointHandler(),
+            },
         )
+
+    @property
+    def _written(self) -> Path:
+        """Directory that this process writes to."""
+        if not self._in_parts:
+            return self._directory
+        return self._directory / f".part-{jax.process_index()}"
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Save in the background. If the process is killed meanwhile, earlier steps stay intact.
@@ -118,7 +138,7 @@ class Checkpoints:
         Raises:
             FileError: this step or the one before cannot be written, e.g. to a full disk.
         """
-        if step in steps_in(self._directory):
+        if step in steps_in(self._directory) or step == self._saving:
             return
         began = time.monotonic()
         description = {
@@ -138,13 +158,21 @@ class Checkpoints:
             self._manager.save(step, args=args)
 
     def _seal(self) -> None:
-        """Add the digests of the files, and upload them; process 0 calls it before the rename."""
-        parts = list(self._directory.glob(f"{self._saving}.*-tmp*"))
+        """Add the digests of the files, and upload them; called before the step is renamed.
+
+        Process 0 calls it, or every process if each one writes a part.
+        """
+        parts = list(self._written.glob(f"{self._saving}.*-tmp*"))
         part = max(parts, key=lambda part: part.stat().st_mtime_ns)
+        step = self._directory / str(self._saving)
         with as_tree(self._directory):
-            seal(part)
-        self._publish_rows()
-        publish_step(part, self._directory / str(self._saving), self._keep)
+            if self._in_parts:
+                publish_part(part, step, self._keep, self._publish_rows)
+            else:
+                seal(part)
+        if not self._in_parts:
+            self._publish_rows()
+            publish_step(part, step, self._keep)
         self.save_seconds = max(self.save_seconds, time.monotonic() - self._began)
 
     def restore(self, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
@@ -334,11 +362,19 @@ class Checkpoints:
         self._manager.close()
 
 
-def _handler() -> ocp.PyTreeCheckpointHandler:
+def _handler(in_parts: bool = False) -> ocp.PyTreeCheckpointHandler:
+    """Return the handler of the state.
+
+    Args:
+        in_parts: whether no two processes may write the same file. The indices of OCDBT would have
+            to be merged then; zarr3 has a file per shard, and no file with a hidden name.
+    """
     # Trained floats compress badly, and compression needs another copy of each table.
     arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_LEAST_SLICE)
     return ocp.PyTreeCheckpointHandler(
         use_compression=False,
+        use_ocdbt=not in_parts,
+        use_zarr3=in_parts,
         type_handler_registry=ocp.type_handlers.create_type_handler_registry((jax.Array, arrays)),
     )
 

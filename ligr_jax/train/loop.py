@@ -5,6 +5,7 @@ ends with the same parameters, bit for bit, as a run that was never interrupted.
 """
 
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -23,10 +24,10 @@ from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.exit_status import PREEMPTED
 from ligr_jax.parallel.processes import (
     broadcast_from_first,
+    gather_texts,
     is_first,
     processes_of_host,
     ready,
-    require_common,
     stop_agreed,
 )
 from ligr_jax.progress import Progress
@@ -77,15 +78,12 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         TrainingDiverged: `train.max_bad_steps` steps in a row were not finite.
         Preempted: a signal requested a stop; everything is saved.
     """
-    require_common(out)
-    stage_run(out)
-    summary = finished(out, config)
+    summary = _summary_in_all(config, out)
     if summary is None:
         with lock(out) if is_first() else contextlib.nullcontext():
-            stage_run(out, owned=True)
             _require_one_configuration(config, out)
             # Another process may have finished the run before it was locked here.
-            summary = finished(out, config)
+            summary = _summary_in_all(config, out, owned=True)
             if summary is None:
                 if is_first():  # the only process that mirrors to W&B
                     check_wandb(config.track)
@@ -94,6 +92,24 @@ def train(config: Config, out: Path) -> dict[str, Any]:
                 require_trainable(config, records)
                 return Trainer(config, records, out).run()
     _log.info(f"{out} is finished; nothing to do")
+    return summary
+
+
+def _summary_in_all(config: Config, out: Path, owned: bool = False) -> dict[str, Any] | None:
+    """Fetch the files of a run from its store, and return its summary if it is finished.
+
+    Process 0 looks first, and the others follow it: the run may finish between two looks. When
+    this returns, all processes have fetched the files, so they may be written.
+    """
+    summary = None
+    if is_first():
+        stage_run(out, owned)
+        summary = finished(out, config)
+    is_finished = gather_texts(f"finished/{out.name}", json.dumps(summary is not None))[0]
+    if not is_first():
+        stage_run(out, owned)
+        summary = finished(out, config) if json.loads(is_finished) else None
+    gather_texts(f"staged/{out.name}", "")
     return summary
 
 

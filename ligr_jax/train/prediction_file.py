@@ -17,7 +17,7 @@ with the split; sorted by `impression`, they are the table that `ligr eval` meas
 of the file (key `ligr`, JSON) name the run, its checkpoint, the split and the digests.
 
 Each process of a run writes its part, and process 0 joins the parts. They need a common file
-system, as checkpoints do.
+system or an object store, as checkpoints do.
 """
 
 import contextlib
@@ -41,10 +41,11 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import file_errors
 from ligr_jax.lock import exclusive
-from ligr_jax.parallel.processes import is_first, require_common
+from ligr_jax.parallel.processes import is_first
 from ligr_jax.progress import log_progress
 from ligr_jax.store.mirror import with_uris
-from ligr_jax.store.stage import stage_file
+from ligr_jax.store.publish import publish, unpublish
+from ligr_jax.store.stage import stage, stage_file
 from ligr_jax.train.evaluate import Evaluator, restore
 from ligr_jax.train.state import TrainState
 
@@ -80,7 +81,6 @@ def write_predictions(
         Busy: another process writes `out`.
         ConfigError, CheckpointError: as in `restore`.
     """
-    require_common(out)
     with _only_writer(out, overwrite):
         evaluator, state = restore(run, data, batch, assignments, step)
         if not len(evaluator.plan(split)):
@@ -108,6 +108,7 @@ def _only_writer(out: Path, overwrite: bool) -> Iterator[None]:
     """Lock the file, in process 0; the other processes wait for it."""
     if not is_first():
         _wait_for_all("started")
+        make_directory(out.parent)  # the working copy of this host
         yield
         return
     stage_file(out)
@@ -132,6 +133,7 @@ def _write(out: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
         with file_errors("write", mine), pq.ParquetWriter(mine, schema) as writer:
             for table in tables:
                 writer.write_table(table)
+        publish(mine)
         _wait_for_all("parts written")
     else:
         with atomic_path(out) as path, pq.ParquetWriter(path, schema) as writer:
@@ -139,6 +141,7 @@ def _write(out: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
                 rows += len(table)
                 writer.write_table(table)
             _wait_for_all("parts written")
+            stage(out.parent, [part.name for part in parts[1:]], owned=True)
             for part in parts[1:]:
                 with pq.ParquetFile(part) as file:
                     for group in range(file.num_row_groups):
@@ -146,8 +149,10 @@ def _write(out: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
                         rows += len(table)
                         writer.write_table(table)
         for part in parts[1:]:
-            part.unlink()
+            part.unlink(missing_ok=True)
+            unpublish(part)
     _wait_for_all("finished")
+    mine.unlink(missing_ok=True)
     return rows
 
 

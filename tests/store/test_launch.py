@@ -43,5 +43,9 @@ def test_jobs_get_uris_and_finished_points_are_found_on_every_host(
     assert main(command) == 0
     submitted = f"{len(others) + 1} points, 1 finished; 0 jobs wait or run, {len(others)} to submit"
     assert submitted in capsys.readouterr().out
-    assert main([*command, "--hosts", "2"]) == 2
-    assert "several processes write a run to a file system" in capsys.readouterr().err
+    assert main([*command, "--hosts", "2", "--name", "pods"]) == 0
+    rendered = sorted((tmp_path / "launch" / "pods").glob("*.yaml"))
+    assert [yaml.safe_load(p.read_text())["metadata"]["name"] for p in rendered]
+    job = yaml.safe_load(rendered[0].read_text())["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert job["completions"] == 2
+    assert f'"--out", "{OUT}/' in rendered[0].read_text()

@@ -1,6 +1,7 @@
 """Runs in a store: trained, killed, continued on another host, read and exported there."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,11 @@ def test_a_run_that_lost_its_host_continues_on_another_to_the_same_numbers(
     assert "golden requests are equal bit by bit" in capsys.readouterr().out
     written = ("page/report.html", "page/figures/training.png", "tables/current.json")
     assert {f"b/{name}" for name in (*written, "predictions.parquet")} <= s3.objects.keys()
+
+    # A file of the checkpoint that has changed on this host's disk is fetched again.
+    cached = next((local_path(RUN) / "checkpoints" / "40" / "state" / "d").iterdir())
+    times = cached.stat()
+    cached.write_bytes(bytes(times.st_size))
+    os.utime(cached, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert main(f"predict {RUN} --out s3://b/again.parquet".split()) == 0
+    assert s3.objects["b/again.parquet"].content == s3.objects["b/predictions.parquet"].content

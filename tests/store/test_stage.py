@@ -1,7 +1,9 @@
 """Prepared data in a store: published whole, staged once per host, verified, also after faults."""
 
+import os
 import shutil
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -12,10 +14,11 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import LigrError
 from ligr_jax.lock import Busy, exclusive
-from ligr_jax.parallel.processes import require_common
 from ligr_jax.store import stage as module
-from ligr_jax.store.mirror import local_path, uri_of, with_uris
+from ligr_jax.store.mirror import local_path, record_path, uri_of, with_uris
 from ligr_jax.store.publish import publish_tree
+from ligr_jax.store.room import hold
+from ligr_jax.store.stage import stage
 from ligr_jax.train.data import open_verified
 from tests.store.conftest import OnHost
 from tests.store.s3 import S3
@@ -50,15 +53,6 @@ def test_a_missing_library_is_named(on_host: OnHost, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(LigrError, match=r"pip install 'ligr-jax\[cloud\]'"):
         open_verified(DATA, ())
-
-
-def test_several_processes_write_to_a_common_file_system(
-    on_host: OnHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jax.process_count", lambda: 2)
-    require_common(tmp_path)
-    with pytest.raises(BadInput, match="s3://b/run: 2 processes write one output"):
-        require_common(local_path("s3://b/run"))
 
 
 def test_data_are_uploaded_with_the_manifest_last_and_fetched_once(data: str, s3: S3) -> None:
@@ -175,3 +169,30 @@ def test_files_that_a_process_of_this_host_writes_are_not_replaced(data: str, s3
         with pytest.raises(Busy), exclusive(local_path(data), "is preparing data there"):
             pass
     Records(data)  # after the writer: as in the store
+
+
+def test_a_full_cache_loses_what_was_not_used_for_the_longest_time(
+    s3: S3, on_host: OnHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files in use, files that differ from the store and recently used ones are kept."""
+    names = ("edited", "opened", "written", "second", "first", "third", "recent")
+    for age, name in enumerate(names):
+        s3.write(f"b/{name}/file", bytes(1000))
+        stage(local_path(f"s3://b/{name}"))
+        used = record_path("locks", local_path(f"s3://b/{name}") / ".staging")
+        if name != "recent":
+            hours = {"first": 9, "second": 8, "third": 7}.get(name, 20 + age)
+            os.utime(used, (time.time() - 3600 * hours,) * 2)
+    (local_path("s3://b/edited") / "file").write_bytes(bytes(1001))
+    hold(local_path("s3://b/opened"))
+    monkeypatch.setenv("LIGR_CACHE_GB", "6.5e-6")
+    s3.write("b/new/file", bytes(1000))
+    with exclusive(local_path("s3://b/written"), "is writing there"):
+        stage(local_path("s3://b/new"))
+    kept = {path.parent.name for path in local_path("s3://b").rglob("file")}
+    assert kept == {*names, "new"} - {"first", "second"}
+    stage(local_path("s3://b/first"))
+    assert (local_path("s3://b/first") / "file").read_bytes() == bytes(1000)
+    monkeypatch.setenv("LIGR_CACHE_GB", "much")
+    with pytest.raises(LigrError, match="LIGR_CACHE_GB='much' is not a number of GB"):
+        stage(local_path("s3://b/first"), owned=True)
