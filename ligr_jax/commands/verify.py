@@ -47,5 +47,6 @@ def run(args: argparse.Namespace) -> int:
             checked.append(CheckResult(str(path), "path", str(e)))
             _log.error(f"ligr verify: {e}")
     if args.json:
-        print_json([{"ok": not c.problem, **c._asdict()} for c in checked])
+        shown = ({k: with_uris(v) for k, v in c._asdict().items()} for c in checked)
+        print_json([{"ok": not c.problem, **values} for c, values in zip(checked, shown)])
     return FAILED if any(c.problem for c in checked) else DONE
