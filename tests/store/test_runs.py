@@ -121,7 +121,8 @@ def test_a_run_that_lost_its_host_continues_on_another_to_the_same_numbers(
     written = ("page/report.html", "page/figures/training.png", "tables/current.json")
     assert {f"b/{name}" for name in (*written, "predictions.parquet")} <= s3.objects.keys()
 
-    # A file of the checkpoint that has changed on this host's disk is fetched again.
+    # A file of the checkpoint that has changed on a host's disk is fetched again.
+    on_host("reader")
     cached = next((local_path(RUN) / "checkpoints" / "40" / "state" / "d").iterdir())
     times = cached.stat()
     cached.write_bytes(bytes(times.st_size))
