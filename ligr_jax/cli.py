@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "write a run as an artifact that scores requests without its model's code",
     "check": "test an artifact: files, expiry, scores of golden requests, metrics of a split",
     "store": "build and compact activity stores, the histories that serving reads",
+    "serve": "answer requests over HTTP with an artifact and an activity store",
     "sweep": "train every point of a sweep",
     "launch": "train every point of a sweep on SLURM, Kubernetes or SkyPilot",
     "status": "show which points of a sweep wait, run, failed or finished",
@@ -31,11 +32,11 @@ COMMANDS = {
 }
 
 # Commands that run a model: they restart with a fast memory allocator.
-STEPPING = ("train", "eval", "predict", "check", "sid")
+STEPPING = ("train", "eval", "predict", "check", "serve", "sid")
 # Commands whose only result is their output: a full disk is an error.
 PRINTING = ("check", "eval", "fit", "plan", "status", "verify")
-# Commands that save their work when a signal stops them.
-SAVING = (("train",), ("sweep",), ("sid", "train"))
+# Commands that finish or save their work when a signal stops them.
+SAVING = (("train",), ("serve",), ("sweep",), ("sid", "train"))
 # Seconds until a signal ends this process if the processes of its run have not joined.
 _JOIN_S = 10.0
 

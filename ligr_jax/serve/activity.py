@@ -28,7 +28,7 @@ from ligr_jax.data.bags import Bags
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.item_features import ItemFeatures
 from ligr_jax.data.packing import PackingPlan
-from ligr_jax.data.prepare.sorting import sort_by_member_and_time
+from ligr_jax.data.prepare.sorting import sort_by_member_and_time, stable_argsort
 from ligr_jax.data.schema import SESSION, TIME, BadInput
 from ligr_jax.data.sources.ids import to_ids
 from ligr_jax.data.verify import damage
@@ -169,6 +169,19 @@ class ActivityStore:
         (key,) = _member_ids(np.array([member])).tolist()
         return self._read(key, newest)
 
+    def count(self, member: int | str) -> int:
+        """Return the number of impressions of a member."""
+        (key,) = _member_ids(np.array([member])).tolist()
+        return self._file.count(key)
+
+    def read_counted(self, member: int | str, newest: int) -> tuple[int, Impressions]:
+        """Return the number of impressions of a member, and the newest ones, at one moment."""
+        (key,) = _member_ids(np.array([member])).tolist()
+        while True:
+            count, impressions = self._file.count(key), self._read(key, newest)
+            if count == self._file.count(key):
+                return count, impressions
+
     def _read(self, key: int, newest: int) -> Impressions:
         if newest < 1:
             raise BadInput(f"newest={newest}: give a positive number of impressions")
@@ -244,20 +257,56 @@ class ActivityStore:
                 f"{len(histories)} members and candidates of {len(candidates)} requests: give one "
                 "list of candidates per member"
             )
-        shown = self._rows.candidates(candidates)
-        most = max(map(len, shown), default=0)
-        capacity = newest + most if capacity is None else capacity
-        if newest + most > capacity:
-            raise BadInput(
-                f"newest={newest} and {most} candidates do not fit into capacity={capacity}; give "
-                "fewer, or a larger capacity"
-            )
+        return self.assemble(histories, self.parse_candidates(candidates), model, capacity)
+
+    def parse_candidates(self, candidates: Sequence[Any]) -> list[Impressions]:
+        """Return the candidates of requests; `candidates` and errors as in `windows`."""
+        return self._rows.candidates(candidates)
+
+    def parse_history(self, rows: Any) -> Impressions:
+        """Return the history of a member who need not be in the store, oldest impression first.
+
+        Args:
+            rows: as in `append`; `member_id` is not read.
+
+        Raises:
+            BadInput: as in `append`.
+        """
+        impressions = self._rows.history(rows)
+        by_time = stable_argsort(impressions.records[TIME])
+        return decoded(self._rows.record, merge([], impressions[by_time], self.about).chunks)
+
+    def assemble(
+        self,
+        histories: Sequence[Impressions],
+        candidates: Sequence[Impressions],
+        model: ModelConfig,
+        capacity: int | None = None,
+    ) -> Batch:
+        """Return the batch of `windows` for impressions that were read or parsed.
+
+        Args:
+            histories: history of each request, oldest impression first.
+            candidates: candidates of each request.
+            model, capacity: as in `windows`.
+
+        Raises:
+            BadInput: a history and its candidates do not fit into a row.
+            ConfigError: the store lacks a feature or an action of the model.
+        """
         rows = []
-        for history, own in zip(histories, shown):
-            own.records["session"] = 1 + history.records["session"][-1] if len(history) else 0
-            rows.append(Impressions.concatenate([history, own]))
+        for history, shown in zip(histories, candidates, strict=True):
+            shown.records["session"] = 1 + history.records["session"][-1] if len(history) else 0
+            rows.append(Impressions.concatenate([history, shown]))
+        most = max(map(len, rows), default=0)
+        capacity = most if capacity is None else capacity
+        if most > capacity:
+            raise BadInput(
+                f"a history and its candidates are {most} impressions and do not fit into "
+                f"capacity={capacity}; give fewer, or a larger capacity"
+            )
         lengths = np.array([len(history) for history in histories], np.int64)
-        return self._assembled(model, rows, lengths, capacity)
+        return self._assembled(model, rows, lengths, max(1, capacity))
 
     def _histories(
         self, members: Sequence[int] | Sequence[str] | np.ndarray, newest: int

@@ -232,6 +232,12 @@ class ActivityFile:
             for member, *chunk, digest in rows:
                 self._intact(member, Chunk(*chunk), digest)
 
+    def count(self, member: int) -> int:
+        """Return the number of impressions of a member."""
+        query = "SELECT sum(impressions) FROM chunks WHERE member = ?"
+        with self.errors():
+            return int(self.connection().execute(query, (member,)).fetchone()[0] or 0)
+
     def _chunks(self, which: str, member: int, value: int) -> list[Chunk]:
         with self.errors():
             query = self.connection().execute(

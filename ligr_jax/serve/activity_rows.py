@@ -57,6 +57,18 @@ class RowParser:
         """
         return self._parsed(_table(rows))
 
+    def history(self, rows: Any) -> Impressions:
+        """Parse impressions of one member, without session numbers and in the order of the rows.
+
+        Args:
+            rows: as in `impressions`, but `member_id` is not needed.
+
+        Raises:
+            BadInput: as in `impressions`.
+        """
+        table = _table(rows)
+        return self._parsed(table.with_columns(pl.lit(0).alias(MEMBER)))[1]
+
     def candidates(self, requests: Sequence[Any]) -> list[Impressions]:
         """Parse the candidates of requests.
 
