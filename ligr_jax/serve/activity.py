@@ -257,7 +257,15 @@ class ActivityStore:
                 f"{len(histories)} members and candidates of {len(candidates)} requests: give one "
                 "list of candidates per member"
             )
-        return self.assemble(histories, self.parse_candidates(candidates), model, capacity)
+        shown = self.parse_candidates(candidates)
+        most = max(map(len, shown), default=0)
+        capacity = newest + most if capacity is None else capacity
+        if newest + most > capacity:
+            raise BadInput(
+                f"newest={newest} and {most} candidates do not fit into capacity={capacity}; give "
+                "fewer, or a larger capacity"
+            )
+        return self.assemble(histories, shown, model, capacity)
 
     def parse_candidates(self, candidates: Sequence[Any]) -> list[Impressions]:
         """Return the candidates of requests; `candidates` and errors as in `windows`."""
@@ -288,25 +296,20 @@ class ActivityStore:
         Args:
             histories: history of each request, oldest impression first.
             candidates: candidates of each request.
-            model, capacity: as in `windows`.
+            model: as in `windows`.
+            capacity: N, impressions of a row, at least those of the longest one. Default: those.
 
         Raises:
-            BadInput: a history and its candidates do not fit into a row.
             ConfigError: the store lacks a feature or an action of the model.
         """
         rows = []
         for history, shown in zip(histories, candidates, strict=True):
             shown.records["session"] = 1 + history.records["session"][-1] if len(history) else 0
             rows.append(Impressions.concatenate([history, shown]))
-        most = max(map(len, rows), default=0)
-        capacity = most if capacity is None else capacity
-        if most > capacity:
-            raise BadInput(
-                f"a history and its candidates are {most} impressions and do not fit into "
-                f"capacity={capacity}; give fewer, or a larger capacity"
-            )
+        if capacity is None:
+            capacity = max(1, *map(len, rows)) if rows else 1
         lengths = np.array([len(history) for history in histories], np.int64)
-        return self._assembled(model, rows, lengths, max(1, capacity))
+        return self._assembled(model, rows, lengths, capacity)
 
     def _histories(
         self, members: Sequence[int] | Sequence[str] | np.ndarray, newest: int

@@ -36,7 +36,7 @@ from ligr_jax.serve.service.bodies import ARROW
 from ligr_jax.serve.service.histories import EncodedHistory, HistoryCache
 from ligr_jax.serve.service.requests import (
     Window,
-    arrays_of,
+    assemble_requests,
     parse_request,
     window_of,
     window_start,
@@ -114,7 +114,7 @@ def serving(made: Made, store: Path, **options: Any) -> Iterator[Client]:
 def client(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     store = tmp_path_factory.mktemp("stores") / "store"
     shutil.copytree(made.store, store)
-    with serving(made, store) as client:
+    with serving(made, store, timeout_ms=60_000) as client:
         yield client
 
 
@@ -144,7 +144,7 @@ def expected(made: Made, store: ActivityStore, member: int, candidates: Any) -> 
     artifact = load_artifact(made.artifact)
     request = parse_request(store, member, None, candidates, most=16)
     window = window_of(store, request, artifact.capacity, artifact.restart)
-    arrays = arrays_of(store, artifact.model, [window], [request.candidates])
+    arrays = assemble_requests(store, artifact.model, [window], [request.candidates])
     row = np.array([0])
     return artifact.rank(artifact.encode(arrays.window(row)), arrays.candidates(row))
 

@@ -19,13 +19,13 @@ from ligr_jax.errors import LigrError
 from ligr_jax.serve.service.batcher import Overloaded
 from ligr_jax.serve.service.bodies import (
     ARROW,
-    read_arrow,
-    read_json,
+    parse_arrow,
+    parse_json,
     requests_from_arrow,
     requests_from_json,
     results_to_arrow,
     results_to_json,
-    rows_of,
+    impression_rows,
 )
 from ligr_jax.serve.service.service import Service
 
@@ -105,7 +105,11 @@ def create_app(service: Service, most_bytes: int) -> FastAPI:
         body = await _read(request, most_bytes)
 
         def append() -> dict[str, int]:
-            rows = read_arrow(body) if _is_arrow(request) else rows_of(read_json(body), "the body")
+            rows = (
+                parse_arrow(body)
+                if _is_arrow(request)
+                else impression_rows(parse_json(body), "the body")
+            )
             return service.append(rows)._asdict()
 
         return await run_in_threadpool(append)

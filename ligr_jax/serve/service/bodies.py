@@ -35,7 +35,7 @@ class RawRequest(NamedTuple):
     candidates: Any
 
 
-def read_json(body: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
     """Parse a JSON body.
 
     Raises:
@@ -68,7 +68,7 @@ def requests_from_json(body: bytes) -> RawRequests:
     Raises:
         BadInput: the body is not JSON, or a field is unknown or has a wrong type.
     """
-    content = read_json(body)
+    content = parse_json(body)
     if isinstance(content, dict) and "requests" in content:
         _require_fields(content, ("requests",), "the body")
         if not isinstance(content["requests"], list):
@@ -90,12 +90,12 @@ def _request(content: Any, where: str) -> RawRequest:
     history = content.get("history")
     return RawRequest(
         member=member,
-        history=None if history is None else rows_of(history, "history"),
-        candidates=rows_of(content["candidates"], "candidates"),
+        history=None if history is None else impression_rows(history, "history"),
+        candidates=impression_rows(content["candidates"], "candidates"),
     )
 
 
-def rows_of(value: Any, name: str) -> list[dict[str, Any]]:
+def impression_rows(value: Any, name: str) -> list[dict[str, Any]]:
     """Return the rows of a JSON value.
 
     Args:
@@ -116,7 +116,7 @@ def _require_fields(content: dict[str, Any], known: Sequence[str], where: str) -
         raise BadInput(f"{where} has an unknown field {unknown[0]!r}; it has {', '.join(known)}")
 
 
-def read_arrow(body: bytes) -> pl.DataFrame:
+def parse_arrow(body: bytes) -> pl.DataFrame:
     """Parse an Arrow IPC stream.
 
     Raises:
@@ -138,7 +138,7 @@ def requests_from_arrow(body: bytes) -> RawRequests:
     Raises:
         BadInput: the body is not Arrow, or has no `member_id`.
     """
-    table = read_arrow(body)
+    table = parse_arrow(body)
     if MEMBER not in table.columns or table[MEMBER].null_count():
         raise BadInput(f"the table has no {MEMBER}, or rows without one; give each row its member")
     members = table[MEMBER]

@@ -10,7 +10,7 @@ from ligr_jax.serve.activity import ActivityStore
 from ligr_jax.serve.cache import Cache, cache_rows, stack_caches
 from ligr_jax.serve.request_scorer import RequestScorer
 from ligr_jax.serve.service.histories import EncodedHistory, HistoryCache
-from ligr_jax.serve.service.requests import Arrays, Request, Window, arrays_of, window_of
+from ligr_jax.serve.service.requests import Arrays, Request, Window, assemble_requests, window_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Engine:
             for b in sorted(set(first))
         }
         windows = [read[b] for b in first]
-        arrays = arrays_of(
+        arrays = assemble_requests(
             self._store, scorer.model, windows, [request.candidates for request in requests]
         )
         encoded = self._encoded(scorer, version, {b: requests[b] for b in read}, windows, arrays)

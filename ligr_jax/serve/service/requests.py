@@ -143,7 +143,7 @@ class Arrays:
         return take_positions(chosen, np.where(index < stop[:, None], index, -1), self.model)
 
 
-def arrays_of(
+def assemble_requests(
     store: ActivityStore,
     model: ModelConfig,
     windows: Sequence[Window],
