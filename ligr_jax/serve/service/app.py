@@ -19,13 +19,13 @@ from ligr_jax.errors import LigrError
 from ligr_jax.serve.service.batcher import Overloaded
 from ligr_jax.serve.service.bodies import (
     ARROW,
+    impression_rows,
     parse_arrow,
     parse_json,
     requests_from_arrow,
     requests_from_json,
     results_to_arrow,
     results_to_json,
-    impression_rows,
 )
 from ligr_jax.serve.service.service import Service
 
