@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ligr_jax.digests import DamagedFile
 from ligr_jax.errors import LigrError
 from ligr_jax.lock import Busy
 from ligr_jax.tables import versions
+from ligr_jax.tables.export import Source, write_tables
+from ligr_jax.tables.exported import ExportedTable
 from ligr_jax.tables.versions import (
     VersionError,
     listed_versions,
@@ -21,6 +24,7 @@ from ligr_jax.tables.versions import (
     version_directory,
     writing_version,
 )
+from ligr_jax.tables.zarr import ReplacedExport, start
 
 
 def add(directory: Path, name: str, keep: int = 3) -> list[str]:
@@ -59,6 +63,28 @@ def test_the_newest_versions_are_kept_and_the_newest_is_current(tmp_path: Path) 
     with pytest.raises(VersionError, match="no version 'v1'"):
         make_current(tmp_path, "v1")
     assert add(tmp_path, "v6", keep=4) == ["v6", "v3", "v4", "v2"]
+
+
+def test_a_reader_keeps_its_version_until_it_is_removed(tmp_path: Path) -> None:
+    """Rows are those of the version that was opened, or an error; never those of another one."""
+
+    def export(number: int) -> None:
+        with writing_version(tmp_path) as new:
+            start(new / "tables", overwrite=False)
+            table = np.full((600, 4), number, np.float32)
+            write_tables([Source("t", table, 600, 4)], new / "tables", 8)
+            (new / "index").touch()
+            publish_version(tmp_path, f"v{number}", "index")
+
+    export(0)
+    first = ExportedTable.open(tmp_path, "t")
+    for number in (1, 2):
+        export(number)
+        assert (first.rows([7]) == 0).all()
+        assert (ExportedTable.open(tmp_path, "t").rows([7]) == number).all()
+    export(3)
+    with pytest.raises(ReplacedExport, match="open it again"):
+        first.rows([7])
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
