@@ -19,9 +19,9 @@ from ligr_jax.errors import LigrError
 from ligr_jax.serve.service.batcher import Overloaded
 from ligr_jax.serve.service.bodies import (
     ARROW,
+    arrow_content,
     impression_rows,
-    parse_arrow,
-    parse_json,
+    json_content,
     requests_from_arrow,
     requests_from_json,
     results_to_arrow,
@@ -106,9 +106,9 @@ def create_app(service: Service, most_bytes: int) -> FastAPI:
 
         def append() -> dict[str, int]:
             rows = (
-                parse_arrow(body)
+                arrow_content(body)
                 if _is_arrow(request)
-                else impression_rows(parse_json(body), "the body")
+                else impression_rows(json_content(body), "the body")
             )
             return service.append(rows)._asdict()
 

@@ -35,7 +35,7 @@ class RawRequest(NamedTuple):
     candidates: Any
 
 
-def parse_json(body: bytes) -> Any:
+def json_content(body: bytes) -> Any:
     """Parse a JSON body.
 
     Raises:
@@ -68,7 +68,7 @@ def requests_from_json(body: bytes) -> RawRequests:
     Raises:
         BadInput: the body is not JSON, or a field is unknown or has a wrong type.
     """
-    content = parse_json(body)
+    content = json_content(body)
     if isinstance(content, dict) and "requests" in content:
         _require_fields(content, ("requests",), "the body")
         if not isinstance(content["requests"], list):
@@ -116,7 +116,7 @@ def _require_fields(content: dict[str, Any], known: Sequence[str], where: str) -
         raise BadInput(f"{where} has an unknown field {unknown[0]!r}; it has {', '.join(known)}")
 
 
-def parse_arrow(body: bytes) -> pl.DataFrame:
+def arrow_content(body: bytes) -> pl.DataFrame:
     """Parse an Arrow IPC stream.
 
     Raises:
@@ -138,7 +138,7 @@ def requests_from_arrow(body: bytes) -> RawRequests:
     Raises:
         BadInput: the body is not Arrow, or has no `member_id`.
     """
-    table = parse_arrow(body)
+    table = arrow_content(body)
     if MEMBER not in table.columns or table[MEMBER].null_count():
         raise BadInput(f"the table has no {MEMBER}, or rows without one; give each row its member")
     members = table[MEMBER]
