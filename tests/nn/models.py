@@ -26,7 +26,8 @@ def random_params(config: ModelConfig, batch: Batch, scale: float = 0.3) -> Any:
         name = jax.tree_util.keystr(path)
         noise = np.random.default_rng(zlib.crc32(name.encode())).normal(size=p.shape)
         wide = p.shape[-2] ** -0.5 if name.endswith("['kernel']") else "scale" in name
-        return jnp.asarray(wide * (noise if p.ndim > 1 else 1) + scale * noise, p.dtype)
+        values = wide * (noise if p.ndim > 1 else 1) + scale * noise
+        return jnp.asarray(values.astype(p.dtype))  # cast by NumPy: no program for each shape
 
     return jax.tree_util.tree_map_with_path(noisy, shapes)
 

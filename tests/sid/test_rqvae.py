@@ -25,7 +25,7 @@ def x() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def params(x: np.ndarray) -> Tree:
-    return RQVAE(SidConfig(**LINEAR), W).init(jax.random.key(1), x)["params"]
+    return jax.jit(RQVAE(SidConfig(**LINEAR), W).init)(jax.random.key(1), x)["params"]
 
 
 def test_residuals_are_those_of_the_levels_before() -> None:
@@ -108,7 +108,7 @@ def test_gradients_equal_differences_of_a_numpy_reference(
         out: Any = model.apply({"params": p}, x)
         return jnp.stack(list(loss_parts(config, p["codebooks"], x, out).values())).sum()
 
-    gradient = jax.grad(objective)(params)
+    gradient = jax.jit(jax.grad(objective))(params)
     at: Tree = {
         "codebooks": np.asarray(params["codebooks"], np.float64),
         **{
