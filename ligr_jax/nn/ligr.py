@@ -129,6 +129,8 @@ class LiGR(nn.Module):
         if c.depth:
             past = self._past(history, tokens=1)
             coordinates = _coordinates(c, candidates, tokens=1)
+            if c.position == "relative_session":
+                coordinates = candidates.session[:, :1]  # all candidates are of one session
             h_BCD, _ = self.history_layers(h_BCD, None, coordinates, True, past)
         logits_BCA = self.heads(h_BCD)
         features_BCW = self._calibration_features(candidates, embedded)

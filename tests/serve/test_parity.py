@@ -53,7 +53,8 @@ CASES: dict[str, dict[str, Any]] = {
     "lirank jobs": {"kind": "lirank", "lirank": LiRankConfig("jobs", history=0, rank=3)},
 }
 BFLOAT16 = {
-    f"{name}, bfloat16": CASES[name] | {"dtype": "bfloat16"} for name in ("ligr", "hstu", "wukong")
+    f"{name}, bfloat16": CASES[name] | {"dtype": "bfloat16"}
+    for name in ("ligr", "hstu", "wukong", "lirank feed")
 }
 
 

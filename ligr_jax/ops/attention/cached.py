@@ -80,13 +80,12 @@ def attend_cached(
             "the bias of cached attention has no past.position; give the history's coordinates"
         )
 
-    def weigh(scores: jax.Array, allowed: jax.Array | None, highest: jax.Array) -> jax.Array:
+    def weigh(scores: jax.Array, allowed: jax.Array | bool, highest: jax.Array) -> jax.Array:
         """Return the weights of scores [B, H, T, columns]; of softmax, relative to `highest`."""
         if activation == "softmax":
-            weights = jnp.exp(scores - highest)
-        else:
-            weights = jax.nn.silu(scores) if activation == "silu" else jax.nn.sigmoid(scores)
-        return weights if allowed is None else jnp.where(allowed, weights, 0.0)
+            return jnp.exp(jnp.where(allowed, scores, -jnp.inf) - highest)
+        activated = jax.nn.silu(scores) if activation == "silu" else jax.nn.sigmoid(scores)
+        return jnp.where(allowed, activated, 0.0)
 
     def visit_window(number: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         # The last window is moved back inside the row; its keys of the window before are masked.
@@ -96,14 +95,14 @@ def attend_cached(
         k_BWHK, v_BWHK = (
             _shared_by(lax.dynamic_slice_in_dim(x, start, width, axis=1), shared) for x in past.kept
         )
-        scores = _scores("BTHK,BWHK->BHTW", q_BTHK, k_BWHK)
+        scores = _scores("BHTK,BWHK->BHTW", q_BHTK, k_BWHK)
         if bias is not None and past.position is not None:
             position = lax.dynamic_slice_in_dim(past.position, start, width, axis=1)
             scores += bias_scores(bias.table, bias.position, position)
         index = start + jnp.arange(width)
         allowed = ((index >= first) & (index < past.length[..., None]))[:, None]
-        masked = jnp.where(allowed, scores, -jnp.inf)
-        new_highest = jnp.maximum(highest, masked.max(-1, keepdims=True))
+        in_window = jnp.where(allowed, scores, -jnp.inf).max(-1, keepdims=True)
+        new_highest = jnp.maximum(highest, in_window)
         weights = weigh(scores, allowed, new_highest)
         # Softmax online: a higher score shrinks the sums so far.
         shrink = jnp.exp(highest - new_highest) if activation == "softmax" else 1.0
@@ -112,18 +111,18 @@ def attend_cached(
         return new_highest, total, mixed_BHTK
 
     # The new tokens among themselves, then the history, window by window.
+    q_BHTK = jnp.moveaxis(q_BTHK, 2, 1)
     k_BTHK, v_BTHK = _shared_by(k_BTGK, shared), _shared_by(v_BTGK, shared)
-    allowed = None
     if mask is None:
-        scores = _scores("BTHK,BTHK->BHT", q_BTHK, k_BTHK)[..., None]
+        scores = _scores("BHTK,BTHK->BHT", q_BHTK, k_BTHK)[..., None]
         if bias is not None:
             scores += bias.table[:, :1, None]  # distance 0 is in bucket 0
         highest = scores
-        weights = weigh(scores, None, highest)
+        weights = weigh(scores, True, highest)
         mixed_BHTK = weights * jnp.moveaxis(v_BTHK, 1, 2)
         allowed_new: jax.Array | int = 1
     else:
-        scores = _scores("BTHK,BUHK->BHTU", q_BTHK, k_BTHK)
+        scores = _scores("BHTK,BUHK->BHTU", q_BHTK, k_BTHK)
         if bias is not None:
             scores += bias_scores(bias.table, bias.position, bias.position)
         allowed = dense_mask(mask)[:, None]
@@ -146,9 +145,9 @@ def _shared_by(x_BSGK: jax.Array, queries: int) -> jax.Array:
     return jnp.repeat(x_BSGK, queries, axis=2) if queries > 1 else x_BSGK
 
 
-def _scores(axes: str, q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
-    products = jnp.einsum(axes, q_BTHK, k_BSHK, preferred_element_type=jnp.float32)
-    scores: jax.Array = products * (q_BTHK.shape[-1] ** -0.5)
+def _scores(axes: str, q_BHTK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
+    products = jnp.einsum(axes, q_BHTK, k_BSHK, preferred_element_type=jnp.float32)
+    scores: jax.Array = products * (q_BHTK.shape[-1] ** -0.5)
     return scores
 
 
