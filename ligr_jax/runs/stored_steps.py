@@ -43,8 +43,8 @@ from ligr_jax.store.versions import forget_version, is_current
 _log = logging.getLogger(__name__)
 
 _THREADS = 8  # files read at the same time
-# Orbax writes these marks in every process; those of process 0 are kept.
-_MARKS = ("commit_success.txt",)
+# Orbax writes this file in every process; that of process 0 is kept.
+_MARK = "commit_success.txt"
 
 
 def stored_steps(directory: Path) -> list[int]:
@@ -139,7 +139,7 @@ def publish_part(part: Path, step: Path, keep: int, before_last: Callable[[], No
     """
     digests = digests_of_files(part)
     if not is_first():
-        digests = {n: d for n, d in digests.items() if PurePosixPath(n).name not in _MARKS}
+        digests = {n: d for n, d in digests.items() if PurePosixPath(n).name != _MARK}
     publish_files(part, digests, step)
     reports = gather_texts(f"uploaded/{step.parent.parent.name}", json.dumps(digests))
     if is_first():

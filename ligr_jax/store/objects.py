@@ -198,11 +198,21 @@ def retry_seconds() -> float:
     return seconds_of(RETRY_S, 180.0)
 
 
-def seconds_of(name: str, default: float, unit: str = "seconds") -> float:
-    """Return the value of an environment variable that is a positive number, e.g. of seconds.
+def seconds_of(name: str, default: float) -> float:
+    """Return the seconds that an environment variable has; see `setting_of`."""
+    return setting_of(name, default, "seconds")
+
+
+def setting_of(name: str, default: float, unit: str) -> float:
+    """Return the value of an environment variable that is a positive number.
+
+    Args:
+        name: Name of the variable.
+        default: Value if the variable is not set.
+        unit: Unit of the number, for the message.
 
     Raises:
-        StoreError: It is not.
+        StoreError: It is not a positive number.
     """
     text = os.environ.get(name, "")
     if not text:

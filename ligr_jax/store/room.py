@@ -20,7 +20,7 @@ from typing import IO
 
 from ligr_jax.errors import file_errors
 from ligr_jax.store.mirror import cache_root, record_path, uri_of
-from ligr_jax.store.objects import seconds_of
+from ligr_jax.store.objects import setting_of
 from ligr_jax.store.versions import forget_version, is_published
 
 _log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _excess(size: int) -> float:
     root = cache_root()
     root.mkdir(parents=True, exist_ok=True)
     excess = size + SPARE - shutil.disk_usage(root).free if size else 0.0
-    bound = 1e9 * seconds_of(CACHE_GB, float("inf"), "GB")
+    bound = 1e9 * setting_of(CACHE_GB, float("inf"), "GB")
     if bound == float("inf"):
         return excess
     cached = sum(_size(path) for tree in ("mirror", "partial") for path in (root / tree).rglob("*"))
