@@ -19,7 +19,6 @@ from ligr_jax.store.mirror import local_path
 from ligr_jax.store.stage import stage
 from ligr_jax.tables.export import export
 from ligr_jax.tables.exported import ExportedTable
-from ligr_jax.tables.versions import tables_directory
 from ligr_jax.train.evaluate import restore
 from ligr_jax.train.prediction_file import write_predictions
 from tests.ports import free_port
@@ -43,8 +42,10 @@ from ligr_jax.data.manifest import load_manifest
 from ligr_jax.parallel.peers import ending_together
 from ligr_jax.parallel.processes import join_processes
 from ligr_jax.scaling.ladder import configure
-from ligr_jax.serve.write import ExportOptions, export_artifact
+from ligr_jax.serve.run_state import table_sources
 from ligr_jax.store.mirror import local_path
+from ligr_jax.tables.export import export
+from ligr_jax.train.evaluate import restore
 from ligr_jax.train.loop import train
 from ligr_jax.train.prediction_file import write_predictions
 
@@ -56,7 +57,8 @@ with ending_together():
     train(config, Path(whole))
     train(config, run)
     write_predictions(run, local_path("s3://b/predictions.parquet"), "validation")
-    export_artifact(run, local_path("s3://b/artifact"), ExportOptions(bits=8))
+    evaluator, state = restore(run)
+    export(table_sources(evaluator.layout, state), local_path("s3://b/tables"), bits=8)
 """
 
 
@@ -152,8 +154,8 @@ def test_two_hosts_write_one_run_to_a_store(
         np.testing.assert_allclose(two[name].to_numpy(), one[name].to_numpy(), rtol=1e-4)
     evaluator, state = restore(run, assignments=MESH)
     index = export(table_sources(evaluator.layout, state), tmp_path / "tables", bits=8)
-    stage(local_path("s3://b/artifact"))
-    exported = tables_directory(local_path("s3://b/artifact"))
+    exported = local_path("s3://b/tables")
+    stage(exported)
     for name, table in index["tables"].items():
         ids = range(table["rows"])
         rows = ExportedTable.open(tmp_path / "tables", name).rows(ids)
