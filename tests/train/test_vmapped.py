@@ -99,9 +99,14 @@ def alone(
     return outs
 
 
+@functools.cache
+def program_of(data: str, *assignments: str) -> Program:
+    return Program(small_config(Path(data), *assignments))
+
+
 def state_of(run: Path) -> TrainState:
-    config = load_config(run)
-    program = Program(config)
+    # Neither seeds nor rates change the shapes of a state.
+    program = program_of(load_config(run).data.dir, *COMMON)
     checkpoints = Checkpoints(run / "checkpoints", 2, program.layout)
     restored = checkpoints.restore(program.abstract_state())
     assert restored is not None
