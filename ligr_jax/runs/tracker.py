@@ -9,6 +9,7 @@ from ligr_jax.atomic import write_atomically
 from ligr_jax.config import Config
 from ligr_jax.errors import file_errors
 from ligr_jax.exit_status import FAILED
+from ligr_jax.parallel.processes import is_first
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.runs.rows import line_of, rescue_rows
 from ligr_jax.runs.wandb_env import wandb_options
@@ -88,8 +89,6 @@ class Tracker:
         self._kept: list[dict[str, Any]] = []
         self._failed = False
         self._lines: JsonLines | None = None
-        from ligr_jax.parallel.processes import is_first  # with JAX, which readers do not need
-
         if not is_first():
             return
         lines = self._lines = JsonLines(directory, resume_step)
