@@ -75,6 +75,30 @@ def recorded_columns(path: Path) -> dict[str, list[str]]:
     return {table["name"]: [column["name"] for column in table["columns"]] for table in tables}
 
 
+def test_the_race_of_requests_runs(tmp_path: Path) -> None:
+    tiny = ["--sizes", "32x8", "--width", "16", "--depth", "1", "--rounds", "1"]
+    command = [sys.executable, str(EXPERIMENTS / "serving.py"), *tiny, "--out", str(tmp_path)]
+    record = tmp_path / "record.json"
+    subprocess.run(
+        [*command, "--record", str(record)], check=True, capture_output=True, timeout=300
+    )
+    assert set(recorded_columns(record)) == {"requests", "load"}
+
+
+def test_waiting_times_are_those_of_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import serving
+
+    rng = np.random.default_rng(0)
+    service, gaps = rng.exponential(0.9, 500), rng.exponential(1.0, 500)
+    free, waits = 0.0, []
+    for arrival, seconds in zip(np.cumsum(gaps) - gaps[0], service):
+        waits.append(max(0.0, free - arrival))
+        free = max(free, arrival) + seconds
+    np.testing.assert_allclose(serving.waiting(service, gaps), waits, atol=1e-9)
+    assert serving.largest_rate([0.1], [0.1], hit_rate=1.0) == 0.0
+
+
 def test_the_race_of_tables_runs(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     command = [sys.executable, str(EXPERIMENTS / "tables.py"), "--rounds", "1", "--out", str(out)]
