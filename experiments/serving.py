@@ -14,10 +14,12 @@ activity store and HTTP are not part of it. Contestants take turns, one request 
     PyTorch            one forward pass over history and candidates, eager or under torch.compile,
                        with a boolean mask that is made for the request
 
-Both sides must agree on the logits. The second table has the load: requests arrive at random times
-(Poisson) and are scored one after another, each in a time drawn from the measured ones; the rate is
-the largest whose 99th percentile of waiting and scoring is below 80 ms, the limit of MLPerf's
-DLRMv3. With a hit rate h, a request is warm with probability h and cold otherwise.
+Both sides must agree on the logits. The float32 peak is that of a product of 2048 x 2048 matrices,
+and FLOPs are those of `ligr plan --serve-ms` (`ligr_jax.cost.latency`). The second table has the
+load: requests arrive at random times (Poisson) and are scored one after another, each in a time
+drawn from the measured ones. The rate is the largest whose 99th percentile of waiting and scoring
+is below 80 ms, the limit of MLPerf's DLRMv3. With a hit rate h, a request is warm with probability
+h and cold otherwise.
 
 What to expect by arithmetic: with T tokens of history, projections cost (T + C) against C, and
 pairs (T^2 / 2 + T C) against T C. So warm is at most 1 + T / C times as fast as cold where
@@ -45,6 +47,8 @@ OURS = {
     "one by one": "one_by_one",
 }
 TORCH = {"PyTorch, eager": "eager", "PyTorch, compiled": "compiled"}
+MATMUL = "a product of 2048 x 2048 matrices"
+MATMUL_FLOPS = 2 * 2048**3
 LIMIT_S = 0.080
 HIT_RATES = (1.0, 0.9, 0.5, 0.0)
 TOLERANCE = 1e-3  # of a logit, between both sides
@@ -66,7 +70,11 @@ def main() -> None:
             s = seconds[contestant]
             low, middle, high = ratio(s, seconds["warm"])
             p50, p99 = (1e3 * float(x) for x in np.percentile(s, (50, 99)))
-            times.append([*size, contestant, p50, p99, interval(middle, low, high)])
+            rate = started["flops"].get(contestant, np.nan) / float(np.median(s))
+            share = (
+                None if np.isnan(rate) else 100 * rate * np.median(seconds[MATMUL]) / MATMUL_FLOPS
+            )
+            times.append([*size, contestant, p50, p99, interval(middle, low, high), share])
         loads += [
             [*size, 100 * rate, largest_rate(seconds["warm"], seconds["cold"], rate)]
             for rate in HIT_RATES
@@ -75,6 +83,7 @@ def main() -> None:
     columns = [
         *(Column("T", "d"), Column("C", "d"), Column("request")),
         *(Column("p50, ms", ".1f"), Column("p99, ms", ".1f"), Column("over warm", ".2f")),
+        Column("% of the float32 peak", ".0f"),
     ]
     study.add("requests", "Time of a request; quartiles of its ratio to warm.", columns, times)
     columns = [
@@ -111,6 +120,7 @@ def measure(
         if difference > TOLERANCE:
             raise SystemExit(f"the logits of both sides differ by {difference:.3g}")
         samples |= {name: partial(theirs.ask, "sample", kind=kind) for name, kind in TORCH.items()}
+    samples[MATMUL] = lambda: ours.ask("matmul")
     alternate(samples, 1)  # warm
     seconds = alternate(samples, args.rounds)
     for side in sides:

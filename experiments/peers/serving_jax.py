@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ligr_jax.config import Config, DataConfig, Feature, ModelConfig, ScoringConfig
@@ -67,7 +68,10 @@ class Side:
             "model": dataclasses.asdict(model),
             "ffn_width": model.ffn_width,
             "logits": self.scorer.score_session(self.cache, self.candidates)[0].tolist(),
-            "flops": request_flops(model, 2 * impressions, candidates),
+            "flops": {
+                kind: request_flops(model, 2 * impressions, candidates, encoded=kind == "warm")
+                for kind in ("warm", "cold")
+            },
             "cache_mb": sum(x.nbytes for x in jax.tree.leaves(self.cache)) / 2**20,
         }
 
@@ -127,7 +131,16 @@ def request(model: ModelConfig, count: int, first_session: int) -> Batch:
 
 def main() -> None:
     side = Side()
-    serve(hello=hello, start=side.start, sample=side.sample)
+    square = jnp.ones((2048, 2048), jnp.float32)
+    product = jax.jit(jnp.dot)
+    matmul = Calls(jax.block_until_ready, queued=False)
+    matmul.add("matmul", lambda: product(square, square))
+    serve(
+        hello=hello,
+        start=side.start,
+        sample=side.sample,
+        matmul=lambda: matmul.sample("matmul"),
+    )
 
 
 if __name__ == "__main__":

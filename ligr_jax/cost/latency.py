@@ -8,16 +8,24 @@ Kernel launches, feature fetches and the network are not included.
 
 import dataclasses
 
-from ligr_jax.config import ModelConfig
+from ligr_jax.config import ModelConfig, ScoringConfig
 from ligr_jax.cost.devices import Device
 from ligr_jax.cost.memory import dense_parameters, input_widths
 
 
-def request_flops(model: ModelConfig, seq_len: int, candidates: int) -> float:
-    """Return the FLOPs of encoding T tokens of history and scoring C candidates in one session.
+def request_flops(
+    model: ModelConfig, seq_len: int, candidates: int, encoded: bool = False
+) -> float:
+    """Return the FLOPs of scoring C candidates after T tokens of history.
 
-    A candidate is one token that attends to the T tokens and itself; in set-wise layers it attends
-    to all C candidates.
+    A candidate is one token that attends to the T tokens and itself. Set-wise layers see the best
+    K candidates (`ScoringConfig.set_top`).
+
+    Args:
+        model: the model.
+        seq_len: T, two per impression.
+        candidates: C.
+        encoded: whether the history has been encoded before; else its encoding counts.
     """
     from ligr_jax.cost.flops import forward_flops
     from ligr_jax.nn.work import Work
@@ -31,12 +39,14 @@ def request_flops(model: ModelConfig, seq_len: int, candidates: int) -> float:
         scored = forward_flops(point, Work(c, history_pairs=c * (t + 1)))
         # A training impression is two tokens, a candidate is one.
         halved = ("attention_projections", "gates", "ffn")
-        total += sum(v for k, v in history.items() if k != "heads")
         total += sum(v / 2 if k in halved else v for k, v in scored.items())
+        if not encoded:
+            total += sum(v for k, v in history.items() if k != "heads")
     if model.set_depth:
-        setwise = forward_flops(dataclasses.replace(model, depth=0), Work(c, set_pairs=c * c))
-        total += sum(v for k, v in setwise.items() if k not in ("inputs", "heads"))
-        total += 2 * model.width * len(model.actions) * c
+        k = min(ScoringConfig.set_top, c)
+        setwise = forward_flops(dataclasses.replace(model, depth=0), Work(k, set_pairs=k * k))
+        total += sum(v for name, v in setwise.items() if name not in ("inputs", "heads"))
+        total += 2 * model.width * len(model.actions) * k
     return total
 
 

@@ -222,6 +222,7 @@ def test_cost_of_a_request_equals_a_count_by_hand() -> None:
     scored = c * (layer + inputs + 4 * d * (t + 1) + 2 * d)
     setwise = c * (layer + 4 * d * c + 2 * d)
     assert request_flops(model, t, c) == history + scored + setwise
+    assert request_flops(model, t, c, encoded=True) == scored + setwise
     weights = 3 * d + 512 * d + d + 2 * (4 * d * d + 2 * d) + 2 * (3 * d + 1)
     assert request_bytes(model, t, c) == 4 * (weights + 2 * 2 * d * t)
 
