@@ -179,7 +179,7 @@ def arguments() -> argparse.Namespace:
     )
     add("--width", type=int, default=128, metavar="D", help="[%(default)s]")
     add("--depth", type=int, default=4, help="historical layers [%(default)s]")
-    add("--rounds", type=int, default=15, help="[%(default)s]")
+    add("--rounds", type=int, default=9, help="[%(default)s]")
     add("--allocator", default="auto", help="auto, none, or the path of a library [%(default)s]")
     return parser.parse_args()
 
