@@ -140,7 +140,10 @@ class ActivityStore:
             Busy: other processes write for a long time.
             FileError: the file cannot be written.
         """
-        member, impressions = self._rows.impressions(rows)
+        return self.append_parsed(*self._rows.impressions(rows))
+
+    def append_parsed(self, member: np.ndarray, impressions: Impressions) -> Appended:
+        """Add impressions of members, int64 [n], that were parsed before; see `append`."""
         order = sort_by_member_and_time(member, impressions.records[TIME])
         member, impressions = member[order], impressions[order]
         total = np.zeros(3, np.int64)
