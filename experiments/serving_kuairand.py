@@ -3,8 +3,8 @@
     python experiments/serving_kuairand.py
 
 Data: the slice of KuaiRand-Pure. The activity store has everything to 5 May, and the sessions of 6
-May are the requests, in the order of their time: the first --requests of them. A request has the
-items that the session showed, and random other items of that day up to C. After a request, what the
+May are the requests, in the order of their time, of --members of its members at random. A request
+has the items that the session showed, and random other items up to C. After a request, what the
 member did is appended to the store, so the next request of the member finds a longer history. The
 model is LiGR with D = 128, 4 layers and one set-wise layer, T = 512, exported after two steps:
 times do not depend on its quality.
@@ -64,7 +64,7 @@ def main() -> None:
     study = Study.of(__file__, __doc__)
     prepared = prepare_days(args.data, args.out / "prepared")
     artifact = exported(prepared, args.out, args.candidates)
-    sessions = sessions_of_the_day(prepared, args.out)[: args.requests]
+    sessions = sessions_of_the_day(prepared, args.out, args.members)
     rows: list[list[Cell]] = []
     for name, memory in MEMORY.items():
         for _ in range(2):  # the first time compiles
@@ -83,7 +83,7 @@ def main() -> None:
         *(Column("p50, ms", ".1f"), Column("p99, ms", ".1f")),
         *(Column(f"{name}, %", ".0f") for name in ("encoded", "extended", "not encoded")),
     ]
-    caption = f"Requests of 6 May with {args.candidates} candidates, in time order."
+    caption = f"Requests of {args.members} members, {args.candidates} candidates, in time order."
     study.add("replay", caption, columns, rows)
     study.record(args.record)
 
@@ -99,8 +99,8 @@ def exported(prepared: Path, out: Path, candidates: int) -> Artifact:
     return load_artifact(directory)
 
 
-def sessions_of_the_day(prepared: Path, out: Path) -> list[Session]:
-    """Return the sessions of 6 May in the order of their time."""
+def sessions_of_the_day(prepared: Path, out: Path, members: int) -> list[Session]:
+    """Return the sessions of 6 May of some members, in the order of their time."""
     begin = parse_time(DAY_ENDS[1])
     build_store(prepared, out / "all")
     sessions = []
@@ -110,7 +110,10 @@ def sessions_of_the_day(prepared: Path, out: Path) -> list[Session]:
             shown = impressions[np.flatnonzero(impressions.records["timestamp_ms"] >= begin)]
             for number in np.unique(shown.records["session"]):
                 sessions.append((member, shown[np.flatnonzero(shown.records["session"] == number)]))
-    return sorted(sessions, key=lambda session: int(session[1].records["timestamp_ms"][0]))
+    present = np.unique([member for member, _ in sessions])
+    chosen = set(np.random.default_rng(0).permutation(present)[:members].tolist())
+    by_time = sorted(sessions, key=lambda session: int(session[1].records["timestamp_ms"][0]))
+    return [session for session in by_time if session[0] in chosen]
 
 
 def answered(
@@ -151,7 +154,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--data", type=Path, default=SLICE, help="the slice of KuaiRand-Pure [%(default)s]")
     add("--out", type=Path, default=Path("runs/serving_kuairand"), help="[%(default)s]")
-    add("--requests", type=int, default=600, help="[%(default)s]")
+    add("--members", type=int, default=1000, help="[%(default)s]")
     add("--candidates", type=int, default=512, metavar="C", help="[%(default)s]")
     return parser.parse_args()
 

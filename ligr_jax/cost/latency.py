@@ -12,6 +12,10 @@ from ligr_jax.config import ModelConfig, ScoringConfig
 from ligr_jax.cost.devices import Device
 from ligr_jax.cost.memory import dense_parameters, input_widths
 
+# Share of the peak that a request reaches if its history is encoded for it: 27 to 35 % of the
+# float32 peak of two cores (experiments/serving.py). It has not been measured on an accelerator.
+SERVING_SHARE = 0.3
+
 
 def request_flops(
     model: ModelConfig, seq_len: int, candidates: int, encoded: bool = False

@@ -8,7 +8,7 @@ import numpy as np
 
 from ligr_jax.config import Config, flatten, override
 from ligr_jax.cost.devices import device_name, find_device
-from ligr_jax.cost.latency import request_latency
+from ligr_jax.cost.latency import SERVING_SHARE, request_latency
 from ligr_jax.data.schema import BadInput
 from ligr_jax.scaling.fit import Law
 from ligr_jax.scaling.plan.command import train_words
@@ -18,7 +18,6 @@ from ligr_jax.scaling.plan.request import PlanRequest
 from ligr_jax.scaling.plan.rule import DERIVED, GrowthRule
 from ligr_jax.scaling.plan.shape import usable
 from ligr_jax.scaling.plan.steps import (
-    ASSUMED_SHARE,
     DataSize,
     Speed,
     Steps,
@@ -95,7 +94,7 @@ def train_plan(
         return override(record.best, [f"{n}={v}" for n, v in chosen.items()])
 
     def request_seconds(config: Config) -> float:
-        share = request.share or ASSUMED_SHARE
+        share = request.share or SERVING_SHARE
         return request_latency(
             config.model, config.data.seq_len, request.candidates, machine, share
         )
