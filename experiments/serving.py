@@ -14,17 +14,15 @@ activity store and HTTP are not part of it. Contestants take turns, one request 
     PyTorch            one forward pass over history and candidates, eager or under torch.compile,
                        with a boolean mask that is made for the request
 
-Both sides must agree on the logits. The float32 peak is that of a product of 2048 x 2048 matrices,
-and FLOPs are those of `ligr plan --serve-ms` (`ligr_jax.cost.latency`). The second table has the
-load: requests arrive at random times (Poisson) and are scored one after another, each in a time
-drawn from the measured ones. The rate is the largest whose 99th percentile of waiting and scoring
-is below 80 ms, the limit of MLPerf's DLRMv3. With a hit rate h, a request is warm with probability
-h and cold otherwise.
+Both sides must agree on the logits. The float32 peak is that of a product of 2048 x 2048 matrices;
+FLOPs are those of `ligr plan --serve-ms`. The second table has the load: requests arrive at random
+times (Poisson) and are scored one after another, each in a time drawn from the measured ones, warm
+with the probability of a hit. The rate is the largest whose 99th percentile of waiting and scoring
+is below 80 ms, the limit of MLPerf's DLRMv3.
 
-What to expect by arithmetic: with T tokens of history, projections cost (T + C) against C, and
-pairs (T^2 / 2 + T C) against T C. So warm is at most 1 + T / C times as fast as cold where
-projections dominate and 1 + T / 2C where pairs do: 5 and 3 times at T = 2048 and C = 512. Time: 10
-minutes on an idle machine. Numbers: experiments/results/serving.json.
+Expected: warm is 3 to 5 times as fast as cold at T = 2048 and C = 512, by arithmetic: 1 + T / 2C in
+pairs of attention and 1 + T / C in projections. Numbers: experiments/results/serving.json. Time: 6
+minutes on an idle machine.
 """
 
 import argparse

@@ -13,7 +13,8 @@ The engine of `ligr serve` answers one request after another, once with memory f
 and once without. A time includes reading the store, assembling the arrays and ranking, but not
 HTTP. Programs are compiled before, on the same requests.
 
-Numbers: experiments/results/serving_kuairand.json. Time: 5 minutes.
+Expected: few members return on the day, so few histories are encoded before. Numbers:
+experiments/results/serving_kuairand.json. Time: 5 minutes.
 """
 
 import argparse
