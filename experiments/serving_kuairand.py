@@ -75,9 +75,8 @@ def main() -> None:
                 engine = Engine(store, memory)
                 seconds = list(answered(engine, store, artifact, sessions, args.candidates))
         found = engine.lookups
-        total = found.hits + found.extended + found.misses
         p50, p99 = (1e3 * float(x) for x in np.percentile(seconds, (50, 99)))
-        shares = (100 * n / total for n in (found.hits, found.extended, found.misses))
+        shares = (100 * found[how] / found.total() for how in ("hits", "extended", "misses"))
         rows.append([name, len(sessions), p50, p99, *shares])
     columns = [
         *(Column("memory for encoded histories"), Column("requests", "d")),

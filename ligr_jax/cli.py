@@ -55,6 +55,8 @@ an example, from a synthetic log to a law and the next run:
   ligr predict runs/first --split test --out predictions.parquet
   ligr export  runs/first --out exports/first --bits 8
   ligr check   exports/first
+  ligr store   build data/world/prepared --out stores/world
+  ligr serve   exports/first --store stores/world
   ligr sweep   tiny/ladder --data data/world/prepared --out runs/demo
   ligr report  runs/demo
   ligr plan    --runs runs/demo --flops 1e13

@@ -1,5 +1,6 @@
 """Scores of batches of requests: encode what is missing, extend what grew, rank the candidates."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,26 +33,12 @@ class Result:
     probabilities: np.ndarray
 
 
-@dataclass
-class Lookups:
-    """How the histories of members were found, since the start.
-
-    Attributes:
-        hits: all impressions were encoded.
-        extended: new impressions were appended to an encoded history.
-        misses: the history was encoded.
-    """
-
-    hits: int = 0
-    extended: int = 0
-    misses: int = 0
-
-
 class Engine:
     """Answers batches of requests. Only one thread may call `answer`.
 
     Attributes:
-        lookups: how histories were found.
+        lookups: how often the history of a member was found: `hits`, all impressions were encoded;
+            `extended`, new ones were appended; `misses`, the history was encoded.
         histories: encoded histories.
     """
 
@@ -61,7 +48,7 @@ class Engine:
             store: histories of members, and the schema of rows.
             cache_bytes: largest size of all encoded histories.
         """
-        self.lookups = Lookups()
+        self.lookups = Counter[str]()
         self.histories = HistoryCache(cache_bytes)
         self._store = store
 
@@ -90,7 +77,8 @@ class Engine:
 
         # The number of rows is a power of two, so that few programs are compiled.
         rows = _padded(np.arange(len(requests)))
-        cache = stack_caches([encoded[first[row]] for row in rows])
+        caches = [encoded[first[row]] for row in rows]
+        cache = caches[0] if len(caches) == 1 else stack_caches(caches)  # stacking copies
         ranking = scorer.rank(cache, arrays.candidates(rows))
         return [
             Result(
@@ -146,12 +134,12 @@ class Engine:
         key = version, request.member
         entry = self.histories.get(key)
         if entry is None or not entry.begins(window):
-            self.lookups.misses += 1
+            self.lookups["misses"] += 1
             return None
         if len(entry.window.impressions) == len(window.impressions):
-            self.lookups.hits += 1
+            self.lookups["hits"] += 1
         else:
-            self.lookups.extended += 1
+            self.lookups["extended"] += 1
             self.histories.pop(key)
         return entry
 

@@ -1,10 +1,8 @@
 """Metrics of the service in the format of Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-from ligr_jax.serve.service.engine import Lookups
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1.0, 2.0)
 
@@ -30,11 +28,8 @@ class Metrics:
         self._scoring = Histogram(
             "ligr_batch_seconds", "Time to score a batch", buckets=_SECONDS, registry=r
         )
-        self._lookups = Gauge(
-            "ligr_histories_total",
-            "Histories of members, by how they were found",
-            ["found"],
-            registry=r,
+        self._lookups = Counter(
+            "ligr_histories", "Histories of members, by how they were found", ["found"], registry=r
         )
         self._version = Gauge(
             "ligr_version", "1 for the version that is served", ["version", "expires"], registry=r
@@ -44,18 +39,18 @@ class Metrics:
         """Add gauges whose values are read when metrics are collected."""
         words = {
             "waiting": "Requests that wait",
-            "histories": "Encoded histories in the cache",
-            "history_bytes": "Bytes of encoded histories",
+            "cached_histories": "Encoded histories in memory",
+            "cached_bytes": "Bytes of encoded histories",
         }
         for name, value in gauges.items():
             Gauge(f"ligr_{name}", words[name], registry=self._registry).set_function(value)
 
-    def observe_batch(self, requests: int, seconds: float, lookups: Lookups) -> None:
-        """Add a batch."""
+    def observe_batch(self, requests: int, seconds: float, lookups: Mapping[str, int]) -> None:
+        """Add a batch; `lookups` is how its histories were found."""
         self._batch.observe(requests)
         self._scoring.observe(seconds)
-        for found in ("hits", "extended", "misses"):
-            self._lookups.labels(found).set(getattr(lookups, found))
+        for found, count in lookups.items():
+            self._lookups.labels(found).inc(count)
 
     def set_version(self, version: str, expires: str) -> None:
         """Report the version that is served."""

@@ -76,8 +76,8 @@ class Service:
         )
         self.metrics.watch(
             waiting=lambda: len(self._batcher),
-            histories=lambda: len(self._engine.histories),
-            history_bytes=lambda: self._engine.histories.bytes,
+            cached_histories=lambda: len(self._engine.histories),
+            cached_bytes=lambda: self._engine.histories.bytes,
         )
 
     @property
@@ -130,9 +130,10 @@ class Service:
 
     def _answer(self, requests: Sequence[Request]) -> list[Result]:
         artifact = self.artifact
-        begin = time.perf_counter()
+        begin, before = time.perf_counter(), self._engine.lookups.copy()
         results = self._engine.answer(artifact, artifact.directory.name, requests)
-        self.metrics.observe_batch(len(requests), time.perf_counter() - begin, self._engine.lookups)
+        found = self._engine.lookups - before
+        self.metrics.observe_batch(len(requests), time.perf_counter() - begin, found)
         return results
 
     def _prepare(self, artifact: Artifact) -> None:
