@@ -56,7 +56,7 @@ class Batcher(Generic[Item, Result]):
             largest: largest number of requests of a batch.
             wait_s: time that a request waits for others of its kind, in seconds.
             most_waiting: largest number of waiting requests; others are refused.
-            timeout_s: a request that has waited longer is refused, since nobody may wait for it.
+            timeout_s: a request that has waited longer is refused: its client may have left.
         """
         self._run, self._largest, self._wait_s = run, largest, wait_s
         self._most_waiting, self._timeout_s = most_waiting, timeout_s
