@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from ligr_jax.errors import file_errors
 from ligr_jax.store.mirror import cache_root, record_path, uri_of
@@ -29,7 +28,7 @@ CACHE_GB = "LIGR_CACHE_GB"  # environment variable: bound of the cache in GB
 SPARE = 2**28  # bytes that stay free on the disk
 _LOCK = ".lock"  # the file that a process locks while it writes to a directory
 _RECENT_S = 3600.0
-_held: dict[Path, IO[bytes]] = {}  # locks of directories that this process has opened
+_held: dict[Path, int] = {}  # locks of directories that this process has opened
 _one_at_a_time = threading.Lock()
 
 
@@ -55,7 +54,7 @@ def hold(directory: Path) -> None:
         return
     path = record_path("locks", directory / ".opened")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _held[directory] = path.open("ab")
+    _held[directory] = os.open(path, os.O_CREAT | os.O_RDWR)
     fcntl.flock(_held[directory], fcntl.LOCK_SH)
 
 

@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from ligr_jax.config import ConfigError, ModelConfig, OptimConfig
-from ligr_jax.nn import blocks, hstu
+from ligr_jax.nn import blocks
 from ligr_jax.nn.blocks import FeedForward, Stack
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.models import make_model
@@ -197,7 +197,7 @@ def activations(model: ModelConfig, params: Any) -> dict[str, list[jax.Array]]:
                 own = jax.tree.map(lambda p, i=i: p[i], layers)
                 h, _ = block.apply({"params": own}, h, *rest)
             note("residual stream", h)
-            return h
+            return h, None
         out = call(*args, **kwargs)
         if isinstance(module, FeedForward):
             note("feed-forward", out)
@@ -213,7 +213,6 @@ def activations(model: ModelConfig, params: Any) -> dict[str, list[jax.Array]]:
 
     with pytest.MonkeyPatch.context() as patch, nn.intercept_methods(record):
         patch.setattr(blocks, "attend", attend_and_record)
-        patch.setattr(hstu, "attend", attend_and_record)
         z = jnp.asarray(make_model(model).apply({"params": params}, BATCH))
     return {**found, "logits": [z]}
 
