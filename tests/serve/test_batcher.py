@@ -86,18 +86,17 @@ def test_requests_without_a_place_and_late_requests_are_refused(
         waiting.submit("a", 3)
 
 
-def test_an_error_reaches_every_request_of_its_batch_and_no_other() -> None:
+def test_an_error_of_a_request_reaches_no_other_one_of_its_batch() -> None:
     run = Recorder(is_open=False)
     with batcher(run) as waiting:
         first = waiting.submit("a", 0)
         run.started.wait()
-        failing = [waiting.submit("b", 13), waiting.submit("b", 14)]
+        failing, neighbour = waiting.submit("b", 13), waiting.submit("b", 14)
         cancelled = waiting.submit("c", 1)
         cancelled.cancel()
         other = waiting.submit("d", 2)
         run.gate.set()
-        for future in failing:
-            with pytest.raises(ValueError, match="a batch failed"):
-                future.result()
-        assert (first.result(), other.result()) == (0, 20)
-    assert [1] not in run.batches
+        with pytest.raises(ValueError, match="a batch failed"):
+            failing.result()
+        assert (first.result(), neighbour.result(), other.result()) == (0, 140, 20)
+    assert run.batches == [[0], [13, 14], [13], [14], [2]]

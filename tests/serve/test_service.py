@@ -1,10 +1,12 @@
 """Laws of the service: scores are those of the artifact, whoever asks and whatever is cached."""
 
+import contextlib
 import dataclasses
 import io
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -29,6 +31,7 @@ from ligr_jax.digests import write_json
 from ligr_jax.errors import LigrError
 from ligr_jax.serve.activity import ActivityStore
 from ligr_jax.serve.activity_build import build_store
+from ligr_jax.serve.activity_file import ACTIVITY
 from ligr_jax.serve.artifact import load_artifact
 from ligr_jax.serve.manifest import PARAMS
 from ligr_jax.serve.service.app import create_app
@@ -269,6 +272,26 @@ def test_bad_input_is_refused_in_words(client: Client, content: Any, message: st
     status, answer = client.post("/v1/score", content)
     assert status == 400
     assert message in answer["error"]
+
+
+def test_a_damaged_history_fails_its_own_requests_only(
+    made: Made, tmp_path: Path, said: list[str]
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(made.store, store)
+    with contextlib.closing(sqlite3.connect(store / ACTIVITY)) as file, file:
+        file.execute("UPDATE chunks SET digest = digest + 1 WHERE member = ?", (OTHER,))
+    bodies = [{"member_id": member, "candidates": shown()} for member in (OTHER, MEMBER)]
+    with (
+        serving(made, store, wait_ms=200.0, timeout_ms=60_000) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        answers = pool.map(lambda body: client.post("/v1/score", body), bodies)
+        (damaged, reason), (intact, answer) = answers
+    assert (damaged, intact) == (500, 200)
+    assert reason == {"error": "the service failed; its log has the cause"}
+    assert len(answer["order"]) == 5
+    assert "damaged" in said[-1]
 
 
 def test_bodies_that_are_none(client: Client) -> None:

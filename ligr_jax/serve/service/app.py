@@ -15,7 +15,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from ligr_jax.data.schema import BadInput
 from ligr_jax.errors import LigrError
+from ligr_jax.lock import Busy
 from ligr_jax.serve.service.batcher import Overloaded
 from ligr_jax.serve.service.bodies import (
     ARROW,
@@ -68,12 +70,15 @@ def create_app(service: Service, most_bytes: int) -> FastAPI:
         begin = time.perf_counter()
         try:
             response = await call_next(request)
-        except Overloaded as e:
+        except (Overloaded, Busy) as e:
             response = JSONResponse({"error": str(e)}, 503, headers={"Retry-After": "1"})
         except TooLarge as e:
             response = JSONResponse({"error": str(e)}, 413)
-        except LigrError as e:
+        except BadInput as e:
             response = JSONResponse({"error": str(e)}, 400)
+        except LigrError as e:  # of the service: a damaged file, a full disk
+            _log.warning("a request failed: %s", e)
+            response = JSONResponse({"error": "the service failed; its log has the cause"}, 500)
         except Exception:
             _log.exception("a request failed")
             response = JSONResponse({"error": "a bug of the service; its log has the cause"}, 500)

@@ -22,7 +22,7 @@ class Overloaded(LigrError):
     """More requests wait than can be answered in time; the client may try again later."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # requests with equal arrays are still two requests
 class Waiting(Generic[Item, Result]):
     """A request that waits.
 
@@ -138,9 +138,21 @@ class Batcher(Generic[Item, Result]):
             return
         try:
             results = self._run([w.item for w in running])
-        except Exception as e:  # of the whole batch: every request of it gets the error
+        except Exception as e:
+            if len(running) == 1:
+                running[0].future.set_exception(e)
+                return
+            # One request, such as one of a member whose history is damaged, must not fail others.
             for waiting in running:
-                waiting.future.set_exception(e)
+                self._answer_alone(waiting)
             return
         for waiting, result in zip(running, results, strict=True):
+            waiting.future.set_result(result)
+
+    def _answer_alone(self, waiting: Waiting[Item, Result]) -> None:
+        try:
+            (result,) = self._run([waiting.item])
+        except Exception as e:
+            waiting.future.set_exception(e)
+        else:
             waiting.future.set_result(result)
