@@ -23,11 +23,8 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.config import ModelConfig
-from ligr_jax.data.assemble import Assembler
-from ligr_jax.data.bags import Bags
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.item_features import ItemFeatures
-from ligr_jax.data.packing import PackingPlan
 from ligr_jax.data.prepare.sorting import sort_by_member_and_time, stable_argsort
 from ligr_jax.data.schema import SESSION, TIME, BadInput
 from ligr_jax.data.sources.ids import to_ids
@@ -36,7 +33,7 @@ from ligr_jax.digests import DamagedFile
 from ligr_jax.ops.segments import segments
 from ligr_jax.serve.activity_about import ActivityAbout
 from ligr_jax.serve.activity_append import merge
-from ligr_jax.serve.activity_columns import StoredColumns
+from ligr_jax.serve.activity_columns import WindowAssembler
 from ligr_jax.serve.activity_compact import compact_file
 from ligr_jax.serve.activity_file import ACTIVITY, EARLIEST, ActivityFile
 from ligr_jax.serve.activity_layout import Impressions, decoded
@@ -117,7 +114,7 @@ class ActivityStore:
                     f"restore it from {self.about.data}, or build the store again"
                 )
         self._rows = RowParser(self.about, self.items)
-        self._assembler: tuple[ModelConfig, Assembler] | None = None
+        self._assemble = WindowAssembler(self.manifest, self._rows.record, self.items)
 
     def append(self, rows: Any) -> Appended:
         """Add impressions, all of them or, after an error, none.
@@ -224,7 +221,7 @@ class ActivityStore:
                 "a larger capacity"
             )
         histories = self._histories(members, newest)
-        return self._assembled(model, histories, np.zeros(len(histories), np.int64), capacity)
+        return self._assemble(model, histories, np.zeros(len(histories), np.int64), capacity)
 
     def windows(
         self,
@@ -312,7 +309,7 @@ class ActivityStore:
         if capacity is None:
             capacity = max(1, *map(len, rows)) if rows else 1
         lengths = np.array([len(history) for history in histories], np.int64)
-        return self._assembled(model, rows, lengths, capacity)
+        return self._assemble(model, rows, lengths, capacity)
 
     def _histories(
         self, members: Sequence[int] | Sequence[str] | np.ndarray, newest: int
@@ -321,37 +318,6 @@ class ActivityStore:
         if not keys:
             raise BadInput("members is empty; give at least one id")
         return [self._read(key, newest) for key in keys]
-
-    def _assembled(
-        self, model: ModelConfig, rows: Sequence[Impressions], targets: np.ndarray, capacity: int
-    ) -> Batch:
-        """Return a batch with one window per row.
-
-        Args:
-            model: configuration of the model.
-            rows: the impressions of each row.
-            targets: int64 [B], position of the first target of each row.
-            capacity: N, impressions of a row.
-        """
-        lengths = np.array([len(row) for row in rows], np.int64)
-        stop = np.cumsum(lengths)
-        start = stop - lengths
-        plan = PackingPlan(
-            capacity=capacity,
-            start=start,
-            target=start + targets,
-            stop=stop,
-            bounds=np.arange(len(rows) + 1),
-        )
-        # Padding reads impression 0, which an empty batch does not have.
-        padding = Impressions(np.zeros(1, self._rows.record), Bags.empty(1))
-        impressions = Impressions.concatenate([*rows, padding])
-        records = StoredColumns(self.manifest, impressions, self.items)
-        # The scales of numbers take longer than a batch, so those of the last model are kept.
-        last = self._assembler
-        if last is None or last[0] is not model:
-            last = self._assembler = (model, Assembler(records, plan, model))
-        return last[1].over(records, plan)(np.arange(len(plan)))
 
     def compact(self, newest: int | None = None, before_ms: int | None = None) -> int:
         """Drop old impressions of all members, and give their space back to the file system.

@@ -1,10 +1,17 @@
 """Impressions of an activity store with the interface of prepared data (`Records`)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from ligr_jax.config import ModelConfig
+from ligr_jax.data.assemble import Assembler
+from ligr_jax.data.bags import Bags
+from ligr_jax.data.batch import Batch
 from ligr_jax.data.columns import action_column, feature_column
 from ligr_jax.data.item_features import ITEM_ROW, ItemFeatures
 from ligr_jax.data.manifest import Manifest
+from ligr_jax.data.packing import PackingPlan
 from ligr_jax.serve.activity_layout import Impressions
 
 
@@ -50,3 +57,48 @@ class StoredColumns:
     def label(self, action: str, index: np.ndarray) -> np.ndarray:
         """Return the labels of an action."""
         return self.take(action_column(action), index)
+
+
+class WindowAssembler:
+    """Batches of impressions as the data pipeline makes them, one window per row."""
+
+    def __init__(self, manifest: Manifest, record: np.dtype, items: ItemFeatures | None) -> None:
+        """
+        Args:
+            manifest: manifest of the prepared data of the store.
+            record: dtype of a record.
+            items: the features that are stored once per item, or None.
+        """
+        self._manifest, self._record, self._items = manifest, record, items
+        self._last: tuple[ModelConfig, Assembler] | None = None
+
+    def __call__(
+        self, model: ModelConfig, rows: Sequence[Impressions], targets: np.ndarray, capacity: int
+    ) -> Batch:
+        """Return a batch.
+
+        Args:
+            model: configuration of the model.
+            rows: the impressions of each row.
+            targets: int64 [B], position of the first target of each row.
+            capacity: N, impressions of a row.
+        """
+        lengths = np.array([len(row) for row in rows], np.int64)
+        stop = np.cumsum(lengths)
+        start = stop - lengths
+        plan = PackingPlan(
+            capacity=capacity,
+            start=start,
+            target=start + targets,
+            stop=stop,
+            bounds=np.arange(len(rows) + 1),
+        )
+        # Padding reads impression 0, which an empty batch does not have.
+        padding = Impressions(np.zeros(1, self._record), Bags.empty(1))
+        impressions = Impressions.concatenate([*rows, padding])
+        records = StoredColumns(self._manifest, impressions, self._items)
+        # The scales of numbers take longer than a batch, so those of the last model are kept.
+        last = self._last
+        if last is None or last[0] is not model:
+            last = self._last = (model, Assembler(records, plan, model))
+        return last[1].over(records, plan)(np.arange(len(plan)))
