@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ligr_jax.data.manifest import Shard as Shard
     from ligr_jax.data.manifest import SplitStats as SplitStats
     from ligr_jax.data.manifest import load_manifest as load_manifest
-    from ligr_jax.data.packing import PackingPlan as PackingPlan
     from ligr_jax.data.packing import make_packing_plan as make_packing_plan
+    from ligr_jax.data.packing_plan import PackingPlan as PackingPlan
     from ligr_jax.data.pipeline import Process as Process
     from ligr_jax.data.pipeline import TrainBatches as TrainBatches
     from ligr_jax.data.pipeline import eval_batches as eval_batches
@@ -64,7 +64,7 @@ else:
             "LongDwell": "dwell",
             "MISSING": "manifest",
             "Manifest": "manifest",
-            "PackingPlan": "packing",
+            "PackingPlan": "packing_plan",
             "Process": "pipeline",
             "Records": "records",
             "SemanticIds": "semantic_ids",

@@ -14,7 +14,7 @@ from ligr_jax.config import ConfigError, Feature, ModelConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.lookup import bag_rows, missing_row, table_rows
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest
-from ligr_jax.data.packing import PackingPlan, PlacedRows
+from ligr_jax.data.packing_plan import PackingPlan, PlacedRows
 from ligr_jax.data.schema import UNKNOWN
 
 _HOUR_MS = 3_600_000

@@ -22,7 +22,7 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.data.columns import action_column, feature_column
 from ligr_jax.data.frames import frame_from_arrow, frame_from_dicts, parse_frame
 from ligr_jax.data.manifest import ColumnStats, Manifest
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.prepare.sessions import number_sessions, starts_by_gap, starts_by_id
 from ligr_jax.data.schema import MEMBER, SESSION, TIME, WEIGHT, BadInput, Column, Kind, LogSchema
 

@@ -20,7 +20,7 @@ from ligr_jax.data.loader import (
     signals_held_during_start,
     unlink_shared_memory,
 )
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.plans import plan_of
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch, UniqueIdMapper

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ligr_jax.atomic import make_directory
-from ligr_jax.data.packing import PackingPlan, make_packing_plan, read_plan, write_plan
+from ligr_jax.data.packing import make_packing_plan
+from ligr_jax.data.packing_plan import PackingPlan, read_plan, write_plan
 from ligr_jax.data.records import Records
 from ligr_jax.errors import LigrError
 

@@ -14,7 +14,7 @@ from ligr_jax.cost.memory import activation_bytes
 from ligr_jax.cost.traced import traced_activation_bytes
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.manifest import Manifest
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput

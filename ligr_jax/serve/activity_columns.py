@@ -11,7 +11,7 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.data.columns import action_column, feature_column
 from ligr_jax.data.item_features import ITEM_ROW, ItemFeatures
 from ligr_jax.data.manifest import Manifest
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.serve.activity_layout import Impressions
 
 

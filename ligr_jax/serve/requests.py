@@ -7,7 +7,7 @@ import numpy as np
 from ligr_jax.config import Config, ConfigError, ModelConfig
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.positions import in_newest_session, positions_where, take_positions
 from ligr_jax.data.records import Records

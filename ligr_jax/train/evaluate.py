@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from ligr_jax.config import Config, ConfigError, MeshConfig, join_list, metric_key, override
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.pipeline import eval_batches, plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput

@@ -19,7 +19,7 @@ from ligr_jax.config import Config, ModelConfig
 from ligr_jax.cost.devices import peak_flops
 from ligr_jax.cost.flops import train_flops
 from ligr_jax.data.assemble import Assembler
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.pipeline import THREADS
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch, UniqueIdMapper

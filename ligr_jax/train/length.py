@@ -8,7 +8,7 @@ import numpy as np
 
 from ligr_jax.config import Config, ModelConfig, TrainConfig
 from ligr_jax.cost.flops import train_flops
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.nn.work import Work

@@ -17,7 +17,7 @@ import jax
 
 from ligr_jax.config import Config, ConfigError, config_from_json, config_to_json, difference
 from ligr_jax.data.assemble import crowded_tables
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.pipeline import plan_for, train_batches
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch

@@ -19,7 +19,8 @@ from ligr_jax.data.assemble import (
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.manifest import MISSING, ColumnStats
-from ligr_jax.data.packing import PackingPlan, make_packing_plan
+from ligr_jax.data.packing import make_packing_plan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.ops.hashing import hash_rows, qr_rows

@@ -12,7 +12,7 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.from_frame import FrameBatch, batch_from_dicts, batch_from_frame
 from ligr_jax.data.manifest import load_manifest
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.records import Records

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ligr_jax.data.manifest import SPLITS
-from ligr_jax.data.packing import PackingPlan, cut_windows, make_packing_plan
+from ligr_jax.data.packing import cut_windows, make_packing_plan
+from ligr_jax.data.packing_plan import PackingPlan
 
 CONTEXT = 0.5
 

@@ -11,7 +11,7 @@ import pytest
 from ligr_jax.config import Config, ConfigError, DataConfig, EvalConfig, Feature, ModelConfig
 from ligr_jax.config import OptimConfig as Optim
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.pipeline import Process, eval_batches, plan_for, train_batches
 from ligr_jax.data.records import Records
 

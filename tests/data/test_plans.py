@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ligr_jax.data import packing, plans
-from ligr_jax.data.packing import PackingPlan, make_packing_plan
+from ligr_jax.data.packing import make_packing_plan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.plans import plan_of, stored_plan
 from ligr_jax.data.records import Records
 from tests.data.test_packing import histories

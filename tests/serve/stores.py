@@ -10,7 +10,7 @@ from ligr_jax.config import ModelConfig
 from ligr_jax.data.assemble import Assembler, default_features
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.manifest import Manifest
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.records import Records

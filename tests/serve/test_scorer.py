@@ -11,7 +11,7 @@ from ligr_jax.api import TrainedModel, load_run
 from ligr_jax.config import ConfigError, ScoringConfig
 from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.packing import PackingPlan
+from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.serve import CacheFull, Scorer, stack_caches
