@@ -2,8 +2,7 @@
 
 forms of SOURCE:
   a canonical log         Parquet or CSV files and a log.json, e.g. of `ligr world`
-  KuaiRand                log_standard*.csv or .parquet, video_features_basic*, user_features*
-  MovieLens               ratings.csv and movies.csv, or ratings.dat and movies.dat
+  a public data set       KuaiRand, MovieLens, ...: `ligr sources` shows their layouts
   any table               one Parquet, CSV or TSV file, or a directory of them (partitioned too),
                           compressed or not, with --actions
 

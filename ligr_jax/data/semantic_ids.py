@@ -113,6 +113,6 @@ def _refuse(batch: LogBatch, column: str, invalid: pl.Series, rule: str) -> None
     if invalid.any():
         row = invalid.arg_true()[0]
         raise BadInput(
-            f"{batch.file}, row {batch.first_row + row}, column '{column}': value "
+            f"{batch.file}, row {batch.row_number(row)}, column '{column}': value "
             f"{batch.frame[column][row]!r}, but {rule}; {_MAKE}"
         )

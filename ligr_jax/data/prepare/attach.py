@@ -115,7 +115,7 @@ def _by_item(table: SemanticIds, records: Records) -> np.ndarray:
         if repeated.any():
             first = int(known[repeated.argmax()])
             raise BadInput(
-                f"{batch.file}, row {batch.first_row + first}, column 'item_id': value "
+                f"{batch.file}, row {batch.row_number(first)}, column 'item_id': value "
                 f"{batch.frame['item_id'][first]} occurs twice; keep one row per item"
             )
         out[:, row[known]] = prefixes[known].T

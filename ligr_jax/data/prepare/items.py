@@ -162,7 +162,7 @@ def _refuse_repeated(ids: np.ndarray, order: np.ndarray, items: ItemSource) -> N
             break
         second -= batch.frame.height
     raise BadInput(
-        f"{batch.file}, row {batch.first_row + second}, column 'item_id': value "
+        f"{batch.file}, row {batch.row_number(second)}, column 'item_id': value "
         f"{batch.frame['item_id'][second]!r} occurs twice (first in row {1 + first}); keep one row "
         "per item"
     )

@@ -101,7 +101,7 @@ def check_log_batch(
         tally.rows = frame.height
         tally.minutes.add(time_ms)
         tally.first_ms, tally.last_ms = int(time_ms.min()), int(time_ms.max())
-        tally.earliest = f"{batch.file}, near row {batch.first_row + int(time_ms.argmin())}"
+        tally.earliest = f"{batch.file}, near row {batch.row_number(int(time_ms.argmin()))}"
     return CheckedBatch(batch.file, frame, tally)
 
 

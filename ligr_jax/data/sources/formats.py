@@ -1,28 +1,21 @@
 """Selection of the adapter that reads a log."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.adapter import Adapter
 from ligr_jax.data.sources.canonical import canonical_source
-from ligr_jax.data.sources.kuairand import kuairand_marks, kuairand_source
+from ligr_jax.data.sources.kuairand import KUAIRAND
 from ligr_jax.data.sources.listing import SUFFIXES, table_files
-from ligr_jax.data.sources.movielens import movielens_marks, movielens_source
+from ligr_jax.data.sources.movielens import MOVIELENS
 from ligr_jax.data.sources.source import LogSource
 from ligr_jax.data.sources.table_columns import EXAMPLE, TableColumns
 from ligr_jax.data.sources.table_source import table_source
 
-FORMATS: dict[str, Callable[[Path, TableColumns], LogSource]] = {
-    "canonical": lambda path, _: canonical_source(path),
-    "kuairand": lambda path, _: kuairand_source(path),
-    "movielens": lambda path, _: movielens_source(path),
-    "table": table_source,
-}
-# What a directory lacks to have a format: [] if nothing, None if no file resembles the format.
-MARKS: dict[str, Callable[[Path], list[str] | None]] = {
-    "kuairand": kuairand_marks,
-    "movielens": movielens_marks,
-}
+# Public data sets, in the order in which a directory is compared with their layouts.
+ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (KUAIRAND, MOVIELENS)}
+
+FORMATS: tuple[str, ...] = ("canonical", "table", *ADAPTERS)
 
 
 def open_source(
@@ -32,7 +25,7 @@ def open_source(
 
     Args:
         path: directory or file of the log.
-        format: a key of `FORMATS`, or "auto" to detect the format by the files.
+        format: one of `FORMATS`, or "auto" to detect the format by the files.
         columns: the meaning of the columns of a table; the other formats define it.
 
     Raises:
@@ -46,7 +39,9 @@ def open_source(
         if path.is_file():
             raise BadInput(f"--format {name} reads a directory, and {path} is a file")
         _refuse_table_options(path, name, columns)
-    return FORMATS[name](path, columns)
+    if name == "canonical":
+        return canonical_source(path)
+    return table_source(path, columns) if name == "table" else ADAPTERS[name].open(path)
 
 
 def detect_format(path: Path, columns: TableColumns) -> str:
@@ -59,7 +54,7 @@ def detect_format(path: Path, columns: TableColumns) -> str:
         return "table"
     if (path / "log.json").is_file():
         return "canonical"
-    marks = {name: lacking(path) for name, lacking in MARKS.items()}
+    marks = {name: adapter.lacking(path) for name, adapter in ADAPTERS.items()}
     for name, lacking in marks.items():
         if lacking == []:
             return name
@@ -74,9 +69,8 @@ def detect_format(path: Path, columns: TableColumns) -> str:
         almost.append(f"As a table, declare what its columns mean, e.g. {EXAMPLE}. ")
     names = sorted(p.name for p in path.iterdir())
     raise BadInput(
-        f"{path}: the format of the log is not known. Looked for log.json (canonical), "
-        "log_standard* or log_random* with video_features_basic* (KuaiRand), ratings and movies "
-        "with their columns (MovieLens), and, "
+        f"{path}: the format of the log is not known. Looked for log.json (canonical), the "
+        f"files of {', '.join(ADAPTERS)} (`ligr sources` shows their layouts), and, "
         f"if --actions is given, any {', '.join(SUFFIXES)} file (--format table). "
         f"{''.join(almost)}The directory contains {names[:12] or 'nothing'}"
     )

@@ -20,6 +20,7 @@ from pathlib import Path
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
+from ligr_jax.data.sources.adapter import Adapter
 from ligr_jax.data.sources.files import (
     column_names,
     count_all_rows,
@@ -275,3 +276,24 @@ def _missing_columns(file: Path, columns: Sequence[str]) -> list[str]:
         f"{file} lacks the columns {missing} of KuaiRand (its columns are {present}); read another "
         "table with --format table and --actions"
     ]
+
+
+KUAIRAND = Adapter(
+    name="kuairand",
+    title="KuaiRand-Pure, -1K and -27K (Kuaishou): short videos",
+    open=kuairand_source,
+    lacking=kuairand_marks,
+    files={
+        "log_standard*": "impressions of the production policy (.csv or .parquet)",
+        "log_random*": "impressions of random videos (optional)",
+        "video_features_basic*": "videos",
+        "user_features*": "users, as of an unknown date (optional)",
+        "watch_history_before.parquet": "earlier impressions in order, without times (optional)",
+    },
+    impression="a video shown to a user; 55 % have no action",
+    session="a pause (--session-gap); KuaiRand-Pure has holes, so use hours there",
+    actions="is_click, long_view, is_like, is_comment, is_forward, is_follow, is_hate",
+    outcomes="play_time_ms",
+    refused="video_features_statistic*: its counts include the future; date and hourmin: UTC+8",
+    obtain=f"{URL} (CC BY-SA 4.0)",
+)

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
+from ligr_jax.data.sources.adapter import Adapter
 from ligr_jax.data.sources.files import (
     DataFile,
     column_names,
@@ -171,3 +172,21 @@ def _missing_columns(file: Path, columns: list[str]) -> list[str]:
         f"of {', '.join(ARCHIVES)} from {URL}, or read another table with --format table and "
         "--actions"
     ]
+
+
+MOVIELENS = Adapter(
+    name="movielens",
+    title="MovieLens (GroupLens): ratings of movies",
+    open=movielens_source,
+    lacking=movielens_marks,
+    files={
+        "ratings.csv, ratings.dat": "ratings",
+        "movies.csv, movies.dat": "titles and genres",
+    },
+    impression="a rating: there are no rows that were shown and ignored",
+    session="a pause (--session-gap); use a day, because many ratings are given in one sitting",
+    actions="like is a rating of at least 4; click is constant",
+    outcomes="rating",
+    refused="tags and links",
+    obtain=f"{URL} (GroupLens terms: no redistribution without permission)",
+)

@@ -50,7 +50,7 @@ class SkippedRows:
             key = fault.column, fault.rule
             row = int(fault.rows.argmax())
             example = (
-                f"{batch.file}, row {batch.first_row + row}: {format_value(fault.values[row])}"
+                f"{batch.file}, row {batch.row_number(row)}: {format_value(fault.values[row])}"
             )
             self.counts[key] = self.counts.get(key, 0) + int(fault.rows.sum())
             self.examples.setdefault(key, example)

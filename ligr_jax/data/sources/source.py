@@ -50,6 +50,8 @@ class LogBatch:
         faults: invalid rows that the adapter detected.
         malformed: number of rows before this batch that could not be parsed and were skipped.
         labelled: number of rows that have a row in the table of labels.
+        row_numbers: int64 [N], the row of the file of each row, if a row of the file became several
+            (see `ligr_jax.data.sources.slates`); None if the rows are consecutive.
     """
 
     file: str
@@ -59,6 +61,13 @@ class LogBatch:
     faults: tuple[Fault, ...] = ()
     malformed: int = 0
     labelled: int = 0
+    row_numbers: np.ndarray | None = None
+
+    def row_number(self, row: int) -> int:
+        """Return the number of a row of the batch among the data rows of the file, from 1."""
+        if self.row_numbers is None:
+            return self.first_row + row
+        return int(self.row_numbers[row])
 
 
 ROW_DIGEST = "\x1fdigest"  # control characters are not allowed in names of users

@@ -237,7 +237,7 @@ def drop_faults(
         first = min(faults, key=lambda f: int(f.rows.argmax()))
         row = int(first.rows.argmax())
         raise BadInput(
-            f"{batch.file}, row {batch.first_row + row}, "
+            f"{batch.file}, row {batch.row_number(row)}, "
             f"column {source.display_name(first.column)}: value {format_value(first.values[row])} "
             f"{first.rule}"
         )
@@ -288,6 +288,6 @@ def _refuse_type(batch: LogBatch, source: LogSource, name: str, problem: str) ->
     present = values.is_not_null()
     row = present.arg_max() or 0
     raise BadInput(
-        f"{batch.file}, row {batch.first_row + row}, column {source.display_name(name)}: value "
+        f"{batch.file}, row {batch.row_number(row)}, column {source.display_name(name)}: value "
         f"{format_value(values[row])}: {problem}; cast the column when the log is written"
     )

@@ -1,0 +1,58 @@
+"""Show the public data sets that `ligr prepare` reads: files, meaning of a row, where to get them.
+
+examples:
+  ligr sources
+  ligr sources kuairand
+  ligr sources --json
+"""
+
+import argparse
+from dataclasses import fields
+
+from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.adapter import Adapter
+from ligr_jax.data.sources.formats import ADAPTERS
+from ligr_jax.strict_json import print_json
+
+TEXTS = tuple(f.name for f in fields(Adapter) if f.type is str)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `ligr sources`."""
+    parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(ADAPTERS))
+    parser.add_argument("--json", action="store_true", help="print the descriptions as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print one line per data set, or the descriptions of the data sets that are named.
+
+    Raises:
+        BadInput: a name is not known.
+    """
+    for name in args.names:
+        if name not in ADAPTERS:
+            raise BadInput(f"ligr sources {name}: not known; the names are {', '.join(ADAPTERS)}")
+    chosen = [ADAPTERS[name] for name in args.names or ADAPTERS]
+    if args.json:
+        print_json({a.name: {**_texts(a), "files": dict(a.files)} for a in chosen})
+    elif args.names:
+        print("\n\n".join(description(adapter) for adapter in chosen))
+    else:
+        width = max(map(len, ADAPTERS))
+        for adapter in chosen:
+            print(f"{adapter.name:{width}}  {adapter.title}")
+        print("\n`ligr sources NAME` shows its files and where to get them")
+
+
+def description(adapter: Adapter) -> str:
+    """Return the description of a data set as text."""
+    width = max(map(len, adapter.files))
+    lines = [f"{adapter.name}: {adapter.title}", "  files"]
+    lines += [f"    {name:{width}}  {text}" for name, text in adapter.files.items()]
+    rest = {k: v for k, v in _texts(adapter).items() if k not in ("name", "title")}
+    lines += [f"  {name:12}{text}" for name, text in rest.items()]
+    return "\n".join(lines)
+
+
+def _texts(adapter: Adapter) -> dict[str, str]:
+    return {name: getattr(adapter, name) for name in TEXTS}
