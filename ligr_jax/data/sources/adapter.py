@@ -1,9 +1,10 @@
 """Description of a public data set that `ligr prepare` reads, for detection and `ligr sources`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ligr_jax.data.sources.files import DataFile, column_names
 from ligr_jax.data.sources.source import LogSource
 
 
@@ -37,3 +38,21 @@ class Adapter:
     outcomes: str
     refused: str
     obtain: str
+
+
+def missing_columns(file: Path | DataFile, columns: Sequence[str], title: str) -> list[str]:
+    """Return a message if a file lacks columns of a data set, or [].
+
+    Args:
+        file: the file.
+        columns: the columns.
+        title: name of the data set.
+    """
+    present = column_names(file)
+    missing = [c for c in columns if c not in present]
+    if not missing:
+        return []
+    return [
+        f"{DataFile.of(file).path} lacks the columns {missing} of {title} (its columns are "
+        f"{present}); read another table with --format table and --actions"
+    ]

@@ -191,6 +191,15 @@ def read_column(file: Path | DataFile, name: str, batch_rows: int) -> Iterator[p
         yield _frame(table, file)[name]
 
 
+def read_columns(
+    file: Path | DataFile, names: Sequence[str], batch_rows: int
+) -> Iterator[pl.DataFrame]:
+    """Yield some columns of a file in file order, without malformed rows."""
+    file = DataFile.of(file)
+    for table, _ in _tables(file, batch_rows, "skip", names):
+        yield _frame(table, file)
+
+
 def read_items(file: Path | DataFile, batch_rows: int = 1 << 17) -> Iterator[LogBatch]:
     """Yield the rows of an item table in batches, without `ROW_DIGEST`.
 

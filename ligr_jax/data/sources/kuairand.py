@@ -12,7 +12,7 @@ Play time is clipped to [0, 3 x duration] and to at most 10 minutes, because lon
 screen that was left on. A duration of 0 is missing. Only the first tag of a video is used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,8 @@ from pathlib import Path
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter
+from ligr_jax.data.sources.adapter import Adapter, missing_columns
 from ligr_jax.data.sources.files import (
-    column_names,
     count_all_rows,
     describe_files,
     file_parts,
@@ -104,9 +103,9 @@ def kuairand_marks(directory: Path) -> list[str] | None:
                 f"{', '.join(ARCHIVES)} from {URL} in it"
             )
         elif file is not None:
-            lacking += _missing_columns(file, NEEDED[start])
+            lacking += missing_columns(file, NEEDED[start], "KuaiRand")
     for log in logs:
-        lacking += _missing_columns(log, (*RENAMED, "play_time_ms", "duration_ms"))
+        lacking += missing_columns(log, (*RENAMED, "play_time_ms", "duration_ms"), "KuaiRand")
     return lacking
 
 
@@ -264,18 +263,6 @@ def _only(directory: Path, start: str) -> Path | None:
     if len(files) > 1:
         raise BadInput(f"{directory}: several {start}* files ({[p.name for p in files]}); keep one")
     return files[0] if files else None
-
-
-def _missing_columns(file: Path, columns: Sequence[str]) -> list[str]:
-    """Return a message if a file lacks columns."""
-    present = column_names(file)
-    missing = [c for c in columns if c not in present]
-    if not missing:
-        return []
-    return [
-        f"{file} lacks the columns {missing} of KuaiRand (its columns are {present}); read another "
-        "table with --format table and --actions"
-    ]
 
 
 KUAIRAND = Adapter(

@@ -24,7 +24,7 @@ from ligr_jax.data.sources.parse import with_types
 from ligr_jax.data.sources.parts import chained, converted
 from ligr_jax.data.sources.source import ROW_DIGEST, ItemSource, LogBatch, LogSource
 from ligr_jax.data.sources.text_options import TextOptions
-from ligr_jax.data.sources.text_vectors import text_vectors
+from ligr_jax.data.sources.text_vectors import text_vectors, words
 
 URL = "https://files.grouplens.org/datasets/movielens/"
 ARCHIVES = {  # published checksums
@@ -128,13 +128,12 @@ def _movies(batch: LogBatch) -> LogBatch:
     """Return the item table, computed from movieId, title and genres."""
     batch = with_types(batch, {"movieId": pl.Int64})
     title, genres = pl.col("title"), pl.col("genres").replace(NO_GENRES, None).str.split("|")
-    words = title.str.replace(r"\(\d{4}\)\s*$", "").str.to_lowercase()
     frame = batch.frame.select(
         item_id="movieId",
         genres=genres,
         year=title.str.extract(r"\((\d{4})\)\s*$").cast(pl.Float64),
         terms=pl.concat_list(
-            words.fill_null("").str.extract_all(r"[\p{L}\p{N}]+"),
+            words(title.str.replace(r"\(\d{4}\)\s*$", "")),
             genres.list.eval("genre:" + pl.element()).fill_null([]),
         ),
     )

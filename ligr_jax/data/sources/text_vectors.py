@@ -12,6 +12,11 @@ BUCKETS = 1 << 15  # hash buckets of terms
 DECIMALS = 5  # decimals of coordinates
 
 
+def words(text: pl.Expr) -> pl.Expr:
+    """Return the lower-case words of texts, a list per text; [] for null."""
+    return text.fill_null("").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
+
+
 def text_vectors(terms: pl.Series, width: int) -> np.ndarray:
     """Compute content vectors by latent semantic analysis (Deerwester et al. 1990).
 
