@@ -24,6 +24,9 @@ class ModelConfig:
     """Features by name. A name is the name of a column of the data."""
     actions: tuple[str, ...] = ("click",)
     """Actions that the model predicts, one task each."""
+    late_actions: tuple[str, ...] = ()
+    """Actions that are targets and never inputs of action tokens, because their labels become known
+    at an unknown later time. Those of the data are required."""
     prior: tuple[float, ...] = ()
     """Base rate of each action, which initializes the output biases."""
     kind: Literal["ligr", "hstu", "wukong", "lirank"] = "ligr"

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from ligr_jax.config import ConfigError, Feature, ModelConfig
+from ligr_jax.config.lists import join_list
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.lookup import bag_rows, missing_row, table_rows
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest
@@ -232,7 +233,8 @@ def check_columns(model: ModelConfig, manifest: Manifest) -> None:
     """Check that the data have the features and actions of a model.
 
     Raises:
-        ConfigError: a feature or an action is absent, or a feature has another kind or width.
+        ConfigError: a feature or an action is absent, a feature has another kind or width, or an
+            action that is known late is part of the history.
     """
     for name, feature in model.features.items():
         stats = manifest.columns.get(name)
@@ -259,6 +261,25 @@ def check_columns(model: ModelConfig, manifest: Manifest) -> None:
         raise ConfigError(
             f"model.actions: the data has no labels of {missing}; its actions are "
             f"{list(manifest.actions)}"
+        )
+    _check_late_actions(model, manifest)
+
+
+def _check_late_actions(model: ModelConfig, manifest: Manifest) -> None:
+    """Raise `ConfigError` for an unknown late action, or for a late action used as history."""
+    late = model.late_actions
+    unknown = [a for a in late if a not in manifest.actions]
+    if unknown:
+        raise ConfigError(
+            f"model.late_actions={join_list(late)}: the data has no labels of {unknown}; its "
+            f"actions are {list(manifest.actions)}"
+        )
+    shown = [a for a in manifest.late_actions if a in model.actions and a not in late]
+    if shown:
+        raise ConfigError(
+            f"model.late_actions={join_list(late)}: the labels of {shown} become known at an "
+            "unknown later time, so a history with them leaks the future; set "
+            f"model.late_actions={join_list([*late, *shown])}"
         )
 
 

@@ -138,6 +138,7 @@ class Manifest:
         source: files and options that determine the output. `prepare` compares it to decide
             whether an output is up to date.
         notes: what a reader of results must know about the data.
+        late_actions: actions that are targets and never history (`LogSchema.late_actions`).
         version: format version of the files.
     """
 
@@ -151,6 +152,7 @@ class Manifest:
     index: tuple[Shard, ...] = ()
     source: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    late_actions: tuple[str, ...] = ()
     version: int = FORMAT_VERSION
 
     @property
@@ -173,8 +175,9 @@ class Manifest:
         for stats in raw["columns"].values():
             if not stats["id_range"]:  # absent, so that digests of earlier data do not change
                 del stats["id_range"]
-        if not self.index:
-            del raw["index"]
+        for name in ("index", "late_actions"):
+            if not raw[name]:
+                del raw[name]
         return {"format": "ligr-prepared", **raw}
 
     def to_json(self) -> str:
@@ -260,6 +263,7 @@ def parse_manifest(raw: dict[str, Any], path: Path) -> Manifest:
 def _manifest(raw: dict[str, Any]) -> Manifest:
     raw["actions"] = tuple(raw["actions"])
     raw["notes"] = tuple(raw["notes"])
+    raw["late_actions"] = tuple(raw.get("late_actions", ()))
     raw["columns"] = {k: column_stats(v) for k, v in raw["columns"].items()}
     raw["splits"] = {k: SplitStats(**v) for k, v in raw["splits"].items()}
     raw["shards"] = tuple(Shard(**s) for s in raw["shards"])

@@ -81,9 +81,11 @@ class LogSchema:
         items: file of the item table (one row per `item_id`), relative to the log's directory, or
             "".
         notes: what a reader of results must know about this source; `prepare` prints it.
+        late_actions: actions whose labels become known at an unknown later time, such as a purchase
+            days after the impression. They are targets and never inputs of action tokens.
 
     Raises:
-        BadInput: there is no action, or a name is not usable.
+        BadInput: there is no action, a late action is not an action, or a name is not usable.
     """
 
     actions: tuple[str, ...]
@@ -91,12 +93,18 @@ class LogSchema:
     truth: bool = False
     items: str = ""
     notes: tuple[str, ...] = ()
+    late_actions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.actions:
             raise BadInput("a log needs at least one action column (actions is empty)")
         for role, names in (("action", self.actions), ("feature", list(self.columns))):
             _check_names(role, names)
+        other = [name for name in self.late_actions if name not in self.actions]
+        if other:
+            raise BadInput(
+                f"late_actions has {other}, and the actions are {list(self.actions)}; name actions"
+            )
         if "item_id" in self.columns and self.columns["item_id"].kind == "bag":
             raise BadInput("item_id is a bag, but an impression has one item; rename the bag")
 
@@ -117,7 +125,10 @@ def _check_names(role: str, names: Sequence[str]) -> None:
 
 def save_schema(schema: LogSchema, directory: Path) -> None:
     """Write a schema to DIRECTORY/log.json."""
-    text = json.dumps(dataclasses.asdict(schema), indent=1)
+    raw = dataclasses.asdict(schema)
+    if not schema.late_actions:
+        del raw["late_actions"]  # absent, so that digests of earlier logs do not change
+    text = json.dumps(raw, indent=1)
     write_atomically(directory / "log.json", text + "\n")
 
 
@@ -134,7 +145,8 @@ def load_schema(directory: Path) -> LogSchema:
     try:
         raw: dict[str, Any] = json.loads(read_text(path))
         raw["columns"] = {k: Column(**v) for k, v in raw["columns"].items()}
-        for name in ("actions", "notes"):
+        raw.setdefault("late_actions", [])
+        for name in ("actions", "notes", "late_actions"):
             raw[name] = tuple(raw[name])
         return LogSchema(**raw)
     except (KeyError, TypeError, json.JSONDecodeError) as e:

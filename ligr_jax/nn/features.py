@@ -4,14 +4,22 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from ligr_jax.config import ConfigError, Feature, ModelConfig
 from ligr_jax.data.batch import Batch
+from ligr_jax.data.schema import UNKNOWN
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.mup import mup_scale
 
 Embedded = Mapping[str, jax.Array]  # for each feature with a table, its embeddings [B, N, E]
+
+
+def history_labels(config: ModelConfig, batch: Batch) -> jax.Array:
+    """Return the labels that a history shows, int8 [B, N, A]: those of late actions are unknown."""
+    late = np.array([action in config.late_actions for action in config.actions])
+    return jnp.where(late, np.int8(UNKNOWN), batch.labels) if late.any() else batch.labels
 
 
 def feature_vector(
@@ -94,8 +102,8 @@ class ItemTokens(nn.Module):
 class ActionTokens(nn.Module):
     """a_i: the sum of the embeddings of the actions taken, or the embedding of "no action".
 
-    An action that was not recorded adds an "unknown" embedding of its own; it does not count as not
-    taken. Outcomes (dwell, play time) are projected and added.
+    An action that was not recorded, or that is known late, adds an "unknown" embedding of its own;
+    it does not count as not taken. Outcomes (dwell, play time) are projected and added.
     """
 
     config: ModelConfig
@@ -106,9 +114,10 @@ class ActionTokens(nn.Module):
         c = self.config
         a = len(c.actions)
         dtype = jnp.dtype(c.dtype)
-        taken = batch.labels > 0
-        unknown = batch.labels < 0
-        nothing = jnp.all(batch.labels == 0, axis=-1, keepdims=True)
+        labels_BNA = history_labels(c, batch)
+        taken = labels_BNA > 0
+        unknown = labels_BNA < 0
+        nothing = jnp.all(labels_BNA == 0, axis=-1, keepdims=True)
         # One column per embedding: A actions taken, A actions unknown, and "no action".
         kinds = jnp.concatenate([taken, unknown, nothing], axis=-1).astype(dtype)
         init = nn.initializers.normal(stddev=(c.width / mup_scale(c).width) ** -0.5)

@@ -25,7 +25,7 @@ class PooledInput(NamedTuple):
 
     items_BND: item tokens [B, N, D].
     actions_BND: action tokens [B, N, D].
-    labels_BNA: int8 [B, N, A], as in a batch.
+    labels_BNA: int8 [B, N, A], the labels that a history shows.
     """
 
     items_BND: jax.Array

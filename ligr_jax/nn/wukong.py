@@ -39,6 +39,7 @@ from ligr_jax.nn.features import (
     feature_parts,
     feature_width,
     feature_widths,
+    history_labels,
 )
 from ligr_jax.nn.heads import Heads, calibrated, calibration_flops, heads_flops
 from ligr_jax.nn.history import SPANS, PooledInput, pooled_history, pooled_past
@@ -98,7 +99,7 @@ class Wukong(nn.Module):
         embedded = Tables(c, name=TABLES)(batch.ids)
         items_BND = ItemTokens(c, name="items")(batch, embedded)
         actions_BND = ActionTokens(c, name="actions")(batch, embedded)
-        new = PooledInput(items_BND, actions_BND, batch.labels)
+        new = PooledInput(items_BND, actions_BND, history_labels(c, batch))
         if history is None:
             pooled_BNnD, counts = pooled_history(batch, new, c.mask)
         else:

@@ -156,6 +156,7 @@ def configure(manifest: Manifest, data: Path | str, assignments: Iterable[str] =
         model=ModelConfig(
             features=default_features(manifest.columns),
             actions=manifest.actions,
+            late_actions=manifest.late_actions,
             prior=tuple(_prior(rates.get(a, 0.5)) for a in manifest.actions),
         ),
         data=DataConfig(dir=address(data), digest=manifest.digest),

@@ -18,12 +18,13 @@ from ligr_jax.data.assemble import (
 )
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.batch import Batch
-from ligr_jax.data.manifest import MISSING, ColumnStats
+from ligr_jax.data.manifest import MISSING, ColumnStats, load_manifest, save_manifest
 from ligr_jax.data.packing import make_packing_plan
 from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.records import Records
-from ligr_jax.data.schema import BadInput
+from ligr_jax.data.schema import BadInput, LogSchema, load_schema, save_schema
 from ligr_jax.ops.hashing import hash_rows, qr_rows
+from ligr_jax.scaling.ladder import configure
 
 FEATURES = {
     "item_id": Feature(rows=31, lookup="direct"),
@@ -352,6 +353,24 @@ def test_ids_that_share_rows_and_truncated_bags_are_reported(records: Records) -
 def test_an_action_the_data_lacks_is_refused(records: Records) -> None:
     with pytest.raises(ConfigError, match=r"no labels of \['share'\]"):
         check_columns(replace(MODEL, actions=("click", "share")), records.manifest)
+
+
+def test_an_action_that_is_known_late_is_not_history(records: Records, tmp_path: Path) -> None:
+    schema = LogSchema(("click", "like"), {}, late_actions=("like",))
+    save_schema(schema, tmp_path)
+    assert load_schema(tmp_path) == schema
+    with pytest.raises(BadInput, match=r"late_actions has \['buy'\]"):
+        LogSchema(("click",), {}, late_actions=("buy",))
+    manifest = replace(records.manifest, late_actions=schema.late_actions)
+    save_manifest(manifest, tmp_path)
+    assert load_manifest(tmp_path).late_actions == ("like",)
+    assert configure(manifest, tmp_path).model.late_actions == ("like",)
+    with pytest.raises(ConfigError, match=r"\['like'\] .*leaks.*set model.late_actions=like$"):
+        check_columns(MODEL, manifest)
+    with pytest.raises(ConfigError, match=r"no labels of \['buy'\]"):
+        check_columns(replace(MODEL, late_actions=("like", "buy")), manifest)
+    check_columns(replace(MODEL, actions=("click",), late_actions=("like",)), manifest)
+    check_columns(replace(MODEL, actions=("click",)), manifest)
 
 
 def test_default_features_take_every_column_and_fit_the_data(records: Records) -> None:

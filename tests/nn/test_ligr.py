@@ -91,6 +91,24 @@ def test_no_action_reaches_a_logit_of_its_own_or_an_earlier_session(
     np.testing.assert_array_equal((items > 0) & real, related & ((before > 0) | own))
 
 
+@pytest.mark.parametrize("kind", ["ligr", "wukong"])
+def test_a_label_that_becomes_known_late_reaches_no_logit(batch: Batch, kind: str) -> None:
+    config = scanned(
+        kind=kind, depth=1, set_depth=int(kind == "ligr"), late_actions=("like", "absent")
+    )
+    params = random_params(config, batch)
+    changed = {}
+    for a, action in enumerate(config.actions):
+        labels = batch.labels.copy()
+        labels[..., a] = np.where(labels[..., a] == 1, 0, 1)
+        other = batch._replace(labels=labels)
+        changed[action] = np.asarray(logits(config, params, other) != logits(config, params, batch))
+    assert not changed["like"].any()
+    # The other labels reach logits of all actions, the late one included.
+    assert changed["click"].any(axis=(0, 1)).all()
+    assert changed["share"].any(axis=(0, 1)).all()
+
+
 @pytest.mark.parametrize("kind", ["ligr", "hstu"])
 def test_without_setwise_layers_an_item_sees_no_other_of_its_session(
     batch: Batch, kind: str

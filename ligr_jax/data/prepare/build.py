@@ -133,6 +133,7 @@ def finish(
         items=items.write(work / "items.arrow") if items else None,
         source=made_by,
         notes=source.schema.notes,
+        late_actions=source.schema.late_actions,
     )
     save_log_summary(log_summary(source, stats.histories, manifest, tally), work)
     return manifest

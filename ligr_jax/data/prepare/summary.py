@@ -134,7 +134,8 @@ def _roles(source: LogSource, manifest: Manifest) -> Iterator[dict[str, Any]]:
         rates = [s.positive_rate.get(action) for s in manifest.splits.values()]
         rule = source.rules.get(action)
         ruled = {"rule": rule.text, "rule_column": rule.column} if rule else {}
-        yield role(action, "action", positive_rate=rates, **ruled)
+        late = {"late": True} if action in schema.late_actions else {}
+        yield role(action, "action", positive_rate=rates, **ruled, **late)
     for name, stats in manifest.columns.items():
         meaning = "outcome" if stats.outcome else "feature"
         more = {"kind": stats.kind, "missing": stats.missing, **_shape(stats)}
@@ -174,6 +175,8 @@ def _column_lines(columns: list[dict[str, Any]]) -> Iterator[str]:
             text += f", from the {c['from']}"
         if c.get("rule"):
             text += f" ({c['rule']})"
+        if c.get("late"):
+            text += ", known late: a target, never history"
         if c["by"] == "name":
             text += f" (by its name; --ignore {c['column']} leaves it out)"
         yield text

@@ -8,7 +8,11 @@ from ligr_jax.config import Config, ConfigError, Feature, flatten, join_list, va
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.schema import BadInput
 
-_FROM_DATA = ("model.actions", "model.prior")  # settings that prepared data defines
+_FROM_DATA = (
+    "model.actions",
+    "model.late_actions",
+    "model.prior",
+)  # settings that prepared data defines
 _NOT_SHOWN = ("data.dir", "data.digest", "mesh.", "track.")  # where a run computes, not what
 
 

@@ -10,7 +10,9 @@ from ligr_jax.runs.columns import config_column
 from ligr_jax.runs.run_table import RunTable
 
 # Non-numeric settings that change the input or the number format, not the architecture.
-OTHERWISE = tuple(config_column(f"model.{s}") for s in ("features", "actions", "prior", "dtype"))
+OTHERWISE = tuple(
+    config_column(f"model.{s}") for s in ("features", "actions", "late_actions", "prior", "dtype")
+)
 WORDS = (pl.String, pl.Boolean)
 
 
