@@ -57,10 +57,10 @@ NOTES = (
     "some hours; week 0 starts on 2000-01-03, an arbitrary Monday; sessions are days",
     "skip is a time of at most 2 s; full_view is at least the duration of the video, and unknown "
     "if the duration is; 255 s stand for longer times too",
-    "train_interactions_rank is not read, because it counts all weeks, the future included",
+    "train_interactions_rank is not read, because it counts weeks 0 to 24, the future of most rows included",
 )
 CHOSEN_NOTE = (
-    "{name}: the most active users (up) or items (ip) of all weeks, the future included; measure "
+    "{name}: the most active users (up) or items (ip) of weeks 0 to 24, future rows included; measure "
     "the effect of more data on random subsamples (ur, ir)"
 )
 
@@ -135,7 +135,8 @@ def vk_lsvd_source(directory: Path) -> LogSource:
     )
     vectors = _vectors(vector_file) if vector_file.is_file() else None
     width = vectors[1].shape[1] if vectors is not None else 0
-    used = [*weeks, layout.metadata / USERS, item_file, *([vector_file] if width else [])]
+    used: list[Path | DataFile] = [*weeks, layout.metadata / USERS, item_file]
+    used += [vector_file] if width else []
     columns = ("item_id", "actor_id", "duration_s", *(["content"] if width else []))
     return LogSource(
         name=TITLE,
@@ -281,6 +282,6 @@ VK_LSVD = Adapter(
     actions="full_view and skip by timespent; like, dislike, share, bookmark, click_on_author, "
     "open_comments",
     outcomes="timespent (s, 255 = at least 255)",
-    refused="train_interactions_rank: it counts all weeks; subsamples up*, ip* are chosen by it",
+    refused="train_interactions_rank: it counts weeks 0 to 24; subsamples up*, ip* are chosen by it",
     obtain=f"{URL} (Apache-2.0)",
 )
