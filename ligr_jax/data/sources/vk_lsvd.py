@@ -57,11 +57,12 @@ NOTES = (
     "some hours; week 0 starts on 2000-01-03, an arbitrary Monday; sessions are days",
     "skip is a time of at most 2 s; full_view is at least the duration of the video, and unknown "
     "if the duration is; 255 s stand for longer times too",
-    "train_interactions_rank is not read, because it counts weeks 0 to 24, the future of most rows included",
+    "train_interactions_rank is not read, because it counts weeks 0 to 24, which are the future of "
+    "most rows",
 )
 CHOSEN_NOTE = (
-    "{name}: the most active users (up) or items (ip) of weeks 0 to 24, future rows included; measure "
-    "the effect of more data on random subsamples (ur, ir)"
+    "{name}: the most active users (up) or items (ip) of weeks 0 to 24, which are the future of most "
+    "rows; measure the effect of more data on random subsamples (ur, ir)"
 )
 
 
@@ -282,6 +283,6 @@ VK_LSVD = Adapter(
     actions="full_view and skip by timespent; like, dislike, share, bookmark, click_on_author, "
     "open_comments",
     outcomes="timespent (s, 255 = at least 255)",
-    refused="train_interactions_rank: it counts weeks 0 to 24; subsamples up*, ip* are chosen by it",
+    refused="train_interactions_rank: it counts weeks 0 to 24 (and chose the subsamples up*, ip*)",
     obtain=f"{URL} (Apache-2.0)",
 )
