@@ -25,7 +25,7 @@ from ligr_jax.runs.directory import load_summary
 from ligr_jax.runs.staged import stage_run
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.store.mirror import local_path
-from ligr_jax.train.evaluate import config_here, jit_logits, restore_state
+from ligr_jax.train.evaluate import config_here, jit_apply, restore_state
 from ligr_jax.train.loop import train
 from ligr_jax.train.prediction_file import probabilities_of
 from ligr_jax.train.program import Program
@@ -60,7 +60,7 @@ class TrainedModel:
         self.step = int(state.step)
         self.summary = summary
         self._program, self._state = program, state
-        self._logits = jit_logits(program)
+        self._logits = jit_apply(program)
         self._unique_ids = UniqueIdMapper(config.model, program.mesh.size, whole_batch=False)
 
     def predict(self, batch: Batch) -> BatchPrediction:

@@ -85,7 +85,11 @@ def metrics_table(numbers: Mapping[str, Any], split: str) -> str:
                 ne, auc = number_words(numbers[f"{key}/ne"]), number_words(numbers[f"{key}/auc"])
                 lines.append(f"{'  ' + name:24}{ne:>12}{auc:>12}   ({count:,} impressions)")
     mean = f"{number_words(numbers[f'{split}/ne']):>12}{number_words(numbers[f'{split}/auc']):>12}"
-    lines += [f"{'mean':24}{mean}", *left_out_lines(numbers, split)]
+    lines += [
+        f"{'mean':24}{mean}",
+        *left_out_lines(numbers, split),
+        *next_item_lines(numbers, split),
+    ]
     if numbers.get("beats_oracle"):
         lines.append(
             "the model has a lower cross-entropy than the oracle, so labels leak into its inputs"
@@ -104,6 +108,20 @@ def left_out_lines(numbers: Mapping[str, Any], split: str) -> list[str]:
         why = f"all its labels are {rate:.0f}" if known else "it has no labels"
         lines.append(f"{action} is left out of the means over actions: {why} in {split}")
     return lines
+
+
+def next_item_lines(numbers: Mapping[str, Any], split: str) -> list[str]:
+    """Return the metrics of the next item, if the model predicts it (`model.next_item`)."""
+    prefix = f"{split}/next_item/"
+    found = {k.removeprefix(prefix): v for k, v in numbers.items() if k.startswith(prefix)}
+    if not found:
+        return []
+    counts = (
+        f"{found['targets']:,} targets among {found['candidates']:,} items, "
+        f"{found['tied']:.1%} with ties, {found['without_history']:,} left out without history"
+    )
+    metrics = [f"{k} {number_words(v)}" for k, v in found.items() if "@" in k]
+    return [f"next item: {'  '.join(metrics)}", f"  {counts}"]
 
 
 def number_words(value: float | None) -> str:

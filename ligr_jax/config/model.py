@@ -82,6 +82,10 @@ class ModelConfig:
     """Whether layers are unrolled instead of scanned; `auto` unrolls on CPU."""
     implementation: Literal["auto", "dense", "blocked", "gpu", "tpu"] = "auto"
     """Implementation of attention."""
+    next_item: str = ""
+    """Categorical feature whose value at the next impression is predicted as well, e.g. `item_id`:
+    a full softmax over its table, which needs `optim.table_optimizer=adamw`
+    (`ligr_jax.nn.next_item`)."""
     head: HeadConfig = field(default_factory=HeadConfig)
     """Layers between the representation and the logits."""
     lirank: LiRankConfig = field(default_factory=LiRankConfig)
@@ -128,6 +132,7 @@ class ModelConfig:
         )
         self._check_kind()
         self._check_head()
+        self._check_next_item()
         self._check_shared_tables()
 
     def table_of(self, name: str) -> str:
@@ -199,6 +204,21 @@ class ModelConfig:
             self.parametrization == "standard" or head == HeadConfig(),
             f"model.head.kind={head.kind}, model.head.calibration={head.calibration}: "
             "model.parametrization=mup supports only a plain linear head; set it to standard",
+        )
+
+    def _check_next_item(self) -> None:
+        if not self.next_item:
+            return
+        feature = self.features.get(self.next_item)
+        require(
+            feature is not None and feature.kind == "categorical" and not feature.combine,
+            f"model.next_item={self.next_item} is not a categorical feature with one table row per "
+            "impression; choose one, e.g. item_id",
+        )
+        require(
+            self.kind in ("ligr", "hstu") and self.depth > 0,
+            f"model.next_item={self.next_item} needs historical layers, got model.kind={self.kind} "
+            f"and model.depth={self.depth}; set model.kind=ligr or hstu and model.depth >= 1",
         )
 
     def _check_lirank(self) -> None:

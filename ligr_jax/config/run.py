@@ -78,6 +78,8 @@ class OptimConfig:
     """Decoupled weight decay of the table rows that a step updates."""
     clip: float = 1.0
     """Largest global gradient norm; 0 disables clipping."""
+    bce_weight: float = 1.0
+    """Weight of the binary cross-entropy of the actions; 0 trains on the other losses alone."""
     rank_weight: float = 0.1
     """Lambda, weight of the Attention Rank loss."""
 
@@ -90,6 +92,7 @@ class OptimConfig:
             "weight_decay",
             "table_weight_decay",
             "clip",
+            "bce_weight",
             "rank_weight",
         ):
             require(getattr(self, name) >= 0, f"optim.{name}={getattr(self, name)} must be >= 0")
@@ -225,6 +228,9 @@ class EvalConfig:
     """Splits to evaluate."""
     batch: int = 0
     """Rows of a batch; 0 stands for `optim.batch`."""
+    exclude_seen: bool = True
+    """Whether the candidates of the next item (`model.next_item`) leave out earlier items of the
+    member."""
     cold_below: int = 5
     """Items and members with fewer train impressions count as cold start."""
 

@@ -30,7 +30,14 @@ def dense_parameters(model: ModelConfig) -> int:
         + model.depth * (_block(model) + _bias(model))
         + model.set_depth * _block(model)
         + heads * (1 + (model.set_depth > 0))
+        + _next_item(model)
     )
+
+
+def _next_item(model: ModelConfig) -> int:
+    if not model.next_item:
+        return 0
+    return 2 * model.width + (model.width + 1) * model.tables[model.table_of(model.next_item)].width
 
 
 def table_bytes(config: Config) -> int:

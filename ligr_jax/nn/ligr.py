@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ligr_jax.config import ModelConfig
+from ligr_jax.config import ModelConfig, escape
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.blocks import Block, Stack
 from ligr_jax.nn.calibration import IsotonicCalibration
+from ligr_jax.nn.experts import LOSSES
 from ligr_jax.nn.features import (
     ActionTokens,
     Embedded,
@@ -17,6 +18,7 @@ from ligr_jax.nn.features import (
 )
 from ligr_jax.nn.heads import Heads, calibration_flops, calibration_input, heads_flops
 from ligr_jax.nn.mup import HISTORY, SETWISE, mup_scale
+from ligr_jax.nn.next_item import NextItem, next_item_flops, next_item_loss
 from ligr_jax.nn.serving import History, Scores, SetInput
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.attention import KeyValues, Past
@@ -59,6 +61,8 @@ class LiGR(nn.Module):
                 c, depth=c.set_depth, scale=1 / scale.set_depth, block=self.block, name=SETWISE
             )
             self.setwise_heads = Heads(c, adds=True, name="setwise_heads")
+        if c.next_item:
+            self.next_item = NextItem(c, name="next_item")
         if c.head.calibration:
             self.calibration = IsotonicCalibration(c.head.calibration_step, name="calibration")
 
@@ -79,12 +83,26 @@ class LiGR(nn.Module):
             )
         h_BND = h_BTD[:, 0::2]
         logits_BNA = self.heads(h_BND, deterministic)
+        if self.config.next_item and (self.is_initializing() or not deterministic):
+            self.sow(LOSSES, "next_item_loss", self._next_item_loss(h_BTD[:, 1::2], batch))
 
         # Set-wise layers over N item tokens.
         if self.config.set_depth:
             mask = session_mask(batch.member, batch.session)
             logits_BNA += self._setwise_logits(h_BND, mask, deterministic)
         return self._calibrated(logits_BNA, self._calibration_features(batch, embedded))
+
+    def next_item_queries(self, batch: Batch) -> jax.Array:
+        """Return the query of the item after each impression, float32 [B, N, E].
+
+        The logit of an item is the dot product of the query and the item's row.
+        """
+        h_BTD = self._tokens(batch, self.tables(batch.ids), deterministic=True)
+        mask = history_mask(batch.member, batch.session, self.config.mask)
+        coordinates = _coordinates(self.config, batch, tokens=2)
+        h_BTD, _ = self.history_layers(h_BTD, mask, coordinates, True)
+        queries_BNE: jax.Array = self.next_item(h_BTD[:, 1::2])
+        return queries_BNE
 
     def encode(self, batch: Batch) -> KeyValues | None:
         """Return the keys and values of a batch with one member per row, [L, B, N, 2, H, K] each.
@@ -176,6 +194,13 @@ class LiGR(nn.Module):
         rows_BND = self.positions[position]
         return h + (rows_BND if h.ndim == 3 else rows_BND[:, :, None]).astype(h.dtype)
 
+    def _next_item_loss(self, h_BND: jax.Array, batch: Batch) -> jax.Array:
+        """Return the loss of the next item, from the action tokens [B, N, D]."""
+        name = self.config.next_item
+        rows_VE: jax.Array = self.tables.get_variable("params", escape(self.config.table_of(name)))
+        query_BNE = self.next_item(h_BND)
+        return next_item_loss(query_BNE, rows_VE, batch.ids[name], batch.member, batch.weight)
+
     def _past(self, history: History, tokens: int) -> Past:
         """Return the history in tokens, as seen by the `tokens` tokens of each new impression."""
         end = 2 * history.end
@@ -246,4 +271,5 @@ def ligr_flops(config: ModelConfig, work: Work) -> dict[str, float]:
         "gates": layers * gates,
         "ffn": layers * ffn,
         "heads": n * heads,
+        "next_item": next_item_flops(config, n),
     }

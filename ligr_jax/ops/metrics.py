@@ -116,6 +116,30 @@ def ndcg(score: Floats, label: NDArray[Any], session: NDArray[Any]) -> float:
     return float(np.mean(dcg[defined] / ideal[defined])) if defined.any() else float("nan")
 
 
+def hit_rate(better: NDArray[Any], tied: NDArray[Any], k: int) -> float:
+    """Return HR@k: the mean over targets of whether the rank of the target is at most k.
+
+    A target that has the score of t other candidates has each of its t + 1 ranks with equal
+    probability, so ties cannot raise the metric.
+
+    Args:
+        better: int [n], number of candidates with a higher score than the target.
+        tied: int [n], number of other candidates with the score of the target.
+        k: cut-off.
+    """
+    return float(np.mean(np.clip(k - better, 0, tied + 1) / (tied + 1)))
+
+
+def ndcg_of_target(better: NDArray[Any], tied: NDArray[Any], k: int) -> float:
+    """Return NDCG@k with one relevant candidate: the mean of 1 / log2(rank + 1) for ranks <= k.
+
+    Arguments and ties are those of `hit_rate`.
+    """
+    discounts = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
+    total = discounts[np.minimum(better + tied + 1, k)] - discounts[np.minimum(better, k)]
+    return float(np.mean(total / (tied + 1)))
+
+
 def _grouped_auc(
     score: Floats, label: NDArray[Any], group: NDArray[Any]
 ) -> tuple[Floats, NDArray[Any]]:

@@ -33,6 +33,7 @@ from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.data import open_verified
+from ligr_jax.train.next_item import NextItemQueries, measure_next_item, previous_queries
 from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.preflight import has_kernel
 from ligr_jax.train.program import Program
@@ -59,18 +60,18 @@ class Predictions:
     labels: np.ndarray
 
 
-def jit_logits(program: Program) -> Any:
-    """Return the compiled function `(state, inputs) -> logits [B, N, A]`."""
+def jit_apply(program: Program, method: str = "__call__") -> Any:
+    """Return the compiled function `(state, inputs) -> method(batch)` of the model."""
     layout, model = program.layout, program.model
 
-    def logits(state: TrainState, inputs: MappedBatch) -> Any:
+    def apply(state: TrainState, inputs: MappedBatch) -> Any:
         dense, tables = split_tables(state.params)
         local = {table: ids.local for table, ids in inputs.unique_ids.items()}
         rows_nUE = gather_rows(layout, tables, local)
         variables = {"params": dense, STATISTICS: state.stats, ROWS: {TABLES: rows_nUE}}
-        return model.apply(variables, inputs.batch)
+        return model.apply(variables, inputs.batch, method=method)
 
-    return jax.jit(logits)
+    return jax.jit(apply)
 
 
 class Evaluator:
@@ -95,7 +96,7 @@ class Evaluator:
         self.config = program.config
         self._program = program
         self.model = program.model
-        self.apply = jit_logits(program)
+        self.apply = jit_apply(program)
         self._plans: dict[str, PackingPlan] = {}
 
     def plan(self, split: str) -> PackingPlan:
@@ -125,7 +126,10 @@ class Evaluator:
             progress: called after each batch with the number of batches done and of all batches.
         """
         predictions = self.predict(state, split, progress)
-        return measure(predictions, self.records, self.config, split)
+        out = measure(predictions, self.records, self.config, split)
+        if self.config.model.next_item:
+            out |= measure_next_item(self._queries(state, split), self.records, self.config, split)
+        return out
 
     def predict(
         self, state: TrainState, split: str, progress: Callable[[int, int], None] | None = None
@@ -165,6 +169,21 @@ class Evaluator:
             previous = index, inputs.batch.weight > 0, np.asarray(inputs.batch.labels), logits
         if previous:
             yield (*previous[:3], local_rows(previous[3]))
+
+    def _queries(self, state: TrainState, split: str) -> NextItemQueries:
+        """Return the queries of the targets of a split, and the table of the items."""
+        table = self.config.model.table_of(self.config.model.next_item)
+        tables = self.layout.unpack(split_tables(state.params)[1])
+        apply = jit_apply(self._program, "next_item_queries")
+        parts = []
+        for index, inputs in eval_batches(
+            self.records, self.plan(split), self.config, self._program.process
+        ):
+            with jax.set_mesh(self.mesh):
+                query_BNE = local_rows(apply(state, self._program.shard_batch(inputs)))
+            parts.append(previous_queries(index, inputs.batch, query_BNE))
+        impression, query_nE = all_gather([np.concatenate(column) for column in zip(*parts)])
+        return NextItemQueries(impression, query_nE, rows_VE=np.asarray(tables[table]))
 
 
 def evaluate_run(

@@ -17,6 +17,7 @@ def require_trainable(config: Config, records: Records) -> None:
         ConfigError: names the setting, its value and the remedy.
     """
     _require_device(config.model)
+    require_whole_tables(config)
     require_validation_rows(config, records)
     require_rows_for_ids(config.model, records)
 
@@ -46,6 +47,20 @@ def require_rows_for_ids(model: ModelConfig, records: Records) -> None:
                     f"{feature.rows - 2}, and {records.locate_id(name, np.int64(outside[0]))} "
                     f"holds id {int(outside[0])}; {remedy}"
                 )
+
+
+def require_whole_tables(config: Config) -> None:
+    """Refuse a softmax over all items with tables of which a step reads only the batch's rows.
+
+    Raises:
+        ConfigError: names the settings and the remedy.
+    """
+    if config.model.next_item and config.optim.table_optimizer != "adamw":
+        raise ConfigError(
+            f"model.next_item={config.model.next_item} computes a softmax over all rows of its "
+            f"table, and optim.table_optimizer={config.optim.table_optimizer} reads only the rows "
+            "of a batch; set optim.table_optimizer=adamw"
+        )
 
 
 def _require_device(model: ModelConfig) -> None:

@@ -66,10 +66,11 @@ def make_step(
 ) -> Step:
     """Return the training step of a model.
 
-    The loss is the sum over actions of the mean binary cross-entropy, plus `rank_weight` times the
-    sum over actions of the mean Attention Rank loss. Means are over the whole global batch, so
-    micro-batches and devices change only rounding. Losses that modules sow into `losses`, and new
-    batch statistics, are means over micro-batches, which do depend on their number.
+    The loss is `bce_weight` times the sum over actions of the mean binary cross-entropy, plus
+    `rank_weight` times the sum over actions of the mean Attention Rank loss. Means are over the
+    whole global batch, so micro-batches and devices change only rounding. Losses that modules sow
+    into `losses`, and new batch statistics, are means over micro-batches, which do depend on their
+    number.
 
     If tables train sparsely, gradients are taken with respect to the unique rows of the batch. A
     step whose loss or gradient is not finite is counted and not applied.
@@ -77,7 +78,7 @@ def make_step(
     Args:
         model: model to train.
         tx: its optimizer.
-        config: `accumulate` is the number of micro-batches, `rank_weight` weighs the rank loss.
+        config: `accumulate` is the number of micro-batches, the weights are those of the losses.
         key: random key of dropout; each step folds its number in.
         fsdp: whether dense parameters are sharded and have to be gathered for the forward pass.
 
@@ -126,7 +127,7 @@ def _make_loss(model: nn.Module, config: OptimConfig, fsdp: bool) -> LossFunctio
         )
         sums, _ = _loss_sums(logits_BNA, part)
         means = jax.tree.map(lambda s, n: s / jnp.maximum(n, 1e-9), sums, counts)
-        total = means["bce"].sum() + config.rank_weight * means["rank"].sum()
+        total = config.bce_weight * means["bce"].sum() + config.rank_weight * means["rank"].sum()
         total += sum(jax.tree.leaves(collections.get(LOSSES, {}))) / config.accumulate
         stats = jax.tree.map(lambda s: s / config.accumulate, collections.get(STATISTICS, {}))
         return total, Losses(total=total, by_action=means, stats=stats)

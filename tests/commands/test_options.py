@@ -54,7 +54,8 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("model.head.gated=true", "model.head.experts=2", "model.head.expert_widths=8"),
         *("model.head.shared_experts=1", "model.head.levels=2", "model.head.widths=8"),
         *("model.head.calibration=true", "model.head.calibration_step=0.25"),
-        *("model.head.calibration_features=surface",),
+        *("model.head.calibration_features=surface", "model.next_item=item_id"),
+        *("optim.table_optimizer=adamw", "optim.bce_weight=0.5", "eval.exclude_seen=false"),
     ),
     "LiRank Ads": (
         *("model.kind=lirank", "model.lirank.variant=ads", "model.lirank.mlp=8"),

@@ -57,8 +57,9 @@ def products(jaxpr: Any, times: int = 1) -> Iterator[int]:
             yield times * 2 * prod(eqn.outvars[0].aval.shape) * prod(shape[d] for d in contracted)
         inner = times * eqn.params.get("length", 1) if eqn.primitive.name == "scan" else times
         for value in eqn.params.values():
-            if hasattr(value, "jaxpr"):
-                yield from products(value.jaxpr, inner)
+            inside = getattr(value, "jaxpr", value)  # of a closed jaxpr, or a jaxpr (remat)
+            if hasattr(inside, "eqns"):
+                yield from products(inside, inner)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
