@@ -61,7 +61,7 @@ NOTES = (
     "most rows",
 )
 CHOSEN_NOTE = (
-    "{name}: the most active users (up) or items (ip) of weeks 0 to 24, which are the future of most "
+    "{name}: the most active users (up) or items (ip) of weeks 0 to 24, the future of most "
     "rows; measure the effect of more data on random subsamples (ur, ir)"
 )
 
