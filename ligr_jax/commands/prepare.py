@@ -59,6 +59,8 @@ from ligr_jax.strict_json import print_json
 
 _log = logging.getLogger(__name__)
 
+CONTEXT_BLOCK = 10
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `ligr prepare`."""
@@ -71,6 +73,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         default="30m",
         help="pause that ends a session, e.g. 6h [30m]",
+    )
+    add(
+        "--train-on-context",
+        action="store_true",
+        help="train on untimed earlier rows (KuaiRand's history file); their unknown labels are "
+        "masked",
+    )
+    add(
+        "--context-block",
+        metavar="N",
+        type=positive_int,
+        help="untimed rows of a session with --train-on-context; a row sees the actions of earlier "
+        f"sessions only [{CONTEXT_BLOCK}]",
     )
     splits = parser.add_argument_group("splits, by time (ISO dates, UTC without a zone, or ms)")
     splits.add_argument("--train-until", metavar="T")
@@ -202,6 +217,7 @@ def run(args: argparse.Namespace) -> None:
     """
     options = PrepareOptions(
         session_gap_ms=parse_duration(args.session_gap),
+        context_block=_context_block(args),
         splits=_split_times(args),
         fractions=parse_fractions(args.fractions or "0.8,0.1,0.1"),
         on_bad_row=args.on_bad_row,
@@ -274,6 +290,14 @@ def _columns(args: argparse.Namespace) -> TableColumns:
         time=TimeOptions(args.time_unit, args.time_format, args.time_zone, origin),
         reading=TextOptions(args.delimiter, args.encoding, tuple(args.null_values)),
     )
+
+
+def _context_block(args: argparse.Namespace) -> int | None:
+    if args.context_block is not None and not args.train_on_context:
+        raise BadInput(
+            f"--context-block {args.context_block} has no effect without --train-on-context"
+        )
+    return (args.context_block or CONTEXT_BLOCK) if args.train_on_context else None
 
 
 def _split_times(args: argparse.Namespace) -> SplitTimes | None:

@@ -12,7 +12,8 @@ untimed context rows and then the impressions of each split, in order of time. E
 a list with one element per row of the history:
 
     timestamp_ms   int64    -1 in untimed context rows
-    session        int32    counted from 0 per member; an untimed context row is its own session
+    session        int32    counted from 0 per member; an untimed context row is its own session, or
+                            part of a block of rows if the train split has these rows as targets
     weight         float32  1 if the log has no weights
     is_random      int8     0, 1, or -1 if unknown
     item_row       int32    row of items.arrow, -1 if the item has none (only with items.arrow)
@@ -50,6 +51,7 @@ MANIFEST = "manifest.json"  # file name in a prepared directory
 FORMAT_VERSION = 2
 READABLE = (1, FORMAT_VERSION)
 SPLITS = ("train", "validation", "test")
+CONTEXT_TARGETS = "context_targets"  # count: untimed rows that are targets of the train split
 MISSING = -(2**63)  # stands for a missing categorical id
 QUANTILES = 33  # number of equally spaced quantiles, minimum and maximum included
 PLACES = 64  # positions in a bag for which `ColumnStats.places` is measured
@@ -154,6 +156,11 @@ class Manifest:
     notes: tuple[str, ...] = ()
     late_actions: tuple[str, ...] = ()
     version: int = FORMAT_VERSION
+
+    @property
+    def trains_on_context(self) -> bool:
+        """Whether untimed context rows are targets of the train split."""
+        return self.counts.get(CONTEXT_TARGETS, 0) > 0
 
     @property
     def digest(self) -> str:

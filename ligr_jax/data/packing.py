@@ -72,7 +72,9 @@ def cut_windows(
     Returns:
         The windows, in no particular order.
     """
-    before = 1 + list(records.manifest.splits).index(split)
+    part = 1 + list(records.manifest.splits).index(split)
+    # Untimed context rows, the part 0 of a history, can be targets of the train split.
+    first_part = 0 if part == 1 and records.manifest.trains_on_context else part
     session_ends = records.session_ends()
     fresh = fresh_targets(capacity, context)
     small = np.uint16 if capacity < 2**16 else np.int64
@@ -80,8 +82,8 @@ def cut_windows(
     for members in _parts(len(keep)):
         member_start = records.offsets[:-1][members]
         counts = records.counts[members]
-        split_start = member_start + counts[:, :before].sum(1, dtype=np.int64)
-        split_stop = split_start + counts[:, before]
+        split_start = member_start + counts[:, :first_part].sum(1, dtype=np.int64)
+        split_stop = member_start + counts[:, : part + 1].sum(1, dtype=np.int64)
         # Each pass cuts the next window of every member whose split is not yet covered.
         active = np.flatnonzero(keep[members] & (split_stop > split_start))
         target = split_start[active]

@@ -18,6 +18,7 @@ from ligr_jax.data.columns import action_column, feature_column, truth_column
 from ligr_jax.data.index import open_batch, open_index
 from ligr_jax.data.item_features import ITEM_ROW, ItemFeatures, named_columns, split_columns
 from ligr_jax.data.manifest import (
+    CONTEXT_TARGETS,
     MANIFEST,
     Manifest,
     SplitStats,
@@ -136,7 +137,11 @@ class Records:
             )
             for k, name in enumerate(self.manifest.splits, 1)
         }
-        self.manifest = dataclasses.replace(self.manifest, splits=stats)
+        counts = dict(self.manifest.counts)
+        if edges[0] > self.manifest.splits["train"].start_ms:
+            # A train split that starts later has timed rows before it, which are not targets.
+            counts.pop(CONTEXT_TARGETS, None)
+        self.manifest = dataclasses.replace(self.manifest, splits=stats, counts=counts)
 
     def locate(self, index: np.ndarray) -> Located:
         """Find the shards of impressions once, for several reads of the same impressions.

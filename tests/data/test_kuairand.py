@@ -111,7 +111,7 @@ def test_bad_cells_of_the_csv_layout_are_named(tmp_path: Path) -> None:
 
 @needs_slice
 def test_slice_equals_direct_counts(tmp_path: Path) -> None:
-    options = PrepareOptions(session_gap_ms=6 * 3_600_000)
+    options = PrepareOptions(session_gap_ms=6 * 3_600_000, context_block=10)
     manifest = prepare(open_source(SLICE), tmp_path, options)
     log = pl.read_parquet(SLICE / "log_standard.parquet")
     assert manifest.counts["impressions"] == log.height == 193_964
@@ -123,6 +123,8 @@ def test_slice_equals_direct_counts(tmp_path: Path) -> None:
     history = pl.read_parquet(SLICE / "watch_history_before.parquet")
     known = history.filter(pl.col("user_id").is_in(log["user_id"].unique().implode()))
     assert manifest.counts["context"] == known["video_id"].list.len().sum()
+    assert manifest.counts["context_targets"] == manifest.counts["context"] == 785_266
+    assert sum(s.impressions for s in manifest.splits.values()) == log.height
     rows = columns_of(tmp_path, manifest)
     for ours, theirs in (
         ("click", "is_click"),
@@ -136,6 +138,8 @@ def test_slice_equals_direct_counts(tmp_path: Path) -> None:
     assert (rows["like"][untimed] == 1).sum() == known["is_like"].list.sum().sum()
     assert not (rows["actor_id"] == MISSING).any()
     assert np.isnan(rows["play_time_ms"][untimed]).all()
+    assert np.isnan(rows["video_age_days"][untimed]).all()
+    assert (rows["hour"][untimed] == MISSING).all()
     assert (
         np.isnan(rows["duration_ms"][untimed]).mean() < 0.05
     )  # the duration of the video, if known

@@ -13,7 +13,9 @@ from ligr_jax.data.packing_plan import PackingPlan
 CONTEXT = 0.5
 
 
-def histories(seed: int, members: int = 80, longest: int = 60) -> Any:
+def histories(
+    seed: int, members: int = 80, longest: int = 60, trains_on_context: bool = False
+) -> Any:
     """Return records of random lengths; sessions have 1 to 12 impressions, and splits cut them."""
     rng = np.random.default_rng(seed)
     length = rng.integers(1, longest, members)
@@ -27,7 +29,7 @@ def histories(seed: int, members: int = 80, longest: int = 60) -> Any:
         offsets=offsets,
         counts=counts.astype(np.int32),
         member_ids=np.arange(members),
-        manifest=SimpleNamespace(splits=SPLITS),
+        manifest=SimpleNamespace(splits=SPLITS, trains_on_context=trains_on_context),
         session=session,
         session_ends=lambda: ends,
     )
@@ -56,6 +58,21 @@ def test_every_impression_of_a_split_is_a_target_exactly_once(split: str, capaci
         assert plan.targets == is_target.sum()
         assert plan.impressions == (index >= 0).sum()
         assert plan.packing == pytest.approx((index >= 0).mean())
+
+
+@pytest.mark.parametrize("capacity", [2, 7, 16, 200])
+def test_context_rows_are_targets_of_the_train_split_exactly_once(capacity: int) -> None:
+    records = histories(4, trains_on_context=True)
+    untimed = np.concatenate(
+        [f + np.arange(n) for f, n in zip(records.offsets, records.counts[:, 0])]
+    )
+    for split in SPLITS:
+        wanted = targets_of(records, split)
+        if split == "train":
+            wanted = np.sort(np.concatenate([untimed, wanted]))
+        plan = make_packing_plan(records, split, capacity, CONTEXT)
+        index, _, is_target = plan.gather(np.arange(len(plan)))
+        np.testing.assert_array_equal(np.sort(index[is_target]), wanted)
 
 
 @pytest.mark.parametrize("context", [0.0, 0.5, 0.9])

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ligr_jax.data.manifest import Manifest, Shard, SplitStats
+from ligr_jax.data.manifest import CONTEXT_TARGETS, Manifest, Shard, SplitStats
 from ligr_jax.data.prepare.items import ItemTable, read_item_table, refuse_unmatched
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.partition import Spill, Tally, number_of_partitions, partition_log
@@ -80,7 +80,9 @@ def build(
     seconds = time.monotonic() - begun
     _log.info(f"read {tally.rows:,} rows, {tally.context:,} of context ({seconds:.1f} s)")
     edges = split_edges(tally, options.splits, options.fractions)
-    builder = ShardBuilder(source.schema, items, edges, options.session_gap_ms)
+    builder = ShardBuilder(
+        source.schema, items, edges, options.session_gap_ms, options.context_block
+    )
 
     def build_shard(p: int) -> ShardStats:
         stats = builder.build(read_partition(spill.path(p), spill.rows[p]), shard_path(work, p))
@@ -117,10 +119,16 @@ def finish(
         stats: statistics of all shards.
 
     Raises:
-        BadInput: a split is empty, or no row has its item in the item table.
+        BadInput: a split is empty, no row has its item in the item table, or there are no untimed
+            rows to train on.
     """
     splits = stats.splits.stats(edges)
     _refuse_empty(splits)
+    if stats.counts.get(CONTEXT_TARGETS) == 0:
+        raise BadInput(
+            f"{source.name} has no untimed rows of members with timed rows, so --train-on-context "
+            "has nothing to train on; leave it out"
+        )
     if items and stats.counts["without_item"] == sum(s.impressions for s in stats.shards):
         refuse_unmatched(source)
     manifest = Manifest(

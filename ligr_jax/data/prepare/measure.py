@@ -190,7 +190,8 @@ class HistoryMeasure:
         gap = np.diff(kept.time_ms)[follows]
         self.gaps.add(gap.astype(np.float32), number[1:][follows])
         last = np.append(kept.first[1:], len(kept.order)) - 1
-        sessions = kept.session[last] + 1 - kept.per_member(~timed)
+        first_timed = kept.first + kept.per_member(~timed)
+        sessions = kept.session[last] + 1 - kept.session[first_timed]
         self.members += len(last)
         self.several_rows += int((kept.per_member(timed) > 1).sum())
         self.one_session += int((sessions == 1).sum())

@@ -29,6 +29,8 @@ class PrepareOptions:
         workers: number of threads, each with up to `shard_rows` rows in memory; None stands for the
             number of cores, at most `MAX_WORKERS`.
         overwrite: replace an output of another source or other options.
+        context_block: train on untimed rows, which form sessions of this many consecutive rows of a
+            member; None: untimed rows are context only, each a session of its own.
 
     Raises:
         BadInput: an option is out of range.
@@ -42,9 +44,10 @@ class PrepareOptions:
     batch_rows: int = 131_072
     workers: int | None = None
     overwrite: bool = False
+    context_block: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("session_gap_ms", "shard_rows", "batch_rows", "workers"):
+        for name in ("session_gap_ms", "context_block", "shard_rows", "batch_rows", "workers"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
         if self.splits is None:
@@ -60,6 +63,8 @@ class PrepareOptions:
         out = asdict(self)
         del out["batch_rows"], out["workers"], out["overwrite"]
         del out["fractions" if self.splits else "splits"]
+        if self.context_block is None:  # absent, so that digests of earlier data do not change
+            del out["context_block"]
         return out
 
 

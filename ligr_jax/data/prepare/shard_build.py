@@ -73,12 +73,14 @@ class ShardBuilder:
         items: its item table.
         edges: start and end times of the splits, milliseconds.
         gap_ms: a longer gap starts a session, if the log has no session ids.
+        context_block: see `PrepareOptions`.
     """
 
     schema: LogSchema
     items: ItemTable | None
     edges: tuple[int, ...]
     gap_ms: int
+    context_block: int | None = None
 
     def build(self, rows: pa.Table, path: Path) -> ShardStats:
         """Write the shard of a partition, unless no member has a row to keep.
@@ -88,7 +90,7 @@ class ShardBuilder:
             path: file to write.
         """
         stats = ShardStats.empty(self.schema)
-        kept = sort_histories(rows, self.edges, self.gap_ms)
+        kept = sort_histories(rows, self.edges, self.gap_ms, self.context_block)
         stats.counts.update({**kept.counts, "members": len(kept.first)})
         if not len(kept.first):
             return stats

@@ -9,9 +9,10 @@ import polars as pl
 import pyarrow as pa
 
 from ligr_jax.data.bags import Bags
-from ligr_jax.data.manifest import SPLITS
+from ligr_jax.data.manifest import CONTEXT_TARGETS, SPLITS
 from ligr_jax.data.prepare.sessions import (
     number_sessions,
+    starts_by_block,
     starts_by_gap,
     starts_by_id,
 )
@@ -80,13 +81,16 @@ def read_partition(path: Path, rows: int) -> pa.Table:
     return table
 
 
-def sort_histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histories:
+def sort_histories(
+    rows: pa.Table, edges: tuple[int, ...], gap_ms: int, context_block: int | None = None
+) -> Histories:
     """Sort a partition into histories, drop rows that are not needed, and find sessions.
 
     Args:
         rows: the partition.
         edges: start and end times of the splits, milliseconds.
         gap_ms: a longer gap starts a session, if the log has no session ids.
+        context_block: see `PrepareOptions`.
 
     Returns:
         The kept rows. Dropped are duplicates, rows after the end of the last split, and members
@@ -112,6 +116,9 @@ def sort_histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histo
     else:
         starts = starts_by_gap(member, time_ms, gap_ms)
     timed = time_ms != UNTIMED
+    if context_block is not None:
+        starts = np.where(timed, starts, starts_by_block(member, time_ms, context_block))
+    context = int((~timed).sum())
     split = np.searchsorted(np.array(edges[1:-1]), time_ms, side="right").astype(np.int8)
     return Histories(
         order=order,
@@ -122,7 +129,8 @@ def sort_histories(rows: pa.Table, edges: tuple[int, ...], gap_ms: int) -> Histo
         session=number_sessions(member, starts),
         counts={
             "impressions": int(timed.sum()),
-            "context": int((~timed).sum()),
+            "context": context,
+            **({} if context_block is None else {CONTEXT_TARGETS: context}),
             "context_without_impressions": int(unused.sum()),
             "sessions": int(starts[timed].sum()),
             "sessions_merged": merged,

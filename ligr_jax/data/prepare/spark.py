@@ -115,7 +115,9 @@ def _build(
     # Second stage.
     edges = split_edges(tally, options.splits, options.fractions)
     rows = np.array([t.tally.rows for t in totals])
-    builder = ShardBuilder(source.schema, items, edges, options.session_gap_ms)
+    builder = ShardBuilder(
+        source.schema, items, edges, options.session_gap_ms, options.context_block
+    )
     write = partial(_write_shard, context.broadcast(builder), np.cumsum(rows) - rows, work)
     stats = chunks.mapPartitionsWithIndex(write).treeReduce(_merged_stats)
     if isinstance(stats, str):
