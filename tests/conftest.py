@@ -54,7 +54,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # Reasons that hold in CI too: real data that are not in the repository, and accelerators.
-_SKIPS_IN_CI = ("no slice of KuaiRand", "no MovieLens", "needs a GPU", "needs a TPU")
+_SKIPS_IN_CI = (
+    "no slice of KuaiRand",
+    "no MovieLens",
+    "no sample of",
+    "needs a GPU",
+    "needs a TPU",
+)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

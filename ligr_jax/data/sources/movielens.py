@@ -1,11 +1,13 @@
-"""MovieLens (Harper and Konstan, TiiS 2015), any of the GroupLens archives.
+"""MovieLens (Harper and Konstan, TiiS 2015), every release of GroupLens from 100K to 32M.
 
-Reads `ratings.csv` and `movies.csv`, or `ratings.dat` and `movies.dat`. Every rating is an
-impression: click is always 1, like is a rating of at least 4, and the rating is an outcome. Movies
-have genres, a year, and a content vector computed from the words of their titles and genres.
+Every rating is an impression: click is always 1, like is a rating of at least 4, and the rating is
+an outcome. Ratings of a user in one second are one slate, in the order of the file. Movies have
+genres, a year, and a content vector computed from the words of their titles and genres. The 100K
+and 1M releases also have users.
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -17,40 +19,37 @@ from ligr_jax.data.sources.files import (
     column_names,
     describe_files,
     file_parts,
-    read_whole,
+    read_column,
     rows_in,
+)
+from ligr_jax.data.sources.movielens_files import (
+    ARCHIVES,
+    LAYOUTS,
+    RATING,
+    URL,
+    find_layout,
+    lacking_movies,
+    lacking_ratings,
+    read_movies,
+    read_users,
+    standard_names,
 )
 from ligr_jax.data.sources.parse import with_types
 from ligr_jax.data.sources.parts import chained, converted
+from ligr_jax.data.sources.period import Period
 from ligr_jax.data.sources.source import ROW_DIGEST, ItemSource, LogBatch, LogSource
-from ligr_jax.data.sources.text_options import TextOptions
 from ligr_jax.data.sources.text_vectors import text_vectors, words
 
-URL = "https://files.grouplens.org/datasets/movielens/"
-ARCHIVES = {  # published checksums
-    "ml-1m.zip": "md5:c4d9eecfca2ab87c1945afe126590906",
-    "ml-25m.zip": "md5:6b51fb2759a8657d3bfcbfc42b592ada",
-}
+PERIOD = Period("MovieLens", "1995-01-09", "2030-01-01")  # ml-latest is updated
 LIKED = 4.0
 CONTENT_WIDTH = 32
 NO_GENRES = "(no genres listed)"
-SCHEMA = LogSchema(
-    actions=("click", "like"),
-    columns={
-        "item_id": Column("categorical"),
-        "genres": Column("bag"),
-        "year": Column("numeric"),
-        "content": Column("vector", width=CONTENT_WIDTH),
-        "rating": Column("numeric", outcome=True),
-    },
-    notes=(
-        "MovieLens has no shown-and-ignored rows: every row is a rating, so click is constant (1) "
-        "and teaches nothing; like is a rating of 4 and more",
-    ),
+NOTES = (
+    "MovieLens has no shown-and-ignored rows: every row is a rating, so click is constant (1) "
+    "and teaches nothing; like is a rating of 4 and more",
+    "many ratings are given in one sitting, which is the order of a form: use --session-gap 1d",
 )
-_TYPES = {"userId": pl.Int64, "movieId": pl.Int64, "rating": pl.Float64, "timestamp": pl.Int64}
-# Reading `::` with the delimiter `:` gives an empty column between two columns.
-_DAT_COLUMNS = ("userId", "_1", "movieId", "_2", "rating", "_3", "timestamp")
+USER = ("user_gender", "user_age", "user_occupation", "user_zip")
 
 
 def movielens_marks(directory: Path) -> list[str] | None:
@@ -59,15 +58,10 @@ def movielens_marks(directory: Path) -> list[str] | None:
     Returns:
         A message for every missing file or column; None if no file has ratings of MovieLens.
     """
-    suffix = _suffix(directory)
-    ratings, movies = directory / f"ratings.{suffix}", directory / f"movies.{suffix}"
-    if not ratings.is_file() or _missing_columns(ratings, list(_TYPES)):
+    layout = find_layout(directory)
+    if layout is None or lacking_ratings(directory, layout):
         return None
-    if not movies.is_file():
-        return [
-            f"{directory} lacks {movies.name}; unpack one of {', '.join(ARCHIVES)} from {URL} in it"
-        ]
-    return _missing_columns(movies, ["movieId", "title", "genres"])
+    return lacking_movies(directory, layout)
 
 
 def movielens_source(directory: Path) -> LogSource:
@@ -77,43 +71,66 @@ def movielens_source(directory: Path) -> LogSource:
         directory: directory of the files.
 
     Raises:
-        BadInput: a file or a column is missing.
+        BadInput: a file or a column is missing, or the times are not those of MovieLens.
     """
-    suffix = _suffix(directory)
-    ratings, movies = directory / f"ratings.{suffix}", directory / f"movies.{suffix}"
-    lacking = movielens_marks(directory)
-    if lacking is None and ratings.is_file():
-        lacking = _missing_columns(ratings, list(_TYPES))
-    elif lacking is None:
-        lacking = [f"{directory} lacks ratings.csv; unpack one of {', '.join(ARCHIVES)} from {URL}"]
+    # Files; missing ones are an error.
+    layout = find_layout(directory)
+    if layout is None:
+        names = ", ".join(x.ratings for x in LAYOUTS)
+        raise BadInput(
+            f"{directory} lacks ratings ({names}); unpack one of {', '.join(ARCHIVES)} from {URL}"
+        )
+    lacking = [*lacking_ratings(directory, layout), *lacking_movies(directory, layout)]
     if lacking:
         raise BadInput("; ".join(lacking))
-    dat = suffix == "dat"
-    layout = TextOptions(delimiter=":", names=_DAT_COLUMNS) if dat else TextOptions()
-    rating_file = DataFile(ratings, ratings.name, reading=layout)
+    ratings = DataFile(directory / layout.ratings, layout.ratings, reading=layout.reading)
+    (time,) = (name for name in column_names(ratings) if name.lower() == "timestamp")
+    PERIOD.require(read_column(ratings, time, 1 << 20), "s", f"{ratings.path}, column {time!r}")
 
-    parts = tuple(converted(part, _impressions) for part in file_parts(rating_file))
+    # Users are in memory, because every batch is joined with them.
+    users = read_users(directory, layout)
+    user_table = None if users is None else _users(users)
+    convert = partial(_impressions, users=user_table)
+    parts = tuple(converted(part, convert) for part in file_parts(ratings))
+    used = [layout.ratings, layout.movies, *([layout.users] if users else [])]
     return LogSource(
         name="MovieLens",
-        schema=SCHEMA,
+        schema=_schema(users is not None),
         batches=chained(parts),
-        rows=rows_in(rating_file),
+        rows=rows_in(ratings),
         description={
             "format": "movielens",
-            "files": describe_files([ratings, movies]),
+            "files": describe_files([directory / name for name in used]),
         },
-        items=ItemSource.from_batch(
-            _movies(_read_dat_movies(movies) if dat else read_whole(movies))
-        ),
+        items=ItemSource.from_batch(_movies(read_movies(directory, layout))),
         names={"member_id": "userId", "item_id": "movieId", "timestamp_ms": "timestamp"},
         parts=parts,
     )
 
 
-def _impressions(batch: LogBatch) -> LogBatch:
-    batch = with_types(batch, _TYPES)
-    frame = batch.frame.select(
+def _schema(users: bool) -> LogSchema:
+    columns = {
+        "item_id": Column("categorical"),
+        "genres": Column("bag"),
+        "year": Column("numeric"),
+        "content": Column("vector", width=CONTENT_WIDTH),
+        "rating": Column("numeric", outcome=True),
+    }
+    for name in USER if users else ():
+        columns[name] = Column("numeric" if name == "user_age" else "categorical")
+    return LogSchema(("click", "like"), columns, notes=NOTES)
+
+
+def _impressions(batch: LogBatch, users: pl.DataFrame | None) -> LogBatch:
+    batch = replace(batch, frame=standard_names(batch.frame, RATING))
+    types = {"userId": pl.Int64, "movieId": pl.Int64, "rating": pl.Float64, "timestamp": pl.Int64}
+    batch = with_types(batch, types)
+    frame = batch.frame
+    if users is not None:
+        frame = frame.join(users, "userId", how="left", maintain_order="left")
+    frame = frame.select(
         ROW_DIGEST,
+        *(USER if users is not None else ()),
         member_id="userId",
         item_id="movieId",
         timestamp_ms=pl.col("timestamp") * 1000,
@@ -122,6 +139,11 @@ def _impressions(batch: LogBatch) -> LogBatch:
         rating="rating",
     )
     return replace(batch, frame=frame)
+
+
+def _users(batch: LogBatch) -> pl.DataFrame:
+    frame = with_types(batch, {"userId": pl.Int64, "user_age": pl.Float64}).frame
+    return frame.select("userId", *USER).unique("userId", keep="first", maintain_order=True)
 
 
 def _movies(batch: LogBatch) -> LogBatch:
@@ -141,51 +163,22 @@ def _movies(batch: LogBatch) -> LogBatch:
     return replace(batch, frame=frame.drop("terms").with_columns(content))
 
 
-def _read_dat_movies(path: Path) -> LogBatch:
-    """Read lines `movieId::title::genres` in Latin-1."""
-    lines = path.read_text(encoding="latin-1").splitlines()
-    parts = pl.Series("line", lines, dtype=pl.String).str.split("::")
-    names = ("movieId", "title", "genres")
-    frame = pl.DataFrame({n: parts.list.get(k, null_on_oob=True) for k, n in enumerate(names)})
-    return LogBatch(path.name, 1, frame, text=True)
-
-
-def _suffix(directory: Path) -> str:
-    return "csv" if (directory / "ratings.csv").is_file() else "dat"
-
-
-def _missing_columns(file: Path, columns: list[str]) -> list[str]:
-    """Return a message if a file lacks columns; .dat files have no header and `::` as delimiter."""
-    if file.suffix == ".dat":
-        with file.open(encoding="latin-1") as lines:
-            fields = lines.readline().count("::") + 1
-        if fields == len(columns):
-            return []
-        return [f"{file} has {fields} fields in its first line; MovieLens has {columns}"]
-    present = column_names(file)
-    missing = [c for c in columns if c not in present]
-    if not missing:
-        return []
-    return [
-        f"{file} lacks the columns {missing} of MovieLens (its columns are {present}); unpack one "
-        f"of {', '.join(ARCHIVES)} from {URL}, or read another table with --format table and "
-        "--actions"
-    ]
-
-
 MOVIELENS = Adapter(
     name="movielens",
-    title="MovieLens (GroupLens): ratings of movies",
+    title="MovieLens 100K to 32M and latest (GroupLens): ratings of movies",
     open=movielens_source,
     lacking=movielens_marks,
     files={
-        "ratings.csv, ratings.dat": "ratings",
-        "movies.csv, movies.dat": "titles and genres",
+        "ratings.csv, movies.csv": "ratings and movies of 20M, 25M, 32M and latest",
+        "ratings.dat, movies.dat": "ratings and movies of 1M and 10M",
+        "users.dat": "users of 1M (optional)",
+        "u.data, u.item": "ratings and movies of 100K",
+        "u.user": "users of 100K (optional)",
     },
     impression="a rating: there are no rows that were shown and ignored",
     session="a pause (--session-gap); use a day, because many ratings are given in one sitting",
     actions="like is a rating of at least 4; click is constant",
     outcomes="rating",
-    refused="tags and links",
+    refused="tags, links and genome scores; u1.base and the other splits of 100K, which mix times",
     obtain=f"{URL} (GroupLens terms: no redistribution without permission)",
 )
