@@ -11,10 +11,19 @@ from ligr_jax.data.sources.movielens import MOVIELENS
 from ligr_jax.data.sources.source import LogSource
 from ligr_jax.data.sources.table_columns import EXAMPLE, TableColumns
 from ligr_jax.data.sources.table_source import table_source
+from ligr_jax.data.sources.tencentgr import TENCENTGR
 from ligr_jax.data.sources.vk_lsvd import VK_LSVD
 
 # Public data sets, in the order in which a directory is compared with their layouts.
-ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (KUAIRAND, MOVIELENS, VK_LSVD)}
+ADAPTERS: dict[str, Adapter] = {
+    adapter.name: adapter
+    for adapter in (
+        KUAIRAND,
+        MOVIELENS,
+        VK_LSVD,
+        TENCENTGR,
+    )
+}
 
 FORMATS: tuple[str, ...] = ("canonical", "table", *ADAPTERS)
 

@@ -31,6 +31,15 @@ def converted(part: Part, convert: Callable[[LogBatch], LogBatch]) -> Part:
     return deferred_batches
 
 
+def with_fewer_rows(part: Part, fewer: int) -> Part:
+    """Return a part whose batches have fewer rows, because each row becomes `fewer` rows."""
+
+    def deferred_batches(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[DeferredBatch]:
+        return part(max(batch_rows // fewer, 1), on_bad_row)
+
+    return deferred_batches
+
+
 def single_part(batches: Batches) -> Part:
     """Return a part that has all batches of a source."""
 
