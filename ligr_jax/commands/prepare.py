@@ -94,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     splits.add_argument(
         "--fractions", metavar="F,F,F", help="shares of rows instead of times [0.8,0.1,0.1]"
     )
+    splits.add_argument(
+        "--leave-one-out",
+        action="store_true",
+        help="the last impression of a member is test, the one before it validation (not by time)",
+    )
     _add_columns(parser.add_argument_group("columns, for tables (options may be repeated)"))
     _add_reading(parser.add_argument_group("times and cells, for tables"))
     add(
@@ -219,7 +224,8 @@ def run(args: argparse.Namespace) -> None:
         session_gap_ms=parse_duration(args.session_gap),
         context_block=_context_block(args),
         splits=_split_times(args),
-        fractions=parse_fractions(args.fractions or "0.8,0.1,0.1"),
+        fractions=_fractions(args),
+        leave_one_out=args.leave_one_out,
         on_bad_row=args.on_bad_row,
         shard_rows=args.shard_rows,
         workers=args.workers,
@@ -298,6 +304,14 @@ def _context_block(args: argparse.Namespace) -> int | None:
             f"--context-block {args.context_block} has no effect without --train-on-context"
         )
     return (args.context_block or CONTEXT_BLOCK) if args.train_on_context else None
+
+
+def _fractions(args: argparse.Namespace) -> tuple[float, float, float]:
+    if not args.leave_one_out:
+        return parse_fractions(args.fractions or "0.8,0.1,0.1")
+    if args.fractions or args.train_until or args.validation_until or args.test_until:
+        raise BadInput("--leave-one-out defines the splits; give no split times and no --fractions")
+    return 1.0, 0.0, 0.0
 
 
 def _split_times(args: argparse.Namespace) -> SplitTimes | None:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ligr_jax.atomic import write_atomically
-from ligr_jax.scaling.ladder import DEMO, PAPER
+from ligr_jax.scaling.ladder import DEMO, KUAIRAND, PAPER
 
 Axes = Mapping[str, Sequence[Any] | str | int]
 SEEDS = (0, 1, 2)
@@ -80,7 +80,8 @@ def grid(what: str, axes: Axes) -> dict[str, Any]:
 
 def shipped_sweeps() -> dict[str, dict[str, Any]]:
     """Return every shipped sweep by its path under sweeps/."""
-    return {f"tiny/{k}": v for k, v in _tiny().items()} | {
+    tiny = _tiny() | {f"kuairand-{k}": v for k, v in _kuairand().items()}
+    return {f"tiny/{k}": v for k, v in tiny.items()} | {
         f"paper/{k}": v for k, v in _paper().items()
     }
 
@@ -137,6 +138,55 @@ def _tiny() -> dict[str, dict[str, Any]]:
         "features": grid(
             "one feature alone, and the content vector with one more (tables 2 and 3)",
             {"preset": middle, "change": _features(), "train.seed": SEEDS},
+        ),
+    }
+
+
+def _kuairand() -> dict[str, dict[str, Any]]:
+    """Return the sweeps on the slice of KuaiRand-Pure (experiments/kuairand_law.py)."""
+    rungs = list(KUAIRAND.presets())
+    middle = rungs[4]
+    return {
+        "rate": grid(
+            "the learning rate of a small and a large rung: does the best one transfer?",
+            {"preset": [rungs[2], rungs[6]], "optim.dense_lr": [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]},
+        ),
+        "ladder": grid(
+            "length, depth, width and table width grow together",
+            {"preset": rungs, "train.seed": 0},
+        ),
+        "seeds": grid(
+            "more seeds of the small rungs: how much a result moves by chance",
+            {"preset": rungs[:5], "train.seed": [1, 2]},
+        ),
+        "data": grid(
+            "the share of the members alone",
+            {"preset": middle, "data.fraction": [0.0625, 0.125, 0.25, 0.5, 1.0], "train.seed": 0},
+        ),
+        "epochs": grid(
+            "repeated data: several passes over a quarter of the members and over all",
+            {
+                "preset": middle,
+                "data.fraction": [0.25, 1.0],
+                "train.epochs": [1, 2, 3, 4],
+                "train.seed": 0,
+            },
+        ),
+        "seq_len": grid(
+            "sequence length alone",
+            {"preset": middle, "data.seq_len": [16, 32, 64, 128, 256], "train.seed": 0},
+        ),
+        "depth": grid(
+            "the number of historical layers alone",
+            {"preset": middle, "model.depth": [1, 2, 4], "train.seed": 0},
+        ),
+        "width": grid(
+            "the width of the blocks alone",
+            {"preset": middle, "model.width": [8, 16, 32, 48], "train.seed": 0},
+        ),
+        "embed_dim": grid(
+            "the width of the embedding tables alone",
+            {"preset": middle, "model.table_width": [4, 8, 16, 32], "train.seed": 0},
         ),
     }
 

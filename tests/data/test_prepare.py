@@ -26,6 +26,7 @@ from ligr_jax.data.prepare.options import PrepareOptions, parse_duration, parse_
 from ligr_jax.data.prepare.sketches import DistinctIds, Quantiles
 from ligr_jax.data.prepare.sorting import sort_by_member_and_time, stable_argsort
 from ligr_jax.data.prepare.splits import SplitTimes
+from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput, Column, LogSchema, save_schema
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.formats import open_source
@@ -293,6 +294,24 @@ def test_context_comes_first_each_row_its_own_session(tmp_path: Path) -> None:
     assert manifest.counts["context"] == 3
     assert manifest.counts["context_without_impressions"] == 1
     assert manifest.counts["sessions"] == 2
+
+
+def test_leave_one_out_splits_each_history_with_three_impressions(tmp_path: Path) -> None:
+    counts = {1: 4, 2: 3, 3: 2, 4: 1}
+    member = [m for m, n in counts.items() for _ in range(n)]
+    rows = {"member_id": member, "item_id": range(10), "timestamp_ms": START_MS, "click": 1}
+    pl.DataFrame(rows).write_parquet(tmp_path / "log.parquet")
+    out = tmp_path / "out"
+    parser = argparse.ArgumentParser(prog="ligr prepare")
+    command.add_arguments(parser)
+    words = [str(tmp_path / "log.parquet"), "--out", str(out), "--actions", "click"]
+    with pytest.raises(BadInput, match="--leave-one-out defines the splits"):
+        command.run(parser.parse_args([*words, "--leave-one-out", "--fractions", "1,0,0"]))
+    command.run(parser.parse_args([*words, "--leave-one-out"]))
+    records = Records(out)
+    splits = dict(zip(records.member_ids.tolist(), records.counts.tolist(), strict=True))
+    assert splits == {1: [0, 2, 1, 1], 2: [0, 1, 1, 1], 3: [0, 2, 0, 0], 4: [0, 1, 0, 0]}
+    assert "not by time" in records.manifest.notes[-1]
 
 
 def test_complete_output_is_reused_and_another_is_refused(tmp_path: Path, said: list[str]) -> None:

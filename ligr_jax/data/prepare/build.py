@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ligr_jax.data.manifest import CONTEXT_TARGETS, Manifest, Shard, SplitStats
-from ligr_jax.data.prepare.items import ItemTable, read_item_table, refuse_unmatched
+from ligr_jax.data.prepare.items import read_item_table, refuse_unmatched
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.partition import Spill, Tally, number_of_partitions, partition_log
 from ligr_jax.data.prepare.publish import published
@@ -58,6 +58,13 @@ def prepare(
     return published(Path(out), made_by, write, options.overwrite)
 
 
+# A note of the manifest, which reports of results repeat.
+NOT_BY_TIME = (
+    "leave-one-out: the last impression of a member is test, the one before it validation; the "
+    "splits are not by time, so a model is trained on later impressions of other members"
+)
+
+
 def build(
     source: LogSource, options: PrepareOptions, work: Path, made_by: Mapping[str, Any]
 ) -> Manifest:
@@ -80,9 +87,7 @@ def build(
     seconds = time.monotonic() - begun
     _log.info(f"read {tally.rows:,} rows, {tally.context:,} of context ({seconds:.1f} s)")
     edges = split_edges(tally, options.splits, options.fractions)
-    builder = ShardBuilder(
-        source.schema, items, edges, options.session_gap_ms, options.context_block
-    )
+    builder = ShardBuilder(source.schema, items, edges, options)
 
     def build_shard(p: int) -> ShardStats:
         stats = builder.build(read_partition(spill.path(p), spill.rows[p]), shard_path(work, p))
@@ -95,7 +100,7 @@ def build(
         stats.merge(shard)
         rows = sum(s.impressions for s in shard.shards)
         _log.info(f"wrote part {p + 1} of {partitions}: {rows:,} rows")
-    return finish(source, work, made_by, tally, edges, items, stats)
+    return finish(source, work, made_by, tally, builder, stats)
 
 
 def finish(
@@ -103,8 +108,7 @@ def finish(
     work: Path,
     made_by: Mapping[str, Any],
     tally: Tally,
-    edges: tuple[int, ...],
-    items: ItemTable | None,
+    builder: ShardBuilder,
     stats: ShardStats,
 ) -> Manifest:
     """Name the shards, write the item table and the summary, and return the manifest.
@@ -114,15 +118,19 @@ def finish(
         work: directory of the shards.
         made_by: `source` of the manifest.
         tally: totals of the first pass.
-        edges: start and end times of the splits, milliseconds.
-        items: the item table of the log.
+        builder: the builder of the shards.
         stats: statistics of all shards.
 
     Raises:
         BadInput: a split is empty, no row has its item in the item table, or there are no untimed
             rows to train on.
     """
-    splits = stats.splits.stats(edges)
+    edges, items = builder.edges, builder.items
+    splits, notes = stats.splits.stats(edges), source.schema.notes
+    if builder.options.leave_one_out:
+        start, end = edges[0], edges[-1]
+        splits = {k: replace(s, start_ms=start, end_ms=end) for k, s in splits.items()}
+        notes = (*notes, NOT_BY_TIME)
     _refuse_empty(splits)
     if stats.counts.get(CONTEXT_TARGETS) == 0:
         raise BadInput(
@@ -140,7 +148,7 @@ def finish(
         truth=source.schema.truth,
         items=items.write(work / "items.arrow") if items else None,
         source=made_by,
-        notes=source.schema.notes,
+        notes=notes,
         late_actions=source.schema.late_actions,
     )
     save_log_summary(log_summary(source, stats.histories, manifest, tally), work)

@@ -31,6 +31,9 @@ class PrepareOptions:
         overwrite: replace an output of another source or other options.
         context_block: train on untimed rows, which form sessions of this many consecutive rows of a
             member; None: untimed rows are context only, each a session of its own.
+        leave_one_out: split each member's history instead of time: its last impression is test,
+            the one before validation, and the others train; so are histories of less than three.
+            It needs the fractions 1, 0, 0.
 
     Raises:
         BadInput: an option is out of range.
@@ -45,11 +48,14 @@ class PrepareOptions:
     workers: int | None = None
     overwrite: bool = False
     context_block: int | None = None
+    leave_one_out: bool = False
 
     def __post_init__(self) -> None:
         for name in ("session_gap_ms", "context_block", "shard_rows", "batch_rows", "workers"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BadInput(f"{name}={getattr(self, name)} must be at least 1")
+        if self.leave_one_out and (self.splits or self.fractions != (1, 0, 0)):
+            raise BadInput("leave-one-out splits no times; give no split times and no fractions")
         if self.splits is None:
             check_fractions(self.fractions)
 
@@ -65,6 +71,8 @@ class PrepareOptions:
         del out["fractions" if self.splits else "splits"]
         if self.context_block is None:  # absent, so that digests of earlier data do not change
             del out["context_block"]
+        if not self.leave_one_out:
+            del out["leave_one_out"]
         return out
 
 

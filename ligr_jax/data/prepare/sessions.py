@@ -89,6 +89,22 @@ def starts_by_block(member: np.ndarray, time_ms: np.ndarray, rows: int) -> np.nd
     return result
 
 
+def split_last(member: np.ndarray, timed: np.ndarray) -> np.ndarray:
+    """Return the splits of leave-one-out, int8 [N]: 2 for the last row of a member, 1 for the last
+    but one, else 0. All rows of a member with fewer than three timed rows are in split 0.
+
+    Args:
+        member: int64 [N], sorted.
+        timed: bool [N], whether a row has a time; untimed rows precede timed ones.
+    """
+    first, lengths = segments(member)
+    chosen = np.add.reduceat(timed, first, dtype=np.int64) >= 3 if len(first) else first > 0
+    last = (first + lengths - 1)[chosen]
+    split = np.zeros(len(member), np.int8)
+    split[last], split[last - 1] = 2, 1
+    return split
+
+
 def number_sessions(member: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the session number of each row, counted from 0 per member, int32 [N]."""
     count = np.cumsum(starts)

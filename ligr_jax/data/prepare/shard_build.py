@@ -13,6 +13,7 @@ from ligr_jax.data.columns import action_column, feature_column, truth_column
 from ligr_jax.data.manifest import Shard
 from ligr_jax.data.prepare.items import ItemTable
 from ligr_jax.data.prepare.measure import TRAIN, ColumnMeasure, HistoryMeasure, SplitMeasure
+from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.partition import ROW
 from ligr_jax.data.prepare.shards import (
     Histories,
@@ -72,15 +73,13 @@ class ShardBuilder:
         schema: schema of the log.
         items: its item table.
         edges: start and end times of the splits, milliseconds.
-        gap_ms: a longer gap starts a session, if the log has no session ids.
-        context_block: see `PrepareOptions`.
+        options: options of `prepare`.
     """
 
     schema: LogSchema
     items: ItemTable | None
     edges: tuple[int, ...]
-    gap_ms: int
-    context_block: int | None = None
+    options: PrepareOptions
 
     def build(self, rows: pa.Table, path: Path) -> ShardStats:
         """Write the shard of a partition, unless no member has a row to keep.
@@ -90,7 +89,7 @@ class ShardBuilder:
             path: file to write.
         """
         stats = ShardStats.empty(self.schema)
-        kept = sort_histories(rows, self.edges, self.gap_ms, self.context_block)
+        kept = sort_histories(rows, self.edges, self.options)
         stats.counts.update({**kept.counts, "members": len(kept.first)})
         if not len(kept.first):
             return stats

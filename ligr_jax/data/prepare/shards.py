@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.manifest import CONTEXT_TARGETS, SPLITS
+from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.sessions import (
     number_sessions,
+    split_last,
     starts_by_block,
     starts_by_gap,
     starts_by_id,
@@ -81,16 +83,13 @@ def read_partition(path: Path, rows: int) -> pa.Table:
     return table
 
 
-def sort_histories(
-    rows: pa.Table, edges: tuple[int, ...], gap_ms: int, context_block: int | None = None
-) -> Histories:
+def sort_histories(rows: pa.Table, edges: tuple[int, ...], options: PrepareOptions) -> Histories:
     """Sort a partition into histories, drop rows that are not needed, and find sessions.
 
     Args:
         rows: the partition.
         edges: start and end times of the splits, milliseconds.
-        gap_ms: a longer gap starts a session, if the log has no session ids.
-        context_block: see `PrepareOptions`.
+        options: what ends a session, and how histories are split.
 
     Returns:
         The kept rows. Dropped are duplicates, rows after the end of the last split, and members
@@ -114,12 +113,16 @@ def sort_histories(
     if SESSION in rows.column_names:
         starts, merged = starts_by_id(member, time_ms, column_array(rows, SESSION)[order])
     else:
-        starts = starts_by_gap(member, time_ms, gap_ms)
+        starts = starts_by_gap(member, time_ms, options.session_gap_ms)
     timed = time_ms != UNTIMED
-    if context_block is not None:
-        starts = np.where(timed, starts, starts_by_block(member, time_ms, context_block))
+    if options.context_block is not None:
+        blocks = starts_by_block(member, time_ms, options.context_block)
+        starts = np.where(timed, starts, blocks)
     context = int((~timed).sum())
-    split = np.searchsorted(np.array(edges[1:-1]), time_ms, side="right").astype(np.int8)
+    if options.leave_one_out:
+        split = split_last(member, timed)
+    else:
+        split = np.searchsorted(np.array(edges[1:-1]), time_ms, side="right").astype(np.int8)
     return Histories(
         order=order,
         first=segments(member)[0],
@@ -130,7 +133,7 @@ def sort_histories(
         counts={
             "impressions": int(timed.sum()),
             "context": context,
-            **({} if context_block is None else {CONTEXT_TARGETS: context}),
+            **({} if options.context_block is None else {CONTEXT_TARGETS: context}),
             "context_without_impressions": int(unused.sum()),
             "sessions": int(starts[timed].sum()),
             "sessions_merged": merged,

@@ -115,9 +115,7 @@ def _build(
     # Second stage.
     edges = split_edges(tally, options.splits, options.fractions)
     rows = np.array([t.tally.rows for t in totals])
-    builder = ShardBuilder(
-        source.schema, items, edges, options.session_gap_ms, options.context_block
-    )
+    builder = ShardBuilder(source.schema, items, edges, options)
     write = partial(_write_shard, context.broadcast(builder), np.cumsum(rows) - rows, work)
     stats = chunks.mapPartitionsWithIndex(write).treeReduce(_merged_stats)
     if isinstance(stats, str):
@@ -127,7 +125,7 @@ def _build(
     if hidden:
         raise BadInput(f"{work}: executors wrote {hidden[:3]}, which are not here; {_SHARED}")
     _log.info(f"wrote {len(stats.shards)} parts")
-    return finish(source, work, made_by, tally, edges, items, stats)
+    return finish(source, work, made_by, tally, builder, stats)
 
 
 _SHARED = "give an --out on a file system that driver and executors share"
