@@ -4,7 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ligr_jax.data.sources.files import DataFile, column_names
+import pyarrow as pa
+
+from ligr_jax.data.schema import Column
+from ligr_jax.data.sources.files import DataFile, column_names, column_type
 from ligr_jax.data.sources.source import LogSource
 
 
@@ -56,3 +59,13 @@ def missing_columns(file: Path | DataFile, columns: Sequence[str], title: str) -
         f"{DataFile.of(file).path} lacks the columns {missing} of {title} (its columns are "
         f"{present}); read another table with --format table and --actions"
     ]
+
+
+def id_column(file: Path | DataFile, name: str) -> Column:
+    """Return the feature of a column of ids: a bag if the column has lists, else categorical."""
+    return Column("bag" if is_list(column_type(file, name)) else "categorical")
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether values of an Arrow type are lists of any length."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))

@@ -9,6 +9,7 @@ from ligr_jax.data.sources.kuairand import KUAIRAND
 from ligr_jax.data.sources.listing import SUFFIXES, table_files
 from ligr_jax.data.sources.movielens import MOVIELENS
 from ligr_jax.data.sources.source import LogSource
+from ligr_jax.data.sources.taac2026 import TAAC2026
 from ligr_jax.data.sources.table_columns import EXAMPLE, TableColumns
 from ligr_jax.data.sources.table_source import table_source
 from ligr_jax.data.sources.tencentgr import TENCENTGR
@@ -22,6 +23,7 @@ ADAPTERS: dict[str, Adapter] = {
         MOVIELENS,
         VK_LSVD,
         TENCENTGR,
+        TAAC2026,
     )
 }
 

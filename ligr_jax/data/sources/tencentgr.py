@@ -21,7 +21,7 @@ import polars as pl
 import pyarrow as pa
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, missing_columns
+from ligr_jax.data.sources.adapter import Adapter, id_column, is_list, missing_columns
 from ligr_jax.data.sources.files import (
     column_names,
     column_type,
@@ -106,8 +106,8 @@ def tencentgr_source(directory: Path) -> LogSource:
         for part in file_parts(file)
     )
     columns = {"item_id": Column("categorical")}
-    columns |= {f"user_{n}": _column(files["user_feat"][0], n) for n in user_names}
-    columns |= {f"item_{n}": _column(files["item_feat"][0], n) for n in item_names}
+    columns |= {f"user_{n}": id_column(files["user_feat"][0], n) for n in user_names}
+    columns |= {f"item_{n}": id_column(files["item_feat"][0], n) for n in item_names}
     return LogSource(
         name=TITLE,
         schema=LogSchema(
@@ -174,18 +174,10 @@ def _features(file: Path) -> list[str]:
     return [name for name in column_names(file) if name.isdecimal()]
 
 
-def _column(file: Path, name: str) -> Column:
-    return Column("bag" if _is_list(column_type(file, name)) else "categorical")
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
-
-
 def _lacking_fields(file: Path) -> list[str]:
     """Return a message if the elements of a sequence lack a field, or []."""
     kind = column_type(file, "seq")
-    element = kind.value_type if _is_list(kind) else kind
+    element = kind.value_type if is_list(kind) else kind
     fields = [f.name for f in element] if pa.types.is_struct(element) else []
     missing = [name for name in EVENT if name not in fields]
     if not missing:
