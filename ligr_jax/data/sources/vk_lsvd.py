@@ -61,13 +61,13 @@ NOTES = (
     "most rows",
 )
 CHOSEN_NOTE = (
-    "{name}: the most active users (up) or items (ip) of weeks 0 to 24, the future of most "
-    "rows; measure the effect of more data on random subsamples (ur, ir)"
+    "{name}: the most active users (up) or items (ip) of weeks 0 to 24, mostly the future of a "
+    "row; measure the effect of more data on random subsamples (ur, ir)"
 )
 
 
 @dataclass(frozen=True)
-class Layout:
+class _Files:
     """Files of the data set.
 
     Attributes:
@@ -97,12 +97,12 @@ def vk_lsvd_marks(directory: Path) -> list[str] | None:
     if len(found) > 1:
         names = ", ".join(d.relative_to(directory).as_posix() for d in found)
         return [f"{directory} has the impressions of {names}; give one of these directories"]
-    layout = _layout(found[0])
+    files = _files(found[0])
     lacking = []
-    for path in layout.weeks.values():
+    for path in files.weeks.values():
         lacking += missing_columns(path, COLUMNS, TITLE)
     for name, columns in METADATA.items():
-        path = layout.metadata / name
+        path = files.metadata / name
         if path.is_file():
             lacking += missing_columns(path, columns, TITLE)
         else:
@@ -121,27 +121,27 @@ def vk_lsvd_source(directory: Path) -> LogSource:
         raise BadInput(f"{directory} lacks train/week_00.parquet; download {TITLE} from {URL}")
     if lacking:
         raise BadInput("; ".join(lacking))
-    layout = _layout(next(d for d in _places(directory) if _weeks(d)))
-    item_file, vector_file = layout.metadata / ITEMS, layout.metadata / VECTORS
-    users = IdTable.of(read_items(layout.metadata / USERS), "user_id", tuple(USER))
+    files = _files(next(d for d in _places(directory) if _weeks(d)))
+    item_file, vector_file = files.metadata / ITEMS, files.metadata / VECTORS
+    users = IdTable.of(read_items(files.metadata / USERS), "user_id", tuple(USER))
     items = IdTable.of(read_items(item_file), "item_id", ("duration",))
 
-    weeks = [DataFile(path, f"{path.parent.name}/{path.name}") for path in layout.weeks.values()]
+    weeks = [DataFile(path, f"{path.parent.name}/{path.name}") for path in files.weeks.values()]
     parts = tuple(
         converted(
             part, partial(_impressions, week=week, rows=rows_in(file), users=users, items=items)
         )
-        for week, file in zip(layout.weeks, weeks)
+        for week, file in zip(files.weeks, weeks)
         for part in file_parts(file)
     )
     vectors = _vectors(vector_file) if vector_file.is_file() else None
     width = vectors[1].shape[1] if vectors is not None else 0
-    used: list[Path | DataFile] = [*weeks, layout.metadata / USERS, item_file]
+    used: list[Path | DataFile] = [*weeks, files.metadata / USERS, item_file]
     used += [vector_file] if width else []
     columns = ("item_id", "actor_id", "duration_s", *(["content"] if width else []))
     return LogSource(
         name=TITLE,
-        schema=_schema(width, layout.name),
+        schema=_schema(width, files.name),
         batches=chained(parts),
         rows=count_all_rows(weeks),
         description={"format": "vk_lsvd", "files": describe_files(used)},
@@ -257,13 +257,13 @@ def _weeks(directory: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), p) for match, p in numbered if match))
 
 
-def _layout(directory: Path) -> Layout:
+def _files(directory: Path) -> _Files:
     """Return the files of a directory with weeks."""
     above = [directory, *directory.resolve().parents[:2]]
     metadata = (d / "metadata" for d in above)
     place = next((d for d in metadata if d.is_dir()), directory / "metadata")
     is_subsample = directory.resolve().parent.name == "subsamples"
-    return Layout(_weeks(directory), place, directory.resolve().name if is_subsample else "")
+    return _Files(_weeks(directory), place, directory.resolve().name if is_subsample else "")
 
 
 VK_LSVD = Adapter(
