@@ -5,8 +5,10 @@ from pathlib import Path
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.adapter import Adapter
 from ligr_jax.data.sources.canonical import canonical_source
+from ligr_jax.data.sources.ebnerd import EBNERD
 from ligr_jax.data.sources.kuairand import KUAIRAND
 from ligr_jax.data.sources.listing import SUFFIXES, table_files
+from ligr_jax.data.sources.mind import MIND
 from ligr_jax.data.sources.movielens import MOVIELENS
 from ligr_jax.data.sources.source import LogSource
 from ligr_jax.data.sources.taac2026 import TAAC2026
@@ -24,6 +26,8 @@ ADAPTERS: dict[str, Adapter] = {
         VK_LSVD,
         TENCENTGR,
         TAAC2026,
+        EBNERD,
+        MIND,
     )
 }
 
