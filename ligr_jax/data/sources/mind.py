@@ -26,6 +26,7 @@ from ligr_jax.data.sources.files import (
     describe_files,
     file_parts,
     read_batches,
+    read_column,
     read_columns,
 )
 from ligr_jax.data.sources.parts import chained, converted
@@ -114,7 +115,7 @@ def mind_source(directory: Path) -> LogSource:
     behaviors = [_file(split, "behaviors.tsv", layout) for split in _splits(directory)]
     news = [_file(split, "news.tsv") for split in _splits(directory)]
     for file in behaviors:
-        times = (_times(piece["time"]) for piece in read_columns(file, ["time"], SCAN_ROWS))
+        times = (_times(values) for values in read_column(file, "time", SCAN_ROWS))
         PERIOD.require(times, "ms", f"{file.path}, column 'time'")
     first_pages = _first_pages(behaviors)
     parts = tuple(converted(part, _impressions) for file in behaviors for part in file_parts(file))

@@ -51,9 +51,8 @@ class Period:
             else f"in no unit are these times of {self.title}: is the file of another data set?"
         )
         raise BadInput(
-            f"{where}: as {UNIT_NAMES[unit]} since 1970, the median of the times is "
-            f"{'before' if sides[unit] < 0 else 'after'} the period of {self.title}, {self.first} "
-            f"to {self.last} (e.g. value {example}); {problem}"
+            f"{where}: the median of the times is {'before' if sides[unit] < 0 else 'after'} the "
+            f"period of {self.title}, {self.first} to {self.last} (e.g. value {example}); {problem}"
         )
 
 
