@@ -11,6 +11,7 @@ examples:
   ligr prepare KuaiRand-Pure/data --out kuairand/ --session-gap 6h \\
       --train-until 2022-05-05T00:00+08:00 --validation-until 2022-05-06T00:00+08:00
   ligr prepare ml-latest-small --out movielens/ --fractions 0.9,0.05,0.05
+  ligr prepare KuaiRand-27K/data --out kuairand/ --protocol kuairand-27k-time
   ligr prepare events.csv.gz --out events/ --map member_id=user item_id=post timestamp_ms=ts \\
       --actions click,like --categorical surface,topic --numeric age --outcome dwell
   ligr prepare events.csv --out events/ --actions click --bag tags,topics --separator ';'
@@ -31,20 +32,22 @@ import argparse
 import csv
 import logging
 from pathlib import Path
+from typing import Any
 
 from ligr_jax.commands.arguments import positive_int
+from ligr_jax.commands.prepare_options import add_rules, prepare_options
 from ligr_jax.data.manifest import Manifest
 from ligr_jax.data.prepare.build import prepare
-from ligr_jax.data.prepare.options import (
-    PrepareOptions,
-    parse_duration,
-    parse_fractions,
-    parse_time,
-)
+from ligr_jax.data.prepare.options import PrepareOptions, parse_time
 from ligr_jax.data.prepare.spark import prepare_on_spark
 from ligr_jax.data.prepare.spark_session import start_session
-from ligr_jax.data.prepare.splits import SplitTimes
 from ligr_jax.data.prepare.summary import format_summary, load_log_summary
+from ligr_jax.data.protocols.protocol import Protocol
+from ligr_jax.data.protocols.registry import (
+    find_protocol,
+    has_published_digest,
+    protocol_line,
+)
 from ligr_jax.data.schema import WEIGHT, BadInput
 from ligr_jax.data.sources.formats import FORMATS, open_source
 from ligr_jax.data.sources.label_rules import parse_label
@@ -59,8 +62,6 @@ from ligr_jax.strict_json import print_json
 
 _log = logging.getLogger(__name__)
 
-CONTEXT_BLOCK = 10
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `ligr prepare`."""
@@ -68,37 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SOURCE", help="directory or file of the log")
     add("--out", metavar="DIR", type=Path, required=True, help="directory to write")
     add("--format", choices=("auto", *FORMATS), default="auto", help="format of SOURCE")
-    add(
-        "--session-gap",
-        metavar="TIME",
-        default="30m",
-        help="pause that ends a session, e.g. 6h [30m]",
-    )
-    add(
-        "--train-on-context",
-        action="store_true",
-        help="train on untimed earlier rows (KuaiRand's history file); their unknown labels are "
-        "masked",
-    )
-    add(
-        "--context-block",
-        metavar="N",
-        type=positive_int,
-        help="untimed rows of a session with --train-on-context; a row sees the actions of earlier "
-        f"sessions only [{CONTEXT_BLOCK}]",
-    )
-    splits = parser.add_argument_group("splits, by time (ISO dates, UTC without a zone, or ms)")
-    splits.add_argument("--train-until", metavar="T")
-    splits.add_argument("--validation-until", metavar="T")
-    splits.add_argument("--test-until", metavar="T", help="later rows are dropped")
-    splits.add_argument(
-        "--fractions", metavar="F,F,F", help="shares of rows instead of times [0.8,0.1,0.1]"
-    )
-    splits.add_argument(
-        "--leave-one-out",
-        action="store_true",
-        help="the last impression of a member is test, the one before it validation (not by time)",
-    )
+    add_rules(parser)
     _add_columns(parser.add_argument_group("columns, for tables (options may be repeated)"))
     _add_reading(parser.add_argument_group("times and cells, for tables"))
     add(
@@ -220,41 +191,47 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         BadInput: the log or the options are invalid.
     """
-    options = PrepareOptions(
-        session_gap_ms=parse_duration(args.session_gap),
-        context_block=_context_block(args),
-        splits=_split_times(args),
-        fractions=_fractions(args),
-        leave_one_out=args.leave_one_out,
-        on_bad_row=args.on_bad_row,
-        shard_rows=args.shard_rows,
-        workers=args.workers,
-        overwrite=args.overwrite,
-    )
+    protocol = find_protocol(args.protocol) if args.protocol else None
+    options = prepare_options(args, protocol)
     if Path(args.source).resolve() == args.out.resolve():
         raise BadInput(f"--out {args.out} is the source; choose another directory")
-    manifest = ENGINES[args.engine](args, options)
+    manifest = ENGINES[args.engine](args, options, protocol)
     summary = load_log_summary(args.out)
     if args.json:
-        print_json({"directory": with_uris(str(args.out)), "digest": manifest.digest, **summary})
+        said: dict[str, Any] = {"directory": with_uris(str(args.out)), "digest": manifest.digest}
+        if protocol:
+            said |= {"protocol": protocol.name, "protocol_version": protocol.version}
+            said["published"] = has_published_digest(manifest)
+        print_json({**said, **summary})
     else:
         print(with_uris(format_summary(manifest, summary, args.out)))
+        if protocol:
+            print(protocol_line(manifest))
 
 
-def _prepare_here(args: argparse.Namespace, options: PrepareOptions) -> Manifest:
+def _prepare_here(
+    args: argparse.Namespace, options: PrepareOptions, protocol: Protocol | None
+) -> Manifest:
     if args.master or args.spark_conf or args.spark_format:
         raise BadInput("--master, --spark-conf and --spark-format are for Spark: --engine spark")
-    return prepare(_opened(args), args.out, options)
+    return prepare(_opened(args, protocol), args.out, options)
 
 
-def _prepare_on_spark(args: argparse.Namespace, options: PrepareOptions) -> Manifest:
+def _prepare_on_spark(
+    args: argparse.Namespace, options: PrepareOptions, protocol: Protocol | None
+) -> Manifest:
     pairs = [text.partition("=") for text in args.spark_conf]
     for name, _, value in pairs:
         if not (name and value):
             raise BadInput(f"--spark-conf {name}: write NAME=VALUE")
     spark = start_session(args.master, {name: value for name, _, value in pairs})
     if not args.spark_format:
-        return prepare_on_spark(_opened(args), args.out, options, spark)
+        return prepare_on_spark(_opened(args, protocol), args.out, options, spark)
+    if protocol:
+        raise BadInput(
+            f"--protocol {protocol.name} reads the published files, not --spark-format "
+            f"{args.spark_format}; leave out one of the two"
+        )
     staged = args.out.resolve().with_name(f"{args.out.resolve().name}.staged")
     with spark_table(spark, args.spark_format, args.source, _columns(args), staged) as source:
         return prepare_on_spark(source, args.out, options, spark)
@@ -263,11 +240,14 @@ def _prepare_on_spark(args: argparse.Namespace, options: PrepareOptions) -> Mani
 ENGINES = {"local": _prepare_here, "spark": _prepare_on_spark}
 
 
-def _opened(args: argparse.Namespace) -> LogSource:
+def _opened(args: argparse.Namespace, protocol: Protocol | None) -> LogSource:
     for path in (args.source, args.items, args.labels):
         if path is not None:
             stage_place(Path(path))
-    source = open_source(args.source, args.format, _columns(args))
+    format = protocol.adapter if protocol else args.format
+    source = open_source(args.source, format, _columns(args))
+    if protocol:
+        source = protocol.apply(source)
     _log.info(f"{source.name}: about {source.rows:,} rows")
     return source
 
@@ -296,37 +276,6 @@ def _columns(args: argparse.Namespace) -> TableColumns:
         time=TimeOptions(args.time_unit, args.time_format, args.time_zone, origin),
         reading=TextOptions(args.delimiter, args.encoding, tuple(args.null_values)),
     )
-
-
-def _context_block(args: argparse.Namespace) -> int | None:
-    if args.context_block is not None and not args.train_on_context:
-        raise BadInput(
-            f"--context-block {args.context_block} has no effect without --train-on-context"
-        )
-    return (args.context_block or CONTEXT_BLOCK) if args.train_on_context else None
-
-
-def _fractions(args: argparse.Namespace) -> tuple[float, float, float]:
-    if not args.leave_one_out:
-        return parse_fractions(args.fractions or "0.8,0.1,0.1")
-    if args.fractions or args.train_until or args.validation_until or args.test_until:
-        raise BadInput("--leave-one-out defines the splits; give no split times and no --fractions")
-    return 1.0, 0.0, 0.0
-
-
-def _split_times(args: argparse.Namespace) -> SplitTimes | None:
-    given = [args.train_until, args.validation_until, args.test_until]
-    if given == [None] * 3:
-        return None
-    if args.fractions or args.train_until is None or args.validation_until is None:
-        raise BadInput(
-            "give both --train-until and --validation-until (equal times leave validation empty), "
-            "or only --fractions"
-        )
-    times = [None if t is None else parse_time(t) for t in given]
-    assert times[0] is not None
-    assert times[1] is not None
-    return SplitTimes(times[0], times[1], times[2])
 
 
 def _names(text: str) -> list[str]:

@@ -1,5 +1,8 @@
 """Show the public data sets that `ligr prepare` reads: files, meaning of a row, where to get them.
 
+A protocol is a name for splits, sessions, columns and filters of a data set: results on the same
+protocol and digest are comparable (`ligr prepare DIR --out OUT --protocol NAME`).
+
 examples:
   ligr sources
   ligr sources kuairand
@@ -7,8 +10,11 @@ examples:
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import fields
+from typing import Any
 
+from ligr_jax.data.protocols.registry import protocols_of
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.adapter import Adapter
 from ligr_jax.data.sources.formats import ADAPTERS
@@ -34,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
             raise BadInput(f"ligr sources {name}: not known; the names are {', '.join(ADAPTERS)}")
     chosen = [ADAPTERS[name] for name in args.names or ADAPTERS]
     if args.json:
-        print_json({a.name: {**_texts(a), "files": dict(a.files)} for a in chosen})
+        print_json({a.name: _as_json(a) for a in chosen})
     elif args.names:
         print("\n\n".join(description(adapter) for adapter in chosen))
     else:
@@ -51,7 +57,21 @@ def description(adapter: Adapter) -> str:
     lines += [f"    {name:{width}}  {text}" for name, text in adapter.files.items()]
     rest = {k: v for k, v in _texts(adapter).items() if k not in ("name", "title")}
     lines += [f"  {name:12}{text}" for name, text in rest.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_protocol_lines(adapter)])
+
+
+def _protocol_lines(adapter: Adapter) -> Iterator[str]:
+    for protocol in protocols_of(adapter.name):
+        yield f"  --protocol {protocol.name}: {protocol.summary}"
+        rules = {k: v for k, v in protocol.describe().items() if k != "features"}
+        for name, value in rules.items():
+            text = "; ".join(value) if isinstance(value, list) else value
+            yield f"    {name.replace('_', ' '):12}{text}"
+
+
+def _as_json(adapter: Adapter) -> dict[str, Any]:
+    protocols = {p.name: {"summary": p.summary, **p.describe()} for p in protocols_of(adapter.name)}
+    return {**_texts(adapter), "files": dict(adapter.files), "protocols": protocols}
 
 
 def _texts(adapter: Adapter) -> dict[str, str]:

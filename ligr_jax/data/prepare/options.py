@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ligr_jax.data.prepare.splits import SplitTimes, check_fractions
+from ligr_jax.data.prepare.splits import SplitSpans, SplitTimes, check_fractions
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.source import OnBadRow
 from ligr_jax.host_limits import host_cores
@@ -21,7 +21,8 @@ class PrepareOptions:
     Attributes:
         session_gap_ms: a longer gap in time, in milliseconds, starts a new session. It applies to
             logs without session ids.
-        splits: times at which the splits end; None cuts at full minutes by `fractions`.
+        splits: times at which the splits end, or lengths of the last two; None cuts at full minutes
+            by `fractions`.
         fractions: shares of the rows in train, validation and test.
         on_bad_row: `error` raises for the first invalid row, `skip` drops and counts invalid rows.
         shard_rows: approximate number of rows of a shard, which determines the memory needed.
@@ -40,7 +41,7 @@ class PrepareOptions:
     """
 
     session_gap_ms: int = 30 * 60_000
-    splits: SplitTimes | None = None
+    splits: SplitTimes | SplitSpans | None = None
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     on_bad_row: OnBadRow = "error"
     shard_rows: int = 2_000_000
@@ -111,6 +112,18 @@ def parse_time(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1000)
+
+
+def parse_spans(text: str) -> SplitSpans:
+    """Return the lengths of validation and test from a text such as `1d,1d`.
+
+    Raises:
+        BadInput: the text is not two durations.
+    """
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise BadInput(f"--last {text!r}: give the lengths of validation and test, e.g. 1d,1d")
+    return SplitSpans(*(parse_duration(part) for part in parts))
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:

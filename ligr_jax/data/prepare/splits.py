@@ -34,14 +34,30 @@ class SplitTimes:
             )
 
 
+@dataclass(frozen=True)
+class SplitSpans:
+    """Lengths of the last two splits, counted back from the end of the log, in milliseconds.
+
+    Attributes:
+        validation_ms, test_ms: lengths of validation and test; train is the rest.
+    """
+
+    validation_ms: int
+    test_ms: int
+
+    def before(self, end: int) -> SplitTimes:
+        """Return the ends of the splits of a log that ends before `end`, in milliseconds."""
+        return SplitTimes(end - self.test_ms - self.validation_ms, end - self.test_ms, end)
+
+
 def split_edges(
-    tally: Tally, times: SplitTimes | None, fractions: tuple[float, float, float]
+    tally: Tally, times: SplitTimes | SplitSpans | None, fractions: tuple[float, float, float]
 ) -> tuple[int, int, int, int]:
     """Return the times between which the splits lie: edges[k] <= time < edges[k + 1] for split k.
 
     Args:
         tally: totals of the log.
-        times: ends of the splits, or None to cut by `fractions`.
+        times: ends or lengths of the splits, or None to cut by `fractions`.
         fractions: shares of the rows in train, validation and test.
 
     Returns:
@@ -53,6 +69,13 @@ def split_edges(
     first, end = tally.first_ms, tally.last_ms + 1
     if times is None:
         return _by_fractions(tally.minutes, fractions, first, end)
+    if isinstance(times, SplitSpans):
+        if end - times.validation_ms - times.test_ms <= first:
+            raise BadInput(
+                f"--last {times.validation_ms}ms,{times.test_ms}ms leaves no training rows: the "
+                f"log covers {end - first} ms; choose shorter splits"
+            )
+        times = times.before(end)
     if times.train_until <= first:
         raise BadInput(
             f"--train-until {times.train_until} leaves no training rows: the log starts at {first} "
