@@ -3,8 +3,9 @@
 forms of SOURCE:
   a canonical log         Parquet or CSV files and a log.json, e.g. of `ligr world`
   a public data set       KuaiRand, MovieLens, ...: `ligr sources` shows their layouts
-  any table               one Parquet, CSV or TSV file, or a directory of them (partitioned too),
-                          compressed or not, with --actions
+  any table               one Parquet, Arrow, Feather, Avro, JSON lines, CSV or TSV file, or a
+                          directory of them (partitioned too), text compressed or not, with
+                          --actions or --label
 
 examples:
   ligr prepare log/ --out prepared/
@@ -16,6 +17,8 @@ examples:
       --actions click,like --categorical surface,topic --numeric age --outcome dwell
   ligr prepare events.csv --out events/ --actions click --bag tags,topics --separator ';'
   ligr prepare events.csv --out events/ --label 'click=value>0' --label 'like=rating>=4'
+  ligr prepare ratings.dat --out ratings/ --delimiter :: --label 'like=rating>=4' \\
+      --column-names member_id,item_id,rating,timestamp_ms
   ligr prepare events.csv --out events/ --actions click --time-format '%d/%m/%Y %H:%M' \\
       --time-zone Europe/Berlin --null-values NA,-
   ligr prepare shown/ --out prepared/ --actions click --labels clicks.parquet \\
@@ -153,8 +156,18 @@ def _add_reading(group: argparse._ArgumentGroup) -> None:
         metavar="C",
         default="",
         type=parse_delimiter,
-        help="tab, ';', ... [inferred]",
+        help="tab, ';', '::', ... [inferred]",
     )
+    add("--no-header", action="store_true", help="the first line has values: columns 1, 2, ...")
+    add(
+        "--column-names",
+        metavar="A,B",
+        type=_names,
+        action="extend",
+        default=[],
+        help="names of all columns of text files without a header",
+    )
+    add("--no-quotes", action="store_true", help="a quote in text files is an ordinary character")
     add("--encoding", metavar="E", default="utf-8", help="encoding of text files [%(default)s]")
     add(
         "--null-values",
@@ -274,7 +287,14 @@ def _columns(args: argparse.Namespace) -> TableColumns:
         label_table=args.labels,
         labels_on=tuple(args.labels_on),
         time=TimeOptions(args.time_unit, args.time_format, args.time_zone, origin),
-        reading=TextOptions(args.delimiter, args.encoding, tuple(args.null_values)),
+        reading=TextOptions(
+            delimiter=args.delimiter,
+            encoding=args.encoding,
+            null_values=tuple(args.null_values),
+            names=tuple(args.column_names),
+            no_header=args.no_header,
+            no_quotes=args.no_quotes,
+        ),
     )
 
 

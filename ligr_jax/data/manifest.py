@@ -48,6 +48,7 @@ from ligr_jax.store.room import hold
 from ligr_jax.store.stage import stage, stage_file
 
 MANIFEST = "manifest.json"  # file name in a prepared directory
+SHARDS = "members-*.arrow"  # pattern of the names of shards
 FORMAT_VERSION = 2
 READABLE = (1, FORMAT_VERSION)
 SPLITS = ("train", "validation", "test")

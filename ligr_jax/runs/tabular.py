@@ -19,8 +19,9 @@ import polars as pl
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.compression import SUFFIXES as COMPRESSED
 from ligr_jax.data.sources.compression import TextStream, plain_name
-from ligr_jax.data.sources.delimited import UTF_16, read_header
-from ligr_jax.data.sources.files import PARQUET, DataFile, read_whole
+from ligr_jax.data.sources.file_formats import PARQUET
+from ligr_jax.data.sources.files import DataFile, read_whole
+from ligr_jax.data.sources.text_header import UTF_16, read_header
 from ligr_jax.data.sources.text_options import TextOptions
 from ligr_jax.runs.numbers import read_numbers
 

@@ -213,7 +213,7 @@ def test_compression_delimiters_and_line_ends_change_nothing(tmp_path: Path) -> 
         )
         assert prepared(tmp_path / name, with_encoding).shards == expected
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(text())[:-9])
-    with pytest.raises(BadInput, match=r"cut.csv.gz: not a readable CSV file \(damaged"):
+    with pytest.raises(BadInput, match=r"cut.csv.gz: not a readable text file \(damaged"):
         prepared(tmp_path / "cut.csv.gz", said)
 
 

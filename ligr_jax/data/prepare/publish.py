@@ -11,7 +11,7 @@ from typing import Any
 from ligr_jax.atomic import sync
 from ligr_jax.contents import DATA, require_no_other, require_only
 from ligr_jax.data.index import INDEX, write_data_index
-from ligr_jax.data.manifest import MANIFEST, Manifest, load_manifest, save_manifest
+from ligr_jax.data.manifest import MANIFEST, SHARDS, Manifest, load_manifest, save_manifest
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.verify import files_of
 from ligr_jax.errors import FileError, file_errors
@@ -22,7 +22,7 @@ from ligr_jax.store.stage import stage
 _log = logging.getLogger(__name__)
 
 SUMMARY = "prepare.json"  # summary of the log for human readers
-_OUTPUT = (MANIFEST, SUMMARY, "members-*.arrow", "items.arrow", INDEX)
+_OUTPUT = (MANIFEST, SUMMARY, SHARDS, "items.arrow", INDEX)
 
 
 def published(
@@ -88,7 +88,7 @@ def _existing(out: Path, made_by: Mapping[str, Any]) -> Manifest | None:
 def _move(manifest: Manifest, work: Path, out: Path) -> None:
     """Move finished files to the output: remove the old manifest first, write the new one last."""
     (out / MANIFEST).unlink(missing_ok=True)
-    for old in [*out.glob("members-*.arrow"), out / "items.arrow", *out.glob(INDEX), out / SUMMARY]:
+    for old in [*out.glob(SHARDS), out / "items.arrow", *out.glob(INDEX), out / SUMMARY]:
         old.unlink(missing_ok=True)
     for file in _files(manifest):
         sync(work / file)  # files must be on disk before the manifest that lists them

@@ -39,7 +39,7 @@ def canonical_source(directory: Path) -> LogSource:
             "restore the file or correct log.json"
         )
     listing = list_tables(directory)
-    files = [f for f in listing.files if f.path != items]
+    files = [f for f in listing.files if f.path != items and f.name not in DESCRIPTIONS]
     if not files:
         raise BadInput(f"{directory} contains log.json but no .parquet or .csv file of impressions")
 

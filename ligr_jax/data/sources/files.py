@@ -1,27 +1,25 @@
-"""Parquet, Avro and text files of rows, read in batches and in file order."""
+"""Files of rows in any supported format, read in batches and in file order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.sources.avro import avro_rows, avro_schema, read_avro_tables
 from ligr_jax.data.sources.cells import clean_cells
-from ligr_jax.data.sources.delimited import count_rows, read_header, read_text_tables
+from ligr_jax.data.sources.file_formats import FILE_FORMATS, FileFormat, format_name
+from ligr_jax.data.sources.nested import flat_names, flat_schema, flat_table
+from ligr_jax.data.sources.parquet import parquet_row_groups, read_parquet_tables
 from ligr_jax.data.sources.source import ROW_DIGEST, DeferredBatch, LogBatch, OnBadRow, Part
 from ligr_jax.data.sources.text_options import TextOptions
 from ligr_jax.data.threads import ordered_map
 from ligr_jax.digests import digest_file
 from ligr_jax.host_limits import host_cores
 
-PARQUET = (".parquet", ".pq", ".parq")
-AVRO = ".avro"
 PART_ROWS = 1 << 20  # least number of rows of a part of a file, except for the last part
 
 
@@ -34,30 +32,62 @@ class DataFile:
         name: name in messages and in the manifest, relative to the directory of the log.
         partition: columns with a value in the path (`dt=2023-11-16/part-0.parquet`); None for null.
         reading: how a text file is read.
+        flat: whether the fields of structs are columns (see `nested`).
     """
 
     path: Path
     name: str
     partition: Mapping[str, str | None] = field(default_factory=dict)
     reading: TextOptions = field(default_factory=TextOptions)
+    flat: bool = False
 
     @classmethod
     def of(cls, file: "Path | DataFile") -> "DataFile":
         """Return a file, or the file of a path."""
         return file if isinstance(file, DataFile) else cls(file, file.name)
 
-    @property
-    def parquet(self) -> bool:
-        """Whether the file is Parquet, by its suffix or its first bytes."""
-        if self.path.suffix.lower() in PARQUET:
-            return True
-        with self.path.open("rb") as f:
-            return f.read(4) == b"PAR1"
+    @cached_property
+    def format_name(self) -> str:
+        """Name of the format, by the suffix or the first bytes."""
+        return format_name(self.path)
 
     @property
-    def avro(self) -> bool:
-        """Whether the file is Avro, by its suffix."""
-        return self.path.suffix.lower() == AVRO
+    def format(self) -> FileFormat:
+        """Functions that read the file."""
+        return FILE_FORMATS[self.format_name]
+
+    @property
+    def parquet(self) -> bool:
+        """Whether the file is Parquet."""
+        return self.format_name == "parquet"
+
+    @property
+    def text(self) -> bool:
+        """Whether the file is delimited text."""
+        return self.format_name == "text"
+
+    @cached_property
+    def stored_schema(self) -> pa.Schema:
+        """Columns as they are stored, without columns of the path.
+
+        Raises:
+            BadInput: the file cannot be read.
+        """
+        return self.format.schema(self.path, self.reading)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns as they are read, without columns of the path.
+
+        Raises:
+            BadInput: the file cannot be read, or a column occurs twice.
+        """
+        schema = flat_schema(self.stored_schema) if self.flat else self.stored_schema
+        names = schema.names
+        if len(set(names)) < len(names):
+            repeated = sorted({n for n in names if names.count(n) > 1})
+            raise BadInput(f"{self.path}: columns {repeated} appear twice; rename them")
+        return schema
 
 
 def describe_file(file: Path | DataFile) -> dict[str, Any]:
@@ -84,41 +114,20 @@ def column_names(file: Path | DataFile) -> list[str]:
         BadInput: the file cannot be read, or a column occurs twice.
     """
     file = DataFile.of(file)
-    if file.parquet:
-        with _open_parquet(file.path) as opened:
-            names = list(opened.schema_arrow.names)
-        if len(set(names)) < len(names):
-            repeated = sorted({n for n in names if names.count(n) > 1})
-            raise BadInput(f"{file.path}: columns {repeated} appear twice; rename them")
-    elif file.avro:
-        names = list(avro_schema(file.path).names)
-    else:
-        names = [n.strip() for n in read_header(file.path, file.reading)[0]]
+    names = list(file.schema.names)
     return [*names, *(k for k in file.partition if k not in names)]
 
 
 def column_type(file: Path | DataFile, name: str) -> pa.DataType:
     """Return the Arrow type of a column; columns of text files and paths are strings."""
-    file = DataFile.of(file)
-    if file.parquet:
-        with _open_parquet(file.path) as opened:
-            schema = opened.schema_arrow
-    elif file.avro:
-        schema = avro_schema(file.path)
-    else:
-        return pa.string()
+    schema = DataFile.of(file).schema
     return schema.field(name).type if name in schema.names else pa.string()
 
 
 def rows_in(file: Path | DataFile) -> int:
     """Return the number of rows of a file; exact except for text with unbalanced quotes."""
     file = DataFile.of(file)
-    if file.parquet:
-        with _open_parquet(file.path) as opened:
-            return int(opened.metadata.num_rows)
-    if file.avro:
-        return avro_rows(file.path)
-    return count_rows(file.path, file.reading)
+    return file.format.rows(file.path, file.reading)
 
 
 def read_batches(
@@ -144,8 +153,7 @@ def file_parts(file: Path | DataFile) -> list[Part]:
     file = DataFile.of(file)
     if not file.parquet:
         return [partial(_deferred, file, None, 1)]
-    with _open_parquet(file.path) as opened:
-        rows = [opened.metadata.row_group(k).num_rows for k in range(opened.num_row_groups)]
+    rows = parquet_row_groups(file.path)
     parts: list[Part] = []
     first_row, groups = 1, list[int]()
     for k, _ in enumerate(rows):
@@ -243,11 +251,17 @@ def _tables(
     only: Sequence[str] | None = None,
     row_groups: list[int] | None = None,
 ) -> Iterator[tuple[pa.Table, int]]:
-    if file.parquet:
-        return _parquet_tables(file.path, batch_rows, only, row_groups)
-    if file.avro:
-        return ((table, 0) for table in read_avro_tables(file.path, batch_rows, only))
-    return read_text_tables(file.path, file.name, file.reading, on_bad_row, only)
+    """Yield tables, and the number of malformed rows before the end of each."""
+    stored = None if only is None else list(only)
+    if only is not None and file.flat:
+        stored = [n for n, flat in flat_names(file.stored_schema).items() if set(flat) & set(only)]
+    tables = file.format.tables(file, batch_rows, on_bad_row, stored)
+    if row_groups is not None:
+        parts = read_parquet_tables(file.path, batch_rows, stored, row_groups)
+        tables = ((table, 0) for table in parts)
+    for table, malformed in tables:
+        plain = flat_table(table) if file.flat else table
+        yield (plain if only is None else plain.select(list(only))), malformed
 
 
 def _combined(
@@ -276,30 +290,3 @@ def _combined(
             yield table, malformed
         else:
             pending.append(table)
-
-
-def _open_parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as e:
-        raise BadInput(
-            f"{path}: not a complete Parquet file ({_first_line(e)}), perhaps because its writer "
-            "was interrupted; write or copy it again"
-        ) from e
-
-
-def _parquet_tables(
-    path: Path, batch_rows: int, only: Sequence[str] | None, row_groups: list[int] | None
-) -> Iterator[tuple[pa.Table, int]]:
-    with _open_parquet(path) as file:
-        try:
-            for batch in file.iter_batches(batch_rows, row_groups, columns=only):
-                yield pa.Table.from_batches([batch]), 0
-        except (pa.ArrowException, OSError) as e:
-            raise BadInput(
-                f"{path}: damaged Parquet file ({_first_line(e)}); write or copy it again"
-            ) from e
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

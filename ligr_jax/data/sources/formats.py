@@ -6,8 +6,9 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.adapter import Adapter
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.ebnerd import EBNERD
+from ligr_jax.data.sources.file_formats import SUFFIXES
 from ligr_jax.data.sources.kuairand import KUAIRAND
-from ligr_jax.data.sources.listing import SUFFIXES, table_files
+from ligr_jax.data.sources.listing import table_files
 from ligr_jax.data.sources.mind import MIND
 from ligr_jax.data.sources.movielens import MOVIELENS
 from ligr_jax.data.sources.source import LogSource
@@ -99,7 +100,9 @@ def _refuse_table_options(path: Path, name: str, columns: TableColumns) -> None:
         "--ignore": columns.ignore,
         "--label": columns.labels,
         "--time-unit, --time-format or --time-zone": columns.time != TableColumns().time,
-        "--delimiter, --encoding or --null-values": columns.reading != TableColumns().reading,
+        "--delimiter, --encoding, --null-values, --no-quotes, --no-header or --column-names": (
+            columns.reading != TableColumns().reading
+        ),
         "--items": columns.items,
         "--labels": columns.label_table,
     }

@@ -6,7 +6,7 @@ held in memory, and Spark sends it to every executor.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +143,7 @@ def open_label_file(columns: TableColumns, path: Path) -> LabelFile:
     """
     if not path.is_file():
         raise BadInput(f"--labels {path}: no such file")
-    file = DataFile(path, path.name, reading=replace(columns.reading, delimiter=""))
+    file = DataFile(path, path.name, reading=columns.reading.of_side_table(), flat=True)
     refuse_unsupported_format(file)
     on = tuple(columns.canonical(name) for name in columns.labels_on)
     names = canonical_names(file, columns, None)

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from ligr_jax.data.manifest import SHARDS
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.sources.compression import plain_name
-from ligr_jax.data.sources.files import AVRO, PARQUET, DataFile, column_names
+from ligr_jax.data.sources.compression import ZIP
+from ligr_jax.data.sources.file_formats import JSON, LOOSE, STREAMED, SUFFIXES, suffix_of
+from ligr_jax.data.sources.files import DataFile, column_names
 from ligr_jax.data.sources.text_options import TextOptions
 
-TEXT = (".csv", ".tsv", ".tab")
-SUFFIXES = (*PARQUET, AVRO, *TEXT)
-LOOSE = ".txt"  # read only if no other file has rows, because it is often a readme
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -30,10 +29,10 @@ class Listing:
 
 def is_table_file(path: Path) -> bool:
     """Return whether a file has rows, by its suffix; hidden files (.name, _name) do not."""
-    if path.name.startswith((".", "_")):
+    if path.name.startswith((".", "_")) or path.suffix.lower() == ZIP:
         return False
-    suffix = Path(plain_name(path)).suffix.lower()
-    return path.suffix.lower() in (*PARQUET, AVRO) or suffix in TEXT
+    plain = SUFFIXES.get(suffix_of(path))
+    return path.suffix.lower() in SUFFIXES or plain in STREAMED
 
 
 def table_files(directory: Path, reading: TextOptions | None = None) -> list[DataFile]:
@@ -50,12 +49,15 @@ def list_tables(path: Path, reading: TextOptions | None = None) -> Listing:
     """
     reading = reading or TextOptions()
     if path.is_file():
-        return Listing([DataFile(path, path.name, reading=reading)], [])
+        return Listing([DataFile(path, path.name, reading=reading, flat=True)], [])
     visible = [p for p in _walk(path) if p.is_file()]
     tables = [p for p in visible if is_table_file(p)]
-    tables = tables or [p for p in visible if Path(plain_name(p)).suffix.lower() == LOOSE]
+    for suffixes in ((JSON,), LOOSE, (ZIP,)):
+        tables = tables or [p for p in visible if _loose_suffix(p) in suffixes]
     files = [
-        DataFile(p, p.relative_to(path).as_posix(), _partition(p.relative_to(path)), reading)
+        DataFile(
+            p, p.relative_to(path).as_posix(), _partition(p.relative_to(path)), reading, flat=True
+        )
         for p in tables
     ]
     return Listing(files, [p.relative_to(path).as_posix() for p in visible if p not in set(tables)])
@@ -89,13 +91,21 @@ def not_read_remark(names: list[str]) -> tuple[str, ...]:
 
 
 def _walk(directory: Path) -> list[Path]:
-    """Return all visible files below a directory, in order of their names."""
+    """Return all visible files below a directory without prepared data, in order of their names."""
     out: list[Path] = []
-    for path in sorted(directory.iterdir()):
+    entries = sorted(directory.iterdir())
+    if any(path.match(SHARDS) for path in entries):
+        return out
+    for path in entries:
         if path.name.startswith((".", "_")):
             continue
         out += _walk(path) if path.is_dir() else [path]
     return out
+
+
+def _loose_suffix(path: Path) -> str:
+    """Return the suffix of a file without that of its compression; `.zip` of an archive."""
+    return ZIP if path.suffix.lower() == ZIP else suffix_of(path)
 
 
 def _partition(relative: Path) -> dict[str, str | None]:

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 from ligr_jax.data.schema import MEMBER, TIME, BadInput
+from ligr_jax.data.sources.file_formats import STREAMED, SUFFIXES, suffix_of
 from ligr_jax.data.sources.files import DataFile, column_names
 from ligr_jax.data.sources.table_columns import EXAMPLE, ITEM, TableColumns
 from ligr_jax.data.sources.validate import did_you_mean
 
-# Formats that would be read as a meaningless CSV file.
+# Formats that would be read as a meaningless text file.
 _UNSUPPORTED = (
-    *(".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".orc", ".arrow", ".feather"),
-    *(".zip", ".tar"),
+    *(".xlsx", ".xls", ".ods", ".orc", ".pkl", ".pickle", ".npy", ".npz", ".mat", ".h5", ".hdf5"),
+    *(".sqlite", ".db", ".tar", ".tgz", ".7z", ".rar"),
 )
 
 
@@ -22,6 +23,9 @@ def refuse_unsupported_format(file: DataFile) -> None:
             f"{file.path}: {suffix} files are not supported; convert it to Parquet or CSV "
             "(e.g. with polars or DuckDB)"
         )
+    inner = suffix_of(file.path)
+    if file.text and inner in SUFFIXES and SUFFIXES[inner] not in STREAMED:
+        raise BadInput(f"{file.path}: a compressed {inner} file is not read; unpack it")
 
 
 def canonical_names(

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from ligr_jax.data.schema import RANDOM, SESSION, TIME, BadInput
-from ligr_jax.data.sources.delimited import read_header
+from ligr_jax.data.sources.file_formats import SUFFIXES
 from ligr_jax.data.sources.files import (
     DataFile,
     column_names,
@@ -21,7 +21,7 @@ from ligr_jax.data.sources.files import (
     read_items,
 )
 from ligr_jax.data.sources.label_table import open_label_file
-from ligr_jax.data.sources.listing import SUFFIXES, list_tables, not_read_remark, same_columns
+from ligr_jax.data.sources.listing import list_tables, not_read_remark, same_columns
 from ligr_jax.data.sources.parts import chained, converted
 from ligr_jax.data.sources.source import ItemSource, LogSource
 from ligr_jax.data.sources.table_batches import canonical_batch, renamed_item_batch, used_columns
@@ -32,6 +32,7 @@ from ligr_jax.data.sources.table_checks import (
 )
 from ligr_jax.data.sources.table_columns import BY_NAME, ITEM, LOSS_WEIGHT, TableColumns
 from ligr_jax.data.sources.table_schema import describe_column, table_schema
+from ligr_jax.data.sources.text_header import read_header
 from ligr_jax.data.sources.text_options import TextOptions
 from ligr_jax.data.sources.times import TimeRule, TimeScan, infer_time_rule, requested_time_rule
 from ligr_jax.data.threads import ordered_map
@@ -178,7 +179,7 @@ def _open_items(path: Path, columns: TableColumns) -> ItemSource:
     """Open the item table."""
     if not path.is_file():
         raise BadInput(f"--items {path}: no such file")
-    file = DataFile(path, path.name, reading=replace(columns.reading, delimiter=""))
+    file = DataFile(path, path.name, reading=columns.reading.of_side_table(), flat=True)
     refuse_unsupported_format(file)
     names = canonical_names(file, columns, None)
     if ITEM not in names:
@@ -200,7 +201,7 @@ def _remarks(
         yield f"ignored: {', '.join(columns.ignore)}"
     for name in [n for n in columns.ignore if n not in column_names(files[0])]:
         yield f"--ignore {name}: there is no such column"
-    if not (files[0].parquet or files[0].avro):
+    if files[0].text:
         delimiter = read_header(files[0].path, files[0].reading)[1]
         if delimiter != ",":
             yield f"delimiter: {delimiter!r}"
