@@ -62,15 +62,23 @@ class Rows:
     labels: Mapping[str, np.ndarray]
 
 
-def prepare_days(source: Path, out: Path) -> Path:
-    """Prepare the splits: train to 4 May, validation 5 May, test 6 May; session gap six hours."""
+def prepare_days(source: Path, out: Path, context_block: int | None = None) -> Path:
+    """Prepare the splits: train to 4 May, validation 5 May, test 6 May; session gap six hours.
+
+    Args:
+        source: the slice.
+        out: directory to write.
+        context_block: train on the earlier rows too, in sessions of this many; None: context only.
+    """
     from ligr_jax.data.prepare.build import prepare
     from ligr_jax.data.prepare.options import PrepareOptions, parse_time
     from ligr_jax.data.prepare.splits import SplitTimes
     from ligr_jax.data.sources.formats import open_source
 
     splits = SplitTimes(*(parse_time(t) for t in DAY_ENDS))
-    prepare(open_source(source), out, PrepareOptions(6 * HOUR_MS, splits))
+    prepare(
+        open_source(source), out, PrepareOptions(6 * HOUR_MS, splits, context_block=context_block)
+    )
     return out
 
 
