@@ -1,5 +1,6 @@
-# `make demo` shows what this project is; `make test` shows that it works. Both create .venv with
-# pinned dependencies first; they need nothing but Python 3.11 to 3.14 and pip.
+# `make demo` shows what this project is, `make real` shows it on a real feed, and `make test` shows
+# that it works. All create .venv with pinned dependencies first; they need nothing but Python 3.11
+# to 3.14 and pip.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +14,7 @@ QUICK := $(addprefix tests/,test_config.py test_exports.py test_layers.py ops/te
 	cost/test_flops.py parallel/test_traffic.py runs/test_table.py train/test_random_effect.py \
 	sid/test_features.py scaling/test_fit_noise.py commands/test_cli.py)
 
-.PHONY: demo test quick lint docs results clean
+.PHONY: demo real test quick lint docs results clean
 
 demo: .venv/installed
 	$(BIN)/ligr world --out $(WORLD)/log --members 3000 --seed 0
@@ -24,6 +25,15 @@ demo: .venv/installed
 	$(BIN)/ligr sweep $(SWEEPS) --data $(WORLD)/prepared --out $(DEMO) --together 3; status=$$?; \
 	kill $$watch 2>/dev/null; wait $$watch; exit $$status
 	$(BIN)/ligr report $(DEMO)
+
+# KuaiRand-Pure or a slice of it; `ligr download kuairand-pure --out runs/kuairand-pure` fetches it.
+KUAIRAND ?= $(firstword $(wildcard ../shared/data/kuairand_pure runs/kuairand-pure))
+
+real: .venv/installed
+	@test -n "$(KUAIRAND)" || { echo "no KuaiRand-Pure here: fetch it with" \
+	"\`$(BIN)/ligr download kuairand-pure --out runs/kuairand-pure\`, or set KUAIRAND=DIR"; exit 1; }
+	$(BIN)/python experiments/kuairand_law.py --quick --data $(KUAIRAND) --out runs/real
+	$(BIN)/ligr report runs/real/runs
 
 test: .venv/installed
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint docs
