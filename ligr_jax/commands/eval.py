@@ -90,11 +90,22 @@ def metrics_table(numbers: Mapping[str, Any], split: str) -> str:
         *left_out_lines(numbers, split),
         *next_item_lines(numbers, split),
     ]
+    lines += split_lines(numbers)
     if numbers.get("beats_oracle"):
         lines.append(
             "the model has a lower cross-entropy than the oracle, so labels leak into its inputs"
         )
     return "\n".join(lines)
+
+
+def split_lines(numbers: Mapping[str, Any]) -> list[str]:
+    """Return a line if the splits of the data are parts of each member's history."""
+    if not numbers.get("not_split_by_time"):
+        return []
+    return [
+        "not split by time: the last rows of each member are measured, and the model was trained "
+        "on later rows of other members"
+    ]
 
 
 def left_out_lines(numbers: Mapping[str, Any], split: str) -> list[str]:

@@ -151,7 +151,7 @@ def _warm(args: argparse.Namespace) -> list[str]:
 
 
 def _show(summary: dict[str, Any], config: "Config", name: str = "") -> None:
-    from ligr_jax.commands.eval import left_out_lines, number_words
+    from ligr_jax.commands.eval import left_out_lines, number_words, split_lines
 
     for split in config.eval.splits:
         if f"{split}/ne" in summary:
@@ -160,6 +160,8 @@ def _show(summary: dict[str, Any], config: "Config", name: str = "") -> None:
             print(f"{name}{split}: NE {ne}  AUC {auc}")
             for line in left_out_lines(summary, split):
                 print(f"{name}{line}")
+    for line in split_lines(summary):
+        print(f"{name}{line}")
 
 
 def _require_digest(requested: str | None, config: "Config") -> None:

@@ -124,12 +124,16 @@ class Assembler:
         labels = np.empty((*index.shape, len(self.actions)), np.int8)
         for a, action in enumerate(self.actions):
             labels[..., a] = self.records.label(action, located)
+        if self.records.manifest.time_is_order:
+            hours = np.zeros(index.shape, np.float32)
+        else:
+            hours = hours_since_first(self.records.take("timestamp_ms", located), placed)
         weight = self.records.take("weight", located)
         weight[~placed.is_target] = 0
         return Batch(
             member=placed.window,
             session=count_sessions(self.records.take("session", located), placed),
-            time=hours_since_first(self.records.take("timestamp_ms", located), placed),
+            time=hours,
             ids=ids,
             numeric=numeric,
             vectors=vectors,
@@ -233,8 +237,9 @@ def check_columns(model: ModelConfig, manifest: Manifest) -> None:
     """Check that the data have the features and actions of a model.
 
     Raises:
-        ConfigError: a feature or an action is absent, a feature has another kind or width, or an
-            action that is known late is part of the history.
+        ConfigError: a feature or an action is absent, a feature has another kind or width, an
+            action that is known late is part of the history, or the model needs times that the data
+            does not have.
     """
     for name, feature in model.features.items():
         stats = manifest.columns.get(name)
@@ -263,6 +268,11 @@ def check_columns(model: ModelConfig, manifest: Manifest) -> None:
             f"{list(manifest.actions)}"
         )
     _check_late_actions(model, manifest)
+    if manifest.time_is_order and model.position == "relative_time":
+        raise ConfigError(
+            "model.position=relative_time needs times, and the data has only the order of each "
+            "member's rows; set model.position=relative_session or learned"
+        )
 
 
 def _check_late_actions(model: ModelConfig, manifest: Manifest) -> None:

@@ -23,7 +23,8 @@ class Batch(NamedTuple):
         member: int32 [B, N]: 1, 2, ... for the members of a row in order, 0 in padding, which is at
             the end of a row.
         session: int32 [B, N]: number of the session, counted from 0 for each member of a row.
-        time: float32 [B, N]: hours since the first timed impression of the member in the row.
+        time: float32 [B, N]: hours since the first timed impression of the member in the row; 0 if
+            the data has no times.
         ids: int32 table rows by feature, [B, N], where row 0 means "missing"; or [B, N, L] for
             features whose rows are combined, where -1 means no row. An empty bag has only -1. A
             missing id with `lookup=qr` is [0, -1].

@@ -11,7 +11,7 @@ A record of a members file is one member. Its scalars are `member_id` (int64) an
 untimed context rows and then the impressions of each split, in order of time. Every other column is
 a list with one element per row of the history:
 
-    timestamp_ms   int64    -1 in untimed context rows
+    timestamp_ms   int64    -1 in untimed context rows; shares of the history if time_is_order
     session        int32    counted from 0 per member; an untimed context row is its own session, or
                             part of a block of rows if the train split has these rows as targets
     weight         float32  1 if the log has no weights
@@ -142,6 +142,8 @@ class Manifest:
             whether an output is up to date.
         notes: what a reader of results must know about the data.
         late_actions: actions that are targets and never history (`LogSchema.late_actions`).
+        time_is_order: whether times are no times (`LogSchema.time_is_order`).
+        split_per_member: whether the splits are parts of each member's history, not of time.
         version: format version of the files.
     """
 
@@ -156,6 +158,8 @@ class Manifest:
     source: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     late_actions: tuple[str, ...] = ()
+    time_is_order: bool = False
+    split_per_member: bool = False
     version: int = FORMAT_VERSION
 
     @property
@@ -183,7 +187,7 @@ class Manifest:
         for stats in raw["columns"].values():
             if not stats["id_range"]:  # absent, so that digests of earlier data do not change
                 del stats["id_range"]
-        for name in ("index", "late_actions"):
+        for name in ("index", "late_actions", "time_is_order", "split_per_member"):
             if not raw[name]:
                 del raw[name]
         return {"format": "ligr-prepared", **raw}

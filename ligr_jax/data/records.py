@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ligr_jax.atomic import version_of
+from ligr_jax.config.lists import join_list
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.columns import action_column, feature_column, truth_column
 from ligr_jax.data.index import open_batch, open_index
@@ -71,6 +72,11 @@ class Records:
                     "run the command again"
                 )
         if edges:
+            if self.manifest.time_is_order:
+                raise BadInput(
+                    f"data.edges={join_list(edges)}: {self.directory} has no times; prepare it "
+                    "again with other --fractions"
+                )
             self._split_at(edges)
 
     def _open_all(self, digest: str) -> None:
@@ -141,7 +147,9 @@ class Records:
         if edges[0] > self.manifest.splits["train"].start_ms:
             # A train split that starts later has timed rows before it, which are not targets.
             counts.pop(CONTEXT_TARGETS, None)
-        self.manifest = dataclasses.replace(self.manifest, splits=stats, counts=counts)
+        self.manifest = dataclasses.replace(
+            self.manifest, splits=stats, counts=counts, split_per_member=False
+        )
 
     def locate(self, index: np.ndarray) -> Located:
         """Find the shards of impressions once, for several reads of the same impressions.

@@ -83,6 +83,8 @@ class LogSchema:
         notes: what a reader of results must know about this source; `prepare` prints it.
         late_actions: actions whose labels become known at an unknown later time, such as a purchase
             days after the impression. They are targets and never inputs of action tokens.
+        time_is_order: whether `timestamp_ms` has no times and only orders the rows of a member. The
+            splits are then parts of each member's history, and no gap or hour is computed.
 
     Raises:
         BadInput: there is no action, a late action is not an action, or a name is not usable.
@@ -94,6 +96,7 @@ class LogSchema:
     items: str = ""
     notes: tuple[str, ...] = ()
     late_actions: tuple[str, ...] = ()
+    time_is_order: bool = False
 
     def __post_init__(self) -> None:
         if not self.actions:
@@ -126,8 +129,9 @@ def _check_names(role: str, names: Sequence[str]) -> None:
 def save_schema(schema: LogSchema, directory: Path) -> None:
     """Write a schema to DIRECTORY/log.json."""
     raw = dataclasses.asdict(schema)
-    if not schema.late_actions:
-        del raw["late_actions"]  # absent, so that digests of earlier logs do not change
+    for name in ("late_actions", "time_is_order"):
+        if not raw[name]:
+            del raw[name]  # absent, so that digests of earlier logs do not change
     text = json.dumps(raw, indent=1)
     write_atomically(directory / "log.json", text + "\n")
 

@@ -65,9 +65,17 @@ class RunTable:
     @property
     def leaks(self) -> NDArray[np.bool_]:
         """Whether each run beats the oracle, bool [runs]; runs without an oracle do not."""
-        if not self.has("beats_oracle"):
+        return self._flag("beats_oracle")
+
+    @property
+    def not_split_by_time(self) -> NDArray[np.bool_]:
+        """Whether the splits of each run are parts of each member's history, bool [runs]."""
+        return self._flag("not_split_by_time")
+
+    def _flag(self, name: str) -> NDArray[np.bool_]:
+        if not self.has(name):
             return np.zeros(len(self), bool)
-        return self.frame["beats_oracle"].cast(pl.Boolean).fill_null(False).to_numpy()
+        return self.frame[name].cast(pl.Boolean).fill_null(False).to_numpy()
 
     @property
     def device_kinds(self) -> tuple[str, ...]:

@@ -322,7 +322,8 @@ def measure(
         Metrics by name. Each action has `<split>/<action>/` followed by `ne`, `auc`, `gauc`,
         `calibration`, `ece`, `ndcg` and `rate`, and the slices `cold_items/...` and
         `cold_members/...`. `<split>/ne` and `<split>/auc` are means over actions. If the data have
-        true probabilities, `oracle/<split>/...` and `beats_oracle` are added.
+        true probabilities, `oracle/<split>/...` and `beats_oracle` are added, and
+        `not_split_by_time` if the splits are parts of each member's history.
 
     Raises:
         BadInput: the split has no target.
@@ -365,6 +366,8 @@ def measure(
         out[f"{split}/left_out"] = join_list(left_out)
     if beats_oracle:
         out["beats_oracle"] = any(beats_oracle)
+    if records.manifest.split_per_member:
+        out["not_split_by_time"] = True
     return out
 
 

@@ -5,7 +5,7 @@ A row is one target impression:
     impression            int64    its number in the prepared data
     member_id             int64
     item_id               int64    null if missing; only where the data have this column
-    timestamp_ms          int64    ms since 1970
+    timestamp_ms          int64    ms since 1970; null if the data has no times
     session               int32    number of the session within the member, from 0
     label_<action>        int8     1 or 0; null if unknown
     logit_<action>        float32
@@ -211,7 +211,9 @@ def _places(records: Records, impression: np.ndarray) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "impression": impression,
         "member_id": records.member_ids[member],
-        "timestamp_ms": records.take("timestamp_ms", impression),
+        "timestamp_ms": pa.nulls(len(impression), pa.int64())
+        if records.manifest.time_is_order
+        else records.take("timestamp_ms", impression),
         "session": records.take("session", impression),
     }
     if "item_id" in records.manifest.columns:

@@ -120,7 +120,9 @@ class _Made:
     def __init__(self, columns: dict[str, list], stats_of: dict[str, ColumnStats]) -> None:
         self.bags = {k: columns.pop(k) for k, s in stats_of.items() if s.kind == "bag"}
         self.columns = {k: np.asarray(v) for k, v in columns.items()}
-        self.manifest = SimpleNamespace(columns=stats_of, actions=("click",), late_actions=())
+        self.manifest = SimpleNamespace(
+            columns=stats_of, actions=("click",), late_actions=(), time_is_order=False
+        )
 
     def take(self, name: str, index: np.ndarray) -> np.ndarray:
         return self.columns[name][index]

@@ -13,7 +13,7 @@ from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling.fit import fit_power, preregister
 from ligr_jax.scaling.report.arms import architectures, rungs
 from ligr_jax.scaling.report.budgets import frontier_rows, iso_flop_grid
-from ligr_jax.scaling.report.checks import input_notes
+from ligr_jax.scaling.report.checks import input_notes, split_notes
 from ligr_jax.scaling.report.dimensions import gains, lines
 from ligr_jax.scaling.report.forecasts import registered
 from ligr_jax.scaling.report.laws import ladder
@@ -166,6 +166,14 @@ def test_runs_that_waited_for_input_are_named(table: RunTable) -> None:
     (note,) = found[2]
     assert f"2 of {len(table)} runs" in note
     assert f"{table.names[1]} for 20%" in note
+
+
+def test_runs_whose_data_is_not_split_by_time_are_counted(table: RunTable) -> None:
+    flags = [True, *[None] * (len(table) - 1)]
+    marked = RunTable(table.frame.with_columns(not_split_by_time=pl.Series(flags)))
+    found = [split_notes(SimpleNamespace(table=t)) for t in (table, marked)]  # type: ignore[arg-type]
+    assert found[0] == []
+    assert f"1 of {len(table)} runs have data that is not split by time" in found[1][0]
 
 
 def test_a_floor_that_is_zero_in_all_resamples_is_not_shown_as_certain() -> None:

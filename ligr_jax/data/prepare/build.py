@@ -16,6 +16,7 @@ from typing import Any
 from ligr_jax.data.manifest import CONTEXT_TARGETS, Manifest, Shard, SplitStats
 from ligr_jax.data.prepare.items import read_item_table, refuse_unmatched
 from ligr_jax.data.prepare.options import PrepareOptions
+from ligr_jax.data.prepare.order import BLOCKS, BY_ORDER, NO_TIMES, edges_by_order
 from ligr_jax.data.prepare.partition import Spill, Tally, number_of_partitions, partition_log
 from ligr_jax.data.prepare.publish import published
 from ligr_jax.data.prepare.shard_build import ShardBuilder, ShardStats, shard_path
@@ -86,7 +87,7 @@ def build(
         )
     seconds = time.monotonic() - begun
     _log.info(f"read {tally.rows:,} rows, {tally.context:,} of context ({seconds:.1f} s)")
-    edges = split_edges(tally, options.splits, options.fractions)
+    edges = edges_of(source, tally, options)
     builder = ShardBuilder(source.schema, items, edges, options)
 
     def build_shard(p: int) -> ShardStats:
@@ -101,6 +102,22 @@ def build(
         rows = sum(s.impressions for s in shard.shards)
         _log.info(f"wrote part {p + 1} of {partitions}: {rows:,} rows")
     return finish(source, work, made_by, tally, builder, stats)
+
+
+def edges_of(source: LogSource, tally: Tally, options: PrepareOptions) -> tuple[int, int, int, int]:
+    """Return the times between which the splits of a log lie.
+
+    Args:
+        source: the log.
+        tally: its totals.
+        options: options.
+
+    Raises:
+        BadInput: the log cannot be split like this.
+    """
+    if source.schema.time_is_order:
+        return edges_by_order(options.splits, options.fractions)
+    return split_edges(tally, options.splits, options.fractions)
 
 
 def finish(
@@ -127,6 +144,11 @@ def finish(
     """
     edges, items = builder.edges, builder.items
     splits, notes = stats.splits.stats(edges), source.schema.notes
+    time_is_order = source.schema.time_is_order
+    if time_is_order:
+        notes = (*notes, NO_TIMES) if source.sessions else (*notes, NO_TIMES, BLOCKS)
+    if time_is_order and not builder.options.leave_one_out:
+        notes = (*notes, BY_ORDER)
     if builder.options.leave_one_out:
         start, end = edges[0], edges[-1]
         splits = {k: replace(s, start_ms=start, end_ms=end) for k, s in splits.items()}
@@ -150,6 +172,8 @@ def finish(
         source=made_by,
         notes=notes,
         late_actions=source.schema.late_actions,
+        time_is_order=time_is_order,
+        split_per_member=time_is_order or builder.options.leave_one_out,
     )
     save_log_summary(log_summary(source, stats.histories, manifest, tally), work)
     return manifest

@@ -254,6 +254,8 @@ def _refuse_unit(tally: Tally, source: LogSource) -> None:
 
     Seconds of the years 1990 to 2100, read as milliseconds, are all in January and February 1970.
     """
+    if source.schema.time_is_order:
+        return
     if source.time_rule is not None:
         where = f"{tally.earliest}, column {TIME!r}"
         refuse_other_unit(tally.first_ms, tally.last_ms, source.time_rule, where)

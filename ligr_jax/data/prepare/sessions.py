@@ -72,20 +72,15 @@ def last_rows(member: np.ndarray, session_id: np.ndarray) -> np.ndarray:
     return keys.select(pl.col("row").max().over("member", "session"))["row"].to_numpy()
 
 
-def starts_by_block(member: np.ndarray, time_ms: np.ndarray, rows: int) -> np.ndarray:
-    """Return where sessions start if untimed rows form blocks: at every `rows`-th row of a member.
+def starts_by_block(member: np.ndarray, rows: int) -> np.ndarray:
+    """Return whether a block of rows starts at each row, as every `rows`-th of a member, bool [N].
 
     Args:
         member: int64 [N].
-        time_ms: int64 [N], milliseconds.
-        rows: number of untimed rows of a session; the last block of a member may have fewer.
-
-    Returns:
-        bool [N], false for timed rows.
+        rows: number of rows of a session; the last block of a member may have fewer.
     """
     first, lengths = segments(member)
     result: np.ndarray = (np.arange(len(member)) - np.repeat(first, lengths)) % rows == 0
-    result &= time_ms == UNTIMED
     return result
 
 

@@ -89,7 +89,7 @@ class ShardBuilder:
             path: file to write.
         """
         stats = ShardStats.empty(self.schema)
-        kept = sort_histories(rows, self.edges, self.options)
+        kept = sort_histories(rows, self.edges, self.options, self.schema.time_is_order)
         stats.counts.update({**kept.counts, "members": len(kept.first)})
         if not len(kept.first):
             return stats

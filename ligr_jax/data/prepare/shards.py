@@ -11,6 +11,7 @@ import pyarrow as pa
 from ligr_jax.data.bags import Bags
 from ligr_jax.data.manifest import CONTEXT_TARGETS, SPLITS
 from ligr_jax.data.prepare.options import PrepareOptions
+from ligr_jax.data.prepare.order import BLOCK, times_by_order
 from ligr_jax.data.prepare.sessions import (
     number_sessions,
     split_last,
@@ -83,13 +84,16 @@ def read_partition(path: Path, rows: int) -> pa.Table:
     return table
 
 
-def sort_histories(rows: pa.Table, edges: tuple[int, ...], options: PrepareOptions) -> Histories:
+def sort_histories(
+    rows: pa.Table, edges: tuple[int, ...], options: PrepareOptions, time_is_order: bool = False
+) -> Histories:
     """Sort a partition into histories, drop rows that are not needed, and find sessions.
 
     Args:
         rows: the partition.
         edges: start and end times of the splits, milliseconds.
         options: what ends a session, and how histories are split.
+        time_is_order: see `LogSchema`.
 
     Returns:
         The kept rows. Dropped are duplicates, rows after the end of the last split, and members
@@ -101,22 +105,26 @@ def sort_histories(rows: pa.Table, edges: tuple[int, ...], options: PrepareOptio
 
     # Drop duplicates, rows after the test split, and members that have only context.
     repeated = _repeated(member, time_ms, column_array(rows, ROW_DIGEST)[order])
-    late = time_ms >= edges[-1]
+    late = (time_ms >= edges[-1]) & (not time_is_order)
     kept = ~(repeated | late)
     has_target = _any_per_member(member, kept & (time_ms != UNTIMED))
     unused = kept & ~has_target
     kept &= has_target
     order, member, time_ms = order[kept], member[kept], time_ms[kept]
+    if time_is_order:
+        time_ms = times_by_order(member)
 
-    # Sessions by the ids of the log, or else by gaps.
+    # Sessions by the ids of the log, or else by gaps; without times, by numbers of rows.
     merged = 0
     if SESSION in rows.column_names:
         starts, merged = starts_by_id(member, time_ms, column_array(rows, SESSION)[order])
+    elif time_is_order:
+        starts = starts_by_block(member, BLOCK)
     else:
         starts = starts_by_gap(member, time_ms, options.session_gap_ms)
     timed = time_ms != UNTIMED
     if options.context_block is not None:
-        blocks = starts_by_block(member, time_ms, options.context_block)
+        blocks = starts_by_block(member, options.context_block)
         starts = np.where(timed, starts, blocks)
     context = int((~timed).sum())
     if options.leave_one_out:

@@ -30,7 +30,7 @@ import polars as pl
 import pyarrow as pa
 
 from ligr_jax.data.manifest import Manifest
-from ligr_jax.data.prepare.build import finish
+from ligr_jax.data.prepare.build import edges_of, finish
 from ligr_jax.data.prepare.items import read_item_table
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.partition import (
@@ -45,7 +45,6 @@ from ligr_jax.data.prepare.partition import (
 )
 from ligr_jax.data.prepare.publish import published
 from ligr_jax.data.prepare.shard_build import ShardBuilder, ShardStats, shard_path
-from ligr_jax.data.prepare.splits import split_edges
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.source import ItemSource, LogBatch, LogSource
 from ligr_jax.data.sources.validate import check_roles
@@ -113,7 +112,7 @@ def _build(
     tally = _merged_totals(totals, timed, source)
     _log.info(f"read {tally.rows:,} rows, {tally.context:,} of context")
     # Second stage.
-    edges = split_edges(tally, options.splits, options.fractions)
+    edges = edges_of(source, tally, options)
     rows = np.array([t.tally.rows for t in totals])
     builder = ShardBuilder(source.schema, items, edges, options)
     write = partial(_write_shard, context.broadcast(builder), np.cumsum(rows) - rows, work)

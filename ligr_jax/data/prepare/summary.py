@@ -34,15 +34,16 @@ def log_summary(
         tally: totals of the first pass.
     """
     quantiles = histories.gaps.at()
-    gap = round(quantiles[len(quantiles) // 2]) if quantiles else None
+    timed = not manifest.time_is_order
+    gap = round(quantiles[len(quantiles) // 2]) if quantiles and timed else None
     rows = manifest.counts.get("impressions", 0) + manifest.counts.get("context", 0)
     matched = 1 - manifest.counts.get("without_item", 0) / max(rows, 1)
     out: dict[str, Any] = {
         "source": source.name,
         "rows": tally.rows,
         "counts": dict(manifest.counts),
-        "first": format_time(tally.first_ms),
-        "last": format_time(tally.last_ms),
+        "first": format_time(tally.first_ms) if timed else None,
+        "last": format_time(tally.last_ms) if timed else None,
         "time_zone": "UTC",
         "median_gap_ms": gap,
         "sessions_per_member": manifest.counts.get("sessions", 0) / max(histories.members, 1),
@@ -59,7 +60,7 @@ def log_summary(
         "notes": list(manifest.notes),
     }
     sessions = SESSION in source.present
-    times = _time_warnings(histories, tally, gap, sessions)
+    times = _time_warnings(histories, tally, gap, sessions) if timed else ()
     labels = _label_warnings(source, tally)
     return {**out, "warnings": [*times, *labels, *_warnings(out, manifest)]}
 
@@ -90,8 +91,9 @@ def format_summary(manifest: Manifest, summary: Mapping[str, Any], out: Path) ->
     lines = [f"{out}  digest {manifest.digest}", f"  {counted}"]
     if summary:
         gap = summary["median_gap_ms"]
+        timed = summary["first"] is not None
         lines.append(
-            f"  from {summary['first']} to {summary['last']} (UTC)"
+            (f"  from {summary['first']} to {summary['last']} (UTC)" if timed else "  no times")
             + (f", median gap within a member {_duration(gap)}" if gap is not None else "")
             + f", {summary['sessions_per_member']:.1f} sessions per member"
         )

@@ -105,7 +105,7 @@ class Protocol:
         if self.last:
             return "the last {} are validation, then {} test".format(*self.last.split(","))
         if not self.train_until:
-            return f"shares of the rows by time: {self.fractions}"
+            return f"shares of the rows, oldest first: {self.fractions}"
         test = self.test_until or "the end of the log"
         return f"train until {self.train_until}, validation {self.validation_until}, test {test}"
 

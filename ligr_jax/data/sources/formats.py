@@ -16,6 +16,7 @@ from ligr_jax.data.sources.taac2026 import TAAC2026
 from ligr_jax.data.sources.table_columns import EXAMPLE, TableColumns
 from ligr_jax.data.sources.table_source import table_source
 from ligr_jax.data.sources.tencentgr import TENCENTGR
+from ligr_jax.data.sources.tenrec import TENREC
 from ligr_jax.data.sources.vk_lsvd import VK_LSVD
 
 # Public data sets, in the order in which a directory is compared with their layouts.
@@ -25,6 +26,7 @@ ADAPTERS: dict[str, Adapter] = {
         KUAIRAND,
         MOVIELENS,
         VK_LSVD,
+        TENREC,
         TENCENTGR,
         TAAC2026,
         EBNERD,

@@ -42,6 +42,18 @@ def input_notes(study: Study) -> list[str]:
     ]
 
 
+def split_notes(study: Study) -> list[str]:
+    """Return a warning if the data of some runs are not split by time."""
+    rows = study.table.not_split_by_time
+    if not rows.any():
+        return []
+    return [
+        f"{rows.sum()} of {len(rows)} runs have data that is not split by time: the last rows of "
+        "each member are measured, and the model was trained on later rows of other members; "
+        "compare them only with results of the same protocol"
+    ]
+
+
 def _noise(study: Study) -> Iterator[Drawn]:
     if study.noise is None:
         return

@@ -11,7 +11,7 @@ from typing import Any
 from ligr_jax.runs.columns import config_column, config_field
 from ligr_jax.runs.run_table import RunTable
 from ligr_jax.scaling.report import tables
-from ligr_jax.scaling.report.checks import input_notes
+from ligr_jax.scaling.report.checks import input_notes, split_notes
 from ligr_jax.scaling.report.drawn import Drawn, action_of, arm_words, split_caption
 from ligr_jax.scaling.report.html import cell, engineering, names, sentence, table
 from ligr_jax.scaling.report.preferred import forms_lead, forms_tables
@@ -174,7 +174,8 @@ def _notices(study: Study) -> Iterable[str]:
         f"{arm_words(arm)}: {why}" for arm, why in study.laws[study.axis].reasons.items() if arm
     ]
     warnings = study.law.warnings if study.law else ()
-    notes = dict.fromkeys((*warnings, *reasons, *input_notes(study), *study.notes))
+    measured = (*split_notes(study), *input_notes(study))
+    notes = dict.fromkeys((*warnings, *reasons, *measured, *study.notes))
     if notes:
         items = "".join(f"<li>{sentence(note)}</li>" for note in notes)
         few = " open" if len(notes) < 4 else ""
