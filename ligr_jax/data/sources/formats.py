@@ -9,6 +9,7 @@ from ligr_jax.data.sources.ebnerd import EBNERD
 from ligr_jax.data.sources.file_formats import SUFFIXES
 from ligr_jax.data.sources.kuairand import KUAIRAND
 from ligr_jax.data.sources.listing import table_files
+from ligr_jax.data.sources.merrec import MERREC
 from ligr_jax.data.sources.mind import MIND
 from ligr_jax.data.sources.movielens import MOVIELENS
 from ligr_jax.data.sources.source import LogSource
@@ -27,6 +28,7 @@ ADAPTERS: dict[str, Adapter] = {
         MOVIELENS,
         VK_LSVD,
         TENREC,
+        MERREC,
         TENCENTGR,
         TAAC2026,
         EBNERD,
