@@ -16,6 +16,7 @@ from ligr_jax.data.sources.source import LogSource
 from ligr_jax.data.sources.taac2026 import TAAC2026
 from ligr_jax.data.sources.table_columns import EXAMPLE, TableColumns
 from ligr_jax.data.sources.table_source import table_source
+from ligr_jax.data.sources.taobao_ads import TAOBAO_ADS
 from ligr_jax.data.sources.tencentgr import TENCENTGR
 from ligr_jax.data.sources.tenrec import TENREC
 from ligr_jax.data.sources.vk_lsvd import VK_LSVD
@@ -33,6 +34,7 @@ ADAPTERS: dict[str, Adapter] = {
         TAAC2026,
         EBNERD,
         MIND,
+        TAOBAO_ADS,
     )
 }
 
