@@ -7,6 +7,7 @@ from ligr_jax.data.sources.adapter import Adapter
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.ebnerd import EBNERD
 from ligr_jax.data.sources.file_formats import SUFFIXES
+from ligr_jax.data.sources.criteo import CRITEO
 from ligr_jax.data.sources.kuairand import KUAIRAND
 from ligr_jax.data.sources.listing import table_files
 from ligr_jax.data.sources.merrec import MERREC
@@ -35,6 +36,7 @@ ADAPTERS: dict[str, Adapter] = {
         EBNERD,
         MIND,
         TAOBAO_ADS,
+        CRITEO,
     )
 }
 
