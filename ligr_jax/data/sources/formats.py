@@ -8,11 +8,13 @@ from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.ebnerd import EBNERD
 from ligr_jax.data.sources.file_formats import SUFFIXES
 from ligr_jax.data.sources.criteo import CRITEO
+from ligr_jax.data.sources.ebnerd import EBNERD
 from ligr_jax.data.sources.kuairand import KUAIRAND
 from ligr_jax.data.sources.listing import table_files
 from ligr_jax.data.sources.merrec import MERREC
 from ligr_jax.data.sources.mind import MIND
 from ligr_jax.data.sources.movielens import MOVIELENS
+from ligr_jax.data.sources.open_bandit import OPEN_BANDIT
 from ligr_jax.data.sources.source import LogSource
 from ligr_jax.data.sources.taac2026 import TAAC2026
 from ligr_jax.data.sources.table_columns import EXAMPLE, TableColumns
@@ -37,6 +39,7 @@ ADAPTERS: dict[str, Adapter] = {
         MIND,
         TAOBAO_ADS,
         CRITEO,
+        OPEN_BANDIT,
     )
 }
 
