@@ -40,7 +40,7 @@ def test_both_policies_and_all_campaigns_are_one_table(tmp_path: Path) -> None:
     by_id = {
         m["member_id"]: {k: v[0] for k, v in m.items() if isinstance(v, list)} for m in members
     }
-    assert sorted(by_id) == [1, 2, 3, 4]  # bts/all, bts/men, random/men
+    assert sorted(by_id) == [1, 2, 3, 4]  # by path: bts/all, bts/men, random/men
     assert [by_id[k]["is_random"] for k in (1, 2, 3, 4)] == [0, 0, 1, 1]
     assert [by_id[k]["weight"] for k in (1, 2, 3, 4)] == [2, 2, 2, 8]
     assert [by_id[k]["click"] for k in (1, 2, 3, 4)] == [0, 0, 0, 1]

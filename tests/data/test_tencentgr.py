@@ -76,7 +76,7 @@ def test_tables_may_be_directories(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("unit", "action", "message"),
     [
-        (1000, 2, r"column 'seq', field 'timestamp': as seconds .* the values are milliseconds"),
+        (1000, 2, r"column 'seq', field 'timestamp': .* the values are millis"),
         (1, 3, r"row 1, column 'action_type': value 3 is not 0 \(exposure\), 1 \(click\)"),
     ],
 )

@@ -5,10 +5,9 @@ from pathlib import Path
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.adapter import Adapter
 from ligr_jax.data.sources.canonical import canonical_source
-from ligr_jax.data.sources.ebnerd import EBNERD
-from ligr_jax.data.sources.file_formats import SUFFIXES
 from ligr_jax.data.sources.criteo import CRITEO
 from ligr_jax.data.sources.ebnerd import EBNERD
+from ligr_jax.data.sources.file_formats import SUFFIXES
 from ligr_jax.data.sources.kuairand import KUAIRAND
 from ligr_jax.data.sources.listing import table_files
 from ligr_jax.data.sources.merrec import MERREC

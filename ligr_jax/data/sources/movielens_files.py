@@ -61,10 +61,7 @@ LAYOUTS = (
     Layout(
         ratings="ratings.dat",
         movies="movies.dat",
-        # Reading `::` with the delimiter `:` gives an empty column between two columns.
-        reading=TextOptions(
-            ":", names=("userId", "_1", "movieId", "_2", "rating", "_3", "timestamp")
-        ),
+        reading=TextOptions("::", names=RATING),
         separator="::",
         users="users.dat",
         user=("userId", "user_gender", "user_age", "user_occupation", "user_zip"),
@@ -153,8 +150,7 @@ def _lacking_fields(file: Path, separator: str, fields: Sequence[str]) -> list[s
         found = lines.readline().count(separator) + 1
     if found == len(fields):
         return []
-    names = [name for name in fields if not name.startswith("_")]
-    return [f"{file} has {found} fields in its first line; MovieLens has {names}"]
+    return [f"{file} has {found} fields in its first line; MovieLens has {[*fields]}"]
 
 
 def _lacking_columns(file: Path, columns: Sequence[str]) -> list[str]:

@@ -174,10 +174,10 @@ def _times(values: pl.Series) -> pl.Series:
 
 
 def _logs(directory: Path) -> list[DataFile]:
-    """Return the files of impressions, below a directory of any level of the layout."""
-    paths = (
-        p for campaign in CAMPAIGNS for p in sorted(directory.resolve().rglob(f"{campaign}.csv"))
-    )
+    """Return the files of impressions below a directory of any level of the layout, in order."""
+    directory = directory.resolve()
+    patterns = (f"{above}{c}.csv" for c in CAMPAIGNS for above in ("", f"{c}/", f"*/{c}/"))
+    paths = sorted(path for pattern in patterns for path in directory.glob(pattern))
     return [
         DataFile(path, "/".join(path.parts[-3:]))
         for path in paths
