@@ -125,7 +125,9 @@ def _add_columns(table: argparse._ArgumentGroup) -> None:
         default=[],
         help="action by a rule: click=value>0, like=rating>=4, buy=event==pay, x=value in a|b",
     )
-    table.add_argument("--weight", metavar="COL", help="column of weights in the loss [none]")
+    table.add_argument(
+        "--weight", metavar="COL", help="column of weights in the loss; 0 is history only [none]"
+    )
     table.add_argument(
         "--separator", metavar="S", default="|", help="separator of bags as text [%(default)s]"
     )

@@ -97,8 +97,8 @@ class SplitStats:
         start_ms, end_ms: ends of the split, milliseconds since 1970 (UTC).
         impressions: number of impressions.
         members: number of members with an impression in the split.
-        positive_rate: share of positive labels among the known labels of each action. Actions
-            without a known label are left out.
+        positive_rate: share of positive labels among the known labels of each action, in rows with
+            a weight above 0. Actions without a known label are left out.
     """
 
     start_ms: int

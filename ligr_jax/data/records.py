@@ -124,10 +124,11 @@ class Records:
             lengths = np.diff(self.offsets[members.start : members.stop + 1])
             cell = np.repeat(5 * np.arange(shard.members), lengths) + interval
             sizes[members] = np.bincount(cell, minlength=5 * shard.members).reshape(-1, 5)
+            is_target = columns["weight"] > 0
             for a, action in enumerate(self.manifest.actions):
                 labels = columns[action_column(action)]
-                known[a] += np.bincount(interval[labels >= 0], minlength=5)
-                positive[a] += np.bincount(interval[labels == 1], minlength=5)
+                known[a] += np.bincount(interval[(labels >= 0) & is_target], minlength=5)
+                positive[a] += np.bincount(interval[(labels == 1) & is_target], minlength=5)
         self.counts = sizes[:, :4]
         stats = {
             name: SplitStats(

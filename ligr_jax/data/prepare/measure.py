@@ -131,7 +131,7 @@ class SplitMeasure:
             self.members[k] += int((counts > 0).sum())
 
     def add_labels(self, action: str, labels: np.ndarray, split: np.ndarray) -> None:
-        """Add the labels of an action; labels and split are int8 [N]."""
+        """Add the labels of an action; labels and split are int8 [N], split -1 is left out."""
         a = self.actions.index(action)
         for k in range(len(SPLITS)):
             of_split = labels[split == k]

@@ -117,12 +117,16 @@ class ShardBuilder:
         train = kept.split == TRAIN
         yield TIME, kept.time_ms
         yield "session", kept.session
-        for name in (WEIGHT, RANDOM):
-            yield name, column_array(rows, name)[kept.order]
-        # Labels.
+        weight = column_array(rows, WEIGHT)[kept.order]
+        yield WEIGHT, weight
+        yield RANDOM, column_array(rows, RANDOM)[kept.order]
+        # Labels. Rows without weight are history and no targets.
+        counted = np.where(weight > 0, kept.split, np.int8(-1))
+        if (counted < kept.split).any():
+            stats.counts["history_only"] += int((counted < kept.split).sum())
         for action in schema.actions:
             labels = column_array(rows, action_column(action))[kept.order]
-            stats.splits.add_labels(action, labels, kept.split)
+            stats.splits.add_labels(action, labels, counted)
             yield action_column(action), labels
         # Features of the log, and scalar features of the item table joined by `item_id`. Vectors
         # and bags of the item table are only measured here; they stay in items.arrow.

@@ -22,6 +22,7 @@ from ligr_jax.data.sources.taobao_ads import TAOBAO_ADS
 from ligr_jax.data.sources.tencentgr import TENCENTGR
 from ligr_jax.data.sources.tenrec import TENREC
 from ligr_jax.data.sources.vk_lsvd import VK_LSVD
+from ligr_jax.data.sources.yambda import YAMBDA
 
 # Public data sets, in the order in which a directory is compared with their layouts.
 ADAPTERS: dict[str, Adapter] = {
@@ -32,6 +33,7 @@ ADAPTERS: dict[str, Adapter] = {
         VK_LSVD,
         TENREC,
         MERREC,
+        YAMBDA,
         TENCENTGR,
         TAAC2026,
         EBNERD,
