@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.adapter import Adapter
+from ligr_jax.data.sources.amazon2023 import AMAZON2023
 from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.criteo import CRITEO
 from ligr_jax.data.sources.ebnerd import EBNERD
@@ -38,6 +39,7 @@ ADAPTERS: dict[str, Adapter] = {
         TAAC2026,
         EBNERD,
         MIND,
+        AMAZON2023,
         TAOBAO_ADS,
         CRITEO,
         OPEN_BANDIT,
