@@ -10,6 +10,14 @@ from ligr_jax.data.schema import Column
 from ligr_jax.data.sources.files import DataFile, column_names, column_type
 from ligr_jax.data.sources.source import LogSource
 
+# Kinds of columns, by which an adapter declares the types that it computes with.
+KINDS: dict[str, Callable[[pa.DataType], bool]] = {
+    "": lambda _: True,
+    "integer": pa.types.is_integer,
+    "time": pa.types.is_timestamp,
+    "list": lambda t: pa.types.is_list(t) or pa.types.is_large_list(t),
+}
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -69,3 +77,20 @@ def id_column(file: Path | DataFile, name: str) -> Column:
 def is_list(kind: pa.DataType) -> bool:
     """Return whether values of an Arrow type are lists of any length."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def wrong_types(file: Path | DataFile, kinds: Mapping[str, str], title: str) -> list[str]:
+    """Return a message for every column of a typed file that is not of its kind.
+
+    Args:
+        file: the file.
+        kinds: names of columns -> one of `KINDS`.
+        title: name of the data set.
+    """
+    types = {name: column_type(file, name) for name in kinds}
+    return [
+        f"{DataFile.of(file).path}, column {name!r} is {types[name]}, and {title} has a {kind}; "
+        "read the files as they are published"
+        for name, kind in kinds.items()
+        if not KINDS[kind](types[name])
+    ]

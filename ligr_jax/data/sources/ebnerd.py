@@ -11,19 +11,17 @@ member with training pages is not read: it has clicks of the training week, and 
 all rows of its member.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, missing_columns
+from ligr_jax.data.sources.adapter import Adapter, missing_columns, wrong_types
 from ligr_jax.data.sources.files import (
     DataFile,
-    column_type,
     count_all_rows,
     describe_files,
     file_parts,
@@ -63,12 +61,6 @@ ARTICLE = {
     **{"article_id": "integer", "published_time": "time", "subcategory": "list", "topics": "list"},
     **dict.fromkeys(("title", "subtitle", "category", "article_type", "premium"), ""),
     "sentiment_score": "",
-}
-KINDS: dict[str, Callable[[pa.DataType], bool]] = {
-    "": lambda _: True,
-    "integer": pa.types.is_integer,
-    "time": pa.types.is_timestamp,
-    "list": lambda t: pa.types.is_list(t) or pa.types.is_large_list(t),
 }
 ARTIFICIAL = "is_beyond_accuracy"  # pages that nobody saw, in the test set
 
@@ -139,7 +131,7 @@ def ebnerd_marks(directory: Path) -> list[str] | None:
             lacking.append(f"{file.parent} lacks {file.name}; unpack an archive of {URL} in it")
             continue
         missing = missing_columns(file, [*kinds], "EB-NeRD")
-        lacking += missing or _wrong_types(file, kinds)
+        lacking += missing or wrong_types(file, kinds, "EB-NeRD")
     return lacking
 
 
@@ -327,17 +319,6 @@ def _span(pieces: Iterable[pl.Series]) -> tuple[int | None, int | None]:
     times = (p.dt.epoch("ms").drop_nulls().to_numpy() for p in pieces)
     ends = [int(end) for t in times if len(t) for end in (t.min(), t.max())]
     return (min(ends), max(ends)) if ends else (None, None)
-
-
-def _wrong_types(file: Path, kinds: Mapping[str, str]) -> list[str]:
-    """Return a message for every column that is not of its kind."""
-    types = {name: column_type(file, name) for name in kinds}
-    return [
-        f"{file}, column {name!r} is {types[name]}, and EB-NeRD has a {kind}; read the files as "
-        "they are published"
-        for name, kind in kinds.items()
-        if not KINDS[kind](types[name])
-    ]
 
 
 def _data(directory: Path) -> Path:

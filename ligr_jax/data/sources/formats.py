@@ -15,6 +15,7 @@ from ligr_jax.data.sources.merrec import MERREC
 from ligr_jax.data.sources.mind import MIND
 from ligr_jax.data.sources.movielens import MOVIELENS
 from ligr_jax.data.sources.open_bandit import OPEN_BANDIT
+from ligr_jax.data.sources.recflow import RECFLOW
 from ligr_jax.data.sources.source import LogSource
 from ligr_jax.data.sources.taac2026 import TAAC2026
 from ligr_jax.data.sources.table_columns import EXAMPLE, TableColumns
@@ -30,6 +31,7 @@ ADAPTERS: dict[str, Adapter] = {
     adapter.name: adapter
     for adapter in (
         KUAIRAND,
+        RECFLOW,
         MOVIELENS,
         VK_LSVD,
         TENREC,
