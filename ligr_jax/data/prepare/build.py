@@ -88,7 +88,7 @@ def build(
     seconds = time.monotonic() - begun
     _log.info(f"read {tally.rows:,} rows, {tally.context:,} of context ({seconds:.1f} s)")
     edges = edges_of(source, tally, options)
-    builder = ShardBuilder(source.schema, items, edges, options)
+    builder = ShardBuilder(source.schema, items, edges, options, source.one_label)
 
     def build_shard(p: int) -> ShardStats:
         stats = builder.build(read_partition(spill.path(p), spill.rows[p]), shard_path(work, p))

@@ -74,12 +74,14 @@ class ShardBuilder:
         items: its item table.
         edges: start and end times of the splits, milliseconds.
         options: options of `prepare`.
+        one_label: whether the last row of a member, item and time has the labels of all of them.
     """
 
     schema: LogSchema
     items: ItemTable | None
     edges: tuple[int, ...]
     options: PrepareOptions
+    one_label: bool = False
 
     def build(self, rows: pa.Table, path: Path) -> ShardStats:
         """Write the shard of a partition, unless no member has a row to keep.
@@ -89,7 +91,8 @@ class ShardBuilder:
             path: file to write.
         """
         stats = ShardStats.empty(self.schema)
-        kept = sort_histories(rows, self.edges, self.options, self.schema.time_is_order)
+        one_label = self.schema.actions if self.one_label else ()
+        kept = sort_histories(rows, self.edges, self.options, self.schema.time_is_order, one_label)
         stats.counts.update({**kept.counts, "members": len(kept.first)})
         if not len(kept.first):
             return stats

@@ -1,15 +1,16 @@
 """Second pass: sort a partition into member histories, and write it as a shard."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from ligr_jax.data.bags import Bags
+from ligr_jax.data.columns import action_column, feature_column
 from ligr_jax.data.manifest import CONTEXT_TARGETS, SPLITS
+from ligr_jax.data.prepare.duplicates import repeated_rows, superseded_rows
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.order import BLOCK, times_by_order
 from ligr_jax.data.prepare.sessions import (
@@ -85,7 +86,11 @@ def read_partition(path: Path, rows: int) -> pa.Table:
 
 
 def sort_histories(
-    rows: pa.Table, edges: tuple[int, ...], options: PrepareOptions, time_is_order: bool = False
+    rows: pa.Table,
+    edges: tuple[int, ...],
+    options: PrepareOptions,
+    time_is_order: bool = False,
+    one_label: Sequence[str] = (),
 ) -> Histories:
     """Sort a partition into histories, drop rows that are not needed, and find sessions.
 
@@ -94,17 +99,28 @@ def sort_histories(
         edges: start and end times of the splits, milliseconds.
         options: what ends a session, and how histories are split.
         time_is_order: see `LogSchema`.
+        one_label: actions for which rows of one member, item and time are one impression, whose
+            labels are those of its last row; () keeps all of its rows.
 
     Returns:
-        The kept rows. Dropped are duplicates, rows after the end of the last split, and members
-        without timed rows.
+        The kept rows. Dropped are duplicates, superseded rows, rows after the end of the last
+        split, and members without timed rows.
     """
     member, time_ms = column_array(rows, MEMBER), column_array(rows, TIME)
     order = sort_by_member_and_time(member, time_ms)
     member, time_ms = member[order], time_ms[order]
 
+    # Drop rows that a later one supersedes, before duplicates: the later one may be a duplicate.
+    superseded = 0
+    if one_label:
+        labels = {a: column_array(rows, action_column(a))[order] for a in one_label}
+        item = column_array(rows, feature_column("item_id"))[order]
+        current = ~superseded_rows(member, time_ms, item, labels)
+        superseded = int((~current).sum())
+        order, member, time_ms = order[current], member[current], time_ms[current]
+
     # Drop duplicates, rows after the test split, and members that have only context.
-    repeated = _repeated(member, time_ms, column_array(rows, ROW_DIGEST)[order])
+    repeated = repeated_rows(member, time_ms, column_array(rows, ROW_DIGEST)[order])
     late = (time_ms >= edges[-1]) & (not time_is_order)
     kept = ~(repeated | late)
     has_target = _any_per_member(member, kept & (time_ms != UNTIMED))
@@ -146,6 +162,7 @@ def sort_histories(
             "sessions": int(starts[timed].sum()),
             "sessions_merged": merged,
             "duplicates": int(repeated.sum()),
+            **({"superseded": superseded} if superseded else {}),
             "after_test_end": int((late & ~repeated).sum()),
         },
     )
@@ -206,27 +223,6 @@ def write_batch(batch: pa.RecordBatch, path: Path) -> None:
     """Write an uncompressed Arrow IPC file of one record batch."""
     with path.open("wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
         writer.write_batch(batch)
-
-
-def _repeated(member: np.ndarray, time_ms: np.ndarray, digest: np.ndarray) -> np.ndarray:
-    """Return whether a row equals an earlier row, bool [N]; false for context rows.
-
-    Equal rows have equal times, so only rows that share a timestamp with a neighbour are compared.
-    """
-    repeated = np.zeros(len(member), bool)
-    same = (member[1:] == member[:-1]) & (time_ms[1:] == time_ms[:-1]) & (time_ms[1:] != UNTIMED)
-    rows = np.flatnonzero(np.append(same, False) | np.append(False, same))
-    # Few digests occur twice, so all other rows are left out of the exact comparison.
-    ordered = np.sort(digest[rows])
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(twice):
-        return repeated
-    rows = rows[np.isin(digest[rows], twice)]
-    keys = pl.DataFrame({"m": member[rows], "t": time_ms[rows], "d": digest[rows]})
-    repeated[rows] = (
-        ~keys.select(pl.struct("m", "t", "d").is_first_distinct()).to_series().to_numpy()
-    )
-    return repeated
 
 
 def _any_per_member(member: np.ndarray, marked: np.ndarray) -> np.ndarray:

@@ -114,7 +114,7 @@ def _build(
     # Second stage.
     edges = edges_of(source, tally, options)
     rows = np.array([t.tally.rows for t in totals])
-    builder = ShardBuilder(source.schema, items, edges, options)
+    builder = ShardBuilder(source.schema, items, edges, options, source.one_label)
     write = partial(_write_shard, context.broadcast(builder), np.cumsum(rows) - rows, work)
     stats = chunks.mapPartitionsWithIndex(write).treeReduce(_merged_stats)
     if isinstance(stats, str):

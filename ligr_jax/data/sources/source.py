@@ -120,6 +120,8 @@ class LogSource:
         time_rule: how the time column is read, if the source inferred it.
         label_table: what the table of labels is called in messages, and its number of rows; None
             without one.
+        one_label: whether rows of one member, item and time are one impression, whose labels are
+            those of its last row if they differ.
         parts: the rows of `batches` in independent parts (`ligr_jax.data.sources.parts`); () stands
             for one part.
     """
@@ -141,6 +143,7 @@ class LogSource:
     rules: Mapping[str, LabelRule] = field(default_factory=dict)
     time_rule: TimeRule | None = None
     label_table: tuple[str, int] | None = None
+    one_label: bool = False
     parts: tuple[Part, ...] = ()
 
     def display_name(self, name: str) -> str:
