@@ -115,7 +115,7 @@ def test_other_units_and_types_are_refused(tmp_path: Path, change: pl.Expr, mess
 
 
 def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="lacks realshow/2024-01-13.feather"):
+    with pytest.raises(BadInput, match=r"lacks realshow/2024-01-13\.feather"):
         open_source(tmp_path, "recflow")
     write_layout(tmp_path, log().drop("realshow"))
     with pytest.raises(BadInput, match=rf"{DAY} lacks the columns \['realshow'\] of RecFlow"):

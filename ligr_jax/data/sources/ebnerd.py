@@ -192,6 +192,7 @@ def ebnerd_source(directory: Path) -> LogSource:
         },
         sessions=True,
         present=("session_id",),
+        one_label=True,
         parts=parts,
     )
 

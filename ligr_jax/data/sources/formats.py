@@ -1,6 +1,5 @@
 """Selection of the adapter that reads a log."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from ligr_jax.data.schema import BadInput
@@ -75,10 +74,7 @@ def open_source(
         _refuse_table_options(path, name, columns)
     if name == "canonical":
         return canonical_source(path)
-    if name == "table":
-        return table_source(path, columns)
-    # Public logs can have an impression twice, the second time with what happened meanwhile.
-    return replace(ADAPTERS[name].open(path), one_label=True)
+    return table_source(path, columns) if name == "table" else ADAPTERS[name].open(path)
 
 
 def detect_format(path: Path, columns: TableColumns) -> str:

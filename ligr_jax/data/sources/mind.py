@@ -144,6 +144,7 @@ def mind_source(directory: Path) -> LogSource:
             "click": "impressions",
             "timestamp_ms": "time",
         },
+        one_label=True,
         parts=parts,
     )
 

@@ -126,6 +126,7 @@ def recflow_source(directory: Path) -> LogSource:
         rows=count_all_rows(days),
         description={"format": "recflow", "files": describe_files(days)},
         names={ours: theirs for theirs, ours in RENAMED.items()},
+        one_label=True,
         parts=parts,
     )
 
