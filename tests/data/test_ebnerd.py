@@ -162,7 +162,7 @@ PAGES = "validation/behaviors.parquet"
         (rewrite(PAGES, divided("impression_time")), "'impression_time'.*are milliseconds"),
         (
             rewrite(PAGES, lambda f: f.with_columns(pl.col("impression_time").dt.epoch("s"))),
-            "column 'impression_time' is int64, and EB-NeRD has a time",
+            "column 'impression_time' has the type int64, and EB-NeRD has time values",
         ),
         (
             rewrite(

@@ -89,8 +89,8 @@ def wrong_types(file: Path | DataFile, kinds: Mapping[str, str], title: str) -> 
     """
     types = {name: column_type(file, name) for name in kinds}
     return [
-        f"{DataFile.of(file).path}, column {name!r} is {types[name]}, and {title} has a {kind}; "
-        "read the files as they are published"
+        f"{DataFile.of(file).path}, column {name!r} has the type {types[name]}, and {title} has "
+        f"{kind} values; read the files as they are published"
         for name, kind in kinds.items()
         if not KINDS[kind](types[name])
     ]
