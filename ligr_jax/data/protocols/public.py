@@ -136,7 +136,7 @@ MOVIELENS_PROTOCOLS = (
         actions=("click", "like"),
         features=("item_id", "genres", "year", "content", "rating"),
         notes=(f"{_NO_NEGATIVES}; compare like only",),
-        digests={"ml-latest-small": "e8410e1d20cf"},
+        digests={"ml-latest-small": "b72786267cd1"},
     ),
 )
 
