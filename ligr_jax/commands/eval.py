@@ -6,6 +6,10 @@ An action whose labels in the split are all equal or all unknown has no NE and n
 out of the means, and a line of the output names it. In JSON and in summary.json, a slash in the
 name of an action is written as %2F.
 
+--json prints a row for a leaderboard: protocol and digest of the data, model, parameters, FLOPs,
+step and version, followed by the metrics (docs/comparing.md). --data can name data that were
+prepared later in the same way: their splits and histories are used, and the row has both digests.
+
 examples:
   ligr eval runs/first --split test
   ligr eval runs/first --split validation --json > validation.json
@@ -31,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument(
-        "--data", type=Path, help="prepared data (default: the directory of the training)"
+        "--data",
+        type=Path,
+        help="prepared data, also other data of the same schema (default: those of the training)",
     )
     parser.add_argument("--batch", type=count, default=0, help="rows per batch")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
@@ -48,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
     use_all_cores()
     join_processes()
     from ligr_jax.strict_json import print_json
-    from ligr_jax.train.evaluate import evaluate_run
+    from ligr_jax.train.evaluation_row import evaluation_row
 
-    numbers = evaluate_run(
+    numbers = evaluation_row(
         args.run, args.split, args.data, args.batch, args.assignments, step=args.step
     )
     if args.json and is_first():

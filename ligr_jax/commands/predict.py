@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", required=True, type=Path, help="file to write")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument(
-        "--data", type=Path, help="prepared data (default: the directory of the training)"
+        "--data",
+        type=Path,
+        help="prepared data, also other data of the same schema (default: those of the training)",
     )
     parser.add_argument("--batch", type=count, default=0, help="rows per batch")
     parser.add_argument("--step", type=count, help="step of the checkpoint (default: the newest)")

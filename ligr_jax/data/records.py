@@ -6,8 +6,9 @@ not read into memory.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from ligr_jax.data.item_features import ITEM_ROW, ItemFeatures, named_columns, s
 from ligr_jax.data.manifest import (
     CONTEXT_TARGETS,
     MANIFEST,
+    ColumnStats,
     Manifest,
     SplitStats,
     load_manifest,
@@ -43,8 +45,14 @@ class Records:
         items: the features that are stored once per item, or None.
     """
 
+    manifest: Manifest
+
     def __init__(
-        self, directory: str | Path, edges: tuple[int, ...] = (), digest: str = ""
+        self,
+        directory: str | Path,
+        edges: tuple[int, ...] = (),
+        digest: str = "",
+        statistics: Mapping[str, ColumnStats] | None = None,
     ) -> None:
         """
         Args:
@@ -52,12 +60,15 @@ class Records:
             edges: four times in milliseconds, which replace the splits of the manifest: start and
                 end of train, end of validation, end of test. Statistics of columns do not change.
             digest: digest that the data must have; "" accepts any.
+            statistics: statistics of columns that replace those of the manifest: those of the
+                training data, if a model is evaluated on other data.
 
         Raises:
             BadInput: the manifest is absent, a file is missing or damaged, the data have another
                 digest, or another process replaced the data at the same time.
         """
         self.directory, self.edges = local_path(directory), edges
+        self.statistics = dict(statistics or {})
         stage_data(self.directory)
         path = self.directory / MANIFEST
         version = version_of(path)
@@ -71,6 +82,9 @@ class Records:
                     f"{self.directory} was prepared again while it was being opened; "
                     "run the command again"
                 )
+        if self.statistics:
+            columns = {**self.manifest.columns, **self.statistics}
+            self.manifest = dataclasses.replace(self.manifest, columns=columns)
         if edges:
             if self.manifest.time_is_order:
                 raise BadInput(
@@ -81,7 +95,7 @@ class Records:
 
     def _open_all(self, digest: str) -> None:
         """Map all files of the manifest."""
-        self.manifest: Manifest = load_manifest(self.directory)
+        self.manifest = load_manifest(self.directory)
         self.digest = self.manifest.digest
         if digest and self.digest != digest:
             raise BadInput(
@@ -104,9 +118,9 @@ class Records:
         """Number of impressions, untimed context included."""
         return int(self._starts[-1])
 
-    def __reduce__(self) -> tuple[type["Records"], tuple[Path, tuple[int, ...], str]]:
+    def __reduce__(self) -> tuple[type["Records"], tuple[Any, ...]]:
         """Pickle only the path, so that a loader process maps the files itself."""
-        return Records, (self.directory, self.edges, self.digest)
+        return Records, (self.directory, self.edges, self.digest, self.statistics)
 
     def _split_at(self, edges: tuple[int, ...]) -> None:
         """Replace the splits: `counts`, and their statistics in the manifest.

@@ -7,6 +7,7 @@ from ligr_jax.contents import RUN_CONFIG, SWEEP_POINTS
 from ligr_jax.lock import LOCK
 
 CONFIG = RUN_CONFIG
+DATA = "data.json"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 ERROR = "error.txt"
@@ -30,6 +31,11 @@ class RunFiles:
     def config(self) -> Path:
         """The whole configuration."""
         return self.directory / CONFIG
+
+    @property
+    def data(self) -> Path:
+        """Schema and statistics of the training data (`ligr_jax.runs.trained_data`)."""
+        return self.directory / DATA
 
     @property
     def metrics(self) -> Path:

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ligr_jax.lock import is_locked
-from ligr_jax.runs.files import CONFIG, ERROR, FAILURES, METRICS, SUMMARY, SWEEP
+from ligr_jax.runs.files import CONFIG, DATA, ERROR, FAILURES, METRICS, SUMMARY, SWEEP
 from ligr_jax.store.lease import leased_in, mark_time
 from ligr_jax.store.mirror import uri_of
 from ligr_jax.store.objects import StoredObject, describe_object, list_objects
 from ligr_jax.store.stage import stage, stage_file
 
-_RUN = (CONFIG, METRICS, SUMMARY, ERROR, FAILURES, "wandb/mirrored.json")
+_RUN = (CONFIG, DATA, METRICS, SUMMARY, ERROR, FAILURES, "wandb/mirrored.json")
 _SWEEP = (SWEEP, "prediction.json")
 _THREADS = 16  # runs staged at the same time
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ligr_jax.atomic import version_of
 from ligr_jax.data.manifest import MANIFEST, Shard, load_manifest
 from ligr_jax.data.verify import damage, files_of
-from ligr_jax.digests import digest_file
+from ligr_jax.digests import digest_file, read_json
 from ligr_jax.errors import LigrError, file_errors
 from ligr_jax.runs.checkpoint_files import DIGESTS, is_sealed, require_intact, steps_in
 from ligr_jax.runs.directory import load_config, load_summary
@@ -134,6 +134,8 @@ def _data(path: Path) -> Iterator[CheckResult]:
 def _run(path: Path) -> Iterator[CheckResult]:
     files = RunFiles(path)
     yield _check(files.config, "configuration", lambda: load_config(path))
+    if files.data.exists():
+        yield _check(files.data, "data", lambda: read_json(files.data, "restore it from a copy"))
     if files.metrics.exists():
         yield _check(files.metrics, "metrics", lambda: read_rows(files.metrics))
     if files.summary.exists():

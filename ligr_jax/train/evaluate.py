@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from ligr_jax.config import Config, ConfigError, MeshConfig, join_list, metric_key, override
+from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.pipeline import eval_batches, plan_for
 from ligr_jax.data.records import Records
@@ -33,6 +34,7 @@ from ligr_jax.tables.layout import Layout
 from ligr_jax.tables.table import ROWS, TABLES
 from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.data import open_verified
+from ligr_jax.train.later_data import open_later_data
 from ligr_jax.train.next_item import NextItemQueries, measure_next_item, previous_queries
 from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.preflight import has_kernel
@@ -80,21 +82,24 @@ class Evaluator:
     The model is compiled once, and each split is packed once.
 
     Attributes:
+        program: program of the run.
         records: prepared data.
         config: configuration of the run.
         model: the model.
         apply: compiled function `(state, inputs) -> logits [B, N, A]`.
     """
 
-    def __init__(self, program: Program, records: Records) -> None:
+    def __init__(self, program: Program, records: Records, trained: Records | None = None) -> None:
         """
         Args:
             program: program of the run.
             records: prepared data.
+            trained: the same data with the train split of the run; None if `records` has it.
         """
         self.records = records
+        self._trained = trained
         self.config = program.config
-        self._program = program
+        self.program = program
         self.model = program.model
         self.apply = jit_apply(program)
         self._plans: dict[str, PackingPlan] = {}
@@ -108,12 +113,12 @@ class Evaluator:
     @property
     def layout(self) -> Layout:
         """Layout of the tables."""
-        return self._program.layout
+        return self.program.layout
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
         """Devices of the state."""
-        return self._program.mesh
+        return self.program.mesh
 
     def __call__(
         self, state: TrainState, split: str, progress: Callable[[int, int], None] | None = None
@@ -126,7 +131,7 @@ class Evaluator:
             progress: called after each batch with the number of batches done and of all batches.
         """
         predictions = self.predict(state, split, progress)
-        out = measure(predictions, self.records, self.config, split)
+        out = measure(predictions, self.records, self.config, split, self._trained)
         if self.config.model.next_item:
             out |= measure_next_item(self._queries(state, split), self.records, self.config, split)
         return out
@@ -159,11 +164,11 @@ class Evaluator:
             [B, N, A] and logits float32 [B, N, A].
         """
         plan = self.plan(split)
-        process = self._program.process
+        process = self.program.process
         previous: tuple[np.ndarray, np.ndarray, np.ndarray, Any] | None = None
         for index, inputs in eval_batches(self.records, plan, self.config, process):
-            with jax.set_mesh(self._program.mesh):
-                logits = self.apply(state, self._program.shard_batch(inputs))
+            with jax.set_mesh(self.program.mesh):
+                logits = self.apply(state, self.program.shard_batch(inputs))
             if previous:
                 yield (*previous[:3], local_rows(previous[3]))
             previous = index, inputs.batch.weight > 0, np.asarray(inputs.batch.labels), logits
@@ -174,13 +179,13 @@ class Evaluator:
         """Return the queries of the targets of a split, and the table of the items."""
         table = self.config.model.table_of(self.config.model.next_item)
         tables = self.layout.unpack(split_tables(state.params)[1])
-        apply = jit_apply(self._program, "next_item_queries")
+        apply = jit_apply(self.program, "next_item_queries")
         parts = []
         for index, inputs in eval_batches(
-            self.records, self.plan(split), self.config, self._program.process
+            self.records, self.plan(split), self.config, self.program.process
         ):
             with jax.set_mesh(self.mesh):
-                query_BNE = local_rows(apply(state, self._program.shard_batch(inputs)))
+                query_BNE = local_rows(apply(state, self.program.shard_batch(inputs)))
             parts.append(previous_queries(index, inputs.batch, query_BNE))
         impression, query_nE = all_gather([np.concatenate(column) for column in zip(*parts)])
         return NextItemQueries(impression, query_nE, rows_VE=np.asarray(tables[table]))
@@ -199,12 +204,13 @@ def evaluate_run(
     Args:
         run: run directory.
         split: train, validation or test.
-        data: see `restore`.
-        batch: see `restore`.
-        assignments: see `restore`.
-        step: see `restore`.
+        data: see `open_evaluator`.
+        batch: see `open_evaluator`.
+        assignments: see `open_evaluator`.
+        step: step of the checkpoint; None for the newest.
     """
-    evaluator, state = restore(run, data, batch, assignments, step)
+    evaluator = open_evaluator(run, data, batch, assignments)
+    state, _ = restore_checkpoint(run, evaluator.program, step)
     return evaluator(state, split, log_progress(_log, "batch"))
 
 
@@ -215,7 +221,7 @@ def restore(
     assignments: Sequence[str] = (),
     step: int | None = None,
 ) -> tuple[Evaluator, TrainState]:
-    """Restore a checkpoint of a run, together with an evaluator of its data.
+    """Restore a checkpoint of a run, together with an evaluator of the data of its training.
 
     Args:
         run: run directory.
@@ -233,17 +239,46 @@ def restore(
         ConfigError: the run has no checkpoint, or its data are missing.
         CheckpointError: the checkpoint is damaged, cannot be read or does not fit config.json.
     """
-    config = config_here(run, assignments)
-    records = open_verified(data_directory(run, config, data), config.data.edges)
-    if records.digest != config.data.digest:
+    evaluator = open_evaluator(run, data, batch, assignments)
+    digest, trained_on = evaluator.records.digest, evaluator.config.data.digest
+    if digest != trained_on:
         raise ConfigError(
-            f"{records.directory} has digest {records.digest}, the run was trained on "
-            f"{config.data.digest}; pass the data it was trained on with --data"
+            f"{evaluator.records.directory} has digest {digest}, the run was trained on "
+            f"{trained_on}; pass the data it was trained on with --data"
         )
+    return evaluator, restore_state(run, evaluator.program, step)
+
+
+def open_evaluator(
+    run: Path, data: Path | None = None, batch: int = 0, assignments: Sequence[str] = ()
+) -> Evaluator:
+    """Open the data of a run, or other data that fit it, for evaluation.
+
+    Args:
+        run: run directory.
+        data: directory of the prepared data; default: the directory that the run used. Data that
+            the run was not trained on have to have its schema (`ligr_jax.train.later_data`).
+        batch: rows per batch; 0 for that of the run.
+        assignments: assignments of `mesh.*`; see `restore`.
+
+    Raises:
+        ConfigError: the data of the training are missing or were prepared again, or other data do
+            not fit the run.
+    """
+    config = config_here(run, assignments)
+    directory = data_directory(run, config, data)
+    digest = load_manifest(directory).digest
     changed = dataclasses.replace(config.eval, batch=batch or config.eval.batch)
     config = dataclasses.replace(config, eval=changed)
-    program = Program(config)
-    return Evaluator(program, records), restore_state(run, program, step)
+    if digest == config.data.digest:
+        return Evaluator(Program(config), open_verified(directory, config.data.edges, digest))
+    if data is None:
+        raise ConfigError(
+            f"{directory} was prepared again: it has digest {digest}, and the run was trained on "
+            f"{config.data.digest}; to evaluate the run on the new data, pass --data {directory}"
+        )
+    later = open_later_data(run, config, directory)
+    return Evaluator(Program(config), later.records, later.trained)
 
 
 def config_here(run: Path, assignments: Sequence[str] = ()) -> Config:
@@ -281,11 +316,22 @@ def restore_state(run: Path, program: Program, step: int | None = None) -> Train
         ConfigError: the run has no checkpoint.
         CheckpointError: the checkpoint is damaged, cannot be read or does not fit config.json.
     """
+    return restore_checkpoint(run, program, step)[0]
+
+
+def restore_checkpoint(
+    run: Path, program: Program, step: int | None = None
+) -> tuple[TrainState, dict[str, Any]]:
+    """Restore a checkpoint; arguments and errors as those of `restore_state`.
+
+    Returns:
+        The state, and its meta: `totals` are the `ligr_jax.train.meter.Totals` of the training.
+    """
     checkpoints = Checkpoints(RunFiles(run).checkpoints, program.config.train.keep, program.layout)
     restored = checkpoints.read(program.abstract_state(), step)
     if restored is None:
         raise ConfigError(f"{run} has no checkpoint; train it first")
-    return restored[0]
+    return restored
 
 
 def gather_predictions(
@@ -305,7 +351,11 @@ def gather_predictions(
 
 
 def measure(
-    predictions: Predictions, records: Records, config: Config, split: str
+    predictions: Predictions,
+    records: Records,
+    config: Config,
+    split: str,
+    trained: Records | None = None,
 ) -> dict[str, Any]:
     """Compute all metrics of the predictions for a split.
 
@@ -317,6 +367,8 @@ def measure(
         records: prepared data.
         config: configuration of the run.
         split: train, validation or test.
+        trained: the same data with the train split of the run, which defines cold items and
+            members; None if `records` has it.
 
     Returns:
         Metrics by name. Each action has `<split>/<action>/` followed by `ne`, `auc`, `gauc`,
@@ -330,7 +382,9 @@ def measure(
     """
     if not len(predictions.impression):
         raise BadInput(f"the {split} split holds no target; choose other split boundaries")
-    member, session, cold = _groups(predictions.impression, records, config.eval.cold_below)
+    member, session, cold = _groups(
+        predictions.impression, records, trained or records, config.eval.cold_below
+    )
     out: dict[str, Any] = {f"{split}/impressions": len(member)}
     beats_oracle: list[bool] = []
     defined: list[str] = []  # actions with both labels
@@ -412,14 +466,14 @@ def _is_below_oracle(score: np.ndarray, oracle: np.ndarray, label: np.ndarray) -
 
 
 def _groups(
-    impression: np.ndarray, records: Records, cold_below: int
+    impression: np.ndarray, records: Records, trained: Records, cold_below: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Return the member and session numbers of impressions, and masks of the cold-start slices."""
     member = np.searchsorted(records.offsets, impression, side="right") - 1
     session = records.take("session", impression).astype(np.int64)
     session += member * (int(session.max(initial=0)) + 1)
-    cold = {"cold_members": records.counts[member, 1] < cold_below}
+    cold = {"cold_members": trained.counts[member, 1] < cold_below}
     if "item_id" in records.manifest.columns:
-        seen = records.train_counts("item_id", records.feature("item_id", impression))
+        seen = trained.train_counts("item_id", records.feature("item_id", impression))
         cold["cold_items"] = seen < cold_below
     return member, session, cold

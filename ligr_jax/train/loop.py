@@ -34,6 +34,7 @@ from ligr_jax.progress import Progress
 from ligr_jax.runs.columns import metric_name
 from ligr_jax.runs.directory import finished, lock, write_or_verify_config
 from ligr_jax.runs.staged import stage_run
+from ligr_jax.runs.trained_data import write_trained_data
 from ligr_jax.runs.wandb_check import check_wandb
 from ligr_jax.stop import StopRequest, stop_request
 from ligr_jax.train.data import open_verified
@@ -90,6 +91,8 @@ def train(config: Config, out: Path) -> dict[str, Any]:
                 write_or_verify_config(out, config, is_first())
                 records = open_verified(config.data.dir, config.data.edges, config.data.digest)
                 require_trainable(config, records)
+                if is_first():
+                    write_trained_data(out, records.digest, records.manifest)
                 return Trainer(config, records, out).run()
     _log.info(f"{out} is finished; nothing to do")
     return summary

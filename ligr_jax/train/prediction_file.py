@@ -46,7 +46,7 @@ from ligr_jax.progress import log_progress
 from ligr_jax.store.mirror import with_uris
 from ligr_jax.store.publish import publish, unpublish
 from ligr_jax.store.stage import stage, stage_file
-from ligr_jax.train.evaluate import Evaluator, restore
+from ligr_jax.train.evaluate import Evaluator, open_evaluator, restore_state
 from ligr_jax.train.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ def write_predictions(
         run: run directory.
         out: Parquet file to write; it is complete or absent.
         split: train, validation or test.
-        data, batch, assignments, step: as in `restore`.
+        data, batch, assignments: as in `open_evaluator`.
+        step: step of the checkpoint; None for the newest.
         overwrite: replace an existing file.
 
     Returns:
@@ -79,10 +80,11 @@ def write_predictions(
     Raises:
         BadInput: `out` exists, or the split has no target.
         Busy: another process writes `out`.
-        ConfigError, CheckpointError: as in `restore`.
+        ConfigError, CheckpointError: as in `open_evaluator` and `restore_state`.
     """
     with _only_writer(out, overwrite):
-        evaluator, state = restore(run, data, batch, assignments, step)
+        evaluator = open_evaluator(run, data, batch, assignments)
+        state = restore_state(run, evaluator.program, step)
         if not len(evaluator.plan(split)):
             raise BadInput(f"the {split} split holds no target; choose another --split")
         about = {
@@ -91,6 +93,7 @@ def write_predictions(
             "step": int(state.step),
             "split": split,
             "data": evaluator.records.digest,
+            "trained_on": evaluator.config.data.digest,
         }
         schema = _schema(evaluator).with_metadata({"ligr": json.dumps(about)})
         rows = _write(out, schema, _tables(evaluator, state, split, schema))

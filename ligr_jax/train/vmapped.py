@@ -26,6 +26,7 @@ from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.records import Records
 from ligr_jax.runs.directory import finished, load_summary, lock, write_or_verify_config
 from ligr_jax.runs.staged import stage_run
+from ligr_jax.runs.trained_data import write_trained_data
 from ligr_jax.runs.wandb_check import check_wandb
 from ligr_jax.runs.wandb_env import several_runs
 from ligr_jax.train.data import open_verified
@@ -159,6 +160,8 @@ def _train(runs: Sequence[tuple[Config, Path]]) -> dict[Path, str]:
     config, _ = runs[0]
     records = open_verified(config.data.dir, config.data.edges, config.data.digest)
     require_trainable(config, records)
+    for _, out in runs:
+        write_trained_data(out, records.digest, records.manifest)
     for line in crowded_tables(config.model, records.manifest):
         _log.info(line)
     # Another seed packs rows in another way, and with data.fraction it selects other members, so
