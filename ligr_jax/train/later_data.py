@@ -59,9 +59,9 @@ def open_later_data(run: Path, config: Config, directory: Path) -> LaterData:
     require_rows_for_ids(config.model, records)
     for line in _differences(known, records):
         _log.warning(line)
-    train = known.manifest.splits["train"]
-    if not _is_by_time(known.manifest):
+    if known.manifest.split_per_member:
         return LaterData(records, records)
+    train = known.manifest.splits["train"]
     edges = (train.start_ms, train.end_ms, train.end_ms, train.end_ms)
     return LaterData(records, Records(directory, edges, manifest.digest))
 
@@ -87,6 +87,8 @@ def require_same_schema(
         (f"source.{name} ({why})", trained.source.get(name), later.source.get(name))
         for name, why in _MEANINGS.items()
     ]
+    fields += [("time_is_order", trained.time_is_order, later.time_is_order)]
+    fields += [("split_per_member", trained.split_per_member, later.split_per_member)]
     if set(model.features) & set(_semantic_columns(trained, later)):
         models = [m.source.get("semantic_ids", {}).get("model") for m in (trained, later)]
         fields.append(("source.semantic_ids.model (codes of another model)", *models))
@@ -119,13 +121,8 @@ def _differences(known: TrainedData, records: Records) -> Iterator[str]:
     end = known.manifest.splits["train"].end_ms
     for name in ("validation", "test"):
         split = records.manifest.splits[name]
-        if split.impressions and split.start_ms < end and _is_by_time(known.manifest):
+        if split.impressions and split.start_ms < end:
             yield (
                 f"the {name} split begins at {format_time(split.start_ms)}, before the end of the "
                 f"training at {format_time(end)}: the model was trained on some of its rows"
             )
-
-
-def _is_by_time(manifest: Manifest) -> bool:
-    """Whether the test split follows the train split in time (not so with --leave-one-out)."""
-    return manifest.splits["test"].start_ms >= manifest.splits["train"].end_ms

@@ -80,6 +80,11 @@ CASES: dict[str, tuple[str, int, Callable[[Any], bool]]] = {
         lambda said: said["rows"] == 4,
     ),
     "sid inspect": ("sid data", 0, lambda said: said["tuples"] == 1),
+    "sources": (
+        "kuairand",
+        0,
+        lambda said: said["kuairand"]["protocols"]["kuairand-pure-time"]["session_gap"] == "6h",
+    ),
     "verify": (
         "nothing damaged data",
         1,
