@@ -14,6 +14,7 @@ from ligr_jax.data.sources.listing import table_files
 from ligr_jax.data.sources.merrec import MERREC
 from ligr_jax.data.sources.mind import MIND
 from ligr_jax.data.sources.movielens import MOVIELENS
+from ligr_jax.data.sources.netflix import NETFLIX
 from ligr_jax.data.sources.open_bandit import OPEN_BANDIT
 from ligr_jax.data.sources.recflow import RECFLOW
 from ligr_jax.data.sources.source import LogSource
@@ -42,6 +43,7 @@ ADAPTERS: dict[str, Adapter] = {
         EBNERD,
         MIND,
         AMAZON2023,
+        NETFLIX,
         TAOBAO_ADS,
         CRITEO,
         OPEN_BANDIT,
