@@ -178,13 +178,13 @@ def _inspect(args: argparse.Namespace) -> int:
     from ligr_jax.sid.corpus import open_corpus
     from ligr_jax.sid.measure import measure_codes
     from ligr_jax.sid.model import load_model
-    from ligr_jax.sid.page import read_columns, write_page
+    from ligr_jax.sid.page import read_item_texts, write_page
     from ligr_jax.strict_json import print_json
 
     model = load_model(args.model)
     corpus = open_corpus(args.source, model.column)
     ids = corpus.ids[corpus.rows]
-    columns = read_columns(args.titles, args.id, ids) if args.titles else None
+    columns = read_item_texts(args.titles, args.id, ids) if args.titles else None
     found = measure_codes(model, corpus)
     if args.out:
         write_page(args.out, model, found, str(args.source), columns)

@@ -80,7 +80,7 @@ def write_page(
     write_atomically(out, page)
 
 
-def read_columns(path: Path, id_column: str, ids: np.ndarray) -> pl.DataFrame:
+def read_item_texts(path: Path, id_column: str, ids: np.ndarray) -> pl.DataFrame:
     """Read columns of a CSV or Parquet file as text.
 
     Args:

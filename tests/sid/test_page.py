@@ -13,7 +13,7 @@ import pytest
 
 from ligr_jax.cli import main
 from ligr_jax.data.schema import BadInput
-from ligr_jax.sid.page import read_columns
+from ligr_jax.sid.page import read_item_texts
 from ligr_jax.sid.text import title_vectors, write_title_vectors
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "ml_latest_small" / "movies.csv"
@@ -100,10 +100,10 @@ def test_items_are_found_by_their_words_and_codes(page: str, tmp_path: Path) -> 
 
 
 def test_titles_are_joined_by_id_and_missing_ones_are_empty(movies: Path) -> None:
-    columns = read_columns(movies, "movie", np.array([20, 99, 10]))
+    columns = read_item_texts(movies, "movie", np.array([20, 99, 10]))
     assert columns["title"].to_list() == ["Heat 2", "", "Heat"]
     with pytest.raises(BadInput, match=r"no column 'item_id'.*--id"):
-        read_columns(movies, "item_id", np.array([20]))
+        read_item_texts(movies, "item_id", np.array([20]))
 
 
 @pytest.mark.usefixtures("page")

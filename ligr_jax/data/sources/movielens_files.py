@@ -35,7 +35,7 @@ GENRES = (  # the last columns of u.item
 
 
 @dataclass(frozen=True)
-class Layout:
+class ReleaseFiles:
     """Files of a release.
 
     Attributes:
@@ -57,8 +57,8 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout(ratings="ratings.csv", movies="movies.csv"),
-    Layout(
+    ReleaseFiles(ratings="ratings.csv", movies="movies.csv"),
+    ReleaseFiles(
         ratings="ratings.dat",
         movies="movies.dat",
         reading=TextOptions("::", names=RATING),
@@ -66,7 +66,7 @@ LAYOUTS = (
         users="users.dat",
         user=("userId", "user_gender", "user_age", "user_occupation", "user_zip"),
     ),
-    Layout(
+    ReleaseFiles(
         ratings="u.data",
         movies="u.item",
         reading=TextOptions("\t", names=RATING),
@@ -78,12 +78,12 @@ LAYOUTS = (
 )
 
 
-def find_layout(directory: Path) -> Layout | None:
+def find_layout(directory: Path) -> ReleaseFiles | None:
     """Return the layout of the ratings in a directory, or None if there are no ratings."""
     return next((x for x in LAYOUTS if (directory / x.ratings).is_file()), None)
 
 
-def lacking_ratings(directory: Path, layout: Layout) -> list[str]:
+def lacking_ratings(directory: Path, layout: ReleaseFiles) -> list[str]:
     """Return a message if the ratings lack a column, or []."""
     file, reading = directory / layout.ratings, layout.reading
     if reading.names:
@@ -91,7 +91,7 @@ def lacking_ratings(directory: Path, layout: Layout) -> list[str]:
     return _lacking_columns(file, RATING)
 
 
-def lacking_movies(directory: Path, layout: Layout) -> list[str]:
+def lacking_movies(directory: Path, layout: ReleaseFiles) -> list[str]:
     """Return a message if the file of movies or one of its columns is missing, or []."""
     file = directory / layout.movies
     if not file.is_file():
@@ -101,7 +101,7 @@ def lacking_movies(directory: Path, layout: Layout) -> list[str]:
     return _lacking_columns(file, MOVIE)
 
 
-def read_movies(directory: Path, layout: Layout) -> LogBatch:
+def read_movies(directory: Path, layout: ReleaseFiles) -> LogBatch:
     """Return the movies, with the columns movieId, title and genres (text, separated by |)."""
     file = directory / layout.movies
     if not layout.separator:
@@ -117,7 +117,7 @@ def read_movies(directory: Path, layout: Layout) -> LogBatch:
     return replace(movies, frame=movies.frame.select("movieId", "title", genres=genres))
 
 
-def read_users(directory: Path, layout: Layout) -> LogBatch | None:
+def read_users(directory: Path, layout: ReleaseFiles) -> LogBatch | None:
     """Return the users, with the columns `layout.user`, or None if the release has none."""
     if not layout.users or not (directory / layout.users).is_file():
         return None
