@@ -21,6 +21,11 @@ examples:
       --column-names member_id,item_id,rating,timestamp_ms
   ligr prepare events.csv --out events/ --actions click --time-format '%d/%m/%Y %H:%M' \\
       --time-zone Europe/Berlin --null-values NA,-
+  ligr prepare pages.parquet --out pages/ --explode shown --map item_id=shown \\
+      --label 'click=clicked contains item_id'
+  ligr prepare behaviors.tsv --out mind/ --actions click --time-format '%m/%d/%Y %I:%M:%S %p' \\
+      --column-names page,member_id,timestamp_ms,history,shown --separator ' ' --bag history \\
+      --explode 'shown={item_id}-{click}'
   ligr prepare shown/ --out prepared/ --actions click --labels clicks.parquet \\
       --labels-on request_id,item_id
   ligr prepare log/ --out prepared/ --engine spark --master spark://host:7077
@@ -54,6 +59,7 @@ from ligr_jax.data.protocols.registry import (
 from ligr_jax.data.schema import WEIGHT, BadInput
 from ligr_jax.data.sources.formats import FORMATS, open_source
 from ligr_jax.data.sources.label_rules import parse_label
+from ligr_jax.data.sources.list_columns import parse_explode
 from ligr_jax.data.sources.source import LogSource
 from ligr_jax.data.sources.spark_table import spark_table
 from ligr_jax.data.sources.table_columns import TableColumns, parse_map
@@ -123,13 +129,23 @@ def _add_columns(table: argparse._ArgumentGroup) -> None:
         type=str,
         action="append",
         default=[],
-        help="action by a rule: click=value>0, like=rating>=4, buy=event==pay, x=value in a|b",
+        help="action by a rule: click=value>0, like=rating>=4, buy=event==pay, x=value in a|b, "
+        "click=clicked_at is not null, click=clicked_items contains item_id",
+    )
+    table.add_argument(
+        "--explode",
+        metavar="COL",
+        type=_names,
+        action="extend",
+        default=[],
+        help="columns with lists of shown items (or --separator text, or lists of objects): one "
+        "row per item; 'shown={item_id}-{click}' also splits each element into columns",
     )
     table.add_argument(
         "--weight", metavar="COL", help="column of weights in the loss; 0 is history only [none]"
     )
     table.add_argument(
-        "--separator", metavar="S", default="|", help="separator of bags as text [%(default)s]"
+        "--separator", metavar="S", default="|", help="separator of lists as text [%(default)s]"
     )
     table.add_argument(
         "--items", metavar="FILE", type=Path, help="table of items, with a column item_id"
@@ -288,6 +304,7 @@ def _columns(args: argparse.Namespace) -> TableColumns:
         labels=tuple(parse_label(text) for text in args.label),
         label_table=args.labels,
         labels_on=tuple(args.labels_on),
+        explode=tuple(parse_explode(text) for text in args.explode),
         time=TimeOptions(args.time_unit, args.time_format, args.time_zone, origin),
         reading=TextOptions(
             delimiter=args.delimiter,

@@ -129,10 +129,6 @@ COLUMN_FAULTS = {
         lambda log: log.with_columns(tags="content"),
         r"row 1, column 'tags': value \[0.5, 1.0\] contains an id that is a float",
     ),
-    "brackets as bags": (
-        lambda log: log.with_columns(tags=pl.Series(["a|b", None, "['a', 'b']", "", "a", "b"])),
-        r"row 3, column 'tags': value .* is a list in brackets; write a bag as ids separated by",
-    ),
     "numbers as vectors": (
         lambda log: log.with_columns(content=pl.lit(1.0)),
         "column 'content': value 1.0: Float64 values are not lists of numbers",

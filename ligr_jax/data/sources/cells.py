@@ -11,6 +11,8 @@ import polars as pl
 import pyarrow as pa
 from polars.datatypes import DataTypeClass
 
+from ligr_jax.data.sources.text_lists import BRACKETS, parse_lists
+
 _TEXT = (pl.Categorical, pl.Enum, pl.Binary)
 
 
@@ -75,10 +77,10 @@ def drop_null_words(values: pl.Series, separator: str, null_values: Sequence[str
     if values.dtype != pl.String or not null_values:
         return values
     words = _spellings(null_values)
-    kept = values.str.split(separator).list.eval(
-        pl.element().filter(~pl.element().str.strip_chars().is_in(words))
-    )
-    return kept.list.join(separator)
+    in_brackets = values.str.contains(BRACKETS).any()
+    lists = parse_lists(values, separator) if in_brackets else values.str.split(separator)
+    kept = lists.list.eval(pl.element().filter(~pl.element().str.strip_chars().is_in(words)))
+    return kept if in_brackets else kept.list.join(separator)
 
 
 def _cleaned(values: pl.Series, words: list[str]) -> pl.Series | None:

@@ -121,6 +121,7 @@ def _refuse_table_options(path: Path, name: str, columns: TableColumns) -> None:
         "--delimiter, --encoding, --null-values, --no-quotes, --no-header or --column-names": (
             columns.reading != TableColumns().reading
         ),
+        "--explode": columns.explode,
         "--items": columns.items,
         "--labels": columns.label_table,
     }

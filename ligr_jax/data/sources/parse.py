@@ -16,6 +16,7 @@ from ligr_jax.data.schema import UNKNOWN, Column
 from ligr_jax.data.sources.ids import parse_ids
 from ligr_jax.data.sources.rules import OR_SKIP, SKIP_HINT, Rules
 from ligr_jax.data.sources.source import Fault, LogBatch
+from ligr_jax.data.sources.text_lists import BRACKETS, parse_lists
 
 DAY_MS = 86_400_000
 LABEL_RULE = f"is not a label (0 or 1, null if unknown); {SKIP_HINT}"
@@ -122,7 +123,7 @@ def parse_probabilities(values: pl.Series) -> Parsed:
 
 
 def parse_vectors(values: pl.Series, width: int) -> Parsed:
-    """Parse vectors to float32 [N, width] from lists, or from text such as "[0.1, 0.2]"."""
+    """Parse vectors to float32 [N, width] from lists or text: "[0.1, 0.2]", "[0.1 0.2]"."""
     lists = as_lists(values)
     fits = (lists.list.len() == width).fill_null(False)
     out = np.zeros((len(lists), width), np.float32)
@@ -136,7 +137,7 @@ def parse_vectors(values: pl.Series, width: int) -> Parsed:
 
 
 def parse_bags(values: pl.Series, separator: str = "|", text: bool = True) -> tuple[Bags, Rules]:
-    """Parse bags of ids from lists, or from text such as "a|b|c".
+    """Parse bags of ids from lists, or from text such as "a|b|c" or "['a', 'b']".
 
     Args:
         values: lists or text, [N].
@@ -150,11 +151,8 @@ def parse_bags(values: pl.Series, separator: str = "|", text: bool = True) -> tu
     if values.dtype == pl.Null:
         return Bags.empty(len(values)), rules
     if values.dtype == pl.String:
-        # "[1, 2]" would otherwise be one id.
-        brackets = values.str.contains(r"^\s*\[.*\]\s*$").fill_null(False).to_numpy()
-        rule = f"is a list in brackets; write a bag as ids separated by {separator!r}"
-        rules.append((brackets, f"{rule}, or {SKIP_HINT}"))
-        lists = values.str.split(separator)
+        in_brackets = values.str.contains(BRACKETS).any()
+        lists = parse_lists(values, separator) if in_brackets else values.str.split(separator)
     elif isinstance(values.dtype, pl.Array):
         lists = values.arr.to_list()
     else:
@@ -187,7 +185,7 @@ def _as_numbers(values: pl.Series) -> pl.Series:
 def as_lists(values: pl.Series) -> pl.Series:
     """Return a column of lists of numbers, from lists, arrays or text."""
     if values.dtype == pl.String:
-        parts = values.str.strip_chars("[]() ").str.split(",")
+        parts = values.str.strip_chars("[]() \n").str.replace_all(r"[,\s]+", ",").str.split(",")
         return parts.list.eval(pl.element().str.strip_chars().cast(pl.Float64, strict=False))
     if isinstance(values.dtype, pl.Array):
         values = values.arr.to_list()

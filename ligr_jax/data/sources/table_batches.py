@@ -62,12 +62,12 @@ def canonical_batch(
     made[TIME] = pl.Series(TIME, ms)
     faults += [Fault(TIME, rows, frame[TIME], rule) for rows, rule in rules]
     for rule in columns.labels:
-        name = columns.canonical(rule.column)
+        read = [columns.canonical(name) for name in rule.columns]
         try:
-            made[rule.action], broken = rule.apply(frame[name])
+            made[rule.action], broken = rule.apply([frame[n] for n in read], columns.separator)
         except TypeError as e:
-            raise BadInput(f"{batch.file}, --label {rule.text}: column {name!r}: {e}") from e
-        faults += [Fault(name, rows, frame[name], text) for rows, text in broken]
+            raise BadInput(f"{batch.file}, --label {rule.text}: column {read[0]!r}: {e}") from e
+        faults += [Fault(read[-1], rows, frame[read[-1]], text) for rows, text in broken]
     for name in columns.bag:
         if name in frame.columns:
             words = columns.reading.null_values

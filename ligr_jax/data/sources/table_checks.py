@@ -43,6 +43,8 @@ def canonical_names(
         BadInput: a mapped column is absent, or two columns have one canonical name.
     """
     present = [n for n in column_names(file) if n not in columns.ignore]
+    if elsewhere is not None:
+        present += [field for option in columns.explode for field in option.fields]
     renamed = columns.renamed
     for ours, name in columns.names.items():
         if name not in present and elsewhere is not None and ours not in elsewhere:
@@ -75,7 +77,8 @@ def require_columns(
     ruled = {r.action for r in columns.labels}
     actions = [a for a in columns.actions if a not in ruled]
     missing = [n for n in (MEMBER, TIME, ITEM, *actions) if n not in present]
-    sources = [columns.weight] * bool(columns.weight) + [r.column for r in columns.labels]
+    sources = [columns.weight] * bool(columns.weight)
+    sources += [name for rule in columns.labels for name in rule.columns]
     missing += [n for n in sources if columns.canonical(n) not in present]
     missing += [n for n in columns.features if n not in present and n not in item_columns]
     if not columns.all_actions or missing:

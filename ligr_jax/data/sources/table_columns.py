@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ligr_jax.data.schema import RANDOM, SESSION, BadInput
 from ligr_jax.data.sources.label_rules import LabelRule
+from ligr_jax.data.sources.list_columns import ListColumn
 from ligr_jax.data.sources.text_options import TextOptions
 from ligr_jax.data.sources.times import TimeOptions
 
@@ -35,6 +36,7 @@ class TableColumns:
         labels: actions computed from columns.
         label_table: table of labels (`ligr_jax.data.sources.label_table`).
         labels_on: key columns that it shares with the log.
+        explode: columns with lists of shown items, which become one row per item.
         time: how the time column is read.
         reading: how text files are read.
 
@@ -56,6 +58,7 @@ class TableColumns:
     labels: tuple[LabelRule, ...] = ()
     label_table: Path | None = None
     labels_on: tuple[str, ...] = ()
+    explode: tuple[ListColumn, ...] = ()
     time: TimeOptions = field(default_factory=TimeOptions)
     reading: TextOptions = field(default_factory=TextOptions)
 

@@ -1,29 +1,27 @@
 """Any Parquet or text table of impressions as a log, given the meaning of its columns."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from ligr_jax.data.schema import RANDOM, SESSION, TIME, BadInput
+from ligr_jax.data.schema import RANDOM, SESSION, BadInput
+from ligr_jax.data.sources.explode import Explosion, explosion_of, mean_elements
 from ligr_jax.data.sources.file_formats import SUFFIXES
 from ligr_jax.data.sources.files import (
     DataFile,
     column_names,
-    column_type,
     count_all_rows,
     describe_files,
     file_parts,
-    read_column,
     read_items,
 )
 from ligr_jax.data.sources.label_table import open_label_file
 from ligr_jax.data.sources.listing import list_tables, not_read_remark, same_columns
-from ligr_jax.data.sources.parts import chained, converted
-from ligr_jax.data.sources.source import ItemSource, LogSource
+from ligr_jax.data.sources.parts import chained, converted, with_fewer_rows
+from ligr_jax.data.sources.source import ItemSource, LogSource, Part
 from ligr_jax.data.sources.table_batches import canonical_batch, renamed_item_batch, used_columns
 from ligr_jax.data.sources.table_checks import (
     canonical_names,
@@ -32,13 +30,12 @@ from ligr_jax.data.sources.table_checks import (
 )
 from ligr_jax.data.sources.table_columns import BY_NAME, ITEM, LOSS_WEIGHT, TableColumns
 from ligr_jax.data.sources.table_schema import describe_column, table_schema
+from ligr_jax.data.sources.table_times import table_time_rule
 from ligr_jax.data.sources.text_header import read_header
 from ligr_jax.data.sources.text_options import TextOptions
-from ligr_jax.data.sources.times import TimeRule, TimeScan, infer_time_rule, requested_time_rule
-from ligr_jax.data.threads import ordered_map
-from ligr_jax.host_limits import host_cores
+from ligr_jax.data.sources.times import TimeRule
 
-SCAN_ROWS = 1 << 17  # rows read at a time to infer the unit of the time column
+HEAD_ROWS = 1024  # rows from which the mean number of elements of a list is measured
 
 
 def table_source(path: Path, columns: TableColumns) -> LogSource:
@@ -75,29 +72,37 @@ def table_source(path: Path, columns: TableColumns) -> LogSource:
         names += label_file.actions
     require_columns(files[0], names, columns, item_columns)
 
-    # Reading: the time rule follows from all files, batches are then converted one by one.
-    time = _time_rule(files, columns)
     used = used_columns(names, columns)
-    labels = label_file.read(columns, time) if label_file else None
+    ruled = (name for r in columns.labels for name in r.columns)
+    read = {columns.canonical(n) for n in (columns.weight, *ruled, *columns.labels_on)}
 
+    # Reading: the time rule follows from all files, batches are then converted one by one.
+    explosion = _explosion(files[0], columns, {*used, *read, *columns.copies.values()})
+    time = table_time_rule(files, columns, explosion)
+    labels = label_file.read(columns, time) if label_file else None
     convert = partial(canonical_batch, columns=columns, time=time, used=used, labels=labels)
-    parts = tuple(converted(part, convert) for file in files for part in file_parts(file))
+    parts = [part for file in files for part in file_parts(file)]
+    elements = 1.0
+    if explosion:
+        elements = _mean_elements(explosion, parts)
+        parts = [with_fewer_rows(part, math.ceil(elements)) for part in parts]
+        parts = [converted(part, explosion.apply) for part in parts]
+    parts = [converted(part, convert) for part in parts]
     batches = chained(parts)
 
     # Schema, and remarks for the summary.
-    head = next(batches(1024, "skip"), None) if columns.vector else None
+    head = next(batches(HEAD_ROWS, "skip"), None) if columns.vector else None
     schema = table_schema(columns, names, items, head)
-    unused = [n for n in names if n not in used and n not in schema.columns]
-    ruled = (r.column for r in columns.labels)
-    read = {columns.canonical(n) for n in (columns.weight, *ruled, *columns.labels_on)}
-    unused = [n for n in unused if n not in read]
+    unused = [n for n in names if n not in used and n not in schema.columns and n not in read]
+    exploded_columns = explosion.lists if explosion else ()
+    unused = [n for n in unused if n not in exploded_columns]
     notes = (f"columns of the table that are not used: {', '.join(unused)}",) if unused else ()
     described: list[Path | DataFile] = [*files, *tables]
     return LogSource(
         name="table",
         schema=replace(schema, notes=notes),
         batches=batches,
-        rows=count_all_rows(files),
+        rows=round(count_all_rows(files) * elements),
         description={
             "format": "table",
             "files": describe_files(described),
@@ -120,7 +125,7 @@ def table_source(path: Path, columns: TableColumns) -> LogSource:
         rules={r.action: r for r in columns.labels},
         time_rule=time,
         label_table=(f"--labels {columns.label_table}", len(labels)) if labels else None,
-        parts=parts,
+        parts=tuple(parts),
     )
 
 
@@ -133,46 +138,27 @@ def _describe_options(columns: TableColumns) -> dict[str, Any]:
         "weight": columns.weight,
         "labels": [r.text for r in columns.labels],
         "labels_on": list(columns.labels_on),
+        "explode": [o.text for o in columns.explode],
+        "separator": columns.separator if columns.explode else "",
         "reading": {k: v for k, v in reading.items() if v and v != defaults[k]},
         "time": {k: v for k, v in time.items() if v},
     }
     return {k: v for k, v in out.items() if v}
 
 
-def _time_rule(files: list[DataFile], columns: TableColumns) -> TimeRule:
-    """Return how the time column is read: by its type, as requested, or inferred from its values.
-
-    Raises:
-        BadInput: the request contradicts the type, or the rule cannot be inferred.
-    """
-    name = columns.names.get(TIME, TIME)
-    requested = requested_time_rule(columns.time)
-    types = [column_type(f, name) for f in files]
-    is_temporal = [pa.types.is_temporal(t) for t in types]
-    if all(is_temporal) and not columns.time.format:
-        if columns.time.unit:
-            raise BadInput(
-                f"--time-unit {columns.time.unit}: column {name!r} of {files[0].path} has dates "
-                f"or timestamps ({types[0]}) and not numbers; remove --time-unit"
-            )
-        return replace(requested, kind="typed")
-    if any(is_temporal):
-        kinds = sorted({str(t) for t in types})
-        raise BadInput(
-            f"{files[0].path}: column {name!r} has the types {kinds} in the files; write one type"
-        )
-    if columns.time.unit or columns.time.format:
-        return requested
-    scan = TimeScan()
-    for of_file in ordered_map(partial(_scan_times, name=name), files, host_cores()):
-        scan.merge(of_file)
-    shown = repr(TIME) if name == TIME else f"{TIME!r} ({name!r} in the file)"
-    where = f"{files[0].name}{' and others' if len(files) > 1 else ''}, column {shown}"
-    return infer_time_rule(scan, columns.time, where)
+def _explosion(file: DataFile, columns: TableColumns, used: set[str]) -> Explosion | None:
+    """Return how rows become rows of items, or None; `used` has canonical names."""
+    if not columns.explode:
+        return None
+    present = column_names(file)
+    kept = [name for name in present if columns.canonical(name) in used]
+    return explosion_of(columns.explode, present, columns.separator, kept)
 
 
-def _scan_times(file: DataFile, name: str) -> TimeScan:
-    return TimeScan.of(read_column(file, name, SCAN_ROWS))
+def _mean_elements(explosion: Explosion, parts: Sequence[Part]) -> float:
+    """Return the mean number of elements in the lists of the first rows."""
+    head = next(chained(parts)(HEAD_ROWS, "skip"), None)
+    return max(mean_elements(explosion, head), 1.0) if head else 1.0
 
 
 def _open_items(path: Path, columns: TableColumns) -> ItemSource:

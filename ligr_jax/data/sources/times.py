@@ -267,12 +267,12 @@ def parse_times(values: pl.Series, rule: TimeRule) -> tuple[np.ndarray, Rules]:
     # Skipping rows is the remedy for a few invalid rows, but not for a column in another unit.
     other_unit = "; set --time-unit or --time-format of the column"
     rules = [
-        (missing, no_time + (other_unit if missing.mean() > 0.5 else f"; {SKIP_HINT}")),
+        (missing, no_time + (other_unit if _most(missing) else f"; {SKIP_HINT}")),
         (~missing & (out < 0), f"is a negative time; {SKIP_HINT}"),
         (
             future,
             f"is in the future as {rule.describe()}"
-            + (other_unit if future.mean() > 0.5 else f"; {SKIP_HINT}"),
+            + (other_unit if _most(future) else f"; {SKIP_HINT}"),
         ),
     ]
     if rule.inferred and rule.kind == "number":
@@ -280,6 +280,11 @@ def parse_times(values: pl.Series, rule: TimeRule) -> tuple[np.ndarray, Rules]:
         rules.append((early, f"is before 1990 as {rule.describe()}; {SKIP_HINT}"))
     out[np.logical_or.reduce([rows for rows, _ in rules])] = 0
     return out, rules
+
+
+def _most(rows: np.ndarray) -> bool:
+    """Return whether more than half of the rows are selected."""
+    return 2 * int(rows.sum()) > len(rows)
 
 
 def refuse_other_unit(low_ms: int, high_ms: int, rule: TimeRule, where: str) -> None:
