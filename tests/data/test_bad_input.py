@@ -170,8 +170,11 @@ def test_an_impression_has_one_item() -> None:
 
 def test_all_rows_skipped_is_an_empty_log(tmp_path: Path) -> None:
     log = good_log().with_columns(age=pl.lit(float("inf")))
-    with pytest.raises(BadInput, match="all 6 rows of the log were skipped"):
+    with pytest.raises(BadInput, match=r"would drop 6 of 6 rows, because .* is infinite"):
         prepare_log(tmp_path / "log", log, csv=False, on_bad_row="skip")
+    empty = good_log().with_columns(member_id=pl.lit(None, pl.Int64))
+    with pytest.raises(BadInput, match=r"all 6 rows .* skipped as bad \(member_id is not an id"):
+        prepare_log(tmp_path / "log", empty, csv=False, on_bad_row="skip")
 
 
 def test_a_csv_line_with_a_missing_field(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from ligr_jax.data.prepare.sketches import MinuteHistogram
 from ligr_jax.data.schema import MEMBER, TIME, BadInput
 from ligr_jax.data.sources.parts import single_part
-from ligr_jax.data.sources.skipped import SkippedRows, refuse_codings
+from ligr_jax.data.sources.skipped import SkippedRows, refuse_codings, refuse_columns
 from ligr_jax.data.sources.source import DeferredBatch, LogSource, OnBadRow, Part
 from ligr_jax.data.sources.times import refuse_other_unit
 from ligr_jax.data.sources.validate import canonical_frame
@@ -226,10 +226,11 @@ def refuse_log(tally: Tally, source: LogSource, first_file: str) -> None:
         first_file: its first file, for messages.
 
     Raises:
-        BadInput: the log is empty, its skipped rows are a coding of labels, no row has its labels,
+        BadInput: the log is empty, its skipped rows are a whole column, no row has its labels,
             or its times look like another unit.
     """
     refuse_codings(tally.bad, source, first_file)
+    refuse_columns(tally.bad, source, tally.rows + tally.skipped, first_file)
     _refuse_empty(tally)
     if source.label_table and not tally.labelled:
         raise BadInput(
@@ -241,9 +242,10 @@ def refuse_log(tally: Tally, source: LogSource, first_file: str) -> None:
 
 def _refuse_empty(tally: Tally) -> None:
     if tally.rows == 0 and tally.skipped:
+        rules = [f"{r['column']} {r['rule']}".strip() for r in tally.bad.description()]
         raise BadInput(
-            f"all {tally.skipped} rows of the log were skipped as bad; run with "
-            "--on-bad-row error to see the first of them"
+            f"all {tally.skipped} rows of the log were skipped as bad ({'; '.join(rules[:3])}); "
+            "run with --on-bad-row error to see the first of them"
         )
     if tally.rows == 0:
         raise BadInput("the log is empty: its files hold no impressions")

@@ -13,6 +13,7 @@ import polars as pl
 
 MOST_VALUES = 1000  # largest number of distinct values that are counted separately
 FEW, OFTEN = 10, 100  # rows; see `LabelTally.is_coding`
+NULL_WORDS = ("null", "na", "n/a", "nan", "none", "nil", "-", "?", "\\n", "unknown")
 POSITIVE_WORDS = ("yes", "y", "t", "positive", "pos", "clicked", "click", "on", "liked")
 
 
@@ -89,6 +90,8 @@ class LabelTally:
         )
         if not by_rule:
             return text + "Write the column as 0 and 1"
+        if self.ones and all(word.lower() in NULL_WORDS for word in self.bad):
+            return text + f"If they mean unknown, add --null-values {','.join(self.bad)}"
         text += f"Declare which values are positive, e.g. --label '{action}={self._rule()}'"
         if len(self.bad) == 1 and self.zeros and self.ones:
             text += f" (or --null-values {next(iter(self.bad))}, if that means unknown)"

@@ -86,13 +86,16 @@ def read_text_tables(
     }
     # A row is reported when its block is parsed, so an error stops at the end of a block.
     last: pa.Table | None = None
+    rows = 0
     with TextStream(path) as stream:
         try:
             with pc.open_csv(_single_delimiter(stream, delimiter, reading), **options) as reader:
                 for batch in reader:
                     if malformed and on_bad_row == "error":
+                        rows += batch.num_rows
                         break
                     table = pa.Table.from_batches([batch])
+                    rows += table.num_rows
                     last = table if table.num_rows else last
                     yield table.rename_columns(only or names), len(malformed)
                     malformed.clear()
@@ -102,9 +105,17 @@ def read_text_tables(
         if malformed and on_bad_row == "error":
             row = malformed[0]
             expected = "first line" if reading.headless else "header"
-            raise BadInput(
+            where = (
                 f"{name}, row {row.number - first}: {row.actual_columns} fields where the "
-                f"{expected} has {row.expected_columns} ({row.text[:60]!r}); correct the line"
+                f"{expected} has {row.expected_columns} ({row.text[:60]!r})"
+            )
+            if len(malformed) > 1 and len(malformed) > rows:
+                raise BadInput(
+                    f"{where}, like most lines"
+                    f"{reading.hint('; correct --delimiter or --column-names, or try --no-quotes')}"
+                )
+            raise BadInput(
+                f"{where}; correct the line"
                 f"{reading.hint(', or skip such rows with --on-bad-row skip')}"
             )
         if reading.quoted and last is not None and only is None:

@@ -1,6 +1,6 @@
 """Counts of invalid rows that are skipped, by column and rule."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,11 +8,16 @@ import polars as pl
 
 from ligr_jax.data.schema import RANDOM, BadInput
 from ligr_jax.data.sources.codings import LabelTally
+from ligr_jax.data.sources.column_errors import (
+    BATCH_ROWS,
+    MOST,
+    SCANNED_ROWS,
+    problem_of,
+    refuse_column,
+    remedy_of,
+)
 from ligr_jax.data.sources.parse import parse_labels
 from ligr_jax.data.sources.source import Fault, LogBatch, LogSource
-
-CODING_ROWS = 2_000_000  # rows read to distinguish a coding of labels from invalid rows
-BATCH_ROWS = 1 << 17
 
 
 @dataclass
@@ -21,12 +26,14 @@ class SkippedRows:
 
     Attributes:
         counts: number of rows by column and rule; a row with two faults counts twice.
+        present: the same without missing values.
         examples: file, row and value of the first row, by column and rule.
         labels: values of the label columns, by column.
         malformed: number of lines with a wrong number of fields.
     """
 
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    present: dict[tuple[str, str], int] = field(default_factory=dict)
     examples: dict[tuple[str, str], str] = field(default_factory=dict)
     labels: dict[str, LabelTally] = field(default_factory=dict)
     malformed: int = 0
@@ -52,7 +59,9 @@ class SkippedRows:
             example = (
                 f"{batch.file}, row {batch.row_number(row)}: {format_value(fault.values[row])}"
             )
+            invalid = pl.Series(fault.rows) & fault.values.is_not_null()
             self.counts[key] = self.counts.get(key, 0) + int(fault.rows.sum())
+            self.present[key] = self.present.get(key, 0) + int(invalid.sum())
             self.examples.setdefault(key, example)
         for name, values in known.items():
             tally = self.labels.setdefault(name, LabelTally())
@@ -64,6 +73,7 @@ class SkippedRows:
         self.malformed += later.malformed
         for key, rows in later.counts.items():
             self.counts[key] = self.counts.get(key, 0) + rows
+            self.present[key] = self.present.get(key, 0) + later.present[key]
             self.examples.setdefault(key, later.examples[key])
         for name, tally in later.labels.items():
             self.labels.setdefault(name, LabelTally()).merge(tally)
@@ -100,30 +110,69 @@ def refuse_codings(skipped: SkippedRows, source: LogSource, where: str) -> None:
             )
 
 
-def refuse_coding(batch: LogBatch, source: LogSource, faults: Iterable[Fault]) -> None:
-    """Check that the first fault of a batch is not due to a coding of a label column.
+def refuse_columns(skipped: SkippedRows, source: LogSource, rows: int, where: str) -> None:
+    """Check that the skipped rows are not most values of a column.
 
-    Up to `CODING_ROWS` rows of the column are read, because a batch can have too few rows.
+    Args:
+        skipped: rows that were skipped.
+        source: the log.
+        rows: number of rows of the log.
+        where: file, for the message.
 
     Raises:
-        BadInput: the first fault is in a label column with another coding than 0 and 1.
+        BadInput: most rows of the log have invalid values in a column.
+    """
+    for (column, rule), bad in skipped.present.items():
+        if bad > 1 and bad > MOST * rows:
+            raise BadInput(
+                f"{where}, column {source.display_name(column)}: --on-bad-row skip would drop "
+                f"{bad:,} of {rows:,} rows, because their value {problem_of(rule)} (e.g. "
+                f"{skipped.examples[column, rule]}); {remedy_of(rule, source)}"
+            )
+
+
+def refuse_systematic(
+    batch: LogBatch,
+    source: LogSource,
+    faults: Iterable[Fault],
+    faults_of: Callable[[LogBatch, str], Iterable[Fault]],
+) -> None:
+    """Check that the first fault of a batch is one of few invalid rows.
+
+    Args:
+        batch: the batch.
+        source: the log.
+        faults: faults of the batch.
+        faults_of: returns the faults of a column in a batch.
+
+    Raises:
+        BadInput: the labels of the column have another coding than 0 and 1, or most values of the
+            column are invalid.
     """
     bad = [f for f in faults if f.rows.any()]
     first = min(bad, key=lambda f: int(f.rows.argmax()), default=None)
-    if first is None or first.column not in (RANDOM, *source.schema.actions):
+    if first is None:
         return
+    if first.column in (RANDOM, *source.schema.actions):
+        _refuse_coding(batch, source, first.column)
+    else:
+        refuse_column(batch, source, first, faults_of)
+
+
+def _refuse_coding(batch: LogBatch, source: LogSource, column: str) -> None:
+    """Raise `BadInput` if a label column has another coding, in up to `SCANNED_ROWS` rows."""
     tally, rows = LabelTally(), 0
     for other in source.batches(BATCH_ROWS, "skip"):
-        if first.column in other.frame.columns:
-            values, rules = parse_labels(other.frame[first.column])
-            tally.add(values, other.frame[first.column], rules[0][0])
+        if column in other.frame.columns:
+            values, rules = parse_labels(other.frame[column])
+            tally.add(values, other.frame[column], rules[0][0])
         rows += other.frame.height
-        if rows >= CODING_ROWS:
+        if rows >= SCANNED_ROWS:
             break
     if tally.is_coding:
         raise BadInput(
-            f"{batch.file}, column {source.display_name(first.column)}: "
-            f"{tally.describe(first.column, source.name == 'table')}"
+            f"{batch.file}, column {source.display_name(column)}: "
+            f"{tally.describe(column, source.name == 'table')}"
         )
 
 

@@ -1,5 +1,6 @@
 """Checks of a table's files and columns against the declared columns."""
 
+import re
 from collections.abc import Sequence
 
 from ligr_jax.data.schema import MEMBER, TIME, BadInput
@@ -84,7 +85,18 @@ def require_columns(
     if not columns.all_actions or missing:
         names = ", ".join(dict.fromkeys(missing)) or "the label columns (--actions)"
         hint = did_you_mean(missing[0], present) if missing else ""
+        hint += _layout_hint(file)
         raise BadInput(
             f"{file.path}: its columns are {column_names(file)}; missing: {names}{hint}. Declare "
             f"what the columns mean, e.g. {EXAMPLE}"
         )
+
+
+def _layout_hint(file: DataFile) -> str:
+    """Return what may be wrong with the header of a text file, or ""."""
+    names = column_names(file)
+    if file.text and len(names) == 1:
+        return " (set --delimiter if the file has several columns)"
+    if file.text and not file.reading.headless and any(re.fullmatch(r"-?[\d.]+", n) for n in names):
+        return " (add --column-names or --no-header if its first line has values)"
+    return ""

@@ -5,7 +5,7 @@ with file, row, column, value and remedy, or the invalid rows are dropped.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import NoReturn
@@ -35,7 +35,7 @@ from ligr_jax.data.sources.parse import (
     parse_timestamps,
     parse_weights,
 )
-from ligr_jax.data.sources.skipped import SkippedRows, format_value, refuse_coding
+from ligr_jax.data.sources.skipped import SkippedRows, format_value, refuse_systematic
 from ligr_jax.data.sources.source import ROW_DIGEST, Fault, LogBatch, LogSource, OnBadRow
 
 UNTIMED = -1  # time of context rows
@@ -82,10 +82,18 @@ def canonical_frame(
     digest = frame[ROW_DIGEST] if ROW_DIGEST in frame.columns else frame.hash_rows(seed=0)
     result = pl.DataFrame([*out, digest.alias(ROW_DIGEST)])
     if on_bad_row == "error":
-        refuse_coding(batch, source, faults)
+        refuse_systematic(batch, source, faults, partial(_faults_of, source=source))
     elif skipped is not None:
         skipped.add(batch, faults, known)
     return drop_faults(result, batch, source, faults, on_bad_row)
+
+
+def _faults_of(batch: LogBatch, column: str, source: LogSource) -> Iterator[Fault]:
+    """Yield the faults of a column of a batch."""
+    yield from (fault for fault in batch.faults if fault.column == column)
+    for name, parser, _ in _log_parsers(source, batch.text).values():
+        if name == column and name in batch.frame.columns:
+            yield from parse_column(batch, source, name, parser)[1]
 
 
 Parsers = dict[str, tuple[str | None, Parser, np.ndarray | Bags]]
