@@ -3,20 +3,30 @@
 import bz2
 import gzip
 import lzma
+import os
+import resource
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import fastavro
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xxhash
 
-from ligr_jax.data.manifest import Manifest
+from ligr_jax.data.manifest import MISSING, Manifest
 from ligr_jax.data.prepare.build import prepare
+from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.schema import BadInput
+from ligr_jax.data.sources.files import read_whole
 from ligr_jax.data.sources.formats import open_source
+from ligr_jax.data.sources.ids import parse_ids, to_ids
 from ligr_jax.data.sources.label_rules import parse_label
 from ligr_jax.data.sources.table_columns import TableColumns
 from ligr_jax.data.sources.text_options import TextOptions
@@ -302,3 +312,103 @@ def test_single_bad_labels_are_skipped_and_counted_by_rule(
     said = capsys.readouterr().out
     assert "skipped 1 rows: column 'click' is not a label" in said
     assert "e.g. log.csv, row 8: '2'" in said
+
+
+ID_TYPES = {
+    "int64": pa.array([17, 18, None], pa.int64()),
+    "uint8": pa.array([17, 18, None], pa.uint8()),
+    "float": pa.array([17.0, 18.0, None]),
+    "text": pa.array(["17", " 18 ", ""]),
+    "words of floats": pa.array(["17.0", "18.0", None]),
+    "bytes": pa.array([b"17", b" 18", b""]),
+    "fixed bytes": pa.array([b"17", b"18", None], pa.binary(2)),
+    "decimal": pa.array([Decimal("17.00"), Decimal(18), None], pa.decimal128(10, 2)),
+    "wide decimal": pa.array([Decimal(17), Decimal(18), None], pa.decimal256(60, 0)),
+    "dictionary": pa.array(["17", "18", None]).dictionary_encode(),
+    "string view": pa.array(["17", "18", None], pa.string_view()),
+}
+
+
+@pytest.mark.parametrize("name", ID_TYPES)
+def test_an_id_does_not_depend_on_its_type(tmp_path: Path, name: str) -> None:
+    pq.write_table(pa.table({"id": ID_TYPES[name]}), tmp_path / "log.parquet")
+    ids, rules = parse_ids(read_whole(tmp_path / "log.parquet").frame["id"])
+    assert ids.tolist() == [17, 18, MISSING]
+    assert not any(rows.any() for rows, _ in rules)
+
+
+def test_ids_of_bytes_do_not_depend_on_other_rows(tmp_path: Path) -> None:
+    raw = b"\xff\x00\x01"
+    pq.write_table(pa.table({"id": pa.array([raw, b"u1", None, b" "])}), tmp_path / "log.parquet")
+    ids, _ = parse_ids(read_whole(tmp_path / "log.parquet").frame["id"])
+    number = xxhash.xxh64_intdigest(raw)
+    expected = [int(np.uint64(number).astype(np.int64)), to_ids(pl.Series(["u1"]))[0]]
+    assert ids.tolist() == [*expected, MISSING, MISSING]
+    uuid = UUID("12345678-1234-5678-9234-567812345678")
+    pq.write_table(pa.table({"id": pa.array([uuid.bytes], pa.uuid())}), tmp_path / "log.parquet")
+    assert read_whole(tmp_path / "log.parquet").frame["id"].to_list() == [str(uuid)]
+
+
+def test_files_of_one_log_may_differ_in_types_and_order_of_columns(tmp_path: Path) -> None:
+    """Part 0 has integers and part 1 has text, and the same row in both is a duplicate."""
+    log = pl.DataFrame(
+        {
+            "member_id": [k % 5 for k in range(ROWS)],
+            "timestamp_ms": [START_MS + 600_000 * k for k in range(ROWS)],
+            "item_id": [str(k % 4) for k in range(ROWS)],
+            "click": [k % 2 for k in range(ROWS)],
+        }
+    )
+    log.write_csv(tmp_path / "whole.csv")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    log[:30].with_columns(pl.col("item_id").cast(pl.Int32)).write_parquet(parts / "0.parquet")
+    text = log[30:].with_columns(pl.col("member_id").cast(pl.Decimal(8, 2)))
+    text.select(reversed(log.columns)).write_parquet(parts / "1.parquet")
+    log[40:].with_columns(pl.col("member_id").cast(pl.Decimal(8, 2))).write_parquet(
+        parts / "2.parquet"
+    )
+    said, train = TableColumns(actions=("click",)), PrepareOptions(fractions=(1, 0, 0))
+    made = [
+        prepare(open_source(tmp_path / name, "table", said), tmp_path / f"{name}-train", train)
+        for name in ("whole.csv", "parts")
+    ]
+    assert made[0].shards == made[1].shards
+    assert made[1].counts["duplicates"] == 20
+    items = pl.DataFrame({"item_id": [0.0, 1.0, 2.0, 3.0], "brand": ["x", "y"] * 2})
+    items.write_parquet(tmp_path / "items.parquet")
+    joined = prepared(
+        parts, replace(said, items=tmp_path / "items.parquet", categorical=("brand",))
+    )
+    assert joined.columns["brand"].missing == 0
+
+
+def test_json_files_may_lack_columns(tmp_path: Path) -> None:
+    lines = (
+        '{"member_id": "a", "item_id": 1, "timestamp_ms": %d, "click": 1, "shown": [{"x": 1}]}\n',
+        '{"timestamp_ms": %d, "item_id": 2, "member_id": "a", "shown": [], "like": 0}\n',
+    )
+    for k, line in enumerate(lines):
+        (tmp_path / f"{k}.jsonl").write_text(line % (START_MS + k))
+    source = open_source(tmp_path, "table", TableColumns(actions=("click", "like")))
+    frame = pl.concat((b.frame for b in source.batches(10, "error")), how="vertical_relaxed")
+    assert frame.select("item_id", "click", "like").rows() == [(1, "1", None), (2, None, "0")]
+    assert source.unused == ("shown.x",)
+
+
+def test_many_files_need_few_descriptors(tmp_path: Path) -> None:
+    for k in range(60):
+        day = tmp_path / f"day={k % 3}"
+        day.mkdir(exist_ok=True)
+        (day / f"{k}.csv").write_text(
+            f"member_id,item_id,timestamp_ms,click\nu,{k},{START_MS + 60_000 * k},{k % 2}\n"
+        )
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 24, before[1]))
+        made = prepared(tmp_path, TableColumns(actions=("click",), categorical=("day",)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert made.counts["impressions"] == 60
+    assert made.columns["day"].distinct == 3

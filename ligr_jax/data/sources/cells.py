@@ -26,6 +26,8 @@ def clean_cells(table: pa.Table, null_values: Sequence[str] = ()) -> pl.DataFram
     for k, column in enumerate(table.schema):
         if pa.types.is_decimal256(column.type):  # polars does not support it
             table = table.set_column(k, column.name, table[k].cast(pa.string()))
+        elif isinstance(column.type, pa.UuidType):
+            table = table.set_column(k, column.name, _uuid_text(table[k]))
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     words = _spellings(null_values)
@@ -35,6 +37,17 @@ def clean_cells(table: pa.Table, null_values: Sequence[str] = ()) -> pl.DataFram
         if new is not None:
             changed.append(new.alias(values.name))
     return frame.with_columns(changed)
+
+
+def _uuid_text(column: pa.ChunkedArray) -> pa.Array:
+    """Return UUIDs as text of hexadecimal digits, as other formats have them."""
+    storage = pa.chunked_array([c.storage.cast(pa.binary()) for c in column.chunks], pa.binary())
+    digits = pl.Series(storage).bin.encode("hex")
+    parts = [digits.str.slice(start, n) for start, n in ((8, 4), (12, 4), (16, 4), (20, 12))]
+    text = digits.str.slice(0, 8)
+    for part in parts:
+        text = text + "-" + part
+    return text.to_arrow()
 
 
 def _is_tidy(column: pa.ChunkedArray) -> bool:

@@ -33,6 +33,8 @@ class DataFile:
         partition: columns with a value in the path (`dt=2023-11-16/part-0.parquet`); None for null.
         reading: how a text file is read.
         flat: whether the fields of structs are columns (see `nested`).
+        order: all columns in the order of the log, where the file has another order or, as JSON,
+            lacks some; () for the order of the file.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class DataFile:
     partition: Mapping[str, str | None] = field(default_factory=dict)
     reading: TextOptions = field(default_factory=TextOptions)
     flat: bool = False
+    order: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, file: "Path | DataFile") -> "DataFile":
@@ -114,6 +117,8 @@ def column_names(file: Path | DataFile) -> list[str]:
         BadInput: the file cannot be read, or a column occurs twice.
     """
     file = DataFile.of(file)
+    if file.order:
+        return list(file.order)
     names = list(file.schema.names)
     return [*names, *(k for k in file.partition if k not in names)]
 
@@ -184,7 +189,7 @@ def _deferred(
 
 
 def _batch(table: pa.Table, file: DataFile, first_row: int, malformed: int) -> LogBatch:
-    rows = _frame(table, file)
+    rows = _in_order(_frame(table, file), file.order)
     rows = rows.with_columns(row_digests(rows))
     return LogBatch(file.name, first_row, rows, text=True, malformed=malformed)
 
@@ -192,8 +197,8 @@ def _batch(table: pa.Table, file: DataFile, first_row: int, malformed: int) -> L
 def read_column(file: Path | DataFile, name: str, batch_rows: int) -> Iterator[pl.Series]:
     """Yield the values of one column in file order, without malformed rows."""
     file = DataFile.of(file)
-    if name in file.partition and name not in column_names(replace(file, partition={})):
-        yield pl.Series(name, [file.partition[name]], dtype=pl.String)
+    if name not in file.schema.names:
+        yield pl.Series(name, [file.partition.get(name)], dtype=pl.String)
         return
     for table, _ in _tables(file, batch_rows, "skip", [name]):
         yield _frame(table, file)[name]
@@ -204,8 +209,9 @@ def read_columns(
 ) -> Iterator[pl.DataFrame]:
     """Yield some columns of a file in file order, without malformed rows."""
     file = DataFile.of(file)
-    for table, _ in _tables(file, batch_rows, "skip", names):
-        yield _frame(table, file)
+    present = [name for name in names if name in file.schema.names]
+    for table, _ in _tables(file, batch_rows, "skip", present) if present else ():
+        yield _in_order(_frame(table, file), file.order and names)
 
 
 def read_items(file: Path | DataFile, batch_rows: int = 1 << 17) -> Iterator[LogBatch]:
@@ -242,6 +248,14 @@ def _frame(table: pa.Table, file: DataFile) -> pl.DataFrame:
         if name not in frame.columns
     ]
     return frame.with_columns(added) if added else frame
+
+
+def _in_order(frame: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
+    """Return columns in an order; absent columns are null."""
+    if not order:
+        return frame
+    null = pl.Series([None], dtype=pl.String).new_from_index(0, frame.height)
+    return pl.DataFrame([frame[n] if n in frame.columns else null.alias(n) for n in order])
 
 
 def _tables(

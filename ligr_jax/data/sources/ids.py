@@ -3,7 +3,8 @@
 The same rules apply to files with and without types. A string that spells an integer ("17", but
 neither "017" nor "+17") is that integer, a float without a fraction (58.0, "58.0") is an integer,
 and booleans and the words true and false are 1 and 0. A float with a fraction is not an id, and
-neither is a float above 2^53, because doubles cannot represent all larger integers.
+neither is a float above 2^53, because doubles cannot represent all larger integers. Bytes are text,
+or are hashed if they are not UTF-8.
 """
 
 from collections.abc import Callable
@@ -50,6 +51,8 @@ def parse_ids(values: pl.Series, text: bool = True) -> tuple[np.ndarray, Rules]:
         return _text_ids(values.cast(pl.String))
     if dtype == pl.String:
         return _repetitive_ids(values) if text else (hash_strings(values), [])
+    if dtype == pl.Binary:
+        return _binary_ids(values)
     if dtype.is_float():
         return _float_ids(values.cast(pl.Float64).fill_nan(None))
     if dtype == pl.UInt64:
@@ -82,14 +85,14 @@ def to_ids(values: pl.Series, text: bool = True) -> np.ndarray:
 
 
 def hash_strings(values: pl.Series) -> np.ndarray:
-    """Hash strings to int64 ids by xxh64; null becomes `MISSING`.
+    """Hash strings or bytes to int64 ids by xxh64; null becomes `MISSING`.
 
     Every distinct value is hashed once.
     """
-    coded = values.to_arrow().cast(pa.large_string()).dictionary_encode()
+    coded = values.cast(pl.Binary).to_arrow().cast(pa.large_binary()).dictionary_encode()
     distinct = coded.dictionary.to_pylist()
     hashes = np.empty(len(distinct) + 1, np.uint64)
-    hashes[:-1] = [xxhash.xxh64_intdigest(v.encode()) for v in distinct]
+    hashes[:-1] = [xxhash.xxh64_intdigest(v) for v in distinct]
     ids = hashes.view(np.int64)
     ids[-1] = MISSING
     result: np.ndarray = ids[coded.indices.fill_null(len(distinct)).to_numpy()]
@@ -128,6 +131,25 @@ def _text_ids(values: pl.Series) -> tuple[np.ndarray, Rules]:
             return ids, rules
         values = values.set(matches, None)
     return np.where(values.is_null().to_numpy(), ids, hash_strings(values)), rules
+
+
+def _binary_ids(values: pl.Series) -> tuple[np.ndarray, Rules]:
+    """Parse each distinct value as text; bytes that are not UTF-8 are hashed."""
+    coded = values.to_arrow().cast(pa.large_binary()).dictionary_encode()
+    distinct = pl.Series([*coded.dictionary.to_pylist(), None], dtype=pl.Binary)
+    text = pl.Series([_decoded(value) for value in distinct], dtype=pl.String)
+    ids, rules = _text_ids(text.set(text == "", None))
+    ids = np.where(text.is_null().to_numpy(), hash_strings(distinct), ids)
+    index = coded.indices.fill_null(len(distinct) - 1).to_numpy()
+    return ids[index], [(rows[index], rule) for rows, rule in rules if rows.any()]
+
+
+def _decoded(value: bytes | None) -> str | None:
+    """Return bytes as text without outer white space, or None if they are not UTF-8."""
+    try:
+        return value.decode().strip() if value is not None else None
+    except UnicodeDecodeError:
+        return None
 
 
 def _signed(values: pl.Series) -> tuple[pl.Series, np.ndarray, Rules]:

@@ -1,6 +1,6 @@
 """Selection of the files of a log, and columns from their paths."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -63,25 +63,44 @@ def list_tables(path: Path, reading: TextOptions | None = None) -> Listing:
     return Listing(files, [p.relative_to(path).as_posix() for p in visible if p not in set(tables)])
 
 
-def same_columns(files: list[DataFile]) -> list[str]:
-    """Return the columns of the first file.
+def with_common_columns(files: list[DataFile]) -> list[DataFile]:
+    """Return the files of one table, with all columns in the order of the first file.
+
+    JSON files may lack columns that others have, because objects often omit missing values.
 
     Raises:
         BadInput: another file has other columns.
     """
-    first = column_names(files[0])
-    for file in files[1:]:
-        names = column_names(file)
-        if set(names) != set(first):
-            extra = [n for n in names if n not in first]
-            missing = [n for n in first if n not in names]
-            differences = [f"lacks {missing}"] * bool(missing)
-            differences += [f"has the additional columns {extra}"] * bool(extra)
-            raise BadInput(
-                f"{file.path}: its columns differ from those of {files[0].path}: it "
-                f"{' and '.join(differences)}; give files of one table (an item table by --items)"
-            )
-    return first
+    names = [column_names(file) for file in files]
+    common = list(dict.fromkeys(name for of_file in names for name in of_file))
+    is_json = [file.format_name == "json" for file in files]
+    if all(is_json):
+        # An empty list has no fields, so it may be a list of objects in another file.
+        nested = {name.rpartition(".")[0] for name in common}
+        common = [name for name in common if name not in nested]
+    for file, present in zip(files, names):
+        if not all(is_json) and set(present) != set(common):
+            _refuse_columns(files[0], names[0], file, present)
+    return [
+        file if present == common else replace(file, order=tuple(common))
+        for file, present in zip(files, names)
+    ]
+
+
+def _refuse_columns(
+    first: DataFile, expected: list[str], file: DataFile, present: list[str]
+) -> None:
+    """Raise `BadInput` if a file has other columns than the first file."""
+    extra = [n for n in present if n not in expected]
+    missing = [n for n in expected if n not in present]
+    if not (extra or missing):
+        return
+    differences = [f"lacks {missing}"] * bool(missing)
+    differences += [f"has the additional columns {extra}"] * bool(extra)
+    raise BadInput(
+        f"{file.path}: its columns differ from those of {first.path}: it "
+        f"{' and '.join(differences)}; give files of one table (an item table by --items)"
+    )
 
 
 def not_read_remark(names: list[str]) -> tuple[str, ...]:

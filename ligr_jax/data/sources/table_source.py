@@ -19,7 +19,7 @@ from ligr_jax.data.sources.files import (
     read_items,
 )
 from ligr_jax.data.sources.label_table import open_label_file
-from ligr_jax.data.sources.listing import list_tables, not_read_remark, same_columns
+from ligr_jax.data.sources.listing import list_tables, not_read_remark, with_common_columns
 from ligr_jax.data.sources.parts import chained, converted, with_fewer_rows
 from ligr_jax.data.sources.source import ItemSource, LogSource, Part
 from ligr_jax.data.sources.table_batches import canonical_batch, renamed_item_batch, used_columns
@@ -60,7 +60,7 @@ def table_source(path: Path, columns: TableColumns) -> LogSource:
         raise BadInput(f"{path} contains no file of impressions ({', '.join(SUFFIXES)})")
     for file in files:
         refuse_unsupported_format(file)
-    same_columns(files)
+    files = with_common_columns(files)
     items = _open_items(columns.items, columns) if columns.items else None
     item_columns = items.columns if items else ()
     label_file = open_label_file(columns, columns.label_table) if columns.label_table else None
