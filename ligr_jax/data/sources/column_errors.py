@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.sources.rules import OR_SKIP, SKIP_HINT
+from ligr_jax.data.sources.rules import OR_SKIP, SKIP_HINT, format_value
 from ligr_jax.data.sources.source import Fault, LogBatch, LogSource
 
 MOST = 1 / 3  # larger shares of invalid values are an error of the column
@@ -101,6 +101,6 @@ def refuse_column(
     if tally.bad > 1 and tally.bad > MOST * tally.values:
         row = int((pl.Series(fault.rows) & fault.values.is_not_null()).arg_max() or 0)
         raise BadInput(
-            f"{where}: value {fault.values[row]!r} (row {batch.row_number(row)}) {problem}, like "
+            f"{where}: value {format_value(fault.values[row])} (row {batch.row_number(row)}) {problem}, like "
             f"{tally.bad:,} of {tally.values:,} values; {remedy}"
         )

@@ -17,6 +17,7 @@ from ligr_jax.data.sources.column_errors import (
     remedy_of,
 )
 from ligr_jax.data.sources.parse import parse_labels
+from ligr_jax.data.sources.rules import format_value
 from ligr_jax.data.sources.source import Fault, LogBatch, LogSource
 
 
@@ -174,11 +175,3 @@ def _refuse_coding(batch: LogBatch, source: LogSource, column: str) -> None:
             f"{batch.file}, column {source.display_name(column)}: "
             f"{tally.describe(column, source.name == 'table')}"
         )
-
-
-def format_value(value: object) -> str:
-    """Return a value as text for a message, with at most 80 characters."""
-    if isinstance(value, pl.Series):
-        value = value.to_list()
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -35,7 +35,8 @@ from ligr_jax.data.sources.parse import (
     parse_timestamps,
     parse_weights,
 )
-from ligr_jax.data.sources.skipped import SkippedRows, format_value, refuse_systematic
+from ligr_jax.data.sources.rules import format_value
+from ligr_jax.data.sources.skipped import SkippedRows, refuse_systematic
 from ligr_jax.data.sources.source import ROW_DIGEST, Fault, LogBatch, LogSource, OnBadRow
 
 UNTIMED = -1  # time of context rows
