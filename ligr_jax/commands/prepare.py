@@ -168,6 +168,11 @@ def _add_reading(group: argparse._ArgumentGroup) -> None:
     add("--time-unit", choices=tuple(PER_MS), default="", help="unit of the time column")
     add("--time-origin", metavar="T", help="start of the count, if not 1970 (with --time-unit)")
     add("--time-format", metavar="F", default="", help="strptime format, e.g. %%Y%%m%%d")
+    add(
+        "--no-times",
+        action="store_true",
+        help="there is no time column; the rows of a member are in order",
+    )
     add("--time-zone", metavar="ZONE", default="", help="time zone of times without one [UTC]")
     add(
         "--delimiter",
@@ -305,7 +310,13 @@ def _columns(args: argparse.Namespace) -> TableColumns:
         label_table=args.labels,
         labels_on=tuple(args.labels_on),
         explode=tuple(parse_explode(text) for text in args.explode),
-        time=TimeOptions(args.time_unit, args.time_format, args.time_zone, origin),
+        time=TimeOptions(
+            unit=args.time_unit,
+            format=args.time_format,
+            zone=args.time_zone,
+            origin_ms=origin,
+            absent=args.no_times,
+        ),
         reading=TextOptions(
             delimiter=args.delimiter,
             encoding=args.encoding,

@@ -237,6 +237,14 @@ PUBLIC_FILES: dict[str, PublicFile] = {
         "--label 'view=watch_ratio>=1' --numeric video_duration --outcome play_duration",
         2, 1, {"view": 1}, "2020-07-04T21:27:48.378", {"video_duration": 6067.0},
     ),
+    "Tenrec": PublicFile(
+        "QK-video.csv",
+        "user_id,item_id,click,follow,like,share,video_category,watching_times,gender,age\n"
+        "1,7,1,0,0,0,0,1,1,2\n2,9,0,0,0,0,1,0,1,2\n1,8,0,0,0,0,1,0,1,2\n",
+        "--no-times --map member_id=user_id --actions click,like --categorical video_category "
+        "--outcome watching_times",
+        3, 2, {"click": 1, "like": 0}, "1970-01-01T00:00:00", {"item_id": 7},
+    ),
 }  # fmt: skip
 
 # Files that no option makes a log, and the message that says why.
@@ -257,20 +265,13 @@ REFUSED: dict[str, tuple[str, Write, str, str]] = {
         "BX-Book-Ratings.csv",
         '"User-ID";"ISBN";"Book-Rating"\n"276725";"034545104X";"0"\n"276726";"0155061224";"5"\n',
         "--map member_id=User-ID item_id=ISBN --label 'like=Book-Rating>=6' --encoding latin-1",
-        r"columns are \['User-ID', 'ISBN', 'Book-Rating'\]; missing: timestamp_ms",
+        r"columns are \['User-ID', 'ISBN', 'Book-Rating'\]; missing: timestamp_ms.* or --no-times",
     ),
     "Jester": (
         "jester-data-1.csv",
         "74,-7.82,8.79,99\n100,4.08,-0.29,6.36\n",
         "--no-header --null-values 99 --label 'like=2>0'",
         r"columns are \['1', '2', .* missing: member_id, timestamp_ms, item_id",
-    ),
-    "Tenrec": (
-        "QK-video.csv",
-        "user_id,item_id,click,follow,like,share,video_category,watching_times,gender,age\n"
-        "1,1,1,0,0,0,0,1,1,2\n1,2,0,0,0,0,1,0,1,2\n",
-        "--map member_id=user_id --actions click",
-        r"columns are \['user_id', .* missing: timestamp_ms",
     ),
 }
 

@@ -99,8 +99,9 @@ def refuse_column(
     if tally.rows > 1 and not tally.values:
         raise BadInput(f"{where}: the column has no values; {remedy}")
     if tally.bad > 1 and tally.bad > MOST * tally.values:
-        row = int((pl.Series(fault.rows) & fault.values.is_not_null()).arg_max() or 0)
+        invalid = fault.rows & fault.values.is_not_null().to_numpy()
+        row = int((invalid if invalid.any() else fault.rows).argmax())
         raise BadInput(
-            f"{where}: value {format_value(fault.values[row])} (row {batch.row_number(row)}) {problem}, like "
-            f"{tally.bad:,} of {tally.values:,} values; {remedy}"
+            f"{where}: value {format_value(fault.values[row])} (row {batch.row_number(row)}) "
+            f"{problem}, like {tally.bad:,} of {tally.values:,} values; {remedy}"
         )

@@ -46,7 +46,7 @@ class LabelTable:
         """Number of rows."""
         return len(self.hashes)
 
-    def attach(self, frame: pl.DataFrame, time: TimeRule) -> tuple[pl.DataFrame, int]:
+    def attach(self, frame: pl.DataFrame, time: TimeRule | None) -> tuple[pl.DataFrame, int]:
         """Add the labels to impressions.
 
         Args:
@@ -111,12 +111,12 @@ class LabelFile:
                 "with --map, or drop it"
             )
 
-    def read(self, columns: TableColumns, time: TimeRule) -> LabelTable:
+    def read(self, columns: TableColumns, time: TimeRule | None) -> LabelTable:
         """Read and sort the rows.
 
         Args:
             columns: the declared columns.
-            time: how the time column is read, if it is a key.
+            time: how the time column is read, if the log has one.
 
         Raises:
             BadInput: the file has no rows, a value is not a key or a label, or a key occurs twice.
@@ -167,7 +167,11 @@ def _require(on: Sequence[str], path: Path, present: Sequence[str]) -> None:
 
 
 def _sorted_table(
-    path: Path, frame: pl.DataFrame, on: tuple[str, ...], actions: Sequence[str], time: TimeRule
+    path: Path,
+    frame: pl.DataFrame,
+    on: tuple[str, ...],
+    actions: Sequence[str],
+    time: TimeRule | None,
 ) -> LabelTable:
     keys = []
     for name in on:
@@ -220,9 +224,11 @@ def _refuse(path: Path, values: pl.Series, rows: np.ndarray, rule: str) -> None:
         raise BadInput(f"{path}, row {row + 1}, column {values.name!r}: {values[row]!r} {rule}")
 
 
-def _parse_key(values: pl.Series, name: str, time: TimeRule) -> tuple[np.ndarray, np.ndarray]:
+def _parse_key(
+    values: pl.Series, name: str, time: TimeRule | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return a key column as int64 [N], and the rows without a key; times are in milliseconds."""
-    if name == TIME:
+    if name == TIME and time:
         key, rules = parse_times(values, time)
         missing = np.zeros(len(key), bool)
     else:

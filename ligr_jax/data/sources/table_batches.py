@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 
 from ligr_jax.data.schema import MEMBER, TIME, BadInput
@@ -21,7 +22,7 @@ def used_columns(present: list[str], columns: TableColumns) -> list[str]:
 def canonical_batch(
     batch: LogBatch,
     columns: TableColumns,
-    time: TimeRule,
+    time: TimeRule | None,
     used: list[str],
     labels: LabelTable | None = None,
 ) -> LogBatch:
@@ -30,7 +31,7 @@ def canonical_batch(
     Args:
         batch: rows of a file.
         columns: the declared columns.
-        time: how the time column is read.
+        time: how the time column is read; None if the log has no times.
         used: result of `used_columns`.
         labels: the table of labels.
 
@@ -53,14 +54,17 @@ def canonical_batch(
     made = {c: frame[ours].alias(c) for c, ours in columns.copies.items() if ours in frame.columns}
     if columns.weight:
         made[LOSS_WEIGHT] = frame[columns.canonical(columns.weight)].alias(LOSS_WEIGHT)
-    try:
-        ms, rules = parse_times(frame[TIME], time)
-    except TypeError as e:
-        raise BadInput(
-            f"{batch.file}, column {TIME!r}: {e}, unlike in the other files; write one type"
-        ) from e
-    made[TIME] = pl.Series(TIME, ms)
-    faults += [Fault(TIME, rows, frame[TIME], rule) for rows, rule in rules]
+    if time is None:  # equal times leave the rows in file order
+        made[TIME] = pl.Series(TIME, np.zeros(frame.height, np.int64))
+    else:
+        try:
+            ms, rules = parse_times(frame[TIME], time)
+        except TypeError as e:
+            raise BadInput(
+                f"{batch.file}, column {TIME!r}: {e}, unlike in the other files; write one type"
+            ) from e
+        made[TIME] = pl.Series(TIME, ms)
+        faults += [Fault(TIME, rows, frame[TIME], rule) for rows, rule in rules]
     for rule in columns.labels:
         read = [columns.canonical(name) for name in rule.columns]
         try:

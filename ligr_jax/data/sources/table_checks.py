@@ -77,7 +77,8 @@ def require_columns(
     """
     ruled = {r.action for r in columns.labels}
     actions = [a for a in columns.actions if a not in ruled]
-    missing = [n for n in (MEMBER, TIME, ITEM, *actions) if n not in present]
+    timed = [] if columns.time.absent else [TIME]
+    missing = [n for n in (MEMBER, *timed, ITEM, *actions) if n not in present]
     sources = [columns.weight] * bool(columns.weight)
     sources += [name for rule in columns.labels for name in rule.columns]
     missing += [n for n in sources if columns.canonical(n) not in present]
@@ -86,9 +87,10 @@ def require_columns(
         names = ", ".join(dict.fromkeys(missing)) or "the label columns (--actions)"
         hint = did_you_mean(missing[0], present) if missing else ""
         hint += _layout_hint(file)
+        no_times = "; or --no-times, if the rows of a member are in order" * (missing == [TIME])
         raise BadInput(
             f"{file.path}: its columns are {column_names(file)}; missing: {names}{hint}. Declare "
-            f"what the columns mean, e.g. {EXAMPLE}"
+            f"what the columns mean, e.g. {EXAMPLE}{no_times}"
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ligr_jax.data.schema import RANDOM, SESSION, BadInput
+from ligr_jax.data.schema import RANDOM, SESSION, TIME, BadInput
 from ligr_jax.data.sources.label_rules import LabelRule
 from ligr_jax.data.sources.list_columns import ListColumn
 from ligr_jax.data.sources.text_options import TextOptions
@@ -72,6 +72,8 @@ class TableColumns:
                 "give both --labels FILE and --labels-on KEY,KEY, e.g. --labels clicks.parquet "
                 "--labels-on request_id,item_id"
             )
+        if self.time.absent and TIME in self.labels_on:
+            raise BadInput(f"--labels-on {TIME}: the log has no times (--no-times)")
         self._refuse_two_kinds()
         ruled = [r.action for r in self.labels]
         repeated = sorted({n for n in ruled if ruled.count(n) > 1})

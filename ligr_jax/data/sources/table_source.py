@@ -100,7 +100,7 @@ def table_source(path: Path, columns: TableColumns) -> LogSource:
     described: list[Path | DataFile] = [*files, *tables]
     return LogSource(
         name="table",
-        schema=replace(schema, notes=notes),
+        schema=replace(schema, notes=notes, time_is_order=time is None),
         batches=batches,
         rows=round(count_all_rows(files) * elements),
         description={
@@ -179,10 +179,11 @@ def _open_items(path: Path, columns: TableColumns) -> ItemSource:
 
 
 def _remarks(
-    not_read: list[str], files: list[DataFile], time: TimeRule, columns: TableColumns
+    not_read: list[str], files: list[DataFile], time: TimeRule | None, columns: TableColumns
 ) -> Iterable[str]:
     """Yield remarks on the files for the summary."""
-    yield f"times: {time.describe()}"
+    if time:
+        yield f"times: {time.describe()}"
     if columns.ignore:
         yield f"ignored: {', '.join(columns.ignore)}"
     for name in [n for n in columns.ignore if n not in column_names(files[0])]:

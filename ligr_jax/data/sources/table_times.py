@@ -19,8 +19,10 @@ SCAN_ROWS = 1 << 17  # rows read at a time to infer the unit of the time column
 
 def table_time_rule(
     files: list[DataFile], columns: TableColumns, explosion: Explosion | None
-) -> TimeRule:
+) -> TimeRule | None:
     """Return how the time column is read: by its type, as requested, or inferred from its values.
+
+    It is None if the log has no times.
 
     Args:
         files: files of the log.
@@ -30,6 +32,8 @@ def table_time_rule(
     Raises:
         BadInput: the request contradicts the type, or the rule cannot be inferred.
     """
+    if columns.time.absent:
+        return None
     name = columns.names.get(TIME, TIME)
     requested = requested_time_rule(columns.time)
     types = [_element_type(file, name, explosion) for file in files]

@@ -46,6 +46,7 @@ class TimeOptions:
         format: format of strptime; "" for numbers and ISO times.
         zone: time zone of times without an offset; "" for UTC.
         origin_ms: time from which numbers count, milliseconds since 1970; needs a unit.
+        absent: whether the log has no times, and the rows of a member are in order.
 
     Raises:
         BadInput: options contradict each other, or the time zone is not known.
@@ -55,8 +56,11 @@ class TimeOptions:
     format: str = ""
     zone: str = ""
     origin_ms: int = 0
+    absent: bool = False
 
     def __post_init__(self) -> None:
+        if self.absent and (self.unit or self.format or self.zone or self.origin_ms):
+            raise BadInput("--no-times: there is no time column; remove the other --time options")
         if self.unit and self.format:
             raise BadInput("give --time-unit (numbers) or --time-format (text), not both")
         if self.origin_ms and not self.unit:
