@@ -113,6 +113,7 @@ def _add_columns(table: argparse._ArgumentGroup) -> None:
     )
     for name, text in (
         ("actions", "label columns, 0 or 1"),
+        ("late", "actions known at an unknown later time, e.g. buy: targets, never history"),
         ("categorical", "integer or string features (item_id always is one; member_id may be)"),
         ("bag", "features of several ids: lists, or text with --separator between ids"),
         ("numeric", "number features"),
@@ -297,6 +298,7 @@ def _columns(args: argparse.Namespace) -> TableColumns:
     return TableColumns(
         names=names,
         actions=tuple(args.actions),
+        late=tuple(args.late),
         categorical=tuple(args.categorical),
         bag=tuple(args.bag),
         numeric=tuple(args.numeric),

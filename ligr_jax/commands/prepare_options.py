@@ -17,7 +17,7 @@ from ligr_jax.data.schema import BadInput
 
 CONTEXT_BLOCK = 10
 _SPLITS = ("train_until", "validation_until", "test_until", "last", "fractions", "leave_one_out")
-_COLUMNS = ("actions", "categorical", "bag", "numeric", "vector", "outcome", "weight")
+_COLUMNS = ("actions", "late", "categorical", "bag", "numeric", "vector", "outcome", "weight")
 
 
 def add_rules(parser: argparse.ArgumentParser) -> None:

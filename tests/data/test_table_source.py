@@ -84,6 +84,16 @@ def test_a_directory_with_item_table_and_vectors(tmp_path: Path) -> None:
     assert rows[0]["item_row"] == rows[0]["item_id"]
 
 
+def test_late_actions_are_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events().with_columns(buy=pl.lit(0)).write_csv(tmp_path / "events.csv")
+    arguments = [tmp_path / "events.csv", "--out", tmp_path / "out", *FULL]
+    run(*arguments, "--label", "bought=buy>0", "--late", "bought")
+    assert load_manifest(tmp_path / "out").late_actions == ("bought",)
+    assert "known late: a target, never history" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="--late buy: not an action"):
+        run(*arguments, "--late", "buy")
+
+
 def test_bags_by_a_separator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tags = pl.Series("tags", [["a", "b", "a"], ["c"], None, []] * 10)
     events().with_columns(tags).write_parquet(tmp_path / "events.parquet")

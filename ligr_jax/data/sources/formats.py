@@ -117,6 +117,7 @@ def _refuse_table_options(path: Path, name: str, columns: TableColumns) -> None:
         "--map": columns.names,
         "--ignore": columns.ignore,
         "--label": columns.labels,
+        "--late": columns.late,
         "--time-unit, --time-format or --time-zone": columns.time != TableColumns().time,
         "--delimiter, --encoding, --null-values, --no-quotes, --no-header or --column-names": (
             columns.reading != TableColumns().reading

@@ -27,6 +27,7 @@ class TableColumns:
     Attributes:
         names: canonical name -> name in the table, if they differ.
         actions: label columns.
+        late: actions whose labels become known at an unknown later time (`LogSchema.late_actions`).
         categorical, bag, numeric, vector: feature columns by kind.
         outcome: features known only after the impression; numeric unless listed under another kind.
         weight: column of the table with the weights of rows in the loss, or "".
@@ -46,6 +47,7 @@ class TableColumns:
 
     names: Mapping[str, str] = field(default_factory=dict)
     actions: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     bag: tuple[str, ...] = ()
     numeric: tuple[str, ...] = ()
@@ -79,6 +81,8 @@ class TableColumns:
         repeated = sorted({n for n in ruled if ruled.count(n) > 1})
         if repeated:
             raise BadInput(f"--label: {repeated} have two rules; give each action one rule")
+        for name in [n for n in self.late if n not in self.all_actions]:
+            raise BadInput(f"--late {name}: not an action; name it in --actions or --label too")
 
     def _refuse_two_kinds(self) -> None:
         """Raise `BadInput` if one name is declared as two kinds of feature."""

@@ -39,7 +39,7 @@ def table_schema(
         out[name] = Column("vector", name in columns.outcome, _vector_width(batches, name))
     for name in dict.fromkeys([*columns.numeric, *columns.outcome]):
         out.setdefault(name, Column("numeric", name in columns.outcome))
-    return LogSchema(columns.all_actions, out)
+    return LogSchema(columns.all_actions, out, late_actions=columns.late)
 
 
 def describe_column(column: Column) -> list[object]:

@@ -135,6 +135,7 @@ def _describe_options(columns: TableColumns) -> dict[str, Any]:
     defaults = asdict(TextOptions())
     out = {
         "ignore": list(columns.ignore),
+        "late": list(columns.late),
         "weight": columns.weight,
         "labels": [r.text for r in columns.labels],
         "labels_on": list(columns.labels_on),
