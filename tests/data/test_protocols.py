@@ -58,10 +58,10 @@ def test_movielens_has_the_published_digest(
 def test_every_protocol_is_complete(name: str) -> None:
     protocol = find_protocol(name)
     assert protocol.adapter in ADAPTERS
-    rules = [protocol.train_until, protocol.last, protocol.fractions]
+    rules = [protocol.train_until, protocol.last, protocol.fractions, protocol.leave_one_out]
     assert sum(map(bool, rules)) == 1
     options = protocol.options(PrepareOptions(on_bad_row="skip"))
-    assert (options.splits is None) == bool(protocol.fractions)
+    assert (options.splits is None) == bool(protocol.fractions or protocol.leave_one_out)
     assert options.on_bad_row == "skip"
 
 

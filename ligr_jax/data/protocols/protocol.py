@@ -45,6 +45,8 @@ class Protocol:
             a test split that ends with the log.
         last: lengths of validation and test at the end of the log.
         fractions: shares of the rows of train, validation and test.
+        leave_one_out: whether the last impression of a member is test and the one before it
+            validation.
         since: earlier rows are left out.
         random: whether rows that a random policy chose are kept.
         context: whether earlier impressions without times are kept.
@@ -66,6 +68,7 @@ class Protocol:
     test_until: str = ""
     last: str = ""
     fractions: str = ""
+    leave_one_out: bool = False
     since: str = ""
     random: bool = True
     context: bool = True
@@ -90,13 +93,13 @@ class Protocol:
         Args:
             base: all other options.
         """
-        shares = self.fractions
+        shares = "1,0,0" if self.leave_one_out else self.fractions
         return replace(
             base,
             session_gap_ms=parse_duration(self.session_gap),
             splits=self.splits,
             fractions=parse_fractions(shares) if shares else PrepareOptions.fractions,
-            leave_one_out=False,
+            leave_one_out=self.leave_one_out,
         )
 
     @property
@@ -104,6 +107,8 @@ class Protocol:
         """The rule of the splits as text."""
         if self.last:
             return "the last {} are validation, then {} test".format(*self.last.split(","))
+        if self.leave_one_out:
+            return "the last impression of a member is test, the one before it validation"
         if not self.train_until:
             return f"shares of the rows, oldest first: {self.fractions}"
         test = self.test_until or "the end of the log"

@@ -138,6 +138,21 @@ MOVIELENS_PROTOCOLS = (
         notes=(f"{_NO_NEGATIVES}; compare like only",),
         digests={"ml-latest-small": "b72786267cd1"},
     ),
+    Protocol(
+        name="movielens-next-item",
+        adapter="movielens",
+        summary="any MovieLens: the next rated movie among all (SASRec, HSTU)",
+        session_gap="1d",
+        leave_one_out=True,
+        actions=("click", "like"),
+        features=("item_id", "genres", "year", "content", "rating"),
+        notes=(
+            "train with model.next_item=item_id; ratings of one second keep the order of the file; "
+            "earlier movies of the member are no candidates; a tie counts as its mean over all "
+            "orders",
+        ),
+        digests={"ml-latest-small": "c6b0db258d00"},
+    ),
 )
 
 OTHER_PROTOCOLS = (
