@@ -19,6 +19,7 @@ os.environ["WANDB_MODE"] = "offline"
 import pytest
 
 from tests.data.logs import write_log
+from tests.prng import quick_keys as with_quick_keys
 
 OnMessage = Callable[[Callable[[str], None]], None]
 
@@ -101,6 +102,14 @@ def said(on_message: OnMessage) -> list[str]:
     messages: list[str] = []
     on_message(messages.append)
     return messages
+
+
+@pytest.fixture(scope="module")
+def quick_keys() -> Iterator[None]:
+    """Random keys whose programs compile fast; a module that compares its numbers with those of
+    another process cannot use them."""
+    with with_quick_keys():
+        yield
 
 
 @pytest.fixture(scope="session")

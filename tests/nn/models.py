@@ -1,8 +1,9 @@
-"""Helpers of model tests: random parameters, logits, gradients, and Jacobians by token."""
+"""Helpers of model tests: random parameters, logits, gradients, and Jacobians."""
 
 import zlib
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,15 +50,29 @@ def value_and_gradient(
     return _once("gradient", config, jax.value_and_grad(loss, has_aux=True))(params, batch)
 
 
-def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Return d z / d tokens for item and action tokens, [B, N, B, N, D] each.
+class Reach(NamedTuple):
+    """Logits, and absolute derivatives of z [B, N], a random combination of them over actions.
 
-    z [B, N] is a random combination of the logits of all actions, so a token that affects any of
-    them affects z.
+    What affects any logit affects z, and what is not finite in any is not finite in z.
+
+    Attributes:
+        logits: [B, N, A].
+        items: |d z / d item token|, [B, N, B, N].
+        actions: |d z / d action token|, [B, N, B, N].
+        params: |d z / d parameter|, summed over z; a tree like the parameters.
     """
+
+    logits: np.ndarray
+    items: np.ndarray
+    actions: np.ndarray
+    params: Any
+
+
+def reach(config: ModelConfig, params: Any, batch: Batch) -> Reach:
+    """Return logits and their derivatives by tokens and by parameters."""
     weights = np.random.default_rng(0).normal(size=len(config.actions))
 
-    def function(item: jax.Array, action: jax.Array) -> jax.Array:
+    def combined(params: Any, item: jax.Array, action: jax.Array, batch: Batch) -> Any:
         def shift(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             out = call(*args, **kwargs)
             if context.method_name == "__call__":
@@ -68,10 +83,20 @@ def token_jacobian(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.
             return out
 
         with nn.intercept_methods(shift):
-            return jnp.asarray(make_model(config).apply({"params": params}, batch)) @ weights
+            z = jnp.asarray(make_model(config).apply({"params": params}, batch))
+        return z @ weights, z
 
-    zero = jnp.zeros((*batch.member.shape, config.width))
-    return jax.jit(jax.jacrev(function, argnums=(0, 1)))(zero, zero)
+    def derivatives(params: Any, batch: Batch) -> Reach:
+        zero = jnp.zeros((*batch.member.shape, config.width))
+        z, pull, z_BNA = jax.vjp(partial(combined, batch=batch), params, zero, zero, has_aux=True)
+        units = jnp.eye(z.size).reshape(*z.shape, *z.shape)
+        by_params, *by_tokens = jax.vmap(jax.vmap(pull))(units)
+        items, actions = (jnp.abs(d).sum(-1) for d in by_tokens)
+        return Reach(
+            z_BNA, items, actions, jax.tree.map(lambda d: jnp.abs(d).sum((0, 1)), by_params)
+        )
+
+    return jax.device_get(_once("reach", config, derivatives)(params, batch))
 
 
 def _once(what: str, config: ModelConfig, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,6 +19,8 @@ from ligr_jax.nn.work import Work
 from tests.batches import ACTIONS, model_config, random_batch
 from tests.cost.test_flops import products
 
+pytestmark = pytest.mark.usefixtures("quick_keys")
+
 N = 12
 PACKED = [[[2, 3, 1], [1, 2]], [[3, 1, 2, 2]], []]
 HISTORY = {"history": 6, "history_width": 4, "history_last": 3}
@@ -160,7 +162,7 @@ def test_initial_logits_are_base_rates_and_every_parameter_has_a_gradient(
 
     variables = dict(noisy(config, batch)[0])
     params = variables.pop("params")
-    gradient = jax.jit(jax.grad(loss))(params, variables)
+    gradient = jax.device_get(jax.jit(jax.grad(loss))(params, variables))
     for path, g in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.isfinite(g).all(), path
         read = config.lirank.history or "dwell" not in jax.tree_util.keystr(path)
@@ -197,7 +199,7 @@ def test_logits_are_float32_whatever_the_activations(name: str, batch: Batch) ->
 @pytest.mark.parametrize("head", HEADS.values(), ids=list(HEADS))
 def test_heads_serve_ligr_too(head: HeadConfig, batch: Batch) -> None:
     """Initial logits are base rates; with noisy parameters, all logits differ."""
-    config = model_config(head=head, prior=RATES, depth=1, set_depth=1, unroll="no")
+    config = model_config(head=head, prior=RATES, depth=0, set_depth=1, unroll="no")
     fresh, apply = ready(config, batch)
     rates = 1 / (1 + np.exp(-np.asarray(apply(fresh, batch))))
     np.testing.assert_allclose(rates, np.broadcast_to(RATES, rates.shape), rtol=1e-3)
