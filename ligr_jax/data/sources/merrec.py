@@ -138,23 +138,21 @@ def _views(file: DataFile) -> LogBatch:
     # An event is later than a view if it has a later time, or the same time and a later row.
     frame = frame.sort("timestamp_ms", maintain_order=True)
     frame = frame.with_columns(position=pl.int_range(pl.len()))
-    item = ("user_id", "session_id", "item_id")
-    last = {name: pl.col("position").filter(event_id=event).max() for name, event in LABELS.items()}
-    frame = frame.with_columns(
-        (position.over(item) > pl.col("position")).fill_null(False).cast(pl.Int8).alias(name)
-        for name, position in last.items()
-    )
+    is_view = pl.col("event_id") == VIEW
+    item, position = ("user_id", "session_id", "item_id"), pl.col("position")
+    last = {name: position.filter(event_id=event).max() for name, event in LABELS.items()}
+    last_events = frame.filter(~is_view).group_by(item).agg(**last)
 
     # The ids of sessions start again in every directory of a month. Rows of unknown events are kept
     # until they are reported.
     month = pl.lit(file.path.parent.name)
     session = pl.struct(month, "session_id").hash() // 2
-    frame = frame.filter((pl.col("event_id") == VIEW) | ~pl.col("known")).sort("row")
+    frame = frame.filter(is_view | ~pl.col("known")).join(last_events, item, how="left").sort("row")
     rule = f"is not one of {', '.join([VIEW, *LABELS.values()])}{OR_SKIP}"
     views = frame.select(
         ROW_DIGEST,
         "timestamp_ms",
-        *LABELS,
+        *((pl.col(name) > position).fill_null(False).cast(pl.Int8) for name in LABELS),
         *IDS,
         "price",
         member_id="user_id",
