@@ -13,6 +13,7 @@ from ligr_jax.stop import StopRequest, block_signals, listen, unblock_signals
 COMMANDS = {
     "world": "generate a synthetic log whose true probabilities are known",
     "sources": "show the public data sets that prepare reads",
+    "download": "download and unpack a public data set",
     "prepare": "convert a log (Parquet, CSV, KuaiRand, MovieLens) to training data",
     "train": "train one model, or continue an interrupted run",
     "eval": "measure a trained run on a split",

@@ -14,7 +14,7 @@ _URL = re.compile(
     re.IGNORECASE,
 )
 # Commands whose files are local: generators and tools that end before a sweep begins.
-_LOCAL_ONLY = ("world", "sid", "dashboard")
+_LOCAL_ONLY = ("world", "download", "sid", "dashboard")
 
 
 def require_local(path: object) -> None:

@@ -57,6 +57,8 @@ def description(adapter: Adapter) -> str:
     lines += [f"    {name:{width}}  {text}" for name, text in adapter.files.items()]
     rest = {k: v for k, v in _texts(adapter).items() if k not in ("name", "title")}
     lines += [f"  {name:12}{text}" for name, text in rest.items()]
+    if adapter.archives:
+        lines.append(f"  {'download':12}ligr download {' | '.join(adapter.archives)} --out DIR")
     return "\n".join([*lines, *_protocol_lines(adapter)])
 
 
@@ -71,7 +73,12 @@ def _protocol_lines(adapter: Adapter) -> Iterator[str]:
 
 def _as_json(adapter: Adapter) -> dict[str, Any]:
     protocols = {p.name: {"summary": p.summary, **p.describe()} for p in protocols_of(adapter.name)}
-    return {**_texts(adapter), "files": dict(adapter.files), "protocols": protocols}
+    return {
+        **_texts(adapter),
+        "files": dict(adapter.files),
+        "archives": {name: archive.url for name, archive in adapter.archives.items()},
+        "protocols": protocols,
+    }
 
 
 def _texts(adapter: Adapter) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """MovieLens in all of its layouts, and the content vectors of its titles."""
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.sources.download import download
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.ids import to_ids
 from ligr_jax.data.sources.movielens import CONTENT_WIDTH
@@ -154,21 +152,6 @@ def test_real_ratings_equal_direct_counts(tmp_path: Path) -> None:
     vectors = items["content"].flatten().to_numpy().reshape(-1, CONTENT_WIDTH)
     assert np.isfinite(vectors).all()
     assert vectors.std(axis=0).min() > 0.01
-
-
-def test_download_checks_the_checksum(tmp_path: Path) -> None:
-    archive, there = tmp_path / "ml.zip", tmp_path / "data" / "ml.zip"
-    archive.write_bytes(b"ratings")
-    right = "sha256:" + hashlib.sha256(b"ratings").hexdigest()
-    with pytest.raises(BadInput, match=r"md5 is .*, expected 0000"):
-        download(archive.as_uri(), "md5:0000", there)
-    assert not list(there.parent.iterdir())
-    assert download(archive.as_uri(), right, there).read_bytes() == b"ratings"
-    archive.unlink()
-    assert download(archive.as_uri(), right, there) == there  # kept, not downloaded again
-    there.unlink()
-    with pytest.raises(BadInput, match=r"copy it to .*ml.zip"):
-        download(archive.as_uri(), right, there)
 
 
 def test_a_directory_is_movielens_only_with_all_its_columns(tmp_path: Path) -> None:

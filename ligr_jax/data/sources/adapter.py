@@ -1,7 +1,7 @@
 """Description of a public data set that `ligr prepare` reads, for detection and `ligr sources`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,19 @@ KINDS: dict[str, Callable[[pa.DataType], bool]] = {
     "time": pa.types.is_timestamp,
     "list": lambda t: pa.types.is_list(t) or pa.types.is_large_list(t),
 }
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file that `ligr download` fetches.
+
+    Attributes:
+        url: its address.
+        checksum: its published checksum, `md5:...` or `sha256:...`.
+    """
+
+    url: str
+    checksum: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Adapter:
         outcomes: what is known only after the impression.
         refused: files and columns that are not read, and why.
         obtain: address and licence of the data.
+        archives: archives of the files, by their names for `ligr download`.
     """
 
     name: str
@@ -49,6 +63,7 @@ class Adapter:
     outcomes: str
     refused: str
     obtain: str
+    archives: Mapping[str, Archive] = field(default_factory=dict)
 
 
 def missing_columns(file: Path | DataFile, columns: Sequence[str], title: str) -> list[str]:

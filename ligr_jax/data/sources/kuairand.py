@@ -20,7 +20,7 @@ from pathlib import Path
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, missing_columns
+from ligr_jax.data.sources.adapter import Adapter, Archive, missing_columns
 from ligr_jax.data.sources.files import (
     count_all_rows,
     describe_files,
@@ -38,6 +38,7 @@ URL = "https://zenodo.org/records/10439422/files/"
 ARCHIVES = {  # published checksums
     "KuaiRand-Pure.tar.gz": "md5:0820331067a3784d9691136f772b35a7",
     "KuaiRand-1K.tar.gz": "md5:6b0b9c8222d67fcd4c676218edca3f1f",
+    "KuaiRand-27K.tar.gz": "md5:3e3c799a24e2d23a4d2c757fbf9adf59",
 }
 UTC_PLUS_8_MS = 8 * 3_600_000
 MAX_PLAY_MS = 600_000
@@ -283,4 +284,8 @@ KUAIRAND = Adapter(
     outcomes="play_time_ms",
     refused="video_features_statistic*: its counts include the future; date and hourmin: UTC+8",
     obtain=f"{URL} (CC BY-SA 4.0)",
+    archives={
+        file.removesuffix(".tar.gz").lower(): Archive(URL + file, checksum)
+        for file, checksum in ARCHIVES.items()
+    },
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter
+from ligr_jax.data.sources.adapter import Adapter, Archive
 from ligr_jax.data.sources.files import (
     DataFile,
     column_names,
@@ -181,4 +181,8 @@ MOVIELENS = Adapter(
     outcomes="rating",
     refused="tags, links and genome scores; u1.base and the other splits of 100K, which mix times",
     obtain=f"{URL} (GroupLens terms: no redistribution without permission)",
+    archives={
+        f"movielens-{file[3:].removesuffix('.zip')}": Archive(URL + file, checksum)
+        for file, checksum in ARCHIVES.items()
+    },
 )

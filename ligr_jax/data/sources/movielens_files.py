@@ -24,6 +24,10 @@ ARCHIVES = {  # published checksums
     "ml-20m.zip": "md5:cd245b17a1ae2cc31bb14903e1204af3",
     "ml-25m.zip": "md5:6b51fb2759a8657d3bfcbfc42b592ada",
     "ml-32m.zip": "md5:d472be332d4daa821edc399621853b57",
+    # The release of September 2018; GroupLens may replace it.
+    "ml-latest-small.zip": (
+        "sha256:696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436"
+    ),
 }
 RATING = ("userId", "movieId", "rating", "timestamp")
 MOVIE = ("movieId", "title", "genres")
