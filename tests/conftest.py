@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -141,3 +142,28 @@ def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
     train(small_config(prepared), out)
     return out
+
+
+@pytest.fixture(scope="session")
+def artifact_of_finished(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact of that run with one size of arrays, for tests to copy."""
+    from ligr_jax.serve.write import ExportOptions, export_artifact
+
+    out = tmp_path_factory.mktemp("artifact") / "out"
+    options = ExportOptions(candidates=16)  # as many as a row of the run has impressions
+    export_artifact(finished, out, options, assignments=["mesh.data=1"])
+    return out
+
+
+@pytest.fixture
+def copied_functions(artifact_of_finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of that run copy its functions: lowering them takes most of the time of an export."""
+    from ligr_jax.serve.artifact import FUNCTIONS, load_artifact
+
+    artifact = load_artifact(artifact_of_finished)
+
+    def copy(version: Path, *_: object) -> dict[str, list[int]]:
+        shutil.copytree(artifact.directory / FUNCTIONS, version / FUNCTIONS)
+        return dict(artifact.manifest.functions)
+
+    monkeypatch.setattr("ligr_jax.serve.write._write_functions", copy)

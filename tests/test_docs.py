@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,12 +36,26 @@ def blocks(path: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
 
 
+@pytest.fixture
+def compiled_init(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile an initialization as one program, and not each of its operations alone."""
+    import jax
+    from flax import linen as nn
+
+    def jit(method: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda layer, *args: jax.jit(partial(method, layer))(*args)
+
+    for name in ("init", "init_with_output"):
+        monkeypatch.setattr(nn.Module, name, jit(getattr(nn.Module, name)))
+
+
 def run(code: str) -> Any:
     names: dict[str, Any] = {}
     exec(code, names)
     return names
 
 
+@pytest.mark.usefixtures("compiled_init")
 def test_the_code_of_the_readme_and_the_guide_runs(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

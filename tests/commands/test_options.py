@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from ligr_jax.cli import main
-from ligr_jax.config import Config, flatten
+from ligr_jax.config import flatten
+from ligr_jax.data.manifest import load_manifest
 from ligr_jax.runs.directory import load_config
+from ligr_jax.scaling.ladder import configure
+from tests.train.random_run import random_run
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +18,7 @@ FEATURE = "model.features.NAME."
 SMALL = (
     *("data.seq_len=16", "data.context=0.25", "data.fraction=0.5", "optim.batch=4"),
     *("model.width=16", "model.table_width=4", "train.steps=2", "train.log_every=1"),
-    *("mesh.data=1", "track.wandb=off", "eval.splits=validation"),
+    *("model.depth=1", "model.set_depth=0", "mesh.data=1", "track.wandb=off", "eval.splits="),
 )
 
 # One run for each group of names that can be changed together.
@@ -24,7 +27,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("model.features.item_id.rows=40", "model.features.item_id.width=6"),
         *("model.features.item_id.lookup=qr", "model.features.item_id.table=shared"),
         *("model.features.age_days.kind=numeric", "model.features.actor_id.outcome=true"),
-        *("model.depth=1", "model.set_depth=2", "model.heads=4", "model.ffn=swiglu"),
+        *("model.set_depth=2", "model.heads=4", "model.ffn=swiglu"),
         *(
             "model.ffn_factor=2",
             "model.gate=none",
@@ -40,12 +43,18 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("optim.table_weight_decay=0.1", "optim.clip=0.5", "optim.rank_weight=0"),
         *("train.seed=1", "train.eval_every=1", "train.checkpoint_every=1", "train.keep=1"),
         *("train.checkpoint_minutes=1", "train.max_bad_steps=3", "train.epochs=2"),
-        *("eval.batch=2", "eval.cold_below=2"),
+        *("eval.splits=validation", "eval.batch=2", "eval.cold_below=2"),
         *("track.wandb=offline", "track.project=p", "track.entity=e", "track.group=g"),
     ),
     "muP on a mesh, within a budget, on a day": (
         *("model.parametrization=mup", "model.base_width=8", "model.base_depth=1"),
-        *("model.base_set_depth=2", "model.base_heads=1", "train.steps=0", "train.flops=2e6"),
+        *(
+            "model.set_depth=1",
+            "model.base_set_depth=2",
+            "model.base_heads=1",
+            "train.steps=0",
+            "train.flops=2e6",
+        ),
         *("mesh.data=2", "mesh.model=2", "mesh.fsdp=true", "mesh.table_gib=1"),
         *("mesh.placement=auto,item_id:column_wise", "data.edges={edges}"),
     ),
@@ -59,7 +68,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     ),
     "LiRank Ads": (
         *("model.kind=lirank", "model.lirank.variant=ads", "model.lirank.mlp=8"),
-        *("model.lirank.history=4", "model.lirank.history_last=2"),
+        "model.lirank.history=0",
     ),
     "LiRank Feed": (
         *("model.kind=lirank", "model.lirank.cross_layers=1", "model.lirank.mlp=8"),
@@ -89,10 +98,11 @@ ELSEWHERE = {
 }
 
 
-def test_every_name_is_tried(prepared: Path, tmp_path: Path) -> None:
+def test_every_name_is_tried(prepared: Path) -> None:
     given = {a.partition("=")[0] for a in (*SMALL, *(a for run in RUNS.values() for a in run))}
     tried = {_pattern(name) for name in given} | ELSEWHERE
-    shown = {_pattern(name) for name in flatten(_config(prepared, tmp_path))}
+    config = configure(load_manifest(prepared), prepared, SMALL)
+    shown = {_pattern(name) for name in flatten(config)}
     assert shown - tried == set(), "give each new name of the configuration a value in RUNS"
 
 
@@ -115,17 +125,9 @@ def test_every_name_works_on_the_command_line(
 
 @pytest.fixture(scope="module")
 def earlier(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run to start from."""
-    out = tmp_path_factory.mktemp("earlier") / "run"
-    assert main(["train", "--data", str(prepared), "--out", str(out), *SMALL]) == 0
-    return out
-
-
-def _config(prepared: Path, tmp_path: Path) -> Config:
-    from ligr_jax.data.manifest import load_manifest
-    from ligr_jax.scaling.ladder import configure
-
-    return configure(load_manifest(prepared), prepared, SMALL)
+    """A run to start from."""
+    config = configure(load_manifest(prepared), prepared, SMALL)
+    return random_run(config, tmp_path_factory.mktemp("earlier") / "run")
 
 
 def _pattern(name: str) -> str:

@@ -47,6 +47,7 @@ def state_of(directory: Path) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in directory.rglob("*")}
 
 
+@pytest.mark.usefixtures("tables_only")
 def test_commands_that_read_need_no_permission_to_write(
     disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,7 +43,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def spark() -> "Iterator[SparkSession]":
-    session = start_session("local[2]", {"spark.sql.shuffle.partitions": "2"})
+    # A JVM of a minute gains nothing from its second compiler and its parallel collector.
+    quickly = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    settings = {"spark.sql.shuffle.partitions": "2", "spark.driver.extraJavaOptions": quickly}
+    session = start_session("local[2]", settings)
     yield session
     session.stop()
 

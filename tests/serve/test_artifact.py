@@ -5,15 +5,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import write_json
 from ligr_jax.errors import LigrError
@@ -31,16 +30,15 @@ from ligr_jax.serve.replay import replay_metrics
 from ligr_jax.serve.stablehlo import export_function
 from ligr_jax.serve.write import ExportOptions, export_artifact
 from ligr_jax.tables.versions import version_directory
-from ligr_jax.train.evaluate import evaluate_run, restore
-from ligr_jax.train.loop import train
+from ligr_jax.train.evaluate import evaluate_run
+from tests.train.random_run import random_run
 from tests.train.runs import small_config
 from tests.xla import flags
 
 pytestmark = pytest.mark.slow
 
 OPTIONS = ExportOptions(candidates=16)  # one size of arrays, as the runs have 16 impressions
-KINDS = {
-    "ligr": (),
+OTHER_KINDS = {
     "hstu": ("model.kind=hstu", "model.set_depth=0", "model.position=relative_time"),
     "wukong": ("model.kind=wukong", "model.set_depth=0", "model.head.calibration=true"),
     "lirank": (
@@ -55,37 +53,23 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def exported(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    """`exported(kind)` gives a run of two steps and its artifact; each is made once."""
-    made: dict[str, tuple[Path, Path]] = {}
-    root = tmp_path_factory.mktemp("artifacts")
-
-    def make(kind: str) -> tuple[Path, Path]:
-        if kind not in made:
-            run, out = root / kind / "run", root / kind / "out"
-            train(small_config(prepared, *KINDS[kind], "train.steps=2", "mesh.data=1"), run)
-            export_artifact(run, out, OPTIONS)
-            made[kind] = run, out
-        return made[kind]
-
-    return make
+@pytest.fixture
+def artifact(artifact_of_finished: Path) -> Artifact:
+    return load_artifact(artifact_of_finished)
 
 
-@pytest.fixture(scope="module")
-def artifact(exported: Callable[[str], Any]) -> Artifact:
-    return load_artifact(exported("ligr")[1])
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["ligr", *OTHER_KINDS])
 def test_metrics_through_the_artifact_are_those_of_eval(
-    exported: Callable[[str], Any], kind: str
+    kind: str, prepared: Path, finished: Path, artifact_of_finished: Path, tmp_path: Path
 ) -> None:
     """Histories are encoded, sessions scored as candidates, and appended, as a service does."""
-    run, out = exported(kind)
+    run, out = finished, artifact_of_finished
+    if kind != "ligr":
+        config = small_config(prepared, *OTHER_KINDS[kind], "mesh.data=1")
+        run, out = random_run(config, tmp_path / "run"), tmp_path / "out"
+        export_artifact(run, out, OPTIONS)
     artifact = load_artifact(out)
-    records = restore(run)[0].records
-    served = replay_metrics(artifact, records, artifact.config, "test")
+    served = replay_metrics(artifact, Records(prepared), artifact.config, "test")
     measured = evaluate_run(run, "test")
     assert served.keys() == measured.keys()
     for name, value in measured.items():
@@ -96,10 +80,8 @@ def test_metrics_through_the_artifact_are_those_of_eval(
     assert set(golden["difference_from_run"].values()) == {0.0}
 
 
-def test_scores_are_those_of_the_scorer_of_the_run(
-    exported: Callable[[str], Any], artifact: Artifact
-) -> None:
-    scorer = Scorer.from_run(exported("ligr")[0])
+def test_scores_are_those_of_the_scorer_of_the_run(finished: Path, artifact: Artifact) -> None:
+    scorer = Scorer.from_run(finished)
     golden = read_golden(artifact.directory / "golden.npz")
     wanted = golden_scores(scorer, golden.history, golden.candidates)
     for name, scores in golden_scores(artifact, golden.history, golden.candidates).items():
@@ -145,11 +127,10 @@ def test_a_fresh_process_without_the_models_code_gives_the_same_bits(
     assert "4 golden requests are equal bit by bit" in done.stdout
 
 
-def test_quantized_tables_move_logits_within_their_bound(
-    exported: Callable[[str], Any], tmp_path: Path
-) -> None:
-    run, _ = exported("ligr")
-    export_artifact(run, tmp_path, dataclasses.replace(OPTIONS, bits=8))
+@pytest.mark.usefixtures("copied_functions")
+def test_quantized_tables_move_logits_within_their_bound(finished: Path, tmp_path: Path) -> None:
+    options = dataclasses.replace(OPTIONS, bits=8)
+    export_artifact(finished, tmp_path, options, assignments=["mesh.data=1"])
     golden = load_artifact(tmp_path).manifest.golden
     moved = golden["quantization"]
     assert 0 < moved["measured"] <= moved["bound"]

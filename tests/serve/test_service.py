@@ -45,10 +45,7 @@ from ligr_jax.serve.service.requests import (
     window_start,
 )
 from ligr_jax.serve.service.service import Service, ServiceOptions
-from ligr_jax.serve.write import ExportOptions, export_artifact
 from ligr_jax.tables.versions import CURRENT, VERSIONS, listed_versions
-from ligr_jax.train.loop import train
-from tests.train.runs import small_config
 
 pytestmark = pytest.mark.slow
 
@@ -58,19 +55,17 @@ MEMBER, OTHER, UNKNOWN = 7, 8, 999_999
 
 
 class Made(NamedTuple):
-    run: Path
     artifact: Path
     store: Path
 
 
 @pytest.fixture(scope="module")
-def made(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    root = tmp_path_factory.mktemp("service")
-    run = root / "run"
-    train(small_config(prepared, "train.steps=2", "mesh.data=1"), run)
-    export_artifact(run, root / "artifact", ExportOptions(candidates=16))
-    build_store(prepared, root / "store")
-    return Made(run, root / "artifact", root / "store")
+def made(
+    prepared: Path, artifact_of_finished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
+    store = tmp_path_factory.mktemp("service") / "store"
+    build_store(prepared, store)
+    return Made(artifact_of_finished, store)
 
 
 class Client(NamedTuple):

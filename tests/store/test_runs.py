@@ -39,6 +39,7 @@ def rows_of_bytes(content: bytes) -> list[dict[str, Any]]:
     return [numbers({k: v for k, v in row.items() if k != "digest"}) for row in rows]
 
 
+@pytest.mark.usefixtures("copied_functions")
 def test_a_run_that_lost_its_host_continues_on_another_to_the_same_numbers(
     data: str,
     finished: Path,

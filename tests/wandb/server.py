@@ -104,7 +104,6 @@ class WandbServer:
         return {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": KEY,
-            "WANDB_MODE": "online",
             "WANDB_ENTITY": ENTITY,
             "WANDB_PROJECT": PROJECT,
             "WANDB_ERROR_REPORTING": "false",  # to the vendor

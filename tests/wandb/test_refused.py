@@ -34,34 +34,27 @@ def test_a_refused_run_trains_and_keeps_its_rows(
     assert f"wandb sync {out}/wandb" in warning
     assert server.runs == {}
     server.faults.clear()
-    run("-m", "wandb", "sync", out / "wandb")
-    (stored,) = server.runs.values()
-    assert [row["step"] for row in stored.history] == [1, 2, 3]
+    if reason == "project not found":  # one of them, as the client keeps the same files
+        run("-m", "wandb", "sync", out / "wandb")
+        (stored,) = server.runs.values()
+        assert [row["step"] for row in stored.history] == [1, 2, 3]
 
 
 def test_one_configuration_in_two_directories_is_two_runs(
     server: WandbServer, run: Run, tmp_path: Path
 ) -> None:
-    for name in ("first", "second"):
-        run("-c", SESSION, tmp_path / name, 0, 3, "ended")
-    stored = {
-        r.fields["displayName"].split()[0]: [x["step"] for x in r.history]
-        for r in server.runs.values()
-    }
-    assert stored == {"first": [1, 2, 3], "second": [1, 2, 3]}
-
-
-def test_empty_variables_count_as_unset(server: WandbServer, run: Run, tmp_path: Path) -> None:
-    """The client itself refuses some of them."""
+    """Empty variables of the first one count as unset; the client itself refuses some of them."""
     names = "MODE NAME NOTES TAGS RUN_ID RUN_GROUP ENTITY JOB_TYPE RESUME DIR SILENT PROJECT"
     empty = {f"WANDB_{name}": " " for name in names.split()}
-    run("-c", f"import os; os.environ |= {empty}\n{SESSION}", tmp_path / "point", 0, 2, "ended")
-    (stored,) = server.runs.values()
-    assert stored.fields["displayName"].startswith("point T")
-    assert stored.fields["project"] == "ligr"
-    assert stored.fields["tags"] == ["ligr"]  # the kind of model
-    assert stored.fields["groupName"].startswith("T")
-    assert len(stored.history) == 2
+    run("-c", f"import os; os.environ |= {empty}\n{SESSION}", tmp_path / "first", 0, 3, "ended")
+    run("-c", SESSION, tmp_path / "second", 0, 3, "ended")
+    stored = {r.fields["displayName"].split(" T")[0]: r for r in server.runs.values()}
+    assert stored.keys() == {"first", "second"}
+    for one in stored.values():
+        assert [row["step"] for row in one.history] == [1, 2, 3]
+        assert one.fields["project"] == "ligr"
+        assert one.fields["tags"] == ["ligr"]  # the kind of model
+        assert one.fields["groupName"].startswith("T")
 
 
 def test_names_tags_and_groups_of_the_environment_arrive(
