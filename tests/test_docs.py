@@ -43,7 +43,7 @@ def compiled_init(monkeypatch: pytest.MonkeyPatch) -> None:
     from flax import linen as nn
 
     def jit(method: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda layer, *args: jax.jit(partial(method, layer))(*args)
+        return lambda layer, *args, **options: jax.jit(partial(method, layer, **options))(*args)
 
     for name in ("init", "init_with_output"):
         monkeypatch.setattr(nn.Module, name, jit(getattr(nn.Module, name)))

@@ -30,7 +30,9 @@ def random_run(config: Config, out: Path, step: int = 2) -> Path:
     state = jax.tree.map(draw, program.abstract_state())
     state = state._replace(
         step=jax.device_put(np.int32(step), state.step.sharding),
-        stats=jax.tree.map(lambda x: x**2, state.stats),  # variances among them
+        # Variances and sums of squares are among them.
+        opt_state=jax.tree.map(jnp.square, state.opt_state),
+        stats=jax.tree.map(jnp.square, state.stats),
     )
     out.mkdir(parents=True)
     write_or_verify_config(out, config)

@@ -29,27 +29,35 @@ def test_runs_of_a_project_are_fitted(server: WandbServer, run: Run) -> None:
     assert json.loads(done.stdout)["runs"] == [f"run{k}" for k in range(6)]
     assert "left out run6: val/loss is not a finite number" in done.stderr
     assert "left out run7: state is crashed" in done.stderr
-    done = run(*WORDS, 0, "--json", "--filters", '{"state": "finished"}')
-    assert "run7" not in done.stderr
-    # Several pages, and a column of the configuration.
+    # A filter, several pages, and a column of the configuration.
+    filtered = [*WORDS[2:], "0", "--filters", '{"state": "finished"}']
     read = (
         "import ligr_jax.runs.wandb_runs as w; w.PAGE = 3\n"
+        "from ligr_jax.cli import main\n"
         "from ligr_jax.runs.table import read_runs\n"
+        f"assert main({filtered}) == 0\n"
         f"print(read_runs('{ADDRESS}').table['config/model.width'].to_list())"
     )
-    assert json.loads(run("-c", read).stdout) == [8 * 2**k for k in range(7)]
+    done = run("-c", read)
+    assert "left out run6" in done.stderr
+    assert "run7" not in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [8 * 2**k for k in range(7)]
 
 
 def test_what_cannot_be_read_is_named(server: WandbServer, run: Run) -> None:
     store(server)
     nothing = ["fit", ADDRESS, "--filters", '{"state": "failed"}']
     unknown = ["fit", f"wandb:{ENTITY}/other"]
-    calls = f"from ligr_jax.cli import main; print(main({nothing}), main({unknown}))"
+    calls = (
+        "import os; from ligr_jax.cli import main\n"
+        f"statuses = [main({nothing}), main({unknown})]\n"
+        "del os.environ['WANDB_API_KEY']\n"
+        f"print(*statuses, main(['fit', '{ADDRESS}']))"
+    )
     done = run("-c", calls)
-    assert done.stdout.split() == ["1", "1"]
+    assert done.stdout.split() == ["1", "1", "1"]
     assert "no runs match the filters {'state': 'failed'}" in done.stderr
     assert "Could not find project other; check the spelling" in done.stderr
-    done = run(*WORDS, 0, status=1, WANDB_API_KEY="")
     assert f"no key for {server.url}; run `wandb login`" in done.stderr
     server.faults["Runs"] = "permission denied"
     done = run(*WORDS, 0, status=1)
