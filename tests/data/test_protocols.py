@@ -13,7 +13,7 @@ from ligr_jax.cli import main
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions, parse_spans
-from ligr_jax.data.protocols import PROTOCOLS, find_protocol, has_published_digest
+from ligr_jax.data.protocols import PROTOCOLS, find_protocol, has_published_digest, protocols_of
 from ligr_jax.data.protocols.protocol import kept_rows
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.canonical import canonical_source
@@ -22,6 +22,26 @@ from ligr_jax.data.sources.source import Fault, LogBatch
 from tests.data.logs import write_log
 from tests.data.test_kuairand import LOG, SLICE, needs_slice, write_csv_layout
 from tests.data.test_movielens import REAL
+
+SAMPLES = SLICE.parent / "samples"
+# Samples of public layouts, by adapter.
+PLACES = {
+    "kuairand": "kuairand_csv",
+    "recflow": "recflow",
+    "ebnerd": "ebnerd",
+    "movielens": "movielens_dat",
+    "vk_lsvd": "vk_lsvd/subsamples/up0.001_ip0.001",
+    "merrec": "merrec",
+    "mind": "mind",
+    "yambda": "yambda/flat/50m",
+    "tencentgr": "tencentgr",
+    "tenrec": "tenrec",
+    "amazon2023": "amazon2023",
+}
+
+
+def test_every_data_set_with_protocols_has_a_sample() -> None:
+    assert {protocol.adapter for protocol in PROTOCOLS.values()} == PLACES.keys()
 
 
 @needs_slice
@@ -63,6 +83,17 @@ def test_every_protocol_is_complete(name: str) -> None:
     options = protocol.options(PrepareOptions(on_bad_row="skip"))
     assert (options.splits is None) == bool(protocol.fractions or protocol.leave_one_out)
     assert options.on_bad_row == "skip"
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no sample of data sets in {SAMPLES}")
+@pytest.mark.parametrize(("adapter", "sample"), PLACES.items())
+def test_the_protocols_fit_the_columns_of_their_data_sets(adapter: str, sample: str) -> None:
+    source = open_source(SAMPLES / sample, adapter)
+    for protocol in protocols_of(adapter):
+        whole = dataclasses.replace(protocol, files=())  # the samples have some of the files
+        schema = whole.apply(source).schema
+        assert set(protocol.actions) <= set(schema.actions)
+        assert schema.columns.keys() <= source.schema.columns.keys()
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ class Protocol:
             yield "earlier impressions without times"
 
     def _require_files(self, files: Sequence[Mapping[str, Any]]) -> None:
-        names = [str(file["name"]).rpartition("/")[2] for file in files]
+        names = [str(file["name"]) for file in files]
         for pattern in self.files:
             if not any(fnmatch(name, pattern) for name in names):
                 raise BadInput(

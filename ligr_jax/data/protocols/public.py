@@ -8,11 +8,6 @@ from dataclasses import replace
 
 from ligr_jax.data.protocols.protocol import Protocol
 
-_NO_NEGATIVES = "every row is a choice: nothing was shown and ignored"
-_CLICKED_PAGES = (
-    "only pages with a click are published: compare rankings within a page (GAUC, NDCG) first"
-)
-
 _KUAIRAND = Protocol(
     name="kuairand",
     adapter="kuairand",
@@ -95,6 +90,8 @@ KUAIRAND_PROTOCOLS = (
     ),
 )
 
+_RECFLOW = ("effective_view", "long_dwell", "like", "follow", "share", "comment")
+
 RECFLOW_PROTOCOLS = (
     Protocol(
         name="recflow-official",
@@ -102,7 +99,11 @@ RECFLOW_PROTOCOLS = (
         summary="train 13 January to 17 February, test 18 February, no validation",
         train_until="2024-02-18T00:00+08:00",
         validation_until="2024-02-18T00:00+08:00",
-        notes=("the official code leaves out the last incomplete batch of the test day",),
+        actions=_RECFLOW,
+        notes=(
+            "published results are AUC and log loss of effective_view, without the last incomplete "
+            "batch of the test day",
+        ),
     ),
     Protocol(
         name="recflow-time",
@@ -110,6 +111,7 @@ RECFLOW_PROTOCOLS = (
         summary="train 13 January to 16 February, validation 17 February, test 18 February",
         train_until="2024-02-17T00:00+08:00",
         validation_until="2024-02-18T00:00+08:00",
+        actions=_RECFLOW,
     ),
 )
 
@@ -118,40 +120,34 @@ EBNERD_PROTOCOLS = tuple(
         name=f"ebnerd-{size}-time",
         adapter="ebnerd",
         summary=f"EB-NeRD {size}: train, then the halves of the validation week",
+        files=("train/behaviors.parquet", "validation/behaviors.parquet"),
         train_until="2023-05-25T07:00",
         validation_until="2023-05-28T19:00",
         test_until="2023-06-01T07:00",
-        notes=(_CLICKED_PAGES,),
+        actions=("click",),
     )
     for size in ("demo", "small", "large")
 )
 
-MOVIELENS_PROTOCOLS = (
+RATING_PROTOCOLS = (
     Protocol(
         name="movielens-time",
         adapter="movielens",
-        summary="any MovieLens: shares of the ratings by time, a session is a day",
+        summary="any MovieLens: shares of the ratings by time, a session is a day; compare like",
         session_gap="1d",
         fractions="0.8,0.1,0.1",
         actions=("click", "like"),
         features=("item_id", "genres", "year", "content", "rating"),
-        notes=(f"{_NO_NEGATIVES}; compare like only",),
-        digests={"ml-latest-small": "b72786267cd1"},
+        digests={"ml-latest-small": "2a185f317605"},
     ),
     Protocol(
-        name="movielens-next-item",
-        adapter="movielens",
-        summary="any MovieLens: the next rated movie among all (SASRec, HSTU)",
+        name="amazon2023-timestamp",
+        adapter="amazon2023",
+        summary="the borders of the benchmark's timestamp split, a session is a day; compare like",
         session_gap="1d",
-        leave_one_out=True,
+        train_until="1628643414042",
+        validation_until="1658002729837",
         actions=("click", "like"),
-        features=("item_id", "genres", "year", "content", "rating"),
-        notes=(
-            "train with model.next_item=item_id; ratings of one second keep the order of the file; "
-            "earlier movies of the member are no candidates; a tie counts as its mean over all "
-            "orders",
-        ),
-        digests={"ml-latest-small": "c6b0db258d00"},
     ),
 )
 
@@ -163,6 +159,10 @@ OTHER_PROTOCOLS = (
         train_until="2000-06-19",
         validation_until="2000-06-26",
         test_until="2000-07-03",
+        actions=(
+            *("full_view", "skip", "like", "dislike", "share", "bookmark", "click_on_author"),
+            "open_comments",
+        ),
     ),
     Protocol(
         name="merrec-last-month",
@@ -172,7 +172,7 @@ OTHER_PROTOCOLS = (
         train_until="2023-10-26",
         validation_until="2023-10-29",
         test_until="2023-11-01",
-        notes=(f"{_NO_NEGATIVES}: a view is the user's own visit",),
+        actions=("like", "cart", "offer", "checkout", "purchase"),
     ),
     Protocol(
         name="mind-time",
@@ -181,35 +181,27 @@ OTHER_PROTOCOLS = (
         train_until="2019-11-15",
         validation_until="2019-11-15T12:00",
         test_until="2019-11-16",
-        notes=(_CLICKED_PAGES,),
+        actions=("click",),
     ),
     Protocol(
         name="yambda-time",
         adapter="yambda",
         summary="validation is the last day but one, test the last day",
         last="1d,1d",
+        actions=("listened", "like", "dislike"),
     ),
     Protocol(
         name="tencentgr-time",
         adapter="tencentgr",
-        summary="shares of the events by time",
+        summary="shares of the exposures by time",
         fractions="0.8,0.1,0.1",
-        notes=("at most 100 events of a user are published, chosen by their end",),
+        actions=("click", "conversion"),
     ),
     Protocol(
         name="tenrec-order",
         adapter="tenrec",
-        summary="shares of each user's rows by their order",
+        summary="QK-Video: shares of each user's rows by their order, not by time",
         fractions="0.8,0.1,0.1",
-        notes=("not split by time: only the order of each user's rows is known",),
-    ),
-    Protocol(
-        name="amazon2023-timestamp",
-        adapter="amazon2023",
-        summary="the borders of the benchmark's timestamp split",
-        session_gap="1d",
-        train_until="1628643414042",
-        validation_until="1658002729837",
-        notes=(_NO_NEGATIVES,),
+        actions=("click", "follow", "like", "share"),
     ),
 )

@@ -7,21 +7,20 @@ from ligr_jax.data.protocols.protocol import Protocol, protocol_of
 from ligr_jax.data.protocols.public import (
     EBNERD_PROTOCOLS,
     KUAIRAND_PROTOCOLS,
-    MOVIELENS_PROTOCOLS,
     OTHER_PROTOCOLS,
+    RATING_PROTOCOLS,
     RECFLOW_PROTOCOLS,
 )
 from ligr_jax.data.schema import BadInput
-from ligr_jax.data.sources.formats import ADAPTERS
 
 _ALL = (
     *KUAIRAND_PROTOCOLS,
     *RECFLOW_PROTOCOLS,
     *EBNERD_PROTOCOLS,
-    *MOVIELENS_PROTOCOLS,
+    *RATING_PROTOCOLS,
     *OTHER_PROTOCOLS,
 )
-PROTOCOLS: dict[str, Protocol] = {p.name: p for p in _ALL if p.adapter in ADAPTERS}
+PROTOCOLS: dict[str, Protocol] = {p.name: p for p in _ALL}
 
 
 def find_protocol(name: str) -> Protocol:
