@@ -76,6 +76,12 @@ def test_a_page_becomes_a_row_per_article_shown(tmp_path: Path) -> None:
     assert sorted(items["item_id"].to_pylist()) == sorted(ids("N1", "N2", "N3"))
 
 
+def test_earlier_clicks_are_no_targets(tmp_path: Path) -> None:
+    write_layout(tmp_path)
+    with pytest.raises(BadInput, match="earlier rows of MIND are clicks only"):
+        prepare(open_source(tmp_path), tmp_path / "out", PrepareOptions(context_block=10))
+
+
 def test_directories_have_the_names_of_the_archives(tmp_path: Path) -> None:
     write_layout(tmp_path / "a")
     write_layout(tmp_path / "b", ("MINDsmall_train", "MINDsmall_dev"))

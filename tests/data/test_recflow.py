@@ -104,7 +104,7 @@ def test_all_stages_give_the_same_impressions(tmp_path: Path) -> None:
             pl.col("request_timestamp") - 365 * 86_400_000,
             "before the period of RecFlow, 2024-01-13 to 2024-02-18.*another data set",
         ),
-        (pl.col("realshow") * 2, r"row 1, column 'realshow': value 2 is not 0 or 1"),
+        (pl.col("realshow").replace(0, 2), r"row 3, column 'realshow': value 2 is not 0 or 1"),
         (
             pl.col("like").cast(pl.String),
             r"column 'like' has the type string\w*, and RecFlow has integer values",

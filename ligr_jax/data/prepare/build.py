@@ -78,6 +78,7 @@ def build(
         made_by: `source` of the manifest.
     """
     check_roles(source)
+    check_context(source, options)
     items = read_item_table(source)
     begun = time.monotonic()
     partitions = number_of_partitions(source.rows, options.shard_rows)
@@ -102,6 +103,19 @@ def build(
         rows = sum(s.impressions for s in shard.shards)
         _log.info(f"wrote part {p + 1} of {partitions}: {rows:,} rows")
     return finish(source, work, made_by, tally, builder, stats)
+
+
+def check_context(source: LogSource, options: PrepareOptions) -> None:
+    """Check that context rows can be targets if they are requested as targets.
+
+    Raises:
+        BadInput: the context has no row that was shown and ignored.
+    """
+    if options.context_block is not None and not source.context_targets:
+        raise BadInput(
+            f"--train-on-context: the earlier rows of {source.name} are clicks only, so a model "
+            "would learn that every label is 1; prepare without it"
+        )
 
 
 def edges_of(source: LogSource, tally: Tally, options: PrepareOptions) -> tuple[int, int, int, int]:

@@ -172,7 +172,7 @@ class HistoryMeasure:
     """Gaps and sessions of members.
 
     Attributes:
-        gaps: gaps in time between consecutive impressions of a member, milliseconds.
+        gaps: gaps between consecutive times of a member, milliseconds.
         members: number of members.
         one_session: members with exactly one session.
         several_rows: members with more than one impression.
@@ -186,9 +186,10 @@ class HistoryMeasure:
     def add(self, kept: Histories, number: np.ndarray) -> None:
         """Add the members of a shard; `number` (int64 [N]) has the row numbers in the log."""
         timed = kept.time_ms != UNTIMED
-        follows = (kept.member[1:] == kept.member[:-1]) & timed[:-1]
-        gap = np.diff(kept.time_ms)[follows]
-        self.gaps.add(gap.astype(np.float32), number[1:][follows])
+        gap = np.diff(kept.time_ms)
+        # Items that were shown together have one time, and no gap.
+        follows = (kept.member[1:] == kept.member[:-1]) & timed[:-1] & (gap > 0)
+        self.gaps.add(gap[follows].astype(np.float32), number[1:][follows])
         last = np.append(kept.first[1:], len(kept.order)) - 1
         first_timed = kept.first + kept.per_member(~timed)
         sessions = kept.session[last] + 1 - kept.session[first_timed]

@@ -30,7 +30,7 @@ import polars as pl
 import pyarrow as pa
 
 from ligr_jax.data.manifest import Manifest
-from ligr_jax.data.prepare.build import edges_of, finish
+from ligr_jax.data.prepare.build import check_context, edges_of, finish
 from ligr_jax.data.prepare.items import read_item_table
 from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.prepare.partition import (
@@ -97,6 +97,7 @@ def _build(
     from pyspark.cloudpickle import dumps
 
     check_roles(source)
+    check_context(source, options)
     items = read_item_table(source)
     partitions = number_of_partitions(source.rows, options.shard_rows)
     context = spark.sparkContext

@@ -29,7 +29,7 @@ from ligr_jax.data.sources.files import (
     read_column,
     read_columns,
 )
-from ligr_jax.data.sources.parts import chained, converted
+from ligr_jax.data.sources.parts import chained, converted, with_fewer_rows
 from ligr_jax.data.sources.period import Period
 from ligr_jax.data.sources.slates import exploded
 from ligr_jax.data.sources.source import ROW_DIGEST, ItemSource, LogBatch, LogSource, OnBadRow
@@ -163,7 +163,10 @@ def ebnerd_source(directory: Path) -> LogSource:
     article_file = directory / "articles.parquet"
     items, published = _articles(article_file)
     parts = tuple(
-        converted(part, partial(_impressions, split=split, pages=pages, published=published))
+        converted(
+            with_fewer_rows(part, SHOWN_PER_PAGE),
+            partial(_impressions, split=split, pages=pages, published=published),
+        )
         for split, file in behaviors.items()
         for part in file_parts(file)
     )
@@ -185,6 +188,7 @@ def ebnerd_source(directory: Path) -> LogSource:
         description={"format": "ebnerd", "files": describe_files(used)},
         items=ItemSource.from_batch(items),
         context=context,
+        context_targets=False,
         names={
             "member_id": "user_id",
             "item_id": "article_ids_inview",

@@ -29,7 +29,7 @@ from ligr_jax.data.sources.files import (
     read_column,
     read_columns,
 )
-from ligr_jax.data.sources.parts import chained, converted
+from ligr_jax.data.sources.parts import chained, converted, with_fewer_rows
 from ligr_jax.data.sources.period import Period
 from ligr_jax.data.sources.rules import SKIP_HINT
 from ligr_jax.data.sources.slates import exploded
@@ -118,7 +118,11 @@ def mind_source(directory: Path) -> LogSource:
         times = (_times(values) for values in read_column(file, "time", SCAN_ROWS))
         PERIOD.require(times, "ms", f"{file.path}, column 'time'")
     first_pages = _first_pages(behaviors)
-    parts = tuple(converted(part, _impressions) for file in behaviors for part in file_parts(file))
+    parts = tuple(
+        converted(with_fewer_rows(part, SHOWN_PER_PAGE), _impressions)
+        for file in behaviors
+        for part in file_parts(file)
+    )
 
     # A list has many clicks, so its batches have fewer rows.
     def context(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
@@ -138,6 +142,7 @@ def mind_source(directory: Path) -> LogSource:
         description={"format": "mind", "files": describe_files([*behaviors, *news])},
         items=ItemSource.from_batch(_articles(news)),
         context=context,
+        context_targets=False,
         names={
             "member_id": "user_id",
             "item_id": "impressions",

@@ -108,6 +108,8 @@ class LogSource:
         description: files and options, for the manifest. Equal descriptions mean equal input.
         items: the item table; its feature columns must fit into memory twice.
         context: returns batches of earlier history without times, in order.
+        context_targets: whether context rows can be targets; clicks alone cannot, because a model
+            would learn that every label is 1.
         names: canonical name -> name in the file, for messages.
         sessions: whether the log has `session_id`.
         unused: columns of the log without a role.
@@ -133,6 +135,7 @@ class LogSource:
     description: Mapping[str, Any]
     items: ItemSource | None = None
     context: Batches | None = None
+    context_targets: bool = True
     names: Mapping[str, str] = field(default_factory=dict)
     sessions: bool = False
     unused: tuple[str, ...] = ()
