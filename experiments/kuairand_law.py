@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from lib.kuairand.data import SLICE, prepare_days
+from lib.kuairand.data import SLICE, Form, prepare_days
 from lib.options import make_parser
 from lib.results import Cell, Column, Study, interval, mean_cell
 from lib.sweeps import run_sweep, write_sweep
@@ -36,7 +36,7 @@ from ligr_jax.scaling.shipped import grid
 SWEEPS = Path(__file__).parents[1] / "sweeps" / "tiny"
 SEEDS = (0, 1, 2)
 QUICK = 6  # rungs
-BLOCK = 10  # earlier rows of a session, chosen on 5 May (experiments/kuairand.py)
+DATA = Form("targets", context_block=10)  # earlier rows are targets, in sessions of 10
 # Metric on 6 May, and whether it rises.
 METRICS = {
     "test/ne": ("NE, mean of four actions", False),
@@ -60,7 +60,7 @@ def main() -> None:
     show_messages()
     args = arguments()
     study = Study.of(__file__, __doc__, SEEDS[:1] if args.quick else SEEDS)
-    prepared = prepare_days(args.data, args.out / "prepared", context_block=BLOCK)
+    prepared = prepare_days(args.data, args.out / "prepared", DATA)
     for part in args.parts:
         names, add = PARTS[part]
         if not args.no_runs:

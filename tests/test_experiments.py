@@ -183,49 +183,99 @@ def kuairand() -> ModuleType:
     return importlib.import_module("kuairand")
 
 
-def test_counts_are_of_strictly_earlier_days() -> None:
-    from lib.kuairand.baselines import earlier_counts
+def made_rows(seed: int = 0, n: int = 300) -> Any:
+    """Rows of four members in order of time, with two impressions a session, from day -1 on."""
     from lib.kuairand.data import Rows
 
-    rng = np.random.default_rng(0)
-    n = 300
-    member, surface, day = rng.integers(0, 4, n), rng.integers(0, 3, n), rng.integers(-1, 5, n)
-    label = rng.integers(-1, 2, n)
-    rows = Rows(member, day, {}, {}, {"click": label})
-    ((action, positives, known),) = earlier_counts(rows, [member, surface])
-    assert action == "click"
-    for i in range(n):
-        before = (member == member[i]) & (surface == surface[i]) & (day < day[i])
-        assert positives[i] == (label[before] > 0).sum()
+    rng = np.random.default_rng(seed)
+    member = np.sort(rng.integers(0, 4, n))
+    first = np.searchsorted(member, member)
+    session = (np.arange(n) - first) // 2
+    day = np.minimum(session // 5 - 1, 5)
+    columns = {"surface": rng.integers(0, 3, n), "actor_id": rng.integers(0, 9, n)}
+    labels = {a: rng.integers(-1, 2, n) for a in ("click", "long_dwell", "like")}
+    splits = {"train": day < 4, "validation": day == 4, "test": day == 5}
+    return Rows(member, day, session, splits, columns, labels)
+
+
+def test_counts_are_of_strictly_earlier_days_and_sessions(kuairand: ModuleType) -> None:
+    from lib.kuairand.baselines import NEWEST, earlier_counts, newest_counts
+
+    rows = made_rows()
+    member, surface, session = rows.member, rows.columns["surface"], rows.session
+    label = rows.labels["click"]
+    _, by_day, known = next(earlier_counts(rows, [member, surface]))
+    _, by_session, _ = next(earlier_counts(rows, [member, surface], when=session))
+    _, newest, _ = next(newest_counts(rows))
+    for i in range(len(member)):
+        same = (member == member[i]) & (surface == surface[i])
+        before = same & (rows.day < rows.day[i])
+        assert by_day[i] == (label[before] > 0).sum()
         assert known[i] == (label[before] >= 0).sum()
+        assert by_session[i] == (label[same & (session < session[i])] > 0).sum()
+        past = np.flatnonzero((member == member[i]) & (session < session[i]))[-NEWEST:]
+        assert newest[i] == (label[past] > 0).sum()
+
+
+def test_paired_differences_equal_metrics_of_weighted_members(kuairand: ModuleType) -> None:
+    from lib.kuairand.judge import _weighted, differences, measure
+    from sklearn.metrics import roc_auc_score
+
+    rows = made_rows(1)
+    rows.labels["click"][:] = np.abs(rows.labels["click"])
+    rng = np.random.default_rng(0)
+    ours, other = np.round(rng.normal(size=(2, len(rows.day))), 1)  # with ties
+    cells = differences(rows, "click", [ours, ours], other)
+    for cell, metric in zip(cells, ("auc", "gauc")):
+        gain = measure(rows, "click", ours, "test")[metric]
+        gain -= measure(rows, "click", other, "test")[metric]
+        assert cell["value"] == pytest.approx(gain)
+        assert cell["low"] <= cell["value"] <= cell["high"]
+    times = np.array([2, 0, 1, 3])
+    auc, _ = _weighted(ours, rows.labels["click"], rows.member, [times])[0]
+    wanted = roc_auc_score(rows.labels["click"], ours, sample_weight=times[rows.member])
+    assert auc == pytest.approx(wanted)
+
+
+def test_effects_of_a_day_are_fitted_to_earlier_days(kuairand: ModuleType) -> None:
+    from lib.kuairand.effects import Effects, refitted
+
+    from ligr_jax.train.random_effect import fit
+
+    rows = made_rows(2)
+    z, label, actor = np.zeros(len(rows.day)), rows.labels["click"], rows.columns["actor_id"]
+    scores = refitted(rows, "click", z, Effects((("actor_id", 3.0),)))
+    for split, first in (("validation", 4), ("test", 5)):
+        day, earlier = rows.splits[split], (rows.day < first) & (label >= 0)
+        effects = fit(z[earlier, None], label[earlier, None], actor[earlier], precision=3.0)
+        np.testing.assert_allclose(scores[day], effects.of(actor[day])[:, 0])
+    assert np.isnan(scores[rows.splits["train"]]).all()
 
 
 def test_kuairand_runs(kuairand: ModuleType, tmp_path: Path) -> None:
     from lib.kuairand.baselines import rates_baseline
-    from lib.kuairand.data import SLICE, prepare_days, read_rows
+    from lib.kuairand.data import SLICE, Form, prepare_days, read_rows
 
     if not SLICE.is_dir():
         pytest.skip(f"no slice of KuaiRand in {SLICE}")
-    prepared = prepare_days(SLICE, tmp_path / "prepared")
+    prepared = prepare_days(SLICE, tmp_path / "prepared", Form("none", whole_days=True))
     rows = read_rows(prepared)
+    same = np.diff(rows.member) == 0
+    np.testing.assert_array_equal(np.diff(rows.session)[same] > 0, np.diff(rows.day)[same] > 0)
     tiny = {
         "train.steps": 2,
         "model.width": 8,
-        "model.depth": 1,
+        "model.set_depth": 0,
         "data.seq_len": 16,
         "optim.batch": 64,
-        "model.actions": "click",
-        "model.prior": 0.3,
     }
-    model = kuairand.ligr(prepared, tmp_path, tiny)
-    assert model["test/impressions"] == rows.splits["test"].sum()
+    scores = kuairand.ligr(prepared, tmp_path, tiny)
+    assert not np.isnan(scores["click"]).any()
     recorded = read(RESULTS / "kuairand.json")["tables"]["test"]
-    assert [column.name for column in kuairand.columns()] == [c.name for c in recorded.columns]
-    (row,) = kuairand.table_rows({recorded.rows[0][0]: [rates_baseline(rows)]})
-    assert row[1:] == pytest.approx(recorded.rows[0][1:], abs=5e-5)
-    clicks = kuairand.table_rows({"LiGR": [model, model]}, shown=[("click", "auc")])
-    mean = {"value": model["test/click/auc"], "plus_minus": 0}
-    assert clicks == [["LiGR", pytest.approx(mean)]]
+    heads = [column.name for column in kuairand.columns(["protocol", "model"])]
+    assert heads == [c.name for c in recorded.columns]
+    cells = kuairand.metric_cells(rows, [rates_baseline(rows)], "test")
+    assert cells == pytest.approx(recorded.rows[0][2:], abs=5e-5)
 
 
 # ---- Perfect hashing ----

@@ -1,11 +1,14 @@
 """The slice of KuaiRand-Pure: columns, days, and all impressions in memory for the baselines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import polars as pl
+
+from ligr_jax.data.sources.source import LogBatch
 
 SLICE = Path(__file__).parents[3].parent / "shared" / "data" / "kuairand_pure"
 HOUR_MS = 3_600_000
@@ -22,7 +25,8 @@ USER = (
 CONTEXT = ("surface", "hour")
 NUMERIC = ("duration_ms", "video_age_days")
 
-# Chosen on 5 May. `play_time_ms` is an outcome: it is part of earlier sessions' action tokens.
+# Chosen on 5 May, with earlier impressions as context. `play_time_ms` is an outcome: it is part of
+# earlier sessions' action tokens.
 LIGR: Mapping[str, Any] = {
     "model.features": ",".join((*VIDEO, *USER, *CONTEXT, *NUMERIC, "play_time_ms")),
     "model.features.actor_id.width": 2,  # most authors have one video
@@ -49,37 +53,66 @@ LIGR: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
+class Form:
+    """What a preparation contains.
+
+    earlier: impressions without times: left out, history, or history and targets.
+    whole_days: whether a session is a day in UTC+8, so that no model sees an action of the day;
+        else a pause of six hours ends a session.
+    context_block: earlier impressions of a session, if they are targets.
+    """
+
+    earlier: Literal["none", "context", "targets"] = "context"
+    whole_days: bool = False
+    context_block: int = 10
+
+    def __str__(self) -> str:
+        days = "-days" if self.whole_days else ""
+        block = f"-{self.context_block}" if self.earlier == "targets" else ""
+        return f"earlier-{self.earlier}{block}{days}"
+
+
+@dataclass(frozen=True)
 class Rows:
     """All impressions in the order of the prepared data, including those without time (day -1).
 
-    member, day: int64 [n]; splits: bool [n] each; columns, labels: [n] each, labels -1 if unknown.
+    member, day, session: int64 [n]; sessions are counted per member. splits: bool [n] each;
+    columns, labels: [n] each, labels -1 if unknown.
     """
 
     member: np.ndarray
     day: np.ndarray
+    session: np.ndarray
     splits: Mapping[str, np.ndarray]
     columns: Mapping[str, np.ndarray]
     labels: Mapping[str, np.ndarray]
 
 
-def prepare_days(source: Path, out: Path, context_block: int | None = None) -> Path:
-    """Prepare the splits: train to 4 May, validation 5 May, test 6 May; session gap six hours.
-
-    Args:
-        source: the slice.
-        out: directory to write.
-        context_block: train on the earlier rows too, in sessions of this many; None: context only.
-    """
+def prepare_days(source: Path, out: Path, form: Form = Form()) -> Path:
+    """Prepare the splits: train to 4 May, validation 5 May, test 6 May."""
     from ligr_jax.data.prepare.build import prepare
     from ligr_jax.data.prepare.options import PrepareOptions, parse_time
     from ligr_jax.data.prepare.splits import SplitTimes
     from ligr_jax.data.sources.formats import open_source
+    from ligr_jax.data.sources.parts import converted
 
-    splits = SplitTimes(*(parse_time(t) for t in DAY_ENDS))
-    prepare(
-        open_source(source), out, PrepareOptions(6 * HOUR_MS, splits, context_block=context_block)
+    log = open_source(source)
+    if form.whole_days:
+        log = replace(log, sessions=True, parts=tuple(converted(p, _with_days) for p in log.parts))
+        log = replace(log, description={**log.description, "sessions": "days"})
+    options = PrepareOptions(
+        session_gap_ms=6 * HOUR_MS,
+        splits=SplitTimes(*(parse_time(t) for t in DAY_ENDS)),
+        context_block=form.context_block if form.earlier == "targets" else None,
     )
+    prepare(replace(log, context=None) if form.earlier == "none" else log, out, options)
     return out
+
+
+def _with_days(batch: LogBatch) -> LogBatch:
+    """Return a batch whose session ids are days in UTC+8."""
+    day = (pl.col("timestamp_ms") + 8 * HOUR_MS) // (24 * HOUR_MS)
+    return replace(batch, frame=batch.frame.with_columns(session_id=day))
 
 
 def read_rows(prepared: Path) -> Rows:
@@ -91,6 +124,7 @@ def read_rows(prepared: Path) -> Rows:
     return Rows(
         member=np.repeat(np.arange(len(records.member_ids)), np.diff(records.offsets)),
         day=np.where(time_ms < 0, -1, (time_ms + 8 * HOUR_MS) // (24 * HOUR_MS)),
+        session=records.column("session").astype(np.int64),
         splits={k: (s.start_ms <= time_ms) & (time_ms < s.end_ms) for k, s in stats.items()},
         columns={c: records.feature(c) for c in (*VIDEO, *USER, *CONTEXT, *NUMERIC)},
         labels={a: records.label(a) for a in ACTIONS},
