@@ -16,6 +16,10 @@ from ligr_jax.data.sources.text_options import TextOptions
 NOT_FINITE = re.compile(rb"([:,\[]\s*)(?:NaN|-?Infinity)(?=\s*[,}\]])")
 LONGEST = 64 << 20  # bytes of the longest line
 QUOTE, BACKSLASH, COMMA, NEWLINE, SPACE = b'"\\,\n '
+_STEPS = np.zeros(256, np.int8)  # change of the depth of brackets by a byte
+_STEPS[list(b"{[")], _STEPS[list(b"}]")] = 1, -1
+_LINE_BREAKS = np.zeros(256, bool)
+_LINE_BREAKS[list(b"\r\n")] = True
 
 
 def json_blocks(path: Path, reading: TextOptions) -> Iterator[bytes]:
@@ -88,21 +92,21 @@ class _Splitter:
 
     def _rewritten(self, text: bytes) -> bytes:
         out = np.frombuffer(text, np.uint8).copy()
-        # A quote after an odd number of backslashes does not end its string.
-        index = np.arange(len(out))
-        last_other = np.maximum.accumulate(np.where(out != BACKSLASH, index, -1))
-        backslashes = index - 1 - np.concatenate([[-1], last_other[:-1]])
-        quotes = (out == QUOTE) & (backslashes % 2 == 0)
-        outside = (np.cumsum(quotes) + self._in_string) % 2 == 0
-        opened = np.isin(out, list(b"{[")) & outside
-        closed = np.isin(out, list(b"}]")) & outside
-        depth = self._depth + np.cumsum(opened.astype(np.int64) - closed)
+        quotes = out == QUOTE
+        if b"\\" in text:
+            # A quote after an odd number of backslashes does not end its string.
+            index = np.arange(len(out), dtype=np.int32)
+            last_other = np.maximum.accumulate(np.where(out != BACKSLASH, index, np.int32(-1)))
+            quotes[1:] &= (index[:-1] - last_other[:-1]) % 2 == 0
+        outside = ~(np.logical_xor.accumulate(quotes) ^ self._in_string)
+        steps = _STEPS[out] * outside
+        depth = self._depth + np.cumsum(steps, dtype=np.int32)
         self._depth, self._in_string = int(depth[-1]), not outside[-1]
         # In an array, commas between objects become line breaks, and the outer brackets vanish.
         between = outside & (depth == self._in_array)
-        line_breaks = np.isin(out, list(b"\r\n")) & outside
+        line_breaks = _LINE_BREAKS[out] & outside
         if self._in_array:
-            out[line_breaks | (opened & between) | (closed & (depth == 0))] = SPACE
+            out[line_breaks | (between & (steps > 0)) | ((steps < 0) & (depth == 0))] = SPACE
             out[between & (out == COMMA)] = NEWLINE
         else:
             out[line_breaks & ~between] = SPACE
