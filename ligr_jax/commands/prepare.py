@@ -56,7 +56,7 @@ from ligr_jax.data.protocols.registry import (
     has_published_digest,
     protocol_line,
 )
-from ligr_jax.data.schema import WEIGHT, BadInput
+from ligr_jax.data.schema import BAG_SEPARATOR, WEIGHT, BadInput
 from ligr_jax.data.sources.formats import FORMATS, open_source
 from ligr_jax.data.sources.label_rules import parse_label
 from ligr_jax.data.sources.list_columns import parse_explode
@@ -146,7 +146,10 @@ def _add_columns(table: argparse._ArgumentGroup) -> None:
         "--weight", metavar="COL", help="column of weights in the loss; 0 is history only [none]"
     )
     table.add_argument(
-        "--separator", metavar="S", default="|", help="separator of lists as text [%(default)s]"
+        "--separator",
+        metavar="S",
+        default=BAG_SEPARATOR,
+        help="separator of lists as text [%(default)s]",
     )
     table.add_argument(
         "--items", metavar="FILE", type=Path, help="table of items, with a column item_id"

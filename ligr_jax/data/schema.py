@@ -40,6 +40,7 @@ MEMBER, TIME, SESSION, WEIGHT, RANDOM = (
     "is_random",
 )
 RESERVED = (MEMBER, TIME, SESSION, WEIGHT, RANDOM)
+BAG_SEPARATOR = "|"  # default text between the elements of a list that is stored as text
 UNKNOWN = -1  # label of an action that was not recorded; losses and metrics mask it
 
 
@@ -63,7 +64,7 @@ class Column:
     kind: Kind
     outcome: bool = False
     width: int = 1
-    separator: str = "|"
+    separator: str = BAG_SEPARATOR
 
     def __post_init__(self) -> None:
         if not self.separator:

@@ -6,6 +6,8 @@ import polars as pl
 import pytest
 
 from ligr_jax.data.bags import Bags
+from ligr_jax.data.prepare.build import prepare
+from ligr_jax.data.prepare.options import PrepareOptions
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.label_rules import parse_label
@@ -77,6 +79,27 @@ def test_lists_as_text_are_lists(tmp_path: Path, text: str, separator: str) -> N
     assert frame.filter(pl.col("click") == 1)["item_id"].to_list() == ["4", "4"]
 
 
+def test_a_repeated_page_is_a_duplicate_and_a_repeated_item_is_not(tmp_path: Path) -> None:
+    page = {"member_id": "u", "timestamp_ms": START_MS, "page": 1, "shown": [7, 7], "click": 0}
+    pages = pl.DataFrame([page, page, {**page, "page": 2}])
+    pages.write_parquet(tmp_path / "pages.parquet")
+    source = opened(tmp_path / "pages.parquet", ["shown"], names={"item_id": "shown"},
+                    actions=("click",))  # fmt: skip
+    options = PrepareOptions(fractions=(1, 0, 0))
+    counts = prepare(source, tmp_path / "out", options).counts
+    assert (counts["rows"], counts["duplicates"], counts["impressions"]) == (6, 2, 4)
+
+
+def test_fields_that_the_objects_of_a_file_lack_are_null(tmp_path: Path) -> None:
+    row = '{"member_id": 1, "click": 0, "timestamp_ms": %d, "shown": [{"id": %d%s}]}\n'
+    (tmp_path / "0.jsonl").write_text(row % (START_MS, 5, ', "kind": "ad"'))
+    (tmp_path / "1.jsonl").write_text(row % (START_MS, 6, ""))
+    source = opened(tmp_path, ["shown"], names={"item_id": "shown.id"}, actions=("click",),
+                    categorical=("shown.kind",))  # fmt: skip
+    frames = [b.frame.select("item_id", "shown.kind") for b in source.batches(9, "error")]
+    assert [f.rows() for f in frames] == [[(5, "ad")], [(6, None)]]
+
+
 def test_elements_that_are_composed_of_columns(tmp_path: Path) -> None:
     path = tmp_path / "pages.csv"
     path.write_text(f"member_id,shown\nu,a-b-1@{START_MS} c-0@{START_MS + 1}\nu,d-1\n")
@@ -112,6 +135,8 @@ def test_what_cannot_be_exploded_is_refused(tmp_path: Path, explode: str, messag
             names={"item_id": explode.replace("shwon", "shown")},
             actions=("click",),
         )
+    with pytest.raises(BadInput, match="has a column 'click', as has the template of --explode"):
+        opened(tmp_path / "p.parquet", ["shown={item_id}-{click}"], actions=("click",))
     for text in ("shown=item", "=x", "shown={a}-{a}"):
         with pytest.raises(BadInput, match="write COLUMN or COLUMN=TEMPLATE"):
             parse_explode(text)

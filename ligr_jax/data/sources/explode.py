@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import polars as pl
 import pyarrow as pa
 
-from ligr_jax.data.schema import BadInput
+from ligr_jax.data.schema import BAG_SEPARATOR, BadInput
 from ligr_jax.data.sources.list_columns import ListColumn
 from ligr_jax.data.sources.rules import SKIP_HINT
 from ligr_jax.data.sources.slates import exploded
-from ligr_jax.data.sources.source import Fault, LogBatch
+from ligr_jax.data.sources.source import ROW_DIGEST, Fault, LogBatch
 from ligr_jax.data.sources.text_lists import parse_lists
 
 SEPARATORS = r"[\s,;|]"  # characters in an element that probably separate elements
@@ -53,9 +53,13 @@ class Explosion:
         Raises:
             BadInput: a column has no lists, or the lists of a row differ in length.
         """
-        frame = batch.frame
-        lists = [self._as_list(batch, frame[name]) for name in self.lists if name in frame.columns]
-        kept = [s for s in frame.iter_columns() if s.name in self.kept]
+        kept = [s for s in batch.frame.iter_columns() if s.name in (*self.kept, ROW_DIGEST)]
+        lists = [batch.frame[name] for name in self.lists]
+        # A field that all objects of a file lack is null; it has no lists to explode.
+        if any(s.count() for s in lists):
+            kept += [s for s in lists if not s.count()]
+            lists = [s for s in lists if s.count()]
+        lists = [self._as_list(batch, s) for s in lists]
         batch = exploded(
             replace(batch, frame=pl.DataFrame([*kept, *lists])), [s.name for s in lists]
         )
@@ -91,17 +95,19 @@ def mean_elements(explosion: Explosion, batch: LogBatch) -> float:
     """Return the mean number of elements per row of the first rows of a log.
 
     Raises:
-        BadInput: no list has two elements, but elements have a character that often separates some.
+        BadInput: no list has two elements by the default separator, but an element has a character
+            that often separates elements.
     """
     rows = explosion.apply(batch).frame
     name = explosion.lists[0]
     text = batch.frame[name].dtype == pl.String
-    if text and rows.height <= batch.frame.height and name not in explosion.templates:
+    text = text and explosion.separator == BAG_SEPARATOR and name not in explosion.templates
+    if text and rows.height <= batch.frame.height:
         odd = rows[name].drop_nulls().filter(rows[name].drop_nulls().str.contains(SEPARATORS))
         if len(odd):
             raise BadInput(
                 f"{batch.file}, column {name!r}: values such as {odd[0][:60]!r} have one element "
-                f"with the separator {explosion.separator!r}; set --separator, e.g. --separator ' '"
+                f"with the separator {BAG_SEPARATOR!r}; set --separator, e.g. --separator ' '"
             )
     return rows.height / max(batch.frame.height, 1)
 

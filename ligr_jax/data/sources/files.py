@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -269,10 +270,11 @@ def _tables(
     stored = None if only is None else list(only)
     if only is not None and file.flat:
         stored = [n for n, flat in flat_names(file.stored_schema).items() if set(flat) & set(only)]
-    tables = file.format.tables(file, batch_rows, on_bad_row, stored)
-    if row_groups is not None:
-        parts = read_parquet_tables(file.path, batch_rows, stored, row_groups)
-        tables = ((table, 0) for table in parts)
+    if row_groups is None:
+        tables = file.format.tables(file, batch_rows, on_bad_row, stored)
+    else:
+        of_groups = read_parquet_tables(file.path, batch_rows, stored, row_groups)
+        tables = zip(of_groups, repeat(0))
     for table, malformed in tables:
         plain = flat_table(table) if file.flat else table
         yield (plain if only is None else plain.select(list(only))), malformed

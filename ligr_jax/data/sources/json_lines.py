@@ -160,7 +160,8 @@ def _readable(dtype: pl.DataType) -> pl.DataType:
 
 
 def _inner(dtype: pl.List) -> pl.DataType:
-    return pl.Series(dtype=dtype).explode().dtype
+    inner = dtype.inner
+    return inner() if isinstance(inner, type) else inner
 
 
 def _fields(dtype: pl.Struct) -> Types:

@@ -45,7 +45,13 @@ def canonical_names(
     """
     present = [n for n in column_names(file) if n not in columns.ignore]
     if elsewhere is not None:
-        present += [field for option in columns.explode for field in option.fields]
+        fields = [field for option in columns.explode for field in option.fields]
+        for field in (f for f in fields if f in present):
+            raise BadInput(
+                f"{file.path} has a column {field!r}, as has the template of --explode; name the "
+                "part of the template differently"
+            )
+        present += fields
     renamed = columns.renamed
     for ours, name in columns.names.items():
         if name not in present and elsewhere is not None and ours not in elsewhere:

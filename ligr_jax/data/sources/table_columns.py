@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ligr_jax.data.schema import RANDOM, SESSION, TIME, BadInput
+from ligr_jax.data.schema import BAG_SEPARATOR, RANDOM, SESSION, TIME, BadInput
 from ligr_jax.data.sources.label_rules import LabelRule
 from ligr_jax.data.sources.list_columns import ListColumn
 from ligr_jax.data.sources.text_options import TextOptions
@@ -55,7 +55,7 @@ class TableColumns:
     outcome: tuple[str, ...] = ()
     weight: str = ""
     items: Path | None = None
-    separator: str = "|"
+    separator: str = BAG_SEPARATOR
     ignore: tuple[str, ...] = ()
     labels: tuple[LabelRule, ...] = ()
     label_table: Path | None = None
