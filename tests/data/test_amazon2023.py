@@ -44,6 +44,8 @@ def write_json(directory: Path, compressed: bool = False) -> None:
 def write_benchmark(directory: Path) -> Path:
     write_json(directory)
     (directory / "Soap.jsonl").unlink()
+    (directory / "meta_categories").mkdir()
+    (directory / "meta_Soap.jsonl").rename(directory / "meta_categories" / "meta_Soap.jsonl")
     place = directory / "benchmark" / "5core" / "timestamp_w_his"
     place.mkdir(parents=True)
     for split, rows in (("train", REVIEWS[:2]), ("test", REVIEWS[2:])):

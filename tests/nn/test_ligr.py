@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ligr_jax.config import ModelConfig, WukongConfig
+from ligr_jax.config import LiRankConfig, ModelConfig, WukongConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.ops.attention import blocked
 from tests.batches import model_config, random_batch
@@ -97,11 +97,19 @@ def test_no_action_reaches_a_logit_of_its_own_or_an_earlier_session(
     assert all(np.any(p) for p in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize("kind", ["ligr", "wukong"])
-def test_a_label_that_becomes_known_late_reaches_no_logit(batch: Batch, kind: str) -> None:
-    config = scanned(
-        kind=kind, depth=1, set_depth=int(kind == "ligr"), late_actions=("like", "absent")
-    )
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"depth": 1, "set_depth": 1},
+        {"kind": "wukong", "depth": 1, "set_depth": 0},
+        {"kind": "lirank", "lirank": LiRankConfig("jobs", rank=3, batch_norm=False, history=6)},
+    ],
+    ids=["ligr", "wukong", "lirank"],
+)
+def test_a_label_that_becomes_known_late_reaches_no_logit(
+    batch: Batch, shape: dict[str, object]
+) -> None:
+    config = scanned(**shape, late_actions=("like", "absent"))
     params = random_params(config, batch)
     changed = {}
     for a, action in enumerate(config.actions):

@@ -5,7 +5,8 @@ Reads the reviews of one or several categories, compressed or not, in one of two
     CATEGORY.jsonl              all reviews: user_id, parent_asin, rating, timestamp (milliseconds)
     CATEGORY[.SPLIT].csv        a directory of benchmark/, e.g. 5core/timestamp: the same columns
 
-and their products, if there are any in this directory or in one above it:
+and their products, if there are any in this directory, in one above it, or in `meta_categories`
+next to one of these:
 
     meta_CATEGORY.jsonl         parent_asin, title, main_category, store, price, categories
 
@@ -205,8 +206,8 @@ def _products(directory: Path, reviews: Sequence[DataFile]) -> list[DataFile]:
     above = [resolved, *resolved.parents[:LEVELS_ABOVE]]
     found = []
     for category in dict.fromkeys(file.name.split(".")[0] for file in reviews):
-        name = f"meta_{category}.jsonl"
-        paths = (path for place in above for path in sorted(place.glob(f"{name}*")))
+        patterns = (f"{folder}meta_{category}.jsonl*" for folder in ("", "meta_categories/"))
+        paths = (path for p in patterns for place in above for path in sorted(place.glob(p)))
         found += [DataFile(path, path.name) for path in islice(paths, 1)]
     return found
 
