@@ -22,6 +22,7 @@ from ligr_jax.sid.train import METHODS, train_semantic_ids
 from ligr_jax.sid.train_rqvae import RQVAETraining, State
 from ligr_jax.train.loop import Preempted
 from tests.sid.corpora import clusters, write_items
+from tests.xla import flags
 
 SMALL: dict[str, Any] = {"levels": 2, "codes": 8, "batch": 64, "latent": 3, "hidden": (16,)}
 STEPS = {"rqvae": 12, "rqkmeans": 6}
@@ -103,7 +104,7 @@ def test_one_device_gives_the_numbers_of_eight(
     command += ["--out", str(tmp_path), "--method", method]
     for name, value in {**SMALL, "hidden": "16", "steps": STEPS[method]}.items():
         command += [f"--{name}", str(value)]
-    one = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "LIGR_ALLOCATOR": "none"}
+    one = {"XLA_FLAGS": flags(devices=1), "LIGR_ALLOCATOR": "none"}
     subprocess.run(command, check=True, env={**child_env, **one}, capture_output=True)
     alone = load_model(tmp_path)
     assert alone.config == whole[method].config

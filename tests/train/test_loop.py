@@ -179,8 +179,8 @@ def test_a_finished_run_is_left_alone(prepared: Path, finished: Path) -> None:
 def test_a_vocabulary_larger_than_its_table_is_hashed_and_counted(
     prepared: Path, tmp_path: Path, said: list[str]
 ) -> None:
-    short = ("train.steps=2", "eval.splits=")
-    config = small_config(prepared, "model.features.item_id.rows=11", *short)
+    short = ("train.steps=2", "eval.splits=", "model.features=item_id", "model.set_depth=0")
+    config = small_config(prepared, *short, "model.features.item_id.rows=11")
     train(config, tmp_path / "crowded")
     assert "item_id: 30 ids are hashed into 11 rows, 3.0 per row" in said
 
@@ -195,9 +195,8 @@ def test_data_of_another_format_version_is_refused(prepared: Path, tmp_path: Pat
 
 
 def test_a_diverging_run_stops_and_says_so(prepared: Path, tmp_path: Path) -> None:
-    wild = small_config(
-        prepared, "optim.dense_lr=1e30", "optim.table_lr=1e30", "train.max_bad_steps=3"
-    )
+    rates = ("optim.dense_lr=1e30", "optim.table_lr=1e30", "train.max_bad_steps=3")
+    wild = small_config(prepared, *rates, "model.features=item_id", "model.set_depth=0")
     with pytest.raises(TrainingDiverged, match="3 steps in a row"):
         train(wild, tmp_path / "wild")
 
