@@ -58,7 +58,7 @@ def main() -> None:
     name, env = allocator(args.allocator)
     print(f"allocator: {name}; {args.rounds} rounds", flush=True)
     study = Study.of(__file__, __doc__)
-    workers = Workers(env)
+    workers = Workers(env, args.meshes)
     report = {part: PARTS[part](study, args, workers) for part in args.parts}
     workers.close()
     print(f"other processes took {neighbours.share():.0%} of the cores meanwhile")
@@ -74,8 +74,9 @@ def main() -> None:
 class Workers:
     """The environment of the workers, and those with simulated devices, which two parts share."""
 
-    def __init__(self, env: dict[str, str]) -> None:
+    def __init__(self, env: dict[str, str], meshes: list[tuple[int, int]]) -> None:
         self.env = env
+        self.meshes = meshes
         self._simulated: dict[str, Worker] = {}
 
     def simulated(self) -> dict[str, Worker]:
@@ -86,7 +87,7 @@ class Workers:
             f"{d} x {m}": Worker(
                 sys.executable, "tables_jax", {**self.env, "XLA_FLAGS": flags.format(d * m)}
             )
-            for d, m in MESHES
+            for d, m in self.meshes
         }
         return self._simulated
 
@@ -132,7 +133,7 @@ def on_meshes(study: Study, args: argparse.Namespace, workers: Workers) -> list[
     rows: list[list[Cell]] = []
     for placement, v in itertools.product(PLACEMENTS, fewest_and_most(args.rows, args.mesh_rows)):
         samples, sent = {}, {}
-        for (data, model), (key, worker) in zip(MESHES, simulated.items()):
+        for (data, model), (key, worker) in zip(workers.meshes, simulated.items()):
             mesh = {"data": data, "model": model, "placement": placement}
             case = {"law": "zipf", "rows": v, "count": args.lookups, **mesh}
             sent[key] = worker.ask("prepare", kind="rowwise", **case)
@@ -163,7 +164,7 @@ def whole_steps(study: Study, args: argparse.Namespace, workers: Workers) -> lis
     rows: list[list[Cell]] = []
     for v in fewest_and_most(args.rows, args.mesh_rows):
         samples = {}
-        for (data, model), (key, worker) in zip(MESHES, simulated.items()):
+        for (data, model), (key, worker) in zip(workers.meshes, simulated.items()):
             mesh = {"data": data, "model": model, "placement": "column_wise"}
             worker.ask(
                 "prepare_step",
@@ -189,6 +190,12 @@ OTHERS = ("perfect_hash.py", "quantize.py", "ten_million.py")
 def contestant(side: Worker, kind: str, law: str, rows: int, count: int) -> Callable[[], float]:
     side.ask("prepare", kind=kind, law=law, rows=rows, count=count)
     return lambda: side.ask("sample", kind=kind)
+
+
+def mesh(text: str) -> tuple[int, int]:
+    """Return the sizes of both axes of "2x4"."""
+    data, model = text.split("x")
+    return int(data), int(model)
 
 
 def fewest_and_most(rows: list[int], most: int) -> list[int]:
@@ -230,6 +237,7 @@ def arguments() -> argparse.Namespace:
     add("--rounds", type=int, default=11, help="[%(default)s]")
     add("--rows", type=int, nargs="+", default=ROWS, metavar="V")
     add("--mesh-rows", type=int, default=MESH_ROWS, metavar="V", help="at most [%(default)s]")
+    add("--meshes", type=mesh, nargs="+", default=MESHES, metavar="DATAxMODEL", help="[all]")
     add("--lookups", type=int, default=100_000, help="a step [%(default)s]")
     add("--tokens", type=int, default=CASE["tokens"], help="of the whole step [%(default)s]")
     add("--depth", type=int, default=MODEL["depth"], help="of the whole step [%(default)s]")

@@ -103,7 +103,7 @@ def test_the_race_of_tables_runs(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     command = [sys.executable, str(EXPERIMENTS / "tables.py"), "--rounds", "1", "--out", str(out)]
     command += ["--rows", "50", "200", "--mesh-rows", "50", "--lookups", "104"]
-    command += ["--tokens", "32", "--depth", "1"]
+    command += ["--tokens", "32", "--depth", "1", "--meshes", "1x2"]
     command += ["--record", str(tmp_path / "record.json")]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     report = json.loads(out.read_text())
@@ -116,4 +116,5 @@ def test_the_race_of_tables_runs(tmp_path: Path) -> None:
     assert all(0 < b["planned"] <= b["sent"] < b["planned"] + 32 for b in sent)
     recorded = recorded_columns(tmp_path / "record.json")
     shown = recorded_columns(EXPERIMENTS / "results" / "tables.json")
+    shown["step"] = [name for name in shown["step"] if name in ("V", "1 x 2, ms")]
     assert recorded == {name: columns for name, columns in shown.items() if name != "ratios"}
