@@ -31,24 +31,28 @@ def test_both_sides_mask_equally(kind: str, members: int, monkeypatch: pytest.Mo
     assert cases.allowed_pairs(case) == allowed_pairs(mask) == cases.dense(case).sum()
 
 
-def run(script: str, arguments: list[str], folder: Path) -> tuple[dict[str, Any], set[str]]:
+def run(
+    script: str, arguments: list[str], folder: Path, env: dict[str, str]
+) -> tuple[dict[str, Any], set[str]]:
     """Run a race without PyTorch; return its report, and the names of the recorded tables."""
     out, record = folder / "out.json", folder / "record.json"
     command = [sys.executable, str(EXPERIMENTS / script), "--rounds", "1", "--out", str(out)]
     command += ["--record", str(record), *arguments]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=env)
     return json.loads(out.read_text()), set(recorded_columns(record))
 
 
-def test_the_race_of_attention_runs(tmp_path: Path) -> None:
-    report, tables = run("attention.py", [*TINY, "--dtypes", "float32"], tmp_path)
+def test_the_race_of_attention_runs(tmp_path: Path, child_env: dict[str, str]) -> None:
+    report, tables = run("attention.py", [*TINY, "--dtypes", "float32"], tmp_path, child_env)
     assert report["cases"]
     assert all(case["seconds"] for case in report["cases"])
     assert tables == {"temporaries"}  # those of the race need PyTorch
 
 
-def test_the_measurements_of_an_accelerator_run_on_a_cpu(tmp_path: Path) -> None:
-    report, tables = run("accelerator.py", ["--smoke"], tmp_path)
+def test_the_measurements_of_an_accelerator_run_on_a_cpu(
+    tmp_path: Path, child_env: dict[str, str]
+) -> None:
+    report, tables = run("accelerator.py", ["--smoke"], tmp_path, child_env)
     assert tables == {"check", "tilings", "attention", "step", "tables"}
     assert {case["form"] for case in report["check"]} == {"auto", "blocked"}
     (step,) = report["step"]

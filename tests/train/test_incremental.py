@@ -25,13 +25,13 @@ from ligr_jax.train.loop import train
 from ligr_jax.train.program import Program
 from tests.train.runs import small_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_keys")]
 
 BASE = (
     "train.steps=20",
     "optim.table_lr=0.1",
     "optim.dense_lr=0.01",
-    "model.depth=1",
+    "model.set_depth=0",
     "model.features=item_id,surface,content",
     "mesh.data=1",
     "eval.splits=",
@@ -179,7 +179,7 @@ def test_resumed_on_any_mesh_it_ends_as_if_never_stopped(
     """Also where the earlier runs are gone: what they said is in the checkpoint."""
     moved = tuple(shutil.copytree(r, tmp_path / r.name) for r in runs)
     asked = ("train.warm.fisher_weight=10", "train.warm.cold_weight=0.2", "train.keep=4")
-    four = ("mesh.data=2", "mesh.model=2", "mesh.placement=row_wise")
+    two = ("mesh.model=2", "mesh.placement=row_wise")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train(going_on(moved, prepared, *asked), whole)
     shutil.copytree(whole, stopped)
@@ -191,7 +191,7 @@ def test_resumed_on_any_mesh_it_ends_as_if_never_stopped(
     train(config, stopped)
     assert any("resuming at step 10" in line for line in said)
     split = tmp_path / "split"
-    train(going_on(runs, prepared, *asked, *four), split)
+    train(going_on(runs, prepared, *asked, *two), split)
     reference = of(whole)[1].params
     for x, y, z in zip(
         *map(jax.tree.leaves, (reference, of(stopped)[1].params, of(split)[1].params))

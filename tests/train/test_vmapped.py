@@ -35,10 +35,17 @@ from ligr_jax.train.vmapped import plan_run_batches, train_vmapped
 from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_keys")]
 
 # One device each and dropout: two runs a device, and one of the four places is a copy.
-COMMON = ("model.dropout=0.1", "train.steps=20", "train.log_every=1", "mesh.data=2")
+COMMON = (
+    "model.dropout=0.1",
+    "model.set_depth=0",
+    "train.steps=20",
+    "train.log_every=1",
+    "eval.splits=validation",
+    "mesh.data=2",
+)
 SHORT = (*COMMON, "train.steps=8", "eval.splits=")
 SEEDS = (("train.seed=0",), ("train.seed=1",), ("train.seed=2",))
 RATES = (
