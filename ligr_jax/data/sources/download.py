@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 MB = 1_000_000
-TRIES = 6  # connections in a row that may end early without a byte
+TRIES = 6  # connections in a row that may end early without progress
 WAIT_S = 2.0  # before the second try; doubled for each further one
 _BUSY = (429, 500, 502, 503, 504)  # HTTP statuses that another try may change
 
@@ -48,8 +48,11 @@ def download(url: str, checksum: str, destination: Path) -> Path:
         Busy: another process downloads the file.
     """
     algorithm, _, expected = checksum.partition(":")
-    if destination.is_file() and _digest(destination, algorithm) == expected:
-        return destination
+    if destination.is_file():
+        present = _digest(destination, algorithm)
+        if present == expected:
+            return destination
+        _log.warning(f"{destination}: {algorithm} is {present}, expected {expected}; replaced")
     partial = destination.with_name(destination.name + ".partial")
     with file_errors("write", partial):
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +75,7 @@ def _fetch(url: str, partial: Path, destination: Path) -> None:
     """Append to `partial` until it has the whole file."""
     progress: Progress | None = None
     failures = 0
+    longest = 0  # a server without ranges may send fewer bytes than before
     while True:
         begun = partial.stat().st_size if partial.exists() else 0
         try:
@@ -99,7 +103,8 @@ def _fetch(url: str, partial: Path, destination: Path) -> None:
         except http.client.HTTPException as e:
             problem = str(e) or type(e).__name__
         size = partial.stat().st_size if partial.exists() else 0
-        failures = 0 if size > begun else failures + 1
+        failures = 0 if size > max(longest, begun) else failures + 1
+        longest = max(longest, begun, size)
         if failures == TRIES:
             raise _failed(url, problem, partial, destination)
         _log.warning(f"{url}: {problem}; continuing")
