@@ -61,6 +61,7 @@ def test_each_history_is_split_by_order_and_sessions_are_blocks(tmp_path: Path) 
     assert all("a model cannot learn" in warning for warning in summary["warnings"])
     text = format_summary(manifest, summary, out)
     assert "  no times, 2.0 sessions per member\n" in text
+    assert "-> time" not in text
     assert "sessions are blocks of 10 rows" in text
     assert "the splits are not by time" in text
     with pytest.raises(BadInput, match=r"only the order of each member's rows; give --fractions"):

@@ -128,7 +128,8 @@ def _roles(source: LogSource, manifest: Manifest) -> Iterator[dict[str, Any]]:
         return {"column": original, "name": name, "role": role, "by": by, **more}
 
     yield role(MEMBER, "member")
-    yield role(TIME, "time")
+    if not manifest.time_is_order:
+        yield role(TIME, "time")
     for name in source.present:
         if has_role(name, source):
             yield role(name, MEANINGS.get(name, "weight in the loss"))
