@@ -45,6 +45,8 @@ from tests.train.runs import SMALL
 pytestmark = pytest.mark.slow
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
+# A model of few layers and tables, for the processes that a test starts.
+TINY = (*SMALL, "model.features=item_id,dwell_s", "model.set_depth=0", "eval.splits=validation")
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.rglob("*.yaml")), ids=lambda p: str(p)[-24:-5])
@@ -134,8 +136,8 @@ def test_a_point_of_two_sweeps_is_one_run(prepared: Path) -> None:
 
 def test_a_budget_is_spent_within_two_percent(prepared: Path, tmp_path: Path) -> None:
     """`train.flops` sets the number of steps; the FLOPs counted during training agree with it."""
-    small = [a for a in SMALL if not a.startswith("train.steps")]
-    (point,) = plan_points(grid("train.flops=2e8"), prepared, [*small, "eval.splits=validation"])
+    small = [a for a in TINY if not a.startswith("train.steps")]
+    (point,) = plan_points(grid("train.flops=2e8"), prepared, small)
     assert point.cost.flops == pytest.approx(2e8, rel=0.02)
     assert main(["train", "--data", str(prepared), "--out", str(tmp_path), *point.assignments]) == 0
     summary = load_summary(tmp_path)
@@ -176,7 +178,7 @@ def test_a_sweep_from_points_to_page(
     monkeypatch.setattr(
         runner, "send_alert", lambda run, _, *message: alerts.append((run, message[0]))
     )
-    short = [*SMALL, "train.steps=10", "train.max_bad_steps=2"]
+    short = [*TINY, "train.steps=10", "train.max_bad_steps=2"]
     points = plan_points(grid("optim.dense_lr=1e-3", "optim.dense_lr=1e30"), prepared, short)
     assert run_sweep(points, prepared, tmp_path, 2, together, retries=2 - together) == FAILED
     good, bad = (next(p for p in points if f"={lr}" in p.assignments[0]) for lr in ("1e-3", "1e30"))
@@ -239,8 +241,7 @@ def test_a_runner_takes_over_what_a_killed_one_left(
     file.write_text(yaml.safe_dump({"method": "grid", "parameters": values}))
     out = tmp_path / "runs"
     command = [sys.executable, "-m", "ligr_jax", "sweep", str(file), "--data", str(prepared)]
-    command += ["--out", str(out), *SMALL, "train.steps=100", "train.checkpoint_every=20"]
-    command += ["eval.splits=validation"]
+    command += ["--out", str(out), *TINY, "train.steps=100", "train.checkpoint_every=20"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     first = subprocess.Popen(command, env=child_env, start_new_session=True, **pipes)
     try:
@@ -280,7 +281,7 @@ def test_a_runner_waits_for_a_point_that_another_trains(
     said: list[str],
 ) -> None:
     monkeypatch.setattr("os.environ", child_env)
-    points = plan_points(grid("model.depth=1"), prepared, [*SMALL, "train.steps=5"])
+    points = plan_points(grid("model.depth=1"), prepared, [*TINY, "train.steps=5"])
     with lock(tmp_path / points[0].name):
         assert is_locked(tmp_path / points[0].name)
         release = threading.Thread(target=run_sweep, args=(points, prepared, tmp_path, 1))
@@ -389,7 +390,7 @@ def test_a_signal_stops_a_sweep_whose_points_save(
     command += [
         "--out",
         str(tmp_path),
-        *SMALL,
+        *TINY,
         "train.steps=100000",
         "train.checkpoint_every=100000",
     ]
