@@ -30,19 +30,21 @@ gc.set_threshold(100_000, 20, 100)
 
 # Files that take longest, by processor time; each is the work of one process.
 _LONGEST = (
-    "nn/test_ligr.py",
-    "train/test_mup.py",
     "scaling/test_sweep.py",
-    "train/test_mesh.py",
+    "train/test_mup.py",
     "train/test_vmapped.py",
+    "train/test_loop.py",
     "wandb/test_mirror.py",
     "commands/test_options.py",
     "train/test_lirank.py",
+    "test_peers.py",
+    "nn/test_ligr.py",
+    "train/test_mesh.py",
+    "train/test_processes.py",
     "wandb/test_dashboard.py",
     "train/test_incremental.py",
-    "train/test_processes.py",
-    "test_peers.py",
     "nn/test_lirank.py",
+    "sid/test_train.py",
     "nn/test_variants.py",
 )
 
