@@ -11,8 +11,8 @@ member with training pages is not read: it has clicks of the training week, and 
 all rows of its member.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,14 @@ import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
 from ligr_jax.data.sources.adapter import Adapter, missing_columns, wrong_types
+from ligr_jax.data.sources.ebnerd_pages import (
+    CLICKS_PER_USER,
+    SCAN_ROWS,
+    TrainPages,
+    check_times,
+    read_train_pages,
+    session_ids,
+)
 from ligr_jax.data.sources.files import (
     DataFile,
     count_all_rows,
@@ -27,24 +35,17 @@ from ligr_jax.data.sources.files import (
     file_parts,
     read_batches,
     read_column,
-    read_columns,
 )
 from ligr_jax.data.sources.parts import chained, converted, with_fewer_rows
-from ligr_jax.data.sources.period import Period
 from ligr_jax.data.sources.slates import exploded
 from ligr_jax.data.sources.source import ROW_DIGEST, ItemSource, LogBatch, LogSource, OnBadRow
 from ligr_jax.data.sources.text_vectors import text_vectors, words
-from ligr_jax.data.sources.times import format_time
 
 URL = "https://recsys.eb.dk/dataset"
 SPLITS = ("train", "validation")
-PERIOD = Period("EB-NeRD", "2023-05-18", "2023-06-08")
 SHOWN_PER_PAGE = 12  # 440 M articles in view on 38 M pages
-CLICKS_PER_USER = 150
 CONTENT_WIDTH = 32
 HOUR_MS = 3_600_000
-SESSION_MS = 30 * 60_000  # sessions are shorter
-SCAN_ROWS = 1 << 17
 
 # Columns that are read, with their kind or "".
 VISITOR = ("device_type", "is_sso_user", "gender", "postcode", "age", "is_subscriber")
@@ -95,21 +96,6 @@ SCHEMA = LogSchema(
 )
 
 
-@dataclass(frozen=True)
-class Pages:
-    """Properties of all pages.
-
-    Attributes:
-        train_users: ids of the users with pages in the train split.
-        open_sessions: user_id and session_id of sessions that may last longer than the train split.
-        open_until_ms: latest time at which they end.
-    """
-
-    train_users: pl.Series
-    open_sessions: pl.DataFrame
-    open_until_ms: int
-
-
 def ebnerd_marks(directory: Path) -> list[str] | None:
     """Return what a directory, or its only `ebnerd_*` directory, lacks to be EB-NeRD.
 
@@ -156,8 +142,8 @@ def ebnerd_source(directory: Path) -> LogSource:
     directory = _data(directory)
     behaviors = {s: _file(directory / s, "behaviors.parquet") for s in _splits(directory)}
     histories = {s: _file(directory / s, "history.parquet") for s in _splits(directory)}
-    _check_times(behaviors, histories)
-    pages = _read_pages(behaviors.get("train"))
+    check_times(behaviors, histories)
+    train = read_train_pages(behaviors.get("train"))
 
     # Articles are in memory, because every batch is joined with their times.
     article_file = directory / "articles.parquet"
@@ -165,7 +151,7 @@ def ebnerd_source(directory: Path) -> LogSource:
     parts = tuple(
         converted(
             with_fewer_rows(part, SHOWN_PER_PAGE),
-            partial(_impressions, split=split, pages=pages, published=published),
+            partial(_impressions, split=split, train=train, published=published),
         )
         for split, file in behaviors.items()
         for part in file_parts(file)
@@ -175,7 +161,7 @@ def ebnerd_source(directory: Path) -> LogSource:
     def context(batch_rows: int, on_bad_row: OnBadRow) -> Iterator[LogBatch]:
         for split, file in histories.items():
             for batch in read_batches(file, max(batch_rows // CLICKS_PER_USER, 1), on_bad_row):
-                yield _clicks(batch, split, pages.train_users)
+                yield _clicks(batch, split, train.users)
 
     shown = SHOWN_PER_PAGE * count_all_rows([*behaviors.values()])
     clicks = CLICKS_PER_USER * count_all_rows([*histories.values()])
@@ -201,7 +187,9 @@ def ebnerd_source(directory: Path) -> LogSource:
     )
 
 
-def _impressions(batch: LogBatch, split: str, pages: Pages, published: pl.DataFrame) -> LogBatch:
+def _impressions(
+    batch: LogBatch, split: str, train: TrainPages, published: pl.DataFrame
+) -> LogBatch:
     """Return one row per article in view."""
     frame = batch.frame
     if ARTIFICIAL in frame.columns:  # exploded without articles, they have no rows
@@ -210,7 +198,7 @@ def _impressions(batch: LogBatch, split: str, pages: Pages, published: pl.DataFr
     frame = frame.with_columns(
         pl.col("article_ids_inview", "article_ids_clicked").cast(pl.List(pl.Int64)),
         time=pl.col("impression_time").dt.epoch("ms"),
-        session=_session_ids(frame, split, pages),
+        session=session_ids(frame, split, train),
     )
     batch = exploded(replace(batch, frame=frame, text=False), ["article_ids_inview"])
     frame = batch.frame.rename({"article_ids_inview": "item_id"})
@@ -236,21 +224,6 @@ def _impressions(batch: LogBatch, split: str, pages: Pages, published: pl.DataFr
         scroll_percentage=pl.when(opened).then("next_scroll_percentage"),
     )
     return replace(batch, frame=frame)
-
-
-def _session_ids(frame: pl.DataFrame, split: str, pages: Pages) -> pl.Series:
-    """Return session ids, which differ between the splits.
-
-    Ids may be numbered separately in each split. Only a session that is open at the end of the
-    train split has the same id in both.
-    """
-    keys = ["user_id", "session_id"]
-    frame = frame.select(pl.col(keys).cast(pl.Int64), "impression_time")
-    open_sessions = pages.open_sessions.with_columns(open=True)
-    frame = frame.join(open_sessions, keys, how="left", maintain_order="left")
-    early = pl.col("impression_time").dt.epoch("ms") <= pages.open_until_ms
-    of_train = (split == "train") | (early & pl.col("open").fill_null(False))
-    return frame.select(2 * pl.col("session_id") + (~of_train).cast(pl.Int64)).to_series()
 
 
 def _clicks(batch: LogBatch, split: str, train_users: pl.Series) -> LogBatch:
@@ -283,47 +256,6 @@ def _articles(file: Path) -> tuple[LogBatch, pl.DataFrame]:
     ).unique("item_id", keep="first")
     items = items.with_columns(pl.Series("content", content))
     return LogBatch(file.name, 1, items, text=False), published
-
-
-def _check_times(behaviors: Mapping[str, DataFile], histories: Mapping[str, DataFile]) -> None:
-    """Check the unit of the times, and that the histories end before the pages of their split."""
-    for split, file in behaviors.items():
-        where = f"{file.path}, column 'impression_time'"
-        PERIOD.require(read_column(file, "impression_time", SCAN_ROWS), "us", where)
-        first = _span(read_column(file, "impression_time", SCAN_ROWS))[0]
-        lists = read_column(histories[split], "impression_time_fixed", SCAN_ROWS // CLICKS_PER_USER)
-        last = _span(v.drop_nulls().explode() for v in lists)[1]
-        if first is not None and last is not None and last > first:
-            raise BadInput(
-                f"{histories[split].path}, column 'impression_time_fixed': value "
-                f"{format_time(last)} is after the first page of the split ({file.name}: "
-                f"{format_time(first)}); a history ends before its split, so one of the two files "
-                "is of another split"
-            )
-
-
-def _read_pages(train: DataFile | None) -> Pages:
-    """Read the users and the last sessions of the train split."""
-    keys = pl.DataFrame(schema={"user_id": pl.Int64, "session_id": pl.Int64})
-    if train is None:
-        return Pages(keys["user_id"], keys, 0)
-    users = [v.unique() for v in read_column(train, "user_id", SCAN_ROWS)]
-    last = _span(read_column(train, "impression_time", SCAN_ROWS))[1] or 0
-    late = pl.col("impression_time").dt.epoch("ms") > last - SESSION_MS
-    pieces = read_columns(train, ["user_id", "session_id", "impression_time"], SCAN_ROWS)
-    sessions = [p.filter(late).select(pl.col(keys.columns).cast(pl.Int64)) for p in pieces]
-    return Pages(
-        train_users=pl.concat([keys["user_id"], *(u.cast(pl.Int64) for u in users)]).unique(),
-        open_sessions=pl.concat([keys, *sessions]).unique(),
-        open_until_ms=last + SESSION_MS,
-    )
-
-
-def _span(pieces: Iterable[pl.Series]) -> tuple[int | None, int | None]:
-    """Return the earliest and the latest time in milliseconds, or None without times."""
-    times = (p.dt.epoch("ms").drop_nulls().to_numpy() for p in pieces)
-    ends = [int(end) for t in times if len(t) for end in (t.min(), t.max())]
-    return (min(ends), max(ends)) if ends else (None, None)
 
 
 def _data(directory: Path) -> Path:
