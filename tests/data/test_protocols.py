@@ -69,9 +69,10 @@ def test_the_slice_has_the_published_digest(
 def test_movielens_has_the_published_digest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["prepare", str(REAL), "--out", str(tmp_path), "--protocol", "movielens-time"]
-    assert main(words) == 0
-    assert "is the published one" in capsys.readouterr().out
+    for name in ("movielens-time", "movielens-next-item"):
+        words = ["prepare", str(REAL), "--out", str(tmp_path / name), "--protocol", name]
+        assert main(words) == 0
+        assert "is the published one" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
