@@ -82,13 +82,14 @@ def test_it_calibrates_and_keeps_the_order() -> None:
 
 def test_groups_of_features_get_curves_of_their_own() -> None:
     """The rates of two devices differ, so one curve cannot fit both, but one curve each can."""
-    device = np.arange(len(Z)) % 2
-    rate = np.where(device, true_rate(Z), true_rate(Z) / 3)
+    z = Z[::2]
+    device = np.arange(len(z)) % 2
+    rate = np.where(device, true_rate(z), true_rate(z) / 3)
     one_hot = np.eye(2, dtype=np.float32)[device]
     module = IsotonicCalibration()
-    params = trained(module, Z, rate, one_hot)
-    logits = calibrated(module, params, Z[:, None], one_hot)[:, 0]
+    params = trained(module, z, rate, one_hot)
+    logits = calibrated(module, params, z[:, None], one_hot)[:, 0]
     gap = np.abs(1 / (1 + np.exp(-logits)) - rate)
-    assert gap[np.abs(Z + 1) > 0.5].max() < 0.03
+    assert gap[np.abs(z + 1) > 0.5].max() < 0.03
     for d in (0, 1):
         assert (np.diff(logits[device == d]) > -1e-5).all()

@@ -20,14 +20,16 @@ from ligr_jax.train.program import Program
 from ligr_jax.train.vmapped import train_vmapped
 from tests.train.runs import SMALL, small_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_keys")]
 
 FEED = (
     "preset=lirank-feed",
+    "model.features=item_id,age_days,dwell_s,content",
     "model.features.age_days.kind=numeric",
     "model.head.widths=16",
     "model.lirank.history=6",
     "model.lirank.history_width=4",
+    "model.lirank.history_layers=1",
     "model.lirank.rank=4",
     "model.lirank.mlp=8",
     "model.lirank.experts=3",
@@ -139,7 +141,7 @@ def test_effects_of_items_start_as_zero_wherever_tables_lie(prepared: Path, mesh
 def test_a_mesh_has_the_statistics_of_one_device(prepared: Path) -> None:
     """They are of the whole global batch, not of each device's part."""
     found = []
-    for mesh in ("mesh.data=1", "mesh.data=4"):
+    for mesh in ("mesh.data=1", "mesh.data=2"):
         config = small_config(prepared, *FEED, *PLAIN, mesh)
         program, records = Program(config, 10), Records(prepared)
         plan = plan_for(records, config, "train")
