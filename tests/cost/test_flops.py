@@ -75,9 +75,10 @@ def test_forward_count_is_every_matrix_product_of_the_traced_model(
     assert sum(products(traced.jaxpr)) == sum(forward_flops(config, work).values())
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
-def test_training_count_is_xlas_within_three_percent(shape: tuple[int, dict[str, Any]]) -> None:
-    config, batch, params, work = problem(*shape)
+# One of each kind of layer: for all shapes, the forward pass is counted exactly.
+@pytest.mark.parametrize("name", ["default", "no ffn, long", "hstu", "wukong", "wukong, dual path"])
+def test_training_count_is_xlas_within_three_percent(name: str) -> None:
+    config, batch, params, work = problem(*SHAPES[name])
 
     def loss(p: Any, b: Batch) -> jax.Array:
         return jnp.sum(jnp.asarray(make_model(config).apply(p, b)))

@@ -1,5 +1,6 @@
 """Laws of `attend`: it equals its equation, over exactly the pairs of the mask."""
 
+from functools import partial
 from typing import get_args
 
 import jax
@@ -12,16 +13,19 @@ from ligr_jax.ops.attention import (
     KeyValues,
     Past,
     RelativeBias,
-    attend,
-    attend_cached,
     bucket_distance,
 )
+from ligr_jax.ops.attention import attend as eager_attend
+from ligr_jax.ops.attention import attend_cached as eager_attend_cached
 from ligr_jax.ops.attention import cached as cached_module
-from ligr_jax.ops.masks import Mask, dense_mask, history_mask, past_ends
+from ligr_jax.ops.masks import Mask, dense_mask, past_ends
+from ligr_jax.ops.masks import history_mask as eager_history_mask
 from tests.batches import random_batch
 
 HEADS, K, BUCKETS = 2, 4, 8
 ACTIVATIONS = get_args(Activation)
+attend = jax.jit(eager_attend, static_argnames="activation")
+history_mask = jax.jit(eager_history_mask)
 
 
 def problem(seed: int = 0) -> tuple[list[np.ndarray], Mask, RelativeBias]:
@@ -30,8 +34,8 @@ def problem(seed: int = 0) -> tuple[list[np.ndarray], Mask, RelativeBias]:
     batch = random_batch([[[2, 3, 1], [4]], [[1, 1]], []], 11)
     t = 2 * batch.member.shape[1]
     qkv = [2 * rng.normal(size=(3, t, HEADS, K)).astype(np.float32) for _ in range(3)]
-    table = jnp.asarray(rng.normal(size=(HEADS, BUCKETS)), jnp.float32)
-    bias = RelativeBias(table, jnp.repeat(batch.session, 2, axis=1))
+    table = rng.normal(size=(HEADS, BUCKETS)).astype(np.float32)
+    bias = RelativeBias(jnp.asarray(table), jnp.asarray(np.repeat(batch.session, 2, axis=1)))
     return qkv, history_mask(batch.member, batch.session), bias
 
 
@@ -77,8 +81,12 @@ def test_padding_has_zero_outputs_and_zero_gradients(activation: Activation) -> 
     def attended(q: jax.Array, k: jax.Array, v: jax.Array, table: jax.Array) -> jax.Array:
         return attend(q, k, v, mask, activation=activation, bias=bias._replace(table=table))
 
-    out, pull = jax.vjp(attended, *map(jnp.asarray, qkv), bias.table)
-    gradients = pull(jnp.ones_like(out))
+    @jax.jit
+    def both(*arrays: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        out, pull = jax.vjp(attended, *arrays)
+        return out, pull(jnp.ones_like(out))
+
+    out, gradients = both(*map(jnp.asarray, qkv), bias.table)
     assert (np.asarray(out)[padding] == 0).all()
     for g in gradients[:3]:
         assert (np.asarray(g)[padding] == 0).all()
@@ -115,20 +123,21 @@ def test_candidates_see_a_cached_history_as_a_new_session_sees_it(
     """Two members with histories of different length, three candidates each."""
     rng = np.random.default_rng(0)
     batch = random_batch([[[2, 3, 1, 3]], [[1, 3]]], 9)
-    mask = history_mask(jnp.asarray(batch.member), jnp.asarray(batch.session))
-    q, k, v = (jnp.asarray(rng.normal(size=(2, 18, HEADS, K)), jnp.float32) for _ in range(3))
-    position = jnp.repeat(jnp.asarray(batch.session), 2, axis=1)
-    table = jnp.asarray(rng.normal(size=(HEADS, BUCKETS)), jnp.float32)
+    mask = history_mask(batch.member, batch.session)
+    q, k, v = rng.normal(size=(3, 2, 18, HEADS, K)).astype(np.float32)
+    position = np.repeat(batch.session, 2, axis=1)
+    table = rng.normal(size=(HEADS, BUCKETS)).astype(np.float32)
     bias = RelativeBias(table, position) if with_bias else None
-    whole = attend(q, k, v, mask, activation=activation, bias=bias)
+    whole = np.asarray(attend(q, k, v, mask, activation=activation, bias=bias))
 
-    length = jnp.array([12, 2])  # tokens before the last session
-    row, token = jnp.arange(2)[:, None], length[:, None] + jnp.arange(0, 6, 2)
+    length = np.array([12, 2])  # tokens before the last session
+    row, token = np.arange(2)[:, None], length[:, None] + np.arange(0, 6, 2)
     candidates = [x[row, token] for x in (q, k, v)]
     if bias is not None:
         bias = RelativeBias(table, position[row, token])
     past = Past(KeyValues(k[:, :14], v[:, :14]), length[:, None], position[:, :14])
-    cached = attend_cached(*candidates, past, activation=activation, bias=bias)
+    attend_cached = jax.jit(partial(eager_attend_cached, activation=activation))
+    cached = attend_cached(*candidates, past, bias=bias)
     np.testing.assert_allclose(cached, whole[row, token], atol=1e-6)
 
 
@@ -141,23 +150,24 @@ def test_new_tokens_see_a_cached_history_and_each_other_as_in_one_row(
     monkeypatch.setattr(cached_module, "_WINDOW", window)
     rng = np.random.default_rng(0)
     batch = random_batch([[[2, 3, 1, 3]]], 9)
-    session = jnp.asarray(batch.session)
-    q, k, v = (jnp.asarray(rng.normal(size=(1, 18, HEADS, K)), jnp.float32) for _ in range(3))
+    session = batch.session
+    q, k, v = rng.normal(size=(3, 1, 18, HEADS, K)).astype(np.float32)
     k, v = k[:, :, :1], v[:, :, :1]  # shared by the heads
-    position = jnp.repeat(session, 2, axis=1)
-    bias = RelativeBias(jnp.asarray(rng.normal(size=(HEADS, BUCKETS)), jnp.float32), position)
-    mask = history_mask(jnp.asarray(batch.member), session)
-    whole = attend(q, k, v, mask, activation=activation, bias=bias)
+    position = np.repeat(session, 2, axis=1)
+    bias = RelativeBias(rng.normal(size=(HEADS, BUCKETS)).astype(np.float32), position)
+    mask = history_mask(batch.member, session)
+    whole = np.asarray(attend(q, k, v, mask, activation=activation, bias=bias))
 
     cut = 4  # of 9 impressions, inside the second session
-    ends = past_ends(session, jnp.array([cut]), session[:, cut:])
-    kept = KeyValues(*(x.at[:, 2 * cut :].set(1e3) for x in (k, v)))  # padding
+    ends = np.asarray(jax.jit(past_ends)(session, np.array([cut]), session[:, cut:]))
+    padding = np.arange(18)[:, None, None] >= 2 * cut
+    kept = KeyValues(*(np.where(padding, np.float32(1e3), x) for x in (k, v)))
     new = [x[:, 2 * cut :] for x in (q, k, v)]
+    attend_cached = jax.jit(partial(eager_attend_cached, activation=activation))
     out = attend_cached(
         *new,
-        Past(kept, jnp.repeat(2 * ends, 2, axis=1), position),
-        history_mask(jnp.ones_like(session[:, cut:]), session[:, cut:]),
-        activation=activation,
+        Past(kept, np.repeat(2 * ends, 2, axis=1), position),
+        history_mask(np.ones_like(session[:, cut:]), session[:, cut:]),
         bias=bias._replace(position=position[:, 2 * cut :]),
     )
     np.testing.assert_allclose(out, whole[:, 2 * cut :], atol=1e-6)

@@ -33,12 +33,14 @@ class Problem:
     def __init__(self, kind: str, seed: int, n: int, groups: int = HEADS, rows: int = 4) -> None:
         rng = np.random.default_rng(seed)
         batch = random_batch([*random_layout(rng, rows - 1, n), []], n)
-        self.mask = MASKS[kind](jnp.asarray(batch.member), jnp.asarray(batch.session))
+        self.mask = jax.jit(MASKS[kind])(batch.member, batch.session)
         rows, t = self.mask.lo.shape
         shapes = [(rows, t, h, K) for h in (HEADS, groups, groups, HEADS)]
-        *self.qkv, self.d_out = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes)
-        position = jnp.repeat(jnp.asarray(batch.session), t // n, axis=1)
-        self.bias = RelativeBias(jnp.asarray(rng.normal(size=(HEADS, 8)), jnp.float32), position)
+        arrays = [jnp.asarray(rng.normal(size=s).astype(np.float32)) for s in shapes]
+        *self.qkv, self.d_out = arrays
+        position = jnp.asarray(np.repeat(batch.session, t // n, axis=1))
+        table = jnp.asarray(rng.normal(size=(HEADS, 8)).astype(np.float32))
+        self.bias = RelativeBias(table, position)
 
     def both_ways(self, function: Callable[..., jax.Array], *extra: Any) -> Any:
         """Return the output, and the gradients by q, k, v and the bias table."""

@@ -44,7 +44,7 @@ Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 def make_mask(kind: str, layout: Layout, impressions: int = N) -> Mask:
     batch = random_batch(layout, impressions)
-    return MASKS[kind](jnp.asarray(batch.member), jnp.asarray(batch.session))
+    return jax.jit(MASKS[kind])(batch.member, batch.session)
 
 
 def make_qkv(
@@ -160,14 +160,14 @@ def test_sweeps_cover_every_allowed_pair_and_unmasked_tiles_have_no_others(
 ) -> None:
     mask = make_mask(kind, LAYOUT + random_layout(np.random.default_rng(2), 20, N))
     none = jnp.zeros(())
-    x = _Inputs(none, none, none, mask.lo, mask.hi, allowed_keys(mask))
+    x = _Inputs(none, none, none, mask.lo, mask.hi, jax.jit(allowed_keys)(mask))
     tokens, valid = mask.lo.shape[1], np.asarray(mask.valid)
     pairs = np.asarray(dense_mask(mask)) & valid[:, :, None]
     if mask.own is not None:  # own edges are not part of sweeps
         position = np.arange(tokens)
         pairs &= (position != position[:, None]) & (position != np.asarray(mask.own)[:, :, None])
     for find, wanted in ((_seen_keys, pairs), (_seeing_queries, pairs.mT)):
-        sweeps = np.asarray(find(x, tile))
+        sweeps = np.asarray(jax.jit(find, static_argnums=1)(x, tile))
         reached = np.zeros_like(wanted)
         for row, i in np.ndindex(*sweeps.shape[:2]):
             start, a, b, n = sweeps[row, i]
