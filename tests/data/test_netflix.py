@@ -51,7 +51,7 @@ def test_published_layout(tmp_path: Path, batch_rows: int) -> None:
     ("old", "new", "message"),
     [
         ("8,5,", "8;5,", r"combined_data_1.txt, row 3, column 'line': .* is not a line `movie:`"),
-        ("1:\n", "", r"row 1, column 'line': value '7,3,2005-09-06' is not a line `movie:`"),
+        ("1:\n", "", r"column 'line': value '7,3,2005-09-06' \(row 1\) is not a line `movie:`"),
         ("2005-05-13", "1985-05-13", r"row 3, column 'line': .* outside of the period"),
     ],
     ids=["fields", "movie", "period"],

@@ -71,7 +71,7 @@ def test_only_earlier_events_are_history_newest_first(tmp_path: Path) -> None:
             {"timestamp": pl.col("timestamp") * 1000},
             r"column 'timestamp': .* the values are millis",
         ),
-        ({"label_type": pl.lit(7)}, r"row 1, column 'label_type': value 7 is not 0"),
+        ({"label_type": pl.lit(7)}, r"column 'label_type': value 7 \(row 1\) is not 0"),
         ({"domain_a_seq_38": pl.lit([1])}, r"row 1, column 'domain_a_seq_38': .* has 1 elements"),
         ({"user_feature": pl.lit(1), "seq_feature": pl.lit(1)}, r"older layout with nested"),
     ],

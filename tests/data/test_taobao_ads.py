@@ -62,7 +62,10 @@ def test_published_layout(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"raw_sample": FILES["raw_sample"].replace("00,", "00000,")}, r"the values are millis"),
-        ({"raw_sample": FILES["raw_sample"].replace("1,0\n", "1,1\n")}, r"row 1, column 'nonclk'"),
+        (
+            {"raw_sample": FILES["raw_sample"].replace("1,0\n", "1,1\n")},
+            r"column 'nonclk': value 1 \(row 1\) contradicts clk",
+        ),
         ({"ad_feature": "adgroup_id,cate_id\n1,2\n"}, r"ad_feature.csv lacks the columns"),
     ],
     ids=["unit", "contradiction", "columns"],
