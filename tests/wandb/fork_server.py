@@ -7,6 +7,7 @@ library with a pool of threads is.
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import types
@@ -60,6 +61,7 @@ def _become(child: Child) -> None:
     """Run the child in this process, which was forked for it."""
     from wandb.sdk.data_types._private import MEDIA_TMP
 
+    signal.alarm(600)  # a busy machine may need minutes; a child that takes ten of them hangs
     os.makedirs(MEDIA_TMP.name, exist_ok=True)  # the exit of an earlier child has removed it
     os.chdir(child.directory)
     os.environ.clear()

@@ -33,7 +33,8 @@ def sweep(run: Run, prepared: Path, tmp_path: Path) -> Path:
     directory = tmp_path / "tiny"
     settings = dict(a.split("=") for a in SMALL if not a.startswith("track."))
     settings |= {"train.steps": "2", "train.log_every": "1", "eval.splits": "validation"}
-    settings |= {"model.set_depth": "0", "eval.cold_below": "1000"}  # so that all are cold
+    settings |= {"model.features": "item_id,surface", "model.set_depth": "0"}
+    settings |= {"eval.cold_below": "1000"}  # so that all are cold
     files = []
     for name, varied in (
         ("seeds", {"train.seed": {"values": [0, 1]}}),

@@ -38,7 +38,8 @@ def test_an_agent_runs_a_sweep_and_resumes_a_preempted_run(
     sweep = yaml.safe_load(shipped.read_text())
     settings = dict(a.split("=") for a in SMALL if not a.startswith("track."))
     settings |= {"train.steps": "100", "train.checkpoint_every": "100"}
-    settings |= {"model.set_depth": "0", "eval.splits": "validation"}
+    settings |= {"model.features": "item_id,surface", "model.set_depth": "0"}
+    settings |= {"eval.splits": "validation"}
     sweep["parameters"] = {k: {"value": yaml.safe_load(v)} for k, v in settings.items()}
     sweep["parameters"]["model.depth"] = {"values": [1, 2]}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
