@@ -55,7 +55,7 @@ def run(code: str) -> Any:
     return names
 
 
-@pytest.mark.usefixtures("compiled_init")
+@pytest.mark.usefixtures("compiled_init", "quick_keys")
 def test_the_code_of_the_readme_and_the_guide_runs(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

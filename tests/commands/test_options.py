@@ -12,7 +12,7 @@ from ligr_jax.runs.directory import load_config
 from ligr_jax.scaling.ladder import configure
 from tests.train.random_run import random_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_keys")]
 
 FEATURE = "model.features.NAME."
 SMALL = (

@@ -33,7 +33,10 @@ RUN = "s3://b/runs/pod"
 STEP_20 = "b/runs/pod/checkpoints/20"
 # Tables lie across both hosts.
 MESH = ("mesh.data=1", "mesh.model=2", "mesh.placement=row_wise,surface:table_wise")
-SETTINGS = (*SMALL, *MESH, "train.steps=30", "train.log_every=1", "eval.splits=")
+SETTINGS = (
+    *(*SMALL, *MESH, "model.set_depth=0", "model.features=item_id,surface"),
+    *("train.steps=30", "train.log_every=1", "eval.splits="),
+)
 # The undisturbed run, then the end of the other one and what is read from it.
 LAST = f"""
 import sys
