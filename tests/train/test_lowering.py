@@ -28,7 +28,7 @@ VARIANTS = {
 
 def lowered(platform: str, changes: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:
     """Return the training step as text, and the number of arrays of its state."""
-    config = override(Config(model=model_config(depth=2, set_depth=1)), changes)
+    config = override(Config(model=model_config(depth=2, set_depth=1, unroll="no")), changes)
     config = override(config, ["data.seq_len=32", f"optim.batch={ROWS}"])
     program = Program(config, steps=10)
     batch = random_batch([[[2, 3], [4]]] * ROWS, 16)
