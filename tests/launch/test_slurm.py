@@ -19,7 +19,10 @@ from tests.xla import flags
 
 pytestmark = pytest.mark.slow
 
-STEPS = ("train.steps=80", "train.log_every=1", "train.checkpoint_every=1000", "eval.splits=")
+STEPS = (
+    *("model.set_depth=0", "model.features=item_id,surface", "eval.splits="),
+    *("train.steps=80", "train.log_every=1", "train.checkpoint_every=1000"),
+)
 
 
 @pytest.fixture(scope="module")
