@@ -30,6 +30,8 @@ from lib.sweeps import run_sweep, write_sweep
 from ligr_jax.messages import show_messages
 from ligr_jax.runs.table import column, read_runs
 from ligr_jax.scaling.fit import fit_line, fit_power, fit_saturating, leave_out_largest
+from ligr_jax.scaling.fit.form_fit import fit_form
+from ligr_jax.scaling.fit.forms import FORMS
 from ligr_jax.scaling.ladder import KUAIRAND
 from ligr_jax.scaling.shipped import grid
 
@@ -235,6 +237,39 @@ def add_epochs(study: Study, runs: Path) -> None:
         *(Column(f"{e:g} passes", ".4f") for e in epochs),
     ]
     study.add("epochs", "Repeated data, rung 4, one seed, 6 May.", columns, rows)
+    add_repeats(study, runs)
+
+
+def add_repeats(study: Study, runs: Path) -> None:
+    """Add the laws of repeated data, fitted to all runs that vary model, data or passes."""
+    table = runs_of(runs, "ladder", "seeds", "data", "epochs", "width").unique("run")
+    seen = column(table, "targets")
+    scales = {
+        "n": column(table, "params/dense"),
+        "d": seen,
+        "unique": seen / column(table, "config/train.epochs"),
+    }
+    rows: list[list[Cell]] = []
+    for name in ("test/ne", "test/click/ne"):
+        for form in ("repeated", "overfitted"):
+            law = fit_form(FORMS[form], scales, column(table, name))
+            cells = [
+                interval(law.params[k], *law.intervals[k]) if k in law.params else None
+                for k in ("E", "alpha", "beta", "R_D", "gamma")
+            ]
+            rows.append([METRICS[name][0], form, table.height, *cells])
+    columns = [
+        Column("metric"),
+        Column("form"),
+        Column("runs", "d"),
+        *(Column(k, ".3f") for k in ("E", "alpha", "beta", "R_D", "gamma")),
+    ]
+    caption = (
+        "Laws of repeated data in dense parameters and impressions (`ligr fit --form`), 90 % "
+        "intervals: `repeated` discounts repeats by R_D, `overfitted` adds a term that rises with "
+        "the power gamma of parameters times repeats."
+    )
+    study.add("repeats", caption, columns, rows)
 
 
 def shape_labels(table: pl.DataFrame) -> list[str]:
