@@ -31,6 +31,31 @@ COLUMNS: dict[str, tuple[str, dict[str, list[object]], str]] = {
         {"age": ["NA", "NA", 1.5, 2.5] * 10},
         "'age': .*is not a number.*; list words for missing values in --null-values",
     ),
+    "decimal commas": (
+        "--numeric age",
+        {"age": ["57,93"] * ROWS},
+        "'age': .*40 of 40 .*; write numbers with a decimal point",
+    ),
+    "negative times": (
+        "--time-unit s --time-origin 1899-12-30",
+        {"timestamp_ms": [45413.25] * 14 + [4e9] * 26},
+        "14 of 40 .*is a negative time|is a negative time, like 14 of 40 values; set --time-unit",
+    ),
+    "spreadsheet": (
+        "",
+        {"timestamp_ms": [45413.25 + k for k in range(ROWS)]},
+        "between 45413.25 and 45452.25.*; days of a spreadsheet have to be written as dates",
+    ),
+    "label rule of its column": (
+        "--label click=click>0",
+        {"click": ["0,0", "1,0"] * 20},
+        r"not a number to compare with 0 \(click=click>0\).*; write numbers with a decimal point",
+    ),
+    "several spellings": (
+        "",
+        {"click": [0, 1, "no", "yes"] * 10},
+        r"'click': .*e.g. --label 'click=value in 1\|yes'",
+    ),
     "ids": ("--map member_id=age", {}, "'age' in the file.*float with a fraction.*; write ids"),
     "labels": ("", {"click": [-1, 1] * 20}, "'click': .*e.g. --label 'click=value>0'"),
     "null labels": ("", {"click": ["NULL", 1] * 20}, "'click': .*add --null-values NULL"),
@@ -51,8 +76,9 @@ def test_most_values_of_a_column_are_one_error(tmp_path: Path, name: str, skip: 
     if "--map" in options:
         del log["member_id"]
     pl.DataFrame(log, strict=False).write_csv(tmp_path / "log.csv")
+    actions = "" if "--label click" in options else "--actions click"
     with pytest.raises(BadInput, match=rf"^log.csv, column .*{message}") as caught:
-        run(tmp_path / "log.csv", tmp_path / "out", f"--actions click {options} {skip}")
+        run(tmp_path / "log.csv", tmp_path / "out", f"{actions} {options} {skip}")
     assert "or skip" not in str(caught.value)
 
 
@@ -73,6 +99,10 @@ def test_lines_with_another_number_of_fields(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"like most lines; correct --delimiter or --column-names"):
         run(tmp_path / "log.csv", tmp_path / "out", "--map member_id=a item_id=b timestamp_ms=b "
             "--label 'click=a>0'")  # fmt: skip
+    for text, hint in (("1,5\n2,6\n", "add --column-names"), ("", "remove a file without rows")):
+        (tmp_path / "log.csv").write_text(text)
+        with pytest.raises(BadInput, match=hint):
+            run(tmp_path / "log.csv", tmp_path / "out", "--actions click --map member_id=user")
     for text, hint in (("a^b\n1^2\n", "set --delimiter"), ("1,5\n2,6\n", "add --column-names")):
         (tmp_path / "log.csv").write_text(text)
         with pytest.raises(BadInput, match=hint):

@@ -99,11 +99,13 @@ class LabelTally:
 
     def _rule(self) -> str:
         """Return a plausible right-hand side of `--label` for the values of the column."""
-        numbers = [x for v in (*self.bad, *["0"] * bool(self.zeros), *["1"] * bool(self.ones))
-                   if (x := _number(v)) is not None]  # fmt: skip
+        numbers = [x for v in self.bad if (x := _number(v)) is not None]
         if len(numbers) < len(self.bad):
             words = [w for w in self.bad if w.lower() in POSITIVE_WORDS]
+            if self.ones:
+                return f"value in {'|'.join(['1', *words])}" if words else "value==1"
             return f"value=={(words or [min(self.bad, key=self.bad.__getitem__)])[0]}"
+        numbers += [0.0] * bool(self.zeros) + [1.0] * bool(self.ones)
         low, high = min(numbers), max(numbers)
         return "value>0" if low <= 0 else f"value>={(low + high) / 2 + 0.5:g}"
 

@@ -3,9 +3,11 @@
 Missing values are no such error, because a log may have rows without a member or a time.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from ligr_jax.data.schema import BadInput
@@ -32,6 +34,7 @@ REMEDIES: Mapping[str, str] = {
     "is before 1990": "set --time-unit or --time-format of the column",
     "is a negative time": "set --time-unit and --time-origin, the start of the count",
 }
+WITH_COMMA = re.compile(r"'[-+]?[\d,.]*\d,\d[\d,.]*'$")  # a number such as '57,93', in quotes
 
 
 @dataclass
@@ -54,8 +57,16 @@ def problem_of(rule: str) -> str:
     return rule.replace(OR_SKIP, "").split(";")[0]
 
 
-def remedy_of(rule: str, source: LogSource) -> str:
-    """Return the remedy of a rule for a whole column, without skipping rows."""
+def remedy_of(rule: str, source: LogSource, example: str) -> str:
+    """Return the remedy of a rule for a whole column, without skipping rows.
+
+    Args:
+        rule: the rule.
+        source: the log.
+        example: text that ends with a value that violates the rule, by `format_value`.
+    """
+    if rule.startswith("is not a number") and WITH_COMMA.search(example):
+        return "write numbers with a decimal point and no other separator, e.g. 1234.5"
     if source.name == "table":
         for start, remedy in REMEDIES.items():
             if rule.startswith(start):
@@ -86,22 +97,25 @@ def refuse_column(
     """
     tally, problem = ColumnTally(), problem_of(fault.rule)
     for other in source.batches(BATCH_ROWS, "skip"):
-        for found in faults_of(other, fault.column):
-            if problem_of(found.rule) == problem:
-                present = found.values.is_not_null()
-                tally.rows += len(present)
-                tally.values += int(present.sum())
-                tally.bad += int((present & pl.Series(found.rows)).sum())
+        found = [f for f in faults_of(other, fault.column) if problem_of(f.rule) == problem]
+        if found:
+            # Two parsers can have one rule: that of the time format, and that of milliseconds.
+            present = found[0].values.is_not_null()
+            rows = np.logical_or.reduce([f.rows for f in found])
+            tally.rows += len(present)
+            tally.values += int(present.sum())
+            tally.bad += int((present & pl.Series(rows)).sum())
         if tally.rows >= SCANNED_ROWS:
             break
     where = f"{batch.file}, column {source.display_name(fault.column)}"
-    remedy = remedy_of(fault.rule, source)
+    invalid = fault.rows & fault.values.is_not_null().to_numpy()
+    row = int((invalid if invalid.any() else fault.rows).argmax())
+    value = format_value(fault.values[row])
+    remedy = remedy_of(fault.rule, source, value)
     if tally.rows > 1 and not tally.values:
         raise BadInput(f"{where}: the column has no values; {remedy}")
     if tally.bad > 1 and tally.bad > MOST * tally.values:
-        invalid = fault.rows & fault.values.is_not_null().to_numpy()
-        row = int((invalid if invalid.any() else fault.rows).argmax())
         raise BadInput(
-            f"{where}: value {format_value(fault.values[row])} (row {batch.row_number(row)}) "
-            f"{problem}, like {tally.bad:,} of {tally.values:,} values; {remedy}"
+            f"{where}: value {value} (row {batch.row_number(row)}) {problem}, like {tally.bad:,} "
+            f"of {tally.values:,} values; {remedy}"
         )

@@ -16,7 +16,7 @@ from ligr_jax.data.sources.column_errors import (
     refuse_column,
     remedy_of,
 )
-from ligr_jax.data.sources.parse import parse_labels
+from ligr_jax.data.sources.parse import LABEL_RULE, parse_labels
 from ligr_jax.data.sources.rules import format_value
 from ligr_jax.data.sources.source import Fault, LogBatch, LogSource
 
@@ -50,11 +50,13 @@ class SkippedRows:
             known: int8 labels [N] of the label columns of the batch, by column.
         """
         self.malformed += batch.malformed
-        bad: dict[str, np.ndarray] = {}
+        uncoded: dict[str, np.ndarray] = {}  # rows that are not labels, by column
+        incomparable: dict[str, np.ndarray] = {}  # rows with another fault, e.g. of a label rule
         for fault in faults:
             if not fault.rows.any():
                 continue
-            bad[fault.column] = fault.rows | bad.get(fault.column, np.zeros(1, bool))
+            rows_of = uncoded if fault.rule == LABEL_RULE else incomparable
+            rows_of[fault.column] = fault.rows | rows_of.get(fault.column, np.zeros(1, bool))
             key = fault.column, fault.rule
             row = int(fault.rows.argmax())
             example = (
@@ -66,8 +68,10 @@ class SkippedRows:
             self.examples.setdefault(key, example)
         for name, values in known.items():
             tally = self.labels.setdefault(name, LabelTally())
-            rows = bad.get(name, np.zeros(len(values), bool))
-            tally.add(values, batch.frame[name], rows)
+            none = np.zeros(len(values), bool)
+            kept = ~incomparable.get(name, none)
+            bad = uncoded.get(name, none)[kept]
+            tally.add(values[kept], batch.frame[name].filter(pl.Series(kept)), bad)
 
     def merge(self, later: "SkippedRows") -> None:
         """Add the rows of later batches."""
@@ -125,10 +129,11 @@ def refuse_columns(skipped: SkippedRows, source: LogSource, rows: int, where: st
     """
     for (column, rule), bad in skipped.present.items():
         if bad > 1 and bad > MOST * rows:
+            example = skipped.examples[column, rule]
             raise BadInput(
                 f"{where}, column {source.display_name(column)}: --on-bad-row skip would drop "
                 f"{bad:,} of {rows:,} rows, because their value {problem_of(rule)} (e.g. "
-                f"{skipped.examples[column, rule]}); {remedy_of(rule, source)}"
+                f"{example}); {remedy_of(rule, source, example)}"
             )
 
 
@@ -154,7 +159,7 @@ def refuse_systematic(
     first = min(bad, key=lambda f: int(f.rows.argmax()), default=None)
     if first is None:
         return
-    if first.column in (RANDOM, *source.schema.actions):
+    if first.column in (RANDOM, *source.schema.actions) and first.rule == LABEL_RULE:
         _refuse_coding(batch, source, first.column)
     else:
         refuse_column(batch, source, first, faults_of)

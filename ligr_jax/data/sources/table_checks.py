@@ -57,7 +57,7 @@ def canonical_names(
         if name not in present and elsewhere is not None and ours not in elsewhere:
             raise BadInput(
                 f"{file.path}: --map {ours}={name}: no column {name!r}"
-                f"{did_you_mean(name, present)}; its columns are {present}"
+                f"{did_you_mean(name, present)}{_layout_hint(file)}; its columns are {present}"
             )
         if name in present and ours in present and ours not in renamed:
             raise BadInput(

@@ -40,7 +40,10 @@ def read_header(path: Path, reading: TextOptions) -> tuple[list[str], str]:
         return _headless_names(path, names, delimiter, reading), delimiter
     stripped = [n.strip() for n in names]
     if not any(stripped):
-        raise BadInput(f"{path}: empty file; a CSV file starts with a line of column names")
+        raise BadInput(
+            f"{path}: empty file; a CSV file starts with a line of column names (remove a "
+            "file without rows)"
+        )
     if len(set(stripped)) < len(stripped):
         repeated = sorted({n for n in stripped if stripped.count(n) > 1})
         hint = reading.hint(

@@ -24,6 +24,7 @@ PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}  # units in a millisecond
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 EARLIEST_MS = 631_152_000_000  # 1990
 DAY_MS = 86_400_000
+SERIAL_DAYS = (32_874, 73_051)  # 1990 and 2100 as days of a spreadsheet, since 1899-12-30
 SHARE = 0.9  # least share of the values that must have the inferred unit
 
 # Formats of numbers that spell a date. Formats with two-digit years are only suggested.
@@ -425,8 +426,10 @@ def _explain_mismatch(scan: TimeScan) -> str:
             f"of which {' and '.join(shares)} are between 1990 and now; write the whole column in "
             "one unit"
         )
+    days = scan.low >= SERIAL_DAYS[0] and scan.high < SERIAL_DAYS[1]
+    serial = "; days of a spreadsheet have to be written as dates" * days
     return (
         "which is not a time between 1990 and now in seconds, milliseconds, microseconds or "
         "nanoseconds since 1970. If the numbers count from another time, declare unit and origin, "
-        "e.g. --time-unit s --time-origin 2023-11-16T00:00"
+        f"e.g. --time-unit s --time-origin 2023-11-16T00:00{serial}"
     )
