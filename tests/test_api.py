@@ -22,7 +22,8 @@ from ligr_jax.data.schema import BadInput
 from ligr_jax.lock import Busy
 from ligr_jax.runs.directory import load_summary
 from ligr_jax.train import prediction_file
-from ligr_jax.train.evaluate import Predictions, evaluate_run, measure, restore
+from ligr_jax.train.evaluate import evaluate_run, restore
+from ligr_jax.train.measure import Predictions, measure
 from ligr_jax.train.prediction_file import read_prediction_metadata
 from tests.conftest import OnMessage
 from tests.train.runs import SMALL, small_config

@@ -20,7 +20,7 @@ from ligr_jax.data.positions import positions_where, take_positions
 from ligr_jax.data.records import Records
 from ligr_jax.serve.request_scorer import RequestScorer
 from ligr_jax.serve.requests import window_plan
-from ligr_jax.train.evaluate import Predictions, gather_predictions, measure
+from ligr_jax.train.measure import Predictions, gather_predictions, measure
 
 
 def replay_metrics(

@@ -7,7 +7,6 @@ from ligr_jax.lazy import lazy_exports
 if TYPE_CHECKING:
     from ligr_jax.train.checkpoint import Checkpoints as Checkpoints
     from ligr_jax.train.evaluate import Evaluator as Evaluator
-    from ligr_jax.train.evaluate import Predictions as Predictions
     from ligr_jax.train.evaluate import evaluate_run as evaluate_run
     from ligr_jax.train.ewc import EwcState as EwcState
     from ligr_jax.train.ewc import add_fisher_penalty as add_fisher_penalty
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from ligr_jax.train.last_layer import last_layer_features as last_layer_features
     from ligr_jax.train.loop import Trainer as Trainer
     from ligr_jax.train.loop import train as train
+    from ligr_jax.train.measure import Predictions as Predictions
     from ligr_jax.train.optimizer import Optimizer as Optimizer
     from ligr_jax.train.optimizer import make_optimizer as make_optimizer
     from ligr_jax.train.program import Program as Program
@@ -32,7 +32,7 @@ else:
             "Evaluator": "evaluate",
             "EwcState": "ewc",
             "Optimizer": "optimizer",
-            "Predictions": "evaluate",
+            "Predictions": "measure",
             "Program": "program",
             "RandomEffects": "random_effect",
             "TrainState": "state",

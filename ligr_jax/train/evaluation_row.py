@@ -60,7 +60,7 @@ def evaluation_row(
     """Evaluate a checkpoint; arguments as those of `evaluate_run`.
 
     Returns:
-        The values of `ROW_FIELDS`, followed by the metrics of `ligr_jax.train.evaluate.measure`.
+        The values of `ROW_FIELDS`, followed by the metrics of `ligr_jax.train.measure.measure`.
     """
     evaluator = open_evaluator(run, data, batch, assignments)
     state, meta = restore_checkpoint(run, evaluator.program, step)

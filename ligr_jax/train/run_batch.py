@@ -21,7 +21,7 @@ from ligr_jax.progress import Progress
 from ligr_jax.runs.columns import metric_name
 from ligr_jax.runs.directory import clear_error, write_error
 from ligr_jax.stop import StopRequest, stop_request
-from ligr_jax.train.evaluate import Evaluator, gather_predictions, measure
+from ligr_jax.train.evaluate import Evaluator
 from ligr_jax.train.loop import (
     EvaluationStopped,
     advance,
@@ -29,6 +29,7 @@ from ligr_jax.train.loop import (
     splits_to_measure,
     stop_between_batches,
 )
+from ligr_jax.train.measure import gather_predictions, measure
 from ligr_jax.train.optimizer import ScaleParams
 from ligr_jax.train.prefetch import Prefetch
 from ligr_jax.train.program import Program, key_data

@@ -20,7 +20,7 @@ from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput, load_schema, save_schema
 from ligr_jax.data.sources.formats import open_source
 from ligr_jax.data.sources.tenrec import SCHEMA
-from ligr_jax.train.evaluate import Predictions, measure
+from ligr_jax.train.measure import Predictions, measure
 from tests.data.test_kuairand import columns_of
 
 SAMPLE = Path(__file__).parents[2].parent / "shared" / "data" / "samples" / "tenrec"

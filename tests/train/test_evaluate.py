@@ -12,7 +12,7 @@ from ligr_jax.commands.eval import left_out_lines
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.records import Records
 from ligr_jax.scaling.ladder import configure
-from ligr_jax.train.evaluate import Predictions, measure
+from ligr_jax.train.measure import Predictions, measure
 from tests.train.runs import small_config
 
 
