@@ -49,6 +49,7 @@ from ligr_jax.data.prepare.build import prepare
 from ligr_jax.data.prepare.options import PrepareOptions, parse_time
 from ligr_jax.data.prepare.spark import prepare_on_spark
 from ligr_jax.data.prepare.spark_session import start_session
+from ligr_jax.data.prepare.splits import EmptySplit
 from ligr_jax.data.prepare.summary import format_summary, load_log_summary
 from ligr_jax.data.protocols.protocol import Protocol
 from ligr_jax.data.protocols.registry import (
@@ -235,7 +236,16 @@ def run(args: argparse.Namespace) -> None:
     options = prepare_options(args, protocol)
     if Path(args.source).resolve() == args.out.resolve():
         raise BadInput(f"--out {args.out} is the source; choose another directory")
-    manifest = ENGINES[args.engine](args, options, protocol)
+    try:
+        manifest = ENGINES[args.engine](args, options, protocol)
+    except EmptySplit as e:
+        if protocol is None:
+            raise
+        problem = str(e).partition(";")[0]
+        raise BadInput(
+            f"--protocol {protocol.name} does not fit this log: {problem}; give the complete data "
+            f"(`ligr sources {protocol.adapter}`), or split times of your own without --protocol"
+        ) from e
     summary = load_log_summary(args.out)
     if args.json:
         said: dict[str, Any] = {"directory": with_uris(str(args.out)), "digest": manifest.digest}

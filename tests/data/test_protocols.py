@@ -20,6 +20,7 @@ from ligr_jax.data.sources.canonical import canonical_source
 from ligr_jax.data.sources.formats import ADAPTERS, open_source
 from ligr_jax.data.sources.source import Fault, LogBatch
 from tests.data.logs import write_log
+from tests.data.test_amazon2023 import write_json
 from tests.data.test_kuairand import LOG, SLICE, needs_slice, write_csv_layout
 from tests.data.test_movielens import REAL
 
@@ -73,6 +74,18 @@ def test_movielens_has_the_published_digest(
         words = ["prepare", str(REAL), "--out", str(tmp_path / name), "--protocol", name]
         assert main(words) == 0
         assert "is the published one" in capsys.readouterr().out
+
+
+def test_a_log_that_ends_before_a_split_of_the_protocol_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(tmp_path / "log")
+    words = ["prepare", str(tmp_path / "log"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--protocol", "amazon2023-timestamp"]) == 1
+    message = capsys.readouterr().err
+    assert "--protocol amazon2023-timestamp does not fit this log" in message
+    assert "ligr sources amazon2023" in message
+    assert "--test-until" not in message
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

@@ -21,7 +21,7 @@ from ligr_jax.data.prepare.partition import Spill, Tally, number_of_partitions, 
 from ligr_jax.data.prepare.publish import published
 from ligr_jax.data.prepare.shard_build import ShardBuilder, ShardStats, shard_path
 from ligr_jax.data.prepare.shards import read_partition
-from ligr_jax.data.prepare.splits import split_edges
+from ligr_jax.data.prepare.splits import EmptySplit, split_edges
 from ligr_jax.data.prepare.summary import log_summary, save_log_summary
 from ligr_jax.data.schema import BadInput
 from ligr_jax.data.sources.source import LogSource
@@ -202,10 +202,10 @@ def _renamed(shards: Sequence[Shard], work: Path) -> Iterator[Shard]:
 
 
 def _refuse_empty(splits: Mapping[str, SplitStats]) -> None:
-    """Raise `BadInput` for an empty split, unless it starts and ends at the same time."""
+    """Raise `EmptySplit` for an empty split, unless it starts and ends at the same time."""
     for name, split in splits.items():
         if split.impressions == 0 and split.start_ms < split.end_ms:
-            raise BadInput(
+            raise EmptySplit(
                 f"the {name} split, {split.start_ms} <= timestamp_ms < {split.end_ms}, has no "
                 "impressions; move its ends, or set both ends to the same time for an empty split"
             )

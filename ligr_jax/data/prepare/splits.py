@@ -10,6 +10,10 @@ from ligr_jax.data.prepare.sketches import MINUTE_MS, MinuteHistogram
 from ligr_jax.data.schema import BadInput
 
 
+class EmptySplit(BadInput):
+    """The log has no impression in a split. The remedy follows the semicolon of the message."""
+
+
 @dataclass(frozen=True)
 class SplitTimes:
     """Ends of the splits, chosen by the user, in milliseconds since 1970 (UTC).
@@ -64,25 +68,26 @@ def split_edges(
         Four times in milliseconds since 1970 (UTC).
 
     Raises:
-        BadInput: the train split would be empty, or the log is too short to be cut.
+        EmptySplit: the train or the test split would be empty.
+        BadInput: the log is too short to be cut.
     """
     first, end = tally.first_ms, tally.last_ms + 1
     if times is None:
         return _by_fractions(tally.minutes, fractions, first, end)
     if isinstance(times, SplitSpans):
         if end - times.validation_ms - times.test_ms <= first:
-            raise BadInput(
+            raise EmptySplit(
                 f"--last {times.validation_ms}ms,{times.test_ms}ms leaves no training rows: the "
                 f"log covers {end - first} ms; choose shorter splits"
             )
         times = times.before(end)
     if times.train_until <= first:
-        raise BadInput(
+        raise EmptySplit(
             f"--train-until {times.train_until} leaves no training rows: the log starts at {first} "
             f"and ends at {end - 1}; choose a time between the two"
         )
     if times.test_until is None and times.validation_until >= end:
-        raise BadInput(
+        raise EmptySplit(
             f"--validation-until {times.validation_until} leaves the test split empty: the log "
             f"ends at {end - 1}; for an empty test split set --test-until to the same time"
         )
