@@ -67,7 +67,7 @@ def test_a_command_prints_the_same_for_uris_and_directories(
 ) -> None:
     on_host("reader")
     local = {**places, "OUT": tmp_path / "out"}
-    stored = {name: f"s3://{name.lower()}/place" for name in local}
+    stored = {name: f"s3://{name.lower()}/{place.name}" for name, place in local.items()}
     outputs = []
     for named in (local, stored):
         text = command
@@ -76,7 +76,7 @@ def test_a_command_prints_the_same_for_uris_and_directories(
         if named is stored:
             for name in places:
                 if name in command:
-                    put(s3, places[name], f"{name.lower()}/place")
+                    put(s3, places[name], f"{name.lower()}/{places[name].name}")
             before = dict(s3.objects)
         with s3.failing(every_third()):
             assert main(text.split()) == DONE, capsys.readouterr()

@@ -90,8 +90,13 @@ class Pod:
         ]
 
     def end(self) -> list[str]:
-        """Wait for both; return what they printed."""
-        return [process.communicate(timeout=240)[0] for process in self.processes]
+        """Wait for both; return what they printed. Neither survives a failure."""
+        try:
+            return [process.communicate(timeout=120)[0] for process in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()
+                process.communicate()
 
     @property
     def statuses(self) -> list[int]:

@@ -21,7 +21,7 @@ from ligr_jax.data.sources.source import LogBatch, LogSource
 from ligr_jax.ops.losses import attention_rank_loss, binary_cross_entropy, session_numbers
 from tests.batches import model_config
 from tests.data.logs import DAY_MS, START_MS
-from tests.nn.models import random_params, token_jacobian
+from tests.nn.models import random_params, reach
 
 ACTIONS = ("click", "like")
 EARLIER = 7  # untimed rows of the first member; blocks of 3, 3 and 1
@@ -86,8 +86,8 @@ def test_an_untimed_row_sees_actions_of_earlier_blocks_and_no_later_row(batch: B
     config = model_config(
         features={"item_id": Feature(rows=32)}, actions=ACTIONS, set_depth=1, unroll="no"
     )
-    jacobian = token_jacobian(config, random_params(config, batch), batch)
-    items, actions = (np.abs(np.asarray(j)).sum(-1)[0, :10, 0, :10] > 0 for j in jacobian)
+    seen = reach(config, random_params(config, batch), batch)
+    items, actions = (x[0, :10, 0, :10] > 0 for x in (seen.items, seen.actions))
     session = np.asarray(batch.session[0, :10])
     np.testing.assert_array_equal(actions, session < session[:, None])
     np.testing.assert_array_equal(items, session <= session[:, None])
