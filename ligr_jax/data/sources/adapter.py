@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ligr_jax.data.schema import Column
+from ligr_jax.data.schema import BadInput, Column
 from ligr_jax.data.sources.files import DataFile, column_names, column_type
 from ligr_jax.data.sources.source import LogSource
 
@@ -64,6 +64,22 @@ class Adapter:
     refused: str
     obtain: str
     archives: Mapping[str, Archive] = field(default_factory=dict)
+
+
+def require_complete(lacking: Sequence[str] | None, absent: str) -> None:
+    """Check that a directory has the layout of a data set.
+
+    Args:
+        lacking: what the directory lacks, as `Adapter.lacking` returns it.
+        absent: message if no file resembles the layout.
+
+    Raises:
+        BadInput: a file or a column is missing.
+    """
+    if lacking is None:
+        raise BadInput(absent)
+    if lacking:
+        raise BadInput("; ".join(lacking))
 
 
 def missing_columns(file: Path | DataFile, columns: Sequence[str], title: str) -> list[str]:

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter
+from ligr_jax.data.schema import Column, LogSchema
+from ligr_jax.data.sources.adapter import Adapter, require_complete
 from ligr_jax.data.sources.files import (
     DataFile,
     column_names,
@@ -84,14 +84,11 @@ def amazon2023_source(directory: Path) -> LogSource:
     Raises:
         BadInput: there are no reviews, a column is missing, or times are not in milliseconds.
     """
-    lacking = amazon2023_marks(directory)
-    if lacking is None:
-        raise BadInput(
-            f"{directory} lacks reviews (CATEGORY.jsonl, or CATEGORY.csv of the benchmark) with "
-            f"the columns {list(REVIEW)}; download them from {URL}"
-        )
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        amazon2023_marks(directory),
+        f"{directory} lacks reviews (CATEGORY.jsonl, or CATEGORY.csv of the benchmark) with "
+        f"the columns {list(REVIEW)}; download them from {URL}",
+    )
     files = _reviews(directory)
     for file in files:
         times = islice(read_column(file, "timestamp", SCAN_ROWS), SCANS)

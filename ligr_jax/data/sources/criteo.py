@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter
+from ligr_jax.data.schema import Column, LogSchema
+from ligr_jax.data.sources.adapter import Adapter, require_complete
 from ligr_jax.data.sources.files import DataFile, describe_files, file_parts, rows_in
 from ligr_jax.data.sources.parse import DAY_MS
 from ligr_jax.data.sources.parts import chained, converted
@@ -68,11 +68,10 @@ def criteo_source(directory: Path) -> LogSource:
     Raises:
         BadInput: the file is missing, or its lines do not have 40 fields.
     """
-    lacking = criteo_marks(directory)
-    if lacking is None:
-        raise BadInput(f"{directory} lacks train.txt with fields separated by tabs; see {URL}")
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        criteo_marks(directory),
+        f"{directory} lacks train.txt with fields separated by tabs; see {URL}",
+    )
     file = DataFile(directory / "train.txt", "train.txt", reading=TextOptions("\t", names=FIELDS))
     rows = rows_in(file)
     parts = tuple(converted(part, partial(_impressions, rows=rows)) for part in file_parts(file))

@@ -19,7 +19,7 @@ from pathlib import Path
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, missing_columns, wrong_types
+from ligr_jax.data.sources.adapter import Adapter, missing_columns, require_complete, wrong_types
 from ligr_jax.data.sources.ebnerd_pages import (
     CLICKS_PER_USER,
     SCAN_ROWS,
@@ -131,14 +131,11 @@ def ebnerd_source(directory: Path) -> LogSource:
         BadInput: a file or a column is missing, a column has another type or unit, or a history
             has clicks after the first page of its split.
     """
-    lacking = ebnerd_marks(directory)
-    if lacking is None:
-        raise BadInput(
-            f"{directory} lacks train/behaviors.parquet and validation/behaviors.parquet; unpack "
-            f"an archive of {URL} in it"
-        )
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        ebnerd_marks(directory),
+        f"{directory} lacks train/behaviors.parquet and validation/behaviors.parquet; unpack "
+        f"an archive of {URL} in it",
+    )
     directory = _data(directory)
     behaviors = {s: _file(directory / s, "behaviors.parquet") for s in _splits(directory)}
     histories = {s: _file(directory / s, "history.parquet") for s in _splits(directory)}

@@ -20,7 +20,7 @@ from pathlib import Path
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, Archive, missing_columns
+from ligr_jax.data.sources.adapter import Adapter, Archive, missing_columns, require_complete
 from ligr_jax.data.sources.files import (
     count_all_rows,
     describe_files,
@@ -122,14 +122,11 @@ def kuairand_source(directory: Path) -> LogSource:
     # Files; missing ones are an error.
     directory = _data(directory)
     logs = _logs(directory)
-    lacking = kuairand_marks(directory)
-    if lacking is None:
-        raise BadInput(
-            f"{directory} lacks log_standard* (.csv or .parquet); unpack one of "
-            f"{', '.join(ARCHIVES)} from {URL} in it"
-        )
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        kuairand_marks(directory),
+        f"{directory} lacks log_standard* (.csv or .parquet); unpack one of "
+        f"{', '.join(ARCHIVES)} from {URL} in it",
+    )
     # Videos and users are in memory, because every batch is joined with them.
     video_file, user_file, history = (_only(directory, start) for start in NEEDED)
     assert video_file is not None

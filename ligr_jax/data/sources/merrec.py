@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, missing_columns
+from ligr_jax.data.sources.adapter import Adapter, missing_columns, require_complete
 from ligr_jax.data.sources.files import (
     DataFile,
     count_all_rows,
@@ -88,14 +88,11 @@ def merrec_source(directory: Path) -> LogSource:
     Raises:
         BadInput: there is no file of a month, or a column is missing.
     """
-    lacking = merrec_marks(directory)
-    if lacking is None:
-        raise BadInput(
-            f"{directory} lacks Parquet files in directories of months, e.g. 20231001/; download "
-            f"{TITLE} from {URL}"
-        )
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        merrec_marks(directory),
+        f"{directory} lacks Parquet files in directories of months, e.g. 20231001/; download "
+        f"{TITLE} from {URL}",
+    )
     files = _files(directory)
     parts: tuple[Part, ...] = tuple(partial(_deferred, file) for file in files)
     return LogSource(

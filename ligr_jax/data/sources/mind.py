@@ -19,7 +19,7 @@ import polars as pl
 
 from ligr_jax.atomic import read_text
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter
+from ligr_jax.data.sources.adapter import Adapter, require_complete
 from ligr_jax.data.sources.files import (
     DataFile,
     count_all_rows,
@@ -103,14 +103,11 @@ def mind_source(directory: Path) -> LogSource:
     Raises:
         BadInput: a file is missing, has another number of fields, or has times of another period.
     """
-    lacking = mind_marks(directory)
-    if lacking is None:
-        raise BadInput(
-            f"{directory} lacks train/behaviors.tsv and dev/behaviors.tsv; unpack the archives of "
-            f"{URL} in it"
-        )
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        mind_marks(directory),
+        f"{directory} lacks train/behaviors.tsv and dev/behaviors.tsv; unpack the archives of "
+        f"{URL} in it",
+    )
     layout = TextOptions(delimiter="\t", names=PAGE)
     behaviors = [_file(split, "behaviors.tsv", layout) for split in _splits(directory)]
     news = [_file(split, "news.tsv") for split in _splits(directory)]

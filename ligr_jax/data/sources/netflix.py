@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter
+from ligr_jax.data.schema import Column, LogSchema
+from ligr_jax.data.sources.adapter import Adapter, require_complete
 from ligr_jax.data.sources.files import describe_files
 from ligr_jax.data.sources.parse import DAY_MS
 from ligr_jax.data.sources.parts import chained
@@ -72,11 +72,10 @@ def netflix_source(directory: Path) -> LogSource:
     Raises:
         BadInput: a file is missing.
     """
-    lacking = netflix_marks(directory)
-    if lacking is None:
-        raise BadInput(f"{directory} lacks combined_data_*.txt; unpack the archive of the prize")
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        netflix_marks(directory),
+        f"{directory} lacks combined_data_*.txt; unpack the archive of the prize",
+    )
     files = _ratings(directory)
     titles = directory / "movie_titles.csv"
     parts = tuple(partial(_deferred, path) for path in files)

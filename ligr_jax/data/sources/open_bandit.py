@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, missing_columns
+from ligr_jax.data.schema import Column, LogSchema
+from ligr_jax.data.sources.adapter import Adapter, missing_columns, require_complete
 from ligr_jax.data.sources.files import (
     DataFile,
     count_all_rows,
@@ -88,11 +88,10 @@ def open_bandit_source(directory: Path) -> LogSource:
     Raises:
         BadInput: a file or a column is missing, or the times are not those of the data set.
     """
-    lacking = open_bandit_marks(directory)
-    if lacking is None:
-        raise BadInput(f"{directory} lacks random/all/all.csv; unpack the data of {URL} in it")
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        open_bandit_marks(directory),
+        f"{directory} lacks random/all/all.csv; unpack the data of {URL} in it",
+    )
     logs = _logs(directory)
     # Campaigns have the same items under both policies.
     contexts = {log.path.stem: _context(log) for log in logs}

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, missing_columns, wrong_types
+from ligr_jax.data.sources.adapter import Adapter, missing_columns, require_complete, wrong_types
 from ligr_jax.data.sources.files import (
     DataFile,
     count_all_rows,
@@ -107,14 +107,11 @@ def recflow_source(directory: Path) -> LogSource:
     Raises:
         BadInput: there is no file of a day, or a column is missing or has another type or unit.
     """
-    lacking = recflow_marks(directory)
-    if lacking is None:
-        raise BadInput(
-            f"{directory} lacks realshow/2024-01-13.feather (or all_stage/); download the data set "
-            f"by the links in {URL}"
-        )
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        recflow_marks(directory),
+        f"{directory} lacks realshow/2024-01-13.feather (or all_stage/); download the data set "
+        f"by the links in {URL}",
+    )
     days = _days(directory)
     for file in days:
         _check_units(file)

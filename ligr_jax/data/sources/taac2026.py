@@ -21,8 +21,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, id_column, missing_columns
+from ligr_jax.data.schema import Column, LogSchema
+from ligr_jax.data.sources.adapter import Adapter, id_column, missing_columns, require_complete
 from ligr_jax.data.sources.files import (
     column_names,
     count_all_rows,
@@ -88,13 +88,10 @@ def taac2026_source(directory: Path) -> LogSource:
     Raises:
         BadInput: a column is missing, or the times are not in seconds.
     """
-    lacking = taac2026_marks(directory)
-    if lacking is None:
-        raise BadInput(
-            f"{directory} lacks a Parquet file with domain_a_seq_*; download it from {URL}"
-        )
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        taac2026_marks(directory),
+        f"{directory} lacks a Parquet file with domain_a_seq_*; download it from {URL}",
+    )
     files = _files(directory)
     times = (values for file in files for values in read_column(file, "timestamp", SCAN_ROWS))
     PERIOD.require(times, "s", f"{files[0]}, column 'timestamp'")

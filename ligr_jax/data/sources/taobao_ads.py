@@ -17,8 +17,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, missing_columns
+from ligr_jax.data.schema import Column, LogSchema
+from ligr_jax.data.sources.adapter import Adapter, missing_columns, require_complete
 from ligr_jax.data.sources.files import (
     DataFile,
     describe_files,
@@ -97,11 +97,10 @@ def taobao_ads_source(directory: Path) -> LogSource:
     Raises:
         BadInput: a file or a column is missing, or the times are not those of the data set.
     """
-    lacking = taobao_ads_marks(directory)
-    if lacking is None:
-        raise BadInput(f"{directory} lacks raw_sample.csv; download it from {URL}")
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        taobao_ads_marks(directory),
+        f"{directory} lacks raw_sample.csv; download it from {URL}",
+    )
     log, ads = (_file(directory, name) for name in ("raw_sample.csv", "ad_feature.csv"))
     PERIOD.require(
         read_column(log, "time_stamp", SCAN_ROWS), "s", f"{log.path}, column 'time_stamp'"

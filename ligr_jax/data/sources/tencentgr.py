@@ -20,8 +20,14 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, id_column, is_list, missing_columns
+from ligr_jax.data.schema import Column, LogSchema
+from ligr_jax.data.sources.adapter import (
+    Adapter,
+    id_column,
+    is_list,
+    missing_columns,
+    require_complete,
+)
 from ligr_jax.data.sources.files import (
     column_names,
     column_type,
@@ -88,11 +94,10 @@ def tencentgr_source(directory: Path) -> LogSource:
     Raises:
         BadInput: a file, a column or a field is missing, or the times are not in seconds.
     """
-    lacking = tencentgr_marks(directory)
-    if lacking is None:
-        raise BadInput(f"{directory} lacks seq.parquet and seq/; download {TITLE} from {URL}")
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        tencentgr_marks(directory),
+        f"{directory} lacks seq.parquet and seq/; download {TITLE} from {URL}",
+    )
     files = {name: _files(directory, name) for name in TABLES}
     PERIOD.require(_times(files["seq"]), "s", f"{files['seq'][0]}, column 'seq', field 'timestamp'")
     user_names, item_names = (_features(files[n][0]) for n in ("user_feat", "item_feat"))

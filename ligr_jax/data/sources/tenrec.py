@@ -10,8 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, missing_columns
+from ligr_jax.data.schema import Column, LogSchema
+from ligr_jax.data.sources.adapter import Adapter, missing_columns, require_complete
 from ligr_jax.data.sources.files import describe_files, file_parts, rows_in
 from ligr_jax.data.sources.parse import with_types
 from ligr_jax.data.sources.parts import chained, converted
@@ -51,11 +51,10 @@ def tenrec_source(directory: Path) -> LogSource:
     Raises:
         BadInput: the file or a column is missing.
     """
-    lacking = tenrec_marks(directory)
-    if lacking is None:
-        raise BadInput(f"{directory} lacks {FILE}; request the data at {URL}")
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        tenrec_marks(directory),
+        f"{directory} lacks {FILE}; request the data at {URL}",
+    )
     path = directory / FILE
     parts = tuple(converted(part, _impressions) for part in file_parts(path))
     return LogSource(

@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, missing_columns
+from ligr_jax.data.sources.adapter import Adapter, missing_columns, require_complete
 from ligr_jax.data.sources.files import (
     DataFile,
     count_all_rows,
@@ -116,11 +116,10 @@ def vk_lsvd_source(directory: Path) -> LogSource:
     Raises:
         BadInput: a file or a column is missing, or the vectors are not those of the data set.
     """
-    lacking = vk_lsvd_marks(directory)
-    if lacking is None:
-        raise BadInput(f"{directory} lacks train/week_00.parquet; download {TITLE} from {URL}")
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        vk_lsvd_marks(directory),
+        f"{directory} lacks train/week_00.parquet; download {TITLE} from {URL}",
+    )
     files = _files(next(d for d in _places(directory) if _weeks(d)))
     item_file, vector_file = files.metadata / ITEMS, files.metadata / VECTORS
     users = IdTable.of(read_items(files.metadata / USERS), "user_id", tuple(USER))

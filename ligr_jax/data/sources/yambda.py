@@ -20,7 +20,7 @@ from pathlib import Path
 import polars as pl
 
 from ligr_jax.data.schema import BadInput, Column, LogSchema
-from ligr_jax.data.sources.adapter import Adapter, missing_columns
+from ligr_jax.data.sources.adapter import Adapter, missing_columns, require_complete
 from ligr_jax.data.sources.files import (
     describe_files,
     file_parts,
@@ -91,11 +91,10 @@ def yambda_source(directory: Path) -> LogSource:
     Raises:
         BadInput: a file or a column is missing.
     """
-    lacking = yambda_marks(directory)
-    if lacking is None:
-        raise BadInput(f"{directory} lacks {EVENTS} and {LISTENS}; download flat/50m from {URL}")
-    if lacking:
-        raise BadInput("; ".join(lacking))
+    require_complete(
+        yambda_marks(directory),
+        f"{directory} lacks {EVENTS} and {LISTENS}; download flat/50m from {URL}",
+    )
     (size,) = _sizes(directory)
     log = size / EVENTS
     others: dict[str, Path] = {}
