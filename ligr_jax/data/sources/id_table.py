@@ -26,14 +26,15 @@ class IdTable:
 
     @classmethod
     def of(cls, batches: Iterable[LogBatch], key: str, names: Sequence[str]) -> "IdTable":
-        """Return columns of a table.
+        """Return columns of a table by id; the first row of an id counts, rows without one do not.
 
         Args:
             batches: the table.
             key: its column of ids.
             names: the columns.
         """
-        frame = pl.concat(batch.frame.select(key, *names) for batch in batches).sort(key)
+        frame = pl.concat(batch.frame.select(key, *names) for batch in batches).drop_nulls(key)
+        frame = frame.unique(key, keep="first", maintain_order=True).sort(key)
         return cls(frame[key].to_numpy(), frame.drop(key))
 
     def find(self, ids: pl.Series) -> pl.DataFrame:
