@@ -137,6 +137,8 @@ def next_item_lines(numbers: Mapping[str, Any], split: str) -> list[str]:
         f"{found['targets']:,} targets among {found['candidates']:,} items, "
         f"{found['tied']:.1%} with ties, {found['without_history']:,} left out without history"
     )
+    if "without_item" in found:
+        counts += f", {found['without_item']:,} without an item"
     metrics = [f"{k} {number_words(v)}" for k, v in found.items() if "@" in k]
     return [f"next item: {'  '.join(metrics)}", f"  {counts}"]
 

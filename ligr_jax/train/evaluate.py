@@ -77,6 +77,7 @@ class Evaluator:
         self.program = program
         self.model = program.model
         self.apply = jit_apply(program)
+        self._next_item_queries = jit_apply(program, "next_item_queries")
         self._plans: dict[str, PackingPlan] = {}
 
     def plan(self, split: str) -> PackingPlan:
@@ -108,7 +109,8 @@ class Evaluator:
         predictions = self.predict(state, split, progress)
         out = measure(predictions, self.records, self.config, split, self._trained)
         if self.config.model.next_item:
-            out |= measure_next_item(self._queries(state, split), self.records, self.config, split)
+            queries, targets = self._queries(state, split), len(predictions.impression)
+            out |= measure_next_item(queries, targets, self.records, self.config, split)
         return out
 
     def predict(
@@ -153,17 +155,17 @@ class Evaluator:
     def _queries(self, state: TrainState, split: str) -> NextItemQueries:
         """Return the queries of the targets of a split, and the table of the items."""
         table = self.config.model.table_of(self.config.model.next_item)
-        tables = self.layout.unpack(split_tables(state.params)[1])
-        apply = jit_apply(self.program, "next_item_queries")
-        parts = []
+        rows_VE = np.asarray(self.layout.unpack(split_tables(state.params)[1])[table])
+        # A process can be without batches, so that it has only this part.
+        parts = [(np.zeros(0, np.int64), np.zeros((0, rows_VE.shape[1]), np.float32))]
         for index, inputs in eval_batches(
             self.records, self.plan(split), self.config, self.program.process
         ):
             with jax.set_mesh(self.mesh):
-                query_BNE = local_rows(apply(state, self.program.shard_batch(inputs)))
-            parts.append(previous_queries(index, inputs.batch, query_BNE))
+                query_BNE = self._next_item_queries(state, self.program.shard_batch(inputs))
+            parts.append(previous_queries(index, inputs.batch, local_rows(query_BNE)))
         impression, query_nE = all_gather([np.concatenate(column) for column in zip(*parts)])
-        return NextItemQueries(impression, query_nE, rows_VE=np.asarray(tables[table]))
+        return NextItemQueries(impression, query_nE, rows_VE)
 
 
 def evaluate_run(

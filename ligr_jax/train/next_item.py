@@ -2,8 +2,9 @@
 
 Candidates are all items that occur in the data, so the ranking is full and not sampled. With
 `eval.exclude_seen`, items of earlier impressions of the member are no candidates, except for the
-target itself. A target without an earlier impression in its row has no query; it is counted and
-left out. Ties are resolved as in `ligr_jax.ops.metrics.hit_rate`.
+target itself. A target without an earlier impression in its row has no query, and a target without
+an item has no rank; both are counted and left out. Ties are resolved as in
+`ligr_jax.ops.metrics.hit_rate`.
 """
 
 from collections.abc import Iterator
@@ -52,19 +53,21 @@ def previous_queries(
 
 
 def measure_next_item(
-    queries: NextItemQueries, records: Records, config: Config, split: str
+    queries: NextItemQueries, targets: int, records: Records, config: Config, split: str
 ) -> dict[str, Any]:
     """Return HR and NDCG at each of `CUTOFFS`, and what they are measured on.
 
     Args:
-        queries: queries of all targets of the split.
+        queries: queries of all targets of the split that have one.
+        targets: number of all targets of the split.
         records: prepared data.
         config: configuration of the run.
         split: train, validation or test.
 
     Returns:
-        Metrics by name: `<split>/next_item/hr@K` and `ndcg@K`, the number of `targets`, of
-        `candidates`, of targets `without_history`, and the share of `tied` targets.
+        Metrics by name: `<split>/next_item/hr@K` and `ndcg@K`, the number of ranked `targets`, of
+        `candidates`, of targets `without_history`, and the share of `tied` targets; also the number
+        of targets `without_item` if there are any.
     """
     name = config.model.next_item
     feature = config.model.features[name]
@@ -81,13 +84,14 @@ def measure_next_item(
         tied.append(counts[1])
     above, equal = np.concatenate(better), np.concatenate(tied)
     key = f"{split}/next_item"
-    targets = records.manifest.splits[split].impressions
     out: dict[str, Any] = {
         f"{key}/targets": len(above),
         f"{key}/without_history": targets - len(queries.impression),
         f"{key}/candidates": len(candidates),
         f"{key}/tied": float(np.mean(equal > 0)) if len(equal) else float("nan"),
     }
+    if len(above) < len(queries.impression):
+        out[f"{key}/without_item"] = len(queries.impression) - len(above)
     for k in CUTOFFS if len(above) else ():
         out[f"{key}/hr@{k}"] = metrics.hit_rate(above, equal, k)
         out[f"{key}/ndcg@{k}"] = metrics.ndcg_of_target(above, equal, k)

@@ -51,7 +51,7 @@ def test_ranks_on_movielens_equal_a_slow_reference(tmp_path: Path) -> None:
     query_nE = rng.integers(-1, 2, (len(last), 4)).astype(np.float32)
     rows_VE = rng.integers(-1, 2, (200_000, 4)).astype(np.float32)  # many ties
     queries = NextItemQueries(last, query_nE, rows_VE)
-    numbers = measure_next_item(queries, records, config, "test")
+    numbers = measure_next_item(queries, len(last), records, config, "test")
 
     item = records.feature("item_id")
     everything = np.unique(item)
@@ -102,3 +102,4 @@ def test_a_chain_of_items_is_learned_and_ranked_among_all_items(
     assert numbers["test/next_item/hr@10"] > 0.9  # 10 of 40 by chance: 0.25
     assert numbers["test/next_item/candidates"] == ITEMS
     assert numbers["test/next_item/targets"] == numbers["test/impressions"]
+    assert numbers["test/next_item/without_history"] == 0
