@@ -30,13 +30,13 @@ from tests.xla import flags
 
 pytestmark = pytest.mark.slow
 RUN = "s3://b/runs/pod"
-STEP_80 = "b/runs/pod/checkpoints/80"
+STEP_40 = "b/runs/pod/checkpoints/40"
 # Tables lie across both hosts.
 MESH = ("mesh.data=1", "mesh.model=2", "mesh.placement=row_wise,surface:table_wise")
 SETTINGS = (
     *(*SMALL, *MESH, "model.set_depth=0", "model.features=item_id,surface"),
     # Many steps after the checkpoint whose upload kills a process: the other one is in a step then.
-    *("train.steps=160", "train.checkpoint_every=40", "train.log_every=10", "eval.splits="),
+    *("train.steps=80", "train.checkpoint_every=20", "train.log_every=5", "eval.splits="),
 )
 # The undisturbed run, then the end of the other one and what is read from it.
 LAST = f"""
@@ -132,19 +132,19 @@ def test_two_hosts_write_one_run_to_a_store(
 
     # One of two processes of a host is killed: the step that lacks its part is not visible.
     pod = Pod(command, tmp_path / "a", hosts=1)
-    with s3.failing(at_first(f"{STEP_80}/state", pod.processes[1].kill)):
+    with s3.failing(at_first(f"{STEP_40}/state", pod.processes[1].kill)):
         said = pod.end()
     assert pod.statuses == [PEER_LOST, -signal.SIGKILL], said
     stored = s3.below("b/runs/pod/checkpoints/")
-    assert "40/digests.json" in stored
-    assert "80/digests.json" not in stored
+    assert "20/digests.json" in stored
+    assert "40/digests.json" not in stored
 
     # Two other hosts train an undisturbed run, and continue the first one.
     whole = tmp_path / "whole"
     pod = Pod(["-c", LAST, data, str(whole)], tmp_path / "b", hosts=2)
     said = pod.end()
     assert pod.statuses == [DONE, DONE], said
-    assert any(m == "GET" and "pod/checkpoints/40/state" in path for m, path in s3.requests)
+    assert any(m == "GET" and "pod/checkpoints/20/state" in path for m, path in s3.requests)
     assert not [name for name in s3.below("b/") if ".part" in name]
     on_host("reader")
     run = local_path(RUN)

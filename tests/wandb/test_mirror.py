@@ -138,8 +138,11 @@ def test_rows_that_a_broken_client_did_not_send_are_sent_on_the_next_start(
         done = run("-c", SESSION, out, 3, 6, "ended")
     else:
         done = run("-c", KILLED, out, fault.removeprefix("killed "))
-    (warning,) = (line for line in done.stderr.splitlines() if "W&B" in line)
-    assert server.url in warning
+    warnings = [line for line in done.stderr.splitlines() if "W&B" in line]
+    # If both sessions are killed, the first can notice it before the second is killed as well.
+    most = 2 if fault == "killed in every session" else 1
+    assert 1 <= len(warnings) <= most, warnings
+    assert server.url in warnings[0]
     assert [row["step"] for row in read_rows(out / "metrics.jsonl")] == list(range(1, 7))
     # Where it was killed once, a second session of the same process sent the rows.
     assert len(stored.history) == (6 if fault == "killed once" else 3)
