@@ -139,13 +139,14 @@ def add_slopes(study: Study, table: pl.DataFrame, shapes: list[str]) -> None:
     for name, (head, rises) in METRICS.items():
         row: list[Cell] = [head]
         for used in parts.values():
+            labels = [s for s, u in zip(shapes, used) if u]
             law = fit_line(
-                flops[used],
-                column(table, name)[used],
-                higher_is_better=rises,
-                groups=[s for s, u in zip(shapes, used) if u],
+                flops[used], column(table, name)[used], higher_is_better=rises, groups=labels
             )
-            row.append(interval(law.params["slope"], *law.intervals["slope"]))
+            # Two rungs have a slope, and no interval.
+            ends = law.intervals.get("slope")
+            slope = law.params["slope"]
+            row.append(interval(slope, *ends) if ends else slope)
         rows.append([*row, PAPER.get(head, "")])
     columns = [
         Column("metric"),
