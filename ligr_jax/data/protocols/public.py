@@ -129,8 +129,8 @@ EBNERD_PROTOCOLS = tuple(
     for size in ("demo", "small", "large")
 )
 
-# Without the content vectors of titles: their last decimal depends on the machine, and a digest
-# must not.
+# Without the content vectors of titles: they come from an SVD, whose last decimals can depend on
+# the machine, and a digest must not.
 _MOVIELENS = ("item_id", "genres", "year", "rating")
 
 RATING_PROTOCOLS = (
