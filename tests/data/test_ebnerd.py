@@ -17,7 +17,7 @@ from ligr_jax.data.sources.formats import open_source
 from tests.data.logs import read_arrow, read_rows
 
 SAMPLE = Path(__file__).parents[2].parent / "shared" / "data" / "samples" / "ebnerd"
-needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"no files of EB-NeRD in {SAMPLE}")
+needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"no sample of EB-NeRD in {SAMPLE}")
 
 PAGE_TYPES = {
     "impression_id": pl.UInt32,

@@ -14,7 +14,7 @@ from ligr_jax.data.sources.ids import to_ids
 from tests.data.logs import read_arrow, read_rows
 
 SAMPLE = Path(__file__).parents[2].parent / "shared" / "data" / "samples" / "mind"
-needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"no files of MIND in {SAMPLE}")
+needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"no sample of MIND in {SAMPLE}")
 
 PAGES = {
     "train": [

@@ -14,7 +14,7 @@ from ligr_jax.data.sources.formats import open_source
 from tests.data.logs import read_rows
 
 SAMPLE = Path(__file__).parents[2].parent / "shared" / "data" / "samples" / "recflow"
-needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"no files of RecFlow in {SAMPLE}")
+needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"no sample of RecFlow in {SAMPLE}")
 
 DAY = "2024-02-17.feather"
 NOON_MS = 1_708_142_400_000  # 2024-02-17 12:00 in UTC+8
