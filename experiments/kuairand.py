@@ -20,7 +20,7 @@ of random effects per action.
 
 Expected: LiGR with random effects is above the trees in everything to everyone, by less than the
 90 % interval of one day. Numbers: experiments/results/kuairand.json. Time: about 30 minutes on two
-idle cores, 80 minutes measured beside other work.
+idle cores, 80 minutes measured with other work on the machine.
 """
 
 import argparse

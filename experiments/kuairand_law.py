@@ -126,7 +126,7 @@ def add_ladder(study: Study, runs: Path) -> None:
 def add_slopes(study: Study, table: pl.DataFrame, shapes: list[str]) -> None:
     """Add the change of each metric per decade, over all rungs and over each half of the decades.
 
-    A law that goes on has equal slopes in both halves.
+    A law that holds over all decades has equal slopes in both halves.
     """
     flops = column(table, "flops_model")
     middle = float(np.sqrt(flops.min() * flops.max()))

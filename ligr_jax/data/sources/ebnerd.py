@@ -63,7 +63,7 @@ ARTICLE = {
     **dict.fromkeys(("title", "subtitle", "category", "article_type", "premium"), ""),
     "sentiment_score": "",
 }
-ARTIFICIAL = "is_beyond_accuracy"  # pages that nobody saw, in the test set
+ARTIFICIAL = "is_beyond_accuracy"  # pages that were never shown, in the test set
 
 SCHEMA = LogSchema(
     actions=("click",),

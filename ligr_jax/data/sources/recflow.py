@@ -5,8 +5,9 @@ this directory, the rows of `all_stage/` that were shown. A request has one time
 videos. `request_timestamp` and the durations are in milliseconds, and `upload_timestamp` is in
 seconds.
 
-The rows of other stages (`realshow` = 0) are candidates that nobody saw: they are no impressions,
-and their feedback means nothing. Pickle files are not read, because reading one runs its code.
+The rows of other stages (`realshow` = 0) are candidates that were never shown: they are no
+impressions, and their feedback means nothing. Pickle files are not read, because reading one runs
+its code.
 """
 
 import re
@@ -202,7 +203,7 @@ RECFLOW = Adapter(
     session="a pause (--session-gap) between requests; a request is a slate and no session",
     actions="effective_view, long_view, like, follow, forward, comment",
     outcomes="playing_time",
-    refused="rows with realshow = 0: nobody saw them; rank_index, rerank_index; "
+    refused="rows with realshow = 0: never shown; rank_index, rerank_index; "
     "realshow_video_info_daily: it accumulates; *.pkl: reading one runs its code",
     obtain=f"{URL} (CC BY-SA 4.0)",
 )
