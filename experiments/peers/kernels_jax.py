@@ -84,9 +84,9 @@ def kernel(sizes: Sizes) -> Callable[..., jax.Array]:
     if isinstance(sizes, int):
         return lambda q, k, v, mask: attend_tpu(
             q, k, v, mask, "softmax", interpret, largest_tile=sizes
-        )
+        )[0]
     tiling = Tiling(*(Tile(*tile) for tile in sizes))
-    return lambda q, k, v, mask: attend_gpu(q, k, v, mask, "softmax", interpret, tiling)
+    return lambda q, k, v, mask: attend_gpu(q, k, v, mask, "softmax", interpret, tiling)[0]
 
 
 def forward(attention: Any, mask: Mask, q: Any, k: Any, v: Any, g: Any) -> jax.Array:

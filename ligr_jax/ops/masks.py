@@ -7,7 +7,7 @@ the form
 
 A mask is built once per batch and shared by all layers. `own` is the item token of t's own
 impression: an action token always attends to the item it answers. The self edge j == t gives every
-token at least one key.
+token at least one key. A mask without own edges is a range alone, which may be empty.
 """
 
 from typing import Literal, NamedTuple
@@ -27,7 +27,7 @@ class Mask(NamedTuple):
     lo, hi: int32 [B, T]; padding (at the end of a row) has the empty range 0, 0.
     valid: bool [B, T], False in padding.
     own: int32 [B, T], t or t - 1; neither t nor own[t] lies in [lo, hi). None: there are no own
-        edges, and the range contains t.
+        edges, and the keys of t are its range.
     """
 
     lo: jax.Array
@@ -53,8 +53,26 @@ def history_mask(member: jax.Array, session: jax.Array, kind: MaskKind = "sessio
     Returns:
         A mask of 2N tokens, with own edges.
     """
-    n = member.shape[-1]
-    position = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), member.shape)
+    earlier = earlier_mask(member, session, kind)
+    item = 2 * jnp.broadcast_to(jnp.arange(member.shape[-1], dtype=jnp.int32), member.shape)
+    # Impressions to tokens: impression i has the tokens 2i (item) and 2i + 1 (action).
+    ranges = (2 * earlier.lo, 2 * earlier.hi, earlier.valid, item)
+    return Mask(*(jnp.repeat(x, 2, axis=-1) for x in ranges))
+
+
+def earlier_mask(member: jax.Array, session: jax.Array, kind: MaskKind = "session") -> Mask:
+    """Return the earlier impressions that each of N impressions sees.
+
+    Args:
+        member: int32 [B, N]; 0 in padding.
+        session: int32 [B, N], non-decreasing along each member.
+        kind: as in `history_mask`.
+
+    Returns:
+        A mask of N tokens, one per impression, without own edges. The range is empty in the first
+        session of a member, except for `causal`.
+    """
+    position = jnp.broadcast_to(jnp.arange(member.shape[-1], dtype=jnp.int32), member.shape)
     member_start = _run_start(_changes(member))
     if kind == "causal":
         end = position
@@ -64,9 +82,18 @@ def history_mask(member: jax.Array, session: jax.Array, kind: MaskKind = "sessio
             previous = jnp.maximum(end - 1, 0)
             end = jnp.maximum(jnp.take_along_axis(end, previous, axis=-1), member_start)
     valid = member > 0
-    # Impressions to tokens: impression i has the tokens 2i (item) and 2i + 1 (action).
-    lo, hi = (jnp.where(valid, 2 * x, 0) for x in (member_start, end))
-    return Mask(*(jnp.repeat(x, 2, axis=-1) for x in (lo, hi, valid, 2 * position)))
+    lo, hi = (jnp.where(valid, x, 0) for x in (member_start, end))
+    return Mask(lo, hi, valid)
+
+
+def newest_of(mask: Mask, window: int) -> Mask:
+    """Return a mask whose ranges hold only the newest keys.
+
+    Args:
+        mask: a mask.
+        window: largest number of keys of a range; 0 for no limit. Own edges are kept.
+    """
+    return mask._replace(lo=jnp.maximum(mask.lo, mask.hi - window)) if window else mask
 
 
 def past_ends(
@@ -117,9 +144,10 @@ def session_mask(member: jax.Array, session: jax.Array) -> Mask:
 def dense_mask(mask: Mask) -> jax.Array:
     """Return the mask as bool [B, T, T] (query, key): the reference form."""
     key = jnp.arange(mask.lo.shape[-1])
-    own = key if mask.own is None else mask.own
     in_range_BTT = (mask.lo[..., None] <= key) & (key < mask.hi[..., None])
-    return in_range_BTT | (key == own[..., None]) | (key == key[:, None])
+    if mask.own is None:
+        return in_range_BTT
+    return in_range_BTT | (key == mask.own[..., None]) | (key == key[:, None])
 
 
 def allowed_keys(mask: Mask) -> jax.Array:

@@ -56,13 +56,13 @@ class Problem:
 def blocked(tiles: Tiles, activation: Activation, with_bias: bool) -> Callable[..., jax.Array]:
     return lambda q, k, v, mask, bias: attend_blocked(
         q, k, v, mask, activation, bias if with_bias else None, tiles
-    )
+    )[0]
 
 
 def dense(activation: Activation, with_bias: bool) -> Callable[..., jax.Array]:
     return lambda q, k, v, mask, bias: attend_dense(
         q, k, v, mask, activation, bias if with_bias else None
-    )
+    )[0]
 
 
 def assert_close(a: Any, b: Any, relative: float) -> None:

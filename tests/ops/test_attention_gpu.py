@@ -77,11 +77,11 @@ def assert_close(got: list[jax.Array], wanted: list[jax.Array], relative: float)
 def kernels(
     mask: Mask, activation: Activation = "softmax", tiling: Tiling | None = SMALL
 ) -> Attention:
-    return lambda q, k, v: attend_gpu(q, k, v, mask, activation, interpret=True, tiling=tiling)
+    return lambda q, k, v: attend_gpu(q, k, v, mask, activation, interpret=True, tiling=tiling)[0]
 
 
 def dense(mask: Mask, activation: Activation = "softmax") -> Attention:
-    return lambda q, k, v: attend_dense(q, k, v, mask, activation, None)
+    return lambda q, k, v: attend_dense(q, k, v, mask, activation, None)[0]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,9 @@ def test_sweeps_cover_every_allowed_pair_and_unmasked_tiles_have_no_others(
 ) -> None:
     mask = make_mask(kind, LAYOUT + random_layout(np.random.default_rng(2), 20, N))
     none = jnp.zeros(())
-    x = _Inputs(none, none, none, mask.lo, mask.hi, jax.jit(allowed_keys)(mask))
+    x = _Inputs(
+        none, none, none, mask.lo, mask.hi, jax.jit(allowed_keys)(mask), mask.valid.astype(np.int32)
+    )
     tokens, valid = mask.lo.shape[1], np.asarray(mask.valid)
     pairs = np.asarray(dense_mask(mask)) & valid[:, :, None]
     if mask.own is not None:  # own edges are not part of sweeps
@@ -209,7 +211,7 @@ def test_forward_and_backward_lower_for_cuda_in_linear_memory(kind: str, dtype: 
     ids = jax.ShapeDtypeStruct((2, impressions), jnp.int32)
 
     def loss(q: jax.Array, k: jax.Array, v: jax.Array, *ids: jax.Array) -> jax.Array:
-        return attend_gpu(q, k, v, MASKS[kind](*ids), "softmax").astype(jnp.float32).sum()
+        return attend_gpu(q, k, v, MASKS[kind](*ids), "softmax")[0].astype(jnp.float32).sum()
 
     # Name a GPU to lower for, since the machine need not have one.
     gpu = jax.sharding.AbstractDevice("NVIDIA H100", None, "gpu")

@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from ligr_jax.ops.attention.cached import KeyValues as KeyValues
     from ligr_jax.ops.attention.cached import Past as Past
     from ligr_jax.ops.attention.cached import attend_cached as attend_cached
+    from ligr_jax.ops.attention.candidates import OwnKeys as OwnKeys
+    from ligr_jax.ops.attention.candidates import attend_candidates as attend_candidates
+    from ligr_jax.ops.attention.candidates import (
+        attend_candidates_cached as attend_candidates_cached,
+    )
     from ligr_jax.ops.attention.dispatch import Implementation as Implementation
     from ligr_jax.ops.attention.dispatch import attend as attend
+    from ligr_jax.ops.attention.dispatch import attend_with_normalizer as attend_with_normalizer
     from ligr_jax.ops.attention.scores import Activation as Activation
     from ligr_jax.ops.attention.scores import RelativeBias as RelativeBias
     from ligr_jax.ops.attention.scores import bucket_distance as bucket_distance
@@ -27,10 +33,14 @@ else:
             "Activation": "scores",
             "Implementation": "dispatch",
             "KeyValues": "cached",
+            "OwnKeys": "candidates",
             "Past": "cached",
             "RelativeBias": "scores",
             "attend": "dispatch",
             "attend_cached": "cached",
+            "attend_candidates": "candidates",
+            "attend_candidates_cached": "candidates",
+            "attend_with_normalizer": "dispatch",
             "bucket_distance": "scores",
         },
     )

@@ -22,10 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ligr_jax.ops.attention.scores import Activation, RelativeBias, bias_scores, bucket_distance
+from ligr_jax.ops.attention.scores import (
+    LOWEST,
+    Activation,
+    RelativeBias,
+    bias_scores,
+    bucket_distance,
+)
 from ligr_jax.ops.masks import Mask
-
-_LOWEST = -1e30  # finite: exp(-inf - _LOWEST) is 0 where exp(-inf + inf) is not
 
 
 class Tiles(NamedTuple):
@@ -63,10 +67,10 @@ def attend_blocked(
     activation: Activation,
     bias: RelativeBias | None,
     tiles: Tiles | None = None,
-) -> jax.Array:
-    """Compute `attend` by tiles; supports reverse-mode derivatives.
+) -> tuple[jax.Array, jax.Array]:
+    """Compute `attend_with_normalizer` by tiles; supports reverse-mode derivatives.
 
-    Arguments and result are those of `attend`, and:
+    Arguments and results are those of `attend_with_normalizer`, and:
         tiles: sizes of tiles; by default chosen by the kind of mask. A query tile has `tiles.rows`
             rows in all, over the heads that share keys.
     """
@@ -80,12 +84,14 @@ def attend_blocked(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attend(activation: Activation, tiles: Tiles, problem: _Problem) -> jax.Array:
+def _attend(activation: Activation, tiles: Tiles, problem: _Problem) -> tuple[jax.Array, jax.Array]:
     return _forward(activation, tiles, problem)[0]
 
 
-def _forward(activation: Activation, tiles: Tiles, problem: _Problem) -> tuple[jax.Array, Any]:
-    """Return the output and the residuals of the backward pass.
+def _forward(
+    activation: Activation, tiles: Tiles, problem: _Problem
+) -> tuple[tuple[jax.Array, jax.Array], Any]:
+    """Return the results and the residuals of the backward pass.
 
     Among the residuals is the log of each token's normalizer: the log of the sum of softmax's
     weights, or of the number of keys.
@@ -120,30 +126,35 @@ def _forward(activation: Activation, tiles: Tiles, problem: _Problem) -> tuple[j
 
         zero = jnp.zeros((len(q_RK), 1), jnp.float32)
         start = (
-            zero + (_LOWEST if activation == "softmax" else 0),
+            zero + (LOWEST if activation == "softmax" else 0),
             zero,
             jnp.zeros_like(q_RK, zero.dtype),
         )
         highest, total, mixed = tile.over_windows(visit_window, start)
         mean = mixed / jnp.where(total > 0, total, 1)
-        return tile.put(results[0], mean), tile.put(results[1], highest + jnp.log(total))
+        lse = jnp.where(total > 0, highest + jnp.log(jnp.where(total > 0, total, 1)), LOWEST)
+        return tile.put(results[0], mean), tile.put(results[1], lse)
 
     # A float32 output: XLA would copy a bfloat16 one in every iteration.
     out_BTHK = jnp.zeros_like(problem.q_BTHK, jnp.float32)
-    lse_BTH1 = jnp.zeros((*out_BTHK.shape[:3], 1), jnp.float32)
+    lse_BTH1 = jnp.full((*out_BTHK.shape[:3], 1), LOWEST)
     out_BTHK, lse_BTH1 = lax.fori_loop(
         0, _tile_count(problem, tiles), visit_tile, (out_BTHK, lse_BTH1)
     )
-    return out_BTHK.astype(problem.q_BTHK.dtype), (problem, out_BTHK, lse_BTH1)
+    results = (out_BTHK.astype(problem.q_BTHK.dtype), lse_BTH1[..., 0])
+    return results, (problem, out_BTHK, lse_BTH1)
 
 
-def _backward(activation: Activation, tiles: Tiles, saved: Any, d_out_BTHK: jax.Array) -> Any:
+def _backward(
+    activation: Activation, tiles: Tiles, saved: Any, d_results: tuple[jax.Array, jax.Array]
+) -> Any:
     """Return the gradient of every array of the problem, by the same sweep over tiles.
 
     Gradients of keys, values and the bias table are carried through the whole loop, since many
     query tiles add to them; those of queries belong to one tile.
     """
     problem, out_BTHK, lse_BTH1 = saved
+    d_out_BTHK, d_lse_BTH = d_results
     scale = problem.q_BTHK.shape[-1] ** -0.5
 
     def visit_tile(number: jax.Array, gradients: Any) -> Any:
@@ -151,6 +162,7 @@ def _backward(activation: Activation, tiles: Tiles, saved: Any, d_out_BTHK: jax.
         q_RK, d_mixed, lse = (tile.rows_of(x) for x in (problem.q_BTHK, d_out_BTHK, lse_BTH1))
         # Softmax's gradient subtracts this from the gradient of every weight in a row.
         delta = jnp.sum(tile.rows_of(out_BTHK) * d_mixed, 1, keepdims=True)
+        delta -= tile.rows_of(d_lse_BTH[..., None])
 
         def visit_window(first_key: jax.Array, state: Any) -> Any:
             d_q, d_k, d_v, d_table = state
@@ -162,7 +174,7 @@ def _backward(activation: Activation, tiles: Tiles, saved: Any, d_out_BTHK: jax.
             allowed = tile.allowed(first_key)
             d_weights = _dot(d_mixed, v_WK, 1, 1)
             if activation == "softmax":
-                weights = jnp.exp(scores - lse)
+                weights = jnp.exp(jnp.where(allowed, scores - lse, LOWEST))
                 d_scores = weights * (d_weights - delta)
             else:
                 weights, slopes = (x * jnp.exp(-lse) for x in _pointwise(activation, scores))

@@ -35,11 +35,18 @@ class Past(NamedTuple):
     length: int32 [B, T], or [B, 1] if equal for all new tokens: each sees the first `length`
         history tokens.
     position: [B, S], coordinates of the history for a relative bias; None without one.
+    start: int32, as `length`: history tokens before `start` are not seen. None: all are.
     """
 
     kept: KeyValues
     length: jax.Array
     position: jax.Array | None = None
+    start: jax.Array | None = None
+
+    @property
+    def keys(self) -> jax.Array:
+        """Number of history tokens that each new token sees, int32 [B, T or 1]."""
+        return self.length if self.start is None else self.length - self.start
 
 
 def attend_cached(
@@ -80,12 +87,56 @@ def attend_cached(
             "the bias of cached attention has no past.position; give the history's coordinates"
         )
 
-    def weigh(scores: jax.Array, allowed: jax.Array | bool, highest: jax.Array) -> jax.Array:
-        """Return the weights of scores [B, H, T, columns]; of softmax, relative to `highest`."""
-        if activation == "softmax":
-            return jnp.exp(jnp.where(allowed, scores, -jnp.inf) - highest)
-        activated = jax.nn.silu(scores) if activation == "silu" else jax.nn.sigmoid(scores)
-        return jnp.where(allowed, activated, 0.0)
+    # The new tokens among themselves, then the history, window by window.
+    q_BHTK = jnp.moveaxis(q_BTHK, 2, 1)
+    k_BTHK, v_BTHK = _shared_by(k_BTGK, shared), _shared_by(v_BTGK, shared)
+    if mask is None:
+        scores = _scores("BHTK,BTHK->BHT", q_BHTK, k_BTHK)[..., None]
+        if bias is not None:
+            scores += bias.table[:, :1, None]  # distance 0 is in bucket 0
+        highest = scores
+        weights = _weigh(activation, scores, True, highest)
+        mixed_BHTK = weights * jnp.moveaxis(v_BTHK, 1, 2)
+        allowed_new: jax.Array | int = 1
+    else:
+        scores = _scores("BHTK,BUHK->BHTU", q_BHTK, k_BTHK)
+        if bias is not None:
+            scores += bias_scores(bias.table, bias.position, bias.position)
+        allowed = dense_mask(mask)[:, None]
+        highest = jnp.where(allowed, scores, -jnp.inf).max(-1, keepdims=True)
+        weights = _weigh(activation, scores, allowed, highest)
+        mixed_BHTK = _mix("BHTU,BUHK->BHTK", weights, v_BTHK)
+        allowed_new = jnp.maximum(allowed_keys(mask), 1)
+    state = (highest, weights.sum(-1, keepdims=True), mixed_BHTK.astype(jnp.float32))
+    _, total, mixed_BHTK = fold_history(q_BHTK, past, state, activation, bias)
+    if activation != "softmax":
+        total = (past.keys + allowed_new)[:, None, :, None]
+    return jnp.moveaxis(mixed_BHTK / total, 1, 2).astype(q_BTHK.dtype)
+
+
+def fold_history(
+    q_BHTK: jax.Array,
+    past: Past,
+    state: tuple[jax.Array, jax.Array, jax.Array],
+    activation: Activation,
+    bias: RelativeBias | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Add a history to the state of an online softmax, or to un-normalized sums.
+
+    Args:
+        q_BHTK: [B, H, T, K], queries.
+        past: the history.
+        state: float32; of the keys so far, the highest score [B, H, T, 1] (used by softmax), the
+            sum of weights [B, H, T, 1] and the weighted sum of values [B, H, T, K].
+        activation: how scores become weights.
+        bias: as in `attend_cached`.
+
+    Returns:
+        The state with the history.
+    """
+    keys = past.kept.keys_BSGK.shape[1]
+    shared = q_BHTK.shape[1] // past.kept.keys_BSGK.shape[2]
+    width = jax.core.min_dim(_WINDOW, keys)  # `keys` may be symbolic, for `jax.export`
 
     def visit_window(number: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         # The last window is moved back inside the row; its keys of the window before are masked.
@@ -100,44 +151,32 @@ def attend_cached(
             position = lax.dynamic_slice_in_dim(past.position, start, width, axis=1)
             scores += bias_scores(bias.table, bias.position, position)
         index = start + jnp.arange(width)
-        allowed = ((index >= first) & (index < past.length[..., None]))[:, None]
+        seen = (index >= first) & (index < past.length[..., None])
+        if past.start is not None:
+            seen &= index >= past.start[..., None]
+        allowed = seen[:, None]
         in_window = jnp.where(allowed, scores, -jnp.inf).max(-1, keepdims=True)
         new_highest = jnp.maximum(highest, in_window)
-        weights = weigh(scores, allowed, new_highest)
+        weights = _weigh(activation, scores, allowed, new_highest)
         # Softmax online: a higher score shrinks the sums so far.
         shrink = jnp.exp(highest - new_highest) if activation == "softmax" else 1.0
         total = total * shrink + weights.sum(-1, keepdims=True)
         mixed_BHTK = mixed_BHTK * shrink + _mix("BHTW,BWHK->BHTK", weights, v_BWHK)
         return new_highest, total, mixed_BHTK
 
-    # The new tokens among themselves, then the history, window by window.
-    q_BHTK = jnp.moveaxis(q_BTHK, 2, 1)
-    k_BTHK, v_BTHK = _shared_by(k_BTGK, shared), _shared_by(v_BTGK, shared)
-    if mask is None:
-        scores = _scores("BHTK,BTHK->BHT", q_BHTK, k_BTHK)[..., None]
-        if bias is not None:
-            scores += bias.table[:, :1, None]  # distance 0 is in bucket 0
-        highest = scores
-        weights = weigh(scores, True, highest)
-        mixed_BHTK = weights * jnp.moveaxis(v_BTHK, 1, 2)
-        allowed_new: jax.Array | int = 1
-    else:
-        scores = _scores("BHTK,BUHK->BHTU", q_BHTK, k_BTHK)
-        if bias is not None:
-            scores += bias_scores(bias.table, bias.position, bias.position)
-        allowed = dense_mask(mask)[:, None]
-        highest = jnp.where(allowed, scores, -jnp.inf).max(-1, keepdims=True)
-        weights = weigh(scores, allowed, highest)
-        mixed_BHTK = _mix("BHTU,BUHK->BHTK", weights, v_BTHK)
-        allowed_new = jnp.maximum(allowed_keys(mask), 1)
-    keys = past.kept.keys_BSGK.shape[1]
-    width = jax.core.min_dim(_WINDOW, keys)  # `keys` may be symbolic, for `jax.export`
     windows = -(-jnp.max(past.length, initial=0) // width)  # padding is not visited
-    state = (highest, weights.sum(-1, keepdims=True), mixed_BHTK.astype(jnp.float32))
-    _, total, mixed_BHTK = lax.fori_loop(0, windows, visit_window, state)
-    if activation != "softmax":
-        total = (past.length + allowed_new)[:, None, :, None]
-    return jnp.moveaxis(mixed_BHTK / total, 1, 2).astype(q_BTHK.dtype)
+    result: tuple[jax.Array, jax.Array, jax.Array] = lax.fori_loop(0, windows, visit_window, state)
+    return result
+
+
+def _weigh(
+    activation: Activation, scores: jax.Array, allowed: jax.Array | bool, highest: jax.Array
+) -> jax.Array:
+    """Return the weights of scores [B, H, T, columns]; of softmax, relative to `highest`."""
+    if activation == "softmax":
+        return jnp.exp(jnp.where(allowed, scores, -jnp.inf) - highest)
+    activated = jax.nn.silu(scores) if activation == "silu" else jax.nn.sigmoid(scores)
+    return jnp.where(allowed, activated, 0.0)
 
 
 def _shared_by(x_BSGK: jax.Array, queries: int) -> jax.Array:

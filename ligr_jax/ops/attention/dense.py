@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ligr_jax.ops.attention.scores import Activation, RelativeBias, bias_scores
+from ligr_jax.ops.attention.scores import LOWEST, Activation, RelativeBias, bias_scores
 from ligr_jax.ops.masks import Mask, allowed_keys, dense_mask
 
 
@@ -14,11 +14,11 @@ def attend_dense(
     mask: Mask,
     activation: Activation,
     bias: RelativeBias | None,
-) -> jax.Array:
-    """Compute `attend` with a B x H x T x T array of scores; all derivatives are defined.
+) -> tuple[jax.Array, jax.Array]:
+    """Compute `attend_with_normalizer` with B x H x T x T scores; all derivatives are defined.
 
-    Arguments and result are those of `attend`. The second T of an array of scores is called S here,
-    the axis of keys.
+    Arguments and results are those of `attend_with_normalizer`. The second T of an array of scores
+    is called S here, the axis of keys.
     """
     queries_per_key = q_BTHK.shape[2] // k_BTGK.shape[2]
     k_BSHK, v_BSHK = (jnp.repeat(x, queries_per_key, axis=2) for x in (k_BTGK, v_BTGK))
@@ -28,8 +28,12 @@ def attend_dense(
         scores_BHTS = scores_BHTS + bias_scores(bias.table, bias.position, bias.position)
 
     allowed_B1TS = dense_mask(mask)[:, None]
+    lse_BHT = jnp.full(scores_BHTS.shape[:-1], LOWEST)
     if activation == "softmax":
-        weights_BHTS = jax.nn.softmax(jnp.where(allowed_B1TS, scores_BHTS, -jnp.inf), axis=-1)
+        # A token without keys has equal weights here, which are then set to zero.
+        scores_BHTS = jnp.where(allowed_B1TS, scores_BHTS, LOWEST)
+        lse_BHT = jax.nn.logsumexp(scores_BHTS, axis=-1)
+        weights_BHTS = jnp.where(allowed_B1TS, jax.nn.softmax(scores_BHTS, axis=-1), 0.0)
     else:
         activated_BHTS = (
             jax.nn.silu(scores_BHTS) if activation == "silu" else jax.nn.sigmoid(scores_BHTS)
@@ -44,4 +48,4 @@ def attend_dense(
         v_BSHK,
         preferred_element_type=jnp.float32,
     )
-    return out_BTHK.astype(q_BTHK.dtype)
+    return out_BTHK.astype(q_BTHK.dtype), jnp.moveaxis(lse_BHT, 1, 2)

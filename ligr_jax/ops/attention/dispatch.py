@@ -67,6 +67,40 @@ def attend(
         ValueError: the shapes do not match, a kernel without bias is requested with a bias, or
             this version of JAX cannot compile the kernel.
     """
+    return attend_with_normalizer(
+        q_BTHK,
+        k_BTGK,
+        v_BTGK,
+        mask,
+        activation=activation,
+        bias=bias,
+        implementation=implementation,
+    )[0]
+
+
+def attend_with_normalizer(
+    q_BTHK: jax.Array,
+    k_BTGK: jax.Array,
+    v_BTGK: jax.Array,
+    mask: Mask,
+    *,
+    activation: Activation = "softmax",
+    bias: RelativeBias | None = None,
+    implementation: Implementation = "auto",
+) -> tuple[jax.Array, jax.Array]:
+    """Compute `attend`, and softmax's normalizer, by which results over other keys can be merged.
+
+    Both results have derivatives. Arguments and errors are those of `attend`.
+
+    Args:
+        q_BTHK, k_BTGK, v_BTGK, mask: as in `attend`.
+        activation: how scores become weights; the normalizer means something for softmax only.
+        bias, implementation: as in `attend`.
+
+    Returns:
+        The output of `attend`; and float32 [B, T, H], the log of the sum of the exponentials of the
+        scores, `LOWEST` for tokens without keys.
+    """
     q_shape, k_shape, v_shape = (x.shape for x in (q_BTHK, k_BTGK, v_BTGK))
     if q_shape[:2] != k_shape[:2] or k_shape != v_shape or q_shape[2] % k_shape[2]:
         raise ValueError(
@@ -86,7 +120,7 @@ def attend(
         v_BTGK: jax.Array,
         mask: Mask,
         bias: RelativeBias | None,
-    ) -> jax.Array:
+    ) -> tuple[jax.Array, jax.Array]:
         if implementation == "dense":
             return attend_dense(q_BTHK, k_BTGK, v_BTGK, mask, activation, bias)
         if implementation == "blocked":
@@ -124,7 +158,7 @@ def _pallas_has_triton() -> bool:
     return False
 
 
-def _kernel(name: str) -> Callable[..., jax.Array]:
+def _kernel(name: str) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """Import a kernel on first use: importing Pallas takes a second, and a CPU does not need it."""
     if name == "gpu":
         if not _pallas_has_triton():
@@ -141,8 +175,8 @@ def _kernel(name: str) -> Callable[..., jax.Array]:
 
 
 def _by_rows(
-    function: Callable[..., jax.Array], rows: int, bias: RelativeBias | None
-) -> Callable[..., jax.Array]:
+    function: Callable[..., tuple[jax.Array, jax.Array]], rows: int, bias: RelativeBias | None
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """Run `function` on each device's rows: XLA cannot partition a loop over rows by itself."""
     mesh = jax.sharding.get_abstract_mesh()
     axis_types = dict(zip(mesh.axis_names, mesh.axis_types))

@@ -17,8 +17,9 @@ state of a sweep is initialized from them.
     softmax          weight = 2^(s log2(e) - norm)    ds = weight (dp - delta)    dp = dO v
     silu, sigmoid    weight = act(s) norm             ds = act'(s) norm dp        norm = 1 / keys
 
-Softmax's norm is the log2 of the sum of exponentials, and delta = sum(dO O). With q, k, v and O,
-these are all that the backward pass needs. Memory is linear in T.
+Softmax's norm is the log2 of the sum of exponentials, and delta = sum(dO O) minus the gradient of
+the norm in base e. With q, k, v and O, these are all that the backward pass needs. Memory is linear
+in T.
 """
 
 import functools
@@ -31,13 +32,13 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from ligr_jax.ops.attention.scores import Activation
+from ligr_jax.ops.attention.scores import LOWEST, Activation
 from ligr_jax.ops.attention.tilings import stored_tiling, tiling_name
 from ligr_jax.ops.masks import Mask, allowed_keys
 
 # The score of a masked pair. It is finite, so its weight and slope are never NaN; both are 0 if the
-# query has any allowed key.
-_MASKED_SCORE = -1e30
+# query has any allowed key. The outputs of other queries are set to 0.
+_MASKED_SCORE = LOWEST
 Ref = Any  # a Pallas reference to an array in the GPU's memory
 Carry = TypeVar("Carry")
 
@@ -66,8 +67,8 @@ def attend_gpu(
     activation: Activation,
     interpret: bool = False,
     tiling: Tiling | None = None,
-) -> jax.Array:
-    """Compute `attend` without a bias.
+) -> tuple[jax.Array, jax.Array]:
+    """Compute `attend_with_normalizer` without a bias.
 
     float32 products use full float32 precision (no TF32); bfloat16 products have float32 sums.
 
@@ -78,7 +79,7 @@ def attend_gpu(
             sides are powers of two, at least 16 on a GPU.
 
     Returns:
-        [B, T, H, K], in the dtype of the queries.
+        The output [B, T, H, K], and the normalizer [B, T, H].
     """
     width = q_BTHK.shape[-1]
     # Sides of Triton tiles are powers of two, those of products at least 16. Zero columns change no
@@ -95,8 +96,9 @@ def attend_gpu(
         or choose_tiling(width, q.dtype, has_own),
         interpret=interpret,
     )
-    out_BTHK = _attend(plan, _Inputs(q, k, v, mask.lo, mask.hi, allowed_keys(mask)))
-    return out_BTHK[..., :width]
+    inputs = _Inputs(q, k, v, mask.lo, mask.hi, allowed_keys(mask), mask.valid.astype(jnp.int32))
+    out_BTHK, lse_BTH = _attend(plan, inputs)
+    return out_BTHK[..., :width], lse_BTH
 
 
 def _measured(width: int, dtype: jax.typing.DTypeLike, has_own: bool) -> Tiling | None:
@@ -140,6 +142,7 @@ class _Inputs(NamedTuple):
     q: [B, T, H, K]; k, v: [B, T, G, K].
     lo, hi, keys: int32 [B, T], zero in padding. `keys` is the number of allowed keys, of which
         keys - (hi - lo) are own edges: none, t, or t and t - 1.
+    valid: int32 [B, T], 0 in padding.
     """
 
     q: jax.Array
@@ -148,6 +151,7 @@ class _Inputs(NamedTuple):
     lo: jax.Array
     hi: jax.Array
     keys: jax.Array
+    valid: jax.Array
 
 
 class _Saved(NamedTuple):
@@ -163,11 +167,11 @@ class _Saved(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(plan: _Plan, x: _Inputs) -> jax.Array:
+def _attend(plan: _Plan, x: _Inputs) -> tuple[jax.Array, jax.Array]:
     return _attend_forward(plan, x)[0]
 
 
-def _attend_forward(plan: _Plan, x: _Inputs) -> tuple[jax.Array, tuple[Any, ...]]:
+def _attend_forward(plan: _Plan, x: _Inputs) -> tuple[tuple[jax.Array, jax.Array], tuple[Any, ...]]:
     batch, tokens, heads, _ = x.q.shape
     tile = plan.tiling.forward
     outputs = [
@@ -175,14 +179,19 @@ def _attend_forward(plan: _Plan, x: _Inputs) -> tuple[jax.Array, tuple[Any, ...]
         jax.ShapeDtypeStruct((batch, heads, tokens), jnp.float32),
     ]
     out, norm = _launch(_forward_kernel, plan, tile, _seen_keys(x, tile), (x,), outputs)
-    return out, (x, out, norm)
+    lse_BHT = jnp.where((x.keys > 0)[:, None], norm / math.log2(math.e), LOWEST)
+    return (out, jnp.moveaxis(lse_BHT, 1, 2)), (x, out, norm)
 
 
-def _attend_backward(plan: _Plan, residuals: tuple[Any, ...], d_out: jax.Array) -> tuple[_Inputs]:
+def _attend_backward(
+    plan: _Plan, residuals: tuple[Any, ...], gradients: tuple[jax.Array, jax.Array]
+) -> tuple[_Inputs]:
     x, out, norm = residuals
+    d_out, d_lse_BTH = gradients
     delta = jnp.zeros_like(norm)
     if plan.activation == "softmax":
         delta = jnp.einsum("BTHK,BTHK->BHT", out, d_out, preferred_element_type=jnp.float32)
+        delta -= jnp.moveaxis(d_lse_BTH, 2, 1)
     inputs = (x, _Saved(d_out, norm, delta))
     tile = plan.tiling.backward
     outputs = [jax.ShapeDtypeStruct(x.q.shape, x.q.dtype)]
@@ -200,7 +209,7 @@ def _attend_backward(plan: _Plan, residuals: tuple[Any, ...], d_out: jax.Array) 
         gradient.reshape(*array.shape[:3], group, -1).sum(axis=3).astype(array.dtype)
         for gradient, array in zip(per_head, (x.k, x.v))
     )
-    return (_Inputs(dq, dk, dv, None, None, None),)  # type: ignore[arg-type]
+    return (_Inputs(dq, dk, dv, None, None, None, None),)  # type: ignore[arg-type]
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -264,7 +273,7 @@ def _written(x: jax.ShapeDtypeStruct, owned: int) -> pl.BlockSpec:
 def _seen_keys(x: _Inputs, tile: Tile) -> jax.Array:
     """Return the sweeps of query tiles: from the lowest `lo` to the highest `hi` of real tokens."""
     first = jnp.arange(0, x.lo.shape[1], tile.owned)
-    real = jnp.sum(x.keys > 0, axis=1, keepdims=True)
+    real = jnp.sum(x.valid, axis=1, keepdims=True)
     last = jnp.maximum(jnp.minimum(first + tile.owned, real) - 1, 0)
     low, high = x.lo[:, first], x.hi[:, first]
     last_low, last_high = (jnp.take_along_axis(ends, last, axis=1) for ends in (x.lo, x.hi))
@@ -284,7 +293,7 @@ def _seeing_queries(x: _Inputs, tile: Tile) -> jax.Array:
 
     def not_above(keys: jax.Array, ends: jax.Array) -> jax.Array:
         """Count the elements of a row's sorted `ends` that are not above each key."""
-        ends = jnp.where(x.keys > 0, ends, tokens)  # padding lies above every key
+        ends = jnp.where(x.valid > 0, ends, tokens)  # padding lies above every key
         return jax.vmap(search, (0, None))(ends, keys)
 
     start, common_start = not_above(first, x.hi), not_above(last, x.hi)

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 
 Activation = Literal["softmax", "silu", "sigmoid"]
 
+# A score below all others. It is finite, so that the difference of two of them is 0 and not NaN.
+LOWEST = -1e30
+
 
 class RelativeBias(NamedTuple):
     """A learned bias added to scores by bucketed distance, e.g. in sessions or hours.

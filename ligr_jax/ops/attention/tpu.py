@@ -22,15 +22,12 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ligr_jax.ops.attention.scores import Activation
+from ligr_jax.ops.attention.scores import LOWEST, Activation
 from ligr_jax.ops.attention.tilings import stored_tiling, tiling_name
 from ligr_jax.ops.masks import Mask, allowed_keys
 
 LANES = 128
 LARGEST_TILE = 512  # tokens
-# The initial maximum of scores: below every score, and finite, so that the difference of two of
-# them is 0 and not NaN.
-LOWEST = -1e30
 POINTWISE = {"silu": jax.nn.silu, "sigmoid": jax.nn.sigmoid}
 
 
@@ -42,8 +39,10 @@ def attend_tpu(
     activation: Activation,
     interpret: bool = False,
     largest_tile: int | None = None,
-) -> jax.Array:
-    """Compute `attend` without a bias, in memory linear in T; has first derivatives in q, k and v.
+) -> tuple[jax.Array, jax.Array]:
+    """Compute `attend_with_normalizer` without a bias, in memory linear in T.
+
+    It has first derivatives in q, k and v.
 
     For TPU v4 and newer. A kernel runs on one device: shard rows or heads by a surrounding
     `shard_map` with `check_vma=False`. Under `vmap` it runs once per element, in a loop.
@@ -56,7 +55,7 @@ def attend_tpu(
         largest_tile: tokens; replaces the measured one of this device (`tilings`) and LARGEST_TILE.
 
     Returns:
-        [B, T, H, K], in the dtype of the queries.
+        The output [B, T, H, K], and the normalizer [B, T, H].
     """
     if largest_tile is None:
         name = tiling_name("tpu", mask.own is not None, q_BTHK.dtype, q_BTHK.shape[-1])
@@ -76,7 +75,7 @@ def _attend(
     activation: Activation,
     interpret: bool,
     tile: int,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Compute `attend_tpu` in tiles of `tile` tokens; the hardware needs multiples of 128."""
     return _attend_forward(q, k, v, mask, activation, interpret, tile)[0]
 
@@ -89,8 +88,8 @@ def _attend_forward(
     activation: Activation,
     interpret: bool,
     tile: int,
-) -> tuple[jax.Array, tuple[Any, ...]]:
-    """Return the output and the residuals: the inputs, and for softmax also `out` and `lse`."""
+) -> tuple[tuple[jax.Array, jax.Array], tuple[Any, ...]]:
+    """Return the results and the residuals: the inputs, and for softmax also `out` and `lse`."""
     sizes = _sizes(q, k, tile)
     padded = _pad_mask(mask, tile)
     softmax = activation == "softmax"
@@ -105,7 +104,10 @@ def _attend_forward(
         interpret,
     )
     out = _unflatten(flat, q)
-    return out, (q, k, v, mask, *((out, *lse) if softmax else ()))
+    if not softmax:
+        return (out, jnp.full(q.shape[:3], LOWEST)), (q, k, v, mask)
+    lse_BTH = jnp.swapaxes(lse[0][:, :, 0, : q.shape[1]], 1, 2)
+    return (out, lse_BTH), (q, k, v, mask, out, *lse)
 
 
 def _attend_backward(
@@ -113,15 +115,16 @@ def _attend_backward(
     interpret: bool,
     tile: int,
     saved: tuple[Any, ...],
-    d_out: jax.Array,
+    gradients: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     q, k, v, mask, *softmax = saved
+    d_out, d_lse_BTH = gradients
     sizes = _sizes(q, k, tile)
     padded = _pad_mask(mask, tile)
     inputs = [*_inputs(q, k, v, padded, sizes), ("query", _flatten(d_out, sizes))]
     if softmax:
         out, lse = softmax
-        inputs += [("statistic", lse), ("statistic", _delta(out, d_out, tile))]
+        inputs += [("statistic", lse), ("statistic", _delta(out, d_out, d_lse_BTH, tile))]
     of_query, of_key = _plans(padded, tile)
     scale = q.shape[-1] ** -0.5
     (dq,) = _launch(
@@ -582,9 +585,9 @@ def _unflatten(flat: jax.Array, array: jax.Array) -> jax.Array:
     return flat.reshape(b, flat.shape[1], heads, -1)[:, :t, :, :k]
 
 
-def _delta(out: jax.Array, d_out: jax.Array, tile: int) -> jax.Array:
-    """Return sum_k out x d_out, float32 [B, H, 1, T]: the term of softmax's gradient per query."""
-    delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
+def _delta(out: jax.Array, d_out: jax.Array, d_lse_BTH: jax.Array, tile: int) -> jax.Array:
+    """Return sum_k out x d_out - d_lse, float32 [B, H, 1, T]: what each query's gradient lacks."""
+    delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1) - d_lse_BTH
     return _pad_tokens(jnp.swapaxes(delta, 1, 2), tile)[:, :, None]
 
 
