@@ -152,7 +152,7 @@ def test_an_unknown_name_shows_the_nearest(assignment: str, nearest: str) -> Non
         ("model.depth=", "model.depth=: expected a whole number"),
         ("optim.dense_lr=fast", "optim.dense_lr=fast: expected a number"),
         ("model.remat=maybe", "model.remat=maybe: expected true or false"),
-        ("model.gate=open", "model.gate=open: choose one of sigmoid, none"),
+        ("model.gate=open", "model.gate=open: choose one of sigmoid, cadet, both, none"),
         ("model.features.tag.bag=max", "bag=max: choose one of '', sum, mean"),
         ("model.prior=0.1,x", "model.prior=x: expected a number"),
         ("model.features=item_id,colour", r"no \['colour'\]; choose from \['item_id', 'tag'"),

@@ -8,7 +8,7 @@ from ligr_jax.config.errors import require
 from ligr_jax.config.features import Feature, TableShape
 from ligr_jax.config.head import HeadConfig, action_groups
 from ligr_jax.config.lirank import LiRankConfig
-from ligr_jax.config.lists import join_list
+from ligr_jax.config.lists import join_list, value_text
 from ligr_jax.config.wukong import WukongConfig
 
 
@@ -43,8 +43,11 @@ class ModelConfig:
     """Feed-forward layer of a block."""
     ffn_factor: float = 4.0
     """Hidden width F of the feed-forward layer, as a multiple of D."""
-    gate: Literal["sigmoid", "none"] = "sigmoid"
-    """Gate of the residual branches."""
+    gate: Literal["sigmoid", "cadet", "both", "none"] = "sigmoid"
+    """Gates: `sigmoid` are LiGR's of the residual branches, `cadet` those of the input, the queries
+    and the keys of attention (`ligr_jax.nn.self_gating`)."""
+    residual_scale: bool = False
+    """Whether each residual branch of LiGR has a learned factor that starts at 1 (Feed-SR)."""
     attention: Literal["softmax", "silu", "sigmoid"] = "softmax"
     """Activation of attention scores."""
     mask: Literal["session", "causal", "session_lag"] = "session"
@@ -164,12 +167,12 @@ class ModelConfig:
         """Raise `ConfigError` for fields that do not apply to the kind of model."""
         if self.kind == "ligr":
             return
-        for name in ("ffn", "gate", "attention"):
+        for name in ("ffn", "gate", "attention", "residual_scale"):
             value, default = getattr(self, name), getattr(ModelConfig, name)
             require(
                 value == default,
-                f"model.{name}={value} applies to LiGR's block, which model.kind={self.kind} does "
-                f"not have; set it to {default}",
+                f"model.{name}={value_text(value)} applies to LiGR's block, which "
+                f"model.kind={self.kind} does not have; set it to {value_text(default)}",
             )
         if self.kind == "wukong":
             require(
@@ -277,6 +280,16 @@ class ModelConfig:
         # The lookup of bucket features is not used.
         lookup = {"lookup": feature.lookup} if feature.kind == "categorical" else {}
         return {"kind": feature.kind, **shape, **lookup}
+
+    @property
+    def gates_branches(self) -> bool:
+        """Whether the residual branches of LiGR's block have gates."""
+        return self.gate in ("sigmoid", "both")
+
+    @property
+    def gates_attention(self) -> bool:
+        """Whether the input, the queries and the keys of attention have gates."""
+        return self.gate in ("cadet", "both")
 
     @property
     def ffn_width(self) -> int:

@@ -70,7 +70,7 @@ def compute_axes(config: ModelConfig, dense_parameters: int, work: Work) -> dict
 def _group(names: list[str]) -> str:
     if "setwise" in names:
         return "setwise"
-    for part, group in (("attention", "attention"), ("ffn", "ffn"), ("gate", "gates")):
+    for part, group in (("gate", "gates"), ("attention", "attention"), ("ffn", "ffn")):
         if part in names:
             return group
     return "inputs" if names[0] in ("items", "actions", "tokens") else names[0]

@@ -102,9 +102,9 @@ def input_widths(model: ModelConfig) -> tuple[int, int]:
 def _block(model: ModelConfig) -> int:
     """Return the number of parameters of a layer without its relative bias."""
     d, f = model.width, model.ffn_width
-    gated = 2 * d + (d * d if model.gate == "sigmoid" else 0)
+    gated = 2 * d + d * d * model.gates_branches + model.residual_scale
     ffn = {"none": 0, "gelu": 2 * d * f + f + d + gated, "swiglu": 3 * d * f + gated}[model.ffn]
-    return 4 * d * d + gated + ffn
+    return 4 * d * d + 3 * d * d * model.gates_attention + gated + ffn
 
 
 def _bias(model: ModelConfig) -> int:
@@ -119,7 +119,8 @@ def _kept_per_token(model: ModelConfig, wide: int) -> int:
     d, f = model.width, model.ffn_width
     ffn = model.ffn != "none"
     sublayers = 1 + ffn
-    numbers = 9 * d + (4 * d + 6 * f) * ffn + 4 * d * sublayers * (model.gate == "sigmoid")
+    gates = sublayers * model.gates_branches + 3 * model.gates_attention
+    numbers = 9 * d + (4 * d + 6 * f) * ffn + 4 * d * gates
     normalized = 3 * d * sublayers
     return wide * (numbers - normalized) + _FLOAT * normalized
 

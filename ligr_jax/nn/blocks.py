@@ -3,6 +3,10 @@
 h <- h + MHA(LN(h)) * sigmoid(h W_1)
 h <- h + FFN(LN(h)) * sigmoid(h W_2)
 
+Two options are of LinkedIn's later rankers: gates inside attention (`ligr_jax.nn.self_gating`), and
+`model.residual_scale`, a learned factor of each branch that starts at 1. The latter is our reading
+of "RescaleAndAdd" of Feed-SR (arXiv:2602.12354).
+
 What is added to h, and the scores of attention, have multipliers that differ from 1 only if
 learning rates are to transfer between sizes (`ligr_jax.nn.mup`).
 """
@@ -16,7 +20,8 @@ from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.nn.linear import Linear
-from ligr_jax.nn.mup import mup_scale
+from ligr_jax.nn.mup import RESIDUAL_SCALE, mup_scale
+from ligr_jax.nn.self_gating import SelfGate
 from ligr_jax.ops.attention import (
     Activation,
     KeyValues,
@@ -31,9 +36,10 @@ RELATIVE_BUCKETS = 32
 
 
 class Gated(nn.Module):
-    """h + scale * sublayer(LN(h)) * sigmoid(h W), with W [D, D] and no bias.
+    """h + scale * alpha * sublayer(LN(h)) * sigmoid(h W), with W [D, D] and no bias.
 
-    The gate reads the residual stream h itself, not LN(h).
+    The gate reads the residual stream h itself, not LN(h). The factor alpha is a parameter with
+    `model.residual_scale`, and 1 without.
     """
 
     config: ModelConfig
@@ -45,8 +51,11 @@ class Gated(nn.Module):
     ) -> jax.Array:
         dtype = jnp.dtype(self.config.dtype)
         out_BTD = sublayer(nn.LayerNorm(dtype=dtype, name="norm")(h_BTD))
-        if self.config.gate == "sigmoid":
+        if self.config.gates_branches:
             out_BTD *= nn.sigmoid(Linear(self.config.width, dtype=dtype, name="gate")(h_BTD))
+        if self.config.residual_scale:
+            alpha = self.param(RESIDUAL_SCALE, nn.initializers.ones_init(), (), jnp.float32)
+            out_BTD *= alpha.astype(dtype)
         out_BTD = nn.Dropout(self.config.dropout)(out_BTD, deterministic=deterministic)
         result: jax.Array = h_BTD + self.scale * out_BTD
         return result
@@ -75,9 +84,14 @@ class Attention(nn.Module):
         """
         c = self.config
         dtype = jnp.dtype(c.dtype)
+        if c.gates_attention:
+            x_BTD = SelfGate(c, name="input_gate")(x_BTD)
         qkv = Linear(3 * c.width, dtype=dtype, name="qkv")(x_BTD)
         qkv = qkv.reshape(*x_BTD.shape[:-1], 3, c.heads, -1)
         q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(qkv, -3, 0)
+        if c.gates_attention:
+            q_BTHK = SelfGate(c, name="query_gate")(q_BTHK)
+            k_BTHK = SelfGate(c, name="key_gate")(k_BTHK)
         q_BTHK /= mup_scale(c).head_width ** 0.5
         new = KeyValues(k_BTHK, v_BTHK)
         bias = relative_bias(self, c, position)

@@ -258,7 +258,7 @@ def ligr_flops(config: ModelConfig, work: Work) -> dict[str, float]:
     # FLOPs per token of one layer. An attention pair costs 2K for q k and 2K for p v, in each head.
     sublayers = 1 if config.ffn == "none" else 2
     attention = 2 * 4 * d * d
-    gates = 2 * d * d * sublayers * (config.gate == "sigmoid")
+    gates = 2 * d * d * (sublayers * config.gates_branches + 3 * config.gates_attention)
     ffn = 2 * {"gelu": 2, "swiglu": 3, "none": 0}[config.ffn] * d * f
     tokens = {"history": 2 * n * config.depth, "setwise": n * config.set_depth}
     layers = tokens["history"] + tokens["setwise"]

@@ -14,6 +14,8 @@ At the base shape all of them are 1, and the model equals that of `standard`.
     positions [.., D]              0.02              unscaled               1       1 / m
     gate, qkv, out, up, value,
       down, uvqk: [D or F, ..]     fan-in^-1/2       branch / l             1 / m   1 / (m l)
+    gates of attention [D, D]      fan-in^-1/2       branch / l             1 / m   1 / (m l)
+    residual_scale []              1                 branch / l             1       1 / l
     gains, biases, relative
       biases of the stacks         1, 0, 0           branch / l             1       1 / (m l)
     scores q k^T / K^1/2           -                 / k^1/2                -       -
@@ -45,7 +47,8 @@ Reasons, row by row. [V] is Tensor Programs V (Yang et al. 2022, arXiv:2203.0346
 - Heads read D correlated numbers, hence 1 / m [V]. They start at zero, so an untrained model
   predicts the base rates. A multiplier is used instead of a rate, so that the gradients of heads do
   not dominate the norm that is clipped: the norm of all dense gradients does not grow with D or L.
-- Epsilon scales like the gradient that it is added to [P].
+- Epsilon scales like the gradient that it is added to [P]. The gradient of a residual scale sums D
+  entries, each 1 / (m l) as large.
 - Decoupled weight decay is rate x decay x weight, without the rate's multiplier: in one step,
   weights of every width shrink by the same fraction, as is right for an equal number of steps (Wang
   and Aitchison 2024, arXiv:2405.13698; [P]).
@@ -67,6 +70,7 @@ from typing import Any, NamedTuple
 from ligr_jax.config import ModelConfig
 
 HISTORY, SETWISE = "history", "setwise"  # names of the parameter groups that are stacks
+RESIDUAL_SCALE = "residual_scale"  # name of the learned factor of a branch
 
 
 class MupScale(NamedTuple):
@@ -109,8 +113,11 @@ def multipliers(config: ModelConfig, path: tuple[Any, ...]) -> Multipliers:
     names = [str(getattr(part, "key", part)) for part in path]
     depths = {HISTORY: scale.depth, SETWISE: scale.set_depth}
     if names[0] in depths:
+        depth = depths[names[0]]
+        if names[-1] == RESIDUAL_SCALE:
+            return Multipliers(rate=1.0, epsilon=1 / depth)
         rate = 1 / scale.width if names[-1] == "kernel" else 1.0
-        return Multipliers(rate=rate, epsilon=1 / (scale.width * depths[names[0]]))
+        return Multipliers(rate=rate, epsilon=1 / (scale.width * depth))
     if names[-2:] == ["logits", "bias"]:
         return Multipliers()
     return Multipliers(rate=1.0, epsilon=1 / scale.width)

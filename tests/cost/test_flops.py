@@ -22,6 +22,8 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
     "deep, no set-wise": (32, {"width": 256, "heads": 4, "depth": 4, "set_depth": 0}),
     "swiglu": (32, {"width": 256, "heads": 2, "depth": 1, "set_depth": 2, "ffn": "swiglu"}),
     "no gate": (16, {"width": 256, "heads": 4, "depth": 3, "set_depth": 1, "gate": "none"}),
+    "all gates": (16, {"width": 256, "heads": 4, "depth": 2, "set_depth": 1, "gate": "both"}),
+    "gates of attention": (16, {"width": 256, "depth": 1, "set_depth": 1, "gate": "cadet"}),
     "no ffn, long": (96, {"width": 192, "heads": 2, "depth": 2, "set_depth": 1, "ffn": "none"}),
     "set-wise alone": (64, {"width": 256, "heads": 4, "depth": 0, "set_depth": 3}),
     "wide ffn": (32, {"width": 128, "heads": 2, "depth": 2, "set_depth": 1, "ffn_factor": 8.0}),
@@ -89,7 +91,7 @@ def test_training_count_is_xlas_within_three_percent(name: str) -> None:
 
 
 def test_parameter_groups_sum_to_all_parameters() -> None:
-    config, _, params, _ = problem(4, {"position": "relative_session"})
+    config, _, params, _ = problem(4, {"position": "relative_session", "gate": "both"})
     counts = parameter_counts(config, params["params"])
     total = sum(p.size for p in jax.tree.leaves(params))
     groups = {k: v for k, v in counts.items() if k != "dense"}
@@ -98,7 +100,7 @@ def test_parameter_groups_sum_to_all_parameters() -> None:
     tables = [(f.rows, f.width or config.table_width) for f in config.features.values() if f.rows]
     assert counts["tables"] == sum(v * e for v, e in tables)
     d, f, layers = config.width, config.ffn_width, config.depth
-    assert counts["gates"] == layers * 2 * d * d
+    assert counts["gates"] == layers * (2 + 3) * d * d
     assert counts["ffn"] == layers * (2 * d * f + f + d)
     assert counts["attention"] == layers * (4 * d * d + config.heads * 32)
 

@@ -35,7 +35,8 @@ def problem(config: Config) -> tuple[LiGR, Optimizer, TrainState, object]:
         {},
         {"gate": "none", "position": "relative_time", "depth": 5},
         {"set_depth": 0, "position": "none"},
-        {"depth": 0, "width": 24, "heads": 3},
+        {"depth": 0, "width": 24, "heads": 3, "gate": "cadet"},
+        {"gate": "both", "residual_scale": True},
     ],
     ids=str,
 )
@@ -61,8 +62,9 @@ def test_state_is_counted_to_the_byte(rule: str) -> None:
         (64, {"depth": 2, "set_depth": 1}),
         (96, {"depth": 4, "set_depth": 0, "unroll": "no", "remat": True}),
         (320, {"depth": 2, "set_depth": 1, "unroll": "no", "ffn": "none", "dtype": "bfloat16"}),
+        (64, {"depth": 2, "set_depth": 1, "gate": "both", "residual_scale": True}),
     ],
-    ids=["dense", "recomputed", "blocked, scanned, bfloat16"],
+    ids=["dense", "recomputed", "blocked, scanned, bfloat16", "all gates"],
 )
 def test_activations_are_within_a_factor_of_two_of_what_xla_allocates(
     seq_len: int, changes: dict[str, object]

@@ -21,11 +21,19 @@ def norm(x: np.ndarray, p: Any) -> np.ndarray:
 
 def block(h: np.ndarray, p: Any, allowed: np.ndarray, config: ModelConfig) -> np.ndarray:
     def gate(h: np.ndarray, p: Any) -> np.ndarray | float:
-        return expit(h @ p["gate"]["kernel"]) if config.gate == "sigmoid" else 1.0
+        gates = expit(h @ p["gate"]["kernel"]) if config.gate in ("sigmoid", "both") else 1.0
+        return gates * p.get("residual_scale", 1.0)
+
+    def self_gated(x: np.ndarray, name: str) -> np.ndarray:
+        if config.gate not in ("cadet", "both"):
+            return x
+        return x * expit(x @ p["attention"][name]["gate"]["kernel"])
 
     b, t, d = h.shape
-    x = norm(h, p["gated_attention"]["norm"]) @ p["attention"]["qkv"]["kernel"]
-    q, k, v = np.moveaxis(x.reshape(b, t, 3, config.heads, -1), (2, 3), (0, 2))
+    x = self_gated(norm(h, p["gated_attention"]["norm"]), "input_gate")
+    q, k, v = np.split(x @ p["attention"]["qkv"]["kernel"], 3, axis=-1)
+    q, k = self_gated(q, "query_gate"), self_gated(k, "key_gate")
+    q, k, v = (x.reshape(b, t, config.heads, -1).swapaxes(1, 2) for x in (q, k, v))
     scores = q @ k.swapaxes(-1, -2) / np.sqrt(d // config.heads)
     mixed = softmax(np.where(allowed[:, None], scores, -np.inf), axis=-1) @ v
     out = np.moveaxis(mixed, 1, 2).reshape(b, t, d) @ p["attention"]["out"]["kernel"]
@@ -43,10 +51,20 @@ def block(h: np.ndarray, p: Any, allowed: np.ndarray, config: ModelConfig) -> np
     return h + out * gate(h, p["gated_ffn"])
 
 
-@pytest.mark.parametrize("ffn", ["gelu", "swiglu", "none"])
-@pytest.mark.parametrize("gate", ["sigmoid", "none"])
-def test_a_block_equals_its_two_equations(ffn: str, gate: str) -> None:
-    config = model_config(ffn=ffn, gate=gate)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ffn": "gelu"},
+        {"ffn": "gelu", "gate": "none"},
+        {"ffn": "swiglu"},
+        {"ffn": "none", "gate": "none"},
+        {"ffn": "none", "gate": "cadet"},
+        {"ffn": "gelu", "gate": "both", "residual_scale": True},
+    ],
+    ids=str,
+)
+def test_a_block_equals_its_two_equations(changes: dict[str, object]) -> None:
+    config = model_config(**changes)
     batch = random_batch([[[2, 3, 1]], [[1, 2], [3]]], 6)
     mask = history_mask(batch.member, batch.session)
     rng = np.random.default_rng(0)

@@ -25,6 +25,7 @@ VARIANTS = {  # every value of each option of `ModelConfig` that changes the lay
         "ffn": "none",
         "position": "none",
     },
+    "gates of attention": {"gate": "cadet", "ffn": "none"},
     "hstu": {"kind": "hstu", "position": "relative_time"},
     "wukong": {"kind": "wukong", "set_depth": 0},
     "wukong, dual path": {

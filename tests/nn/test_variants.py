@@ -75,6 +75,7 @@ ABLATIONS = {
         for value in get_args(get_type_hints(ModelConfig)[name])
         if value != getattr(ModelConfig, name)
     },
+    "residual_scale": {"residual_scale": True},
     "depth=0": {"depth": 0},
     "set_depth=0": {"set_depth": 0},
     "no outcome": {"features": {k: f for k, f in FEATURES.items() if not f.outcome}},

@@ -162,6 +162,7 @@ def test_pooled_history_has_no_rounding_error_from_other_members() -> None:
             r"model.wukong.dual_path=true removes numeric features",
         ),
         ({"kind": "hstu", "attention": "silu"}, r"model.attention=silu .* set it to softmax"),
+        ({"residual_scale": True}, r"model.residual_scale=true .* set it to false"),
     ],
 )
 def test_options_that_a_kind_does_not_have_are_refused(

@@ -140,7 +140,8 @@ def test_multipliers_of_the_forward_pass_are_those_of_the_table() -> None:
 
 def test_rates_epsilons_and_decay_are_those_of_the_table() -> None:
     """Four times as wide as the base, three times as deep, and twice in its set-wise stack."""
-    model = model_of("mup", width=128, depth=6, set_depth=2)
+    options = {"gate": "both", "residual_scale": True}
+    model = model_of("mup", width=128, depth=6, set_depth=2, **options)
     params, tx = dense_ones(model), optimizer_of(model).dense
     g = 1e-8  # of epsilon's size, so that epsilon shows
     gradients = jax.tree.map(lambda p: np.full(p.shape, g, np.float32), params)
@@ -153,6 +154,8 @@ def test_rates_epsilons_and_decay_are_those_of_the_table() -> None:
         "history/layers/gated_attention/norm/scale": (1, 1 / 12),
         "history/layers/gated_attention/gate/kernel": (1 / 4, 1 / 12),
         "history/layers/attention/qkv/kernel": (1 / 4, 1 / 12),
+        "history/layers/gated_ffn/residual_scale": (1, 1 / 3),
+        "history/layers/attention/key_gate/gate/kernel": (1 / 4, 1 / 12),
         "history/layers/ffn/up/bias": (1, 1 / 12),
         "history/layers/ffn/down/kernel": (1 / 4, 1 / 12),
         "setwise/layers/gated_ffn/gate/kernel": (1 / 4, 1 / 8),
@@ -244,24 +247,28 @@ def changes(rule: str, **shape: Any) -> dict[str, float]:
 
 
 WIDER, DEEPER = {"width": 256, "heads": 16}, {"depth": 8}
+LARGER = {"width": 128, "heads": 8, "depth": 4}
+LIGR, HSTU = {"kind": "ligr"}, {"kind": "hstu"}
+GATES = LIGR | {"gate": "both", "residual_scale": True}
 
 
 @pytest.mark.parametrize(
     ("kind", "larger", "least", "most"),
     [
-        ("ligr", WIDER, 8**-0.1, 8**0.1),
-        ("ligr", DEEPER, 4**-0.2, 4**0.2),
-        ("hstu", WIDER, 8**-0.1, 8**0.1),
-        ("hstu", DEEPER, 4**-0.5, 4**0.2),  # its layers' changes agree less: they add up to less
+        (LIGR, WIDER, 8**-0.1, 8**0.1),
+        (LIGR, DEEPER, 4**-0.2, 4**0.2),
+        (GATES, LARGER, 4**-0.1 * 2**-0.2, 4**0.1 * 2**0.2),
+        (HSTU, WIDER, 8**-0.1, 8**0.1),
+        (HSTU, DEEPER, 4**-0.5, 4**0.2),  # its layers' changes agree less: they add up to less
     ],
-    ids=["wider", "deeper", "hstu, wider", "hstu, deeper"],
+    ids=["wider", "deeper", "gates, larger", "hstu, wider", "hstu, deeper"],
 )
 def test_steps_change_every_layer_of_a_large_model_as_they_change_the_bases(
-    kind: str, larger: dict[str, int], least: float, most: float
+    kind: dict[str, Any], larger: dict[str, int], least: float, most: float
 ) -> None:
     """Slopes of log RMS against log size are below 0.1 in width and 0.2 in depth."""
-    base = changes("mup", kind=kind)
-    for what, rms in changes("mup", kind=kind, **larger).items():
+    base = changes("mup", **kind)
+    for what, rms in changes("mup", **kind, **larger).items():
         assert least < rms / base[what] < most, what
 
 
