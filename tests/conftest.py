@@ -67,6 +67,7 @@ _SKIPS_IN_CI = (
     "no slice of KuaiRand",
     "no MovieLens",
     "no sample of",
+    "no fixture of",
     "needs a GPU",
     "needs a TPU",
 )
