@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ligr_jax.config.lists import join_list as join_list
     from ligr_jax.config.lists import split_list as split_list
     from ligr_jax.config.lists import value_text as value_text
+    from ligr_jax.config.model import TWO_STREAM_KINDS as TWO_STREAM_KINDS
     from ligr_jax.config.model import ModelConfig as ModelConfig
     from ligr_jax.config.renamed import RENAMED_FIELDS as RENAMED_FIELDS
     from ligr_jax.config.renamed import RENAMED_VALUES as RENAMED_VALUES
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from ligr_jax.config.run import TrainConfig as TrainConfig
     from ligr_jax.config.run import WarmConfig as WarmConfig
     from ligr_jax.config.serving import ScoringConfig as ScoringConfig
+    from ligr_jax.config.two_stream import TwoStreamConfig as TwoStreamConfig
     from ligr_jax.config.wukong import WukongConfig as WukongConfig
 else:
     __all__, __getattr__, __dir__ = lazy_exports(
@@ -65,9 +67,11 @@ else:
             "RENAMED_VALUES": "renamed",
             "RenamedField": "renamed",
             "ScoringConfig": "serving",
+            "TWO_STREAM_KINDS": "model",
             "TableShape": "features",
             "TrackConfig": "run",
             "TrainConfig": "run",
+            "TwoStreamConfig": "two_stream",
             "WarmConfig": "run",
             "WukongConfig": "wukong",
             "config_from_json": "dotted",

@@ -9,7 +9,11 @@ from ligr_jax.config.features import Feature, TableShape
 from ligr_jax.config.head import HeadConfig, action_groups
 from ligr_jax.config.lirank import LiRankConfig
 from ligr_jax.config.lists import join_list, value_text
+from ligr_jax.config.two_stream import TwoStreamConfig
 from ligr_jax.config.wukong import WukongConfig
+
+# Kinds with a history stream and a candidate stream (`ligr_jax.nn.two_stream`).
+TWO_STREAM_KINDS = ("ligr_streams",)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class ModelConfig:
     at an unknown later time. Those of the data are required."""
     prior: tuple[float, ...] = ()
     """Base rate of each action, which initializes the output biases."""
-    kind: Literal["ligr", "hstu", "wukong", "lirank"] = "ligr"
+    kind: Literal["ligr", "ligr_streams", "hstu", "wukong", "lirank"] = "ligr"
     """Architecture (`ligr_jax.nn.models`)."""
     width: int = 64
     """D, width of the model."""
@@ -93,6 +97,8 @@ class ModelConfig:
     """Layers between the representation and the logits."""
     lirank: LiRankConfig = field(default_factory=LiRankConfig)
     """Layers of `kind=lirank`."""
+    streams: TwoStreamConfig = field(default_factory=TwoStreamConfig)
+    """Streams of the two-stream kinds (`ligr_jax.nn.two_stream`)."""
     wukong: WukongConfig = field(default_factory=WukongConfig)
     """Layers of `kind=wukong`."""
 
@@ -165,7 +171,9 @@ class ModelConfig:
 
     def _check_kind(self) -> None:
         """Raise `ConfigError` for fields that do not apply to the kind of model."""
-        if self.kind == "ligr":
+        if self.kind in TWO_STREAM_KINDS:
+            self._check_streams()
+        if self.kind in ("ligr", "ligr_streams"):
             return
         for name in ("ffn", "gate", "attention", "residual_scale"):
             value, default = getattr(self, name), getattr(ModelConfig, name)
@@ -193,6 +201,30 @@ class ModelConfig:
             )
         if self.kind == "lirank":
             self._check_lirank()
+
+    def _check_streams(self) -> None:
+        """Raise `ConfigError` for fields that do not apply to two-stream models."""
+        require(
+            self.depth >= 1 and self.set_depth == 0,
+            f"model.kind={self.kind} has no set-wise layers, got model.depth={self.depth} and "
+            f"model.set_depth={self.set_depth}; set depth >= 1 and set_depth=0",
+        )
+        if self.kind == "ligr_streams":
+            require(
+                self.attention == "softmax"
+                and self.ffn != "none"
+                and self.gate in ("sigmoid", "none"),
+                f"model.kind=ligr_streams has softmax attention, a feed-forward layer and output "
+                f"gates, got model.attention={self.attention}, model.ffn={self.ffn} and "
+                f"model.gate={self.gate}",
+            )
+        named = [name for group in self.streams.grouped_features for name in group]
+        items = sorted(n for n, f in self.features.items() if not f.outcome)
+        require(
+            not self.streams.groups or not self.features or sorted(named) == items,
+            f"model.streams.groups={join_list(self.streams.groups)} must name every item feature "
+            f"once: {join_list(items)}",
+        )
 
     def _check_head(self) -> None:
         head = self.head

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ligr_jax.nn.blocks import Gated as Gated
     from ligr_jax.nn.blocks import Stack as Stack
     from ligr_jax.nn.calibration import IsotonicCalibration as IsotonicCalibration
+    from ligr_jax.nn.candidate_tokens import CandidateTokens as CandidateTokens
     from ligr_jax.nn.cross import AttentionCross as AttentionCross
     from ligr_jax.nn.cross import Cross as Cross
     from ligr_jax.nn.cross import LowRankCross as LowRankCross
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ligr_jax.nn.hstu import HSTU as HSTU
     from ligr_jax.nn.hstu import TransductionUnit as TransductionUnit
     from ligr_jax.nn.ligr import LiGR as LiGR
+    from ligr_jax.nn.ligr_streams import LiGRStreams as LiGRStreams
     from ligr_jax.nn.linear import Linear as Linear
     from ligr_jax.nn.lirank import LiRank as LiRank
     from ligr_jax.nn.mlp import MLP as MLP
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from ligr_jax.nn.towers import Towers as Towers
     from ligr_jax.nn.transact import EncoderLayer as EncoderLayer
     from ligr_jax.nn.transact import HistoryEncoder as HistoryEncoder
+    from ligr_jax.nn.two_stream import StreamStack as StreamStack
+    from ligr_jax.nn.two_stream import TwoStream as TwoStream
     from ligr_jax.nn.work import Work as Work
     from ligr_jax.nn.wukong import Wukong as Wukong
 else:
@@ -46,6 +50,10 @@ else:
         __name__,
         {
             "ActionTokens": "features",
+            "CandidateTokens": "candidate_tokens",
+            "LiGRStreams": "ligr_streams",
+            "StreamStack": "two_stream",
+            "TwoStream": "two_stream",
             "Attention": "blocks",
             "AttentionCross": "cross",
             "Block": "blocks",

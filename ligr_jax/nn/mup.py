@@ -23,6 +23,16 @@ At the base shape all of them are 1, and the model equals that of `standard`.
     gain and bias of a head's norm 1, 0              unscaled               1       1 / m
     heads [D, A]                   0                 / m                    1       1 / m
     bias of a head [A]             log-odds          unscaled               1       1
+
+Two-stream models, which have M candidate tokens, t = M / base_tokens:
+
+    candidate tokens [in, D]       in^-1/2           unscaled               1       1 / m
+    per-token [M, D or F, ..]      fan-in^-1/2       branch / l             1 / m   1 / (m l t)
+    generator [M D, ..]            fan-in^-1/2       unscaled             1 / (m t)  1 / m
+    router [M, D, X]               0                 / m                    1       1 / (m t)
+
+All models:
+
     tables [V, E]                  as `standard`     as `standard`          as `standard`
 
 "rate" multiplies optim.dense_lr, "epsilon" multiplies Adam's 1e-8; "branch" is what a block adds to
@@ -47,6 +57,11 @@ Reasons, row by row. [V] is Tensor Programs V (Yang et al. 2022, arXiv:2203.0346
 - Heads read D correlated numbers, hence 1 / m [V]. They start at zero, so an untrained model
   predicts the base rates. A multiplier is used instead of a rate, so that the gradients of heads do
   not dominate the norm that is clipped: the norm of all dense gradients does not grow with D or L.
+- Per-token matrices are those of one candidate token, with the parameter group `per_token` in
+  their path; their fan-in is D or F, never D F and never M. Growing M leaves rates alone, because
+  the mean of M outputs moves as each output does; only the gradient of each shrinks by t. A
+  generator (group `generator`) reads all M tokens, so its fan-in grows with M as well; a router
+  (group `router`) starts at zero like a head.
 - Epsilon scales like the gradient that it is added to [P]. The gradient of a residual scale sums D
   entries, each 1 / (m l) as large.
 - Decoupled weight decay is rate x decay x weight, without the rate's multiplier: in one step,
@@ -74,12 +89,13 @@ RESIDUAL_SCALE = "residual_scale"  # name of the learned factor of a branch
 
 
 class MupScale(NamedTuple):
-    """A model's shape relative to its base: m, k, and l of each stack; all 1 for `standard`."""
+    """A model's shape relative to its base: m, k, l of each stack, and t; all 1 for `standard`."""
 
     width: float = 1.0
     head_width: float = 1.0
     depth: float = 1.0
     set_depth: float = 1.0
+    tokens: float = 1.0
 
 
 class Multipliers(NamedTuple):
@@ -99,6 +115,7 @@ def mup_scale(config: ModelConfig) -> MupScale:
         head_width=width * config.base_heads / config.heads,
         depth=config.depth / config.base_depth,
         set_depth=config.set_depth / config.base_set_depth,
+        tokens=config.streams.tokens / config.streams.base_tokens,
     )
 
 
@@ -112,12 +129,19 @@ def multipliers(config: ModelConfig, path: tuple[Any, ...]) -> Multipliers:
     scale = mup_scale(config)
     names = [str(getattr(part, "key", part)) for part in path]
     depths = {HISTORY: scale.depth, SETWISE: scale.set_depth}
+    tokens = scale.tokens if "per_token" in names or "router" in names else 1.0
+    if "router" in names:
+        return Multipliers(rate=1.0, epsilon=1 / (scale.width * tokens))
+    if "generator" in names:
+        fan_in = scale.width * scale.tokens
+        rate = 1 / fan_in if names[-1] == "kernel" else 1.0
+        return Multipliers(rate=rate, epsilon=1 / scale.width)
     if names[0] in depths:
         depth = depths[names[0]]
         if names[-1] == RESIDUAL_SCALE:
             return Multipliers(rate=1.0, epsilon=1 / depth)
         rate = 1 / scale.width if names[-1] == "kernel" else 1.0
-        return Multipliers(rate=rate, epsilon=1 / (scale.width * depth))
+        return Multipliers(rate=rate, epsilon=1 / (scale.width * depth * tokens))
     if names[-2:] == ["logits", "bias"]:
         return Multipliers()
     return Multipliers(rate=1.0, epsilon=1 / scale.width)

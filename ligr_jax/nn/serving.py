@@ -21,12 +21,14 @@ class History(NamedTuple):
     time: float32 [B, S], their times in hours.
     end: int32 [B, N], or [B, 1] if equal for all new impressions: each sees the first `end` kept
         impressions; see `past_ends`.
+    length: int32 [B, 1], number of kept impressions.
     """
 
     kept: Any
     session: jax.Array
     time: jax.Array
     end: jax.Array
+    length: jax.Array
 
 
 class SetInput(NamedTuple):

@@ -1,6 +1,6 @@
 """The amount of data that went through a model, in the units that determine its FLOPs."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
@@ -9,15 +9,21 @@ class Work:
 
     history_pairs: pairs of tokens in a historical layer.
     set_pairs: pairs of items in a set-wise layer.
+
+    For two-stream models, summed over all layers:
+
+    stream_pairs: pairs of history tokens, each token with itself included.
+    range_pairs: pairs of an impression and a history token that its candidate tokens see.
     """
 
     impressions: float = 0.0
     history_pairs: float = 0.0
     set_pairs: float = 0.0
+    stream_pairs: float = 0.0
+    range_pairs: float = 0.0
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(
-            impressions=self.impressions + other.impressions,
-            history_pairs=self.history_pairs + other.history_pairs,
-            set_pairs=self.set_pairs + other.set_pairs,
-        )
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other))))
+
+    def __mul__(self, factor: float) -> "Work":
+        return Work(*(factor * value for value in astuple(self)))

@@ -86,14 +86,14 @@ def earlier_mask(member: jax.Array, session: jax.Array, kind: MaskKind = "sessio
     return Mask(lo, hi, valid)
 
 
-def newest_of(mask: Mask, window: int) -> Mask:
+def newest_of(mask: Mask, window: int | None) -> Mask:
     """Return a mask whose ranges hold only the newest keys.
 
     Args:
         mask: a mask.
-        window: largest number of keys of a range; 0 for no limit. Own edges are kept.
+        window: largest number of keys of a range; None for no limit. Own edges are kept.
     """
-    return mask._replace(lo=jnp.maximum(mask.lo, mask.hi - window)) if window else mask
+    return mask if window is None else mask._replace(lo=jnp.maximum(mask.lo, mask.hi - window))
 
 
 def past_ends(

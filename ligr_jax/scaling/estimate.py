@@ -1,7 +1,7 @@
 """Estimate of a run's cost before it starts, from its configuration and a sample of its data."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from ligr_jax.parallel.mesh import mesh_shape
 from ligr_jax.parallel.probe import Devices, describe_devices
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.feed import tokens_made, tokens_wanted
-from ligr_jax.train.length import number_of_steps, work_of_a_row
+from ligr_jax.train.length import number_of_steps, pair_shape, work_of_a_row
 from ligr_jax.train.optimizer import make_optimizer
 from ligr_jax.train.preflight import require_rows_for_ids, require_validation_rows
 from ligr_jax.train.program import place_tables
@@ -157,12 +157,11 @@ class Estimator:
             raise BadInput(f"{self._data}: the train split has no impressions")
         row: Work = self._cached(
             "work",
-            (rows, config.model.mask),
-            lambda: work_of_a_row(config.model.mask, records, plan),
+            (rows, pair_shape(config.model)),
+            lambda: work_of_a_row(config.model, records, plan),
         )
         steps = number_of_steps(config.train, config.model, config.optim.batch, len(plan), row)
-        work = Work(*(x * steps * config.optim.batch for x in astuple(row)))
-        return records, plan, steps, work
+        return records, plan, steps, row * (steps * config.optim.batch)
 
     def problem(self, config: Config, cost: Estimate) -> str:
         """Return why a run cannot train on these devices, or "" if nothing speaks against it.
@@ -215,7 +214,14 @@ def rough_flops(config: Config, manifest: Manifest) -> float:
     impressions = config.data.seq_len // 2
     rows = -(-manifest.splits["train"].impressions // impressions)
     pairs = config.data.seq_len**2 / 2
-    row = Work(impressions=impressions, history_pairs=pairs, set_pairs=pairs)
+    of_streams = config.model.depth * impressions**2 / 2
+    row = Work(
+        impressions=impressions,
+        history_pairs=pairs,
+        set_pairs=pairs,
+        stream_pairs=of_streams,
+        range_pairs=of_streams,
+    )
     batch = config.optim.batch
     steps = number_of_steps(config.train, config.model, batch, rows, row)
     return train_flops(config.model, row) * steps * batch

@@ -43,7 +43,13 @@ def seen_by(cache: Cache, session: jax.Array, kind: MaskKind) -> History:
     """Return the cache as new impressions of sessions [B, N] see it."""
     length = jnp.minimum(cache.length, cache.size)
     end = past_ends(cache.session, length, session, kind)
-    return History(kept=cache.kept, session=cache.session, time=cache.time, end=end)
+    return History(
+        kept=cache.kept,
+        session=cache.session,
+        time=cache.time,
+        end=end,
+        length=length[:, None],
+    )
 
 
 def next_session(cache: Cache) -> jax.Array:

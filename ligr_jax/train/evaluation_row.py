@@ -106,5 +106,5 @@ def _protocol(manifest: Manifest) -> dict[str, Any]:
 def _forward_flops(evaluator: Evaluator, split: str) -> float:
     """Return the FLOPs of the forward pass over all rows of a split."""
     plan = evaluator.plan(split)
-    row: Work = work_of_a_row(evaluator.config.model.mask, evaluator.records, plan)
+    row: Work = work_of_a_row(evaluator.config.model, evaluator.records, plan)
     return len(plan) * sum(forward_flops(evaluator.config.model, row).values())

@@ -132,7 +132,7 @@ def measure_feed(
         processes: number of processes that share this host.
     """
     flops_per_s = devices * peak_flops(config.model.dtype)
-    work = work_of_a_row(config.model.mask, records, plan)
+    work = work_of_a_row(config.model, records, plan)
     made, made_by_loader = tokens_made(records, plan, config, devices)
     return Feed(
         wanted=tokens_wanted(config.model, work, flops_per_s),

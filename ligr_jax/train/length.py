@@ -1,27 +1,28 @@
 """Number of steps of a run: from `train.steps`, from a budget in FLOPs, or from epochs."""
 
 import functools
-from dataclasses import astuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
-from ligr_jax.config import Config, ModelConfig, TrainConfig
+from ligr_jax.config import TWO_STREAM_KINDS, Config, ModelConfig, TrainConfig
 from ligr_jax.cost.flops import train_flops
 from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
+from ligr_jax.nn.models import attention_pairs
 from ligr_jax.nn.work import Work
-from ligr_jax.ops.masks import MaskKind, allowed_pairs, history_mask, session_mask
 
 _SAMPLED = 16_384  # impressions; enough to estimate the pairs of a row to about one percent
 
 
-def work_of_a_row(mask: MaskKind, records: Records, plan: PackingPlan) -> Work:
+def work_of_a_row(model: ModelConfig, records: Records, plan: PackingPlan) -> Work:
     """Return the mean work of a row of the plan, from a sample that is equal in every run.
 
     Args:
-        mask: `model.mask`, which impressions a token sees.
+        model: the model, for the impressions that its tokens see.
         records: prepared data.
         plan: plan of a split.
     """
@@ -32,16 +33,34 @@ def work_of_a_row(mask: MaskKind, records: Records, plan: PackingPlan) -> Work:
     index, member, _ = plan.gather(rows)
     # Masks only compare session numbers of neighbors, so the numbers need not start from 0.
     session = np.where(member > 0, records.take("session", np.maximum(index, 0)), 0)
-    history_pairs, set_pairs = _pairs(member, session.astype(np.int32), mask)
-    total = Work(float((member > 0).sum()), float(history_pairs), float(set_pairs))
-    return Work(*(x / len(rows) for x in astuple(total)))
+    pairs = _count(pair_shape(model), member, session.astype(np.int32))
+    total = Work(float((member > 0).sum()), **{name: float(n) for name, n in pairs.items()})
+    return total * (1 / len(rows))
 
 
-@functools.partial(jax.jit, static_argnames="mask")
-def _pairs(member_BN: jax.Array, session_BN: jax.Array, mask: MaskKind) -> list[jax.Array]:
-    """Return the (query, key) pairs of the historical and of the set-wise layers, float32 []."""
-    masks = (history_mask(member_BN, session_BN, mask), session_mask(member_BN, session_BN))
-    return [allowed_pairs(m) for m in masks]
+def pair_shape(model: ModelConfig) -> ModelConfig:
+    """Return a model with the same attention pairs, equal for models that differ in nothing else.
+
+    Args:
+        model: the model.
+    """
+    return ModelConfig(
+        kind=model.kind,
+        mask=model.mask,
+        depth=model.depth if model.kind in TWO_STREAM_KINDS else 1,
+        set_depth=0 if model.kind in TWO_STREAM_KINDS else ModelConfig.set_depth,
+        streams=model.streams,
+    )
+
+
+# `ModelConfig` holds a mapping and cannot be hashed, so programs are kept by its text.
+_compiled: dict[str, Callable[..., dict[str, jax.Array]]] = {}
+
+
+def _count(model: ModelConfig, member_BN: np.ndarray, session_BN: np.ndarray) -> Any:
+    """Return the (query, key) pairs of a sample by field of `Work`."""
+    count = functools.partial(attention_pairs, model)
+    return _compiled.setdefault(repr(model), jax.jit(count))(member_BN, session_BN)
 
 
 def number_of_steps(
@@ -81,5 +100,5 @@ def steps_of(config: Config, records: Records, plan: PackingPlan) -> int:
             f"{records.directory}: the train split has no impressions; choose other data.edges, or "
             "other split boundaries of `ligr prepare`"
         )
-    row = work_of_a_row(config.model.mask, records, plan) if config.train.flops else Work()
+    row = work_of_a_row(config.model, records, plan) if config.train.flops else Work()
     return number_of_steps(config.train, config.model, config.optim.batch, len(plan), row)

@@ -12,7 +12,8 @@ from ligr_jax.cost.flops import compute_axes, train_flops
 from ligr_jax.nn.work import Work
 from ligr_jax.runs.columns import metric_name
 
-_COUNTED = ("impressions", "targets", "history_pairs", "set_pairs")
+_WORK = tuple(field.name for field in dataclasses.fields(Work))
+_COUNTED = ("targets", *_WORK)
 _LATEST = ("bad_in_row", "bad_total")
 
 
@@ -24,12 +25,14 @@ class Totals:
     targets: float = 0.0
     history_pairs: float = 0.0
     set_pairs: float = 0.0
+    stream_pairs: float = 0.0
+    range_pairs: float = 0.0
     seconds: float = 0.0
     wait_seconds: float = 0.0
 
     @property
     def work(self) -> Work:
-        return Work(self.impressions, self.history_pairs, self.set_pairs)
+        return Work(**{name: getattr(self, name) for name in _WORK})
 
 
 class Meter:
@@ -78,7 +81,7 @@ class Meter:
     def add(self, values: dict[str, float]) -> None:
         """Add the metrics of a step."""
         for name in _COUNTED:
-            setattr(self.totals, name, getattr(self.totals, name) + values[name])
+            setattr(self.totals, name, getattr(self.totals, name) + values.get(name, 0.0))
         elapsed = self._share * (time.perf_counter() - self._began)
         self.totals.seconds = self._before.seconds + elapsed
         self.totals.wait_seconds = self._before.wait_seconds + self._wait

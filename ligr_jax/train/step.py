@@ -14,8 +14,8 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.nn.experts import LOSSES
+from ligr_jax.nn.models import attention_pairs
 from ligr_jax.ops.losses import attention_rank_loss, binary_cross_entropy, session_numbers
-from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
 from ligr_jax.tables.exchange import gather_rows, reduce_row_grads, sync_unique_ids
 from ligr_jax.tables.placements import Lists
 from ligr_jax.tables.table import ROWS, TABLES
@@ -232,6 +232,5 @@ def _work_metrics(config: ModelConfig, batch: Batch) -> dict[str, jax.Array]:
     return {
         "impressions": (batch.member > 0).sum(dtype=jnp.float32),
         "targets": (batch.weight > 0).sum(dtype=jnp.float32),
-        "history_pairs": allowed_pairs(history_mask(batch.member, batch.session, config.mask)),
-        "set_pairs": allowed_pairs(session_mask(batch.member, batch.session)),
+        **attention_pairs(config, batch.member, batch.session),
     }

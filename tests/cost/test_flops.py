@@ -27,6 +27,7 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
     "no ffn, long": (96, {"width": 192, "heads": 2, "depth": 2, "set_depth": 1, "ffn": "none"}),
     "set-wise alone": (64, {"width": 256, "heads": 4, "depth": 0, "set_depth": 3}),
     "wide ffn": (32, {"width": 128, "heads": 2, "depth": 2, "set_depth": 1, "ffn_factor": 8.0}),
+    "two streams": (32, {"kind": "ligr_streams", "width": 256, "heads": 4, "set_depth": 0}),
     "hstu": (32, {"kind": "hstu", "width": 256, "heads": 4, "depth": 3, "set_depth": 1}),
     "wukong": (64, {"kind": "wukong", "width": 96, "depth": 3, "set_depth": 0}),
     "wukong, dual path": (
@@ -47,7 +48,15 @@ def problem(n: int, changes: dict[str, Any]) -> tuple[ModelConfig, Batch, Any, W
     config = model_config(unroll="yes", **changes)
     batch = random_batch([[[n]]] * ROWS, n)
     params = jax.eval_shape(make_model(config).init, jax.random.key(0), batch)
-    return config, batch, params, Work(ROWS * n, ROWS * (2 * n) ** 2, ROWS * n**2)
+    in_layers = config.depth * ROWS * n**2  # dense attention computes all pairs
+    work = Work(
+        impressions=ROWS * n,
+        history_pairs=ROWS * (2 * n) ** 2,
+        set_pairs=ROWS * n**2,
+        stream_pairs=in_layers,
+        range_pairs=in_layers,
+    )
+    return config, batch, params, work
 
 
 def products(jaxpr: Any, times: int = 1) -> Iterator[int]:

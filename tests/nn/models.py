@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
+from ligr_jax.nn.candidate_tokens import CandidateTokens
 from ligr_jax.nn.features import ActionTokens, ItemTokens
 from ligr_jax.nn.models import make_model
 from ligr_jax.ops.losses import binary_cross_entropy
@@ -57,7 +58,7 @@ class Reach(NamedTuple):
 
     Attributes:
         logits: [B, N, A].
-        items: |d z / d item token|, [B, N, B, N].
+        items: |d z / d item token|, [B, N, B, N]; candidate tokens move with the item token.
         actions: |d z / d action token|, [B, N, B, N].
         params: |d z / d parameter|, summed over z; a tree like the parameters.
     """
@@ -78,6 +79,8 @@ def reach(config: ModelConfig, params: Any, batch: Batch) -> Reach:
             if context.method_name == "__call__":
                 if isinstance(context.module, ItemTokens):
                     return out + item
+                if isinstance(context.module, CandidateTokens):
+                    return out + item[:, :, None]
                 if isinstance(context.module, ActionTokens):
                     return out + action
             return out

@@ -191,5 +191,5 @@ def test_a_cached_history_gives_what_a_row_gives(
     row = jax.jit(partial(attend_candidates, activation=activation))
     row_bias = bias._replace(position=jnp.asarray(BATCH.session))
     q, k, v = arrays["q"], arrays["k"], arrays["v"]
-    trained = row(q, k, v, newest_of(mask, window), whole, bias=row_bias)
+    trained = row(q, k, v, newest_of(mask, window or None), whole, bias=row_bias)
     np.testing.assert_allclose(served[0], trained[0, first:end], atol=3e-6)

@@ -36,9 +36,11 @@ def model_of(rule: str, **shape: Any) -> ModelConfig:
     return model_config(parametrization=rule, unroll="no", **(base | dials | shape))
 
 
-def optimizer_of(model: ModelConfig, tables: Any = "rowwise_adagrad") -> Optimizer:
+def optimizer_of(
+    model: ModelConfig, tables: Any = "rowwise_adagrad", dense_lr: float = 2.0**-7
+) -> Optimizer:
     settings = OptimConfig(
-        dense_lr=2.0**-7,
+        dense_lr=dense_lr,
         table_lr=1e-3,
         warmup=0.0,
         decay="none",

@@ -1,0 +1,22 @@
+"""Every kind of two-stream model, small, for the laws that all of them keep."""
+
+from typing import Any
+
+from ligr_jax.config import ModelConfig, TwoStreamConfig
+from tests.batches import model_config
+
+SMALL: dict[str, Any] = {"width": 8, "depth": 2, "set_depth": 0, "table_width": 4, "unroll": "no"}
+# Changes of the configuration by name. Each entry compiles about ten seconds of programs, so there
+# is one per kind, with as many options as one model can have.
+KINDS: dict[str, dict[str, Any]] = {
+    "ligr": {
+        "kind": "ligr_streams",
+        "position": "relative_session",
+        "streams": TwoStreamConfig(tokens=2),
+    },
+}
+
+
+def two_stream_config(name: str, **changes: Any) -> ModelConfig:
+    """Return the configuration of a kind, with further changes."""
+    return model_config(**(SMALL | KINDS[name] | changes))
