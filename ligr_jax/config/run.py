@@ -82,6 +82,8 @@ class OptimConfig:
     """Weight of the binary cross-entropy of the actions; 0 trains on the other losses alone."""
     rank_weight: float = 0.1
     """Lambda, weight of the Attention Rank loss."""
+    pair_weight: float = 0.0
+    """Weight of the pairwise loss within sessions (`ligr_jax.ops.pairwise`)."""
 
     def __post_init__(self) -> None:
         for name in ("batch", "accumulate"):
@@ -94,6 +96,7 @@ class OptimConfig:
             "clip",
             "bce_weight",
             "rank_weight",
+            "pair_weight",
         ):
             require(getattr(self, name) >= 0, f"optim.{name}={getattr(self, name)} must be >= 0")
         require(

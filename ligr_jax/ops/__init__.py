@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ligr_jax.ops.metrics import gauc as gauc
     from ligr_jax.ops.metrics import ndcg as ndcg
     from ligr_jax.ops.metrics import normalized_entropy as normalized_entropy
+    from ligr_jax.ops.pairwise import pair_loss as pair_loss
     from ligr_jax.ops.quantization import QuantizedTable as QuantizedTable
     from ligr_jax.ops.quantization import dequantize as dequantize
     from ligr_jax.ops.quantization import lookup_rows as lookup_rows
@@ -76,6 +77,7 @@ else:
             "mix64": "hashing",
             "ndcg": "metrics",
             "normalized_entropy": "metrics",
+            "pair_loss": "pairwise",
             "past_ends": "masks",
             "qr_rows": "hashing",
             "quantize": "quantization",

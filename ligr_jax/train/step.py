@@ -16,6 +16,7 @@ from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.nn.experts import LOSSES
 from ligr_jax.nn.models import attention_pairs
 from ligr_jax.ops.losses import attention_rank_loss, binary_cross_entropy, session_numbers
+from ligr_jax.ops.pairwise import pair_loss
 from ligr_jax.tables.exchange import gather_rows, reduce_row_grads, sync_unique_ids
 from ligr_jax.tables.placements import Lists
 from ligr_jax.tables.table import ROWS, TABLES
@@ -24,6 +25,8 @@ from ligr_jax.train.state import TrainState
 
 Metrics = Mapping[str, jax.Array]
 Step = Callable[[TrainState, MappedBatch], tuple[TrainState, Metrics]]
+# Losses by name, and the field of `OptimConfig` with the weight of each.
+LOSS_WEIGHTS = {"bce": "bce_weight", "rank": "rank_weight", "pair": "pair_weight"}
 
 
 class Weights(NamedTuple):
@@ -44,7 +47,7 @@ class Losses(NamedTuple):
 
     Attributes:
         total: float32 []; the loss that is differentiated.
-        by_action: float32 [A] by loss (`bce`, `rank`); a micro-batch has its share of the means.
+        by_action: float32 [A] by loss (`LOSS_WEIGHTS`); a micro-batch has its share of the means.
         stats: new batch statistics of the model; a micro-batch has its share of the means.
     """
 
@@ -67,8 +70,9 @@ def make_step(
     """Return the training step of a model.
 
     The loss is `bce_weight` times the sum over actions of the mean binary cross-entropy, plus
-    `rank_weight` times the sum over actions of the mean Attention Rank loss. Means are over the
-    whole global batch, so micro-batches and devices change only rounding. Losses that modules sow
+    `rank_weight` and `pair_weight` times the sums over actions of the mean Attention Rank loss and
+    of the mean pairwise loss of a session. Means are over the whole global batch, so micro-batches
+    and devices change only rounding. Losses that modules sow
     into `losses`, and new batch statistics, are means over micro-batches, which do depend on their
     number.
 
@@ -87,11 +91,17 @@ def make_step(
     """
     loss_fn = _make_loss(model, config, fsdp)
 
+    def counts_of(batch: Batch) -> dict[str, jax.Array]:
+        """Return the divisors of the losses of a whole batch."""
+        return _loss_sums(jnp.zeros_like(batch.labels, jnp.float32), batch, config)[1]
+
     def step(state: TrainState, inputs: MappedBatch) -> tuple[TrainState, Metrics]:
         unique_ids = sync_unique_ids(inputs.unique_ids, model.config.tables) if tx.sparse else {}
         weights = _gather_weights(tx, state.params, unique_ids)
         keys = jax.random.split(jax.random.fold_in(key, state.step), config.accumulate)
-        losses, weight_grads = _loss_and_grads(loss_fn, weights, state, inputs.batch, keys)
+        losses, weight_grads = _loss_and_grads(
+            loss_fn, weights, state, inputs.batch, counts_of(inputs.batch), keys
+        )
         grads = _reduce_grads(tx, weight_grads, unique_ids)
         grad_norm = optax.tree.norm(grads)
         is_finite = jnp.isfinite(losses.total) & jnp.isfinite(grad_norm)
@@ -125,9 +135,9 @@ def _make_loss(model: nn.Module, config: OptimConfig, fsdp: bool) -> LossFunctio
             rngs={"dropout": key},
             mutable=[STATISTICS, LOSSES],
         )
-        sums, _ = _loss_sums(logits_BNA, part)
+        sums, _ = _loss_sums(logits_BNA, part, config)
         means = jax.tree.map(lambda s, n: s / jnp.maximum(n, 1e-9), sums, counts)
-        total = config.bce_weight * means["bce"].sum() + config.rank_weight * means["rank"].sum()
+        total = sum(getattr(config, LOSS_WEIGHTS[name]) * x.sum() for name, x in means.items())
         total += sum(jax.tree.leaves(collections.get(LOSSES, {}))) / config.accumulate
         stats = jax.tree.map(lambda s: s / config.accumulate, collections.get(STATISTICS, {}))
         return total, Losses(total=total, by_action=means, stats=stats)
@@ -136,13 +146,22 @@ def _make_loss(model: nn.Module, config: OptimConfig, fsdp: bool) -> LossFunctio
 
 
 def _loss_sums(
-    logits_BNA: jax.Array, batch: Batch
+    logits_BNA: jax.Array, batch: Batch, config: OptimConfig
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Return the sum of each loss by action, and its divisor, which does not depend on logits."""
-    bce, weight = binary_cross_entropy(logits_BNA, batch.labels, batch.weight)
+    """Return the sum of each loss by action, and its divisor, which does not depend on logits.
+
+    The pairwise loss is computed only if it has a weight; the other two are always reported.
+    """
     number = session_numbers(batch.member, batch.session)
-    rank, sessions = attention_rank_loss(logits_BNA, batch.labels, number, batch.weight > 0)
-    return {"bce": bce, "rank": rank}, {"bce": weight, "rank": sessions}
+    of_sessions = (logits_BNA, batch.labels, number, batch.weight > 0)
+    losses = {
+        "bce": binary_cross_entropy(logits_BNA, batch.labels, batch.weight),
+        "rank": attention_rank_loss(*of_sessions),
+    }
+    if config.pair_weight:
+        losses["pair"] = pair_loss(*of_sessions)
+    sums, counts = ({name: pair[i] for name, pair in losses.items()} for i in (0, 1))
+    return sums, counts
 
 
 def _gather_weights(tx: Optimizer, params: Params, unique_ids: Lists) -> Weights:
@@ -155,7 +174,12 @@ def _gather_weights(tx: Optimizer, params: Params, unique_ids: Lists) -> Weights
 
 
 def _loss_and_grads(
-    loss_fn: LossFunction, weights: Weights, state: TrainState, batch: Batch, keys: jax.Array
+    loss_fn: LossFunction,
+    weights: Weights,
+    state: TrainState,
+    batch: Batch,
+    counts: Any,
+    keys: jax.Array,
 ) -> tuple[Losses, Weights]:
     """Return losses and gradients of a batch, summed over its micro-batches.
 
@@ -167,9 +191,9 @@ def _loss_and_grads(
         weights: what to differentiate with respect to.
         state: state before the step.
         batch: the whole batch.
+        counts: divisors of the losses of the whole batch.
         keys: one random key per micro-batch.
     """
-    _, counts = _loss_sums(jnp.zeros_like(batch.labels, jnp.float32), batch)
 
     def gradient(part: Batch, key: jax.Array) -> tuple[Losses, Weights]:
         differentiate = jax.value_and_grad(loss_fn, has_aux=True)
@@ -217,7 +241,8 @@ def _loss_metrics(
     """Return the losses by action, and the norm of the gradients before clipping."""
     by_action = {
         f"{metric_key(action)}/{name}": losses.by_action[name][i]
-        for name in ("bce", "rank")
+        for name in LOSS_WEIGHTS
+        if name in losses.by_action
         for i, action in enumerate(config.actions)
     }
     return {"loss": losses.total, **by_action, "grad_norm": grad_norm}
