@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ligr_jax.ops.attention.scores import Activation as Activation
     from ligr_jax.ops.attention.scores import RelativeBias as RelativeBias
     from ligr_jax.ops.attention.scores import bucket_distance as bucket_distance
+    from ligr_jax.ops.grouped import GroupedForm as GroupedForm
+    from ligr_jax.ops.grouped import grouped_matmul as grouped_matmul
     from ligr_jax.ops.hashing import hash_rows as hash_rows
     from ligr_jax.ops.hashing import mix64 as mix64
     from ligr_jax.ops.hashing import qr_rows as qr_rows
@@ -47,6 +49,7 @@ else:
         __name__,
         {
             "Activation": "attention.scores",
+            "GroupedForm": "grouped",
             "Implementation": "attention.dispatch",
             "KeyValues": "attention.cached",
             "Past": "attention.cached",
@@ -69,6 +72,7 @@ else:
             "expected_calibration_error": "metrics",
             "gather_windows": "windows",
             "gauc": "metrics",
+            "grouped_matmul": "grouped",
             "hash_rows": "hashing",
             "history_mask": "masks",
             "history_windows": "windows",

@@ -66,6 +66,9 @@ def products(jaxpr: Any, times: int = 1) -> Iterator[int]:
             contracted = eqn.params["dimension_numbers"][0][0]
             shape = eqn.invars[0].aval.shape
             yield times * 2 * prod(eqn.outvars[0].aval.shape) * prod(shape[d] for d in contracted)
+        if eqn.primitive.name == "ragged_dot_general":  # every row meets one group
+            rows, contracted = eqn.invars[0].aval.shape
+            yield times * 2 * rows * contracted * eqn.outvars[0].aval.shape[-1]
         inner = times * eqn.params.get("length", 1) if eqn.primitive.name == "scan" else times
         for value in eqn.params.values():
             inside = getattr(value, "jaxpr", value)  # of a closed jaxpr, or a jaxpr (remat)

@@ -3,18 +3,17 @@
 import functools
 import importlib.util
 import logging
-import math
 from collections.abc import Callable
 from typing import Literal, cast
 
 import jax
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from ligr_jax.ops.attention.blocked import attend_blocked
 from ligr_jax.ops.attention.dense import attend_dense
 from ligr_jax.ops.attention.scores import Activation, RelativeBias
 from ligr_jax.ops.masks import Mask
+from ligr_jax.ops.rows import row_axes
 
 Implementation = Literal["auto", "dense", "blocked", "gpu", "tpu"]
 
@@ -178,10 +177,8 @@ def _by_rows(
     function: Callable[..., tuple[jax.Array, jax.Array]], rows: int, bias: RelativeBias | None
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """Run `function` on each device's rows: XLA cannot partition a loop over rows by itself."""
-    mesh = jax.sharding.get_abstract_mesh()
-    axis_types = dict(zip(mesh.axis_names, mesh.axis_types))
-    axes = tuple(a for a in ("data", "model") if axis_types.get(a) == AxisType.Auto)
-    if not axes or rows % math.prod(mesh.shape[a] for a in axes):
+    axes = row_axes(rows)
+    if not axes:
         return function
     by_rows = P(axes)
     bias_spec = bias and RelativeBias(table=P(), position=by_rows)  # type: ignore[arg-type]
