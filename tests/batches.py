@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ligr_jax.config import Feature, ModelConfig
+from ligr_jax.config import Feature, HeadConfig, ModelConfig
 from ligr_jax.data.batch import Batch
 
 FEATURES = {
@@ -13,6 +13,15 @@ FEATURES = {
     "dwell": Feature("bucket", rows=5, outcome=True),
 }
 ACTIONS = ("click", "like", "share")
+# Features that only heads read: two late ones, and the display position.
+HEAD_FEATURES = FEATURES | {
+    "price": Feature("numeric", late=True),
+    "campaign": Feature(rows=9, width=5, late=True),
+    "position": Feature("bucket", post=True),
+}
+FEED_SR = HeadConfig(
+    "mmoe", widths=(6,), experts=3, expert_widths=(5,), cross_layers=2, cross_rank=3
+)
 Layout = list[list[list[int]]]  # rows -> members -> lengths of sessions
 
 
@@ -72,3 +81,15 @@ def random_batch(rows: Layout, impressions: int, seed: int = 0, unknown: float =
         labels=np.where(real[..., None], labels, -1).astype(np.int8),
         weight=real.astype(np.float32),
     )
+
+
+def with_head_features(batch: Batch, seed: int = 0) -> Batch:
+    """Return a batch with random values of the features that only heads read."""
+    rng = np.random.default_rng(seed)
+    real = batch.member > 0
+    ids = {
+        n: np.where(real, rng.integers(0, HEAD_FEATURES[n].rows, real.shape), 0).astype(np.int32)
+        for n in ("campaign", "position")
+    }
+    price = np.where(real, rng.uniform(-1, 1, real.shape), np.nan).astype(np.float32)
+    return batch._replace(ids={**batch.ids, **ids}, numeric={**batch.numeric, "price": price})

@@ -33,6 +33,11 @@ class HeadConfig:
     """Number of experts shared by all groups in each level of `ple`."""
     levels: int = 1
     """Number of levels of `ple`."""
+    cross_layers: int = 0
+    """Number of low-rank cross layers of a tower whose logits are added to those of the head: with
+    `late` features and `kind=mmoe`, Feed-SR's head."""
+    cross_rank: int = 16
+    """Rank of a cross layer."""
     calibration: bool = False
     """Whether an isotonic calibration layer follows the logits."""
     calibration_step: float = 0.5
@@ -41,7 +46,8 @@ class HeadConfig:
     """Item features with a separate calibration curve per value."""
 
     def __post_init__(self) -> None:
-        for name in ("experts", "shared_experts", "levels"):
+        require(self.cross_layers >= 0, f"model.head.cross_layers={self.cross_layers} must be >= 0")
+        for name in ("experts", "shared_experts", "levels", "cross_rank"):
             value = getattr(self, name)
             require(value >= 1, f"model.head.{name}={value} must be >= 1")
         for name in ("widths", "expert_widths"):

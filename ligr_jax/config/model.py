@@ -155,6 +155,16 @@ class ModelConfig:
         return dict(sorted(shapes.items()))
 
     @property
+    def post_feature(self) -> str:
+        """Name of the post feature; "" without one."""
+        return next((name for name, f in self.features.items() if f.post), "")
+
+    @property
+    def post_rows(self) -> int:
+        """Number of output layers of an action: the rows of the post feature, or 1."""
+        return self.features[self.post_feature].rows if self.post_feature else 1
+
+    @property
     def effects(self) -> dict[str, int]:
         """Number of last columns that are added to logits and start at zero, by table."""
         wide = self.lirank.wide if self.kind == "lirank" else ""
@@ -195,7 +205,7 @@ class ModelConfig:
             )
             require(
                 not self.wukong.dual_path
-                or any(f.kind != "numeric" and not f.outcome for f in self.features.values()),
+                or any(f.kind != "numeric" and f.is_item for f in self.features.values()),
                 "model.wukong.dual_path=true removes numeric features from the layers, and there "
                 "is no other item feature; set it to false or add a feature",
             )
@@ -219,7 +229,7 @@ class ModelConfig:
                 f"model.gate={self.gate}",
             )
         named = [name for group in self.streams.grouped_features for name in group]
-        items = sorted(n for n, f in self.features.items() if not f.outcome)
+        items = sorted(n for n, f in self.features.items() if f.is_item)
         require(
             not self.streams.groups or not self.features or sorted(named) == items,
             f"model.streams.groups={join_list(self.streams.groups)} must name every item feature "
@@ -231,14 +241,26 @@ class ModelConfig:
         action_groups(self.actions, head.groups, feed=False)
         for name in head.calibration_features:
             require(
-                name in self.features and not self.features[name].outcome,
+                name in self.features and self.features[name].is_item,
                 f"model.head.calibration_features: '{name}' is not an item feature of this model; "
-                "choose a feature with outcome=false",
+                "choose a feature without outcome, late and post",
             )
         require(
             self.parametrization == "standard" or head == HeadConfig(),
             f"model.head.kind={head.kind}, model.head.calibration={head.calibration}: "
             "model.parametrization=mup supports only a plain linear head; set it to standard",
+        )
+        late = [name for name, feature in self.features.items() if feature.late]
+        require(
+            self.parametrization == "standard" or not late,
+            f"model.features.{','.join(late)}.late=true has no rules for model.parametrization=mup:"
+            " their widths do not grow with model.width; set it to standard",
+        )
+        posts = [name for name, feature in self.features.items() if feature.post]
+        require(
+            len(posts) <= 1,
+            f"model.features: {join_list(posts)} have post=true, and the heads depend on at most "
+            "one feature; keep one",
         )
 
     def _check_next_item(self) -> None:
@@ -246,7 +268,10 @@ class ModelConfig:
             return
         feature = self.features.get(self.next_item)
         require(
-            feature is not None and feature.kind == "categorical" and not feature.combine,
+            feature is not None
+            and feature.kind == "categorical"
+            and feature.has_table
+            and not feature.combine,
             f"model.next_item={self.next_item} is not a categorical feature with one table row per "
             "impression; choose one, e.g. item_id",
         )
@@ -258,6 +283,13 @@ class ModelConfig:
 
     def _check_lirank(self) -> None:
         variant, head, wide = self.lirank.variant, self.head, self.lirank.wide
+        of_heads = [name for name, f in self.features.items() if f.late or f.post]
+        require(
+            not of_heads and not head.cross_layers,
+            f"model.kind=lirank has no heads that read features: {join_list(of_heads)} with late "
+            f"or post=true, and model.head.cross_layers={head.cross_layers}, do not apply; set "
+            "them to false and 0",
+        )
         require(
             variant == "feed" or head.kind in ("linear", "mlp"),
             f"model.lirank.variant={variant} has layers for each group of actions and no shared "
@@ -271,7 +303,7 @@ class ModelConfig:
         if wide:
             feature = self.features.get(wide)
             require(
-                feature is not None and feature.has_table and not feature.outcome,
+                feature is not None and feature.has_table and feature.is_item,
                 f"model.lirank.wide={wide} is not an item feature with a table; choose another one",
             )
             require(

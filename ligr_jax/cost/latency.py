@@ -10,6 +10,7 @@ import dataclasses
 
 from ligr_jax.config import ModelConfig, ScoringConfig
 from ligr_jax.cost.devices import Device
+from ligr_jax.cost.head_parameters import late_columns
 from ligr_jax.cost.memory import dense_parameters, input_widths
 
 # Share of the peak that a request reaches if its history is encoded for it: 27 to 35 % of the
@@ -59,6 +60,7 @@ def request_bytes(model: ModelConfig, seq_len: int, candidates: int) -> float:
     wide = 2 if model.dtype == "bfloat16" else 4
     cached = 2 * (2 * model.width * seq_len * model.depth)
     rows = 4 * sum(input_widths(model)) * (candidates + seq_len // 2)
+    rows += 4 * late_columns(model) * candidates
     return wide * (dense_parameters(model) + cached) + rows
 
 

@@ -13,6 +13,7 @@ gradients and activations.
 """
 
 from ligr_jax.config import Config, ModelConfig
+from ligr_jax.cost.head_parameters import calibration_parameters, columns_of, head_parameters
 
 _FLOAT = 4  # bytes of a float32
 RELATIVE_BUCKETS = 32  # buckets of the relative bias, as in `ligr_jax.nn.blocks`
@@ -22,14 +23,14 @@ def dense_parameters(model: ModelConfig) -> int:
     """Return the number of parameters outside the tables."""
     d, a = model.width, len(model.actions)
     item, outcome = input_widths(model)
-    heads = 2 * d + d * a + a
     return (
         (item + 1) * d
         + (2 * a + 1 + outcome) * d
         + (model.max_sessions * d if model.position == "learned" else 0)
         + model.depth * (_block(model) + _bias(model))
         + model.set_depth * _block(model)
-        + heads * (1 + (model.set_depth > 0))
+        + head_parameters(model) * (1 + (model.set_depth > 0))
+        + calibration_parameters(model)
         + _next_item(model)
     )
 
@@ -91,11 +92,8 @@ def input_widths(model: ModelConfig) -> tuple[int, int]:
     """Return the widths of the inputs of an impression's item token and of its action token."""
     widths = {True: 0, False: 0}
     for feature in model.features.values():
-        if feature.has_table:
-            width = feature.width or model.table_width
-        else:
-            width = feature.width if feature.kind == "vector" else 2
-        widths[feature.outcome] += width
+        if feature.outcome or feature.is_item:
+            widths[feature.outcome] += columns_of(model, feature)
     return widths[False], widths[True]
 
 

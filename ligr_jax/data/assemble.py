@@ -116,7 +116,7 @@ class Assembler:
             elif feature.kind == "numeric":
                 numeric[name] = padded(scale.normalize(raw), np.nan)
             elif feature.kind == "bucket":
-                ids[name] = padded(scale.bucket(raw, feature.rows), 0)
+                ids[name] = padded(scale.bucket(raw, feature.rows, feature.edges), 0)
             else:
                 # Id 0 has a row in every table, so that padding is never an invalid id.
                 table_row = table_rows(padded(raw, 0), name, feature)
@@ -184,7 +184,7 @@ class NumericScale:
 
     def __init__(self, stats: ColumnStats) -> None:
         self.values = np.asarray(stats.quantiles, np.float64)
-        self._edges_of: dict[tuple[int, np.dtype], np.ndarray] = {}
+        self._edges_of: dict[tuple[int, tuple[float, ...], np.dtype], np.ndarray] = {}
         if len(self.values):
             # Equal quantiles (a point mass) get the mean of their ranks.
             self.distinct, group = np.unique(self.values, return_inverse=True)
@@ -198,11 +198,21 @@ class NumericScale:
         result: np.ndarray = np.interp(x, self.distinct, self.ranks).astype(np.float32)
         return result
 
-    def bucket(self, x: np.ndarray, rows: int) -> np.ndarray:
-        """Return buckets 1..rows-1 of about equal mass; 0 if the value is missing."""
-        if not len(self.values):
+    def bucket(self, x: np.ndarray, rows: int, edges: tuple[float, ...] = ()) -> np.ndarray:
+        """Return buckets 1..rows-1; 0 if the value is missing.
+
+        Args:
+            x: values.
+            rows: number of buckets, plus 1.
+            edges: the rows - 2 values at which the buckets 2, 3, ... begin; () for buckets of about
+                equal mass.
+        """
+        if not edges and not len(self.values):
             return np.zeros(x.shape, np.int32)
-        edges = self._edges(rows, x.dtype)
+        return self._counted(x, self._edges(rows, edges, x.dtype))
+
+    def _counted(self, x: np.ndarray, edges: np.ndarray) -> np.ndarray:
+        """Return 1 + the number of edges that are not above each value; 0 for NaN."""
         if len(edges) > _COMPARED:
             bucket = np.searchsorted(edges, x, side="right").astype(np.int32)
             bucket += 1
@@ -216,21 +226,24 @@ class NumericScale:
         bucket[np.isnan(x)] = 0
         return bucket
 
-    def _edges(self, rows: int, dtype: np.dtype) -> np.ndarray:
-        """Return the edges between `rows` - 1 buckets.
+    def _edges(self, rows: int, given: tuple[float, ...], dtype: np.dtype) -> np.ndarray:
+        """Return the edges between `rows` - 1 buckets: the given ones, or quantiles.
 
         For float32 values these are the smallest float32 numbers that are not below the edges, so
         comparisons have the same results as in float64.
         """
-        if (rows, dtype) not in self._edges_of:
-            inner = np.linspace(0, len(self.values) - 1, rows)[1:-1]
-            edges = np.interp(inner, np.arange(len(self.values)), self.values)
+        if (rows, given, dtype) not in self._edges_of:
+            if given:
+                edges = np.asarray(given)
+            else:
+                inner = np.linspace(0, len(self.values) - 1, rows)[1:-1]
+                edges = np.interp(inner, np.arange(len(self.values)), self.values)
             if dtype == np.float32:
                 rounded = edges.astype(np.float32)
                 above = np.nextafter(rounded, np.float32(np.inf))
                 edges = np.where(rounded < edges, above, rounded)
-            self._edges_of[rows, dtype] = edges
-        return self._edges_of[rows, dtype]
+            self._edges_of[rows, given, dtype] = edges
+        return self._edges_of[rows, given, dtype]
 
 
 def check_columns(model: ModelConfig, manifest: Manifest) -> None:
@@ -251,10 +264,15 @@ def check_columns(model: ModelConfig, manifest: Manifest) -> None:
         needed = {"bucket": "numeric"}.get(feature.kind, "bag" if feature.bag else feature.kind)
         if stats.kind != needed:
             _refuse_kind(name, feature, stats)
-        if stats.outcome and not feature.outcome:
+        if stats.outcome and not (feature.outcome or feature.post):
             raise ConfigError(
                 f"model.features.{name}.outcome=false: {name} is known only after the impression, "
                 f"so it leaks the label; set model.features.{name}.outcome=true"
+            )
+        if feature.post and stats.missing == 1:
+            raise ConfigError(
+                f"model.features.{name}.post=true: the train split has no value of {name}, so its "
+                f"output layers would not train; prepare the data with its values, or remove {name}"
             )
         if feature.kind == "vector" and feature.width != stats.width:
             raise ConfigError(

@@ -21,28 +21,40 @@ class IsotonicCalibration(nn.Module):
     `ligr_jax.ops.isotonic`.
 
     step: width of a bucket, in logits; there are K = (HIGH - LOW) / step buckets.
+    rows: P, number of curves of an action, e.g. one for each bucket of the display position.
     """
 
     step: float = 0.5
+    rows: int = 1
 
     @nn.compact
-    def __call__(self, logits: jax.Array, features: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        logits: jax.Array,
+        features: jax.Array | None = None,
+        row: jax.Array | None = None,
+    ) -> jax.Array:
         """Return calibrated logits, float32 [..., A].
 
         Args:
             logits: [..., A].
             features: [..., C], calibration features, or None.
+            row: int [...], in 0..P-1, the curve of each impression; None stands for P = 1.
         """
         actions = logits.shape[-1]
         buckets = round((HIGH - LOW) / self.step)
         init = nn.initializers.ones_init()
-        slopes = self.param("slopes", init, (actions, buckets), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros_init(), (actions,), jnp.float32)
+        curves = self.rows * actions
+        slopes = self.param("slopes", init, (curves, buckets), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (curves,), jnp.float32)
         curve = jnp.arange(actions)
+        if row is not None:
+            curve = curve + actions * row[..., None]
+            bias = bias[curve]
         if features is not None:
             zeros = nn.initializers.zeros_init()
             e = Linear(actions * buckets, kernel_init=zeros, name="features")(features)
-            slopes = slopes + e.reshape(*logits.shape, buckets)
+            slopes = slopes[curve] + e.reshape(*logits.shape, buckets)
             curve = jnp.arange(logits.size).reshape(logits.shape)
         slopes = nn.relu(slopes).reshape(-1, buckets)
         return isotonic_map(logits, slopes, LOW, (HIGH - LOW) / buckets, curve) + bias

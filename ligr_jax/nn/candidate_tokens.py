@@ -95,7 +95,7 @@ def candidate_token_flops(config: ModelConfig) -> int:
 
 
 def _item_width(config: ModelConfig) -> int:
-    return sum(feature_width(config, f) for f in config.features.values() if not f.outcome)
+    return sum(feature_width(config, f) for f in config.features.values() if f.is_item)
 
 
 def _piece(config: ModelConfig) -> int:

@@ -1,6 +1,6 @@
 """Item tokens from features, and action tokens from the member's response (LiGR 3.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +53,24 @@ def feature_parts(
     Returns:
         float32 [B, N, width] by feature name, in sorted order.
     """
+    names = [n for n, f in config.features.items() if (f.outcome if outcome else f.is_item)]
+    return parts_of(names, config, batch, embedded)
+
+
+def parts_of(
+    names: Iterable[str], config: ModelConfig, batch: Batch, embedded: Embedded
+) -> dict[str, jax.Array]:
+    """Return the values of features, float32 [B, N, width] by name, in sorted order.
+
+    Args:
+        names: names of the features.
+        config: declares the features.
+        batch: the impressions.
+        embedded: embeddings of the features that have a table.
+    """
     parts = {}
-    for name, feature in sorted(config.features.items()):
-        if feature.outcome != outcome:
-            continue
+    for name in sorted(names):
+        feature = config.features[name]
         if feature.has_table:
             parts[name] = embedded[name]
         elif feature.kind == "vector":
@@ -70,7 +84,8 @@ def feature_parts(
 
 def feature_widths(config: ModelConfig, outcome: bool) -> list[int]:
     """Return the width of each feature in `feature_vector`, in the order of declaration."""
-    return [feature_width(config, f) for f in config.features.values() if f.outcome == outcome]
+    features = [f for f in config.features.values() if (f.outcome if outcome else f.is_item)]
+    return [feature_width(config, f) for f in features]
 
 
 def feature_width(config: ModelConfig, feature: Feature) -> int:

@@ -1,6 +1,16 @@
-"""Heads of every kind of model, by configuration (`model.head`): logits of every action."""
+"""Heads of every kind of model, by configuration (`model.head`): logits of every action.
 
-from collections.abc import Mapping
+    x       = LN [h ; u]              with the late features u of `ligr_jax.nn.head_inputs`
+    logits  = head(x)                 linear layer, towers, or towers on mixtures of experts
+            + W cross([LN h ; u])     with `cross_layers`: a tower of low-rank cross layers
+
+With `kind=mmoe`, late features and cross layers, this is Feed-SR's head (arXiv:2602.12354; the
+number of cross layers and what precedes W are our choice). With a post feature, the last layer of
+every part has P outputs per action, one for each row of the feature (CADET, arXiv:2602.11410):
+logits_i = head_{b(i)}(h_i).
+"""
+
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +18,13 @@ from flax import linen as nn
 
 from ligr_jax.config import HeadConfig, ModelConfig
 from ligr_jax.nn.calibration import HIGH, LOW, IsotonicCalibration
+from ligr_jax.nn.cross import LowRankCross
 from ligr_jax.nn.features import feature_width
+from ligr_jax.nn.head_inputs import NO_INPUTS, HeadInputs, late_width, require_inputs, with_late
 from ligr_jax.nn.mlp import mlp_flops
 from ligr_jax.nn.multitask import PLE, MMoE, mmoe_flops, ple_flops
 from ligr_jax.nn.mup import mup_scale
-from ligr_jax.nn.towers import Towers, log_odds, logits_layer
+from ligr_jax.nn.towers import Towers, log_odds, output_logits
 
 
 class Heads(nn.Module):
@@ -27,13 +39,34 @@ class Heads(nn.Module):
     normed: bool = True
 
     @nn.compact
-    def __call__(self, h: jax.Array, deterministic: bool = True) -> jax.Array:
-        """Return logits, float32 [..., A], for h [..., D]."""
-        c, head = self.config, self.config.head
+    def __call__(
+        self, h: jax.Array, deterministic: bool = True, inputs: HeadInputs = NO_INPUTS
+    ) -> jax.Array:
+        """Return logits, float32 [..., A].
+
+        Args:
+            h: [..., D], the token.
+            deterministic: if False, dropout is applied, which needs a `dropout` key.
+            inputs: what the heads read besides the token.
+
+        Raises:
+            ValueError: `inputs` lacks features that the model declares for its heads.
+        """
+        c = self.config
+        require_inputs(c, inputs)
         start = (0.0,) * len(c.actions) if self.adds else base_logits(c)
-        x = nn.LayerNorm(dtype=jnp.float32, name="norm")(h) if self.normed else h
+        x = with_late(h, inputs)
+        x = nn.LayerNorm(dtype=jnp.float32, name="norm")(x) if self.normed else x
+        logits = self._logits(x, start, deterministic, inputs.post)
+        return logits + self._crossed(h, inputs) if c.head.cross_layers else logits
+
+    def _logits(
+        self, x: jax.Array, start: Sequence[float], deterministic: bool, post: jax.Array | None
+    ) -> jax.Array:
+        """Return the logits of the head without its cross layers."""
+        c, head = self.config, self.config.head
         if head.kind == "linear":
-            return logits_layer(start, "logits")(x / mup_scale(c).width)
+            return output_logits(x / mup_scale(c).width, start, c.post_rows, post, name="logits")
         tasks = len(c.groups)
         dtype = jnp.dtype(c.dtype)
         if head.kind == "mlp":
@@ -47,9 +80,22 @@ class Heads(nn.Module):
             gated=head.gated,
             dropout=c.dropout,
             dtype=dtype,
+            outputs=c.post_rows,
             name="towers",
         )
-        return towers(inputs, deterministic)
+        result: jax.Array = towers(inputs, deterministic, post)
+        return result
+
+    def _crossed(self, h: jax.Array, inputs: HeadInputs) -> jax.Array:
+        """Return the logits of the tower of cross layers."""
+        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        normed = nn.LayerNorm(dtype=jnp.float32, name="cross_norm")(h)
+        x0 = with_late(normed, inputs).astype(dtype)
+        x = x0
+        for i in range(c.head.cross_layers):
+            x = LowRankCross(rank=c.head.cross_rank, dtype=dtype, name=f"cross_{i}")(x0, x)
+        start = (0.0,) * len(c.actions)
+        return output_logits(x, start, c.post_rows, inputs.post, name="cross_logits")
 
 
 def _mixture(head: HeadConfig, tasks: int, dtype: jnp.dtype) -> nn.Module:
@@ -80,7 +126,12 @@ def base_logits(config: ModelConfig) -> tuple[float, ...]:
     return log_odds(config.prior or [0.5] * len(config.actions))
 
 
-def calibrated(config: ModelConfig, logits: jax.Array, parts: Mapping[str, jax.Array]) -> jax.Array:
+def calibrated(
+    config: ModelConfig,
+    logits: jax.Array,
+    parts: Mapping[str, jax.Array],
+    post: jax.Array | None = None,
+) -> jax.Array:
     """Apply an isotonic layer to logits if `model.head.calibration` is set.
 
     Must be called inside the `__call__` of a compact module, which then owns the layer.
@@ -89,6 +140,7 @@ def calibrated(config: ModelConfig, logits: jax.Array, parts: Mapping[str, jax.A
         config: the model.
         logits: [B, N, A].
         parts: item features by name, [B, N, width] each; see `feature_parts`.
+        post: int32 [B, N], row of the post feature; None without one.
 
     Returns:
         float32 [B, N, A].
@@ -96,8 +148,14 @@ def calibrated(config: ModelConfig, logits: jax.Array, parts: Mapping[str, jax.A
     head = config.head
     if not head.calibration:
         return logits
-    calibration = IsotonicCalibration(head.calibration_step, name="calibration")
-    return calibration(logits, calibration_input(config, parts))
+    calibration = calibration_layer(config, name="calibration")
+    result: jax.Array = calibration(logits, calibration_input(config, parts), post)
+    return result
+
+
+def calibration_layer(config: ModelConfig, name: str | None = None) -> IsotonicCalibration:
+    """Return the isotonic layer of a model, with a curve for each row of its post feature."""
+    return IsotonicCalibration(config.head.calibration_step, config.post_rows, name=name)
 
 
 def calibration_input(config: ModelConfig, parts: Mapping[str, jax.Array]) -> jax.Array | None:
@@ -111,9 +169,13 @@ def calibration_input(config: ModelConfig, parts: Mapping[str, jax.Array]) -> ja
 
 def heads_flops(config: ModelConfig, width: int) -> int:
     """Return the FLOPs of the matrix products of `Heads` on one token [width]."""
-    head, actions, tasks = config.head, len(config.actions), len(config.groups)
+    head, tasks = config.head, len(config.groups)
+    outputs = len(config.actions) * config.post_rows
+    width += late_width(config)
+    cross = 4 * width * head.cross_rank * head.cross_layers
+    cross += 2 * width * outputs * (head.cross_layers > 0)
     if head.kind == "linear":
-        return 2 * width * actions
+        return 2 * width * outputs + cross
     widths, gated, mixing = head.expert_widths, head.gated, 0
     if head.kind == "mmoe":
         mixing = mmoe_flops(width, tasks, head.experts, widths, gated)
@@ -128,7 +190,7 @@ def heads_flops(config: ModelConfig, width: int) -> int:
             gated=gated,
         )
     width = width if head.kind == "mlp" else widths[-1]
-    return mixing + towers_flops(config, width)
+    return mixing + towers_flops(config, width) + cross
 
 
 def towers_flops(config: ModelConfig, width: int) -> int:
@@ -137,7 +199,7 @@ def towers_flops(config: ModelConfig, width: int) -> int:
     widths = head.widths if head.kind != "linear" else ()
     last = widths[-1] if widths else width
     each = mlp_flops(width, widths, head.gated)
-    return len(config.groups) * each + 2 * last * len(config.actions)
+    return len(config.groups) * each + 2 * last * len(config.actions) * config.post_rows
 
 
 def calibration_flops(config: ModelConfig) -> int:

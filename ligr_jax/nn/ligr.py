@@ -7,7 +7,6 @@ from flax import linen as nn
 from ligr_jax.config import ModelConfig, escape
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.blocks import Block, Stack
-from ligr_jax.nn.calibration import IsotonicCalibration
 from ligr_jax.nn.experts import LOSSES
 from ligr_jax.nn.features import (
     ActionTokens,
@@ -16,7 +15,14 @@ from ligr_jax.nn.features import (
     feature_parts,
     feature_widths,
 )
-from ligr_jax.nn.heads import Heads, calibration_flops, calibration_input, heads_flops
+from ligr_jax.nn.head_inputs import HeadInputs, head_inputs
+from ligr_jax.nn.heads import (
+    Heads,
+    calibration_flops,
+    calibration_input,
+    calibration_layer,
+    heads_flops,
+)
 from ligr_jax.nn.mup import HISTORY, SETWISE, mup_scale
 from ligr_jax.nn.next_item import NextItem, next_item_flops, next_item_loss
 from ligr_jax.nn.serving import History, Scores, SetInput
@@ -64,7 +70,7 @@ class LiGR(nn.Module):
         if c.next_item:
             self.next_item = NextItem(c, name="next_item")
         if c.head.calibration:
-            self.calibration = IsotonicCalibration(c.head.calibration_step, name="calibration")
+            self.calibration = calibration_layer(c)
 
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """Return logits, float32 [B, N, A].
@@ -82,15 +88,17 @@ class LiGR(nn.Module):
                 h_BTD, mask, _coordinates(self.config, batch, tokens=2), deterministic
             )
         h_BND = h_BTD[:, 0::2]
-        logits_BNA = self.heads(h_BND, deterministic)
+        inputs = head_inputs(self.config, batch, embedded)
+        logits_BNA = self.heads(h_BND, deterministic, inputs)
         if self.config.next_item and (self.is_initializing() or not deterministic):
             self.sow(LOSSES, "next_item_loss", self._next_item_loss(h_BTD[:, 1::2], batch))
 
         # Set-wise layers over N item tokens.
         if self.config.set_depth:
             mask = session_mask(batch.member, batch.session)
-            logits_BNA += self._setwise_logits(h_BND, mask, deterministic)
-        return self._calibrated(logits_BNA, self._calibration_features(batch, embedded))
+            logits_BNA += self._setwise_logits(h_BND, mask, deterministic, inputs)
+        features_BNW = self._calibration_features(batch, embedded)
+        return self._calibrated(logits_BNA, features_BNW, inputs)
 
     def next_item_queries(self, batch: Batch) -> jax.Array:
         """Return the query of the item after each impression, float32 [B, N, E].
@@ -150,11 +158,12 @@ class LiGR(nn.Module):
             if c.position == "relative_session":
                 coordinates = candidates.session[:, :1]  # all candidates are of one session
             h_BCD, _ = self.history_layers(h_BCD, None, coordinates, True, past)
-        logits_BCA = self.heads(h_BCD)
+        inputs = head_inputs(c, candidates, embedded)
+        logits_BCA = self.heads(h_BCD, inputs=inputs)
         features_BCW = self._calibration_features(candidates, embedded)
-        setwise = SetInput(h_BCD, logits_BCA, features_BCW) if c.set_depth else None
+        setwise = SetInput(h_BCD, logits_BCA, features_BCW, inputs) if c.set_depth else None
         return Scores(
-            logits_BCA=self._calibrated(logits_BCA, features_BCW),
+            logits_BCA=self._calibrated(logits_BCA, features_BCW, inputs),
             valid_BC=candidates.member > 0,
             setwise=setwise,
         )
@@ -168,8 +177,9 @@ class LiGR(nn.Module):
         """
         member = valid.astype(jnp.int32)
         mask = session_mask(member, jnp.zeros_like(member))
-        added_BCA = self._setwise_logits(inputs.hidden_BCD, mask, deterministic=True)
-        return self._calibrated(inputs.logits_BCA + added_BCA, inputs.features_BCW)
+        added_BCA = self._setwise_logits(inputs.hidden_BCD, mask, True, inputs.heads)
+        logits_BCA = inputs.logits_BCA + added_BCA
+        return self._calibrated(logits_BCA, inputs.features_BCW, inputs.heads)
 
     def _tokens(self, batch: Batch, embedded: Embedded, deterministic: bool) -> jax.Array:
         """Return the item and action tokens of a batch, interleaved, [B, 2N, D]."""
@@ -210,21 +220,25 @@ class LiGR(nn.Module):
             position=_coordinates(self.config, history, tokens=2),
         )
 
-    def _setwise_logits(self, h_BND: jax.Array, mask: Mask, deterministic: bool) -> jax.Array:
+    def _setwise_logits(
+        self, h_BND: jax.Array, mask: Mask, deterministic: bool, inputs: HeadInputs
+    ) -> jax.Array:
         """Return what set-wise layers add to the point-wise logits, float32 [B, N, A]."""
         h_BND, _ = self.setwise_layers(h_BND, mask, None, deterministic)
-        logits_BNA: jax.Array = self.setwise_heads(h_BND, deterministic)
+        logits_BNA: jax.Array = self.setwise_heads(h_BND, deterministic, inputs)
         return logits_BNA
 
     def _calibration_features(self, batch: Batch, embedded: Embedded) -> jax.Array | None:
         parts = feature_parts(self.config, batch, embedded, outcome=False)
         return calibration_input(self.config, parts)
 
-    def _calibrated(self, logits: jax.Array, features: jax.Array | None) -> jax.Array:
+    def _calibrated(
+        self, logits: jax.Array, features: jax.Array | None, inputs: HeadInputs
+    ) -> jax.Array:
         """Apply the calibration, if the model has one."""
         if not self.config.head.calibration:
             return logits
-        result: jax.Array = self.calibration(logits, features)
+        result: jax.Array = self.calibration(logits, features, inputs.post)
         return result
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ligr_jax.nn.head_inputs import HeadInputs
+
 
 class History(NamedTuple):
     """The kept part of B histories, as N new impressions see it.
@@ -37,11 +39,13 @@ class SetInput(NamedTuple):
     hidden_BCD: [B, C, D], the output of the historical layers.
     logits_BCA: float32 [B, C, A], point-wise, before the calibration.
     features_BCW: [B, C, W], calibration features; None without any.
+    heads: what the heads read besides the token.
     """
 
     hidden_BCD: jax.Array
     logits_BCA: jax.Array
     features_BCW: jax.Array | None
+    heads: HeadInputs
 
 
 class Scores(NamedTuple):

@@ -36,12 +36,37 @@ def logits_layer(start: Sequence[float], name: str) -> Linear:
     )
 
 
+def output_logits(
+    x: jax.Array, start: Sequence[float], outputs: int, post: jax.Array | None, name: str
+) -> jax.Array:
+    """Apply the last layer of a head: for each action `outputs` layers, of which one is chosen.
+
+    Must be called inside the `__call__` of a compact module, which then owns the layer.
+
+    Args:
+        x: [..., D].
+        start: initial logit of each action.
+        outputs: P, output layers of each action.
+        post: int [...], in 0..P-1, the layer of each impression; None stands for P = 1.
+        name: name of the layer.
+
+    Returns:
+        float32 [..., A].
+    """
+    logits: jax.Array = logits_layer(tuple(np.repeat(start, outputs)), name)(x)
+    if post is None:
+        return logits
+    of_layers = logits.reshape(*logits.shape[:-1], len(start), outputs)
+    return jnp.take_along_axis(of_layers, post[..., None, None], axis=-1)[..., 0]
+
+
 class Towers(nn.Module):
     """Logits of A actions from towers, one for each group of actions.
 
     groups: indices of actions; each of 0..A-1 is in exactly one group.
     start: initial logit of each action.
     widths, gated, dropout: of each tower's MLP.
+    outputs: P, output layers of each action; see `output_logits`.
     """
 
     groups: Sequence[Sequence[int]]
@@ -50,14 +75,21 @@ class Towers(nn.Module):
     gated: bool = False
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype("float32")
+    outputs: int = 1
 
     @nn.compact
-    def __call__(self, inputs: Sequence[jax.Array], deterministic: bool = True) -> jax.Array:
+    def __call__(
+        self,
+        inputs: Sequence[jax.Array],
+        deterministic: bool = True,
+        post: jax.Array | None = None,
+    ) -> jax.Array:
         """Return logits, float32 [..., A], in the order of actions.
 
         Args:
             inputs: [..., D] for each group.
             deterministic: if False, dropout is applied, which needs a `dropout` key.
+            post: as in `output_logits`.
 
         Raises:
             ValueError: the groups omit or repeat an action.
@@ -77,5 +109,6 @@ class Towers(nn.Module):
                 name=f"tower_{i}",
             )
             start = tuple(self.start[action] for action in group)
-            logits.append(logits_layer(start, f"logits_{i}")(tower(x, deterministic)))
+            x = tower(x, deterministic)
+            logits.append(output_logits(x, start, self.outputs, post, name=f"logits_{i}"))
         return jnp.concatenate(logits, axis=-1)[..., np.argsort(order)]

@@ -21,7 +21,6 @@ from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
 from ligr_jax.data.batch import Batch
-from ligr_jax.nn.calibration import IsotonicCalibration
 from ligr_jax.nn.candidate_tokens import CandidateTokens, candidate_token_flops
 from ligr_jax.nn.features import (
     ActionTokens,
@@ -30,7 +29,14 @@ from ligr_jax.nn.features import (
     feature_parts,
     feature_widths,
 )
-from ligr_jax.nn.heads import Heads, calibration_flops, calibration_input, heads_flops
+from ligr_jax.nn.head_inputs import head_inputs
+from ligr_jax.nn.heads import (
+    Heads,
+    calibration_flops,
+    calibration_input,
+    calibration_layer,
+    heads_flops,
+)
 from ligr_jax.nn.mup import mup_scale
 from ligr_jax.nn.serving import History, Scores
 from ligr_jax.nn.streams import PastView, Streams, View, view_of_row
@@ -59,7 +65,7 @@ class TwoStream(nn.Module):
         self.layers = self.make_layers()
         self.heads = Heads(c, name="heads")
         if c.head.calibration:
-            self.calibration = IsotonicCalibration(c.head.calibration_step, name="calibration")
+            self.calibration = calibration_layer(c)
 
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """Return logits, float32 [B, N, A].
@@ -149,10 +155,13 @@ class TwoStream(nn.Module):
     ) -> jax.Array:
         """Return logits, float32 [B, N, A], from the mean of the candidate tokens."""
         assert streams.candidates_BNMD is not None
-        logits_BNA: jax.Array = self.heads(streams.candidates_BNMD.mean(2), deterministic)
+        inputs = head_inputs(self.config, batch, embedded)
+        token_BND = streams.candidates_BNMD.mean(2)
+        logits_BNA: jax.Array = self.heads(token_BND, deterministic, inputs)
         if self.config.head.calibration:
             parts = feature_parts(self.config, batch, embedded, outcome=False)
-            logits_BNA = self.calibration(logits_BNA, calibration_input(self.config, parts))
+            features_BNW = calibration_input(self.config, parts)
+            logits_BNA = self.calibration(logits_BNA, features_BNW, inputs.post)
         return logits_BNA
 
 

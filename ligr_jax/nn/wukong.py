@@ -41,6 +41,7 @@ from ligr_jax.nn.features import (
     feature_widths,
     history_labels,
 )
+from ligr_jax.nn.head_inputs import head_inputs
 from ligr_jax.nn.heads import Heads, calibrated, calibration_flops, heads_flops
 from ligr_jax.nn.history import SPANS, PooledInput, pooled_history, pooled_past
 from ligr_jax.nn.linear import Linear
@@ -127,7 +128,9 @@ class Wukong(nn.Module):
                 crossed = Cross(dtype=dtype, name=f"cross_{i}")(numbers, crossed)
             x = jnp.concatenate([x, crossed], axis=-1)
         x = MLP([c.width * w for w in c.wukong.head], dtype=dtype, name="mlp")(x)
-        return calibrated(c, Heads(c, name="heads")(x, deterministic), parts), new
+        inputs = head_inputs(c, batch, embedded)
+        logits_BNA = Heads(c, name="heads")(x, deterministic, inputs)
+        return calibrated(c, logits_BNA, parts, inputs.post), new
 
 
 class Projections(nn.Module):
@@ -229,7 +232,7 @@ def wukong_flops(config: ModelConfig, work: Work) -> dict[str, float]:
 
 def _paths(config: ModelConfig) -> tuple[dict[str, int], dict[str, int]]:
     """Return the widths of the parts that are projected, and of those of the element-wise path."""
-    features = {n: f for n, f in sorted(config.features.items()) if not f.outcome}
+    features = {n: f for n, f in sorted(config.features.items()) if f.is_item}
     widths = {n: feature_width(config, f) for n, f in features.items()}
     counts = {_COUNTS: SPANS * (1 + len(config.actions))}
     if not config.wukong.dual_path:

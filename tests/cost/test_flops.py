@@ -13,7 +13,7 @@ from ligr_jax.cost.flops import compute_axes, forward_flops, parameter_counts, t
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.models import make_model
 from ligr_jax.nn.work import Work
-from tests.batches import model_config, random_batch
+from tests.batches import FEED_SR, HEAD_FEATURES, model_config, random_batch, with_head_features
 
 ROWS = 2
 # The widths are large, so that matrix products dominate the elementwise work that XLA counts too.
@@ -28,6 +28,11 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
     "set-wise alone": (64, {"width": 256, "heads": 4, "depth": 0, "set_depth": 3}),
     "wide ffn": (32, {"width": 128, "heads": 2, "depth": 2, "set_depth": 1, "ffn_factor": 8.0}),
     "two streams": (32, {"kind": "ligr_streams", "width": 256, "heads": 4, "set_depth": 0}),
+    "late features, cross layers, positions": (
+        32,
+        {"width": 128, "depth": 1, "features": HEAD_FEATURES, "head": FEED_SR},
+    ),
+    "late features, linear": (8, {"depth": 1, "features": HEAD_FEATURES, "set_depth": 0}),
     "hstu": (32, {"kind": "hstu", "width": 256, "heads": 4, "depth": 3, "set_depth": 1}),
     "wukong": (64, {"kind": "wukong", "width": 96, "depth": 3, "set_depth": 0}),
     "wukong, dual path": (
@@ -46,7 +51,7 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
 def problem(n: int, changes: dict[str, Any]) -> tuple[ModelConfig, Batch, Any, Work]:
     """Return a model, a batch, the shapes of parameters, and the work of dense attention."""
     config = model_config(unroll="yes", **changes)
-    batch = random_batch([[[n]]] * ROWS, n)
+    batch = with_head_features(random_batch([[[n]]] * ROWS, n))
     params = jax.eval_shape(make_model(config).init, jax.random.key(0), batch)
     in_layers = config.depth * ROWS * n**2  # dense attention computes all pairs
     work = Work(

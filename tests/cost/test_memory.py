@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ligr_jax.config import Config, DataConfig, OptimConfig
+from ligr_jax.config import Config, DataConfig, HeadConfig, OptimConfig
 from ligr_jax.cost.flops import parameter_counts
 from ligr_jax.cost.memory import (
     activation_bytes,
@@ -18,11 +18,12 @@ from ligr_jax.tables.layout import layout
 from ligr_jax.train.optimizer import Optimizer, make_optimizer
 from ligr_jax.train.state import TrainState, abstract_state
 from ligr_jax.train.step import make_step
-from tests.batches import model_config, random_batch
+from tests.batches import FEED_SR, HEAD_FEATURES, model_config, random_batch, with_head_features
 
 
 def problem(config: Config) -> tuple[LiGR, Optimizer, TrainState, object]:
-    batch = random_batch([[[2, 2]]] * config.optim.batch, config.data.seq_len // 2)
+    rows = [[[2, 2]]] * config.optim.batch
+    batch = with_head_features(random_batch(rows, config.data.seq_len // 2))
     model = LiGR(config.model)
     tx = make_optimizer(config.model, config.optim, 10, layout(config.model.tables))
     return model, tx, abstract_state(model, tx, batch), batch
@@ -37,6 +38,13 @@ def problem(config: Config) -> tuple[LiGR, Optimizer, TrainState, object]:
         {"set_depth": 0, "position": "none"},
         {"depth": 0, "width": 24, "heads": 3, "gate": "cadet"},
         {"gate": "both", "residual_scale": True},
+        {"features": HEAD_FEATURES, "head": FEED_SR},
+        {"features": HEAD_FEATURES, "head": HeadConfig("ple", levels=2, gated=True)},
+        {
+            "features": HEAD_FEATURES,
+            "set_depth": 0,
+            "head": HeadConfig("mlp", calibration=True, calibration_features=("tag",)),
+        },
     ],
     ids=str,
 )

@@ -285,6 +285,16 @@ def test_buckets_of_float32_values_are_those_of_their_exact_comparison(rows: int
         np.testing.assert_array_equal(scale.bucket(values, rows), wanted)
 
 
+def test_edges_replace_quantiles() -> None:
+    """Those of a display position are 1, 2 to 4, and 5 or more."""
+    positions = [1, 2, 4, 5, 900, 0, np.nan]
+    column = {"x": ColumnStats("numeric", quantiles=(1.0, 900.0), outcome=True)}
+    batch = made({"x": Feature("bucket", rows=17, post=True)}, column, x=positions)
+    np.testing.assert_array_equal(batch.ids["x"][0], [1, 2, 2, 3, 3, 1, 0])
+    batch = made({"x": Feature("bucket", edges=(1.5,))}, {"x": ColumnStats("numeric")}, x=positions)
+    np.testing.assert_array_equal(batch.ids["x"][0], [1, 2, 2, 2, 2, 1, 0])
+
+
 def test_an_empty_column_is_all_missing() -> None:
     nothing = {"x": ColumnStats("numeric")}
     values = np.full(3, np.nan, np.float32).tolist()
@@ -310,6 +320,13 @@ def test_a_model_with_columns_that_the_data_lack_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         check_columns(replace(MODEL, features={name: feature}), records.manifest)
+
+
+def test_a_post_feature_without_values_is_refused(records: Records) -> None:
+    columns = {"position": ColumnStats("numeric", missing=1.0)}
+    model = replace(MODEL, features={"position": Feature("bucket", post=True)})
+    with pytest.raises(ConfigError, match=r"position.post=true: the train split has no value"):
+        check_columns(model, replace(records.manifest, columns=columns))
 
 
 def test_bags_and_single_ids_are_distinguished(records: Records) -> None:

@@ -80,6 +80,23 @@ def test_it_calibrates_and_keeps_the_order() -> None:
     assert metrics.auc(logits[1::2], y[1::2]) == pytest.approx(ranked, abs=0.005)
 
 
+def test_each_row_has_a_curve_of_its_own() -> None:
+    """With as many rows as there are layers, one layer equals each of them on its impressions."""
+    rng = np.random.default_rng(2)
+    z = jnp.asarray(rng.normal(size=(40, 2)).astype(np.float32))
+    row = jnp.asarray(rng.integers(0, 3, 40))
+    features = jnp.asarray(rng.normal(size=(40, 2)).astype(np.float32))
+    layer, single = IsotonicCalibration(5.0, rows=3), IsotonicCalibration(5.0)
+    params = layer.init(jax.random.key(0), z, features, row)["params"]
+    noise = iter(rng.normal(size=(3, 1000)))
+    params = jax.tree.map(lambda p: p + 0.3 * next(noise)[: p.size].reshape(p.shape), params)
+    ours = layer.apply({"params": params}, z, features, row)
+    for r in range(3):
+        own = {name: params[name][2 * r : 2 * r + 2] for name in ("slopes", "bias")}
+        wanted = single.apply({"params": params | own}, z, features)
+        np.testing.assert_allclose(ours[row == r], wanted[row == r], rtol=1e-6)
+
+
 def test_groups_of_features_get_curves_of_their_own() -> None:
     """The rates of two devices differ, so one curve cannot fit both, but one curve each can."""
     z = Z[::2]
