@@ -12,6 +12,8 @@ from flax import linen as nn
 
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.mlp import MLP, mlp_flops
+from ligr_jax.ops.grouped import grouped_matmul
+from ligr_jax.ops.rows import top_k_rows
 
 LOSSES = "losses"  # variable collection of terms that a module adds to the training loss
 # The paper's code adds it as well: as the noise goes to 0, gradients of the load become 0 / 0.
@@ -44,6 +46,51 @@ def mix(weights: jax.Array, outputs: jax.Array) -> jax.Array:
     return jnp.einsum("...E,...EF->...F", weights.astype(outputs.dtype), outputs)
 
 
+class GroupedLinear(nn.Module):
+    """y_n = x_n W[e_n] + b[e_n], where e_n is the expert of row n: a `Linear` of each expert.
+
+    W is float32 [E, D, features]; the FLOPs are those of one `Linear`.
+    """
+
+    count: int
+    features: int
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x_ND: jax.Array, expert_N: jax.Array) -> jax.Array:
+        """Return [N, features] in `dtype`, for x [N, D] and experts int32 [N] in 0..count-1."""
+        init = nn.initializers.lecun_normal(batch_axis=0)
+        shape = (self.count, x_ND.shape[-1], self.features)
+        kernel_EDF = self.param("kernel", init, shape, jnp.float32)
+        bias_EF = self.param("bias", nn.initializers.zeros_init(), shape[::2], jnp.float32)
+        y_NF = grouped_matmul(x_ND.astype(self.dtype), kernel_EDF.astype(self.dtype), expert_N)
+        return y_NF + bias_EF.astype(self.dtype)[expert_N]
+
+
+class GroupedExperts(nn.Module):
+    """The MLPs of `Experts`, each applied only to the rows of its expert."""
+
+    count: int
+    widths: Sequence[int]
+    gated: bool = False
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x_ND: jax.Array, expert_N: jax.Array) -> jax.Array:
+        """Return [N, F], for x [N, D] and experts int32 [N] in 0..count-1."""
+
+        def linear(name: str, x: jax.Array, width: int) -> jax.Array:
+            module = GroupedLinear(count=self.count, features=width, dtype=self.dtype, name=name)
+            return module(x, expert_N)
+
+        x = x_ND
+        for i, width in enumerate(self.widths):
+            x = nn.relu(linear(f"layer_{i}", x, width))
+            if self.gated:
+                x = x * nn.sigmoid(linear(f"gate_{i}", x, width))
+        return x
+
+
 class SparseExperts(nn.Module):
     """y = sum_i G(x)_i expert_i(x), where G is non-zero for `chosen` of the `count` experts only.
 
@@ -55,9 +102,8 @@ class SparseExperts(nn.Module):
     They are sown into the collection `losses`; padding does not count. W and R start at zero, as in
     the paper, so all experts are equally likely at first.
 
-    All experts are computed, and the outputs of those not chosen are discarded. There is no
-    capacity limit, so the result of an example does not depend on the other examples, but no
-    computation is saved either.
+    Only the chosen experts are computed (`ligr_jax.ops.grouped`). There is no capacity limit, so
+    the result of an example does not depend on the other examples.
     """
 
     count: int
@@ -91,33 +137,41 @@ class SparseExperts(nn.Module):
         noisy = clean
         if not deterministic:
             noisy += noise * jax.random.normal(self.make_rng("dropout"), clean.shape)
-        gates = top_softmax(noisy, self.chosen)
+        weights, indices = top_softmax(noisy, self.chosen)
 
         # Balancing losses; if all experts are chosen, the load is even by construction.
         if not deterministic and self.chosen < self.count:
+            gates = jnp.where(valid[..., None], weights, 0.0)
+            importance = jnp.zeros(self.count).at[indices].add(gates)
             chances = chance_of_choice(clean, noise, noisy, self.chosen)
-            for name, share in (("importance", gates), ("load", chances)):
-                total = jnp.where(valid[..., None], share, 0.0).reshape(-1, self.count).sum(0)
+            chances = jnp.where(valid[..., None], chances, 0.0)
+            load = chances.reshape(-1, self.count).sum(0)
+            for name, total in (("importance", importance), ("load", load)):
                 self.sow(LOSSES, name, self.balance * squared_variation(total))
 
-        experts = Experts(
+        # One row for each chosen expert of an example.
+        experts = GroupedExperts(
             count=self.count,
             widths=self.widths,
             gated=self.gated,
             dtype=self.dtype,
             name="experts",
         )
-        return mix(gates, experts(x))
+        rows = jnp.repeat(x.reshape(-1, x.shape[-1]), self.chosen, axis=0)
+        outputs = experts(rows, indices.reshape(-1))
+        return mix(weights, outputs.reshape(*indices.shape, -1))
 
 
-def top_softmax(scores: jax.Array, chosen: int) -> jax.Array:
-    """Return the softmax over the `chosen` largest scores of the last axis, and zero elsewhere.
+def top_softmax(scores: jax.Array, chosen: int) -> tuple[jax.Array, jax.Array]:
+    """Return the softmax over the `chosen` largest scores of the last axis [..., E].
 
     Of tied scores, the first is chosen.
+
+    Returns:
+        The softmax [..., chosen] in descending order, and the indices of its scores.
     """
-    values, indices = jax.lax.top_k(scores, chosen)
-    one_hot = jax.nn.one_hot(indices, scores.shape[-1], dtype=scores.dtype)
-    return mix(jax.nn.softmax(values, axis=-1), one_hot)
+    values, indices = top_k_rows(scores, chosen)
+    return jax.nn.softmax(values, axis=-1), indices
 
 
 def chance_of_choice(
@@ -137,7 +191,7 @@ def chance_of_choice(
     Returns:
         [..., E].
     """
-    largest = jax.lax.top_k(noisy, chosen + 1)[0]
+    largest = top_k_rows(noisy, chosen + 1)[0]
     last_chosen = largest[..., chosen - 1, None]
     first_rejected = largest[..., chosen, None]
     # Among the other experts: without i, if i is chosen, the first rejected one moves up.
@@ -153,9 +207,11 @@ def squared_variation(x: jax.Array) -> jax.Array:
 def sparse_flops(width: int, count: int, chosen: int, widths: Sequence[int], gated: bool) -> int:
     """Return the FLOPs of the matrix products of `SparseExperts` on one example.
 
+    Only the chosen experts count, without the padding of `ligr_jax.ops.grouped`.
+
     Args:
         width: D, of the input.
         count, chosen, widths, gated: as in `SparseExperts`.
     """
-    experts = count * mlp_flops(width, widths, gated)
-    return experts + 2 * 2 * width * count + 2 * chosen * count + 2 * count * widths[-1]
+    experts = chosen * (mlp_flops(width, widths, gated) + 2 * widths[-1])
+    return experts + 2 * 2 * width * count

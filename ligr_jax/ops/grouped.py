@@ -21,14 +21,18 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import min_dim
 from jax.sharding import PartitionSpec
 
 from ligr_jax.ops.rows import row_axes
 
 GroupedForm = Literal["auto", "scan", "batched", "ragged"]
 
+# Exported programs, which have a symbolic number of rows, run on any device: by `scan`.
+FORM_OF_BACKEND: dict[str, GroupedForm] = {"cpu": "scan", "gpu": "batched", "tpu": "ragged"}
 _LARGEST_BLOCK = 128
 _SMALLEST_BLOCK = 8
+_SYMBOLIC_BLOCK = 32
 
 
 def grouped_matmul(
@@ -63,7 +67,8 @@ def grouped_matmul(
             "expected [N, D], [E, D, F] and [N]"
         )
     if form == "auto":
-        form = _FORM_OF_BACKEND.get(jax.default_backend(), "batched")
+        backend = jax.default_backend() if isinstance(rows, int) else "any"
+        form = FORM_OF_BACKEND.get(backend, "scan")
     product = partial(_product, form)
     axes = row_axes(rows)
     if axes:
@@ -91,9 +96,9 @@ class _Layout(NamedTuple):
 
 
 def _layout(expert_N: jax.Array, experts: int, block: int) -> _Layout:
-    rows = len(expert_N)
+    rows = expert_N.shape[0]
     # At most block - 1 places of each expert are padding, and every block in use has a row.
-    blocks = min((rows + experts * (block - 1)) // block, rows)
+    blocks = min_dim((rows + experts * (block - 1)) // block, rows)
     order = jnp.argsort(expert_N)
     rows_E = jnp.zeros(experts, jnp.int32).at[expert_N].add(1)
     blocks_E = (rows_E + block - 1) // block
@@ -112,6 +117,8 @@ def _layout(expert_N: jax.Array, experts: int, block: int) -> _Layout:
 
 def _block_size(rows: int, experts: int) -> int:
     """Return the largest power of two at which padding is at most an eighth, within limits."""
+    if not isinstance(rows, int):
+        return _SYMBOLIC_BLOCK
     block = _SMALLEST_BLOCK
     while block < _LARGEST_BLOCK and 16 * block * experts <= rows:
         block *= 2
@@ -130,7 +137,7 @@ def _forward(
     form: str, x_ND: jax.Array, w_EDF: jax.Array, expert_N: jax.Array
 ) -> tuple[jax.Array, _Saved]:
     experts = len(w_EDF)
-    block = 1 if form == "ragged" else _block_size(len(x_ND), experts)
+    block = 1 if form == "ragged" else _block_size(x_ND.shape[0], experts)
     layout = _layout(expert_N, experts, block)
     y_PF = _FORMS[form].product(_padded(x_ND, layout), w_EDF, layout)
     return y_PF.astype(x_ND.dtype)[layout.place_N], (x_ND, w_EDF, layout)
@@ -155,7 +162,7 @@ def _padded(x_ND: jax.Array, layout: _Layout) -> jax.Array:
 
 
 def _in_blocks(x_PD: jax.Array, layout: _Layout) -> jax.Array:
-    return x_PD.reshape(len(layout.expert_n), -1, x_PD.shape[1])
+    return x_PD.reshape(layout.expert_n.shape[0], -1, x_PD.shape[1])
 
 
 def _dot32(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -230,4 +237,3 @@ _FORMS = {
     "batched": _Form(_batched_product, _batched_gradient),
     "ragged": _Form(_ragged_product, _ragged_gradient),
 }
-_FORM_OF_BACKEND: dict[str, GroupedForm] = {"cpu": "scan", "gpu": "batched", "tpu": "ragged"}

@@ -1,5 +1,7 @@
 """Laws of mixtures of experts: equality with NumPy, and the sparse gate and its losses."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -7,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from scipy.special import softmax
 from scipy.stats import norm
 
@@ -51,8 +55,9 @@ def network(p: Any, x: np.ndarray, gated: bool = False) -> np.ndarray:
 
 
 def experts(p: Any, x: np.ndarray) -> np.ndarray:
-    count = p["networks"]["layer_0"]["bias"].shape[0]
-    each = [jax.tree.map(lambda a, e=e: np.asarray(a[e]), p["networks"]) for e in range(count)]
+    """Return the outputs of all experts [..., E, F], from their stacked parameters."""
+    count = p["layer_0"]["bias"].shape[0]
+    each = [jax.tree.map(lambda a, e=e: np.asarray(a[e]), p) for e in range(count)]
     return np.stack([network(q, x) for q in each], axis=-2)
 
 
@@ -73,6 +78,53 @@ def test_sparse_experts_mix_the_k_best_by_their_softmax() -> None:
         best = np.argsort(-scores[i])[:2]
         expected[i] = softmax(scores[i][best]) @ outputs[i][best]
     np.testing.assert_allclose(outputs_of(module, p, X, VALID), expected, atol=1e-5)
+
+
+def dense(module: SparseExperts, p: Any, x: jax.Array) -> jax.Array:
+    """Compute all experts, and weigh those that are not chosen by zero."""
+    scores = x @ p["gate"]["kernel"]
+    best = scores >= jnp.sort(scores)[..., -module.chosen, None]
+    weights = jax.nn.softmax(jnp.where(best, scores, -jnp.inf))
+    mlp = MLP(module.widths, module.gated)
+    outputs = jax.vmap(lambda q: mlp.apply({"params": q}, x), out_axes=-2)(p["experts"])
+    return jnp.einsum("...E,...EF->...F", weights, jnp.asarray(outputs))
+
+
+@pytest.mark.parametrize("chosen", [1, 2])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_sparse_experts_have_the_gradients_of_dense_ones(chosen: int, devices: int) -> None:
+    """On one device and on eight, which do not gather the rows of the others."""
+    module = SparseExperts(count=4, chosen=chosen, widths=(8, F), gated=True)
+    x = RNG.normal(size=(16, 5, D)).astype(np.float32)
+    p = params_of(module, x, np.ones((16, 5), bool))
+
+    def gradients(layer: Callable[[Any, jax.Array], jax.Array]) -> Callable[..., Any]:
+        return jax.jit(jax.grad(lambda p, x: (layer(p, x) ** 2).sum(), argnums=(0, 1)))
+
+    sparse = gradients(
+        lambda p, x: module.apply({"params": p}, x, jnp.ones(x.shape[:2], bool))  # type: ignore[arg-type, return-value]
+    )
+    expected = gradients(partial(dense, module))(p, x)
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+    with jax.set_mesh(mesh):
+        rows, replicated = (NamedSharding(mesh, s) for s in (P("data"), P()))
+        placed = jax.device_put((p, x), (replicated, rows))
+        compiled = sparse.lower(*placed).compile()
+        assert "all-gather" not in compiled.as_text()
+        ours = compiled(*placed)
+    for (path, g), e in zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(expected)):
+        np.testing.assert_allclose(g, e, atol=1e-4, err_msg=jax.tree_util.keystr(path))
+
+
+def test_an_example_does_not_depend_on_the_load_of_the_others() -> None:
+    module = SparseExperts(count=4, chosen=2, widths=(8, F))
+    x = RNG.normal(size=(2, 40, D)).astype(np.float32)
+    valid = np.ones((2, 40), bool)
+    p = params_of(module, x, valid)
+    known = outputs_of(module, p, x, valid)
+    crowded = np.broadcast_to(x[:1, :1] * 50, x.shape).copy()  # all choose the same experts
+    crowded[1, 7] = x[1, 7]
+    np.testing.assert_allclose(outputs_of(module, p, crowded, valid)[1, 7], known[1, 7], rtol=1e-5)
 
 
 def test_balancing_losses_measure_gates_and_choices_without_padding() -> None:
@@ -113,8 +165,8 @@ def test_the_chance_of_a_choice_is_its_frequency() -> None:
         assert chance[i] == pytest.approx(norm.cdf((clean[i] - others[1]) / noise[i]), abs=1e-5)
         redrawn = np.tile(drawn, (20000, 1))
         redrawn[:, i] = clean[i] + noise[i] * RNG.normal(size=20000)
-        chosen = np.asarray(jax.jit(top_softmax, static_argnums=1)(redrawn, 2))[:, i] > 0
-        assert chosen.mean() == pytest.approx(chance[i], abs=0.02)
+        indices = jax.jit(top_softmax, static_argnums=1)(redrawn, 2)[1]
+        assert np.equal(indices, i).any(-1).mean() == pytest.approx(chance[i], abs=0.02)
 
 
 def test_the_losses_spread_the_load() -> None:
@@ -145,7 +197,7 @@ def test_mmoe_gives_each_task_its_mixture() -> None:
     module = MMoE(tasks=3, count=4, widths=(8, F))
     p = params_of(module, X)
     weights = softmax((X @ p["gates"]["kernel"]).reshape(3, 5, 3, 4), axis=-1)
-    expected = np.einsum("...TE,...EF->...TF", weights, experts(p["experts"], X))
+    expected = np.einsum("...TE,...EF->...TF", weights, experts(p["experts"]["networks"], X))
     np.testing.assert_allclose(outputs_of(module, p, X), expected, atol=1e-5)
 
 
@@ -155,7 +207,7 @@ def test_ple_mixes_own_and_shared_experts_level_by_level() -> None:
 
     def level(number: int, inputs: list[np.ndarray], parts: list[str]) -> list[np.ndarray]:
         names = [f"level_{number}_{part}" for part in ("task_0", "task_1", "shared")]
-        outputs = [experts(p[f"{n}_experts"], h) for n, h in zip(names, inputs)]
+        outputs = [experts(p[f"{n}_experts"]["networks"], h) for n, h in zip(names, inputs)]
         groups = [[outputs[0], outputs[2]], [outputs[1], outputs[2]], outputs]
         mixed = []
         for name, h, group in zip(names[: len(parts)], inputs, groups):
