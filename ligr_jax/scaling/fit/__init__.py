@@ -11,7 +11,8 @@
 
 Each function takes arrays with one value per run and returns a law: parameters, intervals, and a
 `predict` method with prediction intervals. `leave_out_largest` and `preregister` test predictions,
-`noise_floor` estimates the smallest detectable difference, `compare` compares architectures.
+`noise_floor` estimates the smallest detectable difference, `compare` and `compare_slopes` compare
+architectures.
 """
 
 from ligr_jax.scaling.fit.bootstrap import CONFIDENCE, budgets, resample
@@ -30,6 +31,7 @@ from ligr_jax.scaling.fit.loglog import fit_loglog
 from ligr_jax.scaling.fit.noise import Noise, noise_floor
 from ligr_jax.scaling.fit.power import fit_power, fit_saturating
 from ligr_jax.scaling.fit.registered import predict_run, preregister, score
+from ligr_jax.scaling.fit.slopes import PairedDifference, SlopeComparison, compare_slopes
 from ligr_jax.scaling.fit.surface import SurfaceLaw, effective_data, fit_surface
 
 __all__ = [
@@ -44,9 +46,12 @@ __all__ = [
     "Law",
     "LeftOut",
     "Noise",
+    "PairedDifference",
+    "SlopeComparison",
     "SurfaceLaw",
     "budgets",
     "compare",
+    "compare_slopes",
     "effective_data",
     "equality",
     "fit_factors",

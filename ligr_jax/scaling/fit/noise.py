@@ -68,17 +68,7 @@ class Noise:
         """
         if seeds < 1:
             raise BadInput(f"seeds={seeds}: a mean needs one run or more")
-        critical = stats.t.ppf(0.5 * (1.0 + self.confidence), self.freedom)
-
-        def excess_power(shift: float) -> float:
-            power = stats.nct.sf(critical, self.freedom, shift)
-            power += stats.nct.cdf(-critical, self.freedom, shift)
-            return float(power) - self.power
-
-        upper = critical
-        while excess_power(upper) < 0:
-            upper *= 1.5
-        shift = optimize.brentq(excess_power, 0.0, upper)
+        shift = detectable_shift(self.freedom, self.confidence, self.power)
         return float(shift * self.pooled[0] * np.sqrt(2.0 / seeds))
 
     def to_json(self) -> dict[str, Any]:
@@ -87,6 +77,26 @@ class Noise:
             vars(self) | {"scales": [s._asdict() for s in self.scales]}
         )
         return result
+
+
+def detectable_shift(freedom: int, confidence: float, power: float) -> float:
+    """Return the true mean, in standard errors, that a two-sided t test detects.
+
+    Args:
+        freedom: degrees of freedom of the standard error.
+        confidence: 1 - level of the test.
+        power: probability of detection, in (1 - confidence, 1).
+    """
+    critical = float(stats.t.ppf(0.5 * (1.0 + confidence), freedom))
+
+    def excess_power(shift: float) -> float:
+        detected = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
+        return float(detected) - power
+
+    upper = critical
+    while excess_power(upper) < 0:
+        upper *= 1.5
+    return float(optimize.brentq(excess_power, 0.0, upper))
 
 
 def noise_floor(
