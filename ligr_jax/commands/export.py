@@ -72,6 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight of each action's probability in the score that ranks (default: all 1)",
     )
     parser.add_argument(
+        "--position",
+        type=positive_int,
+        default=1,
+        metavar="B",
+        help="bucket of the post feature whose scores are served by default [1]",
+    )
+    parser.add_argument(
         "--data", type=Path, help="prepared data (default: the directory of the training)"
     )
     parser.add_argument("--step", type=count, help="step of the checkpoint (default: the newest)")
@@ -116,7 +123,11 @@ def _run(args: argparse.Namespace) -> int:
         bits=args.bits,
         keep=args.keep,
         candidates=args.candidates,
-        scoring=ScoringConfig(set_top=args.set_top, weights=_ordered(args.weights, actions)),
+        scoring=ScoringConfig(
+            set_top=args.set_top,
+            weights=_ordered(args.weights, actions),
+            position=args.position,
+        ),
     )
     name = export_artifact(args.run, args.out, options, args.data, args.assignments, args.step)
     if not is_first():

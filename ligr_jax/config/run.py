@@ -231,6 +231,10 @@ class EvalConfig:
     """Splits to evaluate."""
     batch: int = 0
     """Rows of a batch; 0 stands for `optim.batch`."""
+    position: int = 1
+    """Row of the post feature (`Feature.post`), e.g. the bucket of the display position, at which
+    all impressions are scored, as in serving; 0 is the row where each was shown, which is measured
+    in any case (`<split>/<action>/shown/..`)."""
     exclude_seen: bool = True
     """Whether the candidates of the next item (`model.next_item`) leave out earlier items of the
     member."""
@@ -239,7 +243,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         valid = ("train", "validation", "test")
-        for name in ("batch", "cold_below"):
+        for name in ("batch", "cold_below", "position"):
             require(getattr(self, name) >= 0, f"eval.{name}={getattr(self, name)} must be >= 0")
         unknown = [s for s in self.splits if s not in valid]
         require(not unknown, f"eval.splits has unknown names {unknown}; choose from {valid}")

@@ -15,6 +15,9 @@ class ScoringConfig:
     weights: tuple[float, ...] = ()
     """Weight of each action's probability in the score that orders candidates; () weights all
     actions equally."""
+    position: int = 1
+    """Row of the post feature (`Feature.post`), e.g. the bucket of the display position, whose
+    scores candidates without one get."""
     impressions: int = 0
     """Largest number of impressions of an encoded history; 0 stands for `data.seq_len` / 2, the
     number of impressions of a training row."""
@@ -25,7 +28,8 @@ class ScoringConfig:
     def __post_init__(self) -> None:
         for name in ("set_top", "impressions"):
             require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must be >= 0")
-        require(self.smallest >= 1, f"smallest={self.smallest} must be >= 1")
+        for name in ("position", "smallest"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be >= 1")
         require(
             all(weight >= 0 for weight in self.weights) and (not self.weights or any(self.weights)),
             f"weights={self.weights} must be >= 0, and one of them > 0",

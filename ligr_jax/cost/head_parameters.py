@@ -24,12 +24,12 @@ def calibration_parameters(model: ModelConfig) -> int:
     if not head.calibration:
         return 0
     buckets = round(CALIBRATED_RANGE / head.calibration_step)
-    width = sum(columns_of(model, model.features[name]) for name in head.calibration_features)
+    width = sum(input_columns(model, model.features[name]) for name in head.calibration_features)
     curves = len(model.actions) * model.post_rows
     return curves * (buckets + 1) + width * len(model.actions) * buckets
 
 
-def columns_of(model: ModelConfig, feature: Feature) -> int:
+def input_columns(model: ModelConfig, feature: Feature) -> int:
     """Return the number of columns of a feature in a concatenation of features."""
     if feature.has_table:
         return feature.width or model.table_width
@@ -38,7 +38,7 @@ def columns_of(model: ModelConfig, feature: Feature) -> int:
 
 def late_columns(model: ModelConfig) -> int:
     """Return the number of columns of the late features."""
-    return sum(columns_of(model, f) for f in model.features.values() if f.late)
+    return sum(input_columns(model, f) for f in model.features.values() if f.late)
 
 
 def _linear(head: HeadConfig, width: int, tasks: int, outputs: int) -> int:

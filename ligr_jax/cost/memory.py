@@ -13,7 +13,7 @@ gradients and activations.
 """
 
 from ligr_jax.config import Config, ModelConfig
-from ligr_jax.cost.head_parameters import calibration_parameters, columns_of, head_parameters
+from ligr_jax.cost.head_parameters import calibration_parameters, head_parameters, input_columns
 
 _FLOAT = 4  # bytes of a float32
 RELATIVE_BUCKETS = 32  # buckets of the relative bias, as in `ligr_jax.nn.blocks`
@@ -93,7 +93,7 @@ def input_widths(model: ModelConfig) -> tuple[int, int]:
     widths = {True: 0, False: 0}
     for feature in model.features.values():
         if feature.outcome or feature.is_item:
-            widths[feature.outcome] += columns_of(model, feature)
+            widths[feature.outcome] += input_columns(model, feature)
     return widths[False], widths[True]
 
 

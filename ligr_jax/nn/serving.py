@@ -8,11 +8,12 @@
 `ligr_jax.serve` keeps the results in padded arrays and calls these methods.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from ligr_jax.nn.head_inputs import HeadInputs
+if TYPE_CHECKING:  # artifacts are served without the code of models
+    from ligr_jax.nn.head_inputs import HeadInputs
 
 
 class History(NamedTuple):
@@ -45,7 +46,7 @@ class SetInput(NamedTuple):
     hidden_BCD: jax.Array
     logits_BCA: jax.Array
     features_BCW: jax.Array | None
-    heads: HeadInputs
+    heads: "HeadInputs"
 
 
 class Scores(NamedTuple):

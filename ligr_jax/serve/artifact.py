@@ -63,6 +63,7 @@ class Artifact(RequestScorer):
         scoring = ScoringConfig(
             set_top=manifest.scoring["set_top"],
             weights=tuple(manifest.scoring["weights"]),
+            position=manifest.scoring["position"],
             impressions=manifest.scoring["impressions"],
             smallest=manifest.scoring["smallest"],
         )
@@ -75,7 +76,8 @@ class Artifact(RequestScorer):
             Operations(
                 encode=self._encode,
                 append=self._append,
-                score=self._score,
+                score=partial(self._logits, "score"),
+                positions=partial(self._logits, "positions"),
                 rank=partial(self._ranking, "rank"),
                 session=partial(
                     self._ranking, "session" if "session" in manifest.functions else "rank"
@@ -96,10 +98,10 @@ class Artifact(RequestScorer):
         function = self._function("append", impressions)
         return Cache(**function(inputs, cache._asdict(), impressions._asdict()))
 
-    def _score(self, inputs: Any, cache: Cache, candidates: Batch) -> jax.Array:
-        function = self._function("score", candidates)
-        logits_BCA: jax.Array = function(inputs, cache._asdict(), candidates._asdict())
-        return logits_BCA
+    def _logits(self, name: str, inputs: Any, cache: Cache, candidates: Batch) -> jax.Array:
+        function = self._function(name, candidates)
+        logits: jax.Array = function(inputs, cache._asdict(), candidates._asdict())
+        return logits
 
     def _ranking(
         self, name: str, inputs: Any, cache: Cache, candidates: Batch, weights: jax.Array

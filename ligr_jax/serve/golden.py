@@ -82,7 +82,8 @@ def golden_scores(
 
     Returns:
         Logits `pointwise`, `ranked`, `session`, and `appended` (point-wise, with the newest session
-        of the history appended to a cache), [B, C, A], and `score` [B, C]; zeros in padding.
+        of the history appended to a cache), [B, C, A], and `score` [B, C]; zeros in padding. Models
+        with a post feature also have `positions` [B, C, P A], point-wise at every row of it.
     """
     cache = scorer.encode(history)
     ranking = scorer.rank(cache, candidates)
@@ -96,6 +97,9 @@ def golden_scores(
         "ranked": ranking.logits_BCA,
         "appended": scorer.score(scorer.append(shorter, added), candidates),
     }
+    if scorer.model.post_feature:
+        positions = scorer.score_positions(cache, candidates)
+        logits["positions"] = positions.reshape(*positions.shape[:2], -1)
     valid = candidates.member > 0
     scores = {name: np.where(valid[..., None], np.asarray(x), 0) for name, x in logits.items()}
     return {**scores, "score": np.where(valid, ranking.score_BC, 0)}

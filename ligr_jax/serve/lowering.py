@@ -6,6 +6,8 @@
     rank_C      split scoring of C candidates
     session_C   logits of C candidates that are one session, as in training; only of models with
                 set-wise layers, and else those of rank_C
+    positions_C point-wise logits of C candidates at every row of the post feature; only of models
+                with one
 
 The number of rows, the size of a cache and the numbers of unique ids are symbolic. Arguments and
 results are tuples and dictionaries of arrays, so that no class of a model is needed to load them.
@@ -66,6 +68,8 @@ def lower_operations(
         "score": (_score(operations.score, treedef), candidate_sizes, True),
         "rank": (_rank(operations.rank, treedef), candidate_sizes, True),
     }
+    if model.post_feature:
+        functions["positions"] = _score(operations.positions, treedef), candidate_sizes, True
     if model.set_depth:
         functions["session"] = _rank(operations.session, treedef), candidate_sizes, True
     for name, (function, sizes, with_cache) in functions.items():

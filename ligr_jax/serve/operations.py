@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from ligr_jax.data.batch import Batch
@@ -45,8 +46,24 @@ def pure_operations(model: nn.Module, top: int) -> Operations:
     def session_op(inputs: Inputs, cache: Cache, candidates: Batch, weights: jax.Array) -> Ranking:
         return rank_op(inputs, cache, candidates, weights, top=candidates.member.shape[1])
 
+    def positions_op(inputs: Inputs, cache: Cache, candidates: Batch) -> jax.Array:
+        name = model.config.post_feature
+
+        def at(row: jax.Array) -> jax.Array:
+            rows = jnp.full_like(candidates.ids[name], row)
+            return score_op(inputs, cache, candidates._replace(ids={**candidates.ids, name: rows}))
+
+        # Only what depends on the row is computed once per row: the choice of output layers.
+        logits_PBCA: jax.Array = jax.vmap(at)(jnp.arange(1, model.config.post_rows))
+        return logits_PBCA
+
     return Operations(
-        encode=encode_op, append=append_op, score=score_op, rank=rank_op, session=session_op
+        encode=encode_op,
+        append=append_op,
+        score=score_op,
+        rank=rank_op,
+        session=session_op,
+        positions=positions_op,
     )
 
 
@@ -59,4 +76,5 @@ def compiled_operations(model: nn.Module, top: int) -> Operations:
         score=jax.jit(pure.score),
         rank=jax.jit(pure.rank),
         session=jax.jit(pure.session),
+        positions=jax.jit(pure.positions),
     )

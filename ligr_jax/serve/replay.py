@@ -17,6 +17,7 @@ from ligr_jax.data.assemble import Assembler
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.pipeline import plan_for
 from ligr_jax.data.positions import positions_where, take_positions
+from ligr_jax.data.post_row import at_post_row
 from ligr_jax.data.records import Records
 from ligr_jax.serve.request_scorer import RequestScorer
 from ligr_jax.serve.requests import window_plan
@@ -62,7 +63,7 @@ def replay_split(
     for first in range(0, len(plan), batch):
         rows = np.arange(first, first + batch)
         rows[rows >= len(plan)] = -1  # a row of padding
-        windows = assemble(rows)
+        windows = at_post_row(assemble(rows), config.model, config.eval.position)
         index, _, _ = plan.gather(rows)
         logits_BNA = replay_windows(scorer, windows, config.model)
         parts.append((index, windows.weight > 0, windows.labels, logits_BNA))

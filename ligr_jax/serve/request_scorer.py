@@ -16,6 +16,8 @@ from ligr_jax.config.errors import require
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.packing import fresh_targets
 from ligr_jax.data.padding import padding_batch
+from ligr_jax.data.post_row import require_post_row, with_default_post_row
+from ligr_jax.data.schema import BadInput
 from ligr_jax.data.unique_ids import UniqueIdMapper
 from ligr_jax.serve.cache import Cache, grow_cache
 from ligr_jax.serve.checks import check_candidates, check_histories, check_impressions
@@ -33,6 +35,8 @@ class Operations(NamedTuple):
         score: (variables, cache, candidates) -> point-wise logits [B, C, A].
         rank: (variables, cache, candidates, weights) -> ranking, with set-wise layers for K.
         session: (variables, cache, candidates, weights) -> ranking, with set-wise layers for all.
+        positions: (variables, cache, candidates) -> point-wise logits [P, B, C, A] at the rows
+            1..P of the post feature; only called for models with one.
     """
 
     encode: Callable[..., Any]
@@ -40,6 +44,7 @@ class Operations(NamedTuple):
     score: Callable[..., Any]
     rank: Callable[..., Any]
     session: Callable[..., Any]
+    positions: Callable[..., Any]
 
 
 class RequestScorer:
@@ -84,6 +89,7 @@ class RequestScorer:
             f"weights={weights} has {len(weights)} weights for {len(model.actions)} actions; give "
             f"one for each of {','.join(model.actions)}",
         )
+        require_post_row(model, self.scoring.position, "position")
         self._weights = jnp.asarray(weights, jnp.float32)
         self._dense, self._stats = jax.device_put((dense, stats))
         self._tables = tables
@@ -140,8 +146,8 @@ class RequestScorer:
             cache: histories of the members.
             candidates: NumPy batch [B, c]; labels and weights are not used. The candidates of a
                 row have one session, or -1 for the session after the newest one; a time of NaN
-                stands for that of the newest impression. In padding, at the end of a row, member
-                is 0.
+                stands for that of the newest impression. Row 0 of a post feature stands for
+                `ScoringConfig.position`. In padding, at the end of a row, member is 0.
 
         Raises:
             BadInput: the batch does not fit the model or the cache.
@@ -149,6 +155,26 @@ class RequestScorer:
         inputs = self._candidates(cache, candidates)
         logits_BCA = self._operations.score(inputs[0], cache, inputs[1])
         return np.asarray(logits_BCA)[:, : _width(candidates)]
+
+    def score_positions(self, cache: Cache, candidates: Batch) -> np.ndarray:
+        """Return the logits of `score` at every row of the post feature, float32 [B, c, P, A].
+
+        The history and the candidates go through the layers once; only the heads differ.
+
+        Args:
+            cache, candidates: as in `score`; the row of the post feature is not used.
+
+        Returns:
+            Logits by row 1..P, e.g. by bucket of the display position.
+
+        Raises:
+            BadInput: the model has no post feature, or as in `score`.
+        """
+        if not self.model.post_feature:
+            raise BadInput("the model has no feature with post=true; call score")
+        inputs = self._candidates(cache, candidates)
+        logits_PBCA = np.asarray(self._operations.positions(inputs[0], cache, inputs[1]))
+        return np.moveaxis(logits_PBCA[:, :, : _width(candidates)], 0, 2)
 
     def rank(self, cache: Cache, candidates: Batch) -> Ranking:
         """Return the ranking of candidates, with NumPy arrays [B, c]; see `ranked`.
@@ -182,6 +208,7 @@ class RequestScorer:
 
     def _candidates(self, cache: Cache, candidates: Batch) -> tuple[Any, Batch]:
         check_candidates(candidates, cache, self.model)
+        candidates = with_default_post_row(candidates, self.model, self.scoring.position)
         return self._inputs(candidates, self.scoring.bucket(_width(candidates)))
 
     def _size(self, histories: Batch) -> int:

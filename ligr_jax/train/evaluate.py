@@ -13,6 +13,7 @@ from ligr_jax.config import Config, ConfigError, MeshConfig, override
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.pipeline import eval_batches, plan_for
+from ligr_jax.data.post_row import at_post_row, require_post_row
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.nn.batch_norm import STATISTICS
@@ -28,6 +29,7 @@ from ligr_jax.train.checkpoint import Checkpoints
 from ligr_jax.train.data import open_verified
 from ligr_jax.train.later_data import open_later_data
 from ligr_jax.train.measure import Predictions, gather_predictions, measure
+from ligr_jax.train.measure_shown import measure_shown
 from ligr_jax.train.next_item import NextItemQueries, measure_next_item, previous_queries
 from ligr_jax.train.optimizer import split_tables
 from ligr_jax.train.preflight import has_kernel
@@ -74,6 +76,7 @@ class Evaluator:
         self.records = records
         self._trained = trained
         self.config = program.config
+        require_post_row(self.config.model, self.config.eval.position, "eval.position", smallest=0)
         self.program = program
         self.model = program.model
         self.apply = jit_apply(program)
@@ -108,17 +111,29 @@ class Evaluator:
         """
         predictions = self.predict(state, split, progress)
         out = measure(predictions, self.records, self.config, split, self._trained)
+        if self.config.model.post_feature:
+            shown = self.predict(state, split, progress, position=0)
+            out |= measure_shown(shown, self.records, self.config.model, split)
         if self.config.model.next_item:
             queries, targets = self._queries(state, split), len(predictions.impression)
             out |= measure_next_item(queries, targets, self.records, self.config, split)
         return out
 
     def predict(
-        self, state: TrainState, split: str, progress: Callable[[int, int], None] | None = None
+        self,
+        state: TrainState,
+        split: str,
+        progress: Callable[[int, int], None] | None = None,
+        position: int | None = None,
     ) -> Predictions:
-        """Return the predictions for all targets of a split; arguments as in `__call__`."""
+        """Return the predictions for all targets of a split.
+
+        Args:
+            state, split, progress: as in `__call__`.
+            position: as in `batches`.
+        """
         parts = []
-        for part in self.batches(state, split):
+        for part in self.batches(state, split, position):
             parts.append(part)
             if progress:
                 progress(len(parts), self.batch_count(split, len(part[0])))
@@ -130,11 +145,17 @@ class Evaluator:
         return -(-len(self.plan(split)) // (rows * processes))
 
     def batches(
-        self, state: TrainState, split: str
+        self, state: TrainState, split: str, position: int | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         """Yield the predictions of each batch of this process.
 
         The devices compute the next batch meanwhile.
+
+        Args:
+            state: state to measure.
+            split: train, validation or test.
+            position: row of the post feature at which all impressions are scored; 0 for the row
+                where each was shown, None for `eval.position`.
 
         Yields:
             Impression numbers int64 [B, N], whether each is a target bool [B, N], labels int8
@@ -142,8 +163,11 @@ class Evaluator:
         """
         plan = self.plan(split)
         process = self.program.process
+        row = self.config.eval.position if position is None else position
         previous: tuple[np.ndarray, np.ndarray, np.ndarray, Any] | None = None
         for index, inputs in eval_batches(self.records, plan, self.config, process):
+            batch = at_post_row(inputs.batch, self.config.model, row)
+            inputs = inputs._replace(batch=batch)
             with jax.set_mesh(self.program.mesh):
                 logits = self.apply(state, self.program.shard_batch(inputs))
             if previous:

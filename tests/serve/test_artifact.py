@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from ligr_jax.data.post_row import at_post_row
 from ligr_jax.data.records import Records
 from ligr_jax.data.schema import BadInput
 from ligr_jax.digests import write_json
@@ -38,9 +39,22 @@ from tests.xla import flags
 pytestmark = pytest.mark.slow
 
 OPTIONS = ExportOptions(candidates=16)  # one size of arrays, as the runs have 16 impressions
+# The dwell time in place of a display position: a number that is known only after scoring.
+SHOWN = (
+    "model.features.dwell_s.outcome=false",
+    "model.features.dwell_s.post=true",
+    "model.features.dwell_s.edges=10,40",
+)
 OTHER_KINDS = {
     "hstu": ("model.kind=hstu", "model.set_depth=0", "model.position=relative_time"),
     "wukong": ("model.kind=wukong", "model.set_depth=0", "model.head.calibration=true"),
+    "positions": (
+        "model.set_depth=1",
+        "model.features.surface.late=true",
+        "model.head.kind=mmoe",
+        "model.head.cross_layers=1",
+        *SHOWN,
+    ),
     "lirank": (
         "preset=lirank-feed",
         "model.lirank.history=6",
@@ -71,13 +85,31 @@ def test_metrics_through_the_artifact_are_those_of_eval(
     artifact = load_artifact(out)
     served = replay_metrics(artifact, Records(prepared), artifact.config, "test")
     measured = evaluate_run(run, "test")
+    measured = {name: value for name, value in measured.items() if "/shown" not in name}
     assert served.keys() == measured.keys()
     for name, value in measured.items():
         assert served[name] == pytest.approx(value, abs=1e-6, nan_ok=True), name
     # The export changes nothing, bit by bit; 32 bits change no row.
     golden = artifact.manifest.golden
+    assert ("positions" in golden["difference_from_model"]) == (kind == "positions")
+    if kind == "positions":
+        check_positions(artifact)
     assert set(golden["difference_from_model"].values()) == {0.0}
     assert set(golden["difference_from_run"].values()) == {0.0}
+
+
+def check_positions(artifact: Artifact) -> None:
+    """Candidates are scored at their position; those without one, at that of the settings."""
+    golden = read_golden(artifact.directory / "golden.npz")
+    cache, asked = artifact.encode(golden.history), golden.candidates
+    at_all = artifact.score_positions(cache, asked)
+    nowhere = asked._replace(ids={**asked.ids, "dwell_s": np.zeros_like(asked.ids["dwell_s"])})
+    default = artifact.score(cache, nowhere)
+    np.testing.assert_array_equal(default, at_all[:, :, artifact.scoring.position - 1])
+    for row in range(1, 4):
+        logits = artifact.score(cache, at_post_row(nowhere, artifact.model, row))
+        np.testing.assert_array_equal(logits, at_all[:, :, row - 1])
+        assert row == 1 or (logits != default).any()
 
 
 def test_scores_are_those_of_the_scorer_of_the_run(finished: Path, artifact: Artifact) -> None:

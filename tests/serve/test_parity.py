@@ -1,5 +1,6 @@
 """Serving gives the logits of training: one pass, one candidate at a time, cached in any cuts."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,11 +11,20 @@ import pytest
 
 from ligr_jax.config import HeadConfig, LiRankConfig, WukongConfig
 from ligr_jax.data.batch import Batch
+from ligr_jax.data.post_row import at_post_row
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.nn.models import make_model
 from ligr_jax.ops.masks import past_ends
 from ligr_jax.serve import Cache, append_history, encode_history, rank_candidates, score_candidates
-from tests.batches import model_config, random_batch
+from ligr_jax.serve.operations import compiled_operations
+from tests.batches import (
+    FEED_SR,
+    HEAD_FEATURES,
+    Layout,
+    model_config,
+    random_batch,
+    with_head_features,
+)
 from tests.nn.models import random_params
 
 SIZE, SET, NEW = 16, 4, 5  # impressions of a cache; candidates of a request; appended at once
@@ -42,6 +52,18 @@ CASES: dict[str, dict[str, Any]] = {
     "ligr, set-wise only": {"depth": 0, "position": "none"},
     "hstu": {"kind": "hstu", "position": "relative_time"},
     "hstu, causal": {"kind": "hstu", "mask": "causal", "set_depth": 0},
+    "ligr, feed-sr head, positions": {
+        "features": HEAD_FEATURES,
+        "depth": 1,
+        "set_depth": 1,
+        "head": replace(FEED_SR, calibration=True, calibration_step=1.0),
+    },
+    "ligr_streams, late, positions": {
+        "kind": "ligr_streams",
+        "features": HEAD_FEATURES,
+        "depth": 1,
+        "set_depth": 0,
+    },
     "wukong": {
         "kind": "wukong",
         "set_depth": 0,
@@ -84,7 +106,8 @@ def served(name: str) -> Served:
     if name not in _served:
         config = model_config(**(CASES | BFLOAT16)[name])
         model = make_model(config)
-        rows = random_batch([[[*h, SET]] for h in HISTORIES], SIZE + SET, unknown=0.2)
+        layout: Layout = [[[*h, SET]] for h in HISTORIES]
+        rows = with_head_features(random_batch(layout, SIZE + SET, unknown=0.2))
         variables = {"params": random_params(config, rows, 0.1), **statistics(model, rows)}
         apply = jax.jit(model.apply)
         _served[name] = Served(
@@ -203,6 +226,27 @@ def test_a_request_within_a_session_does_not_see_that_session(name: str) -> None
     asked = cut(s.rows, known, [n + SET for n in LENGTHS], SET)
     seen = slice(0, 1 if "causal" in name else 2)
     close(name, pointwise(s, cache, asked)[:, seen], expected(s)[:, 2:][:, seen])
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if "positions" in n])
+def test_a_score_at_a_position_is_that_of_training_for_impressions_shown_there(name: str) -> None:
+    """All positions are scored in one pass; set-wise layers are compared at one position each."""
+    s = served(name)
+    model = make_model(model_config(**CASES[name]))
+    cache, asked = s.encode(s.variables, histories(s.rows)), candidates(s.rows)
+    operations = compiled_operations(model, top=SET)
+    inputs = (s.variables["params"], {}, {})
+    at_all = np.asarray(operations.positions(inputs, cache, asked))
+    for row in range(1, 4):
+        shown = at_post_row(s.rows, model.config, row)
+        wanted = expected(s._replace(logits=np.asarray(s.apply(s.variables, shown))))
+        at_row = at_post_row(asked, model.config, row)
+        if model.config.set_depth:
+            ranking = s.rank(s.variables, cache, at_row, top=SET, weights=jnp.ones(3))
+            close(name, np.asarray(ranking.logits_BCA), wanted)
+            wanted = pointwise(s, cache, at_row)
+        close(name, at_all[row - 1], wanted)
+    assert (np.ptp(at_all, axis=0) > 0.01).any()
 
 
 @pytest.mark.parametrize("name", ["ligr", "lirank feed"])

@@ -128,5 +128,7 @@ def test_wrong_settings_are_refused(finished: Path) -> None:
         Scorer.from_run(finished, scoring=ScoringConfig(weights=(1.0,) * 9))
     with pytest.raises(ConfigError, match="set_top=-1 must be >= 0"):
         ScoringConfig(set_top=-1)
+    with pytest.raises(ConfigError, match="position=0 must be >= 1"):
+        ScoringConfig(position=0)
     with pytest.raises(ConfigError, match="one of them > 0"):
         ScoringConfig(weights=(0.0, 0.0))

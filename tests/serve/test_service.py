@@ -27,15 +27,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ligr_jax.commands.serve import listening_socket
+from ligr_jax.data.batch import Batch
 from ligr_jax.digests import write_json
 from ligr_jax.errors import LigrError
 from ligr_jax.serve.activity import ActivityStore
 from ligr_jax.serve.activity_build import build_store
 from ligr_jax.serve.activity_file import ACTIVITY
 from ligr_jax.serve.artifact import load_artifact
+from ligr_jax.serve.cache import Cache
 from ligr_jax.serve.manifest import PARAMS
 from ligr_jax.serve.service.app import create_app
 from ligr_jax.serve.service.bodies import ARROW
+from ligr_jax.serve.service.engine import Engine
 from ligr_jax.serve.service.histories import EncodedHistory, HistoryCache
 from ligr_jax.serve.service.requests import (
     Window,
@@ -45,7 +48,9 @@ from ligr_jax.serve.service.requests import (
     window_start,
 )
 from ligr_jax.serve.service.service import Service, ServiceOptions
+from ligr_jax.serve.split import Ranking
 from ligr_jax.tables.versions import CURRENT, VERSIONS, listed_versions
+from tests.train.runs import small_config
 
 pytestmark = pytest.mark.slow
 
@@ -140,7 +145,7 @@ def acted(member: int, time_ms: int, item: int = 3) -> dict[str, Any]:
 def expected(made: Made, store: ActivityStore, member: int, candidates: Any) -> Any:
     """Return the artifact's own ranking, from a history that is encoded at once."""
     artifact = load_artifact(made.artifact)
-    request = parse_request(store, member, None, candidates, most=16)
+    request = parse_request(store, member, None, candidates, None, most=16, model=artifact.model)
     window = window_of(store, request, artifact.capacity, artifact.restart)
     arrays = assemble_requests(store, artifact.model, [window], [request.candidates])
     row = np.array([0])
@@ -259,6 +264,11 @@ def test_a_new_version_is_served_without_a_restart(
             "row 0, column 'age_days'",
         ),
         ({"member_id": 1, "candidates": shown() + shown(1, 5)}, "several values of timestamp_ms"),
+        (
+            {"member_id": 1, "candidates": shown(), "position": 2},
+            "position is 2, and the model has no post feature",
+        ),
+        ({"member_id": 1, "candidates": shown(), "position": "top"}, "the number of a bucket"),
         ({"requests": []}, "there is no request"),
         ([1], "the body is not an object"),
     ],
@@ -326,6 +336,39 @@ def test_no_body_crashes_the_service(client: Client, row: Any, member: Any, hist
         assert status in (200, 400), answer
         assert answer.get("error") or len(answer["score"]) == 1
     assert client.post("/v1/impressions", history)[0] in (200, 400)
+
+
+def test_each_request_is_scored_at_its_position(made: Made, prepared: Path) -> None:
+    artifact = load_artifact(made.artifact)
+    model = small_config(
+        prepared,
+        "model.features.dwell_s.outcome=false",
+        "model.features.dwell_s.post=true",
+    ).model
+    scored: list[Batch] = []
+
+    class Stub:
+        """The artifact, for a model with positions: its candidates are kept, and not scored."""
+
+        capacity, restart = artifact.capacity, artifact.restart
+        encode = staticmethod(artifact.encode)
+
+        def __init__(self) -> None:
+            self.model = model
+
+        def rank(self, cache: Cache, candidates: Batch) -> Ranking:
+            scored.append(candidates)
+            shape = candidates.member.shape
+            zeros = np.zeros(shape, np.float32)
+            return Ranking(np.zeros((*shape, 2)), zeros, np.zeros(shape, np.int32))
+
+    with ActivityStore(made.store) as store:
+        requests = [
+            parse_request(store, MEMBER, None, shown(2), position, most=16, model=model)
+            for position in (3, None)
+        ]
+        Engine(store, 10**8).answer(Stub(), "v", requests)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(scored[0].ids["dwell_s"], [[3, 3], [0, 0]])
 
 
 def test_encoded_histories_are_dropped_by_use_and_by_size(made: Made) -> None:

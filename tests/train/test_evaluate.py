@@ -13,6 +13,7 @@ from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.records import Records
 from ligr_jax.scaling.ladder import configure
 from ligr_jax.train.measure import Predictions, measure
+from ligr_jax.train.measure_shown import measure_shown
 from tests.train.runs import small_config
 
 
@@ -60,6 +61,32 @@ def test_numbers_equal_scikit_learn(prepared: Path, records: Records) -> None:
     expected = np.average(aucs, weights=sizes)
     assert out["test/click/gauc"] == pytest.approx(expected, abs=1e-9)
     assert out["test/impressions"] == records.manifest.splits["test"].impressions
+
+
+def test_impressions_are_also_measured_where_they_were_shown(
+    prepared: Path, records: Records
+) -> None:
+    config = small_config(
+        prepared,
+        "model.features.dwell_s.outcome=false",
+        "model.features.dwell_s.post=true",
+        "model.features.dwell_s.edges=10,40",
+    )
+    targets = test_targets(records)
+    table = predictions(records, np.random.default_rng(0).normal(size=(len(targets), 2)))
+    out = measure_shown(table, records, config.model, "test")
+    dwell = records.feature("dwell_s", targets)
+    row = np.where(np.isnan(dwell), 0, 1 + (dwell >= 10) + (dwell >= 40))
+    assert set(row) >= {1, 2, 3}
+    for r in range(4):
+        y, score = table.labels[row == r, 0], table.logits[row == r, 0]
+        assert out[f"test/click/shown_{r}/impressions"] == len(y)
+        if 0 < y.sum() < len(y):
+            wanted = roc_auc_score(y, score)
+            assert out[f"test/click/shown_{r}/auc"] == pytest.approx(wanted, abs=1e-9)
+    whole = measure(table, records, config, "test")
+    for name in ("ne", "auc", "calibration", "ece"):
+        assert out[f"test/click/shown/{name}"] == whole[f"test/click/{name}"]
 
 
 def test_the_oracle_is_measured_and_a_model_that_beats_it_is_flagged(

@@ -39,6 +39,7 @@ _SCORE_SCHEMA = {
         "member_id": {"type": ["integer", "string"], "description": "whose history is stored"},
         "history": {**_ROWS, "description": "impressions with their actions, if no member_id"},
         "candidates": {**_ROWS, "description": "impressions without actions, of one timestamp_ms"},
+        "position": {"type": "integer", "description": "bucket of the display position to score"},
     },
     "required": ["candidates"],
 }

@@ -6,6 +6,9 @@ JSON, one request or several:
     {"history": [{"timestamp_ms": ..., "item_id": 5, "click": 1}, ...], "candidates": [...]}
     {"requests": [{...}, {...}]}
 
+A request to a model with a post feature can have the `position` to score for: the number of the
+bucket of the display position, from 1. Without it, and in Arrow, that of the artifact is scored.
+
 Arrow (an IPC stream): a table of candidates in which consecutive rows with the same `member_id` are
 a request. The answer has the same rows in the same order.
 """
@@ -24,7 +27,7 @@ from ligr_jax.ops.segments import segments
 from ligr_jax.serve.service.engine import Result
 
 ARROW = "application/vnd.apache.arrow.stream"
-_FIELDS = ("member_id", "history", "candidates")
+_FIELDS = ("member_id", "history", "candidates", "position")
 
 
 class RawRequest(NamedTuple):
@@ -33,6 +36,7 @@ class RawRequest(NamedTuple):
     member: int | str | None
     history: Any
     candidates: Any
+    position: int | None = None
 
 
 def json_content(body: bytes) -> Any:
@@ -87,11 +91,15 @@ def _request(content: Any, where: str) -> RawRequest:
         raise BadInput(f"member_id of {where} is {member!r}; give an integer or a string")
     if "candidates" not in content:
         raise BadInput(f"{where} has no candidates; give at least one")
+    position = content.get("position")
+    if isinstance(position, bool) or not isinstance(position, int | None):
+        raise BadInput(f"position of {where} is {position!r}; give the number of a bucket")
     history = content.get("history")
     return RawRequest(
         member=member,
         history=None if history is None else impression_rows(history, "history"),
         candidates=impression_rows(content["candidates"], "candidates"),
+        position=position,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
+from ligr_jax.data.post_row import at_post_row
 from ligr_jax.serve.activity import ActivityStore
 from ligr_jax.serve.cache import Cache, cache_rows, stack_caches
 from ligr_jax.serve.request_scorer import RequestScorer
@@ -79,7 +80,9 @@ class Engine:
         rows = _padded(np.arange(len(requests)))
         caches = [encoded[first[row]] for row in rows]
         cache = caches[0] if len(caches) == 1 else stack_caches(caches)  # stacking copies
-        ranking = scorer.rank(cache, arrays.candidates(rows))
+        positions = np.array([requests[row].position for row in rows])[:, None]
+        candidates = at_post_row(arrays.candidates(rows), scorer.model, positions)
+        ranking = scorer.rank(cache, candidates)
         return [
             Result(
                 version=version,

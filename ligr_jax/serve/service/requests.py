@@ -27,11 +27,13 @@ class Request:
         member: id of the member in the log; None if the history is given.
         history: the given history, oldest first; None if it is read from the store.
         candidates: the candidates.
+        position: row of the model's post feature that is scored; 0 for that of the artifact.
     """
 
     member: int | str | None
     history: Impressions | None
     candidates: Impressions
+    position: int = 0
 
 
 class Window(NamedTuple):
@@ -46,7 +48,14 @@ class Window(NamedTuple):
 
 
 def parse_request(
-    store: ActivityStore, member: int | str | None, history: Any, candidates: Any, most: int
+    store: ActivityStore,
+    member: int | str | None,
+    history: Any,
+    candidates: Any,
+    position: int | None,
+    *,
+    most: int,
+    model: ModelConfig,
 ) -> Request:
     """Parse the rows of a request.
 
@@ -55,12 +64,17 @@ def parse_request(
         member: id of the member in the log, or None.
         history: rows of the canonical log with their actions, or None.
         candidates: rows of the canonical log without actions.
+        position: row of the post feature, or None for that of the artifact.
         most: largest number of candidates.
+        model: configuration of the model.
 
     Raises:
         BadInput: both or none of `member` and `history` are given, there is no candidate or there
-            are too many, or a value is not valid.
+            are too many, the model has no such position, or a value is not valid.
     """
+    if position is not None and not 1 <= position < model.post_rows:
+        rows = f"has 1..{model.post_rows - 1}" if model.post_feature else "has no post feature"
+        raise BadInput(f"position is {position}, and the model {rows}; give another, or none")
     if (member is None) == (history is None):
         raise BadInput("give either member_id, whose history is stored, or a history")
     (shown,) = store.parse_candidates([candidates])
@@ -73,7 +87,7 @@ def parse_request(
             "time of the request"
         )
     parsed = None if history is None else store.parse_history(history)
-    return Request(member, parsed, shown)
+    return Request(member, parsed, shown, position or 0)
 
 
 def window_start(impressions: int, capacity: int, restart: int) -> int:

@@ -96,7 +96,7 @@ class Service:
             raise BadInput("there is no request; give at least one")
         artifact = self.artifact
         most = artifact.most_candidates
-        parsed = [parse_request(self.store, *request, most=most) for request in raw]
+        parsed = [parse_request(self.store, *r, most=most, model=artifact.model) for r in raw]
         futures = []
         for request in parsed:
             impressions = self._impressions(request)
