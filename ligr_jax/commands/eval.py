@@ -97,6 +97,11 @@ def metrics_table(numbers: Mapping[str, Any], split: str) -> str:
         *next_item_lines(numbers, split),
     ]
     lines += split_lines(numbers)
+    if numbers.get("leaks"):
+        lines.append(
+            "trained on actions of their own session (model.mask=causal): reports leave the run "
+            "out of laws and comparisons"
+        )
     if numbers.get("beats_oracle"):
         lines.append(
             "the model has a lower cross-entropy than the oracle, so labels leak into its inputs"

@@ -60,8 +60,8 @@ def refuse_rows(args: argparse.Namespace) -> None:
 def usable_rows(found: Runs, scales: Sequence[str], args: argparse.Namespace) -> RunTable:
     """Return the finished runs that meet the conditions of `--where`, each row once.
 
-    Left out are runs that beat the oracle, runs without a finite metric or epoch, a positive scale
-    or weight, or a label. A warning names each of them, and why.
+    Left out are runs that beat the oracle or train on a leak, and runs without a finite metric or
+    epoch, a positive scale or weight, or a label. A warning names each of them, and why.
 
     Args:
         found: the runs.
@@ -81,7 +81,11 @@ def usable_rows(found: Runs, scales: Sequence[str], args: argparse.Namespace) ->
     leaks = table.leaks
     left_out += [
         f"{name}: it beats the oracle, so labels leak into its inputs"
-        for name in table.where(leaks).names
+        for name in table.where(table.beats_oracle).names
+    ]
+    left_out += [
+        f"{name}: it trains on actions of its own session (model.mask=causal), a leak"
+        for name in table.where(leaks & ~table.beats_oracle).names
     ]
     table = table.where(~leaks)
     for why, runs in runs_without_metric(table, metric).items():

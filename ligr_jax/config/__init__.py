@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ligr_jax.config.features import Feature as Feature
     from ligr_jax.config.features import TableShape as TableShape
     from ligr_jax.config.head import HeadConfig as HeadConfig
+    from ligr_jax.config.leaks import served_config as served_config
+    from ligr_jax.config.leaks import training_leak as training_leak
     from ligr_jax.config.lirank import LiRankConfig as LiRankConfig
     from ligr_jax.config.lists import join_list as join_list
     from ligr_jax.config.lists import split_list as split_list
@@ -52,6 +54,8 @@ else:
     __all__, __getattr__, __dir__ = lazy_exports(
         __name__,
         {
+            "served_config": "leaks",
+            "training_leak": "leaks",
             "Config": "run",
             "ConfigError": "errors",
             "DataConfig": "run",

@@ -25,6 +25,10 @@ class DataConfig:
     """Share of a row that is reserved for earlier history, if the member has more history."""
     fraction: float = 1.0
     """Share of the members used in training, for data scaling."""
+    shuffle_sessions: bool = False
+    """Whether training permutes the impressions of every session in every epoch (Feed-SR). With
+    `model.mask=causal` the run is marked as a leak, and evaluated under the session mask
+    (`ligr_jax.config.leaks`)."""
     edges: tuple[int, ...] = ()
     """Four times in milliseconds that replace the splits of `ligr prepare`: start and end of train,
     end of validation, end of test. Earlier impressions are history."""

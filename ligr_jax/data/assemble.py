@@ -93,7 +93,14 @@ class Assembler:
         Args:
             rows: int [B], row numbers of the plan; -1 stands for a row of padding.
         """
-        placed = self.plan.place(rows)
+        return self.of_placed(self.plan.place(rows))
+
+    def of_placed(self, placed: PlacedRows) -> Batch:
+        """Return the batch of rows whose positions have been filled.
+
+        Args:
+            placed: the source of every position; its array of impressions is changed.
+        """
         index = placed.impression
         # Padding reads impression 0, and the values are replaced.
         index.ravel()[placed.padding] = 0

@@ -7,6 +7,7 @@ workers or processes, and the state of an iterator is one integer.
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import grain
 import numpy as np
@@ -23,6 +24,7 @@ from ligr_jax.data.loader import (
 from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.plans import plan_of
 from ligr_jax.data.records import Records
+from ligr_jax.data.session_shuffle import EpochRows, ShuffledSessions
 from ligr_jax.data.unique_ids import MappedBatch, UniqueIdMapper
 
 THREADS = 2  # that assemble batches in a process
@@ -129,13 +131,23 @@ def train_batches(
     # grain's own infinite repetition overflows its index for batches of one row.
     epochs = _ENDLESS // len(plan)
     rows = grain.MapDataset.range(len(plan)).seed(config.train.seed).shuffle().repeat(epochs)
+    assembler = Assembler(records, plan, config.model)
+    assemble: Assembler | ShuffledSessions = assembler
+    if config.data.shuffle_sessions:
+        rows = rows.map_with_index(partial(_of_epoch, len(plan)))
+        assemble = ShuffledSessions(assembler, config.train.seed)
     local_rows = rows[process.index :: process.count].batch(_share(config.optim.batch, process))
-    batches = local_rows.map(Assembler(records, plan, config.model))
+    batches = local_rows.map(assemble)
     workers = max(0, config.data.workers)  # -1: the trainer chooses, and others need no processes
     if config.optim.table_optimizer == "adamw":
         return TrainBatches(batches.map(_without_unique_ids), workers)
     unique = UniqueIdMapper(config.model, process.devices, whole_batch=process.count == 1)
     return TrainBatches(batches.map(unique), workers)
+
+
+def _of_epoch(rows: int, number: int, row: int) -> EpochRows:
+    """Return a row of a plan of `rows` rows as the `number`-th row that is read."""
+    return EpochRows(row=np.asarray(row), epoch=np.asarray(number // rows))
 
 
 def _without_unique_ids(batch: Batch) -> MappedBatch:

@@ -63,9 +63,15 @@ class RunTable:
         return tuple(map(str, self.frame["architecture"])) if self.has("architecture") else None
 
     @property
-    def leaks(self) -> NDArray[np.bool_]:
+    def beats_oracle(self) -> NDArray[np.bool_]:
         """Whether each run beats the oracle, bool [runs]; runs without an oracle do not."""
         return self._flag("beats_oracle")
+
+    @property
+    def leaks(self) -> NDArray[np.bool_]:
+        """Whether labels leak into each run, bool [runs]: it beats the oracle, or its training
+        shows actions that serving does not know (`ligr_jax.config.leaks`)."""
+        return self.beats_oracle | self._flag("leaks")
 
     @property
     def not_split_by_time(self) -> NDArray[np.bool_]:

@@ -93,7 +93,7 @@ def predict_largest(largest: P, points: Sequence[P], out: Path, flops: float) ->
     rungs = other_rungs(largest, points)
     summaries = [(p, summary_or_none(out / p.name) or {}) for p in rungs]
     # A run that beats the oracle has a leak; a run without NE has not finished.
-    sound = [(p, s) for p, s in summaries if not s.get("beats_oracle")]
+    sound = [(p, s) for p, s in summaries if not (s.get("beats_oracle") or s.get("leaks"))]
     used = [(p, s) for p, s in sound if s.get("validation/ne") and s.get("flops_model")]
     try:
         law = fit_power(

@@ -23,6 +23,7 @@ from ligr_jax.digests import digest_json
 from ligr_jax.nn.batch_norm import STATISTICS
 from ligr_jax.nn.models import make_model
 from ligr_jax.parallel.processes import is_first
+from ligr_jax.runs.directory import load_config
 from ligr_jax.runs.provenance import provenance
 from ligr_jax.serve.artifact import FUNCTIONS, Artifact, function_file
 from ligr_jax.serve.golden import (
@@ -116,7 +117,7 @@ def export_artifact(
     config = evaluator.config
     about = {
         "directory": with_uris(str(run)),
-        "digest": digest(config),
+        "digest": digest(load_config(run)),
         "step": int(state.step),
     }
     with _writing(directory) as version:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ligr_jax.config import Config, ConfigError, MeshConfig, override
+from ligr_jax.config import Config, ConfigError, MeshConfig, override, served_config
 from ligr_jax.data.manifest import load_manifest
 from ligr_jax.data.packing_plan import PackingPlan
 from ligr_jax.data.pipeline import eval_batches, plan_for
@@ -40,8 +40,8 @@ _log = logging.getLogger(__name__)
 
 
 def jit_apply(program: Program, method: str = "__call__") -> Any:
-    """Return the compiled function `(state, inputs) -> method(batch)` of the model."""
-    layout, model = program.layout, program.model
+    """Return the compiled function `(state, inputs) -> method(batch)` of the served model."""
+    layout, model = program.layout, program.served
 
     def apply(state: TrainState, inputs: MappedBatch) -> Any:
         dense, tables = split_tables(state.params)
@@ -61,8 +61,8 @@ class Evaluator:
     Attributes:
         program: program of the run.
         records: prepared data.
-        config: configuration of the run.
-        model: the model.
+        config: configuration of the run, with the mask of serving (`served_config`).
+        model: the model, with that mask.
         apply: compiled function `(state, inputs) -> logits [B, N, A]`.
     """
 
@@ -75,10 +75,10 @@ class Evaluator:
         """
         self.records = records
         self._trained = trained
-        self.config = program.config
+        self.config = served_config(program.config)
         require_post_row(self.config.model, self.config.eval.position, "eval.position", smallest=0)
         self.program = program
-        self.model = program.model
+        self.model = program.served
         self.apply = jit_apply(program)
         self._next_item_queries = jit_apply(program, "next_item_queries")
         self._plans: dict[str, PackingPlan] = {}
@@ -286,14 +286,14 @@ def config_here(run: Path, assignments: Sequence[str] = ()) -> Config:
     """Return the configuration of a run, adapted to the devices of this process.
 
     A mesh that needs more devices, and a kernel for devices of another kind, are replaced by the
-    defaults.
+    defaults; the mask is that of serving (`served_config`).
 
     Args:
         run: run directory.
         assignments: assignments of `mesh.*`; see `restore`.
     """
     stage_run(run)
-    config = load_config(run)
+    config = served_config(load_config(run))
     if max(config.mesh.data, 1) * config.mesh.model > jax.device_count():
         config = dataclasses.replace(config, mesh=MeshConfig())
     if not has_kernel(config.model):

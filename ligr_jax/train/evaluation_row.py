@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ligr_jax.config import digest
+from ligr_jax.config import digest, training_leak
 from ligr_jax.cost.flops import forward_flops, parameter_counts, train_flops
 from ligr_jax.data.manifest import Manifest, load_manifest
 from ligr_jax.data.protocols.protocol import protocol_of
@@ -29,6 +29,7 @@ ROW_FIELDS = {
     "step": "step of the checkpoint",
     "kind": "`model.kind`",
     "seed": "`train.seed`",
+    "leaks": "whether the training showed an impression actions that serving does not know",
     "protocol": "protocol of the data, or null",
     "protocol_version": "its version, or null",
     "published": "whether the data have a published digest of the protocol; null if none is known",
@@ -77,6 +78,7 @@ def evaluation_row(
         "step": int(state.step),
         "kind": config.model.kind,
         "seed": config.train.seed,
+        "leaks": bool(training_leak(load_config(run))),
         **_protocol(load_manifest(records.directory)),
         "data": records.digest,
         "trained_on": config.data.digest,

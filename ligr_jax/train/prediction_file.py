@@ -43,6 +43,7 @@ from ligr_jax.errors import file_errors
 from ligr_jax.lock import exclusive
 from ligr_jax.parallel.processes import is_first
 from ligr_jax.progress import log_progress
+from ligr_jax.runs.directory import load_config
 from ligr_jax.store.mirror import with_uris
 from ligr_jax.store.publish import publish, unpublish
 from ligr_jax.store.stage import stage, stage_file
@@ -89,7 +90,7 @@ def write_predictions(
             raise BadInput(f"the {split} split holds no target; choose another --split")
         about = {
             "run": with_uris(str(run)),
-            "config": digest(evaluator.config),
+            "config": digest(load_config(run)),
             "step": int(state.step),
             "split": split,
             "data": evaluator.records.digest,

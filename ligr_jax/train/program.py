@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ligr_jax.config import Config
+from ligr_jax.config import Config, served_config
 from ligr_jax.cost.devices import device_memory
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.padding import padding_batch
@@ -40,6 +40,8 @@ class Program:
         plan: placement of each table, with reasons.
         layout: layout of the stored tables.
         model: the model.
+        served: the model with the mask of evaluation and serving; its parameters are those of
+            `model`.
         tx: its optimizer.
     """
 
@@ -63,6 +65,7 @@ class Program:
         self.plan: TablePlan = place_tables(config, shape, device_memory())
         self.layout: Layout = self.plan.layout
         self.model = make_model(config.model)
+        self.served = make_model(served_config(config).model)
         self.tx = self.make_optimizer(steps)
 
     def make_optimizer(self, steps: int, scale: ScaleParams | None = None) -> Optimizer:

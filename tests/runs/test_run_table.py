@@ -14,6 +14,7 @@ FULL = RunTable(
             "sweep": ["y", "x", "y"],
             "sweeps": ["y, x", "x", "y"],
             "beats_oracle": ["true", None, "false"],
+            "leaks": [None, True, False],
             "device": ["h100", None, "cpu"],
             "devices": [4, 2, None],
             "seconds": [1.0, 2.0, 3.0],
@@ -33,7 +34,8 @@ def test_fixed_columns_have_one_value_per_run() -> None:
     assert FULL.sweeps == (("y", "x"), ("x",), ("y",))
     assert FULL.settings == ["config/train.seed"]
     assert FULL.device_kinds == ("cpu", "h100")
-    np.testing.assert_array_equal(FULL.leaks, [True, False, False])
+    np.testing.assert_array_equal(FULL.beats_oracle, [True, False, False])
+    np.testing.assert_array_equal(FULL.leaks, [True, True, False])
     np.testing.assert_array_equal(FULL.estimated_seconds, [2, np.nan, 4])
     np.testing.assert_array_equal(FULL.actual_seconds, [1.75, np.nan, 3.75])
     np.testing.assert_array_equal(FULL.oracle("validation/ne"), [0.5, 0.6, np.nan])
@@ -58,7 +60,7 @@ def test_absent_columns_are_none_or_have_their_default() -> None:
 
 
 def test_rows_are_chosen_by_mask_number_and_sweep() -> None:
-    assert FULL.where(~FULL.leaks).names == ("b", "c")
+    assert FULL.where(~FULL.leaks).names == ("c",)
     assert FULL.take([2, 0]).names == ("c", "a")
     assert FULL.take([]).names == ()
     assert [part.names for part in FULL.by_sweep()] == [("a", "c"), ("b",)]

@@ -159,8 +159,13 @@ def test_leaking_and_diverged_runs_are_flagged_and_not_fitted(
     assert "Suspected leak" in (site / "report.html").read_text()
     assert not any("0.4000" in line for line in numbers["lines"])
     assert "leak" not in (site / "figures" / "frontier.csv").read_text()
-    root = write_ladder(tmp_path / "s", rungs=3, r1_0={"validation/ne": None})
-    assert study(read_runs(root), resamples=20).diverged == ("r1-0",)
+    root = write_ladder(tmp_path / "s", rungs=3, r1_0={"validation/ne": None}, r2_0={"leaks": True})
+    found = study(read_runs(root), resamples=20)
+    assert found.diverged == ("r1-0",)
+    assert (found.suspect, found.leaking) == ((), ("r2-0",))
+    assert any("left out of laws and comparisons: r2-0" in note for note in found.notes)
+    assert "r2-0" not in found.table.names
+    assert "r2-0 (leaks)" in page(found, [], [])
     (tmp_path / "e" / "x").mkdir(parents=True)
     (tmp_path / "e" / "x" / "error.txt").write_text("boom")
     with pytest.raises(BadInput, match="no finished runs"):
@@ -236,12 +241,16 @@ def test_summary_says_that_dimensions_grow_together(tmp_path: Path) -> None:
 
 
 def test_fit_command_prints_a_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = write_ladder(tmp_path / "s", r3_1={"beats_oracle": True, "validation/ne": 0.4})
+    leak = {"validation/ne": 0.4}
+    root = write_ladder(
+        tmp_path / "s", r3_1={"beats_oracle": True, **leak}, r2_1={"leaks": True, **leak}
+    )
     args = ["fit", str(root), "--bootstrap", "20"]
     assert main([*args, "--floor", "oracle", "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["params"]["E"] == pytest.approx(0.55)
-    assert "r3-1" not in json.loads(printed.out)["runs"]
-    assert "left out r3-1" in printed.err
+    assert not {"r3-1", "r2-1"} & set(json.loads(printed.out)["runs"])
+    assert "left out r3-1: it beats the oracle" in printed.err
+    assert "left out r2-1: it trains on actions of its own session" in printed.err
     assert main([*args, "--metric", "validation/click/auc"]) == 0
     assert "slope " in capsys.readouterr().out

@@ -135,7 +135,8 @@ def _sound(table: RunTable, request: PlanRequest) -> tuple[RunTable, list[str]]:
     names = np.array(table.names, object)
     notes = []
     for mask, why in (
-        (leaks, "better than the oracle, which indicates a leak"),
+        (table.beats_oracle, "better than the oracle, which indicates a leak"),
+        (leaks & ~table.beats_oracle, "trained on actions of their own session, a leak"),
         (rivals, "another kind of model or head; plans are for LiGR with linear heads"),
     ):
         if mask.any():

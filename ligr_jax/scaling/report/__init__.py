@@ -101,6 +101,7 @@ def report_json(results: Study, lines: Sequence[str]) -> dict[str, Any]:
         "failed": [list(pair) for pair in results.runs.failed],
         "not_started": results.runs.not_started,
         "suspect": list(results.suspect),
+        "leaking": list(results.leaking),
         "diverged": list(results.diverged),
         "oracle": results.oracle,
         "notes": list(results.notes),

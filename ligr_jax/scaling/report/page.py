@@ -233,15 +233,15 @@ def _runs(study: Study) -> str:
     differing = [c for c in runs.settings if runs.distinct(c) > 1]
     body = []
     for run, sweep, row in zip(runs.names, runs.first_sweeps, runs.rows()):
-        suspect = run in study.suspect
-        name = escape(run) + (" (suspected leak)" if suspect else "")
+        mark = "suspected leak" if run in study.suspect else "leaks" * (run in study.leaking)
+        name = escape(run) + (f" ({mark})" if mark else "")
         config = _config({c: row[c] for c in differing})
         first = f"<details><summary>{name}</summary>{config}</details>" if config else name
         cells = [f'<th scope="row" data-value="{escape(run)}">{first}</th>']
         cells += [cell(sweep)] if "sweep" in words else []
         cells += [cell(arms.get(run, ""))] if "arm" in words else []
         cells += [cell(row[c], c in LARGE) for c in columns]
-        kind = ' class="suspect"' if suspect else ""
+        kind = ' class="suspect"' if mark else ""
         body.append(f"<tr{kind}>{''.join(cells)}</tr>")
     same = {c: runs.frame[c][0] for c in runs.settings if c not in differing}
     shared = (

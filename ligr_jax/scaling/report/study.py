@@ -1,6 +1,6 @@
 """All results of a report, computed once. Figures, tables and sentences only present them.
 
-Runs suspected of a leak (`beats_oracle`) and diverged runs are shown but never fitted.
+Runs with a leak (`RunTable.leaks`) and diverged runs are shown but never fitted.
 """
 
 from dataclasses import dataclass
@@ -43,6 +43,7 @@ class Study:
         aucs: columns of AUC.
         oracle: the oracle's metric; None if unknown.
         suspect: names of runs that beat the oracle.
+        leaking: names of other runs whose training shows actions that serving does not know.
         diverged: names of runs without a finite metric, though the split has labels.
         notes: warnings.
         ladder: row numbers of the runs that laws in compute are fitted to.
@@ -63,6 +64,7 @@ class Study:
     aucs: tuple[str, ...]
     oracle: float | None
     suspect: tuple[str, ...]
+    leaking: tuple[str, ...]
     diverged: tuple[str, ...]
     notes: tuple[str, ...]
     ladder: tuple[int, ...]
@@ -162,6 +164,7 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
         aucs=tuple(aucs),
         oracle=oracle,
         suspect=found.suspect,
+        leaking=found.leaking,
         diverged=found.diverged,
         notes=tuple(dict.fromkeys(notes)),  # without duplicates, in order
         ladder=tuple(rows),

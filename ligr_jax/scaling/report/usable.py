@@ -13,6 +13,7 @@ from ligr_jax.scaling.report.candidates import D, N
 from ligr_jax.scaling.report.dimensions import DIMENSIONS
 from ligr_jax.scaling.rows import distinct
 
+LEAKS = "trained on actions of their own session (model.mask=causal)"
 # Columns of numbers that a report shows or fits, but does not need.
 OPTIONAL = {*DIMENSIONS, N, D, "params_tables", "estimate/seconds"}
 
@@ -27,6 +28,7 @@ class Usable:
         metric: column of the metric (NE).
         axes: columns of compute that some run has.
         suspect: names of runs that beat the oracle.
+        leaking: names of other runs whose training shows actions that serving does not know.
         diverged: names of runs without a finite metric, though the split has labels.
         notes: why runs and columns are left out.
     """
@@ -36,6 +38,7 @@ class Usable:
     metric: str
     axes: tuple[str, ...]
     suspect: tuple[str, ...]
+    leaking: tuple[str, ...]
     diverged: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -78,12 +81,15 @@ def usable_runs(runs: Runs, axes: Sequence[str]) -> Usable:
     notes += [copies] if copies else []
     notes += [f"No {metric}: {why}: {', '.join(names)}" for why, names in without.items()]
     notes += [f"left out of the laws, without {known[0]}: {', '.join(free)}"] if free else []
+    trained = table.where(leaks & ~table.beats_oracle).names
+    notes += [f"{LEAKS}, so left out of laws and comparisons: {', '.join(trained)}"] * bool(trained)
     return Usable(
         runs=replace(runs, table=table.frame),
         table=kept,
         metric=metric,
         axes=tuple(known),
-        suspect=table.where(leaks).names,
+        suspect=table.where(table.beats_oracle).names,
+        leaking=trained,
         diverged=tuple(diverged),
         notes=tuple(notes),
     )
