@@ -133,6 +133,9 @@ def report_json(results: Study, lines: Sequence[str]) -> dict[str, Any]:
         "isoflop": {arm: fit.to_json() for arm, (_, fit) in results.iso.items()},
         "noise": results.noise and results.noise.to_json(),
         "comparisons": [asdict(c) for c in results.comparisons],
+        "slopes": [
+            s._asdict() | {"compared": s.compared and asdict(s.compared)} for s in results.slopes
+        ],
         "lines": list(lines),
     }
     result: dict[str, Any] = nan_to_null(numbers)

@@ -15,6 +15,7 @@ from ligr_jax.scaling.report.checks import input_notes, split_notes
 from ligr_jax.scaling.report.drawn import Drawn, action_of, arm_words, split_caption
 from ligr_jax.scaling.report.html import cell, engineering, names, sentence, table
 from ligr_jax.scaling.report.preferred import forms_lead, forms_tables
+from ligr_jax.scaling.report.slope_tables import slopes_tables
 from ligr_jax.scaling.report.study import Study
 from ligr_jax.scaling.report.svg import svg
 
@@ -44,6 +45,12 @@ SECTIONS = {
         tables.comparisons_table,
         "this section needs a sweep that varies the architecture on one ladder (architecture, "
         "ablations).",
+    ),
+    "architectures": (
+        "Architectures compared",
+        slopes_tables,
+        "this section needs a sweep that varies the architecture on one ladder of three sizes or "
+        "more (architecture).",
     ),
     "forecasts": (
         "Predictions of the largest runs",

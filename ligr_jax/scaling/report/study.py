@@ -20,6 +20,7 @@ from ligr_jax.scaling.report.contrasts import comparisons, noise
 from ligr_jax.scaling.report.dimensions import Gains, gains
 from ligr_jax.scaling.report.forecasts import Forecast, left_out, registered
 from ligr_jax.scaling.report.laws import Laws, auc_columns, fit_laws, ladder
+from ligr_jax.scaling.report.slopes import Slope, slopes
 from ligr_jax.scaling.report.usable import usable_runs
 
 AXES = {  # not flops_6nd: it is six times flops_paper, so its figures would be the same
@@ -54,6 +55,7 @@ class Study:
         iso: iso-FLOP grid and law, by architecture.
         noise: noise floor; None without repeated seeds.
         comparisons: comparisons of architectures.
+        slopes: slope of each architecture, by axis and metric; empty for a single architecture.
     """
 
     runs: Runs
@@ -75,6 +77,7 @@ class Study:
     iso: dict[str, tuple[Grid, IsoFlop]]
     noise: Noise | None
     comparisons: tuple[Comparison, ...]
+    slopes: tuple[Slope, ...]
 
     @property
     def axis(self) -> str:
@@ -184,6 +187,7 @@ def study(runs: Runs, resamples: int = 1000) -> Study:
         iso=iso,
         noise=noise_floor,
         comparisons=tuple(compared),
+        slopes=tuple(slopes(rungs, rung_arms, (metric, *aucs), axes, resamples)),
     )
 
 
