@@ -6,8 +6,8 @@ finished nor in the queue, so it also repeats failed ones. Jobs that are preempt
 by the scheduler and continue from their checkpoints.
 
 The largest run of a ladder is held back until the other runs of the ladder have finished: the same
-command then predicts its result (OUT/prediction.json) and submits it. --submit-largest does both at
-once, with the runs that have finished by then.
+command then predicts its result (OUT/prediction*.json) and submits it. --submit-largest does both
+at once, with the runs that have finished by then.
 
 The files are written to OUT/launch/NAME: manifest.json (which job trains which points), the
 configuration of every point, and what the scheduler gets. --dry-run stops there and prints the

@@ -1,4 +1,4 @@
-"""The largest run of a ladder, which is predicted from the other runs before it is submitted."""
+"""The largest runs of ladders, which are predicted from the other runs before their submission."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,7 @@ from ligr_jax.runs.directory import summary_or_none
 from ligr_jax.runs.files import RunFiles
 from ligr_jax.scaling.estimate import Estimator, rough_flops
 from ligr_jax.scaling.predict import (
-    PREDICTION,
-    largest_of_ladder,
+    largest_of_ladders,
     other_rungs,
     predict_largest,
     with_its_seeds,
@@ -27,12 +26,14 @@ class Unpredicted:
         point: the largest run.
         runs: names of this run and of its other seeds, which would reveal its result.
         points: all points of the sweeps.
+        file: name of the file of its prediction.
         missing: runs that have not finished, of those that predict it.
     """
 
     point: ResolvedPoint
     runs: frozenset[str]
     points: Sequence[ResolvedPoint]
+    file: str
     missing: tuple[str, ...]
 
     def waits(self, jobs: Sequence[Job]) -> str:
@@ -51,11 +52,11 @@ class Unpredicted:
             out: directory of the runs.
         """
         flops = Estimator(data).flops(self.point.config)
-        predict_largest(self.point, self.points, out, flops)
+        predict_largest(self.point, self.points, out / self.file, flops)
 
 
-def find_unpredicted(points: Sequence[ResolvedPoint], data: Path, out: Path) -> Unpredicted | None:
-    """Return the largest run of the sweeps' ladder, if a prediction of it would mean something.
+def find_unpredicted(points: Sequence[ResolvedPoint], data: Path, out: Path) -> list[Unpredicted]:
+    """Return the largest runs of the sweeps' ladders, if a prediction would mean something.
 
     Args:
         points: all points of the sweeps.
@@ -63,19 +64,25 @@ def find_unpredicted(points: Sequence[ResolvedPoint], data: Path, out: Path) -> 
         out: directory of the runs.
 
     Returns:
-        None if no sweep is a ladder, if the directory has a prediction, or if the run has started.
+        One per architecture with a ladder, without those that are predicted or have started.
     """
-    if (out / PREDICTION).exists():
-        return None
     manifest = load_manifest(data)
 
     def flops_of(point: ResolvedPoint) -> float:
         return rough_flops(point.config, manifest)
 
-    point = largest_of_ladder(points, flops_of)
-    if point is None or RunFiles(out / point.name).metrics.exists():
-        return None
-    others = (p.name for p in other_rungs(point, points))
-    missing = tuple(name for name in others if summary_or_none(out / name) is None)
-    runs = frozenset(p.name for p in with_its_seeds(point, points))
-    return Unpredicted(point=point, runs=runs, points=points, missing=missing)
+    found = []
+    for file, point in largest_of_ladders(points, flops_of).items():
+        if (out / file).exists() or RunFiles(out / point.name).metrics.exists():
+            continue
+        others = (p.name for p in other_rungs(point, points))
+        found.append(
+            Unpredicted(
+                point=point,
+                runs=frozenset(p.name for p in with_its_seeds(point, points)),
+                points=points,
+                file=file,
+                missing=tuple(name for name in others if summary_or_none(out / name) is None),
+            )
+        )
+    return found

@@ -85,7 +85,7 @@ def launch(options: LaunchOptions, dry_run: bool = False) -> list[str]:
     make_directory(options.files)
     with exclusive(options.files, "is launching this sweep"):
         plan = _plan(options, points, all_points)
-        largest = None if target.predicts else find_unpredicted(all_points, data, out)
+        largest = [] if target.predicts else find_unpredicted(all_points, data, out)
         return _launch(options, target, plan, points, largest, dry_run)
 
 
@@ -127,7 +127,7 @@ def _launch(
     target: Target,
     plan: Launch,
     points: Sequence[ResolvedPoint],
-    largest: Unpredicted | None,
+    largest: Sequence[Unpredicted],
     dry_run: bool,
 ) -> list[str]:
     """Write the files of a launch and submit the jobs that are neither finished nor queued."""
@@ -136,9 +136,12 @@ def _launch(
     states = _states(target, plan, dry_run)
     open_jobs = [job for job in plan.jobs if unfinished & set(job.points)]
     missing = [job for job in open_jobs if job.name not in states]
-    of_largest = [job for job in missing if largest and largest.runs & set(job.points)]
-    held_back = of_largest if largest and largest.missing and not options.submit_largest else []
-    jobs = [job for job in missing if job not in held_back]
+    waiting = {
+        each.file: [job for job in missing if each.runs & set(job.points)]
+        for each in largest
+        if each.missing and not options.submit_largest
+    }
+    jobs = [job for job in missing if not any(job in held for held in waiting.values())]
     write_launch(plan, options.files)
     _write_files(options, target, plan, points, jobs)
     lines = [
@@ -146,8 +149,7 @@ def _launch(
         f"{len(open_jobs) - len(missing)} jobs wait or run, {len(jobs)} to submit "
         f"(files in {options.files})"
     ]
-    if largest and held_back:
-        lines.append(largest.waits(held_back))
+    lines += [each.waits(held) for each in largest if (held := waiting.get(each.file))]
     commands = target.commands(plan, jobs) if jobs else []
     if dry_run:
         return [*lines, *(shlex.join(command) for command in commands)]
@@ -155,8 +157,9 @@ def _launch(
         make_directory(out)
         record_points(points, out)
         target.require_capacity(plan)
-    if largest and of_largest and not held_back:
-        largest.predict(data, out)
+    for each in largest:
+        if any(each.runs & set(job.points) for job in jobs):
+            each.predict(data, out)
     for command in commands:
         _log.info(shlex.join(command))
         lines += target.submit(command).splitlines()

@@ -15,6 +15,7 @@ FAILURES = "failures.txt"
 CHECKPOINTS = "checkpoints"
 COMPILED = ".compiled"  # JAX's cache of compiled programs, in a sweep's directory
 SWEEP = SWEEP_POINTS  # in a sweep's directory, next to its run directories
+PREDICTION_FILES = "prediction*.json"  # of the largest runs of ladders
 
 
 @dataclass(frozen=True)

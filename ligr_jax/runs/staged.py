@@ -5,17 +5,26 @@
 
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 
 from ligr_jax.lock import is_locked
-from ligr_jax.runs.files import CONFIG, DATA, ERROR, FAILURES, METRICS, SUMMARY, SWEEP
+from ligr_jax.runs.files import (
+    CONFIG,
+    DATA,
+    ERROR,
+    FAILURES,
+    METRICS,
+    PREDICTION_FILES,
+    SUMMARY,
+    SWEEP,
+)
 from ligr_jax.store.lease import leased_in, mark_time
 from ligr_jax.store.mirror import uri_of
 from ligr_jax.store.objects import StoredObject, describe_object, list_objects
 from ligr_jax.store.stage import stage, stage_file
 
 _RUN = (CONFIG, DATA, METRICS, SUMMARY, ERROR, FAILURES, "wandb/mirrored.json")
-_SWEEP = (SWEEP, "prediction.json")
 _THREADS = 16  # runs staged at the same time
 
 
@@ -77,9 +86,13 @@ def _stage_listed(path: Path, listing: Iterable[StoredObject], checkpoints: bool
         stage(path, None if checkpoints else _RUN)
         return
     wanted = None if checkpoints else _RUN
-    stage(path, _is_at_the_top if checkpoints else _SWEEP, listing=own)
+    stage(path, _is_at_the_top if checkpoints else _is_of_sweep, listing=own)
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(lambda run: stage(path / run, wanted, listing=by_run[run]), by_run))
+
+
+def _is_of_sweep(name: str) -> bool:
+    return name == SWEEP or fnmatch(name, PREDICTION_FILES)
 
 
 def _is_at_the_top(name: str) -> bool:

@@ -19,6 +19,7 @@ from ligr_jax.digests import read_plain_json
 from ligr_jax.errors import LigrError
 from ligr_jax.runs import wandb_client
 from ligr_jax.runs.columns import metric_name
+from ligr_jax.runs.files import PREDICTION_FILES
 from ligr_jax.runs.table import column
 from ligr_jax.scaling.dashboard import AXES, FIGURES, LAWS, PREDICTIONS, law_metric
 
@@ -41,7 +42,7 @@ def upload_report(directory: Path, entity: str, project: str) -> str:
     """Log a report in a W&B run of type `report`.
 
     Laws and predictions become tables, figures become images, laws of NE in FLOPs become curves
-    that panels show with the runs, and fit.json, runs.csv and prediction.json an artifact. The run
+    that panels show with the runs, and fit.json, runs.csv and the predictions an artifact. The run
     is named after the directory, so another upload updates the same run.
 
     Args:
@@ -69,9 +70,9 @@ def upload_report(directory: Path, entity: str, project: str) -> str:
     for figure in directory.glob("figures/*.png"):
         logged[f"{FIGURES}/{figure.stem}"] = wandb.Image(str(figure))
     artifact = wandb.Artifact(name, type="report")
-    for file in ("fit.json", "runs.csv", "prediction.json"):
-        if (directory / file).is_file():
-            artifact.add_file(str(directory / file))
+    for pattern in ("fit.json", "runs.csv", PREDICTION_FILES):
+        for file in sorted(directory.glob(pattern)):
+            artifact.add_file(str(file))
     settings = wandb.Settings(
         console="off",
         silent=True,

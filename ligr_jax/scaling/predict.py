@@ -1,4 +1,4 @@
-"""Prediction of a sweep's largest run, written to a file before that run starts."""
+"""Prediction of the largest run of each ladder, written to a file before that run starts."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from ligr_jax.config import digest
+from ligr_jax.config import digest, flatten
 from ligr_jax.data.schema import BadInput
 from ligr_jax.runs.directory import summary_or_none
 from ligr_jax.runs.files import RunFiles
@@ -22,6 +22,30 @@ P = TypeVar("P", bound=ResolvedPoint)
 _FEWEST = 4  # budgets a ladder needs in addition to the largest one
 
 
+def largest_of_ladders(points: Sequence[P], flops_of: Callable[[P], float]) -> dict[str, P]:
+    """Return the largest run of a ladder of each architecture, by the file of its prediction.
+
+    Points of one architecture have equal non-numeric settings of the model.
+
+    Args:
+        points: points of one or more sweeps.
+        flops_of: function from a point to its FLOPs, called for points of ladders only.
+
+    Returns:
+        `prediction.json` with its run, if one architecture has a ladder; `prediction-RUN.json` for
+        each of several.
+    """
+    largest = []
+    for architecture in dict.fromkeys(map(_architecture, points)):
+        of_architecture = [p for p in points if _architecture(p) == architecture]
+        found = largest_of_ladder(of_architecture, flops_of)
+        if found is not None:
+            largest.append(found)
+    if len(largest) == 1:
+        return {PREDICTION: largest[0]}
+    return {PREDICTION.replace(".", f"-{p.name}."): p for p in largest}
+
+
 def largest_of_ladder(points: Sequence[P], flops_of: Callable[[P], float]) -> P | None:
     """Return the largest run of the ladder that spans the largest range of compute.
 
@@ -29,7 +53,7 @@ def largest_of_ladder(points: Sequence[P], flops_of: Callable[[P], float]) -> P 
     budgets and a single shape at the largest one.
 
     Args:
-        points: points of one or more sweeps.
+        points: points of one architecture, of one or more sweeps.
         flops_of: function from a point to its FLOPs, called for points of ladders only.
 
     Returns:
@@ -59,7 +83,12 @@ def other_rungs(largest: P, points: Sequence[P]) -> list[P]:
         largest: the run to predict, from `largest_of_ladder`.
         points: all points of the sweeps.
     """
-    ladder = {_shape(p) for p in points if set(p.sweeps) & set(largest.sweeps)} - {_shape(largest)}
+    of_sweeps = [
+        p
+        for p in points
+        if set(p.sweeps) & set(largest.sweeps) and _architecture(p) == _architecture(largest)
+    ]
+    ladder = {_shape(p) for p in of_sweeps} - {_shape(largest)}
     return [p for p in points if _shape(p) in ladder]
 
 
@@ -73,21 +102,22 @@ def with_its_seeds(largest: P, points: Sequence[P]) -> list[P]:
     return [p for p in points if _shape(p) == _shape(largest)]
 
 
-def predict_largest(largest: P, points: Sequence[P], out: Path, flops: float) -> None:
-    """Fit the finished rungs of a ladder and write `prediction.json` for its largest run.
+def predict_largest(largest: P, points: Sequence[P], path: Path, flops: float) -> None:
+    """Fit the finished rungs of a ladder and write the prediction of its largest run.
 
-    No file is written if one exists, if the largest run has started, or if the finished runs do not
-    determine a law; the reason is logged.
+    No file is written if one exists, if the largest shape has started, or if the finished runs do
+    not determine a law; the reason is logged.
 
     Args:
-        largest: the run to predict, from `largest_of_ladder`.
+        largest: the run to predict, from `largest_of_ladders`.
         points: all points of the sweeps.
-        out: directory of the sweeps' runs, where the file is written.
+        path: file to write, in the directory of the sweeps' runs.
         flops: FLOPs of the largest run.
     """
-    if (out / PREDICTION).exists():
+    if path.exists():
         return
-    if RunFiles(out / largest.name).metrics.exists():
+    out = path.parent
+    if any(RunFiles(out / p.name).metrics.exists() for p in with_its_seeds(largest, points)):
         _log.info("no prediction of the largest run: it has started")
         return
     rungs = other_rungs(largest, points)
@@ -102,7 +132,7 @@ def predict_largest(largest: P, points: Sequence[P], out: Path, flops: float) ->
             runs=[p.name for p, _ in used],
             groups=[_shape(p) for p, _ in used],
         )
-        prediction = preregister(out / PREDICTION, law, flops, "validation/ne", run=largest.name)
+        prediction = preregister(path, law, flops, "validation/ne", run=largest.name)
     except BadInput as e:
         _log.info(f"no prediction of the largest run: {e}")
         return
@@ -117,6 +147,12 @@ def _sizes(point: ResolvedPoint) -> tuple[int, ...]:
     """Return the sizes that a ladder varies."""
     model = point.config.model
     return point.config.data.seq_len, model.depth, model.width
+
+
+def _architecture(point: ResolvedPoint) -> tuple[tuple[str, object], ...]:
+    """Return the non-numeric settings of a point's model; numeric ones are sizes."""
+    settings = flatten(point.config.model)
+    return tuple((name, value) for name, value in settings.items() if isinstance(value, str | bool))
 
 
 def _shape(point: ResolvedPoint) -> str:

@@ -46,7 +46,7 @@ from ligr_jax.runs.state import read_state
 from ligr_jax.runs.sweep_state import seconds_left
 from ligr_jax.runs.wandb_alert import send_alert
 from ligr_jax.runs.wandb_env import without_run_names
-from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
+from ligr_jax.scaling.predict import largest_of_ladders, predict_largest, with_its_seeds
 from ligr_jax.scaling.record_points import record_points
 from ligr_jax.scaling.sweep import Point
 from ligr_jax.stop import stop_request
@@ -178,7 +178,7 @@ class _Scheduler:
         self._lock = threading.Lock()
         self._number = {p.name: i + 1 for i, p in enumerate(points)}
         self._remaining = list(points)
-        self._largest = largest_of_ladder(points, _flops_of)
+        self._largest = largest_of_ladders(points, _flops_of)
         self._running: dict[str, tuple[float, float]] = {}  # start time, estimated seconds
         self._children: set[subprocess.Popen[bytes]] = set()
         self._elsewhere: set[str] = set()  # points that another runner has trained or is training
@@ -281,8 +281,10 @@ class _Scheduler:
             (self._out / point.name).mkdir(exist_ok=True)
             clear_error(self._out / point.name)
         first = self._out / group[0].name
-        if self._largest in group:
-            predict_largest(self._largest, self._points, self._out, _flops_of(self._largest))
+        for name, largest in self._largest.items():
+            if any(p in group for p in with_its_seeds(largest, self._points)):
+                path = self._out / name
+                predict_largest(largest, self._points, path, _flops_of(largest))
         command = [sys.executable, "-m", "ligr_jax", "train", "--data", str(self._data)]
         if len(group) == 1:
             command += ["--out", str(first), *group[0].assignments]

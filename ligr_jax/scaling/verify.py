@@ -13,7 +13,7 @@ from ligr_jax.digests import digest_file, read_json
 from ligr_jax.errors import LigrError, file_errors
 from ligr_jax.runs.checkpoint_files import DIGESTS, is_sealed, require_intact, steps_in
 from ligr_jax.runs.directory import load_config, load_summary
-from ligr_jax.runs.files import SWEEP, RunFiles
+from ligr_jax.runs.files import PREDICTION_FILES, SWEEP, RunFiles
 from ligr_jax.runs.listed import read_listed
 from ligr_jax.runs.rows import read_rows
 from ligr_jax.runs.staged import stage_runs
@@ -31,7 +31,6 @@ from ligr_jax.tables.zarr import (
     table_directory,
 )
 
-PREDICTION = "prediction.json"
 _BLOCK = 65_536  # rows of a table read together
 _THREADS = 8
 
@@ -154,8 +153,8 @@ def _run(path: Path) -> Iterator[CheckResult]:
 def _sweep(path: Path) -> Iterator[CheckResult]:
     if (path / SWEEP).exists():
         yield _check(path / SWEEP, "points", lambda: read_listed(path / SWEEP))
-    if (path / PREDICTION).exists():
-        yield _check(path / PREDICTION, "prediction", lambda: read_registered(path / PREDICTION))
+    for file in sorted(path.glob(PREDICTION_FILES)):
+        yield _check(file, "prediction", partial(read_registered, file))
     for run in sorted(p for p in path.iterdir() if p.is_dir() and _is_run(p)):
         yield from _run(run)
 

@@ -144,6 +144,25 @@ def test_architectures_are_compared_by_pairs_of_rung_and_seed(whole: tuple[Path,
     assert "hstu is 0.01" in numbers["lines"][-1]
 
 
+def test_slopes_of_architectures_are_compared_seed_by_seed_on_every_axis(
+    whole: tuple[Path, Numbers],
+) -> None:
+    """Both architectures have one law but for its level: no difference in slope is shown."""
+    site, numbers = whole
+    slopes = [s for s in numbers["slopes"] if s["metric"] == numbers["metric"]]
+    assert {(s["axis"], s["arm"]) for s in slopes} == {
+        (axis, arm) for axis in numbers["axes"] for arm in ("ligr", "hstu")
+    }
+    of_hstu = next(s for s in slopes if s["arm"] == "hstu" and s["axis"] == "flops_model")
+    compared = of_hstu["compared"]
+    assert (compared["baseline"], compared["seeds"]) == ("ligr", 2)
+    assert compared["slope"]["low"] < 0 < compared["slope"]["high"]
+    assert compared["level"]["low"] < BEHIND < compared["level"]["high"]
+    text = "".join(Page((site / "report.html").read_text()).text)
+    assert "Architectures compared" in text
+    assert f"{of_hstu['slope']:.4f} [" in text
+
+
 def test_summary_says_what_to_scale_on_each_compute_axis(whole: tuple[Path, Numbers]) -> None:
     _, numbers = whole
     assert numbers["lines"][0].startswith("scale depth of ligr: ")

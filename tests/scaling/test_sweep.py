@@ -29,7 +29,12 @@ from ligr_jax.runs.table import read_runs
 from ligr_jax.scaling import runner, shipped
 from ligr_jax.scaling.fit.registered import score
 from ligr_jax.scaling.ladder import KUAIRAND, PRESETS, configure
-from ligr_jax.scaling.predict import largest_of_ladder, predict_largest
+from ligr_jax.scaling.predict import (
+    largest_of_ladder,
+    largest_of_ladders,
+    other_rungs,
+    predict_largest,
+)
 from ligr_jax.scaling.record_points import record_points
 from ligr_jax.scaling.runner import _Scheduler, run_sweep
 from ligr_jax.scaling.sweep import (
@@ -317,19 +322,41 @@ def test_largest_rung_is_predicted_once_from_the_others(
         ne = 0.7 + (p.cost.flops / 1e6) ** -0.2 if p.sweeps != ("width",) else 5.0
         numbers = {"validation/ne": 0.1 if p is largest else ne, "flops_model": p.cost.flops}
         (tmp_path / p.name / "summary.json").write_text(json.dumps(numbers))
-    predict_largest(largest, points, tmp_path, largest.cost.flops)
+    path = tmp_path / "prediction.json"
+    predict_largest(largest, points, path, largest.cost.flops)
     written = (tmp_path / "prediction.json").read_text()
     assert score(tmp_path / "prediction.json", 0.0).predicted == pytest.approx(
         0.7 + (largest.cost.flops / 1e6) ** -0.2, abs=1e-3
     )
     assert len(json.loads(written)["law"]["runs"]) == 8
-    predict_largest(largest, points, tmp_path, largest.cost.flops)
+    predict_largest(largest, points, path, largest.cost.flops)
     assert (tmp_path / "prediction.json").read_text() == written
-    predict_largest(largest, points, tmp_path / "other", largest.cost.flops)
+    predict_largest(largest, points, tmp_path / "other" / "prediction.json", largest.cost.flops)
     assert "no prediction" in said[-1]
     assert not (tmp_path / "other").exists()
     width = [p for p in points if p.sweeps == ("width",)]
     assert largest_of_ladder(width, lambda p: p.cost.flops) is None
+
+
+def test_the_largest_run_of_each_architecture_is_predicted_from_its_own_runs(
+    prepared: Path,
+) -> None:
+    rungs = [(8, 1), (8, 2), (12, 2), (16, 2), (24, 2)]
+    kinds = ("ligr", "hstu")
+    specs = [
+        PointSpec(("all",), (f"model.width={w}", f"model.depth={d}", f"model.kind={kind}"))
+        for w, d in rungs
+        for kind in kinds
+    ]
+    fixed = [a for a in SMALL if not a.startswith(("model.width", "model.depth"))]
+    points = plan_points(specs, prepared, fixed)
+    largest = largest_of_ladders(points, lambda p: p.cost.flops)
+    assert {p.config.model.kind for p in largest.values()} == set(kinds)
+    assert set(largest) == {f"prediction-{p.name}.json" for p in largest.values()}
+    for run in largest.values():
+        used = other_rungs(run, points)
+        assert {p.config.model.kind for p in used} == {run.config.model.kind}
+        assert len(used) == 4
 
 
 RUNNER = """

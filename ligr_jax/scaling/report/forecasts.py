@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ligr_jax.data.schema import BadInput
+from ligr_jax.runs.files import PREDICTION_FILES
 from ligr_jax.runs.run_table import RunTable
 from ligr_jax.runs.table import Runs
 from ligr_jax.scaling.fit import LeftOut, fit_power, leave_out_largest, score
@@ -58,7 +59,7 @@ def left_out_words(k: int) -> str:
 
 
 def registered(runs: Runs, metric: str) -> list[Forecast]:
-    """Score the predictions in the sweeps' prediction.json whose run has finished.
+    """Score the predictions in the sweeps' prediction files whose run has finished.
 
     The run is the one named in the file; if it is not in the table, every run within 2 % of the
     prediction's compute.
@@ -71,9 +72,8 @@ def registered(runs: Runs, metric: str) -> list[Forecast]:
         BadInput: a file is not a registered prediction.
     """
     forecasts = []
-    for path in sorted({run.parent / "prediction.json" for run in runs.directories.values()}):
-        if not path.exists():
-            continue
+    parents = {run.parent for run in runs.directories.values()}
+    for path in sorted(path for parent in parents for path in parent.glob(PREDICTION_FILES)):
         written = read_registered(path)
         name = written["metric"] if written.get("metric") in runs.table.columns else metric
         # Date and time to the minute; the whole time stamp is in the file.
