@@ -20,6 +20,7 @@ import numpy as np
 from ligr_jax.config import Config, ConfigError
 from ligr_jax.data.batch import Batch
 from ligr_jax.data.manifest import load_manifest
+from ligr_jax.data.post_row import with_default_post_row
 from ligr_jax.data.unique_ids import UniqueIdMapper
 from ligr_jax.runs.directory import load_summary
 from ligr_jax.runs.staged import stage_run
@@ -66,6 +67,7 @@ class TrainedModel:
     def predict(self, batch: Batch) -> BatchPrediction:
         """Return logits and probabilities of every impression of a batch of NumPy arrays.
 
+        Impressions without a value of the post feature (row 0) are scored at `eval.position`.
         The first call with a batch of a new shape compiles the model.
 
         Raises:
@@ -82,6 +84,8 @@ class TrainedModel:
         # The rows are sharded over the devices; copies of the last row fill the last shard.
         filled = -(-rows // self._program.mesh.size) * self._program.mesh.size
         index = np.minimum(np.arange(filled), rows - 1)
+        position = self.config.eval.position
+        batch = with_default_post_row(batch, self.config.model, position)
         whole = jax.tree.map(lambda x: np.asarray(x)[index], batch)
         with jax.set_mesh(self._program.mesh):
             logits_BNA = self._logits(

@@ -22,8 +22,15 @@ def last_layer_features(model: nn.Module, variables: Any, batch: Batch) -> jax.A
         batch: impressions to compute features for.
 
     Raises:
-        ValueError: the model has a head of another kind, whose actions have separate layers.
+        ValueError: the model has a head of another kind, whose actions have separate layers, or
+            several layers for each action.
     """
+    config = model.config
+    if config.post_feature or config.head.cross_layers:
+        raise ValueError(
+            "the logits are not one layer's: the model has a feature with post=true, or "
+            f"model.head.cross_layers={config.head.cross_layers}; train one without"
+        )
     inputs: list[jax.Array] = []
 
     def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:

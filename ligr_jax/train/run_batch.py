@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from ligr_jax.config import Config
 from ligr_jax.data.pipeline import TrainBatches, eval_batches, plan_for, train_batches
+from ligr_jax.data.post_row import at_post_row
 from ligr_jax.data.records import Records
 from ligr_jax.data.unique_ids import MappedBatch
 from ligr_jax.progress import Progress
@@ -29,7 +30,8 @@ from ligr_jax.train.loop import (
     splits_to_measure,
     stop_between_batches,
 )
-from ligr_jax.train.measure import gather_predictions, measure
+from ligr_jax.train.measure import Predictions, gather_predictions, measure
+from ligr_jax.train.measure_shown import measure_shown
 from ligr_jax.train.optimizer import ScaleParams
 from ligr_jax.train.prefetch import Prefetch
 from ligr_jax.train.program import Program, key_data
@@ -240,7 +242,28 @@ class RunBatch:
         return any(slot.recorder.evaluation_due for slot in self.active.values())
 
     def _measure(self, state: TrainState, split: str) -> dict[int, dict[str, Any]]:
-        """Return metrics of a split by index in the stack. Every batch is read once for all runs.
+        """Return metrics of a split by index in the stack, as `Evaluator` does for one run.
+
+        Raises:
+            EvaluationStopped: a signal requested a stop.
+        """
+        config = self.evaluator.config
+        metrics = {
+            run: measure(predictions, self.records, config, split)
+            for run, predictions in self._predict(state, split, config.eval.position).items()
+        }
+        if config.model.post_feature:
+            for run, shown in self._predict(state, split, position=0).items():
+                metrics[run] |= measure_shown(shown, self.records, config.model, split)
+        return metrics
+
+    def _predict(self, state: TrainState, split: str, position: int) -> dict[int, Predictions]:
+        """Return predictions by index in the stack. Every batch is read once for all runs.
+
+        Args:
+            state: stacked states.
+            split: train, validation or test.
+            position: row of the post feature, as in `Evaluator.batches`.
 
         Raises:
             EvaluationStopped: a signal requested a stop.
@@ -250,17 +273,17 @@ class RunBatch:
         replicated = NamedSharding(self.mesh, REPLICATED)
         parts: list[tuple[Any, Any, Any, Any]] = []
         for index, inputs in eval_batches(self.records, plan, config, self.program.process):
+            inputs = inputs._replace(batch=at_post_row(inputs.batch, config.model, position))
             logits = self.logits(state, jax.device_put(inputs, replicated))
             if parts:  # the previous batch is copied while the devices compute this one
                 parts[-1] = (*parts[-1][:3], np.asarray(parts[-1][3]))
             parts.append((index, inputs.batch.weight > 0, inputs.batch.labels, logits))
             stop_between_batches(self.stop)
-        metrics = {}
+        predictions = {}
         for run in self.active:
             of_run = [(i, targets, labels, np.asarray(z)[run]) for i, targets, labels, z in parts]
-            predictions = gather_predictions(of_run, len(config.model.actions))
-            metrics[run] = measure(predictions, self.records, config, split)
-        return metrics
+            predictions[run] = gather_predictions(of_run, len(config.model.actions))
+        return predictions
 
     def save(self, number: int, state: TrainState) -> None:
         """Save each run's state on one device, as a run that trains alone does."""

@@ -9,7 +9,7 @@ import pytest
 from ligr_jax.config import HeadConfig
 from ligr_jax.nn.models import make_model
 from ligr_jax.train.last_layer import last_layer_features
-from tests.batches import model_config, random_batch
+from tests.batches import HEAD_FEATURES, model_config, random_batch
 
 
 def test_logits_are_linear_in_the_features() -> None:
@@ -27,6 +27,13 @@ def test_logits_are_linear_in_the_features() -> None:
     logits = phi @ kernel + sum(h["bias"] for h in heads)
     expected = jax.jit(model.apply)({"params": params}, batch)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_several_output_layers_of_an_action_are_refused() -> None:
+    for changes in ({"features": HEAD_FEATURES}, {"head": HeadConfig(cross_layers=1)}):
+        model = make_model(model_config(**changes))
+        with pytest.raises(ValueError, match="the logits are not one layer's"):
+            last_layer_features(model, {}, random_batch([[[1]]], 1))
 
 
 def test_heads_without_a_common_layer_are_refused() -> None:

@@ -26,6 +26,7 @@ from ligr_jax.runs.rows import read_rows
 from ligr_jax.runs.tracker import tracking
 from ligr_jax.tables import sparse
 from ligr_jax.train.checkpoint import Checkpoints
+from ligr_jax.train.evaluate import evaluate_run
 from ligr_jax.train.loop import Preempted, train
 from ligr_jax.train.program import Program
 from ligr_jax.train.recorder import RunRecorder, TrainingDiverged
@@ -232,6 +233,30 @@ def test_steps_that_are_not_finite_are_one_runs_alone(prepared: Path, tmp_path: 
     assert bad[0] == bad[1]
     assert bad[0][0] == 0 < bad[0][1]
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state_of(together[1])))
+
+
+def test_positions_pairs_and_shuffled_sessions_are_trained_and_measured_together(
+    prepared: Path, tmp_path: Path
+) -> None:
+    options = (
+        "model.features.dwell_s.outcome=false",
+        "model.features.dwell_s.post=true",
+        "optim.pair_weight=0.3",
+        "data.shuffle_sessions=true",
+        "model.mask=causal",
+        "model.set_depth=0",
+        "train.steps=2",
+        "eval.splits=test",
+    )
+    configs = configs_of(prepared, [(), ("optim.dense_lr=0.1",)], *options)
+    outs = [tmp_path / "a", tmp_path / "b"]
+    train_vmapped(configs, outs)
+    for out in outs:
+        together, alone = load_summary(out) or {}, evaluate_run(out, "test")
+        assert "test/click/shown_2/ne" in alone
+        for name in (name for name in alone if name.endswith("/ne")):
+            assert together[name] == pytest.approx(alone[name], rel=1e-5), name
+        assert together["leaks"] is True
 
 
 def test_a_run_that_diverges_does_not_stop_the_others(

@@ -23,7 +23,11 @@ from ligr_jax.scaling.plan.shape import usable
 from ligr_jax.scaling.plan.training import TrainingPlan, train_plan
 
 # Plans are for this kind of model and of head; other runs are ignored.
-PLAIN = {config_column("model.kind"): "ligr", config_column("model.head.kind"): "linear"}
+PLAIN = {
+    config_column("model.kind"): "ligr",
+    config_column("model.head.kind"): "linear",
+    config_column("model.head.cross_layers"): 0,
+}
 REACH = 1.5  # decades beyond the largest run up to which plans are made without --far
 
 
