@@ -29,6 +29,12 @@ class DataConfig:
     """Whether training permutes the impressions of every session in every epoch (Feed-SR). With
     `model.mask=causal` the run is marked as a leak, and evaluated under the session mask
     (`ligr_jax.config.leaks`)."""
+    half_life_days: float = 0.0
+    """Age in days at which the loss weight of a train impression is halved; 0 for no such weights
+    (`ligr_jax.data.weight_decay`)."""
+    half_life_impressions: float = 0.0
+    """Number of later impressions of the member in a row at which the loss weight of a train
+    impression is halved; 0 for no such weights."""
     edges: tuple[int, ...] = ()
     """Four times in milliseconds that replace the splits of `ligr prepare`: start and end of train,
     end of validation, end of test. Earlier impressions are history."""
@@ -45,6 +51,8 @@ class DataConfig:
         require(0 <= self.context < 1, f"data.context={self.context} must be in [0, 1)")
         require(0 < self.fraction <= 1, f"data.fraction={self.fraction} must be in (0, 1]")
         require(self.workers >= -1, f"data.workers={self.workers} must be >= -1")
+        for name in ("half_life_days", "half_life_impressions"):
+            require(getattr(self, name) >= 0, f"data.{name}={getattr(self, name)} must be >= 0")
         require(
             not self.edges
             or (

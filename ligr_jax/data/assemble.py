@@ -17,6 +17,7 @@ from ligr_jax.data.lookup import bag_rows, missing_row, table_rows
 from ligr_jax.data.manifest import MISSING, ColumnStats, Manifest
 from ligr_jax.data.packing_plan import PackingPlan, PlacedRows
 from ligr_jax.data.schema import UNKNOWN
+from ligr_jax.data.weight_decay import WeightDecay
 
 _HOUR_MS = 3_600_000
 _COMPARED = 64  # edges between buckets that are compared one by one; below 127, for int8 counts
@@ -56,18 +57,25 @@ class ImpressionColumns(Protocol):
 class Assembler:
     """Maps row numbers of a plan to batches. A batch is a pure function of its row numbers."""
 
-    def __init__(self, records: ImpressionColumns, plan: PackingPlan, model: ModelConfig) -> None:
+    def __init__(
+        self,
+        records: ImpressionColumns,
+        plan: PackingPlan,
+        model: ModelConfig,
+        decay: WeightDecay | None = None,
+    ) -> None:
         """
         Args:
             records: prepared data (`Records`), or other columns of impressions.
             plan: plan of the rows.
             model: model configuration, for its features and actions.
+            decay: factors of the weights of targets; None for none.
 
         Raises:
             ConfigError: the data lack a feature or an action of the model.
         """
         check_columns(model, records.manifest)
-        self.records, self.plan = records, plan
+        self.records, self.plan, self.decay = records, plan, decay
         self.actions = model.actions
         self.features = {
             name: (feature, NumericScale(records.manifest.columns[name]))
@@ -137,6 +145,8 @@ class Assembler:
             hours = hours_since_first(self.records.take("timestamp_ms", located), placed)
         weight = self.records.take("weight", located)
         weight[~placed.is_target] = 0
+        if self.decay is not None:
+            weight *= self.decay(self.records.take("timestamp_ms", located), placed)
         return Batch(
             member=placed.window,
             session=count_sessions(self.records.take("session", located), placed),

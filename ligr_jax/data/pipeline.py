@@ -26,6 +26,7 @@ from ligr_jax.data.plans import plan_of
 from ligr_jax.data.records import Records
 from ligr_jax.data.session_shuffle import EpochRows, ShuffledSessions
 from ligr_jax.data.unique_ids import MappedBatch, UniqueIdMapper
+from ligr_jax.data.weight_decay import weight_decay
 
 THREADS = 2  # that assemble batches in a process
 _ENDLESS = 2**62  # rows; more than a run can read
@@ -131,7 +132,8 @@ def train_batches(
     # grain's own infinite repetition overflows its index for batches of one row.
     epochs = _ENDLESS // len(plan)
     rows = grain.MapDataset.range(len(plan)).seed(config.train.seed).shuffle().repeat(epochs)
-    assembler = Assembler(records, plan, config.model)
+    decay = weight_decay(config.data, records.manifest)
+    assembler = Assembler(records, plan, config.model, decay)
     assemble: Assembler | ShuffledSessions = assembler
     if config.data.shuffle_sessions:
         rows = rows.map_with_index(partial(_of_epoch, len(plan)))

@@ -3,6 +3,9 @@
 The order is a pure function of the seed, the epoch and the numbers of the impressions: it does not
 depend on batches, processes or loader workers, and a run that continues has the batches of one that
 was never interrupted.
+
+The times of a session stay at their positions, so that times do not fall along a row: an
+impression gets the time of the position that it takes.
 """
 
 from typing import NamedTuple
@@ -40,11 +43,15 @@ class ShuffledSessions:
         index = np.maximum(placed.impression, 0)
         session = self._assemble.records.take("session", self._assemble.records.locate(index))
         key = mix64(mix64(rows.epoch.astype(np.int64)) ^ mix64(np.asarray([self._seed])))
-        return self._assemble.of_placed(permuted_sessions(placed, session, key))
+        order = session_order(placed, session, key)
+        batch = self._assemble.of_placed(_permuted(placed, order))
+        time = np.empty_like(batch.time)
+        time.ravel()[order] = batch.time.ravel()
+        return batch._replace(time=time)
 
 
-def permuted_sessions(placed: PlacedRows, session: np.ndarray, key: np.ndarray) -> PlacedRows:
-    """Return rows whose impressions are permuted within their sessions.
+def session_order(placed: PlacedRows, session: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Return a random permutation of positions that keeps every session in its place.
 
     Args:
         placed: the rows.
@@ -52,7 +59,7 @@ def permuted_sessions(placed: PlacedRows, session: np.ndarray, key: np.ndarray) 
         key: uint64 [B], a random key of each row.
 
     Returns:
-        The rows; windows and sessions keep their positions.
+        int64 [B N]: for each flat position, the flat position whose impression it gets.
     """
     # One group per session of a window, in the order of the flat positions.
     starts = np.zeros(session.size, bool)
@@ -60,8 +67,14 @@ def permuted_sessions(placed: PlacedRows, session: np.ndarray, key: np.ndarray) 
     flat = session.ravel()
     starts[1:] |= flat[1:] != flat[:-1]
     random = mix64(placed.impression.astype(np.uint64) ^ key[:, None])
-    order = np.lexsort((random.ravel(), np.cumsum(starts)))
+    order: np.ndarray = np.lexsort((random.ravel(), np.cumsum(starts)))
+    return order
+
+
+def _permuted(placed: PlacedRows, order: np.ndarray) -> PlacedRows:
+    """Return rows with the impressions of other positions; windows stay."""
+    shape = placed.impression.shape
     return placed._replace(
-        impression=placed.impression.ravel()[order].reshape(session.shape),
-        is_target=placed.is_target.ravel()[order].reshape(session.shape),
+        impression=placed.impression.ravel()[order].reshape(shape),
+        is_target=placed.is_target.ravel()[order].reshape(shape),
     )
