@@ -43,7 +43,9 @@ def _forward(x: jax.Array, w: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ja
 
 def _backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, w = saved
-    return _dot32(g, w.T).astype(x.dtype), _dot32(x.T, g).astype(w.dtype)
+    # Not x^T g: if g alone is batched (experts of one input), XLA on CPU cannot run that product.
+    dw = _dot32(g.T, x).T
+    return _dot32(g, w.T).astype(x.dtype), dw.astype(w.dtype)
 
 
 def _dot32(a: jax.Array, b: jax.Array) -> jax.Array:

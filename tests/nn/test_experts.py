@@ -127,6 +127,23 @@ def test_an_example_does_not_depend_on_the_load_of_the_others() -> None:
     np.testing.assert_allclose(outputs_of(module, p, crowded, valid)[1, 7], known[1, 7], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "module", [MMoE(2, 3, (8, F)), PLE(2, 1, 2, (F,)), SparseExperts(4, 2, (F,))]
+)
+def test_experts_have_gradients_in_bfloat16(module: nn.Module) -> None:
+    """Close to those in float32: a product that XLA cannot run would raise."""
+    args = (X, VALID) if isinstance(module, SparseExperts) else (X,)
+    p = params_of(module, *args)
+
+    @partial(jax.jit, static_argnums=0)
+    def gradient(module: nn.Module, p: Any) -> Any:
+        return jax.grad(lambda p: jnp.asarray(module.apply({"params": p}, *args)).sum())(p)
+
+    low = gradient(module.clone(dtype=jnp.dtype("bfloat16")), p)
+    for g, e in zip(jax.tree.leaves(low), jax.tree.leaves(gradient(module, p))):
+        np.testing.assert_allclose(g, e, rtol=0, atol=0.02 * np.abs(e).max() + 1e-3)
+
+
 def test_balancing_losses_measure_gates_and_choices_without_padding() -> None:
     """With almost no noise, probabilities are 0 or 1, so the load counts choices of each expert.
 
