@@ -64,7 +64,8 @@ class GroupedLinear(nn.Module):
         kernel_EDF = self.param("kernel", init, shape, jnp.float32)
         bias_EF = self.param("bias", nn.initializers.zeros_init(), shape[::2], jnp.float32)
         y_NF = grouped_matmul(x_ND.astype(self.dtype), kernel_EDF.astype(self.dtype), expert_N)
-        return y_NF + bias_EF.astype(self.dtype)[expert_N]
+        # Cast after the gather: the gradient of the bias is a sum over rows, in float32.
+        return y_NF + bias_EF[expert_N].astype(self.dtype)
 
 
 class GroupedExperts(nn.Module):

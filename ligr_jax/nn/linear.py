@@ -28,7 +28,9 @@ class Linear(nn.Module):
         flat = x.astype(self.dtype).reshape(-1, x.shape[-1])
         y = product(flat, kernel.astype(self.dtype)).reshape(*x.shape[:-1], self.features)
         if self.use_bias:
-            y += self.param("bias", self.bias_init, (self.features,), jnp.float32).astype(y.dtype)
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+            # Cast after the broadcast: the gradient of the bias is a sum over rows, in float32.
+            y += jnp.broadcast_to(bias, y.shape).astype(y.dtype)
         return y
 
 
