@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from ligr_jax.config.run import WarmConfig as WarmConfig
     from ligr_jax.config.serving import ScoringConfig as ScoringConfig
     from ligr_jax.config.two_stream import TwoStreamConfig as TwoStreamConfig
+    from ligr_jax.config.ultra import UltraConfig as UltraConfig
     from ligr_jax.config.wukong import WukongConfig as WukongConfig
 else:
     __all__, __getattr__, __dir__ = lazy_exports(
@@ -76,6 +77,7 @@ else:
             "TrackConfig": "run",
             "TrainConfig": "run",
             "TwoStreamConfig": "two_stream",
+            "UltraConfig": "ultra",
             "WarmConfig": "run",
             "WukongConfig": "wukong",
             "config_from_json": "dotted",

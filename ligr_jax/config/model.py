@@ -10,10 +10,11 @@ from ligr_jax.config.head import HeadConfig, action_groups
 from ligr_jax.config.lirank import LiRankConfig
 from ligr_jax.config.lists import join_list, value_text
 from ligr_jax.config.two_stream import TwoStreamConfig
+from ligr_jax.config.ultra import UltraConfig
 from ligr_jax.config.wukong import WukongConfig
 
 # Kinds with a history stream and a candidate stream (`ligr_jax.nn.two_stream`).
-TWO_STREAM_KINDS = ("ligr_streams",)
+TWO_STREAM_KINDS = ("ligr_streams", "ultra")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ModelConfig:
     at an unknown later time. Those of the data are required."""
     prior: tuple[float, ...] = ()
     """Base rate of each action, which initializes the output biases."""
-    kind: Literal["ligr", "ligr_streams", "hstu", "wukong", "lirank"] = "ligr"
+    kind: Literal["ligr", "ligr_streams", "ultra", "hstu", "wukong", "lirank"] = "ligr"
     """Architecture (`ligr_jax.nn.models`)."""
     width: int = 64
     """D, width of the model."""
@@ -99,6 +100,8 @@ class ModelConfig:
     """Layers of `kind=lirank`."""
     streams: TwoStreamConfig = field(default_factory=TwoStreamConfig)
     """Streams of the two-stream kinds (`ligr_jax.nn.two_stream`)."""
+    ultra: UltraConfig = field(default_factory=UltraConfig)
+    """Layers of `kind=ultra`."""
     wukong: WukongConfig = field(default_factory=WukongConfig)
     """Layers of `kind=wukong`."""
 
@@ -228,12 +231,29 @@ class ModelConfig:
                 f"gates, got model.attention={self.attention}, model.ffn={self.ffn} and "
                 f"model.gate={self.gate}",
             )
+        if self.kind == "ultra":
+            self._check_ultra()
         named = [name for group in self.streams.grouped_features for name in group]
         items = sorted(n for n, f in self.features.items() if f.is_item)
         require(
             not self.streams.groups or not self.features or sorted(named) == items,
             f"model.streams.groups={join_list(self.streams.groups)} must name every item feature "
             f"once: {join_list(items)}",
+        )
+
+    def _check_ultra(self) -> None:
+        for name in ("tokens", "tokenizer", "normalize_tokens"):
+            value, default = (getattr(of, name) for of in (self.streams, TwoStreamConfig))
+            require(
+                value == default,
+                f"model.streams.{name}={value_text(value)} applies to models of several candidate "
+                "tokens, and model.kind=ultra has one, which is the item token; set it to "
+                f"{value_text(default)}",
+            )
+        require(
+            self.ultra.truncated_layers < self.depth,
+            f"model.ultra.truncated_layers={self.ultra.truncated_layers} leaves no layer that sees "
+            f"all history; set it below model.depth={self.depth}",
         )
 
     def _check_head(self) -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ligr_jax.nn.transact import HistoryEncoder as HistoryEncoder
     from ligr_jax.nn.two_stream import StreamStack as StreamStack
     from ligr_jax.nn.two_stream import TwoStream as TwoStream
+    from ligr_jax.nn.ultra import UltraHSTU as UltraHSTU
     from ligr_jax.nn.work import Work as Work
     from ligr_jax.nn.wukong import Wukong as Wukong
 else:
@@ -83,6 +84,7 @@ else:
             "Stack": "blocks",
             "Towers": "towers",
             "TransductionUnit": "hstu",
+            "UltraHSTU": "ultra",
             "Work": "work",
             "Wukong": "wukong",
             "make_model": "models",

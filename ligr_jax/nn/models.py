@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
-from ligr_jax.nn import hstu, ligr, ligr_streams, lirank, wukong
+from ligr_jax.nn import hstu, ligr, ligr_streams, lirank, ultra, wukong
 from ligr_jax.nn.streams import causal_pairs
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
@@ -35,6 +35,9 @@ MODELS = {
         module=ligr_streams.LiGRStreams,
         forward_flops=ligr_streams.ligr_streams_flops,
         pairs=causal_pairs,
+    ),
+    "ultra": ModelKind(
+        module=ultra.UltraHSTU, forward_flops=ultra.ultra_flops, pairs=ultra.ultra_pairs
     ),
     "hstu": ModelKind(module=hstu.HSTU, forward_flops=hstu.hstu_flops),
     "wukong": ModelKind(module=wukong.Wukong, forward_flops=wukong.wukong_flops),

@@ -72,9 +72,9 @@ Reasons, row by row. [V] is Tensor Programs V (Yang et al. 2022, arXiv:2203.0346
   the projection, whose rate would have to decrease, and initial rows with standard deviation
   E^-1/2 become smaller. Keep E fixed, or tune both rates again.
 
-HSTU (which has only uvqk and out) follows the table in width. In depth the rule is conservative:
-the changes of HSTU's layers are less correlated, and with four times as many layers the residual
-stream moved 0.6 times as far in six steps.
+HSTU and ULTRA-HSTU (which have only uvqk and out) follow the table in width. In depth the rule is
+conservative: the changes of their layers are less correlated, and with four times as many layers
+the residual stream moved 0.6 times as far in six steps.
 
 Also kept fixed while D and L grow, because rates depend on them: ffn_factor, batch, steps,
 schedule, data.

@@ -75,10 +75,7 @@ class TwoStream(nn.Module):
             deterministic: if False, dropout is applied, which needs a `dropout` key.
         """
         embedded = self.tables(batch.ids)
-        streams = Streams(
-            history_BND=self._history_stream(batch, embedded, deterministic),
-            candidates_BNMD=self._candidate_stream(batch, embedded, deterministic),
-        )
+        streams = self._both_streams(batch, embedded, deterministic)
         streams, _ = self.layers(streams, self._row(batch), None, deterministic, False)
         return self._logits(streams, batch, embedded, deterministic)
 
@@ -117,26 +114,32 @@ class TwoStream(nn.Module):
         logits_BCA = self._logits(streams, candidates, embedded, True)
         return Scores(logits_BCA=logits_BCA, valid_BC=candidates.member > 0)
 
+    def _both_streams(self, batch: Batch, embedded: Embedded, deterministic: bool) -> Streams:
+        """Return the tokens of a training row."""
+        return Streams(
+            history_BND=self._history_stream(batch, embedded, deterministic),
+            candidates_BNMD=self._candidate_stream(batch, embedded, deterministic),
+        )
+
     def _history_stream(self, batch: Batch, embedded: Embedded, deterministic: bool) -> jax.Array:
         """Return the history tokens x_i + a_i, [B, N, D]."""
         h_BND = self.item_tokens(batch, embedded) + self.action_tokens(batch, embedded)
-        h_BND = self._positioned(h_BND, batch)
-        result: jax.Array = self.dropout(h_BND, deterministic=deterministic)
-        return result
+        return self._stream_input(h_BND, batch, deterministic)
 
     def _candidate_stream(self, batch: Batch, embedded: Embedded, deterministic: bool) -> jax.Array:
         """Return the candidate tokens, [B, N, M, D]."""
-        c_BNMD = self._positioned(self.candidate_tokens(batch, embedded), batch)
-        result: jax.Array = self.dropout(c_BNMD, deterministic=deterministic)
-        return result
+        c_BNMD = self.candidate_tokens(batch, embedded)
+        return self._stream_input(c_BNMD, batch, deterministic)
 
-    def _positioned(self, x: jax.Array, batch: Batch) -> jax.Array:
-        """Add learned positions of sessions to tokens [B, N, D] or [B, N, M, D]."""
-        if self.config.position != "learned":
-            return x
-        position = jnp.minimum(batch.session, self.config.max_sessions - 1)
-        rows_BND = self.positions[position]
-        return x + (rows_BND if x.ndim == 3 else rows_BND[:, :, None]).astype(x.dtype)
+    def _stream_input(self, x: jax.Array, batch: Batch, deterministic: bool) -> jax.Array:
+        """Return tokens [B, N, D] or [B, N, M, D] with learned positions of sessions, if the
+        model has them, and dropout."""
+        if self.config.position == "learned":
+            position = jnp.minimum(batch.session, self.config.max_sessions - 1)
+            rows_BND = self.positions[position]
+            x += (rows_BND if x.ndim == 3 else rows_BND[:, :, None]).astype(x.dtype)
+        result: jax.Array = self.dropout(x, deterministic=deterministic)
+        return result
 
     def _row(self, batch: Batch) -> View:
         coordinates = _coordinates(self.config, batch)
@@ -169,10 +172,12 @@ class StreamStack(nn.Module):
     """`depth` layers with stacked parameters, [depth, ..], as `ligr_jax.nn.blocks.Stack`.
 
     layer: a class with the fields `config` and `scale`, and the signature of layers without L.
+    depth: number of layers; None for `model.depth`.
     """
 
     config: ModelConfig
     layer: type[nn.Module]
+    depth: int | None = None
 
     @nn.compact
     def __call__(
@@ -181,7 +186,7 @@ class StreamStack(nn.Module):
         """Return the streams, and what the layers keep; see the head of this module."""
         c = self.config
         unrolled = c.unroll == "yes" or (c.unroll == "auto" and jax.default_backend() == "cpu")
-        layer = self.layer
+        layer, depth = self.layer, c.depth if self.depth is None else self.depth
         if c.remat:
             layer = nn.remat(layer, prevent_cse=unrolled, static_argnums=(4, 5))
         layers = nn.scan(
@@ -189,8 +194,8 @@ class StreamStack(nn.Module):
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(nn.broadcast, nn.broadcast if past is None else 0, nn.broadcast, nn.broadcast),
-            length=c.depth,
-            unroll=c.depth if unrolled else 1,
+            length=depth,
+            unroll=depth if unrolled else 1,
         )(c, scale=1 / mup_scale(c).depth, name="layers")
         result: tuple[Streams, Any] = layers(streams, view, past, deterministic, keep)
         return result
@@ -203,13 +208,17 @@ def stream_flops(config: ModelConfig, impressions: float) -> dict[str, float]:
         config: the model.
         impressions: number of impressions.
     """
-    item, outcome = (sum(feature_widths(config, outcome=known)) for known in (False, True))
-    history = 2 * config.width * (item + outcome + 2 * len(config.actions) + 1)
     heads = heads_flops(config, config.width) + calibration_flops(config)
     return {
-        "inputs": impressions * (history + candidate_token_flops(config)),
+        "inputs": impressions * (history_token_flops(config) + candidate_token_flops(config)),
         "heads": impressions * heads,
     }
+
+
+def history_token_flops(config: ModelConfig) -> int:
+    """Return the FLOPs of the history token of one impression."""
+    item, outcome = (sum(feature_widths(config, outcome=known)) for known in (False, True))
+    return 2 * config.width * (item + outcome + 2 * len(config.actions) + 1)
 
 
 def _coordinates(config: ModelConfig, impressions: Batch | History) -> jax.Array | None:

@@ -50,6 +50,7 @@ def pair_shape(model: ModelConfig) -> ModelConfig:
         depth=model.depth if model.kind in TWO_STREAM_KINDS else 1,
         set_depth=0 if model.kind in TWO_STREAM_KINDS else ModelConfig.set_depth,
         streams=model.streams,
+        ultra=model.ultra,
     )
 
 

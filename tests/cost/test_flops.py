@@ -28,6 +28,7 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
     "set-wise alone": (64, {"width": 256, "heads": 4, "depth": 0, "set_depth": 3}),
     "wide ffn": (32, {"width": 128, "heads": 2, "depth": 2, "set_depth": 1, "ffn_factor": 8.0}),
     "two streams": (32, {"kind": "ligr_streams", "width": 256, "heads": 4, "set_depth": 0}),
+    "ultra": (32, {"kind": "ultra", "width": 256, "heads": 4, "depth": 3, "set_depth": 0}),
     "late features, cross layers, positions": (
         32,
         {"width": 128, "depth": 1, "features": HEAD_FEATURES, "head": FEED_SR},

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ligr_jax.config import ModelConfig, TwoStreamConfig
+from ligr_jax.config import ModelConfig, TwoStreamConfig, UltraConfig
 from tests.batches import model_config
 
 SMALL: dict[str, Any] = {"width": 8, "depth": 2, "set_depth": 0, "table_width": 4, "unroll": "no"}
@@ -13,6 +13,11 @@ KINDS: dict[str, dict[str, Any]] = {
         "kind": "ligr_streams",
         "position": "relative_session",
         "streams": TwoStreamConfig(tokens=2),
+    },
+    "ultra": {
+        "kind": "ultra",
+        "position": "relative_session",
+        "ultra": UltraConfig(local_window=2, oldest=1, truncated_layers=1, truncated_window=3),
     },
 }
 

@@ -14,6 +14,7 @@ from ligr_jax.lazy import lazy_exports
 if TYPE_CHECKING:
     from ligr_jax.ops.attention.cached import KeyValues as KeyValues
     from ligr_jax.ops.attention.cached import Past as Past
+    from ligr_jax.ops.attention.cached import append_to_past as append_to_past
     from ligr_jax.ops.attention.cached import attend_cached as attend_cached
     from ligr_jax.ops.attention.candidates import OwnKeys as OwnKeys
     from ligr_jax.ops.attention.candidates import attend_candidates as attend_candidates
@@ -36,6 +37,7 @@ else:
             "OwnKeys": "candidates",
             "Past": "cached",
             "RelativeBias": "scores",
+            "append_to_past": "cached",
             "attend": "dispatch",
             "attend_cached": "cached",
             "attend_candidates": "candidates",

@@ -36,17 +36,52 @@ class Past(NamedTuple):
         history tokens.
     position: [B, S], coordinates of the history for a relative bias; None without one.
     start: int32, as `length`: history tokens before `start` are not seen. None: all are.
+    oldest: int32, as `length`, and at most `start`: except the first `oldest` ones. None: 0.
     """
 
     kept: KeyValues
     length: jax.Array
     position: jax.Array | None = None
     start: jax.Array | None = None
+    oldest: jax.Array | None = None
 
     @property
     def keys(self) -> jax.Array:
         """Number of history tokens that each new token sees, int32 [B, T or 1]."""
-        return self.length if self.start is None else self.length - self.start
+        keys = self.length if self.start is None else self.length - self.start
+        return keys if self.oldest is None else keys + self.oldest
+
+
+def append_to_past(
+    past: Past, new: KeyValues, hi: jax.Array, position: jax.Array | None = None
+) -> Past:
+    """Return the kept tokens followed by the new ones, as each new token sees them.
+
+    Args:
+        past: the kept tokens; a new token that sees another new token sees all of them.
+        new: keys and values of the new tokens, [B, T, G, K].
+        hi: int32 [B, T]; each new token sees the first `hi` new tokens.
+        position: [B, T], coordinates of the new tokens for a relative bias; None without one.
+
+    Returns:
+        A history of S + T tokens without `start` and `oldest`.
+    """
+    b, t = hi.shape
+    # Without a token that sees a new one, it does not matter where the new tokens lie.
+    first = past.length.max(axis=1, keepdims=True)
+    rows, index = jnp.arange(b)[:, None], first + jnp.arange(t, dtype=jnp.int32)
+
+    def joined(old: jax.Array, x: jax.Array) -> jax.Array:
+        longer = jnp.pad(old, [(0, t if axis == 1 else 0) for axis in range(old.ndim)])
+        return longer.at[rows, index].set(x)
+
+    return Past(
+        kept=KeyValues(*(joined(old, x) for old, x in zip(past.kept, new))),
+        length=past.length + hi,
+        position=None
+        if past.position is None or position is None
+        else joined(past.position, position),
+    )
 
 
 def attend_cached(
@@ -153,7 +188,8 @@ def fold_history(
         index = start + jnp.arange(width)
         seen = (index >= first) & (index < past.length[..., None])
         if past.start is not None:
-            seen &= index >= past.start[..., None]
+            oldest = 0 if past.oldest is None else past.oldest[..., None]
+            seen &= (index >= past.start[..., None]) | (index < oldest)
         allowed = seen[:, None]
         in_window = jnp.where(allowed, scores, -jnp.inf).max(-1, keepdims=True)
         new_highest = jnp.maximum(highest, in_window)
