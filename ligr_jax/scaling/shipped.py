@@ -31,6 +31,14 @@ RIVALS = {
     "wukong_dual": f"{WUKONG};model.wukong.dual_path=true",  # A.2
     "lirank": LIRANK,
 }
+# Architectures of one footing: no set-wise layers, and four candidate tokens in two-stream models.
+_POINTWISE = "model.set_depth=0"
+_TWO_STREAM = f"{_POINTWISE};model.streams.tokens=4;model.streams.base_tokens=4"
+UNIFIED = {
+    "ligr": _POINTWISE,
+    "ligr_streams": f"model.kind=ligr_streams;{_TWO_STREAM}",
+    "hstu": f"model.kind=hstu;{_POINTWISE}",
+}
 ARCHITECTURES = (
     *RIVALS.values(),
     "model.gate=none",  # a pre-norm transformer
