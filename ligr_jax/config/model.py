@@ -55,6 +55,9 @@ class ModelConfig:
     """Whether each residual branch of LiGR has a learned factor that starts at 1 (Feed-SR)."""
     attention: Literal["softmax", "silu", "sigmoid"] = "softmax"
     """Activation of attention scores."""
+    attention_length: int = 0
+    """HSTU: sums over keys are divided by this number, in the published code the padded length of a
+    row (`data.seq_len`); 0 for the number of keys that a token sees (`ligr_jax.nn.hstu`)."""
     mask: Literal["session", "causal", "session_lag"] = "session"
     """Visible history: `session` is all earlier sessions, `causal` all earlier impressions, and
     `session_lag` all earlier sessions except the latest (`ligr_jax.ops.masks`)."""
@@ -184,6 +187,11 @@ class ModelConfig:
 
     def _check_kind(self) -> None:
         """Raise `ConfigError` for fields that do not apply to the kind of model."""
+        require(
+            self.attention_length >= 0 and (self.kind == "hstu" or not self.attention_length),
+            f"model.attention_length={self.attention_length} must be >= 0 for model.kind=hstu and "
+            f"0 for other kinds, got model.kind={self.kind}",
+        )
         if self.kind in TWO_STREAM_KINDS:
             self._check_streams()
         if self.kind in ("ligr", "ligr_streams"):

@@ -59,7 +59,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("mesh.placement=auto,item_id:column_wise", "data.edges={edges}"),
     ),
     "HSTU with a head of experts": (
-        *("model.kind=hstu", "model.late_actions=like"),
+        *("model.kind=hstu", "model.attention_length=16", "model.late_actions=like"),
         *("model.head.kind=ple", "model.head.groups=click,like"),
         *("model.head.gated=true", "model.head.experts=2", "model.head.expert_widths=8"),
         *("model.head.shared_experts=1", "model.head.levels=2", "model.head.widths=8"),

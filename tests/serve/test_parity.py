@@ -51,7 +51,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "ligr, set-wise only": {"depth": 0, "position": "none"},
     "hstu": {"kind": "hstu", "position": "relative_time"},
-    "hstu, causal": {"kind": "hstu", "mask": "causal", "set_depth": 0},
+    "hstu, causal": {"kind": "hstu", "mask": "causal", "set_depth": 0, "attention_length": 2048},
     "ligr, feed-sr head, positions": {
         "features": HEAD_FEATURES,
         "depth": 1,
