@@ -33,6 +33,15 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
         32,
         {"width": 128, "depth": 1, "features": HEAD_FEATURES, "head": FEED_SR},
     ),
+    "hstu, late features": (
+        16,
+        {"kind": "hstu", "width": 64, "depth": 1, "features": HEAD_FEATURES, "head": FEED_SR},
+    ),
+    "ligr_streams, late features": (
+        16,
+        {"kind": "ligr_streams", "width": 64, "depth": 1, "set_depth": 0}
+        | {"features": HEAD_FEATURES, "head": FEED_SR},
+    ),
     "late features, linear": (8, {"depth": 1, "features": HEAD_FEATURES, "set_depth": 0}),
     "hstu": (32, {"kind": "hstu", "width": 256, "heads": 4, "depth": 3, "set_depth": 1}),
     "wukong": (64, {"kind": "wukong", "width": 96, "depth": 3, "set_depth": 0}),
