@@ -1,4 +1,4 @@
-"""What heads read besides a token: late features (Feed-SR) and a post-scoring feature (CADET).
+"""What heads read in addition to a token: late features (Feed-SR), a post-scoring one (CADET).
 
 No token has these features, so they reach the logits of their own impression alone.
 """
@@ -14,7 +14,7 @@ from ligr_jax.nn.features import Embedded, feature_width, parts_of
 
 
 class HeadInputs(NamedTuple):
-    """Inputs of the heads of impressions [B, N], besides their tokens.
+    """Inputs of the heads of impressions [B, N], in addition to tokens.
 
     late_BNU: float32 [B, N, U], the late features; None without any.
     post: int32 [B, N], row of the post feature, whose output layers give the logits; 0 if its value
@@ -29,7 +29,7 @@ NO_INPUTS = HeadInputs()
 
 
 def head_inputs(config: ModelConfig, batch: Batch, embedded: Embedded) -> HeadInputs:
-    """Return the inputs of `Heads` besides the token, of every impression of a batch.
+    """Return the inputs of `Heads` in addition to the token, of every impression of a batch.
 
     Args:
         config: declares the features.

@@ -47,7 +47,7 @@ class Heads(nn.Module):
         Args:
             h: [..., D], the token.
             deterministic: if False, dropout is applied, which needs a `dropout` key.
-            inputs: what the heads read besides the token.
+            inputs: what the heads read in addition to the token.
 
         Raises:
             ValueError: `inputs` lacks features that the model declares for its heads.

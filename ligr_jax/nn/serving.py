@@ -40,7 +40,7 @@ class SetInput(NamedTuple):
     hidden_BCD: [B, C, D], the output of the historical layers.
     logits_BCA: float32 [B, C, A], point-wise, before the calibration.
     features_BCW: [B, C, W], calibration features; None without any.
-    heads: what the heads read besides the token.
+    heads: what the heads read in addition to the token.
     """
 
     hidden_BCD: jax.Array
