@@ -47,6 +47,6 @@ def require_post_row(model: ModelConfig, row: int, field: str, smallest: int = 1
     """
     if model.post_feature and not smallest <= row < model.post_rows:
         raise ConfigError(
-            f"{field}={row}: the rows of the post feature {model.post_feature!r} are "
-            f"1..{model.post_rows - 1}; choose one"
+            f"{field}={row}: the post feature {model.post_feature!r} has the rows "
+            f"1..{model.post_rows - 1}; choose one of {smallest}..{model.post_rows - 1}"
         )

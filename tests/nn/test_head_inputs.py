@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 from ligr_jax.config import ConfigError, Feature, HeadConfig, ModelConfig
 from ligr_jax.data.batch import Batch
+from ligr_jax.data.post_row import require_post_row
 from ligr_jax.nn.head_inputs import HeadInputs
 from ligr_jax.nn.heads import Heads
 from ligr_jax.nn.models import make_model
@@ -58,7 +59,7 @@ def test_feed_srs_head_equals_its_equations_with_an_output_layer_per_position() 
     x = normed(p["norm"], np.concatenate([h, late], -1))
     mixed = p["mmoe"]["gates"]["kernel"]
     weights = softmax((x @ mixed).reshape(2, 3, 3, 3), axis=-1)
-    tasks = np.einsum("...TE,...EF->...TF", weights, experts(p["mmoe"]["experts"], x))
+    tasks = np.einsum("...TE,...EF->...TF", weights, experts(p["mmoe"]["experts"]["networks"], x))
     x0 = np.concatenate([normed(p["cross_norm"], h), late], -1)
     crossed = x0
     for i in range(2):
@@ -156,6 +157,10 @@ def test_heads_refuse_to_be_called_without_the_features_that_the_model_declares(
             "model.kind=lirank has no heads",
         ),
         (lambda: HeadConfig(cross_layers=-1), "cross_layers=-1 must be >= 0"),
+        (
+            lambda: require_post_row(model_config(features=HEAD_FEATURES), 4, "eval.position", 0),
+            "eval.position=4: the post feature 'position' .* choose one of 0..3",
+        ),
     ],
 )
 def test_impossible_features_are_refused(make: Any, message: str) -> None:
