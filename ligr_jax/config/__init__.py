@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ligr_jax.config.lists import value_text as value_text
     from ligr_jax.config.model import TWO_STREAM_KINDS as TWO_STREAM_KINDS
     from ligr_jax.config.model import ModelConfig as ModelConfig
+    from ligr_jax.config.onetrans import OneTransConfig as OneTransConfig
     from ligr_jax.config.renamed import RENAMED_FIELDS as RENAMED_FIELDS
     from ligr_jax.config.renamed import RENAMED_VALUES as RENAMED_VALUES
     from ligr_jax.config.renamed import RenamedField as RenamedField
@@ -66,6 +67,7 @@ else:
             "LiRankConfig": "lirank",
             "MeshConfig": "run",
             "ModelConfig": "model",
+            "OneTransConfig": "onetrans",
             "OptimConfig": "run",
             "PLACEMENTS": "run",
             "RENAMED_FIELDS": "renamed",

@@ -9,12 +9,15 @@ from ligr_jax.config.features import Feature, TableShape
 from ligr_jax.config.head import HeadConfig, action_groups
 from ligr_jax.config.lirank import LiRankConfig
 from ligr_jax.config.lists import join_list, value_text
+from ligr_jax.config.onetrans import OneTransConfig
 from ligr_jax.config.two_stream import TwoStreamConfig
 from ligr_jax.config.ultra import UltraConfig
 from ligr_jax.config.wukong import WukongConfig
 
 # Kinds with a history stream and a candidate stream (`ligr_jax.nn.two_stream`).
-TWO_STREAM_KINDS = ("ligr_streams", "ultra")
+TWO_STREAM_KINDS = ("ligr_streams", "onetrans", "ultra")
+# Those whose history tokens may see a window, which depends on the layer.
+_WINDOWED_KINDS = ("ligr_streams", "onetrans")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class ModelConfig:
     at an unknown later time. Those of the data are required."""
     prior: tuple[float, ...] = ()
     """Base rate of each action, which initializes the output biases."""
-    kind: Literal["ligr", "ligr_streams", "ultra", "hstu", "wukong", "lirank"] = "ligr"
+    kind: Literal["ligr", "ligr_streams", "onetrans", "ultra", "hstu", "wukong", "lirank"] = "ligr"
     """Architecture (`ligr_jax.nn.models`)."""
     width: int = 64
     """D, width of the model."""
@@ -101,6 +104,8 @@ class ModelConfig:
     """Layers between the representation and the logits."""
     lirank: LiRankConfig = field(default_factory=LiRankConfig)
     """Layers of `kind=lirank`."""
+    onetrans: OneTransConfig = field(default_factory=OneTransConfig)
+    """Layers of `kind=onetrans`."""
     streams: TwoStreamConfig = field(default_factory=TwoStreamConfig)
     """Streams of the two-stream kinds (`ligr_jax.nn.two_stream`)."""
     ultra: UltraConfig = field(default_factory=UltraConfig)
@@ -241,6 +246,17 @@ class ModelConfig:
             )
         if self.kind == "ultra":
             self._check_ultra()
+        windows = self.streams.layer_windows(self.depth)
+        require(
+            not windows or self.kind in _WINDOWED_KINDS,
+            f"model.kind={self.kind} has no windows of layers; leave model.streams.windows empty, "
+            f"or set model.kind={' or '.join(_WINDOWED_KINDS)}",
+        )
+        require(
+            len(windows) in (0, self.depth),
+            f"model.streams.windows={join_list(windows)} has {len(windows)} windows for "
+            f"model.depth={self.depth}; give one per layer",
+        )
         named = [name for group in self.streams.grouped_features for name in group]
         items = sorted(n for n, f in self.features.items() if f.is_item)
         require(

@@ -1,9 +1,11 @@
 """Configuration of the two-stream models."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from ligr_jax.config.errors import require
+from ligr_jax.config.lists import join_list
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,13 @@ class TwoStreamConfig:
     history: Literal["causal", "session"] = "causal"
     """Which earlier impressions a history token sees: `causal` is all of the member, `session` is
     those of earlier sessions, which matches LiGR's mask."""
+    windows: tuple[int, ...] = ()
+    """Largest number of history tokens that a token sees in each layer, the newest ones, e.g.
+    `512,128,32`; empty for all. A history token counts itself."""
+    window_schedule: Literal["list", "linear"] = "list"
+    """`list`: `windows` has one number for each layer. `linear`: `windows` is the window of the
+    first layer, and those of the others decrease linearly to M in the last layer, rounded to
+    multiples of 32 between these two (OneTrans' pyramid)."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "base_tokens"):
@@ -37,13 +46,37 @@ class TwoStreamConfig:
             f"{','.join(self.groups)} contradict each other; tokenizer=groups needs groups, and "
             "other tokenizers have none",
         )
+        self._check_windows()
         require(
             not self.groups or len(self.groups) == self.tokens,
             f"model.streams.groups has {len(self.groups)} groups for model.streams.tokens="
             f"{self.tokens}; give one group per token",
         )
 
+    def _check_windows(self) -> None:
+        text = f"model.streams.windows={join_list(self.windows)}"
+        require(all(w >= 1 for w in self.windows), f"{text}: windows must be >= 1")
+        require(
+            all(a >= b for a, b in pairwise(self.windows)),
+            f"{text}: a window is wider than that of the layer before; give them in falling order",
+        )
+        require(
+            self.window_schedule == "list"
+            or (len(self.windows) == 1 and self.windows[0] >= self.tokens),
+            f"model.streams.window_schedule=linear: {text} must be the window of the first layer, "
+            f"one number >= model.streams.tokens={self.tokens}",
+        )
+
     @property
     def grouped_features(self) -> tuple[tuple[str, ...], ...]:
         """Names of the features of each group."""
         return tuple(tuple(group.split("+")) for group in self.groups)
+
+    def layer_windows(self, depth: int) -> tuple[int, ...]:
+        """Return the window of each of `depth` layers; () without windows."""
+        if self.window_schedule == "list":
+            return self.windows
+        first, last = self.windows[0], self.tokens
+        between = (first - (first - last) * layer / (depth - 1) for layer in range(1, depth - 1))
+        rounded = (min(max(32 * round(w / 32), last), first) for w in between)
+        return (first, *rounded, last)[:depth]

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from ligr_jax.nn.mup import MupScale as MupScale
     from ligr_jax.nn.mup import multipliers as multipliers
     from ligr_jax.nn.mup import mup_scale as mup_scale
+    from ligr_jax.nn.onetrans import OneTrans as OneTrans
+    from ligr_jax.nn.per_token import PerTokenLinear as PerTokenLinear
     from ligr_jax.nn.towers import Towers as Towers
     from ligr_jax.nn.transact import EncoderLayer as EncoderLayer
     from ligr_jax.nn.transact import HistoryEncoder as HistoryEncoder
@@ -78,7 +80,9 @@ else:
             "MaskedBatchNorm": "batch_norm",
             "ModelKind": "models",
             "MupScale": "mup",
+            "OneTrans": "onetrans",
             "PLE": "multitask",
+            "PerTokenLinear": "per_token",
             "ResidualCross": "cross",
             "SparseExperts": "experts",
             "Stack": "blocks",

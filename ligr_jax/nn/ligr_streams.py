@@ -81,7 +81,10 @@ class StreamBlock(nn.Module):
 
 
 class StreamAttention(nn.Module):
-    """Multi-head attention of both streams, with one set of weights."""
+    """Multi-head attention of both streams, with one set of weights.
+
+    Subclasses may project candidate tokens by other weights, and mask them from each other.
+    """
 
     config: ModelConfig
 
@@ -103,8 +106,10 @@ class StreamAttention(nn.Module):
             view: what the tokens see.
             past: keys and values of the kept history, or None.
         """
-        q_BNHK, new = self._projected(x_BND)
-        out = attend_history(self.config, q_BNHK, new, view, past, bias=self._bias(view))
+        q_BNHK, new = self._by_head(self.qkv(x_BND))
+        out = attend_history(
+            self.config, q_BNHK, new, view, past, bias=self._bias(view), window=view.window
+        )
         return self.out(out.reshape(x_BND.shape)), new
 
     def candidates(
@@ -118,23 +123,32 @@ class StreamAttention(nn.Module):
             view: what the tokens see.
             past: keys and values of the kept history, or None.
         """
-        q_BNMHK, own = self._projected(x_BNMD)
-        m = x_BNMD.shape[2]
+        q_BNMHK, own = self._by_head(self.project_candidates(x_BNMD))
         out = attend_range(
             self.config,
             q_BNMHK,
             history,
             view,
             past,
-            OwnKeys(*own, allowed_MP=jnp.ones((m, m), bool)),
+            OwnKeys(*own, allowed_MP=self.allowed_own(x_BNMD.shape[2])),
             bias=self._bias(view),
+            window=view.window,
         )
         result: jax.Array = self.out(out.reshape(x_BNMD.shape))
         return result
 
-    def _projected(self, x: jax.Array) -> tuple[jax.Array, KeyValues]:
+    def project_candidates(self, x_BNMD: jax.Array) -> jax.Array:
+        """Return queries, keys and values of candidate tokens, [B, N, M, 3 D]."""
+        result: jax.Array = self.qkv(x_BNMD)
+        return result
+
+    def allowed_own(self, tokens: int) -> jax.Array:
+        """Return which of the M tokens of its impression each token sees, bool [M, M]."""
+        return jnp.ones((tokens, tokens), bool)
+
+    def _by_head(self, qkv: jax.Array) -> tuple[jax.Array, KeyValues]:
         c = self.config
-        qkv = self.qkv(x).reshape(*x.shape[:-1], 3, c.heads, -1)
+        qkv = qkv.reshape(*qkv.shape[:-1], 3, c.heads, -1)
         q, k, v = jnp.moveaxis(qkv, -3, 0)
         return q / mup_scale(c).head_width ** 0.5, KeyValues(k, v)
 

@@ -6,6 +6,8 @@ as fast as those that do not. Autodiff would lose the accumulation in the backwa
 has its own rule.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -24,7 +26,7 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return [..., features] in `dtype`, for x [..., in]."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-        product = _product_bf16 if self.dtype == jnp.bfloat16 else jnp.dot
+        product = linear_product(self.dtype)
         flat = x.astype(self.dtype).reshape(-1, x.shape[-1])
         y = product(flat, kernel.astype(self.dtype)).reshape(*x.shape[:-1], self.features)
         if self.use_bias:
@@ -32,6 +34,11 @@ class Linear(nn.Module):
             # Cast after the broadcast: the gradient of the bias is a sum over rows, in float32.
             y += jnp.broadcast_to(bias, y.shape).astype(y.dtype)
         return y
+
+
+def linear_product(dtype: jnp.dtype) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Return the product of matrices [n, in] and [in, out] in `dtype`, accumulated in float32."""
+    return _product_bf16 if dtype == jnp.bfloat16 else jnp.dot
 
 
 @jax.custom_vjp

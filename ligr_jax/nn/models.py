@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
-from ligr_jax.nn import hstu, ligr, ligr_streams, lirank, ultra, wukong
+from ligr_jax.nn import hstu, ligr, ligr_streams, lirank, onetrans, ultra, wukong
 from ligr_jax.nn.streams import causal_pairs
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
@@ -34,6 +34,11 @@ MODELS = {
     "ligr_streams": ModelKind(
         module=ligr_streams.LiGRStreams,
         forward_flops=ligr_streams.ligr_streams_flops,
+        pairs=causal_pairs,
+    ),
+    "onetrans": ModelKind(
+        module=onetrans.OneTrans,
+        forward_flops=onetrans.onetrans_flops,
         pairs=causal_pairs,
     ),
     "ultra": ModelKind(

@@ -68,12 +68,15 @@ class View(NamedTuple):
     ranges: earlier impressions of the batch that a candidate token sees, [B, N]; None in serving.
     position: [B, N], coordinates of the impressions for a relative bias; None without one.
     past: the kept history; None in training and in `encode`.
+    window: int32 [], the `window` of `attend_history` and `attend_range` in this layer; [L] for a
+        stack of layers. None for all.
     """
 
     history: Mask | None
     ranges: Mask | None
     position: jax.Array | None = None
     past: PastView | None = None
+    window: jax.Array | None = None
 
 
 def view_of_row(
@@ -104,7 +107,7 @@ def attend_history(
     *,
     activation: Activation = "softmax",
     bias: RelativeBias | None = None,
-    window: int = 0,
+    window: int | jax.Array | None = None,
 ) -> jax.Array:
     """Attend from history tokens to earlier ones and to themselves, [B, N, H, K].
 
@@ -115,10 +118,11 @@ def attend_history(
         view: what they see.
         kept: keys and values of the kept history in this layer, [B, S, G, K]; None without a past.
         activation, bias: as in `attend`.
-        window: each token sees at most its newest `window` keys, itself included; 0 for all.
+        window: each token sees at most its newest `window` >= 1 keys, itself included; None for
+            all.
     """
     assert view.history is not None
-    mask = newest_of(view.history, window - 1 if window else None)
+    mask = newest_of(view.history, None if window is None else window - 1)
     if view.past is None or kept is None:
         return attend(
             q_BNHK,
@@ -128,11 +132,11 @@ def attend_history(
             bias=bias,
             implementation=config.implementation,
         )
-    start = None
-    if window:
+    length, start = view.past.length, None
+    if window is not None:
         room = jnp.maximum(window - 1 - (mask.hi - mask.lo), 0)
-        start = jnp.maximum(view.past.length - room, 0)
-    length = jnp.broadcast_to(view.past.length, q_BNHK.shape[:2]) if window else view.past.length
+        start = jnp.maximum(length - room, 0)
+        length = jnp.broadcast_to(length, q_BNHK.shape[:2])
     past = Past(kept=kept, length=length, position=view.past.position, start=start)
     return attend_cached(q_BNHK, *new, past, mask, activation=activation, bias=bias)
 
@@ -147,7 +151,7 @@ def attend_range(
     *,
     activation: Activation = "softmax",
     bias: RelativeBias | None = None,
-    window: int = 0,
+    window: int | jax.Array | None = None,
 ) -> jax.Array:
     """Attend from candidate tokens to the history tokens of earlier sessions, [B, N, M, H, K].
 
@@ -160,14 +164,15 @@ def attend_range(
         own: keys of the same impression, or None.
         activation: how scores become weights.
         bias: as in `attend_candidates`.
-        window: each token sees at most the newest `window` history tokens of its range; 0 for all.
+        window: each token sees at most the newest `window` >= 1 history tokens of its range; None
+            for all.
     """
     if history is not None:
         assert view.ranges is not None
         return attend_candidates(
             q_BNMHK,
             *history,
-            newest_of(view.ranges, window or None),
+            newest_of(view.ranges, window),
             own,
             activation=activation,
             bias=bias,
@@ -180,7 +185,7 @@ def attend_range(
         kept=kept,
         length=end,
         position=view.past.position,
-        start=jnp.maximum(end - window, 0) if window else None,
+        start=None if window is None else jnp.maximum(end - window, 0),
     )
     return attend_candidates_cached(q_BNMHK, past, own, activation=activation, bias=bias)
 
@@ -188,7 +193,7 @@ def attend_range(
 def causal_pairs(
     config: ModelConfig, member: jax.Array, session: jax.Array
 ) -> dict[str, jax.Array]:
-    """Count the pairs of `config.depth` layers in which every token sees its whole range.
+    """Count the pairs of `config.depth` layers with the windows of `config.streams`.
 
     Args:
         config: the model.
@@ -198,9 +203,13 @@ def causal_pairs(
         `stream_pairs` and `range_pairs` of `ligr_jax.nn.work.Work`, float32 [].
     """
     view = view_of_row(config, member, session, None)
-    assert view.history is not None
-    assert view.ranges is not None
+    history, ranges = view.history, view.ranges
+    assert history is not None
+    assert ranges is not None
+    windows = config.streams.layer_windows(config.depth) or (None,) * config.depth
+    of_history = [allowed_pairs(newest_of(history, w and w - 1)) for w in windows]
+    of_candidates = [allowed_pairs(newest_of(ranges, w)) for w in windows]
     return {
-        "stream_pairs": config.depth * allowed_pairs(view.history),
-        "range_pairs": config.depth * allowed_pairs(view.ranges),
+        "stream_pairs": jnp.stack(of_history).sum(),
+        "range_pairs": jnp.stack(of_candidates).sum(),
     }

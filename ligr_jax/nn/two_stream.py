@@ -171,6 +171,8 @@ class TwoStream(nn.Module):
 class StreamStack(nn.Module):
     """`depth` layers with stacked parameters, [depth, ..], as `ligr_jax.nn.blocks.Stack`.
 
+    With `streams.windows`, the layers get the window of each as `view.window`.
+
     layer: a class with the fields `config` and `scale`, and the signature of layers without L.
     depth: number of layers; None for `model.depth`.
     """
@@ -189,11 +191,16 @@ class StreamStack(nn.Module):
         layer, depth = self.layer, c.depth if self.depth is None else self.depth
         if c.remat:
             layer = nn.remat(layer, prevent_cse=unrolled, static_argnums=(4, 5))
+        of_view: Any = nn.broadcast
+        windows = c.streams.layer_windows(depth)
+        if windows:
+            view = view._replace(window=jnp.asarray(windows, jnp.int32))
+            of_view = View(of_view, of_view, position=of_view, past=of_view, window=0)  # type: ignore[arg-type]
         layers = nn.scan(
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast if past is None else 0, nn.broadcast, nn.broadcast),
+            in_axes=(of_view, nn.broadcast if past is None else 0, nn.broadcast, nn.broadcast),
             length=depth,
             unroll=depth if unrolled else 1,
         )(c, scale=1 / mup_scale(c).depth, name="layers")

@@ -182,8 +182,8 @@ class TruncatedUltraLayer(UltraLayer):
     truncated: bool = True
 
 
-def visible_history(config: ModelConfig, truncated: bool) -> tuple[SemiLocal, int]:
-    """Return the keys of a history token, and the window of a candidate; 0 for no window.
+def visible_history(config: ModelConfig, truncated: bool) -> tuple[SemiLocal, int | None]:
+    """Return the keys of a history token, and the window of a candidate; None for no window.
 
     Args:
         config: the model.
@@ -191,7 +191,7 @@ def visible_history(config: ModelConfig, truncated: bool) -> tuple[SemiLocal, in
     """
     ultra = config.ultra
     if not truncated:
-        return SemiLocal(ultra.local_window, ultra.oldest), 0
+        return SemiLocal(ultra.local_window, ultra.oldest), None
     window = ultra.truncated_window
     return SemiLocal(min(ultra.local_window or window, window)), window
 
@@ -215,7 +215,7 @@ def ultra_pairs(config: ModelConfig, member: jax.Array, session: jax.Array) -> d
         keys, window = visible_history(config, is_truncated)
         for mask in semi_local_masks(view.history, keys):
             stream_pairs += layers * allowed_pairs(mask)
-        range_pairs += layers * allowed_pairs(newest_of(view.ranges, window or None))
+        range_pairs += layers * allowed_pairs(newest_of(view.ranges, window))
     return {"stream_pairs": stream_pairs, "range_pairs": range_pairs}
 
 

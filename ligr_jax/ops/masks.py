@@ -86,7 +86,7 @@ def earlier_mask(member: jax.Array, session: jax.Array, kind: MaskKind = "sessio
     return Mask(lo, hi, valid)
 
 
-def newest_of(mask: Mask, window: int | None) -> Mask:
+def newest_of(mask: Mask, window: int | jax.Array | None) -> Mask:
     """Return a mask whose ranges hold only the newest keys.
 
     Args:

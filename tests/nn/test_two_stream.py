@@ -11,7 +11,7 @@ from ligr_jax.data.batch import Batch
 from ligr_jax.nn.candidate_tokens import CandidateTokens
 from tests.batches import model_config, random_batch
 from tests.nn.models import logits, random_params, reach
-from tests.nn.two_stream_kinds import KINDS, two_stream_config
+from tests.nn.two_stream_kinds import KINDS, history_reach, two_stream_config
 
 N = 12
 PACKED = [[[2, 3, 1], [1, 2]], [[3, 1, 2, 2]], []]  # two members, one member, an empty row
@@ -24,14 +24,17 @@ def batch() -> Batch:
     return random_batch(PACKED, N, unknown=0.1)
 
 
-def related(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """Return whether two impressions are of one member, and by how many sessions the second is
-    earlier; [B, N, B, N]."""
+def related(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return whether two impressions are of one member, by how many sessions the second is earlier,
+    and by how many impressions it is earlier than the session of the first; [B, N, B, N]."""
     b, n = batch.member.shape
     member = np.arange(b)[:, None].repeat(n, 1) * 100 + batch.member
+    session = member * 100 + batch.session
+    start = (session[:, :, None] == session[:, None]).argmax(-1)
     first = (..., None, None)
     real = (batch.member > 0)[first] & (batch.member > 0)
-    return (member[first] == member) & real, batch.session[first] - batch.session
+    before = batch.session[first] - batch.session
+    return (member[first] == member) & real, before, start[first] - np.arange(n)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -39,16 +42,17 @@ def test_a_logit_sees_its_own_item_and_everything_of_earlier_sessions(
     batch: Batch, name: str
 ) -> None:
     """The Jacobian is exactly zero for actions of the same and of later sessions, for items of
-    other impressions of the session, and for other members; and non-zero for every parameter."""
+    other impressions of the session, for what windows hide, and for other members; and non-zero for
+    every parameter."""
     config = two_stream_config(name)
     found = reach(config, random_params(config, batch), batch)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
-    same_member, before = related(batch)
+    same_member, before, distance = related(batch)
+    seen = same_member & (before > 0) & (distance <= history_reach(config))
     itself = np.eye(before[..., 0, 0].size, dtype=bool).reshape(before.shape)
     real = (batch.member > 0)[..., None, None]
-    np.testing.assert_array_equal(found.actions > 0, same_member & (before > 0))
-    visible = same_member & ((before > 0) | itself)
-    np.testing.assert_array_equal((found.items > 0) & real, visible)
+    np.testing.assert_array_equal(found.actions > 0, seen)
+    np.testing.assert_array_equal((found.items > 0) & real, seen | (same_member & itself))
     assert all(np.any(p) for p in jax.tree.leaves(found.params))
 
 

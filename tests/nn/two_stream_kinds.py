@@ -14,6 +14,11 @@ KINDS: dict[str, dict[str, Any]] = {
         "position": "relative_session",
         "streams": TwoStreamConfig(tokens=2),
     },
+    "onetrans": {
+        "kind": "onetrans",
+        "position": "relative_session",
+        "streams": TwoStreamConfig(tokens=2, windows=(3,), window_schedule="linear"),
+    },
     "ultra": {
         "kind": "ultra",
         "position": "relative_session",
@@ -25,3 +30,13 @@ KINDS: dict[str, dict[str, Any]] = {
 def two_stream_config(name: str, **changes: Any) -> ModelConfig:
     """Return the configuration of a kind, with further changes."""
     return model_config(**(SMALL | KINDS[name] | changes))
+
+
+def history_reach(config: ModelConfig) -> int:
+    """Return how many impressions before its session can affect a logit.
+
+    Candidate tokens see the newest w_L history tokens in the last layer, and each of these has seen
+    w_l - 1 tokens before it in the layers below.
+    """
+    windows = config.streams.layer_windows(config.depth)
+    return sum(windows) - (len(windows) - 1) if windows else config.max_sessions

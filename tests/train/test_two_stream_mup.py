@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
 
 WIDER = Sizes({}, {"width": 256, "heads": 16}, ratio=8)
 # The change of the first layer falls like 1 / l by construction, so the small model has four.
-DEEPER = Sizes({"depth": 4}, {"depth": 16}, ratio=4)
+DEEPER = Sizes({"depth": 4}, {"depth": 32}, ratio=8)
 # The changes of HSTU's layers agree less, so deep models move less far; see `ligr_jax.nn.mup`.
 LOWEST_IN_DEPTH = {"ultra": -0.5}
 
