@@ -5,7 +5,8 @@ has one matrix (MegaBlocks, Gale et al. 2022, arXiv:2211.15841). There is no cap
 dropped, so a row's result does not depend on the other rows.
 
 `jax.lax.ragged_dot` computes the same, but JAX 0.10 lowers it on CPUs to one dense product of E
-times the FLOPs, and XLA has a kernel for it on TPUs only. Hence the forms:
+times the FLOPs, and its kernel for GPUs is off by default. Hence the forms, of which only `scan`
+has been timed (experiments/sparse_experts.py):
 
     scan       one block after the other (CPU)
     batched    all blocks in one batched product, with a copy of the matrix for each (GPU)

@@ -116,6 +116,15 @@ def test_sparse_experts_have_the_gradients_of_dense_ones(chosen: int, devices: i
         np.testing.assert_allclose(g, e, atol=1e-4, err_msg=jax.tree_util.keystr(path))
 
 
+def test_each_expert_starts_like_a_linear_map_of_its_own() -> None:
+    """The deviation is D^-1/2: neither the number of experts nor F is part of the fan-in."""
+    module = SparseExperts(count=8, chosen=1, widths=(32,))
+    shapes = np.zeros((1, 64), np.float32), np.ones(1, bool)
+    p = jax.jit(module.init)(jax.random.key(0), *shapes)["params"]["experts"]["layer_0"]
+    assert p["kernel"].std() == pytest.approx(64**-0.5, rel=0.05)
+    assert not p["bias"].any()
+
+
 def test_an_example_does_not_depend_on_the_load_of_the_others() -> None:
     module = SparseExperts(count=4, chosen=2, widths=(8, F))
     x = RNG.normal(size=(2, 40, D)).astype(np.float32)

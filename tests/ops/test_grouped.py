@@ -80,7 +80,7 @@ def test_a_row_does_not_depend_on_the_other_rows(form: GroupedForm) -> None:
         np.testing.assert_allclose(run(others, w, crowd)[:7], known[:7], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["scan", "batched"])
+@pytest.mark.parametrize("form", FORMS)
 def test_vmap_is_a_loop(form: GroupedForm) -> None:
     several = [problem(20, 3) for _ in range(2)]
     batched = jax.vmap(with_gradients(form))(*(np.stack(a) for a in zip(*several)))
