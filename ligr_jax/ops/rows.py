@@ -25,7 +25,7 @@ def row_axes(rows: int) -> tuple[str, ...]:
 def top_k_rows(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """Return `jax.lax.top_k` of scores [..., E], where each device sorts its own rows.
 
-    XLA gathers all rows on every device for a `top_k` outside of `jax.shard_map`.
+    XLA (of JAX 0.10, on CPUs) gathers all rows for a `top_k` outside of `jax.shard_map`.
     """
     top_k = partial(jax.lax.top_k, k=k)
     scores_NE = scores.reshape(-1, scores.shape[-1])

@@ -99,7 +99,7 @@ def test_a_layer_equals_its_published_equations_under_our_masks(
         np.testing.assert_allclose(out, wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_a_long_divisor_leaves_little_beside_the_epsilon_of_the_norm() -> None:
+def test_a_long_divisor_makes_the_epsilon_of_the_norm_matter() -> None:
     """The numbers of the module's docstring at its smallest width, at initial weights."""
     batch = random_batch([[[1] * 12]], 12)
     mask = history_mask(batch.member, batch.session)
