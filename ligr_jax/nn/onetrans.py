@@ -32,7 +32,7 @@ from ligr_jax.config import ModelConfig
 from ligr_jax.nn.ligr_streams import StreamAttention
 from ligr_jax.nn.linear import Linear
 from ligr_jax.nn.mup import HISTORY
-from ligr_jax.nn.per_token import PerTokenLinear
+from ligr_jax.nn.per_token import PerTokenLinear, PerTokenMLP
 from ligr_jax.nn.streams import Streams, View
 from ligr_jax.nn.two_stream import StreamStack, TwoStream, stream_flops
 from ligr_jax.nn.work import Work
@@ -121,33 +121,20 @@ class MixedFeedForward(nn.Module):
         dtype = jnp.dtype(c.dtype)
         self.up = Linear(c.ffn_width, dtype=dtype)
         self.down = Linear(c.width, dtype=dtype)
-        self.per_token = PerTokenFeedForward(c)
+        self.activation = _ACTIVATIONS[c.onetrans.activation]
+        self.per_token = PerTokenMLP(
+            c.ffn_width, activation=self.activation, use_bias=False, dtype=dtype
+        )
 
     def history(self, x_BND: jax.Array) -> jax.Array:
         """Return the output of history tokens, [B, N, D]."""
-        activation = _ACTIVATIONS[self.config.onetrans.activation]
-        result: jax.Array = self.down(activation(self.up(x_BND)))
+        result: jax.Array = self.down(self.activation(self.up(x_BND)))
         return result
 
     def candidates(self, x_BNMD: jax.Array) -> jax.Array:
         """Return the output of candidate tokens, [B, N, M, D]."""
         result: jax.Array = self.per_token(x_BNMD)
         return result
-
-
-class PerTokenFeedForward(nn.Module):
-    """D -> F -> D with own weights for each token."""
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(self, x_BNMD: jax.Array) -> jax.Array:
-        """Return [B, N, M, D]."""
-        c = self.config
-        dtype = jnp.dtype(c.dtype)
-        hidden_BNMF = PerTokenLinear(c.ffn_width, dtype=dtype, name="up")(x_BNMD)
-        hidden_BNMF = _ACTIVATIONS[c.onetrans.activation](hidden_BNMF)
-        return PerTokenLinear(c.width, dtype=dtype, name="down")(hidden_BNMF)
 
 
 def onetrans_flops(config: ModelConfig, work: Work) -> dict[str, float]:

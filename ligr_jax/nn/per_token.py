@@ -55,13 +55,14 @@ class PerTokenMLP(nn.Module):
 
     hidden: int
     activation: Nonlinearity = nn.gelu
+    use_bias: bool = True
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return [..., M, D] in `dtype`, for x [..., M, D]."""
-        up = PerTokenLinear(self.hidden, use_bias=True, dtype=self.dtype, name="up")
-        down = PerTokenLinear(x.shape[-1], use_bias=True, dtype=self.dtype, name="down")
+        up = PerTokenLinear(self.hidden, self.use_bias, dtype=self.dtype, name="up")
+        down = PerTokenLinear(x.shape[-1], self.use_bias, dtype=self.dtype, name="down")
         y: jax.Array = down(self.activation(up(x)))
         return y
 
