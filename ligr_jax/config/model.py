@@ -67,6 +67,11 @@ class ModelConfig:
     action_token: Literal["actions", "actions_and_item"] = "actions"
     """Input of an action token: the actions, which must find their item by attention (as in the
     paper), or the actions and the item, which is better for small training budgets."""
+    actions_as: Literal["tokens", "values", "late_values"] = "tokens"
+    """How LiGR's historical layers read actions: as `tokens` between the items, as `values` of the
+    items in every layer (AttnMVP, `ligr_jax.nn.action_values`), or as the values of one attention
+    after the layers (AttnLFA, `ligr_jax.nn.late_actions`). The last two have one token per
+    impression instead of two."""
     position: Literal["learned", "relative_session", "relative_time", "none"] = "learned"
     """Position encoding: learned embeddings of the session number, or a relative attention bias."""
     max_sessions: int = 512
@@ -199,6 +204,7 @@ class ModelConfig:
         )
         if self.kind in TWO_STREAM_KINDS:
             self._check_streams()
+        self._check_actions_as()
         if self.kind in ("ligr", "ligr_streams"):
             return
         for name in ("ffn", "gate", "attention", "residual_scale"):
@@ -227,6 +233,17 @@ class ModelConfig:
             )
         if self.kind == "lirank":
             self._check_lirank()
+
+    def _check_actions_as(self) -> None:
+        """Raise `ConfigError` for action values where there are no historical layers of LiGR."""
+        if self.actions_as == "tokens":
+            return
+        require(
+            self.kind == "ligr" and self.depth > 0 and not self.next_item,
+            f"model.actions_as={self.actions_as} needs historical layers of LiGR and has no action "
+            f"tokens that predict the next item, got model.kind={self.kind}, model.depth="
+            f"{self.depth}, model.next_item={self.next_item}; set model.actions_as=tokens",
+        )
 
     def _check_streams(self) -> None:
         """Raise `ConfigError` for fields that do not apply to two-stream models."""
@@ -398,6 +415,11 @@ class ModelConfig:
     def gates_attention(self) -> bool:
         """Whether the input, the queries and the keys of attention have gates."""
         return self.gate in ("cadet", "both")
+
+    @property
+    def history_tokens(self) -> int:
+        """Number of tokens of an impression in LiGR's historical layers."""
+        return 2 if self.actions_as == "tokens" else 1
 
     @property
     def ffn_width(self) -> int:

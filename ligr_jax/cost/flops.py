@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from ligr_jax.config import ModelConfig
-from ligr_jax.nn.models import MODELS
+from ligr_jax.nn.models import model_kind
 from ligr_jax.nn.work import Work
 from ligr_jax.tables.table import is_table
 
@@ -25,7 +25,7 @@ def forward_flops(config: ModelConfig, work: Work) -> dict[str, float]:
         config: the model.
         work: the impressions and attention pairs that go through it.
     """
-    return MODELS[config.kind].forward_flops(config, work)
+    return model_kind(config).forward_flops(config, work)
 
 
 def train_flops(config: ModelConfig, work: Work) -> float:

@@ -23,28 +23,30 @@ def request_flops(
 ) -> float:
     """Return the FLOPs of scoring C candidates after T tokens of history.
 
-    A candidate is one token that attends to the T tokens and itself. Set-wise layers see the best
-    K candidates (`ScoringConfig.set_top`).
+    A candidate is one token that attends to the tokens of the history and itself. Set-wise layers
+    see the best K candidates (`ScoringConfig.set_top`).
 
     Args:
         model: the model.
-        seq_len: T, two per impression.
+        seq_len: T, two per impression, as in `data.seq_len`.
         candidates: C.
         encoded: whether the history has been encoded before; else its encoding counts.
     """
     from ligr_jax.cost.flops import forward_flops
     from ligr_jax.nn.work import Work
 
-    t = seq_len
+    tokens = model.history_tokens
+    t = tokens * seq_len // 2
     c = candidates
     total = 0.0
     if model.depth:
         point = dataclasses.replace(model, set_depth=0)
-        history = forward_flops(point, Work(t / 2, history_pairs=t * (t + 1) / 2))
+        history = forward_flops(point, Work(seq_len / 2, history_pairs=t * (t + 1) / 2))
         scored = forward_flops(point, Work(c, history_pairs=c * (t + 1)))
-        # A training impression is two tokens, a candidate is one.
-        halved = ("attention_projections", "gates", "ffn")
-        total += sum(v / 2 if k in halved else v for k, v in scored.items())
+        # Layers compute `tokens` tokens of a training impression, and one of a candidate.
+        share = dict.fromkeys(("attention_projections", "gates", "ffn"), 1 / tokens)
+        share["action_values"] = 0.0
+        total += sum(v * share.get(k, 1.0) for k, v in scored.items())
         if not encoded:
             total += sum(v for k, v in history.items() if k != "heads")
     if model.set_depth:
@@ -58,7 +60,8 @@ def request_flops(
 def request_bytes(model: ModelConfig, seq_len: int, candidates: int) -> float:
     """Return the bytes moved for the same request: weights, keys and values, table rows."""
     wide = 2 if model.dtype == "bfloat16" else 4
-    cached = 2 * (2 * model.width * seq_len * model.depth)
+    layers = model.depth + (model.actions_as == "late_values")
+    cached = 2 * model.width * model.history_tokens * seq_len * layers
     rows = 4 * sum(input_widths(model)) * (candidates + seq_len // 2)
     rows += 4 * late_columns(model) * candidates
     return wide * (dense_parameters(model) + cached) + rows

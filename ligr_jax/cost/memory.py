@@ -32,7 +32,20 @@ def dense_parameters(model: ModelConfig) -> int:
         + head_parameters(model) * (1 + (model.set_depth > 0))
         + calibration_parameters(model)
         + _next_item(model)
+        + _action_values(model)
     )
+
+
+def _action_values(model: ModelConfig) -> int:
+    """Return the number of parameters that read actions without action tokens."""
+    d = model.width
+    of_layers = {
+        "tokens": 0,
+        "values": model.depth * d * d,
+        "late_values": 4 * d * d + _bias(model),
+    }
+    norms = {"tokens": 0, "values": 2 * d, "late_values": 4 * d}
+    return of_layers[model.actions_as] + norms[model.actions_as]
 
 
 def _next_item(model: ModelConfig) -> int:
@@ -72,7 +85,7 @@ def activation_bytes(config: Config, rows: int, on_cpu: bool = False) -> int:
         on_cpu: whether the step is compiled for a CPU.
     """
     model = config.model
-    seq_len = config.data.seq_len
+    impressions = config.data.seq_len // 2
     wide = 2 if model.dtype == "bfloat16" else _FLOAT
     unrolled = model.unroll == "yes" or (model.unroll == "auto" and on_cpu)
 
@@ -84,8 +97,11 @@ def activation_bytes(config: Config, rows: int, on_cpu: bool = False) -> int:
         return depth * kept + layer if model.remat and not unrolled and depth else depth * layer
 
     item, outcome = input_widths(model)
-    inputs = rows * seq_len * (_FLOAT * (item + outcome) + 2 * wide * model.width)
-    return inputs + stack(model.depth, seq_len) + stack(model.set_depth, seq_len // 2)
+    inputs = rows * impressions * 2 * (_FLOAT * (item + outcome) + 2 * wide * model.width)
+    history = stack(model.depth, model.history_tokens * impressions)
+    if model.actions_as == "late_values":
+        history += _FLOAT * 9 * model.width * rows * impressions
+    return inputs + history + stack(model.set_depth, impressions)
 
 
 def input_widths(model: ModelConfig) -> tuple[int, int]:

@@ -84,19 +84,33 @@ class Attention(nn.Module):
         """
         c = self.config
         dtype = jnp.dtype(c.dtype)
-        if c.gates_attention:
-            x_BTD = SelfGate(c, name="input_gate")(x_BTD)
-        qkv = Linear(3 * c.width, dtype=dtype, name="qkv")(x_BTD)
-        qkv = qkv.reshape(*x_BTD.shape[:-1], 3, c.heads, -1)
-        q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(qkv, -3, 0)
-        if c.gates_attention:
-            q_BTHK = SelfGate(c, name="query_gate")(q_BTHK)
-            k_BTHK = SelfGate(c, name="key_gate")(k_BTHK)
-        q_BTHK /= mup_scale(c).head_width ** 0.5
+        q_BTHK, k_BTHK, v_BTHK = project_qkv(c, x_BTD)
         new = KeyValues(k_BTHK, v_BTHK)
         bias = relative_bias(self, c, position)
         out_BTHK = attend_new(c, q_BTHK, new, mask, past, activation=c.attention, bias=bias)
         return Linear(c.width, dtype=dtype, name="out")(out_BTHK.reshape(x_BTD.shape)), new
+
+
+def project_qkv(config: ModelConfig, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Create the projections of attention in the calling module, and return their results.
+
+    Args:
+        config: gives the gates of attention and the factor of the scores.
+        x_BTD: [B, T, D].
+
+    Returns:
+        Queries, keys and values, [B, T, H, K] each.
+    """
+    c = config
+    if c.gates_attention:
+        x_BTD = SelfGate(c, name="input_gate")(x_BTD)
+    qkv = Linear(3 * c.width, dtype=jnp.dtype(c.dtype), name="qkv")(x_BTD)
+    qkv = qkv.reshape(*x_BTD.shape[:-1], 3, c.heads, -1)
+    q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(qkv, -3, 0)
+    if c.gates_attention:
+        q_BTHK = SelfGate(c, name="query_gate")(q_BTHK)
+        k_BTHK = SelfGate(c, name="key_gate")(k_BTHK)
+    return q_BTHK / mup_scale(c).head_width ** 0.5, k_BTHK, v_BTHK
 
 
 def attend_new(

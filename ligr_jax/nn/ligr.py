@@ -47,9 +47,14 @@ class LiGR(nn.Module):
     config: ModelConfig
     block: type[nn.Module] = Block
 
+    def make_history_layers(self) -> nn.Module:
+        """Return the historical layers."""
+        c = self.config
+        scale = 1 / mup_scale(c).depth
+        return Stack(c, depth=c.depth, scale=scale, block=self.block, name=HISTORY)
+
     def setup(self) -> None:
         c = self.config
-        scale = mup_scale(c)
         self.tables = Tables(c, name=TABLES)
         self.item_tokens = ItemTokens(c, name="items")
         self.action_tokens = ActionTokens(c, name="actions")
@@ -58,13 +63,12 @@ class LiGR(nn.Module):
             self.positions = self.param("positions", init, (c.max_sessions, c.width), jnp.float32)
         self.dropout = nn.Dropout(c.dropout, name="Dropout_0")  # the name decides its random key
         if c.depth:
-            self.history_layers = Stack(
-                c, depth=c.depth, scale=1 / scale.depth, block=self.block, name=HISTORY
-            )
+            self.history_layers = self.make_history_layers()
         self.heads = Heads(c, name="heads")
         if c.set_depth:
+            scale = 1 / mup_scale(c).set_depth
             self.setwise_layers = Stack(
-                c, depth=c.set_depth, scale=1 / scale.set_depth, block=self.block, name=SETWISE
+                c, depth=c.set_depth, scale=scale, block=self.block, name=SETWISE
             )
             self.setwise_heads = Heads(c, adds=True, name="setwise_heads")
         if c.next_item:
@@ -79,19 +83,13 @@ class LiGR(nn.Module):
             batch: B rows of N impressions.
             deterministic: if False, dropout is applied, which needs a `dropout` key.
         """
-        # Historical layers over T = 2N tokens, then the point-wise logits of item tokens.
+        # Historical layers, then the point-wise logits of item tokens.
         embedded = self.tables(batch.ids)
-        h_BTD = self._tokens(batch, embedded, deterministic)
-        if self.config.depth:
-            mask = history_mask(batch.member, batch.session, self.config.mask)
-            h_BTD, _ = self.history_layers(
-                h_BTD, mask, _coordinates(self.config, batch, tokens=2), deterministic
-            )
-        h_BND = h_BTD[:, 0::2]
+        h_BND, actions_BND = self._after_history(batch, embedded, deterministic)
         inputs = head_inputs(self.config, batch, embedded)
         logits_BNA = self.heads(h_BND, deterministic, inputs)
         if self.config.next_item and (self.is_initializing() or not deterministic):
-            self.sow(LOSSES, "next_item_loss", self._next_item_loss(h_BTD[:, 1::2], batch))
+            self.sow(LOSSES, "next_item_loss", self._next_item_loss(actions_BND, batch))
 
         # Set-wise layers over N item tokens.
         if self.config.set_depth:
@@ -105,11 +103,9 @@ class LiGR(nn.Module):
 
         The logit of an item is the dot product of the query and the item's row.
         """
-        h_BTD = self._tokens(batch, self.tables(batch.ids), deterministic=True)
-        mask = history_mask(batch.member, batch.session, self.config.mask)
-        coordinates = _coordinates(self.config, batch, tokens=2)
-        h_BTD, _ = self.history_layers(h_BTD, mask, coordinates, True)
-        queries_BNE: jax.Array = self.next_item(h_BTD[:, 1::2])
+        _, actions_BND = self._after_history(batch, self.tables(batch.ids), True)
+        assert actions_BND is not None
+        queries_BNE: jax.Array = self.next_item(actions_BND)
         return queries_BNE
 
     def encode(self, batch: Batch) -> KeyValues | None:
@@ -153,11 +149,7 @@ class LiGR(nn.Module):
         embedded = self.tables(candidates.ids)
         h_BCD = self._positioned(self.item_tokens(candidates, embedded), candidates)
         if c.depth:
-            past = self._past(history, tokens=1)
-            coordinates = _coordinates(c, candidates, tokens=1)
-            if c.position == "relative_session":
-                coordinates = candidates.session[:, :1]  # all candidates are of one session
-            h_BCD, _ = self.history_layers(h_BCD, None, coordinates, True, past)
+            h_BCD = self._read_history(h_BCD, candidates, history)
         inputs = head_inputs(c, candidates, embedded)
         logits_BCA = self.heads(h_BCD, inputs=inputs)
         features_BCW = self._calibration_features(candidates, embedded)
@@ -180,6 +172,30 @@ class LiGR(nn.Module):
         added_BCA = self._setwise_logits(inputs.hidden_BCD, mask, True, inputs.heads)
         logits_BCA = inputs.logits_BCA + added_BCA
         return self._calibrated(logits_BCA, inputs.features_BCW, inputs.heads)
+
+    def _after_history(
+        self, batch: Batch, embedded: Embedded, deterministic: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Return item tokens and action tokens after the historical layers, [B, N, D] each.
+
+        There are T = 2N tokens. Subclasses without action tokens return None for them.
+        """
+        h_BTD = self._tokens(batch, embedded, deterministic)
+        if self.config.depth:
+            mask = history_mask(batch.member, batch.session, self.config.mask)
+            h_BTD, _ = self.history_layers(
+                h_BTD, mask, _coordinates(self.config, batch, tokens=2), deterministic
+            )
+        return h_BTD[:, 0::2], h_BTD[:, 1::2]
+
+    def _read_history(self, h_BCD: jax.Array, candidates: Batch, history: History) -> jax.Array:
+        """Return the item tokens of candidates after the historical layers, [B, C, D]."""
+        past = self._past(history, tokens=1)
+        coordinates = _coordinates(self.config, candidates, tokens=1)
+        if self.config.position == "relative_session":
+            coordinates = candidates.session[:, :1]  # all candidates are of one session
+        result: jax.Array = self.history_layers(h_BCD, None, coordinates, True, past)[0]
+        return result
 
     def _tokens(self, batch: Batch, embedded: Embedded, deterministic: bool) -> jax.Array:
         """Return the item and action tokens of a batch, interleaved, [B, 2N, D]."""
@@ -204,8 +220,9 @@ class LiGR(nn.Module):
         rows_BND = self.positions[position]
         return h + (rows_BND if h.ndim == 3 else rows_BND[:, :, None]).astype(h.dtype)
 
-    def _next_item_loss(self, h_BND: jax.Array, batch: Batch) -> jax.Array:
+    def _next_item_loss(self, h_BND: jax.Array | None, batch: Batch) -> jax.Array:
         """Return the loss of the next item, from the action tokens [B, N, D]."""
+        assert h_BND is not None
         name = self.config.next_item
         rows_VE: jax.Array = self.tables.get_variable("params", escape(self.config.table_of(name)))
         query_BNE = self.next_item(h_BND)
@@ -274,7 +291,7 @@ def ligr_flops(config: ModelConfig, work: Work) -> dict[str, float]:
     attention = 2 * 4 * d * d
     gates = 2 * d * d * (sublayers * config.gates_branches + 3 * config.gates_attention)
     ffn = 2 * {"gelu": 2, "swiglu": 3, "none": 0}[config.ffn] * d * f
-    tokens = {"history": 2 * n * config.depth, "setwise": n * config.set_depth}
+    tokens = {"history": config.history_tokens * n * config.depth, "setwise": n * config.set_depth}
     layers = tokens["history"] + tokens["setwise"]
     heads = heads_flops(config, d) * (1 + (config.set_depth > 0)) + calibration_flops(config)
     return {

@@ -7,7 +7,17 @@ import jax
 from flax import linen as nn
 
 from ligr_jax.config import ModelConfig
-from ligr_jax.nn import hstu, ligr, ligr_streams, lirank, onetrans, ultra, wukong
+from ligr_jax.nn import (
+    action_values,
+    hstu,
+    late_actions,
+    ligr,
+    ligr_streams,
+    lirank,
+    onetrans,
+    ultra,
+    wukong,
+)
 from ligr_jax.nn.streams import causal_pairs
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
@@ -20,8 +30,8 @@ class ModelKind(NamedTuple):
 
     module: makes the Flax module of a configuration.
     forward_flops: counts the FLOPs of its matrix products, by part; see `ligr_jax.cost.flops`.
-    pairs: counts `stream_pairs` and `range_pairs` of `Work` for member and session [B, N]; None
-        for kinds of one stream.
+    pairs: counts the pairs of `Work` for member and session [B, N], where they differ from those of
+        interleaved item and action tokens; None if none does.
     """
 
     module: Callable[[ModelConfig], nn.Module]
@@ -29,8 +39,22 @@ class ModelKind(NamedTuple):
     pairs: Pairs | None = None
 
 
+# LiGR, by `model.actions_as`.
+_LIGR = {
+    "tokens": ModelKind(module=ligr.LiGR, forward_flops=ligr.ligr_flops),
+    "values": ModelKind(
+        module=action_values.ActionValueLiGR,
+        forward_flops=action_values.action_value_flops,
+        pairs=action_values.item_token_pairs,
+    ),
+    "late_values": ModelKind(
+        module=late_actions.LateActionLiGR,
+        forward_flops=late_actions.late_action_flops,
+        pairs=action_values.item_token_pairs,
+    ),
+}
 MODELS = {
-    "ligr": ModelKind(module=ligr.LiGR, forward_flops=ligr.ligr_flops),
+    "ligr": _LIGR["tokens"],
     "ligr_streams": ModelKind(
         module=ligr_streams.LiGRStreams,
         forward_flops=ligr_streams.ligr_streams_flops,
@@ -50,9 +74,14 @@ MODELS = {
 }
 
 
+def model_kind(config: ModelConfig) -> ModelKind:
+    """Return the kind of a configuration; `kind`, and `actions_as` of LiGR, select it."""
+    return _LIGR[config.actions_as] if config.kind == "ligr" else MODELS[config.kind]
+
+
 def make_model(config: ModelConfig) -> nn.Module:
-    """Return the Flax module of a configuration; `config.kind` selects the kind."""
-    return MODELS[config.kind].module(config)
+    """Return the Flax module of a configuration; see `model_kind`."""
+    return model_kind(config).module(config)
 
 
 def attention_pairs(
@@ -71,5 +100,5 @@ def attention_pairs(
         "history_pairs": allowed_pairs(history_mask(member, session, config.mask)),
         "set_pairs": allowed_pairs(session_mask(member, session)),
     }
-    of_streams = MODELS[config.kind].pairs
-    return counts if of_streams is None else counts | of_streams(config, member, session)
+    of_kind = model_kind(config).pairs
+    return counts if of_kind is None else counts | of_kind(config, member, session)

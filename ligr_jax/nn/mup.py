@@ -20,6 +20,7 @@ At the base shape all of them are 1, and the model equals that of `standard`.
       biases of the stacks         1, 0, 0           branch / l             1       1 / (m l)
     scores q k^T / K^1/2           -                 / k^1/2                -       -
     HSTU's scores q k^T            -                 / k                    -       -
+    late actions [D, D]            fan-in^-1/2       unscaled               1 / m   1 / m
     gain and bias of a head's norm 1, 0              unscaled               1       1 / m
     heads [D, A]                   0                 / m                    1       1 / m
     bias of a head [A]             log-odds          unscaled               1       1
@@ -85,6 +86,7 @@ from typing import Any, NamedTuple
 from ligr_jax.config import ModelConfig
 
 HISTORY, SETWISE = "history", "setwise"  # names of the parameter groups that are stacks
+LATE_ACTIONS = "late_actions"  # name of the attention of `ligr_jax.nn.late_actions`
 RESIDUAL_SCALE = "residual_scale"  # name of the learned factor of a branch
 
 
@@ -142,6 +144,8 @@ def multipliers(config: ModelConfig, path: tuple[Any, ...]) -> Multipliers:
             return Multipliers(rate=1.0, epsilon=1 / depth)
         rate = 1 / scale.width if names[-1] == "kernel" else 1.0
         return Multipliers(rate=rate, epsilon=1 / (scale.width * depth * tokens))
+    if names[0] == LATE_ACTIONS and names[-1] == "kernel":
+        return Multipliers(rate=1 / scale.width, epsilon=1 / scale.width)
     if names[-2:] == ["logits", "bias"]:
         return Multipliers()
     return Multipliers(rate=1.0, epsilon=1 / scale.width)

@@ -107,7 +107,7 @@ class TwoStream(nn.Module):
         view = View(
             history=None,
             ranges=None,
-            position=_coordinates(self.config, candidates),
+            position=impression_coordinates(self.config, candidates),
             past=self._past(history),
         )
         streams, _ = self.layers(streams, view, history.kept, True, False)
@@ -142,7 +142,7 @@ class TwoStream(nn.Module):
         return result
 
     def _row(self, batch: Batch) -> View:
-        coordinates = _coordinates(self.config, batch)
+        coordinates = impression_coordinates(self.config, batch)
         return view_of_row(self.config, batch.member, batch.session, coordinates)
 
     def _past(self, history: History) -> PastView:
@@ -150,7 +150,7 @@ class TwoStream(nn.Module):
         return PastView(
             length=history.length if causal else history.end,
             end=history.end,
-            position=_coordinates(self.config, history),
+            position=impression_coordinates(self.config, history),
         )
 
     def _logits(
@@ -228,8 +228,13 @@ def history_token_flops(config: ModelConfig) -> int:
     return 2 * config.width * (item + outcome + 2 * len(config.actions) + 1)
 
 
-def _coordinates(config: ModelConfig, impressions: Batch | History) -> jax.Array | None:
-    """Return the coordinates of impressions for the relative bias, [B, N], or None."""
+def impression_coordinates(config: ModelConfig, impressions: Batch | History) -> jax.Array | None:
+    """Return the coordinates of impressions for the relative bias, [B, N], or None.
+
+    Args:
+        config: the model; `position` names the coordinate.
+        impressions: the impressions.
+    """
     if config.position == "relative_session":
         return impressions.session
     return impressions.time if config.position == "relative_time" else None

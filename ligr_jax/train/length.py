@@ -47,6 +47,7 @@ def pair_shape(model: ModelConfig) -> ModelConfig:
     return ModelConfig(
         kind=model.kind,
         mask=model.mask,
+        actions_as=model.actions_as,
         depth=model.depth if model.kind in TWO_STREAM_KINDS else 1,
         set_depth=0 if model.kind in TWO_STREAM_KINDS else ModelConfig.set_depth,
         streams=model.streams,

@@ -29,6 +29,8 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
     "wide ffn": (32, {"width": 128, "heads": 2, "depth": 2, "set_depth": 1, "ffn_factor": 8.0}),
     "two streams": (32, {"kind": "ligr_streams", "width": 256, "heads": 4, "set_depth": 0}),
     "ultra": (32, {"kind": "ultra", "width": 256, "heads": 4, "depth": 3, "set_depth": 0}),
+    "actions as values": (32, {"actions_as": "values", "width": 256, "depth": 2, "gate": "both"}),
+    "late action values": (32, {"actions_as": "late_values", "width": 256, "depth": 1}),
     "late features, cross layers, positions": (
         32,
         {"width": 128, "depth": 1, "features": HEAD_FEATURES, "head": FEED_SR},
@@ -66,10 +68,12 @@ def problem(n: int, changes: dict[str, Any]) -> tuple[ModelConfig, Batch, Any, W
     config = model_config(unroll="yes", **changes)
     batch = with_head_features(random_batch([[[n]]] * ROWS, n))
     params = jax.eval_shape(make_model(config).init, jax.random.key(0), batch)
+    # Pairs of tokens with themselves: in the square, besides it, or in that of one of two layers.
+    history = {"tokens": (2 * n) ** 2, "values": n**2 + n, "late_values": n**2 + n / 2}
     in_layers = config.depth * ROWS * n**2  # dense attention computes all pairs
     work = Work(
         impressions=ROWS * n,
-        history_pairs=ROWS * (2 * n) ** 2,
+        history_pairs=ROWS * history[config.actions_as],
         set_pairs=ROWS * n**2,
         stream_pairs=in_layers,
         range_pairs=in_layers,

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from ligr_jax.config import Config, DataConfig, HeadConfig, OptimConfig
 from ligr_jax.cost.flops import parameter_counts
@@ -13,7 +14,7 @@ from ligr_jax.cost.memory import (
     table_bytes,
 )
 from ligr_jax.data.unique_ids import UniqueIdMapper
-from ligr_jax.nn.ligr import LiGR
+from ligr_jax.nn.models import make_model
 from ligr_jax.tables.layout import layout
 from ligr_jax.train.optimizer import Optimizer, make_optimizer
 from ligr_jax.train.state import TrainState, abstract_state
@@ -21,10 +22,10 @@ from ligr_jax.train.step import make_step
 from tests.batches import FEED_SR, HEAD_FEATURES, model_config, random_batch, with_head_features
 
 
-def problem(config: Config) -> tuple[LiGR, Optimizer, TrainState, object]:
+def problem(config: Config) -> tuple[nn.Module, Optimizer, TrainState, object]:
     rows = [[[2, 2]]] * config.optim.batch
     batch = with_head_features(random_batch(rows, config.data.seq_len // 2))
-    model = LiGR(config.model)
+    model = make_model(config.model)
     tx = make_optimizer(config.model, config.optim, 10, layout(config.model.tables))
     return model, tx, abstract_state(model, tx, batch), batch
 
@@ -38,6 +39,8 @@ def problem(config: Config) -> tuple[LiGR, Optimizer, TrainState, object]:
         {"set_depth": 0, "position": "none"},
         {"depth": 0, "width": 24, "heads": 3, "gate": "cadet"},
         {"gate": "both", "residual_scale": True},
+        {"actions_as": "values", "position": "relative_session"},
+        {"actions_as": "late_values", "position": "relative_session"},
         {"features": HEAD_FEATURES, "head": FEED_SR},
         {"features": HEAD_FEATURES, "head": HeadConfig("ple", levels=2, gated=True)},
         {
@@ -71,8 +74,10 @@ def test_state_is_counted_to_the_byte(rule: str) -> None:
         (96, {"depth": 4, "set_depth": 0, "unroll": "no", "remat": True}),
         (320, {"depth": 2, "set_depth": 1, "unroll": "no", "ffn": "none", "dtype": "bfloat16"}),
         (64, {"depth": 2, "set_depth": 1, "gate": "both", "residual_scale": True}),
+        (64, {"depth": 2, "set_depth": 1, "actions_as": "values"}),
+        (64, {"depth": 1, "set_depth": 0, "actions_as": "late_values"}),
     ],
-    ids=["dense", "recomputed", "blocked, scanned, bfloat16", "all gates"],
+    ids=["dense", "recomputed", "blocked, scanned, bfloat16", "all gates", "values", "late"],
 )
 def test_activations_are_within_a_factor_of_two_of_what_xla_allocates(
     seq_len: int, changes: dict[str, object]

@@ -26,6 +26,8 @@ VARIANTS = {  # every value of each option of `ModelConfig` that changes the lay
         "position": "none",
     },
     "gates of attention": {"gate": "cadet", "ffn": "none"},
+    "actions as values": {"actions_as": "values", "position": "relative_session", "depth": 2},
+    "late action values": {"actions_as": "late_values", "attention": "silu", "depth": 1},
     "hstu": {"kind": "hstu", "position": "relative_time"},
     "wukong": {"kind": "wukong", "set_depth": 0},
     "wukong, dual path": {

@@ -71,7 +71,7 @@ ABLATIONS = {
     "base": {},
     **{
         f"{name}={value}": {name: value}
-        for name in ("gate", "ffn", "attention", "position", "mask", "action_token")
+        for name in ("gate", "ffn", "attention", "position", "mask", "action_token", "actions_as")
         for value in get_args(get_type_hints(ModelConfig)[name])
         if value != getattr(ModelConfig, name)
     },

@@ -50,6 +50,22 @@ CASES: dict[str, dict[str, Any]] = {
         "remat": True,
     },
     "ligr, set-wise only": {"depth": 0, "position": "none"},
+    "ligr, actions as values": {
+        "actions_as": "values",
+        "position": "relative_session",
+        "gate": "both",
+        "depth": 2,
+        "set_depth": 1,
+        "unroll": "no",
+    },
+    "ligr, late action values": {
+        "actions_as": "late_values",
+        "position": "relative_time",
+        "attention": "sigmoid",
+        "depth": 2,
+        "set_depth": 0,
+        "unroll": "no",
+    },
     "hstu": {"kind": "hstu", "position": "relative_time"},
     "hstu, causal": {"kind": "hstu", "mask": "causal", "set_depth": 0, "attention_length": 2048},
     "ligr, feed-sr head, positions": {

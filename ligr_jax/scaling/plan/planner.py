@@ -25,6 +25,7 @@ from ligr_jax.scaling.plan.training import TrainingPlan, train_plan
 # Plans are for this kind of model and of head; other runs are ignored.
 PLAIN = {
     config_column("model.kind"): "ligr",
+    config_column("model.actions_as"): "tokens",
     config_column("model.head.kind"): "linear",
     config_column("model.head.cross_layers"): 0,
 }
