@@ -17,8 +17,7 @@ Each architecture is a sweep of its own, whose largest run is predicted (predict
 starts. Slopes are changes per decade of compute, with 90 % intervals over rungs; differences from
 LiGR are paired by seed, and are also given with the smallest difference that three seeds can show.
 
-Expected: numbers are in experiments/results/slopes_world.json and slopes_kuairand.json. Time: a
-night for both on two cores.
+Expected: numbers are in experiments/results/slopes.json. Time: a night on two cores.
 """
 
 import argparse
@@ -91,19 +90,19 @@ SOURCES = {
 
 def main() -> None:
     args = arguments()
+    study = Study.of(__file__, __doc__, args.seeds)
     for name in args.data:
-        study = Study.of(__file__, __doc__, args.seeds)
-        study.name = f"slopes_{name}"
         bench = Bench(args, name)
         for part in args.parts:
             PARTS[part](bench, study)
-        study.record(args.record and args.record.with_name(f"slopes_{name}.json"))
+    study.record(args.record)
 
 
 class Bench:
     """Trains and reads the runs of one data set."""
 
     def __init__(self, args: argparse.Namespace, name: str) -> None:
+        self.name = name
         self.source = SOURCES[name]
         self.arms = args.arms
         self.seeds = args.seeds
@@ -175,7 +174,7 @@ def add_rates(bench: Bench, study: Study) -> None:
         *(Column(f"x {2.0**k:g}", ".4f") for k in (-2, -1, 0, 1, 2)),
     ]
     caption = "Validation NE at multiples of the rate that was tuned at width 16; one seed."
-    study.add("rate", caption, columns, rows)
+    study.add(f"{bench.name}_rate", caption, columns, rows)
 
 
 def add_ladder(bench: Bench, study: Study) -> None:
@@ -218,7 +217,7 @@ def add_runs(bench: Bench, study: Study, table: pl.DataFrame, rates: Mapping[str
         Column("seeds", "d"),
         *(Column(words, ".4f") for words, _ in bench.source.metrics.values()),
     ]
-    study.add("runs", "Mean ± standard deviation over the seeds.", columns, rows)
+    study.add(f"{bench.name}_runs", "Mean ± standard deviation over the seeds.", columns, rows)
 
 
 def add_slopes(bench: Bench, study: Study, table: pl.DataFrame) -> None:
@@ -244,7 +243,9 @@ def add_slopes(bench: Bench, study: Study, table: pl.DataFrame) -> None:
         Column("architecture"),
         *(Column(f"per decade of {axis}", "+.4f") for axis in AXES),
     ]
-    study.add("slopes", "Change per decade of compute, 90 % intervals.", columns, rows)
+    study.add(
+        f"{bench.name}_slopes", "Change per decade of compute, 90 % intervals.", columns, rows
+    )
 
 
 def add_differences(bench: Bench, study: Study, table: pl.DataFrame) -> None:
@@ -280,7 +281,7 @@ def add_differences(bench: Bench, study: Study, table: pl.DataFrame) -> None:
         "difference that so many seeds show with 80 % probability. Levels are those of the lines "
         "in the middle of the common compute."
     )
-    study.add("differences", caption, columns, rows)
+    study.add(f"{bench.name}_differences", caption, columns, rows)
 
 
 def add_predictions(bench: Bench, study: Study, table: pl.DataFrame) -> None:
@@ -310,7 +311,7 @@ def add_predictions(bench: Bench, study: Study, table: pl.DataFrame) -> None:
         Column("inside the interval"),
     ]
     caption = "Validation NE of the largest run, predicted from the other rungs before it started."
-    study.add("predictions", caption, columns, rows)
+    study.add(f"{bench.name}_predictions", caption, columns, rows)
 
 
 def add_costs(bench: Bench, study: Study, table: pl.DataFrame) -> None:
@@ -346,7 +347,7 @@ def add_costs(bench: Bench, study: Study, table: pl.DataFrame) -> None:
         f"The largest run of each architecture. A request scores {CANDIDATES} candidates against "
         "an encoded history; architectures take turns."
     )
-    study.add("costs", caption, columns, rows)
+    study.add(f"{bench.name}_costs", caption, columns, rows)
 
 
 def request_times(bench: Bench, runs: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -58,18 +58,21 @@ class Form:
 
     earlier: impressions without times: left out, history, or history and targets.
     whole_days: whether a session is a day in UTC+8, so that no model sees an action of the day;
-        else a pause of six hours ends a session.
+        else a pause ends a session.
     context_block: earlier impressions of a session, if they are targets.
+    pause_h: hours of the pause.
     """
 
     earlier: Literal["none", "context", "targets"] = "context"
     whole_days: bool = False
     context_block: int = 10
+    pause_h: float = 6.0
 
     def __str__(self) -> str:
         days = "-days" if self.whole_days else ""
         block = f"-{self.context_block}" if self.earlier == "targets" else ""
-        return f"earlier-{self.earlier}{block}{days}"
+        pause = f"-pause{self.pause_h:g}" if self.pause_h != Form.pause_h else ""
+        return f"earlier-{self.earlier}{block}{days}{pause}"
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def prepare_days(source: Path, out: Path, form: Form = Form()) -> Path:
         log = replace(log, sessions=True, parts=tuple(converted(p, _with_days) for p in log.parts))
         log = replace(log, description={**log.description, "sessions": "days"})
     options = PrepareOptions(
-        session_gap_ms=6 * HOUR_MS,
+        session_gap_ms=round(form.pause_h * HOUR_MS),
         splits=SplitTimes(*(parse_time(t) for t in DAY_ENDS)),
         context_block=form.context_block if form.earlier == "targets" else None,
     )
