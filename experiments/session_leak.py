@@ -48,9 +48,9 @@ SEEDS = (0, 1, 2)
 MASKS = ("session", "causal")
 READINGS = ("reported", "served", "faithful")
 KUAIRAND = {
-    "kuairand, 0.5 h": Form("targets", pause_h=0.5),
-    "kuairand, 6 h": Form("targets"),
-    "kuairand, days": Form("targets", whole_days=True),
+    "kuairand-30m": Form("targets", pause_h=0.5),
+    "kuairand-6h": Form("targets"),
+    "kuairand-days": Form("targets", whole_days=True),
 }
 PRESETS = {"world": "demo-4", "kuairand": "kuairand-4"}
 SPLITS = {"world": "validation", "kuairand": "test"}
@@ -66,10 +66,10 @@ def main() -> None:
     orders: list[list[Cell]] = []
     for name in args.data:
         data = prepared(args, name)
-        out = args.out / name.replace(", ", "-").replace(" ", "")
+        out = args.out / name
         if not args.no_runs:
             train(args, name, data, out)
-        kind = name.partition(",")[0]
+        kind = name.partition("-")[0]
         metrics = measured(args, out, data, SPLITS[kind])
         for action in ACTIONS[kind]:
             readings = {key: values[f"{SPLITS[kind]}/{action}/auc"]
@@ -90,7 +90,7 @@ def prepared(args: argparse.Namespace, name: str) -> Path:
 
 def train(args: argparse.Namespace, name: str, data: Path, out: Path) -> None:
     """Train every architecture with both masks; finished runs are skipped."""
-    preset = PRESETS[name.partition(",")[0]]
+    preset = PRESETS[name.partition("-")[0]]
     files = [
         write_sweep(
             out / "sweeps" / f"{arm}.yaml",
