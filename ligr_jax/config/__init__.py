@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ligr_jax.config.lists import join_list as join_list
     from ligr_jax.config.lists import split_list as split_list
     from ligr_jax.config.lists import value_text as value_text
+    from ligr_jax.config.mixers import RankMixerConfig as RankMixerConfig
+    from ligr_jax.config.mixers import TokenMixerConfig as TokenMixerConfig
     from ligr_jax.config.model import TWO_STREAM_KINDS as TWO_STREAM_KINDS
     from ligr_jax.config.model import ModelConfig as ModelConfig
     from ligr_jax.config.onetrans import OneTransConfig as OneTransConfig
@@ -69,6 +71,8 @@ else:
             "ModelConfig": "model",
             "OneTransConfig": "onetrans",
             "OptimConfig": "run",
+            "RankMixerConfig": "mixers",
+            "TokenMixerConfig": "mixers",
             "PLACEMENTS": "run",
             "RENAMED_FIELDS": "renamed",
             "RENAMED_VALUES": "renamed",

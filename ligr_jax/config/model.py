@@ -9,13 +9,16 @@ from ligr_jax.config.features import Feature, TableShape
 from ligr_jax.config.head import HeadConfig, action_groups
 from ligr_jax.config.lirank import LiRankConfig
 from ligr_jax.config.lists import join_list, value_text
+from ligr_jax.config.mixers import RankMixerConfig, TokenMixerConfig
 from ligr_jax.config.onetrans import OneTransConfig
 from ligr_jax.config.two_stream import TwoStreamConfig
 from ligr_jax.config.ultra import UltraConfig
 from ligr_jax.config.wukong import WukongConfig
 
 # Kinds with a history stream and a candidate stream (`ligr_jax.nn.two_stream`).
-TWO_STREAM_KINDS = ("ligr_streams", "onetrans", "ultra")
+TWO_STREAM_KINDS = ("ligr_streams", "onetrans", "rankmixer", "tokenmixer", "ultra")
+# Those that mix tokens; their last candidate token is read from the history.
+_MIXERS = ("rankmixer", "tokenmixer")
 # Those whose history tokens may see a window, which depends on the layer.
 _WINDOWED_KINDS = ("ligr_streams", "onetrans")
 
@@ -37,7 +40,17 @@ class ModelConfig:
     at an unknown later time. Those of the data are required."""
     prior: tuple[float, ...] = ()
     """Base rate of each action, which initializes the output biases."""
-    kind: Literal["ligr", "ligr_streams", "onetrans", "ultra", "hstu", "wukong", "lirank"] = "ligr"
+    kind: Literal[
+        "ligr",
+        "ligr_streams",
+        "onetrans",
+        "rankmixer",
+        "tokenmixer",
+        "ultra",
+        "hstu",
+        "wukong",
+        "lirank",
+    ] = "ligr"
     """Architecture (`ligr_jax.nn.models`)."""
     width: int = 64
     """D, width of the model."""
@@ -111,8 +124,12 @@ class ModelConfig:
     """Layers of `kind=lirank`."""
     onetrans: OneTransConfig = field(default_factory=OneTransConfig)
     """Layers of `kind=onetrans`."""
+    rankmixer: RankMixerConfig = field(default_factory=RankMixerConfig)
+    """Layers of `kind=rankmixer`."""
     streams: TwoStreamConfig = field(default_factory=TwoStreamConfig)
     """Streams of the two-stream kinds (`ligr_jax.nn.two_stream`)."""
+    tokenmixer: TokenMixerConfig = field(default_factory=TokenMixerConfig)
+    """Layers of `kind=tokenmixer`."""
     ultra: UltraConfig = field(default_factory=UltraConfig)
     """Layers of `kind=ultra`."""
     wukong: WukongConfig = field(default_factory=WukongConfig)
@@ -263,6 +280,8 @@ class ModelConfig:
             )
         if self.kind == "ultra":
             self._check_ultra()
+        if self.kind in _MIXERS:
+            self._check_mixer()
         windows = self.streams.layer_windows(self.depth)
         require(
             not windows or self.kind in _WINDOWED_KINDS,
@@ -274,12 +293,48 @@ class ModelConfig:
             f"model.streams.windows={join_list(windows)} has {len(windows)} windows for "
             f"model.depth={self.depth}; give one per layer",
         )
+        require(
+            len(self.streams.groups) in (0, self.feature_tokens),
+            f"model.streams.groups has {len(self.streams.groups)} groups for {self.feature_tokens} "
+            f"of model.streams.tokens={self.streams.tokens} that read features; give one group for "
+            "each of them",
+        )
         named = [name for group in self.streams.grouped_features for name in group]
         items = sorted(n for n, f in self.features.items() if f.is_item)
         require(
             not self.streams.groups or not self.features or sorted(named) == items,
             f"model.streams.groups={join_list(self.streams.groups)} must name every item feature "
             f"once: {join_list(items)}",
+        )
+
+    def _check_mixer(self) -> None:
+        tokens, mixer = self.streams.tokens, self.tokenmixer
+        require(
+            self.width % tokens == 0,
+            f"model.width={self.width} is not divisible by model.streams.tokens={tokens}, the "
+            f"heads of token mixing in model.kind={self.kind}; change one of the two",
+        )
+        require(
+            self.feature_tokens >= 1,
+            f"model.streams.tokens={tokens} leaves no token for features in model.kind={self.kind};"
+            f" raise it to {tokens - self.feature_tokens + 1} or more",
+        )
+        require(
+            self.streams.history == "causal",
+            f"model.streams.history={self.streams.history}: history tokens of model.kind="
+            f"{self.kind} do not see each other; set it to causal",
+        )
+        require(
+            self.rankmixer.norm == "pre"
+            or self.parametrization == "standard"
+            or self.depth == self.base_depth,
+            f"model.rankmixer.norm=post has no rules for model.parametrization=mup in depth; set "
+            f"it to pre, or model.base_depth={self.depth}",
+        )
+        require(
+            self.ffn_width % mixer.experts == 0,
+            f"model.tokenmixer.experts={mixer.experts} does not divide the feed-forward width "
+            f"{self.ffn_width}; change it or model.ffn_factor",
         )
 
     def _check_ultra(self) -> None:
@@ -405,6 +460,16 @@ class ModelConfig:
         # The lookup of bucket features is not used.
         lookup = {"lookup": feature.lookup} if feature.kind == "categorical" else {}
         return {"kind": feature.kind, **shape, **lookup}
+
+    @property
+    def has_global_token(self) -> bool:
+        """Whether the first candidate token is a projection of all item features."""
+        return self.kind == "tokenmixer" and self.tokenmixer.global_token
+
+    @property
+    def feature_tokens(self) -> int:
+        """Number of candidate tokens that the tokenizer makes from item features."""
+        return self.streams.tokens - (self.kind in _MIXERS) - self.has_global_token
 
     @property
     def gates_branches(self) -> bool:

@@ -13,7 +13,8 @@ class TwoStreamConfig:
     """A history stream of one token per impression, and a candidate stream of M tokens."""
 
     tokens: int = 8
-    """M, candidate tokens of an impression."""
+    """M, candidate tokens of an impression. In `kind=rankmixer` and `tokenmixer`, the last one is
+    read from the history."""
     base_tokens: int = 8
     """M of the base shape of muP."""
     tokenizer: Literal["auto", "groups", "chunk"] = "auto"
@@ -21,8 +22,8 @@ class TwoStreamConfig:
     projects one group of features to each token; `chunk` cuts the concatenated features into M
     equal pieces."""
     groups: tuple[str, ...] = ()
-    """Features of each token of `tokenizer=groups`, joined by +, e.g. `item_id+tag,actor_id`: M
-    groups that name every item feature once."""
+    """Features of each token of `tokenizer=groups`, joined by +, e.g. `item_id+tag,actor_id`:
+    one group per token, which together name every item feature once."""
     normalize_tokens: bool = False
     """Whether candidate tokens are layer-normalized and pass SiLU, as in UniRank and TAAC."""
     history: Literal["causal", "session"] = "causal"
@@ -47,11 +48,6 @@ class TwoStreamConfig:
             "other tokenizers have none",
         )
         self._check_windows()
-        require(
-            not self.groups or len(self.groups) == self.tokens,
-            f"model.streams.groups has {len(self.groups)} groups for model.streams.tokens="
-            f"{self.tokens}; give one group per token",
-        )
 
     def _check_windows(self) -> None:
         text = f"model.streams.windows={join_list(self.windows)}"

@@ -33,6 +33,15 @@ def train_flops(config: ModelConfig, work: Work) -> float:
     return 3.0 * sum(forward_flops(config, work).values())
 
 
+_GROUP_OF_MODULE = {
+    "gate": "gates",
+    "attention": "attention",
+    "target_attention": "attention",
+    "ffn": "ffn",
+    "per_token": "ffn",
+}
+
+
 def parameter_counts(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, int]:
     """Count parameters by group, with `dense` and `tables` as totals.
 
@@ -70,7 +79,7 @@ def compute_axes(config: ModelConfig, dense_parameters: int, work: Work) -> dict
 def _group(names: list[str]) -> str:
     if "setwise" in names:
         return "setwise"
-    for part, group in (("gate", "gates"), ("attention", "attention"), ("ffn", "ffn")):
+    for part, group in _GROUP_OF_MODULE.items():
         if part in names:
             return group
     return "inputs" if names[0] in ("items", "actions", "tokens") else names[0]

@@ -1,4 +1,4 @@
-"""Flax modules: layers, blocks, features, heads, the four kinds of model, and muP."""
+"""Flax modules: layers, blocks, features, heads, the kinds of model, and muP."""
 
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from ligr_jax.nn.mup import mup_scale as mup_scale
     from ligr_jax.nn.onetrans import OneTrans as OneTrans
     from ligr_jax.nn.per_token import PerTokenLinear as PerTokenLinear
+    from ligr_jax.nn.rankmixer import RankMixer as RankMixer
+    from ligr_jax.nn.tokenmixer import TokenMixer as TokenMixer
     from ligr_jax.nn.towers import Towers as Towers
     from ligr_jax.nn.transact import EncoderLayer as EncoderLayer
     from ligr_jax.nn.transact import HistoryEncoder as HistoryEncoder
@@ -83,9 +85,11 @@ else:
             "OneTrans": "onetrans",
             "PLE": "multitask",
             "PerTokenLinear": "per_token",
+            "RankMixer": "rankmixer",
             "ResidualCross": "cross",
             "SparseExperts": "experts",
             "Stack": "blocks",
+            "TokenMixer": "tokenmixer",
             "Towers": "towers",
             "TransductionUnit": "hstu",
             "UltraHSTU": "ultra",

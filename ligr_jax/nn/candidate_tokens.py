@@ -4,6 +4,8 @@
     groups    c_im = W_m [the features of group m] + b_m         (RankMixer)
     chunk     c_im = W_m [piece m of all item features] + b_m    pieces of equal width, zero-padded
 
+In TokenMixer-Large, a global token with a projection of all item features precedes these tokens.
+
 With `normalize_tokens`, each token then passes LayerNorm and SiLU, with a gain and a bias of its
 own, as in the public codes of UniRank and TAAC. Features are concatenated in the order of their
 names, except within the groups of `groups`.
@@ -28,7 +30,7 @@ class CandidateTokens(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, embedded: Embedded) -> jax.Array:
-        """Return candidate tokens [B, N, M, D].
+        """Return candidate tokens [B, N, M, D], without the history token of models that have one.
 
         Args:
             batch: the impressions.
@@ -39,22 +41,27 @@ class CandidateTokens(nn.Module):
         """
         c = self.config
         dtype = jnp.dtype(c.dtype)
-        inputs = token_inputs(c, feature_parts(c, batch, embedded, outcome=False))
+        parts = feature_parts(c, batch, embedded, outcome=False)
+        inputs = token_inputs(c, parts)
         if c.streams.tokenizer == "auto":
-            tokens = Linear(c.streams.tokens * c.width, use_bias=True, dtype=dtype, name="all")
-            c_BNMD = tokens(inputs[0]).reshape(*batch.member.shape, c.streams.tokens, c.width)
+            tokens = Linear(c.feature_tokens * c.width, use_bias=True, dtype=dtype, name="all")
+            c_BNMD = tokens(inputs[0]).reshape(*batch.member.shape, c.feature_tokens, c.width)
         else:
             tokens_BND = [
                 Linear(c.width, use_bias=True, dtype=dtype, name=f"token_{m}")(part)
                 for m, part in enumerate(inputs)
             ]
             c_BNMD = jnp.stack(tokens_BND, axis=2)
+        if c.has_global_token:
+            of_all = Linear(c.width, use_bias=True, dtype=dtype, name="global")
+            global_BND = of_all(jnp.concatenate(list(parts.values()), axis=-1))
+            c_BNMD = jnp.concatenate([global_BND[:, :, None], c_BNMD], axis=2)
         if not c.streams.normalize_tokens:
             return c_BNMD
         norm = nn.LayerNorm(
             epsilon=_EPSILON, use_scale=False, use_bias=False, dtype=dtype, name="norm"
         )
-        shape = (c.streams.tokens, c.width)
+        shape = c_BNMD.shape[2:]
         gain = self.param("gain", nn.initializers.ones_init(), shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), shape, jnp.float32)
         return nn.silu(norm(c_BNMD) * gain.astype(dtype) + bias.astype(dtype))
@@ -79,8 +86,9 @@ def token_inputs(config: ModelConfig, parts: dict[str, jax.Array]) -> list[jax.A
     if streams.tokenizer == "auto":
         return [joined]
     width = _piece(config)
-    missing = streams.tokens * width - joined.shape[-1]
-    return jnp.split(jnp.pad(joined, ((0, 0), (0, 0), (0, missing))), streams.tokens, axis=-1)
+    missing = config.feature_tokens * width - joined.shape[-1]
+    padded = jnp.pad(joined, ((0, 0), (0, 0), (0, missing)))
+    return jnp.split(padded, config.feature_tokens, axis=-1)
 
 
 def candidate_token_flops(config: ModelConfig) -> int:
@@ -88,9 +96,10 @@ def candidate_token_flops(config: ModelConfig) -> int:
     if config.streams.tokenizer == "groups":
         inputs = _item_width(config)
     elif config.streams.tokenizer == "chunk":
-        inputs = config.streams.tokens * _piece(config)
+        inputs = config.feature_tokens * _piece(config)
     else:
-        inputs = config.streams.tokens * _item_width(config)
+        inputs = config.feature_tokens * _item_width(config)
+    inputs += _item_width(config) * config.has_global_token
     return 2 * inputs * config.width
 
 
@@ -100,4 +109,4 @@ def _item_width(config: ModelConfig) -> int:
 
 def _piece(config: ModelConfig) -> int:
     """Return the width of a piece of `tokenizer=chunk`."""
-    return -(-_item_width(config) // config.streams.tokens)
+    return -(-_item_width(config) // config.feature_tokens)

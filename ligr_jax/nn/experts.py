@@ -55,13 +55,13 @@ class GroupedLinear(nn.Module):
     count: int
     features: int
     dtype: jnp.dtype = jnp.dtype("float32")
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal(batch_axis=0)
 
     @nn.compact
     def __call__(self, x_ND: jax.Array, expert_N: jax.Array) -> jax.Array:
         """Return [N, features] in `dtype`, for x [N, D] and experts int32 [N] in 0..count-1."""
-        init = nn.initializers.lecun_normal(batch_axis=0)
         shape = (self.count, x_ND.shape[-1], self.features)
-        kernel_EDF = self.param("kernel", init, shape, jnp.float32)
+        kernel_EDF = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias_EF = self.param("bias", nn.initializers.zeros_init(), shape[::2], jnp.float32)
         y_NF = grouped_matmul(x_ND.astype(self.dtype), kernel_EDF.astype(self.dtype), expert_N)
         # Cast after the gather: the gradient of the bias is a sum over rows, in float32.

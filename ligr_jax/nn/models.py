@@ -15,9 +15,12 @@ from ligr_jax.nn import (
     ligr_streams,
     lirank,
     onetrans,
+    rankmixer,
+    tokenmixer,
     ultra,
     wukong,
 )
+from ligr_jax.nn.history_token import history_token_pairs
 from ligr_jax.nn.streams import causal_pairs
 from ligr_jax.nn.work import Work
 from ligr_jax.ops.masks import allowed_pairs, history_mask, session_mask
@@ -64,6 +67,16 @@ MODELS = {
         module=onetrans.OneTrans,
         forward_flops=onetrans.onetrans_flops,
         pairs=causal_pairs,
+    ),
+    "rankmixer": ModelKind(
+        module=rankmixer.RankMixer,
+        forward_flops=rankmixer.rankmixer_flops,
+        pairs=history_token_pairs,
+    ),
+    "tokenmixer": ModelKind(
+        module=tokenmixer.TokenMixer,
+        forward_flops=tokenmixer.tokenmixer_flops,
+        pairs=history_token_pairs,
     ),
     "ultra": ModelKind(
         module=ultra.UltraHSTU, forward_flops=ultra.ultra_flops, pairs=ultra.ultra_pairs

@@ -28,6 +28,7 @@ At the base shape all of them are 1, and the model equals that of `standard`.
 Two-stream models, which have M candidate tokens, t = M / base_tokens:
 
     candidate tokens [in, D]       in^-1/2           unscaled               1       1 / m
+    target attention [D, D]        fan-in^-1/2       unscaled               1 / m   1 / m
     per-token [M, D or F, ..]      fan-in^-1/2       branch / l             1 / m   1 / (m l t)
     generator [M D, ..]            fan-in^-1/2       unscaled             1 / (m t)  1 / m
     router [M, D, X]               0                 / m                    1       1 / (m t)
@@ -87,6 +88,7 @@ from ligr_jax.config import ModelConfig
 
 HISTORY, SETWISE = "history", "setwise"  # names of the parameter groups that are stacks
 LATE_ACTIONS = "late_actions"  # name of the attention of `ligr_jax.nn.late_actions`
+TARGET_ATTENTION = "target_attention"  # name of a layer in front of a stack, which is not scaled
 RESIDUAL_SCALE = "residual_scale"  # name of the learned factor of a branch
 
 
@@ -139,7 +141,7 @@ def multipliers(config: ModelConfig, path: tuple[Any, ...]) -> Multipliers:
         rate = 1 / fan_in if names[-1] == "kernel" else 1.0
         return Multipliers(rate=rate, epsilon=1 / scale.width)
     if names[0] in depths:
-        depth = depths[names[0]]
+        depth = 1.0 if TARGET_ATTENTION in names else depths[names[0]]
         if names[-1] == RESIDUAL_SCALE:
             return Multipliers(rate=1.0, epsilon=1 / depth)
         rate = 1 / scale.width if names[-1] == "kernel" else 1.0

@@ -19,8 +19,8 @@ MODULES: dict[str, Any] = {
 }
 
 
-def separate(name: str, x: np.ndarray, params: Any) -> jax.Array:
-    """Return [n, M, D], from one product for each token."""
+def separate(name: str, x: Any, params: Any) -> jax.Array:
+    """Return [..., M, D], from one product for each token."""
 
     def linear(layer: str, y: jax.Array, m: int) -> jax.Array:
         p = params[layer]
@@ -28,10 +28,10 @@ def separate(name: str, x: np.ndarray, params: Any) -> jax.Array:
 
     outputs = []
     for m in range(M):
-        hidden = linear("up", x[:, m], m)
-        hidden = nn.silu(hidden) * linear("value", x[:, m], m) if name == "swiglu" else hidden
+        hidden = linear("up", x[..., m, :], m)
+        hidden = nn.silu(hidden) * linear("value", x[..., m, :], m) if name == "swiglu" else hidden
         outputs.append(linear("down", nn.gelu(hidden) if name == "gelu" else hidden, m))
-    return jnp.stack(outputs, 1)
+    return jnp.stack(outputs, -2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -40,7 +40,7 @@ def test_a_network_per_token_is_one_network_for_each_token(name: str, dtype: str
     """Outputs and all gradients; bfloat16 within its rounding."""
     module = MODULES[name].clone(dtype=jnp.dtype(dtype))
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(5, M, D)).astype(np.float32)
+    x = rng.normal(size=(5, 2, M, D)).astype(np.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
     params = jax.tree.map(
         lambda p: (rng.normal(size=p.shape) * p.shape[-2] ** -0.5).astype(np.float32), shapes

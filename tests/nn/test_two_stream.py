@@ -154,8 +154,9 @@ def test_what_does_not_apply_is_refused(changes: Any, message: str) -> None:
 def test_groups_need_their_tokenizer_and_one_group_per_token() -> None:
     with pytest.raises(ConfigError, match="contradict"):
         TwoStreamConfig(groups=("a", "b"))
-    with pytest.raises(ConfigError, match="one group per token"):
-        TwoStreamConfig(3, tokenizer="groups", groups=("a", "b"))
+    streams = TwoStreamConfig(3, tokenizer="groups", groups=("a", "b"))
+    with pytest.raises(ConfigError, match=r"2 groups for 3 of model.streams.tokens=3"):
+        two_stream_config("ligr", streams=streams)
 
 
 def test_the_mask_of_the_history_can_be_that_of_ligr(batch: Batch) -> None:

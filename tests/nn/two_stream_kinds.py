@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ligr_jax.config import ModelConfig, TwoStreamConfig, UltraConfig
+from ligr_jax.config import ModelConfig, TokenMixerConfig, TwoStreamConfig, UltraConfig
 from tests.batches import model_config
 
 SMALL: dict[str, Any] = {"width": 8, "depth": 2, "set_depth": 0, "table_width": 4, "unroll": "no"}
@@ -18,6 +18,22 @@ KINDS: dict[str, dict[str, Any]] = {
         "kind": "onetrans",
         "position": "relative_session",
         "streams": TwoStreamConfig(tokens=2, windows=(3,), window_schedule="linear"),
+    },
+    "rankmixer": {
+        "kind": "rankmixer",
+        "position": "relative_session",
+        "streams": TwoStreamConfig(tokens=2),
+    },
+    "tokenmixer": {
+        "kind": "tokenmixer",
+        "position": "relative_session",
+        "streams": TwoStreamConfig(tokens=4, tokenizer="chunk"),
+        # Without an auxiliary loss, every parameter affects the logits. With sums after every
+        # second layer, the candidate stream (not the logits) would grow 1.7 times from 4 to 32
+        # layers, where (1 + 1 / l)^l has not converged yet.
+        "tokenmixer": TokenMixerConfig(
+            residual_interval=3, experts=4, chosen=2, auxiliary_weight=0
+        ),
     },
     "ultra": {
         "kind": "ultra",
