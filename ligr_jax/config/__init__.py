@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ligr_jax.config.features import Feature as Feature
     from ligr_jax.config.features import TableShape as TableShape
     from ligr_jax.config.head import HeadConfig as HeadConfig
+    from ligr_jax.config.hyformer import HyFormerConfig as HyFormerConfig
     from ligr_jax.config.leaks import served_config as served_config
     from ligr_jax.config.leaks import training_leak as training_leak
     from ligr_jax.config.lirank import LiRankConfig as LiRankConfig
@@ -66,6 +67,7 @@ else:
             "EvalConfig": "run",
             "Feature": "features",
             "HeadConfig": "head",
+            "HyFormerConfig": "hyformer",
             "LiRankConfig": "lirank",
             "MeshConfig": "run",
             "ModelConfig": "model",

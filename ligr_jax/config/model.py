@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ligr_jax.config.errors import require
 from ligr_jax.config.features import Feature, TableShape
 from ligr_jax.config.head import HeadConfig, action_groups
+from ligr_jax.config.hyformer import HyFormerConfig
 from ligr_jax.config.lirank import LiRankConfig
 from ligr_jax.config.lists import join_list, value_text
 from ligr_jax.config.mixers import RankMixerConfig, TokenMixerConfig
@@ -16,7 +17,7 @@ from ligr_jax.config.ultra import UltraConfig
 from ligr_jax.config.wukong import WukongConfig
 
 # Kinds with a history stream and a candidate stream (`ligr_jax.nn.two_stream`).
-TWO_STREAM_KINDS = ("ligr_streams", "onetrans", "rankmixer", "tokenmixer", "ultra")
+TWO_STREAM_KINDS = ("hyformer", "ligr_streams", "onetrans", "rankmixer", "tokenmixer", "ultra")
 # Those that mix tokens; their last candidate token is read from the history.
 _MIXERS = ("rankmixer", "tokenmixer")
 # Those whose history tokens may see a window, which depends on the layer.
@@ -43,6 +44,7 @@ class ModelConfig:
     kind: Literal[
         "ligr",
         "ligr_streams",
+        "hyformer",
         "onetrans",
         "rankmixer",
         "tokenmixer",
@@ -120,6 +122,8 @@ class ModelConfig:
     (`ligr_jax.nn.next_item`)."""
     head: HeadConfig = field(default_factory=HeadConfig)
     """Layers between the representation and the logits."""
+    hyformer: HyFormerConfig = field(default_factory=HyFormerConfig)
+    """Layers of `kind=hyformer`."""
     lirank: LiRankConfig = field(default_factory=LiRankConfig)
     """Layers of `kind=lirank`."""
     onetrans: OneTransConfig = field(default_factory=OneTransConfig)
@@ -282,6 +286,8 @@ class ModelConfig:
             self._check_ultra()
         if self.kind in _MIXERS:
             self._check_mixer()
+        if self.kind == "hyformer":
+            self._check_hyformer()
         windows = self.streams.layer_windows(self.depth)
         require(
             not windows or self.kind in _WINDOWED_KINDS,
@@ -335,6 +341,14 @@ class ModelConfig:
             self.ffn_width % mixer.experts == 0,
             f"model.tokenmixer.experts={mixer.experts} does not divide the feed-forward width "
             f"{self.ffn_width}; change it or model.ffn_factor",
+        )
+
+    def _check_hyformer(self) -> None:
+        tokens, queries = self.streams.tokens, self.streams.queries
+        require(
+            self.width % (tokens + queries) == 0,
+            f"model.width={self.width} is not divisible by model.streams.tokens={tokens} plus "
+            f"model.streams.queries={queries}, which token mixing needs; change one of them",
         )
 
     def _check_ultra(self) -> None:

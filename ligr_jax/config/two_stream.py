@@ -15,6 +15,8 @@ class TwoStreamConfig:
     tokens: int = 8
     """M, candidate tokens of an impression. In `kind=rankmixer` and `tokenmixer`, the last one is
     read from the history."""
+    queries: int = 2
+    """G, queries of an impression in `kind=hyformer`, which mix with its M candidate tokens."""
     base_tokens: int = 8
     """M of the base shape of muP."""
     tokenizer: Literal["auto", "groups", "chunk"] = "auto"
@@ -38,7 +40,7 @@ class TwoStreamConfig:
     multiples of 32 between these two (OneTrans' pyramid)."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "base_tokens"):
+        for name in ("tokens", "queries", "base_tokens"):
             value = getattr(self, name)
             require(value >= 1, f"model.streams.{name}={value} must be >= 1")
         require(

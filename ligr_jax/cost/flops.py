@@ -37,6 +37,7 @@ _GROUP_OF_MODULE = {
     "gate": "gates",
     "attention": "attention",
     "target_attention": "attention",
+    "decoder": "attention",
     "ffn": "ffn",
     "per_token": "ffn",
 }

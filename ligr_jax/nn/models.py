@@ -10,6 +10,7 @@ from ligr_jax.config import ModelConfig
 from ligr_jax.nn import (
     action_values,
     hstu,
+    hyformer,
     late_actions,
     ligr,
     ligr_streams,
@@ -61,6 +62,11 @@ MODELS = {
     "ligr_streams": ModelKind(
         module=ligr_streams.LiGRStreams,
         forward_flops=ligr_streams.ligr_streams_flops,
+        pairs=causal_pairs,
+    ),
+    "hyformer": ModelKind(
+        module=hyformer.HyFormer,
+        forward_flops=hyformer.hyformer_flops,
         pairs=causal_pairs,
     ),
     "onetrans": ModelKind(

@@ -44,10 +44,13 @@ def pair_shape(model: ModelConfig) -> ModelConfig:
     Args:
         model: the model.
     """
+    tokens = model.streams.tokens
     return ModelConfig(
         kind=model.kind,
         mask=model.mask,
         actions_as=model.actions_as,
+        # A multiple of all numbers that a kind may require, equal for all widths of a model.
+        width=ModelConfig.heads * tokens * (tokens + model.streams.queries),
         depth=model.depth if model.kind in TWO_STREAM_KINDS else 1,
         set_depth=0 if model.kind in TWO_STREAM_KINDS else ModelConfig.set_depth,
         streams=model.streams,

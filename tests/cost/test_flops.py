@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ligr_jax.config import ModelConfig, TokenMixerConfig, TwoStreamConfig, WukongConfig
+from ligr_jax.config import (
+    HyFormerConfig,
+    ModelConfig,
+    TokenMixerConfig,
+    TwoStreamConfig,
+    WukongConfig,
+)
 from ligr_jax.cost.flops import compute_axes, forward_flops, parameter_counts, train_flops
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.models import make_model
@@ -68,6 +74,17 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
     ),
     "late features, linear": (8, {"depth": 1, "features": HEAD_FEATURES, "set_depth": 0}),
     "onetrans": (32, {"kind": "onetrans", "width": 256, "heads": 4, "set_depth": 0}),
+    "hyformer": (32, {"kind": "hyformer", "width": 250, "heads": 2, "set_depth": 0}),
+    "hyformer, cheap encoder": (
+        16,
+        {
+            "kind": "hyformer",
+            "width": 96,
+            "set_depth": 0,
+            "streams": TwoStreamConfig(tokens=5, queries=3),
+            "hyformer": HyFormerConfig(encoder="swiglu", boost="paper"),
+        },
+    ),
     "hstu": (32, {"kind": "hstu", "width": 256, "heads": 4, "depth": 3, "set_depth": 1}),
     "wukong": (64, {"kind": "wukong", "width": 96, "depth": 3, "set_depth": 0}),
     "wukong, dual path": (

@@ -9,6 +9,11 @@ SMALL: dict[str, Any] = {"width": 8, "depth": 2, "set_depth": 0, "table_width": 
 # Changes of the configuration by name. Each entry compiles about ten seconds of programs, so there
 # is one per kind, with as many options as one model can have.
 KINDS: dict[str, dict[str, Any]] = {
+    "hyformer": {
+        "kind": "hyformer",
+        "position": "relative_session",
+        "streams": TwoStreamConfig(tokens=2, queries=2),
+    },
     "ligr": {
         "kind": "ligr_streams",
         "position": "relative_session",
