@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ligr_jax.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ligr_jax.nn.action_values import ActionValueLiGR as ActionValueLiGR
     from ligr_jax.nn.batch_norm import MaskedBatchNorm as MaskedBatchNorm
     from ligr_jax.nn.blocks import Attention as Attention
     from ligr_jax.nn.blocks import Block as Block
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ligr_jax.nn.hstu import HSTU as HSTU
     from ligr_jax.nn.hstu import TransductionUnit as TransductionUnit
     from ligr_jax.nn.hyformer import HyFormer as HyFormer
+    from ligr_jax.nn.late_actions import LateActionLiGR as LateActionLiGR
     from ligr_jax.nn.ligr import LiGR as LiGR
     from ligr_jax.nn.ligr_streams import LiGRStreams as LiGRStreams
     from ligr_jax.nn.linear import Linear as Linear
@@ -56,6 +58,7 @@ else:
         __name__,
         {
             "ActionTokens": "features",
+            "ActionValueLiGR": "action_values",
             "CandidateTokens": "candidate_tokens",
             "LiGRStreams": "ligr_streams",
             "StreamStack": "two_stream",
@@ -74,6 +77,7 @@ else:
             "HyFormer": "hyformer",
             "IsotonicCalibration": "calibration",
             "ItemTokens": "features",
+            "LateActionLiGR": "late_actions",
             "LiGR": "ligr",
             "LiRank": "lirank",
             "Linear": "linear",

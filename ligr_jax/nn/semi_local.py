@@ -100,6 +100,7 @@ def attend_semi_local(
     newest, oldest = semi_local_masks(view.history, keys)
     if not keys.oldest:
         return attended(newest)
-    counts = [allowed_keys(mask).astype(q_BNHK.dtype)[..., None, None] for mask in (newest, oldest)]
-    total = jnp.maximum(counts[0] + counts[1], 1)  # 0 in padding
-    return (counts[0] * attended(newest) + counts[1] * attended(oldest)) / total
+    counts = [allowed_keys(mask).astype(jnp.float32)[..., None, None] for mask in (newest, oldest)]
+    total = jnp.maximum(counts[0] + counts[1], 1.0)  # 0 in padding
+    out_BNHK = (counts[0] * attended(newest) + counts[1] * attended(oldest)) / total
+    return out_BNHK.astype(q_BNHK.dtype)

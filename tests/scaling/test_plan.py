@@ -1,5 +1,6 @@
 """Plans recover the rule of simulated sweeps, spend the budget, and refuse bad requests."""
 
+import dataclasses
 import json
 import shlex
 import subprocess
@@ -225,6 +226,14 @@ def test_cost_of_a_request_equals_a_count_by_hand() -> None:
     assert request_flops(model, t, c, encoded=True) == scored + setwise
     weights = 3 * d + 512 * d + d + 2 * (4 * d * d + 2 * d) + 2 * (3 * d + 1)
     assert request_bytes(model, t, c) == 4 * (weights + 2 * 2 * d * t)
+    # Without action tokens, half of the tokens, each with a product more for the action's values.
+    model = dataclasses.replace(model, actions_as="values", set_depth=0)
+    n = t // 2
+    history = n * (layer + 2 * d * d + inputs) + 4 * d * n * (n + 1) / 2
+    scored = c * (layer + inputs + 4 * d * (n + 1) + 2 * d)
+    assert request_flops(model, t, c) == history + scored
+    weights = 3 * d + 512 * d + d + (4 * d * d + 2 * d) + (3 * d + 1) + d * d + 2 * d
+    assert request_bytes(model, t, c) == 4 * (weights + 2 * 2 * d * n)
 
 
 def test_memory_is_saved_by_recomputation_then_sharding_then_micro_batches() -> None:
