@@ -38,6 +38,8 @@ UNIFIED = {
     "ligr": _POINTWISE,
     "ligr_streams": f"model.kind=ligr_streams;{_TWO_STREAM}",
     "hstu": f"model.kind=hstu;{_POINTWISE}",
+    "rankmixer": f"model.kind=rankmixer;{_TWO_STREAM}",
+    "tokenmixer": f"model.kind=tokenmixer;{_TWO_STREAM}",
     "onetrans": f"model.kind=onetrans;{_TWO_STREAM}",
     "ultra": f"model.kind=ultra;{_POINTWISE}",
 }

@@ -86,6 +86,36 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("model.wukong.compress_outputs=4", "model.wukong.rank=4", "model.wukong.mlp=2"),
         *("model.wukong.head=2", "model.wukong.dual_path=true"),
     ),
+    "LinkedIn's later options of LiGR": (
+        *("model.actions_as=values", "model.residual_scale=true", "data.shuffle_sessions=true"),
+        *("data.half_life_days=3", "data.half_life_impressions=8", "optim.pair_weight=0.1"),
+        *("model.features.surface.late=true", "model.head.kind=mmoe", "model.head.cross_layers=1"),
+        *("model.head.cross_rank=2", "model.head.expert_widths=8", "model.head.widths=8"),
+        *("model.features.age_days.kind=bucket", "model.features.age_days.post=true"),
+        *("model.features.age_days.edges=1,5", "eval.position=1"),
+    ),
+    "LiGR in two streams": (
+        *("model.kind=ligr_streams", "model.streams.tokens=1", "model.streams.tokenizer=groups"),
+        *("model.streams.groups={items}", "model.streams.history=session"),
+    ),
+    "OneTrans with windows": (
+        *("model.kind=onetrans", "model.streams.tokens=4", "model.streams.tokenizer=chunk"),
+        *("model.streams.normalize_tokens=true", "model.streams.windows=6", "model.depth=2"),
+        *("model.streams.window_schedule=linear", "model.onetrans.activation=relu"),
+    ),
+    "RankMixer": ("model.kind=rankmixer", "model.streams.tokens=4", "model.rankmixer.norm=post"),
+    "TokenMixer-Large with experts": (
+        *("model.kind=tokenmixer", "model.streams.tokens=4", "model.streams.base_tokens=2"),
+        *("model.tokenmixer.reading=revert", "model.tokenmixer.residual_interval=1"),
+        *("model.tokenmixer.auxiliary_weight=0.2", "model.tokenmixer.global_token=false"),
+        *("model.tokenmixer.down_init=0.1", "model.tokenmixer.experts=2"),
+        *("model.tokenmixer.chosen=2", "model.depth=2"),
+    ),
+    "ULTRA-HSTU": (
+        *("model.kind=ultra", "model.ultra.activation=gate", "model.ultra.local_window=4"),
+        *("model.ultra.oldest=1", "model.ultra.truncated_layers=1", "model.depth=2"),
+        "model.ultra.truncated_window=3",
+    ),
     "from earlier weights": (
         *("--warm-start {earlier}", "--cold-weights {earlier}"),  # train.warm.run, cold_run
         *("train.warm.cold_weight=0.5", "train.warm.fisher_weight=1", "train.warm.examples=8"),
@@ -114,7 +144,9 @@ def test_every_name_works_on_the_command_line(
     splits = json.loads((prepared / "manifest.json").read_text(encoding="utf-8"))["splits"]
     ends = [splits["train"]["start_ms"], *(splits[s]["end_ms"] for s in splits)]
     edges = ",".join(map(str, ends))
-    words = [w for a in RUNS[name] for w in a.format(edges=edges, earlier=earlier).split()]
+    features = configure(load_manifest(prepared), prepared, SMALL).model.features
+    known = {"items": "+".join(n for n, f in features.items() if f.is_item), "earlier": earlier}
+    words = [w for a in RUNS[name] for w in a.format(edges=edges, **known).split()]
     out = tmp_path / "run"
     assert main(["train", "--data", str(prepared), "--out", str(out), *SMALL, *words]) == 0
     used = flatten(load_config(out))
