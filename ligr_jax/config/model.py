@@ -288,6 +288,11 @@ class ModelConfig:
             self._check_mixer()
         if self.kind == "hyformer":
             self._check_hyformer()
+        require(
+            self.kind == "hyformer" or self.streams.queries == TwoStreamConfig.queries,
+            f"model.streams.queries={self.streams.queries}: model.kind={self.kind} has no queries; "
+            f"set it to {TwoStreamConfig.queries}, or model.kind=hyformer",
+        )
         windows = self.streams.layer_windows(self.depth)
         require(
             not windows or self.kind in _WINDOWED_KINDS,

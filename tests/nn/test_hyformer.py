@@ -10,7 +10,8 @@ import pytest
 from flax import linen as nn
 
 from ligr_jax.config import ConfigError, HyFormerConfig, ModelConfig, TwoStreamConfig
-from ligr_jax.nn.hyformer import HyFormerHistory, HyFormerLayer, LayerKeys, PaperBoost, range_mean
+from ligr_jax.nn.hyformer import HyFormerHistory, range_mean
+from ligr_jax.nn.hyformer_layer import HyFormerLayer, LayerKeys, PaperBoost
 from ligr_jax.nn.models import make_model
 from ligr_jax.nn.per_token import PerTokenMLP
 from ligr_jax.nn.streams import PastView, Streams, View, view_of_row
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("quick_keys")
 def small(**changes: Any) -> ModelConfig:
     shape = {"width": 12, "depth": 2, "set_depth": 0, "ffn_factor": 2.0, "position": "none"}
     streams = TwoStreamConfig(tokens=4, queries=2)
-    return model_config(kind="hyformer", **({"streams": streams} | shape | changes))
+    return model_config(**({"kind": "hyformer", "streams": streams} | shape | changes))
 
 
 def layer_params(p: Arrays) -> Arrays:
@@ -212,6 +213,7 @@ def test_models_of_all_widths_have_the_same_pairs() -> None:
     [
         ({"width": 16}, r"width=16 is not divisible by model.streams.tokens=4 plus .*queries=2"),
         ({"streams": TwoStreamConfig(4, windows=(4, 2))}, "has no windows of layers"),
+        ({"kind": "ligr_streams", "streams": TwoStreamConfig(4, queries=3)}, "has no queries"),
         ({"ffn": "swiglu"}, r"model\.ffn=swiglu applies to LiGR's block"),
     ],
 )
