@@ -42,8 +42,12 @@ UNIFIED = {
     "tokenmixer": f"model.kind=tokenmixer;{_TWO_STREAM}",
     "onetrans": f"model.kind=onetrans;{_TWO_STREAM}",
     "ultra": f"model.kind=ultra;{_POINTWISE}",
+    "hyformer": (
+        f"model.kind=hyformer;{_POINTWISE};model.streams.tokens=2;model.streams.base_tokens=2;"
+        "model.streams.queries=2"
+    ),
 }
-ARCHITECTURES = (
+BASELINES = (
     *RIVALS.values(),
     "model.gate=none",  # a pre-norm transformer
     "model.gate=none;model.mask=causal;model.set_depth=0",  # the same without LiGR's masks
@@ -140,8 +144,16 @@ def _tiny() -> dict[str, dict[str, Any]]:
             {"preset": middle, "data.fraction": [0.06, 0.12, 0.25, 0.5, 1.0], "train.seed": 0},
         ),
         "architecture": grid(
-            "LiGR, its rivals, and the plain forms that its configuration holds, on one ladder",
-            {"preset": ["demo-2", "demo-4", upper], "change": ARCHITECTURES, "train.seed": SEEDS},
+            "the unified rankers on one ladder, point-wise, with four candidate tokens",
+            {
+                "preset": list(DEMO.presets())[:7],
+                "change": list(UNIFIED.values()),
+                "train.seed": SEEDS,
+            },
+        ),
+        "baselines": grid(
+            "LiGR, earlier rankers, and the plain forms that its configuration holds",
+            {"preset": ["demo-2", "demo-4", upper], "change": BASELINES, "train.seed": SEEDS},
         ),
         "ablations": grid(
             "one thing changed at a time (table 4, appendix A.1)",
@@ -248,8 +260,12 @@ def _paper() -> dict[str, dict[str, Any]]:
             {"preset": middle, "data.fraction": [0.03, 0.1, 0.3, 1.0], "train.seed": 0},
         ),
         "architecture": grid(
-            "LiGR, its rivals, and the plain forms that its configuration holds, on one ladder",
-            {"preset": rungs[1:5], "change": ARCHITECTURES, "train.seed": SEEDS},
+            "the unified rankers on one ladder, point-wise, with four candidate tokens",
+            {"preset": rungs, "change": list(UNIFIED.values()), "train.seed": SEEDS},
+        ),
+        "baselines": grid(
+            "LiGR, earlier rankers, and the plain forms that its configuration holds",
+            {"preset": rungs[1:5], "change": BASELINES, "train.seed": SEEDS},
         ),
         "ablations": grid(
             "one thing changed at a time (table 4, appendix A.1)",

@@ -111,6 +111,10 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("model.tokenmixer.down_init=0.1", "model.tokenmixer.experts=2"),
         *("model.tokenmixer.chosen=2", "model.depth=2"),
     ),
+    "HyFormer": (
+        *("model.kind=hyformer", "model.streams.tokens=2", "model.streams.queries=6"),
+        *("model.hyformer.encoder=swiglu", "model.hyformer.boost=paper"),
+    ),
     "ULTRA-HSTU": (
         *("model.kind=ultra", "model.ultra.activation=gate", "model.ultra.local_window=4"),
         *("model.ultra.oldest=1", "model.ultra.truncated_layers=1", "model.depth=2"),
