@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from ligr_jax.config import ConfigError, Feature, ModelConfig, TwoStreamConfig
 from ligr_jax.data.batch import Batch
 from ligr_jax.nn.candidate_tokens import CandidateTokens
 from tests.batches import model_config, random_batch
+from tests.nn.fixtures import Arrays, check, load_fixture
 from tests.nn.models import logits, random_params, reach
 from tests.nn.two_stream_kinds import KINDS, history_reach, two_stream_config
 
@@ -133,6 +135,42 @@ def test_candidate_tokens_equal_their_equations(batch: Batch, tokenizer: Any) ->
         y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-5)
         y = y * params["gain"][m] + params["bias"][m]
         np.testing.assert_allclose(ours[:, :, m], y / (1 + np.exp(-y)), atol=2e-5)
+
+
+def test_normalized_tokens_equal_those_of_a_public_code() -> None:
+    """UniRank's tokenizers by chunks and of all features, with gradients."""
+    fixture = load_fixture("tokenizers")
+    c = fixture.config
+    batch = random_batch([[[3]]], 3)
+    features = {"x": Feature("vector", width=c["inputs"])}
+
+    def tokens(inputs: Arrays, tokenizer: Any, count: int, params: Any) -> jax.Array:
+        streams = TwoStreamConfig(count, tokenizer=tokenizer, normalize_tokens=True)
+        config = two_stream_config("ligr", features=features, streams=streams)
+        rows = batch._replace(vectors={"x": inputs["x"][None]})
+        return CandidateTokens(config).apply({"params": params}, rows, {})[0]
+
+    def fn(inputs: Arrays, p: Arrays) -> Arrays:
+        def stacked(tokenizer: str, count: int, name: str, axis: int = 0) -> jax.Array:
+            return jnp.stack([p[f"{tokenizer}{m}/{name}"] for m in range(count)], axis)
+
+        def norms(tokenizer: str, count: int) -> Arrays:
+            return {n: stacked(tokenizer, count, f"norm/{n}") for n in ("gain", "bias")}
+
+        chunks, autos = c["chunk_tokens"], c["auto_tokens"]
+        of_chunks = {
+            f"token_{m}": {n: p[f"chunk{m}/{n}"] for n in ("kernel", "bias")} for m in range(chunks)
+        }
+        of_all = {
+            "kernel": stacked("auto", autos, "kernel", axis=1).reshape(c["inputs"], -1),
+            "bias": stacked("auto", autos, "bias").reshape(-1),
+        }
+        return {
+            "chunk": tokens(inputs, "chunk", chunks, of_chunks | norms("chunk", chunks)),
+            "auto": tokens(inputs, "auto", autos, {"all": of_all} | norms("auto", autos)),
+        }
+
+    check(fn, fixture)
 
 
 @pytest.mark.parametrize(
