@@ -98,10 +98,6 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("model.kind=ligr_streams", "model.streams.tokens=1", "model.streams.tokenizer=groups"),
         *("model.streams.groups={items}", "model.streams.history=session"),
     ),
-    "HyFormer with the cheap encoder": (
-        *("model.kind=hyformer", "model.streams.tokens=5", "model.streams.queries=3"),
-        *("model.hyformer.encoder=swiglu", "model.hyformer.boost=paper"),
-    ),
     "OneTrans with windows": (
         *("model.kind=onetrans", "model.streams.tokens=4", "model.streams.tokenizer=chunk"),
         *("model.streams.normalize_tokens=true", "model.streams.windows=6", "model.depth=2"),
