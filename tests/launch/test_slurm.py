@@ -97,6 +97,9 @@ def test_preempted_jobs_are_requeued_resume_and_end_with_the_same_numbers(
     cluster: Cluster, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An array of two points, one at a time, each of two processes."""
+    # One process with two devices trains the preempted run, undisturbed.
+    train(small_config(prepared, *STEPS, "train.seed=0", "mesh.data=2"), tmp_path / "0")
+
     monkeypatch.setenv("LIGR_ALLOCATOR", "none")
     monkeypatch.setenv("XLA_FLAGS", flags(devices=1))
     # This node stands for two hosts.
@@ -112,8 +115,6 @@ def test_preempted_jobs_are_requeued_resume_and_end_with_the_same_numbers(
     assert "2 jobs wait or run, 0 to submit" in sweep.launch()
     cluster.wait_until(lambda: not cluster.queue(), 200)
 
-    # One process with two devices trains the preempted run, undisturbed.
-    train(small_config(prepared, *STEPS, "train.seed=0", "mesh.data=2"), tmp_path / "0")
     preempted, other = (losses(run) for run in sweep.runs)
     np.testing.assert_allclose(preempted, losses(tmp_path / "0"), rtol=1e-4)  # rounding grows
     assert len(other) == len(preempted) == 80

@@ -121,7 +121,8 @@ def test_a_sweep_is_trained_in_a_store(
         "method: grid\nparameters: {optim.dense_lr: {values: [0.001, 0.002]}}\n"
     )
     command = ["sweep", str(tmp_path / "two.yaml"), "--data", data, "--out", "s3://b/sweep"]
-    command += ["--together", "2", *SMALL, "model.set_depth=0", "train.steps=4", "eval.splits="]
+    command += ["--together", "2", *SMALL, "model.features=item_id", "model.set_depth=0"]
+    command += ["train.steps=4", "eval.splits="]
     on_host("first")
     with s3.failing(every_third()):
         assert main(command) == DONE, capsys.readouterr()

@@ -26,6 +26,7 @@ RUN = (
     'model.features=a/b,"g,h",c.d,i=j,width_4,..,"k: ""l"""',
     "model.actions=x/y,click,loss,a$b$",
     "eval.splits=test",
+    "model.set_depth=0",
 )
 
 

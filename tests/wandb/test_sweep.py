@@ -30,6 +30,14 @@ if not (runs / "stopped").exists():
 sys.exit(child.wait())
 """
 
+# `wandb agent`, which otherwise asks every five seconds whether a run has ended.
+AGENT = """
+from wandb.cli.cli import cli
+from wandb.wandb_agent import Agent
+Agent.POLL_INTERVAL = 0.2
+cli(prog_name="wandb")
+"""
+
 
 def test_an_agent_runs_a_sweep_and_resumes_a_preempted_run(
     server: WandbServer, run: Run, prepared: Path, tmp_path: Path
@@ -54,7 +62,7 @@ def test_an_agent_runs_a_sweep_and_resumes_a_preempted_run(
     runs = tmp_path / "runs"
     places = {"LIGR_DATA": str(prepared), "LIGR_RUNS": str(runs)}
     path = f"{ligr.parent}{os.pathsep}{os.environ['PATH']}"
-    run("-m", "wandb", "agent", registered[1], PATH=path, **places)
+    run("-c", AGENT, "agent", registered[1], PATH=path, **places)
 
     assert len(server.runs) == 2
     stored = {r.config["model.depth"]: r for r in server.runs.values()}
