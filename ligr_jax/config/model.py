@@ -22,6 +22,8 @@ TWO_STREAM_KINDS = ("hyformer", "ligr_streams", "onetrans", "rankmixer", "tokenm
 _MIXERS = ("rankmixer", "tokenmixer")
 # Those whose history tokens may see a window, which depends on the layer.
 _WINDOWED_KINDS = ("ligr_streams", "onetrans")
+# Those that can encode the history once per request (`ligr_jax.nn.recompute`).
+_RECOMPUTED_KINDS = ("onetrans",)
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,11 @@ class ModelConfig:
             self.kind == "hyformer" or self.streams.queries == TwoStreamConfig.queries,
             f"model.streams.queries={self.streams.queries}: model.kind={self.kind} has no queries; "
             f"set it to {TwoStreamConfig.queries}, or model.kind=hyformer",
+        )
+        require(
+            self.streams.history != "recompute" or self.kind in _RECOMPUTED_KINDS,
+            f"model.kind={self.kind} has no form with model.streams.history=recompute; set history "
+            f"to causal, or set model.kind={' or '.join(_RECOMPUTED_KINDS)}",
         )
         windows = self.streams.layer_windows(self.depth)
         require(

@@ -28,12 +28,15 @@ class TwoStreamConfig:
     one group per token, which together name every item feature once."""
     normalize_tokens: bool = False
     """Whether candidate tokens are layer-normalized and pass SiLU, as in UniRank and TAAC."""
-    history: Literal["causal", "session"] = "causal"
+    history: Literal["causal", "session", "recompute"] = "causal"
     """Which earlier impressions a history token sees: `causal` is all of the member, `session` is
-    those of earlier sessions, which matches LiGR's mask."""
+    those of earlier sessions, which matches LiGR's mask. `recompute` encodes the newest history
+    once per request, with one cut for all its tokens (`ligr_jax.nn.recompute`): the published form
+    of some models, for small data."""
     windows: tuple[int, ...] = ()
     """Largest number of history tokens that a token sees in each layer, the newest ones, e.g.
-    `512,128,32`; empty for all. A history token counts itself."""
+    `512,128,32`; empty for all. A history token counts itself. With `history=recompute`, a layer
+    has only these tokens, counted from the request."""
     window_schedule: Literal["list", "linear"] = "list"
     """`list`: `windows` has one number for each layer. `linear`: `windows` is the window of the
     first layer, and those of the others decrease linearly to M in the last layer, rounded to
@@ -50,6 +53,11 @@ class TwoStreamConfig:
             "other tokenizers have none",
         )
         self._check_windows()
+        require(
+            self.history != "recompute" or bool(self.windows),
+            "model.streams.history=recompute needs model.streams.windows: the first window is the "
+            "number of history tokens that are encoded for a request",
+        )
 
     def _check_windows(self) -> None:
         text = f"model.streams.windows={join_list(self.windows)}"

@@ -17,8 +17,10 @@ candidate tokens.
 The pyramid: in the paper, each layer keeps the newest history tokens of the request, fewer in
 higher layers. Here a window slides with the token, so that one pass over a row is exact: in layer l
 h_j sees its newest w_l tokens, and c_i the newest w_l of earlier sessions (`streams.windows`). A
-candidate token reads the same tokens as in the paper, and these read windows of their own. The
-default is no pyramid, which the paper measures as equally good at three times the FLOPs.
+candidate token reads the same tokens as in the paper, and these read windows of their own.
+`streams.history=recompute` is the paper's cut, at the cost of one pass per impression: layer l has
+the newest w_l tokens before the session (`ligr_jax.nn.recompute`). The default is no pyramid, which
+the paper measures as equally good at three times the FLOPs.
 
 The public codes differ: in UniRank, padding takes part as zero vectors, the norm is LayerNorm, and
 the queries that the pyramid drops are computed. TAAC has biases.
@@ -144,7 +146,10 @@ def onetrans_flops(config: ModelConfig, work: Work) -> dict[str, float]:
     allows are counted.
     """
     d, f, m = config.width, config.ffn_width, config.streams.tokens
-    tokens = work.impressions * (1 + m) * config.depth
+    history_tokens = work.impressions * config.depth
+    if config.streams.history == "recompute":
+        history_tokens = work.range_pairs  # a history for each impression
+    tokens = history_tokens + work.impressions * m * config.depth
     return stream_flops(config, work.impressions) | {
         "attention_projections": tokens * 8 * d * d,
         "stream_pairs": 4 * d * work.stream_pairs,

@@ -33,7 +33,14 @@ from ligr_jax.ops.attention import (
     attend_candidates,
     attend_candidates_cached,
 )
-from ligr_jax.ops.masks import Mask, allowed_pairs, earlier_mask, newest_of
+from ligr_jax.ops.masks import (
+    Mask,
+    MaskKind,
+    allowed_keys,
+    allowed_pairs,
+    earlier_mask,
+    newest_of,
+)
 
 
 class Streams(NamedTuple):
@@ -70,6 +77,9 @@ class View(NamedTuple):
     past: the kept history; None in training and in `encode`.
     window: int32 [], the `window` of `attend_history` and `attend_range` in this layer; [L] for a
         stack of layers. None for all.
+    request_end: int32 [B, 1]; the windows of history tokens are counted from here instead of from
+        each token, for a history that is encoded for one request (`ligr_jax.nn.recompute`). None
+        in other passes.
     """
 
     history: Mask | None
@@ -77,6 +87,7 @@ class View(NamedTuple):
     position: jax.Array | None = None
     past: PastView | None = None
     window: jax.Array | None = None
+    request_end: jax.Array | None = None
 
 
 def view_of_row(
@@ -89,7 +100,8 @@ def view_of_row(
         member, session: int32 [B, N], as in `Batch`.
         position: coordinates for a relative bias, or None.
     """
-    earlier = earlier_mask(member, session, config.streams.history)
+    kind: MaskKind = "session" if config.streams.history == "session" else "causal"
+    earlier = earlier_mask(member, session, kind)
     itself = jnp.broadcast_to(jnp.arange(member.shape[1], dtype=jnp.int32), member.shape)
     return View(
         history=earlier._replace(own=itself),
@@ -119,10 +131,14 @@ def attend_history(
         kept: keys and values of the kept history in this layer, [B, S, G, K]; None without a past.
         activation, bias: as in `attend`.
         window: each token sees at most its newest `window` >= 1 keys, itself included; None for
-            all.
+            all. With `view.request_end`, it sees the newest `window` tokens before that, and itself.
     """
     assert view.history is not None
-    mask = newest_of(view.history, None if window is None else window - 1)
+    if view.request_end is None or window is None:
+        mask = newest_of(view.history, None if window is None else window - 1)
+    else:
+        cut = jnp.clip(view.request_end - window, view.history.lo, view.history.hi)
+        mask = view.history._replace(lo=cut)
     if view.past is None or kept is None:
         return attend(
             q_BNHK,
@@ -187,13 +203,23 @@ def attend_range(
         position=view.past.position,
         start=None if window is None else jnp.maximum(end - window, 0),
     )
-    return attend_candidates_cached(q_BNMHK, past, own, activation=activation, bias=bias)
+    return attend_candidates_cached(
+        q_BNMHK,
+        past,
+        own,
+        activation=activation,
+        bias=bias,
+        differentiable=config.streams.history == "recompute",
+    )
 
 
 def causal_pairs(
     config: ModelConfig, member: jax.Array, session: jax.Array
 ) -> dict[str, jax.Array]:
     """Count the pairs of `config.depth` layers with the windows of `config.streams`.
+
+    With `history=recompute`, each impression has a history of its own, of as many tokens in a layer
+    as it sees: `range_pairs` is also the number of these tokens.
 
     Args:
         config: the model.
@@ -207,9 +233,12 @@ def causal_pairs(
     assert history is not None
     assert ranges is not None
     windows = config.streams.layer_windows(config.depth) or (None,) * config.depth
-    of_history = [allowed_pairs(newest_of(history, w and w - 1)) for w in windows]
-    of_candidates = [allowed_pairs(newest_of(ranges, w)) for w in windows]
+    seen_BN = [allowed_keys(newest_of(ranges, w)).astype(jnp.float32) for w in windows]
+    if config.streams.history == "recompute":
+        of_history = [(n * (n + 1) / 2).sum() for n in seen_BN]
+    else:
+        of_history = [allowed_pairs(newest_of(history, w and w - 1)) for w in windows]
     return {
         "stream_pairs": jnp.stack(of_history).sum(),
-        "range_pairs": jnp.stack(of_candidates).sum(),
+        "range_pairs": jnp.stack(seen_BN).sum(),
     }

@@ -38,6 +38,7 @@ from ligr_jax.nn.heads import (
     heads_flops,
 )
 from ligr_jax.nn.mup import mup_scale
+from ligr_jax.nn.recompute import recompute_layers
 from ligr_jax.nn.serving import History, Scores
 from ligr_jax.nn.streams import PastView, Streams, View, view_of_row
 from ligr_jax.tables.table import TABLES, Tables
@@ -76,13 +77,13 @@ class TwoStream(nn.Module):
         """
         embedded = self.tables(batch.ids)
         streams = self._both_streams(batch, embedded, deterministic)
-        streams, _ = self.layers(streams, self._row(batch), None, deterministic, False)
+        streams, _ = self._apply_layers(streams, self._row(batch), None, deterministic, False)
         return self._logits(streams, batch, embedded, deterministic)
 
     def encode(self, batch: Batch) -> Any:
         """Return what the layers keep of a batch with one member per row, [L, B, N, ..] each."""
         streams = Streams(self._history_stream(batch, self.tables(batch.ids), True), None)
-        return self.layers(streams, self._row(batch), None, True, True)[1]
+        return self._apply_layers(streams, self._row(batch), None, True, True)[1]
 
     def extend(self, batch: Batch, history: History) -> Any:
         """Return what the layers keep of N new impressions, which also see a history.
@@ -93,7 +94,7 @@ class TwoStream(nn.Module):
         """
         streams = Streams(self._history_stream(batch, self.tables(batch.ids), True), None)
         view = self._row(batch)._replace(ranges=None, past=self._past(history))
-        return self.layers(streams, view, history.kept, True, True)[1]
+        return self._apply_layers(streams, view, history.kept, True, True)[1]
 
     def score(self, candidates: Batch, history: History) -> Scores:
         """Return the scores of candidates, each as a new session of its own.
@@ -110,9 +111,19 @@ class TwoStream(nn.Module):
             position=impression_coordinates(self.config, candidates),
             past=self._past(history),
         )
-        streams, _ = self.layers(streams, view, history.kept, True, False)
+        streams, _ = self._apply_layers(streams, view, history.kept, True, False)
         logits_BCA = self._logits(streams, candidates, embedded, True)
         return Scores(logits_BCA=logits_BCA, valid_BC=candidates.member > 0)
+
+    def _apply_layers(
+        self, streams: Streams, view: View, past: Any, deterministic: bool, keep: bool
+    ) -> tuple[Streams, Any]:
+        """Apply the layers, to each request of a row if the history depends on the request."""
+        # Parameters do not depend on it.
+        if self.config.streams.history == "recompute" and not self.is_initializing():
+            return recompute_layers(self.layers, self.config, streams, view, past, deterministic)
+        result: tuple[Streams, Any] = self.layers(streams, view, past, deterministic, keep)
+        return result
 
     def _both_streams(self, batch: Batch, embedded: Embedded, deterministic: bool) -> Streams:
         """Return the tokens of a training row."""
@@ -146,7 +157,7 @@ class TwoStream(nn.Module):
         return view_of_row(self.config, batch.member, batch.session, coordinates)
 
     def _past(self, history: History) -> PastView:
-        causal = self.config.streams.history == "causal"
+        causal = self.config.streams.history != "session"
         return PastView(
             length=history.length if causal else history.end,
             end=history.end,
@@ -195,7 +206,7 @@ class StreamStack(nn.Module):
         windows = c.streams.layer_windows(depth)
         if windows:
             view = view._replace(window=jnp.asarray(windows, jnp.int32))
-            of_view = View(of_view, of_view, position=of_view, past=of_view, window=0)  # type: ignore[arg-type]
+            of_view = View(*[nn.broadcast] * len(View._fields))._replace(window=0)  # type: ignore[arg-type]
         layers = nn.scan(
             layer,
             variable_axes={"params": 0},

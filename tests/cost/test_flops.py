@@ -85,6 +85,11 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
             "hyformer": HyFormerConfig(encoder="swiglu", boost="paper"),
         },
     ),
+    "onetrans, recomputed": (
+        8,
+        {"kind": "onetrans", "width": 64, "depth": 2, "set_depth": 0}
+        | {"streams": TwoStreamConfig(windows=(8, 8), history="recompute")},
+    ),
     "hstu": (32, {"kind": "hstu", "width": 256, "heads": 4, "depth": 3, "set_depth": 1}),
     "wukong": (64, {"kind": "wukong", "width": 96, "depth": 3, "set_depth": 0}),
     "wukong, dual path": (
@@ -112,11 +117,12 @@ def problem(n: int, changes: dict[str, Any]) -> tuple[ModelConfig, Batch, Any, W
     # Dense attention computes all pairs, and token mixers have it before their layers.
     layers = 1 if config.kind in ("rankmixer", "tokenmixer") else config.depth
     in_layers = layers * ROWS * n**2
+    recomputed = config.streams.history == "recompute"  # a history for each impression
     work = Work(
         impressions=ROWS * n,
         history_pairs=ROWS * history[config.actions_as],
         set_pairs=ROWS * n**2,
-        stream_pairs=in_layers,
+        stream_pairs=in_layers * (n if recomputed else 1),
         range_pairs=in_layers,
     )
     return config, batch, params, work

@@ -40,6 +40,11 @@ KINDS: dict[str, dict[str, Any]] = {
             residual_interval=3, experts=4, chosen=2, auxiliary_weight=0
         ),
     },
+    "onetrans, recomputed": {
+        "kind": "onetrans",
+        "position": "relative_session",
+        "streams": TwoStreamConfig(tokens=2, windows=(4, 2), history="recompute"),
+    },
     "ultra": {
         "kind": "ultra",
         "position": "relative_session",
@@ -57,7 +62,10 @@ def history_reach(config: ModelConfig) -> int:
     """Return how many impressions before its session can affect a logit.
 
     Candidate tokens see the newest w_L history tokens in the last layer, and each of these has seen
-    w_l - 1 tokens before it in the layers below.
+    w_l - 1 tokens before it in the layers below. A recomputed history has no older tokens than the
+    first layer.
     """
     windows = config.streams.layer_windows(config.depth)
+    if config.streams.history == "recompute":
+        return windows[0]
     return sum(windows) - (len(windows) - 1) if windows else config.max_sessions

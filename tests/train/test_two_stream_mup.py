@@ -101,7 +101,7 @@ def changes(name: str, rule: str, **shape: Any) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("sizes", [WIDER, DEEPER], ids=["wider", "deeper"])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [name for name in KINDS if "recomputed" not in name])
 def test_steps_move_a_large_model_as_far_as_a_small_one(name: str, sizes: Sizes) -> None:
     """The slope of log RMS against log size is within 0.2 of zero."""
     lowest = LOWEST_IN_DEPTH.get(name, -0.2) if sizes is DEEPER else -0.2

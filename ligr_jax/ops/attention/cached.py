@@ -1,7 +1,7 @@
 """Attention for serving: the history is encoded once, and new tokens attend to it.
 
 The history is visited window by window with an online softmax (Milakov & Gimelshein 2018), in plain
-XLA for every device. No derivative in reverse mode is defined.
+XLA for every device. A derivative in reverse mode is defined only where it is asked for.
 """
 
 from typing import NamedTuple
@@ -155,6 +155,8 @@ def fold_history(
     state: tuple[jax.Array, jax.Array, jax.Array],
     activation: Activation,
     bias: RelativeBias | None,
+    *,
+    differentiable: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Add a history to the state of an online softmax, or to un-normalized sums.
 
@@ -165,6 +167,8 @@ def fold_history(
             sum of weights [B, H, T, 1] and the weighted sum of values [B, H, T, K].
         activation: how scores become weights.
         bias: as in `attend_cached`.
+        differentiable: whether a derivative in reverse mode is defined; then S is a number, and
+            windows without any token are visited as well.
 
     Returns:
         The state with the history.
@@ -200,7 +204,8 @@ def fold_history(
         mixed_BHTK = mixed_BHTK * shrink + _mix("BHTW,BWHK->BHTK", weights, v_BWHK)
         return new_highest, total, mixed_BHTK
 
-    windows = -(-jnp.max(past.length, initial=0) // width)  # padding is not visited
+    visited = keys if differentiable else jnp.max(past.length, initial=0)  # padding is not visited
+    windows = -(-visited // width)
     result: tuple[jax.Array, jax.Array, jax.Array] = lax.fori_loop(0, windows, visit_window, state)
     return result
 

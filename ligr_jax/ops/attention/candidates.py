@@ -119,10 +119,9 @@ def attend_candidates_cached(
     *,
     activation: Activation = "softmax",
     bias: RelativeBias | None = None,
+    differentiable: bool = False,
 ) -> jax.Array:
     """Attend from candidates to a cached history, as `attend_candidates` does within a row.
-
-    No derivative in reverse mode is defined.
 
     Args:
         q_BCMHK: [B, C, M, H, K], queries of the M tokens of each of C candidates.
@@ -131,6 +130,7 @@ def attend_candidates_cached(
         activation: how scores become weights.
         bias: a relative bias with the coordinates of the candidates; `past.position` has those of
             the history.
+        differentiable: as in `fold_history`.
 
     Returns:
         [B, C, M, H, K], in the dtype of the queries.
@@ -165,7 +165,9 @@ def attend_candidates_cached(
         mixed_BHTK = by_head_and_query(_mix_own(weights, scored.values_BNPHK))
         own_keys = jnp.tile(scored.keys_M, h)[:, None, None]
     state = (highest, total, mixed_BHTK)
-    _, total, mixed_BHTK = fold_history(q_BHTK, past, state, activation, by_head)
+    _, total, mixed_BHTK = fold_history(
+        q_BHTK, past, state, activation, by_head, differentiable=differentiable
+    )
     if activation != "softmax":
         total = past.keys.astype(jnp.float32)[:, None, :, None] + own_keys
     out = mixed_BHTK / jnp.where(total > 0, total, 1.0)
