@@ -131,7 +131,8 @@ def attend_history(
         kept: keys and values of the kept history in this layer, [B, S, G, K]; None without a past.
         activation, bias: as in `attend`.
         window: each token sees at most its newest `window` >= 1 keys, itself included; None for
-            all. With `view.request_end`, it sees the newest `window` tokens before that, and itself.
+            all. With `view.request_end`, it sees the newest `window` tokens before that end, and
+            itself.
     """
     assert view.history is not None
     if view.request_end is None or window is None:
