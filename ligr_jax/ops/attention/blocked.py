@@ -284,7 +284,7 @@ class _QueryTile:
         if self.problem.table is not None:
             table = self._of_group(self.problem.table)
             bias = jnp.moveaxis(bias_scores(table, *self._positions(first_key)), 0, 1)
-            scores += bias.reshape(scores.shape)
+            scores += jnp.repeat(bias, self.shared // len(table), axis=1).reshape(scores.shape)
         result: jax.Array = scores
         return result
 
@@ -294,9 +294,10 @@ class _QueryTile:
         """Add the gradient of scores [R, W] to the gradient of the bias table."""
         position, key_position = self._positions(first_key)
         bucket = bucket_distance(jnp.abs(position[:, None] - key_position), d_table.shape[1])
-        per_head = jnp.moveaxis(d_scores.reshape(len(position), self.shared, -1), 1, 0)
-        new = self._of_group(d_table).at[:, bucket].add(per_head)
-        return lax.dynamic_update_slice_in_dim(d_table, new, self.g * self.shared, 0)
+        of_group = self._of_group(d_table)
+        by_table = d_scores.reshape(len(position), len(of_group), -1, d_scores.shape[1]).sum(2)
+        new = of_group.at[:, bucket].add(jnp.moveaxis(by_table, 1, 0))
+        return lax.dynamic_update_slice_in_dim(d_table, new, self.g * len(of_group), 0)
 
     def rows_of(self, x: jax.Array) -> jax.Array:
         """Return the tile's part [R, K] of an array [B, T, H, K]."""
@@ -345,7 +346,9 @@ class _QueryTile:
         return self._row(position), window
 
     def _of_group(self, table: jax.Array) -> jax.Array:
-        return lax.dynamic_slice_in_dim(table, self.g * self.shared, self.shared, 0)
+        """Return the rows of a bias table for the heads that share these keys."""
+        rows = len(table) // self.problem.k_BTGK.shape[2]
+        return lax.dynamic_slice_in_dim(table, self.g * rows, rows, 0)
 
     def _per_head(self, x: jax.Array) -> jax.Array:
         return x if self.shared == 1 else jnp.repeat(x, self.shared, axis=0)

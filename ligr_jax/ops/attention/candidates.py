@@ -79,16 +79,13 @@ def attend_candidates(
     b, n, m, h, width = q_BNMHK.shape
     missing = n - k_BSGK.shape[1]
     k_BNGK, v_BNGK = (_padded(x, missing) for x in (k_BSGK, v_BSGK))
-    by_head = None
-    if bias is not None:
-        by_head = bias._replace(table=jnp.repeat(bias.table, m, axis=0))
     out, lse = attend_with_normalizer(
         jnp.swapaxes(q_BNMHK, 2, 3).reshape(b, n, h * m, width),
         k_BNGK,
         v_BNGK,
         mask,
         activation=activation,
-        bias=by_head,
+        bias=bias,
         implementation=implementation,
     )
     out_BNMHK = jnp.swapaxes(out.reshape(b, n, h, m, width), 2, 3)

@@ -20,20 +20,25 @@ def attend_dense(
     Arguments and results are those of `attend_with_normalizer`. The second T of an array of scores
     is called S here, the axis of keys.
     """
-    queries_per_key = q_BTHK.shape[2] // k_BTGK.shape[2]
-    k_BSHK, v_BSHK = (jnp.repeat(x, queries_per_key, axis=2) for x in (k_BTGK, v_BTGK))
+    heads = q_BTHK.shape[2]
+    k_BSHK, v_BSHK = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (k_BTGK, v_BTGK))
     scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK, preferred_element_type=jnp.float32)
     scores_BHTS = scores_BHTS * (q_BTHK.shape[-1] ** -0.5)
     if bias is not None:
-        scores_BHTS = scores_BHTS + bias_scores(bias.table, bias.position, bias.position)
+        bias_BRTS = bias_scores(bias.table, bias.position, bias.position)
+        scores_BHTS += jnp.repeat(bias_BRTS, heads // len(bias.table), axis=1)
 
     allowed_B1TS = dense_mask(mask)[:, None]
     lse_BHT = jnp.full(scores_BHTS.shape[:-1], LOWEST)
     if activation == "softmax":
-        # A token without keys has equal weights here, which are then set to zero.
+        # The weights and the normalizer share one exponential. A token without keys has equal
+        # weights here, which are then set to zero.
         scores_BHTS = jnp.where(allowed_B1TS, scores_BHTS, LOWEST)
-        lse_BHT = jax.nn.logsumexp(scores_BHTS, axis=-1)
-        weights_BHTS = jnp.where(allowed_B1TS, jax.nn.softmax(scores_BHTS, axis=-1), 0.0)
+        highest_BHT1 = jax.lax.stop_gradient(scores_BHTS.max(axis=-1, keepdims=True))
+        weights_BHTS = jnp.exp(scores_BHTS - highest_BHT1)
+        total_BHT1 = weights_BHTS.sum(axis=-1, keepdims=True)
+        weights_BHTS = jnp.where(allowed_B1TS, weights_BHTS / total_BHT1, 0.0)
+        lse_BHT = (highest_BHT1 + jnp.log(total_BHT1))[..., 0]
     else:
         activated_BHTS = (
             jax.nn.silu(scores_BHTS) if activation == "silu" else jax.nn.sigmoid(scores_BHTS)

@@ -14,7 +14,8 @@ LOWEST = -1e30
 class RelativeBias(NamedTuple):
     """A learned bias added to scores by bucketed distance, e.g. in sessions or hours.
 
-    table: float32 [H, buckets].
+    table: float32 [R, buckets], with R a multiple of the G key heads, and the H query heads a
+        multiple of R: consecutive groups of H / R query heads share a row.
     position: [B, T], the coordinate of each token on the axis of distance.
     """
 
