@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from ligr_jax.nn.head_inputs import NO_INPUTS
 from ligr_jax.nn.serving import Scores, SetInput
 from ligr_jax.serve.split import Ranking, ranked
 
@@ -19,7 +20,7 @@ def scores(seed: int = 0) -> Scores:
     logits = jnp.asarray(rng.normal(size=(B, C, A)), jnp.float32)
     hidden = jnp.asarray(rng.normal(size=(B, C, D)), jnp.float32)
     valid = jnp.arange(C) < jnp.array(VALID)[:, None]
-    return Scores(logits, valid, SetInput(hidden, logits, None))
+    return Scores(logits, valid, SetInput(hidden, logits, None, NO_INPUTS))
 
 
 def score_set(inputs: SetInput, valid: jax.Array) -> jax.Array:
