@@ -31,6 +31,7 @@ gc.set_threshold(100_000, 20, 100)
 # Files that take longest, by processor time; each is the work of one process.
 _LONGEST = (
     "scaling/test_sweep.py",
+    "train/test_two_stream_mup.py",
     "train/test_mup.py",
     "train/test_vmapped.py",
     "train/test_loop.py",

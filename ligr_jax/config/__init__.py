@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ligr_jax.config.features import TableShape as TableShape
     from ligr_jax.config.head import HeadConfig as HeadConfig
     from ligr_jax.config.hyformer import HyFormerConfig as HyFormerConfig
+    from ligr_jax.config.kind_checks import TWO_STREAM_KINDS as TWO_STREAM_KINDS
     from ligr_jax.config.leaks import served_config as served_config
     from ligr_jax.config.leaks import training_leak as training_leak
     from ligr_jax.config.lirank import LiRankConfig as LiRankConfig
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from ligr_jax.config.lists import value_text as value_text
     from ligr_jax.config.mixers import RankMixerConfig as RankMixerConfig
     from ligr_jax.config.mixers import TokenMixerConfig as TokenMixerConfig
-    from ligr_jax.config.model import TWO_STREAM_KINDS as TWO_STREAM_KINDS
     from ligr_jax.config.model import ModelConfig as ModelConfig
     from ligr_jax.config.onetrans import OneTransConfig as OneTransConfig
     from ligr_jax.config.renamed import RENAMED_FIELDS as RENAMED_FIELDS
@@ -80,7 +80,7 @@ else:
             "RENAMED_VALUES": "renamed",
             "RenamedField": "renamed",
             "ScoringConfig": "serving",
-            "TWO_STREAM_KINDS": "model",
+            "TWO_STREAM_KINDS": "kind_checks",
             "TableShape": "features",
             "TrackConfig": "run",
             "TrainConfig": "run",

@@ -8,22 +8,14 @@ from ligr_jax.config.errors import require
 from ligr_jax.config.features import Feature, TableShape
 from ligr_jax.config.head import HeadConfig, action_groups
 from ligr_jax.config.hyformer import HyFormerConfig
+from ligr_jax.config.kind_checks import MIXERS, check_kind
 from ligr_jax.config.lirank import LiRankConfig
-from ligr_jax.config.lists import join_list, value_text
+from ligr_jax.config.lists import join_list
 from ligr_jax.config.mixers import RankMixerConfig, TokenMixerConfig
 from ligr_jax.config.onetrans import OneTransConfig
 from ligr_jax.config.two_stream import TwoStreamConfig
 from ligr_jax.config.ultra import UltraConfig
 from ligr_jax.config.wukong import WukongConfig
-
-# Kinds with a history stream and a candidate stream (`ligr_jax.nn.two_stream`).
-TWO_STREAM_KINDS = ("hyformer", "ligr_streams", "onetrans", "rankmixer", "tokenmixer", "ultra")
-# Those that mix tokens; their last candidate token is read from the history.
-_MIXERS = ("rankmixer", "tokenmixer")
-# Those whose history tokens may see a window, which depends on the layer.
-_WINDOWED_KINDS = ("ligr_streams", "onetrans")
-# Those that can encode the history once per request (`ligr_jax.nn.recompute`).
-_RECOMPUTED_KINDS = ("onetrans",)
 
 
 @dataclass(frozen=True)
@@ -178,7 +170,7 @@ class ModelConfig:
             self.depth + self.set_depth > 0,
             "model.depth=0 and model.set_depth=0 leave no layer; raise one of them",
         )
-        self._check_kind()
+        check_kind(self)
         self._check_head()
         self._check_next_item()
         self._check_shared_tables()
@@ -217,166 +209,6 @@ class ModelConfig:
         """Numbers of the actions of each tower."""
         feed = self.kind == "lirank" and self.lirank.variant == "feed"
         return action_groups(self.actions, self.head.groups, feed)
-
-    def _check_kind(self) -> None:
-        """Raise `ConfigError` for fields that do not apply to the kind of model."""
-        require(
-            self.attention_length >= 0 and (self.kind == "hstu" or not self.attention_length),
-            f"model.attention_length={self.attention_length} must be >= 0 for model.kind=hstu and "
-            f"0 for other kinds, got model.kind={self.kind}",
-        )
-        if self.kind in TWO_STREAM_KINDS:
-            self._check_streams()
-        self._check_actions_as()
-        if self.kind in ("ligr", "ligr_streams"):
-            return
-        for name in ("ffn", "gate", "attention", "residual_scale"):
-            value, default = getattr(self, name), getattr(ModelConfig, name)
-            require(
-                value == default,
-                f"model.{name}={value_text(value)} applies to LiGR's block, which "
-                f"model.kind={self.kind} does not have; set it to {value_text(default)}",
-            )
-        if self.kind == "wukong":
-            require(
-                self.depth >= 1 and self.set_depth == 0,
-                f"model.kind=wukong has one kind of layer, got model.depth={self.depth} and "
-                f"model.set_depth={self.set_depth}; set depth >= 1 and set_depth=0",
-            )
-            require(
-                self.parametrization == "standard",
-                f"model.parametrization={self.parametrization} has no rules for "
-                "model.kind=wukong; set it to standard and tune optim.dense_lr at each size",
-            )
-            require(
-                not self.wukong.dual_path
-                or any(f.kind != "numeric" and f.is_item for f in self.features.values()),
-                "model.wukong.dual_path=true removes numeric features from the layers, and there "
-                "is no other item feature; set it to false or add a feature",
-            )
-        if self.kind == "lirank":
-            self._check_lirank()
-
-    def _check_actions_as(self) -> None:
-        """Raise `ConfigError` for action values where there are no historical layers of LiGR."""
-        if self.actions_as == "tokens":
-            return
-        require(
-            self.kind == "ligr" and self.depth > 0 and not self.next_item,
-            f"model.actions_as={self.actions_as} needs historical layers of LiGR and has no action "
-            f"tokens that predict the next item, got model.kind={self.kind}, model.depth="
-            f"{self.depth}, model.next_item={self.next_item}; set model.actions_as=tokens",
-        )
-
-    def _check_streams(self) -> None:
-        """Raise `ConfigError` for fields that do not apply to two-stream models."""
-        require(
-            self.depth >= 1 and self.set_depth == 0,
-            f"model.kind={self.kind} has no set-wise layers, got model.depth={self.depth} and "
-            f"model.set_depth={self.set_depth}; set depth >= 1 and set_depth=0",
-        )
-        if self.kind == "ligr_streams":
-            require(
-                self.attention == "softmax"
-                and self.ffn != "none"
-                and self.gate in ("sigmoid", "none"),
-                f"model.kind=ligr_streams has softmax attention, a feed-forward layer and output "
-                f"gates, got model.attention={self.attention}, model.ffn={self.ffn} and "
-                f"model.gate={self.gate}",
-            )
-        if self.kind == "ultra":
-            self._check_ultra()
-        if self.kind in _MIXERS:
-            self._check_mixer()
-        if self.kind == "hyformer":
-            self._check_hyformer()
-        require(
-            self.kind == "hyformer" or self.streams.queries == TwoStreamConfig.queries,
-            f"model.streams.queries={self.streams.queries}: model.kind={self.kind} has no queries; "
-            f"set it to {TwoStreamConfig.queries}, or model.kind=hyformer",
-        )
-        require(
-            self.streams.history != "recompute" or self.kind in _RECOMPUTED_KINDS,
-            f"model.kind={self.kind} has no form with model.streams.history=recompute; set history "
-            f"to causal, or set model.kind={' or '.join(_RECOMPUTED_KINDS)}",
-        )
-        windows = self.streams.layer_windows(self.depth)
-        require(
-            not windows or self.kind in _WINDOWED_KINDS,
-            f"model.kind={self.kind} has no windows of layers; leave model.streams.windows empty, "
-            f"or set model.kind={' or '.join(_WINDOWED_KINDS)}",
-        )
-        require(
-            len(windows) in (0, self.depth),
-            f"model.streams.windows={join_list(windows)} has {len(windows)} windows for "
-            f"model.depth={self.depth}; give one per layer",
-        )
-        require(
-            len(self.streams.groups) in (0, self.feature_tokens),
-            f"model.streams.groups has {len(self.streams.groups)} groups for {self.feature_tokens} "
-            f"of model.streams.tokens={self.streams.tokens} that read features; give one group for "
-            "each of them",
-        )
-        named = [name for group in self.streams.grouped_features for name in group]
-        items = sorted(n for n, f in self.features.items() if f.is_item)
-        require(
-            not self.streams.groups or not self.features or sorted(named) == items,
-            f"model.streams.groups={join_list(self.streams.groups)} must name every item feature "
-            f"once: {join_list(items)}",
-        )
-
-    def _check_mixer(self) -> None:
-        tokens, mixer = self.streams.tokens, self.tokenmixer
-        require(
-            self.width % tokens == 0,
-            f"model.width={self.width} is not divisible by model.streams.tokens={tokens}, the "
-            f"heads of token mixing in model.kind={self.kind}; change one of the two",
-        )
-        require(
-            self.feature_tokens >= 1,
-            f"model.streams.tokens={tokens} leaves no token for features in model.kind={self.kind};"
-            f" raise it to {tokens - self.feature_tokens + 1} or more",
-        )
-        require(
-            self.streams.history == "causal",
-            f"model.streams.history={self.streams.history}: history tokens of model.kind="
-            f"{self.kind} do not see each other; set it to causal",
-        )
-        require(
-            self.rankmixer.norm == "pre"
-            or self.parametrization == "standard"
-            or self.depth == self.base_depth,
-            f"model.rankmixer.norm=post has no rules for model.parametrization=mup in depth; set "
-            f"it to pre, or model.base_depth={self.depth}",
-        )
-        require(
-            self.ffn_width % mixer.experts == 0,
-            f"model.tokenmixer.experts={mixer.experts} does not divide the feed-forward width "
-            f"{self.ffn_width}; change it or model.ffn_factor",
-        )
-
-    def _check_hyformer(self) -> None:
-        tokens, queries = self.streams.tokens, self.streams.queries
-        require(
-            self.width % (tokens + queries) == 0,
-            f"model.width={self.width} is not divisible by model.streams.tokens={tokens} plus "
-            f"model.streams.queries={queries}, which token mixing needs; change one of them",
-        )
-
-    def _check_ultra(self) -> None:
-        for name in ("tokens", "tokenizer", "normalize_tokens"):
-            value, default = (getattr(of, name) for of in (self.streams, TwoStreamConfig))
-            require(
-                value == default,
-                f"model.streams.{name}={value_text(value)} applies to models of several candidate "
-                "tokens, and model.kind=ultra has one, which is the item token; set it to "
-                f"{value_text(default)}",
-            )
-        require(
-            self.ultra.truncated_layers < self.depth,
-            f"model.ultra.truncated_layers={self.ultra.truncated_layers} leaves no layer that sees "
-            f"all history; set it below model.depth={self.depth}",
-        )
 
     def _check_head(self) -> None:
         head = self.head
@@ -423,45 +255,6 @@ class ModelConfig:
             f"and model.depth={self.depth}; set model.kind=ligr or hstu and model.depth >= 1",
         )
 
-    def _check_lirank(self) -> None:
-        variant, head, wide = self.lirank.variant, self.head, self.lirank.wide
-        of_heads = [name for name, f in self.features.items() if f.late or f.post]
-        require(
-            not of_heads and not head.cross_layers,
-            f"model.kind=lirank has no heads that read features: {join_list(of_heads)} with late "
-            f"or post=true, and model.head.cross_layers={head.cross_layers}, do not apply; set "
-            "them to false and 0",
-        )
-        require(
-            variant == "feed" or head.kind in ("linear", "mlp"),
-            f"model.lirank.variant={variant} has layers for each group of actions and no shared "
-            f"experts; set model.head.kind=mlp or linear, not {head.kind}",
-        )
-        require(
-            self.parametrization == "standard",
-            f"model.parametrization={self.parametrization} has no rules for model.kind=lirank; "
-            "set it to standard",
-        )
-        if wide:
-            feature = self.features.get(wide)
-            require(
-                feature is not None and feature.has_table and feature.is_item,
-                f"model.lirank.wide={wide} is not an item feature with a table; choose another one",
-            )
-            require(
-                self.tables[self.table_of(wide)].width > len(self.actions),
-                f"model.lirank.wide={wide}: its last {len(self.actions)} columns are effects, so "
-                "its table must be wider; raise model.table_width",
-            )
-            table = self.table_of(wide)
-            others = [n for n, f in self.features.items() if f.has_table and n != wide]
-            sharing = [n for n in others if self.table_of(n) == table]
-            require(
-                not sharing,
-                f"model.lirank.wide={wide}: {','.join(sharing)} shares the table '{table}' and "
-                f"would use its effects as an embedding; change model.features.{wide}.table",
-            )
-
     def _check_shared_tables(self) -> None:
         """Raise `ConfigError` if features of one table use its rows in different ways."""
         first: dict[str, str] = {}
@@ -495,7 +288,7 @@ class ModelConfig:
     @property
     def feature_tokens(self) -> int:
         """Number of candidate tokens that the tokenizer makes from item features."""
-        return self.streams.tokens - (self.kind in _MIXERS) - self.has_global_token
+        return self.streams.tokens - (self.kind in MIXERS) - self.has_global_token
 
     @property
     def gates_branches(self) -> bool:
