@@ -72,7 +72,7 @@ def activations(model: ModelConfig, params: Any) -> dict[str, jax.Array]:
 
 @functools.cache
 def changes(name: str, rule: str, **shape: Any) -> dict[str, float]:
-    """Return the RMS, over four seeds, of how far a few steps of Adam moved each activation."""
+    """Return the RMS, over two seeds, of how far a few steps of Adam moved each activation."""
     model = model_of(name, rule, **shape)
     tx = optimizer_of(model, "adamw", dense_lr=RATE)
 
@@ -96,7 +96,7 @@ def changes(name: str, rule: str, **shape: Any) -> dict[str, float]:
         found = jax.lax.map(functools.partial(activations, model), both)
         return {what: jnp.mean((x[1] - x[0]) ** 2) for what, x in found.items()}
 
-    squares = [jax.device_get(moved(jnp.asarray(seed))) for seed in range(4)]
+    squares = [jax.device_get(moved(jnp.asarray(seed))) for seed in range(2)]
     return {what: float(np.sqrt(np.mean([s[what] for s in squares]))) for what in squares[0]}
 
 
